@@ -1,0 +1,1 @@
+"""Typed errors, hashing, atomic files, task types and seeds."""

@@ -1,0 +1,89 @@
+"""Typed errors: what went wrong, with which file, and what to do about it."""
+
+
+class BioFuseError(Exception):
+    """Base of every error a user can cause or cure.
+
+    Parameters
+    ----------
+    message : str
+        What is wrong; names the file, row or encoder it concerns.
+    remedy : str, optional
+        What to do next: a command, an option or a change to the data.
+    """
+
+    def __init__(self, message: str, *, remedy: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.message}\n{self.remedy}" if self.remedy else self.message
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Exceptions with keyword-only arguments do not survive the trip from a worker process otherwise.
+        return (_rebuild, (type(self), self.message, self.remedy))
+
+
+def _rebuild(kind: type[BioFuseError], message: str, remedy: str) -> BioFuseError:
+    return kind(message, remedy=remedy)
+
+
+class BioFuseWarning(UserWarning):
+    """Something a careful user would want to know, but that does not stop the work."""
+
+
+class DataError(BioFuseError):
+    """The data set cannot be used as it is: layout, labels, ids, splits or groups."""
+
+
+class UnreadableImageError(DataError):
+    """One image cannot be read or decoded."""
+
+
+class LeakageError(DataError):
+    """Development and test data, or a feature and the label, are not independent."""
+
+
+class EncoderError(BioFuseError):
+    """An encoder cannot be built, or does not behave as its card says."""
+
+
+class UnknownEncoderError(EncoderError):
+    """No encoder or alias of that name is registered."""
+
+
+class WeightsError(EncoderError):
+    """Weights are missing, unsafe, or not the ones the card names."""
+
+
+class DependencyError(BioFuseError):
+    """An optional library is not installed."""
+
+
+class StoreError(BioFuseError):
+    """Embeddings cannot be read from or written to disk."""
+
+
+class CorruptPartError(StoreError):
+    """A part's content does not match the checksum in its name."""
+
+
+class DiskError(StoreError):
+    """The disk is full, read-only or not permitted."""
+
+
+class AlignmentError(BioFuseError):
+    """Rows of different encoders or tables cannot be joined one to one on their ids."""
+
+
+class SearchError(BioFuseError):
+    """A search cannot be run as asked."""
+
+
+class UndefinedMetricError(BioFuseError):
+    """A metric has no value on these data, for instance AUROC with one class."""
+
+
+class ArtifactError(BioFuseError):
+    """A saved model or run is incomplete, tampered with, or of a newer format."""

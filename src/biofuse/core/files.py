@@ -1,0 +1,93 @@
+"""Files that are either whole or absent."""
+
+import contextlib
+import errno
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from biofuse.core.errors import DiskError
+
+TEMPORARY_SUFFIX = ".tmp"
+"""Suffix of a file still being written; a reader never opens one."""
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusals to write into one error that says what to do.
+
+    Raises
+    ------
+    DiskError
+        If the disk is full, read-only, or the user may not write there.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise DiskError(
+                f"The disk that holds {path} is full.",
+                remedy="Free some space, or point BIOFUSE_HOME or the output path at another disk; "
+                "what was written before is kept and the next run goes on from there.",
+            ) from error
+        if error.errno in {errno.EROFS, errno.EACCES, errno.EPERM}:
+            raise DiskError(
+                f"Cannot write to {path}: {os.strerror(error.errno).lower()}.",
+                remedy="Make the folder writable, or choose another one (BIOFUSE_HOME for the embedding store).",
+            ) from error
+        if error.errno in {errno.ENOTDIR, errno.EEXIST, errno.EISDIR}:
+            raise DiskError(
+                f"Cannot write to {path}: {os.strerror(error.errno).lower()}.",
+                remedy="A file stands where a folder is needed, or the other way round; choose another path.",
+            ) from error
+        raise
+
+
+@contextlib.contextmanager
+def atomic_path(target: Path) -> Iterator[Path]:
+    """Give a temporary path beside ``target``; on success sync it and move it there in one step.
+
+    Parameters
+    ----------
+    target : Path
+        Where the finished file belongs. Its folder is created.
+
+    Yields
+    ------
+    Path
+        What to write to. Whatever happens, nothing half-written ever stands at ``target``.
+    """
+    with disk_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.parent / f".{target.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}{TEMPORARY_SUFFIX}"
+        try:
+            yield temporary
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.replace(target)
+            _sync_folder(target.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def write_bytes(target: Path, data: bytes | memoryview) -> None:
+    """Write a file atomically."""
+    with atomic_path(target) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_text(target: Path, text: str) -> None:
+    """Write a UTF-8 text file atomically."""
+    write_bytes(target, text.encode())
+
+
+def _sync_folder(folder: Path) -> None:
+    # A rename is only durable once its folder is synced; some platforms cannot open folders, and need not.
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

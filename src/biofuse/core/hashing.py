@@ -1,0 +1,64 @@
+"""Content addresses: BLAKE2b of bytes and of canonical JSON."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+CHUNK = 1 << 20
+"""Bytes read at a time when a file is hashed."""
+
+
+def digest(*parts: bytes, size: int = 16) -> bytes:
+    """Hash byte strings so that no two different sequences of parts collide by concatenation.
+
+    Parameters
+    ----------
+    *parts : bytes
+        What to hash, in order.
+    size : int, default 16
+        Length of the result in bytes (BLAKE2b-128 by default).
+    """
+    state = hashlib.blake2b(digest_size=size)
+    for part in parts:
+        state.update(len(part).to_bytes(8, "little"))
+        state.update(part)
+    return state.digest()
+
+
+def digest_bytes(data: bytes | memoryview, *, size: int = 16) -> str:
+    """Hexadecimal BLAKE2b of a byte string; equals :func:`digest_file` of a file with these bytes."""
+    return hashlib.blake2b(data, digest_size=size).hexdigest()
+
+
+def canonical_json(value: Any) -> bytes:
+    """Encode a JSON value so that equal values give equal bytes: sorted keys, no spaces, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def digest_json(value: Any, *, size: int = 16) -> str:
+    """Hexadecimal hash of a JSON value, independent of key order."""
+    return digest(canonical_json(value), size=size).hex()
+
+
+def digest_file(path: Path, *, algorithm: str = "blake2b", size: int = 16) -> str:
+    """Hexadecimal hash of a file's bytes, read in pieces.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    algorithm : {"blake2b", "sha256", "md5"}
+        ``sha256`` is what model hubs publish; ``md5`` is what MedMNIST publishes.
+    size : int, default 16
+        Length in bytes for ``blake2b``; the others have a fixed length.
+    """
+    state: hashlib._Hash | hashlib.blake2b
+    if algorithm == "blake2b":
+        state = hashlib.blake2b(digest_size=size)
+    else:
+        state = hashlib.new(algorithm, usedforsecurity=algorithm != "md5")
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            state.update(chunk)
+    return state.hexdigest()

@@ -1,0 +1,369 @@
+"""What a careful person asks about a data set before trusting any number made from it."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+
+from biofuse.core.errors import UnreadableImageError
+from biofuse.data.decoding import DecodePolicy, ImageFacts, content_hash, decode, image_facts, pixel_hash
+from biofuse.data.duplicates import WHOLE, DuplicateReport, find_duplicates
+from biofuse.data.labels import listing
+from biofuse.data.samples import SPLITS, Samples, Source
+from biofuse.data.splits import merge_groups
+from biofuse.data.table import groups_across_splits
+
+Progress = Callable[[int, int], None]
+"""Called with the number of images done and their total."""
+
+FLAT = 2.0
+"""Images whose grey levels (0-255) vary by less than this standard deviation hardly show anything."""
+TINY_CLASS = 10
+"""Development samples below which a class's score is mostly chance; the usual "ten events" rule of thumb."""
+IMBALANCE = 20
+"""Ratio of the largest class to the smallest from which accuracy misleads; a rule of thumb."""
+SHORTCUT = 0.15
+"""How much better than the largest class a file property may guess the class before it is called a shortcut."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnreadableImage:
+    """An image that cannot be used: which, why, and what to do."""
+
+    id: str
+    description: str
+    reason: str
+    remedy: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spread:
+    """Least, middle and greatest of a number."""
+
+    minimum: float
+    median: float
+    maximum: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckReport:
+    """Findings about a data set.
+
+    Attributes
+    ----------
+    name : str
+        The data set.
+    n_samples : int
+        Rows.
+    task : str or None
+        None where unlabelled.
+    classes : tuple of str
+        The class table.
+    counts : dict of str to dict of str to int
+        Samples by split and class; the split is "all" where there are none, and unlabelled data have no classes.
+    split_sizes : dict of str to int
+        Samples by split.
+    n_groups : int or None
+        None where there are no groups.
+    torn_groups : dict of str to tuple of str
+        Groups that lie in several splits, with the splits.
+    width, height : Spread or None
+        Pixels; None where no image can be read.
+    modes, formats : dict of str to int
+        Images by colour mode and by file format.
+    n_bytes : int
+        Size of the undecoded images.
+    duplicates : DuplicateReport
+        Identical content within and across splits.
+    flat : tuple of str
+        Ids of images that are nearly one colour.
+    unreadable : tuple of UnreadableImage
+        Images to repair, remove or quarantine.
+    warnings : tuple of str
+        The findings that deserve thought, in words; the gravest first.
+    contents : tuple of bytes or None
+        Content hashes in table order, None where unreadable; left out of :meth:`to_dict`.
+    """
+
+    name: str
+    n_samples: int
+    task: str | None
+    classes: tuple[str, ...]
+    counts: dict[str, dict[str, int]]
+    split_sizes: dict[str, int]
+    n_groups: int | None
+    torn_groups: dict[str, tuple[str, ...]]
+    width: Spread | None
+    height: Spread | None
+    modes: dict[str, int]
+    formats: dict[str, int]
+    n_bytes: int
+    duplicates: DuplicateReport
+    flat: tuple[str, ...]
+    unreadable: tuple[UnreadableImage, ...]
+    warnings: tuple[str, ...]
+    contents: tuple[bytes | None, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        values = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name != "contents"}
+        for name in ("width", "height", "duplicates"):
+            values[name] = None if values[name] is None else asdict(values[name])
+        values["unreadable"] = [asdict(image) for image in self.unreadable]
+        return values
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """One image after its one reading."""
+
+    facts: ImageFacts | None = None
+    content: bytes | None = None
+    pixels: bytes | None = None
+    n_bytes: int = 0
+    deviation: float = 0.0
+    error: UnreadableImageError | None = None
+
+
+def check_samples(samples: Samples, *, workers: int | None = None, progress: Progress | None = None) -> CheckReport:
+    """Read every image once, and report what is there and what is suspicious.
+
+    Parameters
+    ----------
+    samples : Samples
+        Labelled or not, with splits or without.
+    workers : int, optional
+        Threads; decoding releases the interpreter lock. By default as many as Python's thread pools use.
+    progress : callable, optional
+        Called with (done, total) after every image.
+
+    Returns
+    -------
+    CheckReport
+        Unreadable images are listed in it; none raises.
+    """
+    seen: list[_Seen] = []
+    for image in _read_all(samples, workers):
+        seen.append(image)
+        if progress is not None:
+            progress(len(seen), len(samples))
+    contents = tuple(image.content for image in seen)
+    facts = [image.facts for image in seen if image.facts is not None]
+    report = CheckReport(
+        name=samples.name,
+        n_samples=len(samples),
+        task=None if samples.task is None else str(samples.task),
+        classes=samples.classes,
+        counts=_class_counts(samples),
+        split_sizes=dict(Counter(_splits(samples))),
+        n_groups=None if samples.groups is None else len(set(samples.groups.tolist())),
+        torn_groups=groups_across_splits(samples),
+        width=_spread([fact.width for fact in facts]),
+        height=_spread([fact.height for fact in facts]),
+        modes=dict(Counter(fact.mode for fact in facts).most_common()),
+        formats=dict(Counter(fact.format for fact in facts).most_common()),
+        n_bytes=sum(image.n_bytes for image in seen),
+        duplicates=find_duplicates(samples, contents, [image.pixels for image in seen]),
+        flat=tuple(
+            str(name)
+            for name, image in zip(samples.ids, seen, strict=True)
+            if image.error is None and image.deviation < FLAT
+        ),
+        unreadable=_unreadable(samples, seen),
+        contents=contents,
+        warnings=(),
+    )
+    warnings = (*_data_warnings(samples, report), *_image_warnings(samples, report, seen))
+    return replace(report, warnings=warnings)
+
+
+def _read_all(samples: Samples, workers: int | None) -> Iterator[_Seen]:
+    with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="biofuse-check") as pool:
+        yield from pool.map(lambda source: _look(source, samples.decode), samples.sources)
+
+
+def _look(source: Source, policy: DecodePolicy) -> _Seen:
+    try:
+        raw = source.read()
+        image = decode(raw, policy, description=source.description)
+    except UnreadableImageError as error:
+        return _Seen(error=error)
+    return _Seen(
+        facts=image_facts(raw),
+        content=content_hash(raw, policy),
+        pixels=pixel_hash(image),
+        n_bytes=len(raw) if isinstance(raw, bytes) else raw.nbytes,
+        deviation=float(image.mean(axis=2).std()),
+    )
+
+
+def _unreadable(samples: Samples, seen: Sequence[_Seen]) -> tuple[UnreadableImage, ...]:
+    return tuple(
+        UnreadableImage(
+            id=str(name), description=source.description, reason=image.error.message, remedy=image.error.remedy
+        )
+        for name, source, image in zip(samples.ids, samples.sources, seen, strict=True)
+        if image.error is not None
+    )
+
+
+def _splits(samples: Samples) -> list[str]:
+    names = [WHOLE] * len(samples) if samples.splits is None else samples.splits.tolist()
+    return sorted(names, key=(*SPLITS, WHOLE).index)
+
+
+def _class_counts(samples: Samples) -> dict[str, dict[str, int]]:
+    if samples.labels is None:
+        return {}
+    held = samples.labels if samples.labels.ndim == 2 else np.eye(len(samples.classes), dtype=np.int64)[samples.labels]
+    if samples.splits is None:
+        return {WHOLE: dict(zip(samples.classes, held.sum(axis=0).tolist(), strict=True))}
+    present = [split for split in SPLITS if split in set(samples.splits.tolist())]
+    return {
+        split: dict(zip(samples.classes, held[samples.splits == split].sum(axis=0).tolist(), strict=True))
+        for split in present
+    }
+
+
+def _spread(values: Sequence[int]) -> Spread | None:
+    if not values:
+        return None
+    return Spread(minimum=float(min(values)), median=float(np.median(values)), maximum=float(max(values)))
+
+
+def _data_warnings(samples: Samples, report: CheckReport) -> Iterator[str]:
+    if report.unreadable:
+        yield f"{len(report.unreadable)} image(s) cannot be read: {listing([image.id for image in report.unreadable])}."
+    if report.torn_groups:
+        yield f"{len(report.torn_groups)} group(s) lie in several splits: {listing(list(report.torn_groups))}."
+    yield from _duplicate_warnings(report.duplicates)
+    for split, counts in report.counts.items():
+        absent = [name for name, count in counts.items() if count == 0]
+        if absent:
+            yield f"Split {split} has no sample of {listing(absent)}: scores there are partial or undefined."
+    yield from _class_size_warnings(samples, report)
+    if report.n_groups is None:
+        yield (
+            "No groups are given: if several images come from one patient or slide, name that column with group=, or "
+            "scores will be too high."
+        )
+
+
+def _duplicate_warnings(duplicates: DuplicateReport) -> Iterator[str]:
+    for pair in duplicates.overlaps:
+        # Each pair is listed both ways; what matters is how much of the later split was seen earlier.
+        if SPLITS.index(pair.split) > SPLITS.index(pair.other):
+            classes = ", ".join(f"{count} {name}" for name, count in pair.by_class.items())
+            yield (
+                f"{pair.n} of {pair.n_split} {pair.split} images are byte-identical to {pair.other} images"
+                + (f" ({classes})." if classes else ".")
+            )
+    if duplicates.conflicts:
+        yield (
+            f"{len(duplicates.conflicts)} image(s) occur more than once with different labels: "
+            f"{listing(['='.join(conflict.ids) for conflict in duplicates.conflicts])}."
+        )
+    for repeats in duplicates.repeats:
+        yield (
+            f"{repeats.n_repeated} images of split {repeats.split} repeat among themselves "
+            f"({repeats.n_contents} different ones); identical images count as one group."
+        )
+    if duplicates.pixels is None:
+        return
+    for pair in duplicates.pixels.overlaps:
+        identical = duplicates.overlap(pair.split, pair.other)
+        extra = pair.n - (identical.n if identical else 0)
+        if extra and SPLITS.index(pair.split) > SPLITS.index(pair.other):
+            yield f"{extra} more {pair.split} image(s) have the same pixels as {pair.other} images, in other files."
+    for repeats in duplicates.pixels.repeats:
+        extra = repeats.n_repeated - sum(same.n_repeated for same in duplicates.repeats if same.split == repeats.split)
+        if extra:
+            yield f"{extra} more image(s) of split {repeats.split} repeat as pixels, in other files."
+
+
+def _class_size_warnings(samples: Samples, report: CheckReport) -> Iterator[str]:
+    development = dict.fromkeys(samples.classes, 0)
+    for split, counts in report.counts.items():
+        for name, count in counts.items():
+            development[name] += count if split != "test" else 0
+    tiny = [f"{name} ({count})" for name, count in development.items() if 0 < count < TINY_CLASS]
+    if tiny and any(split != "test" for split in report.counts):
+        yield f"Fewer than {TINY_CLASS} development samples: {listing(tiny)}."
+    sizes = [count for count in development.values() if count]
+    if (
+        len(sizes) > 1
+        and samples.labels is not None
+        and samples.labels.ndim == 1
+        and max(sizes) >= IMBALANCE * min(sizes)
+    ):
+        yield (
+            f"The largest class has {max(sizes) / min(sizes):.0f} times the samples of the smallest: "
+            "read AUROC or balanced accuracy, not accuracy."
+        )
+    lonely = _single_group_classes(samples, report)
+    if lonely:
+        yield f"All development samples of {listing(lonely)} are one group or one image: no fold can hold them out."
+
+
+def _single_group_classes(samples: Samples, report: CheckReport) -> list[str]:
+    if samples.labels is None:
+        return []
+    names = samples.ids if samples.groups is None else samples.groups
+    units = merge_groups(names.tolist(), report.contents)
+    chosen = np.ones(len(samples), dtype=bool) if samples.splits is None else samples.splits != "test"
+    lonely = []
+    for label, name in enumerate(samples.classes):
+        held = samples.labels[:, label] == 1 if samples.labels.ndim == 2 else samples.labels == label
+        if len(set(units[chosen & held].tolist())) == 1:
+            lonely.append(name)
+    return lonely
+
+
+def _image_warnings(samples: Samples, report: CheckReport, seen: Sequence[_Seen]) -> Iterator[str]:
+    if report.flat:
+        yield f"{len(report.flat)} image(s) are nearly one colour: {listing(report.flat)}."
+    if len(report.modes) > 1:
+        yield f"Colour modes are mixed: {_tally(report.modes)}."
+    if len(report.formats) > 1:
+        yield f"File formats are mixed: {_tally(report.formats)}."
+    if samples.labels is None or samples.labels.ndim == 2:
+        return
+    labels = [int(label) for label, image in zip(samples.labels, seen, strict=True) if image.facts is not None]
+    facts = [image.facts for image in seen if image.facts is not None]
+    properties: dict[str, Sequence[object]] = {
+        "The file format": [fact.format for fact in facts],
+        "The colour mode": [fact.mode for fact in facts],
+        "The image size": [(fact.width, fact.height) for fact in facts],
+    }
+    for name, values in properties.items():
+        guessed, base = _guessable(values, labels)
+        if guessed - base > SHORTCUT:
+            yield (
+                f"{name} alone guesses the class of {guessed:.0%} of the images (the largest class: {base:.0%}): "
+                "a classifier may learn where images come from instead of what they show."
+            )
+
+
+def _guessable(values: Sequence[object], labels: Sequence[int]) -> tuple[float, float]:
+    """Guess each label by the commonest label of the *other* images with the same value; else the commonest of all."""
+    if not labels:
+        return 0.0, 0.0
+    together: dict[object, Counter[int]] = {}
+    for value, label in zip(values, labels, strict=True):
+        together.setdefault(value, Counter())[label] += 1
+    overall = Counter(labels)
+    commonest, largest = overall.most_common(1)[0]
+    right = 0
+    for value, label in zip(values, labels, strict=True):
+        others = together[value].copy()
+        others[label] -= 1
+        guess, count = max(others.items(), key=lambda item: (item[1], -item[0]))
+        right += label == (guess if count > 0 else commonest)
+    return right / len(labels), largest / len(labels)
+
+
+def _tally(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items())

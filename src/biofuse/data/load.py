@@ -1,0 +1,198 @@
+"""One door for every kind of data."""
+
+import difflib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from biofuse.core.errors import DataError
+from biofuse.core.tasks import Task
+from biofuse.data.arrays import load_arrays
+from biofuse.data.decoding import DecodePolicy
+from biofuse.data.folders import is_image_name, load_folder, load_image_file
+from biofuse.data.foreign import is_hugging_face, is_row_data, load_hugging_face, load_rows
+from biofuse.data.labels import RawLabels, parse_task
+from biofuse.data.manifest import MANIFEST_SUFFIXES, load_frame, load_manifest
+from biofuse.data.medmnist import load_medmnist, load_npz, medmnist_catalogue, parse_medmnist_name
+from biofuse.data.samples import Samples
+from biofuse.data.table import LoadOptions, Table, assemble, join_tables, table_of
+
+
+def load_samples(
+    data: object,
+    *,
+    label: str | Sequence[str] | None = None,
+    group: str | Sequence[object] | None = None,
+    split: str | Sequence[object] | None = None,
+    id: str | Sequence[object] | None = None,  # noqa: A002
+    path: str | None = None,
+    labels: RawLabels | None = None,
+    task: Task | str | None = None,
+    classes: Sequence[str] | None = None,
+    decode: DecodePolicy | None = None,
+    root: Path | str | None = None,
+    labelled: bool | None = None,
+    label_separator: str | None = None,
+    exclude: str | Sequence[str] = (),
+    use_splits: bool = True,
+    size: int | None = None,
+    download: bool = True,
+    name: str | None = None,
+) -> Samples:
+    """Turn any accepted data into samples. Images are not opened here.
+
+    Parameters
+    ----------
+    data : path, str, data frame, array, list, mapping, data set or Samples
+        A folder of class folders (with split folders above them or not) or of images; a CSV, TSV or Parquet table; an
+        ``.npz`` file with MedMNIST's keys; a MedMNIST name; one image file; a pandas data frame; an array
+        [n, height, width(, channels)]; a list of arrays, Pillow images, tensors or paths; a torch-style or Hugging
+        Face data set; or a mapping from split names to any of these. Samples are returned as they are.
+    label : str or sequence of str, optional
+        Label column. Several columns of zeros and ones are a multi-label task.
+    group : str or sequence, optional
+        Column of patients, slides or the like, whose samples stay together; one value per image for arrays.
+    split : str or sequence, optional
+        Column of splits; one value per image for arrays.
+    id : str or sequence, optional
+        Column of unique names; one value per image for arrays. Otherwise relative paths, or row numbers.
+    path : str, optional
+        Column of image paths, or the image column of a Hugging Face data set.
+    labels : sequence or ndarray, optional
+        For images in memory: one label per image, a list of labels per image, or zeros and ones [n, n_labels].
+    task : Task or str, optional
+        Inferred where not given. ``"ordinal"`` must be said; class order is then numeric, or that of ``classes``.
+    classes : sequence of str, optional
+        The class table. Needed only to fix its order, or to load data in which not every class occurs.
+    decode : DecodePolicy, optional
+        How files become pixels.
+    root : path, optional
+        What relative paths of a table or list are relative to; the folder of the archives for a MedMNIST name.
+    labelled : bool, optional
+        True: labels are required; False: they are ignored. By default they are used where they exist.
+    label_separator : str, optional
+        Splits one column into several labels: ``"|"`` reads ``"mass|edema"``.
+    exclude : str or sequence of str
+        Shell patterns of file names or relative paths to leave out, such as ``"*_mask*"``.
+    use_splits : bool, default True
+        False ignores the splits that come with the data.
+    size : int, optional
+        28, 64, 128 or 224, for a MedMNIST name.
+    download : bool, default True
+        Whether a missing MedMNIST archive may be fetched.
+    name : str, optional
+        What to call the data set.
+
+    Returns
+    -------
+    Samples
+
+    Raises
+    ------
+    DataError
+        If the data cannot be used as they are; the message says which rows and what to do.
+    LeakageError
+        If a group lies in more than one of the given splits.
+    """
+    options = LoadOptions(
+        label=label, group=group, split=split, id=id, path=path, labels=labels, task=parse_task(task),
+        classes=None if classes is None else tuple(classes), decode=decode,
+        root=None if root is None else Path(root).expanduser(), labelled=labelled, label_separator=label_separator,
+        exclude=(exclude,) if isinstance(exclude, str) else tuple(exclude), use_splits=use_splits, size=size,
+        download=download, name=name,
+    )  # fmt: skip
+    if isinstance(data, Samples):
+        if options.given():
+            raise DataError(
+                f"Samples are ready; {', '.join(f'{given}=' for given in sorted(options.given()))} cannot change them.",
+                remedy="Give these options when the samples are loaded.",
+            )
+        return data
+    return assemble(_table(data, options), options)
+
+
+def _table(data: Any, options: LoadOptions) -> Table:
+    for is_kind, load in KINDS:
+        if is_kind(data):
+            return load(data, options)
+    if hasattr(data, "dataset"):
+        raise DataError(
+            "A loader shuffles and batches, which would lose track of the rows.", remedy="Pass loader.dataset instead."
+        )
+    raise DataError(
+        f"{type(data).__name__} is no data BioFuse can read.",
+        remedy="Give a folder, a table, an .npz file, a MedMNIST name, arrays, or a data set with len() and [row].",
+    )
+
+
+def _from_parts(data: Mapping[Any, Any], options: LoadOptions) -> Table:
+    if not data:
+        raise DataError("An empty mapping holds no data.", remedy='Give {"train": ..., "val": ..., "test": ...}.')
+    return join_tables({str(key): _table(part, options) for key, part in data.items()})
+
+
+def _from_path(data: str | os.PathLike[str], options: LoadOptions) -> Table:
+    path = Path(data).expanduser()
+    suffix = path.suffix.lower()
+    if path.is_dir():
+        return load_folder(path, options)
+    if not path.exists():
+        if isinstance(data, str) and parse_medmnist_name(data) is not None:
+            return load_medmnist(data, options)
+        raise DataError(f"{path} does not exist.", remedy=_nearest(str(data)))
+    if suffix in MANIFEST_SUFFIXES:
+        return load_manifest(path, options)
+    if suffix == ".npz":
+        return load_npz(path, options)
+    if is_image_name(path):
+        return load_image_file(path, options)
+    raise DataError(
+        f"{path} is of no kind that can be read.",
+        remedy="Give a folder, a .csv, .tsv or .parquet table, an .npz file, or an image.",
+    )
+
+
+def _is(*kinds: type) -> Callable[[Any], bool]:
+    return lambda data: isinstance(data, kinds)
+
+
+def _is_frame(data: Any) -> bool:
+    return type(data).__module__.split(".")[0] == "pandas" and hasattr(data, "columns")
+
+
+def _is_series(data: Any) -> bool:
+    return type(data).__module__.split(".")[0] == "pandas" and hasattr(data, "to_list")
+
+
+KINDS: tuple[tuple[Callable[[Any], bool], Callable[[Any, LoadOptions], Table]], ...] = (
+    (_is(Samples), lambda data, _: table_of(data)),
+    (_is(str, os.PathLike), _from_path),
+    (_is(Mapping), _from_parts),
+    (_is(np.ndarray, list, tuple), load_arrays),
+    (_is_frame, load_frame),
+    (_is_series, lambda data, options: load_arrays(data.to_list(), options)),
+    (is_hugging_face, load_hugging_face),
+    (is_row_data, load_rows),
+)
+"""Every kind of data, in the order in which it is looked for."""
+
+
+def _nearest(name: str) -> str:
+    close = difflib.get_close_matches(name.lower(), medmnist_catalogue()[1], n=1)
+    return f"Check the path; or did you mean the MedMNIST data set {close[0]!r}?" if close else "Check the path."
+
+
+def describe_task(samples: Samples) -> str:
+    """Say in one line what is to be learned, for the log."""
+    n = f"{len(samples)} samples"
+    if samples.labels is None or samples.task is None:
+        return f"{samples.name}: {n}, no labels"
+    multi = samples.labels.ndim == 2
+    counts = samples.labels.sum(axis=0) if multi else np.bincount(samples.labels, minlength=len(samples.classes))
+    table = ", ".join(f"{name} ({count})" for name, count in zip(samples.classes, counts.tolist(), strict=True))
+    groups = "" if samples.groups is None else f" in {len(set(samples.groups.tolist()))} groups"
+    what = "labels" if multi else "classes, lowest first" if samples.task is Task.ORDINAL else "classes"
+    return f"{samples.name}: {n}{groups}, {samples.task}, {len(samples.classes)} {what}: {table}"

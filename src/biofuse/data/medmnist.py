@@ -1,0 +1,260 @@
+"""MedMNIST and MedMNIST+: archives by name or by path.
+
+Names, checksums, tasks, class names and counts are in ``medmnist.json``, which states its source. The files lie where
+the ``medmnist`` package puts them, so that neither downloads again what the other has.
+"""
+
+import json
+import logging
+import re
+import urllib.error
+import urllib.request
+import zipfile
+from collections.abc import Sequence
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+from shutil import copyfileobj
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from biofuse.core.errors import DataError
+from biofuse.core.files import atomic_path
+from biofuse.core.hashing import digest_file
+from biofuse.core.tasks import Task
+from biofuse.data.arrays import row_id
+from biofuse.data.labels import listing
+from biofuse.data.samples import SPLITS, Source
+from biofuse.data.sources import ArraySource, MappedRowSource
+from biofuse.data.table import LoadOptions, Table
+
+logger = logging.getLogger(__name__)
+
+NAME = re.compile(r"(?P<flag>[a-z]+mnist(?:3d)?)(?:[_-](?P<size>\d+))?", re.IGNORECASE)
+SMALLEST = 28
+"""The size of the files without a size in their name."""
+TASKS = {
+    "multi-class": Task.MULTICLASS,
+    "binary-class": Task.BINARY,
+    "multi-label, binary-class": Task.MULTILABEL,
+    "ordinal-regression": Task.ORDINAL,
+}
+"""MedMNIST's words for its tasks."""
+TIMEOUT = 60.0
+"""Seconds without an answer after which a download is given up."""
+LOCAL_HEADER = 30
+"""Bytes of a ZIP local file header before the name (PKWARE APPNOTE 4.3.7)."""
+
+
+class MedMNISTInfo(BaseModel):
+    """What is known about one data set."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    task: str
+    classes: tuple[str, ...]
+    n_samples: dict[str, int]
+    licence: str
+    md5: dict[int, str]
+
+
+@lru_cache(maxsize=1)
+def medmnist_catalogue() -> tuple[str, dict[str, MedMNISTInfo]]:
+    """Return the download address pattern and the facts about every data set, by flag."""
+    raw = json.loads(resources.files("biofuse.data").joinpath("medmnist.json").read_text(encoding="utf-8"))
+    return raw["url"], {flag: MedMNISTInfo(**facts) for flag, facts in raw["datasets"].items()}
+
+
+def parse_medmnist_name(name: str) -> tuple[str, int | None] | None:
+    """Split ``breastmnist_64`` into flag and size; None where it names no MedMNIST data set."""
+    match = NAME.fullmatch(name)
+    if match is None or match["flag"].lower() not in medmnist_catalogue()[1]:
+        return None
+    return match["flag"].lower(), int(match["size"]) if match["size"] else None
+
+
+def medmnist_file(
+    flag: str, size: int = SMALLEST, *, root: Path | None = None, download: bool = True, url: str | None = None
+) -> Path:
+    """Return the verified archive of a data set, downloading it where it is missing.
+
+    Parameters
+    ----------
+    flag : str
+        Such as ``breastmnist``.
+    size : int
+        28, 64, 128 or 224 pixels.
+    root : Path, optional
+        ``~/.medmnist`` by default, as in the ``medmnist`` package.
+    download : bool
+        Whether a missing file may be fetched.
+    url : str, optional
+        Pattern with ``{file}``; MedMNIST's Zenodo record by default.
+
+    Raises
+    ------
+    DataError
+        If there is no such size, the file is missing and cannot be fetched, or its MD5 is not the published one.
+    """
+    pattern, catalogue = medmnist_catalogue()
+    info = catalogue[flag]
+    if size not in info.md5:
+        raise DataError(
+            f"{flag} has no size {size}.", remedy=f"Choose one of {', '.join(str(side) for side in info.md5)}."
+        )
+    file = f"{flag}.npz" if size == SMALLEST else f"{flag}_{size}.npz"
+    path = (root or Path.home() / ".medmnist") / file
+    address = (url or pattern).format(file=file)
+    if path.exists():
+        _verify(path, info.md5[size], f"Delete {path} and load again to fetch it anew.")
+    elif download:
+        _download(address, path, info.md5[size])
+    else:
+        raise DataError(f"{path} does not exist.", remedy=f"Fetch {address} and put it there, or allow the download.")
+    return path
+
+
+def load_medmnist(name: str, options: LoadOptions) -> Table:
+    """Read a MedMNIST data set by name (``breastmnist_64``, or ``breastmnist`` and ``size=64``)."""
+    options.only("a MedMNIST name", "root", "size", "download")
+    flag, named = parse_medmnist_name(name) or ("", None)
+    if named is not None and options.size not in {None, named}:
+        raise DataError(f"{name!r} and size={options.size} contradict each other.", remedy="Give the size once.")
+    size = named or options.size or SMALLEST
+    path = medmnist_file(flag, size, root=options.root, download=options.download)
+    return _archive_table(path, flag, size)
+
+
+def load_npz(path: Path, options: LoadOptions) -> Table:
+    """Read an archive with MedMNIST's keys: ``train_images``, ``train_labels``, ... of one or more splits.
+
+    A file name that is a MedMNIST name brings that data set's class names and task.
+    """
+    options.only("an .npz file")
+    flag, size = parse_medmnist_name(path.stem) or (None, None)
+    return _archive_table(path, flag, None if flag is None else size or SMALLEST)
+
+
+def _archive_table(path: Path, flag: str | None, size: int | None) -> Table:
+    info = None if flag is None else medmnist_catalogue()[1][flag]
+    ids: list[str] = []
+    sources: list[Source] = []
+    splits: list[str] = []
+    labels: list[NDArray[Any]] = []
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = {name.removesuffix(".npy") for name in archive.namelist()}
+        present = [split for split in SPLITS if f"{split}_images" in members]
+        if not present:
+            raise DataError(
+                f"{path} holds {listing(sorted(members)) or 'nothing'}, but no train_, val_ or test_images.",
+                remedy="Save images and labels under MedMNIST's keys, or load the arrays and pass them with labels=.",
+            )
+        for split in present:
+            rows = _rows(path, f"{split}_images", size)
+            sources += rows
+            ids += [f"{split}/{row_id(row)}" for row in range(len(rows))]
+            splits += [split] * len(rows)
+            if f"{split}_labels" in members:
+                labels.append(_split_labels(path, split, len(rows)))
+    except (zipfile.BadZipFile, ValueError, OSError, EOFError) as error:
+        raise DataError(f"{path} is no readable .npz archive: {error}.", remedy="Fetch or write it again.") from error
+    if labels and len(labels) != len(present):
+        raise DataError(f"{path} has labels for some splits only.", remedy="Give labels for every split, or for none.")
+    joined = np.concatenate(labels) if labels else None
+    if info is not None and joined is not None:
+        _check_labels(path, joined, info)
+    return Table(
+        name=path.stem,
+        ids=ids,
+        sources=sources,
+        labels=joined if joined is None or joined.ndim == 2 else joined.tolist(),
+        columns=info.classes if info is not None and joined is not None and joined.ndim == 2 else (),
+        classes=None if info is None else info.classes,
+        task=None if info is None else TASKS[info.task],
+        splits=splits,
+    )
+
+
+def _split_labels(path: Path, split: str, n: int) -> NDArray[Any]:
+    with np.load(path, allow_pickle=False) as archive:
+        labels: NDArray[Any] = archive[f"{split}_labels"]
+    if len(labels) != n:
+        raise DataError(f"{path}: {n} {split} images but {len(labels)} {split} labels.")
+    # MedMNIST stores single labels as [n, 1].
+    return labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
+
+
+def _check_labels(path: Path, labels: NDArray[Any], info: MedMNISTInfo) -> None:
+    n = len(info.classes)
+    fits = labels.shape[1] == n if labels.ndim == 2 else bool(((labels >= 0) & (labels < n)).all())
+    if not fits:
+        raise DataError(
+            f"{path}: its labels do not fit the {n} classes that a file of this name has.",
+            remedy="Rename the file if it is another data set.",
+        )
+
+
+def _rows(path: Path, member: str, size: int | None) -> Sequence[Source]:
+    mapped = _mapped_layout(path, member)
+    if mapped is None:
+        with np.load(path, allow_pickle=False) as archive:
+            images: NDArray[Any] = archive[member]
+        shape: tuple[int, ...] = images.shape
+    else:
+        offset, dtype, shape = mapped
+    if len(shape) not in {3, 4} or (len(shape) == 4 and shape[3] not in {1, 3, 4}):
+        raise DataError(
+            f"{path}: {member} has shape {shape}; images are [n, height, width] or [n, height, width, 3].",
+            remedy="Volumes are not embedded; use a two-dimensional data set, or one slice per image.",
+        )
+    if size is not None and shape[1:3] != (size, size):
+        raise DataError(
+            f"{path}: the images of {member} are {shape[2]} x {shape[1]} pixels, but the file name says {size}.",
+            remedy="Fetch the file again, or rename it if it is another data set.",
+        )
+    if mapped is None:
+        return [ArraySource(image, f"{path}: {member}, row {row}") for row, image in enumerate(images)]
+    step = dtype.itemsize * int(np.prod(shape[1:]))
+    return [MappedRowSource(path, member, offset + row * step, dtype.str, shape[1:], row) for row in range(shape[0])]
+
+
+def _mapped_layout(path: Path, member: str) -> tuple[int, np.dtype[Any], tuple[int, ...]] | None:
+    """Find where a stored member's values begin; None where it is compressed or not in C order."""
+    with zipfile.ZipFile(path) as archive:
+        entry = archive.getinfo(f"{member}.npy")
+        if entry.compress_type != zipfile.ZIP_STORED:
+            return None
+    with path.open("rb") as file:
+        file.seek(entry.header_offset)
+        local = file.read(LOCAL_HEADER)
+        name_length, extra_length = int.from_bytes(local[26:28], "little"), int.from_bytes(local[28:30], "little")
+        file.seek(entry.header_offset + LOCAL_HEADER + name_length + extra_length)
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = read(file)
+        return None if fortran or dtype.hasobject else (file.tell(), dtype, shape)
+
+
+def _verify(path: Path, md5: str, remedy: str) -> None:
+    found = digest_file(path, algorithm="md5")
+    if found != md5:
+        raise DataError(f"{path} is damaged or another file: its MD5 is {found}, published is {md5}.", remedy=remedy)
+
+
+def _download(address: str, path: Path, md5: str) -> None:
+    logger.info("Fetching %s to %s", address, path)
+    try:
+        with atomic_path(path) as temporary:
+            # The address is the packaged one or the caller's own, never read from data.
+            with urllib.request.urlopen(address, timeout=TIMEOUT) as answer, temporary.open("wb") as file:  # noqa: S310
+                copyfileobj(answer, file)
+            _verify(temporary, md5, "The download was cut off or altered; load again.")
+    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+        raise DataError(
+            f"{address} cannot be fetched: {error}.",
+            remedy=f"Check the network, or fetch the file elsewhere and put it at {path}; its MD5 is {md5}.",
+        ) from error

@@ -1,0 +1,348 @@
+"""Splits and folds that depend on ids and a seed, never on the order of the rows.
+
+Both work on units: a group, or a sample where there are no groups. Identical content joins the units it lies in.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from biofuse.core.errors import DataError
+from biofuse.core.seeds import derive_seed, hash_order
+from biofuse.data.labels import listing
+from biofuse.data.samples import SPLITS, Samples
+
+FRACTIONS = (0.60, 0.15, 0.25)
+"""Default shares of train, val and test (DESIGN.md, "missing splits")."""
+
+Names = Sequence[object] | NDArray[np.object_]
+Index = NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FoldPlan:
+    """Which rows are fitted on and which are scored, fold by fold.
+
+    Attributes
+    ----------
+    folds : tuple of (train_rows, test_rows)
+        Ascending row numbers; the folds of the first repeat come first.
+    n_folds, n_repeats : int
+        ``len(folds) == n_folds * n_repeats``.
+    notes : tuple of str
+        What a user should be told: fewer folds than asked for, labels that cannot be scored.
+    """
+
+    folds: tuple[tuple[Index, Index], ...]
+    n_folds: int
+    n_repeats: int
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class _Units:
+    """Rows that stay together: names, the unit of every row, and class counts [n_units, n_classes]."""
+
+    names: list[str]
+    of_row: Index
+    counts: NDArray[np.float64]
+    sizes: NDArray[np.float64]
+
+
+def merge_groups(groups: Names | None, contents: Names | None) -> NDArray[np.object_]:
+    """Join groups that share content: rows of one group, or of one content, get one name.
+
+    Parameters
+    ----------
+    groups : sequence of str, shape (n,), or None
+        Group names; None where every row is on its own.
+    contents : sequence of bytes or str, shape (n,), or None
+        Content hashes. None as an entry (an unreadable image) is like nothing else.
+
+    Returns
+    -------
+    ndarray of str (dtype object), shape (n,)
+        The first, alphabetically, of the names that were joined: group names where there are groups, else hashes in
+        hexadecimal.
+
+    Raises
+    ------
+    DataError
+        If neither is given, or their lengths differ.
+    """
+    if groups is None and contents is None:
+        raise DataError("Neither groups nor contents were given.")
+    n = len(groups) if groups is not None else len(contents or ())
+    if contents is not None and len(contents) != n:
+        raise DataError(f"{n} groups but {len(contents)} contents.")
+    names = _content_names(contents or (), n) if groups is None else [str(group) for group in groups]
+    if contents is None or groups is None:
+        return _object_array(names)
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    group_names, group_index = np.unique(np.array(names), return_inverse=True)
+    _, content_index = np.unique(np.array(_content_names(contents, n)), return_inverse=True)
+    n_nodes = len(group_names) + int(content_index.max(initial=-1)) + 1
+    links = coo_array((np.ones(n), (group_index, len(group_names) + content_index)), shape=(n_nodes, n_nodes))
+    _, component = connected_components(links.tocsr(), directed=False)
+    # np.unique sorts, so the first group of a component is the alphabetically first.
+    _, first = np.unique(component[: len(group_names)], return_index=True)
+    name_of = dict(zip(component[first].tolist(), group_names[first].tolist(), strict=True))
+    return _object_array([name_of[component[index]] for index in group_index])
+
+
+def with_splits(
+    samples: Samples,
+    *,
+    seed: int = 0,
+    fractions: tuple[float, float, float] = FRACTIONS,
+    contents: Names | None = None,
+) -> Samples:
+    """Make the splits that are missing.
+
+    With train, val and test, or train and val, the samples are returned unchanged. With train and test, val is taken
+    out of train, in the proportion that ``fractions`` give them. With train alone, or none, all three are made.
+
+    Parameters
+    ----------
+    samples : Samples
+        Labelled or not.
+    seed : int
+        Another seed gives another split.
+    fractions : tuple of float
+        Shares of train, val and test; they add up to 1.
+    contents : sequence of bytes or str, optional
+        Content hashes, one per row: identical images then stay together like a group.
+
+    Returns
+    -------
+    Samples
+        In the same order. Within every class, units are sorted by a hash of seed and name and cut by their number of
+        samples: the order of the rows plays no part, and added rows move only units near the two cuts.
+
+    Raises
+    ------
+    DataError
+        If the fractions do not add up to 1, or there is no training split beside a given one.
+    """
+    if min(fractions) < 0 or abs(sum(fractions) - 1.0) > 1e-9 or fractions[0] == 0:
+        raise DataError(f"Split fractions {fractions} must be positive and add up to 1.")
+    given = set() if samples.splits is None else set(samples.splits.tolist())
+    if {"train", "val"} <= given:
+        return samples
+    if given and "train" not in given:
+        raise DataError(
+            f"{samples.name} has only the split(s) {listing(sorted(given))}.",
+            remedy="Add training data, or use_splits=False.",
+        )
+    carve = "test" in given
+    rows = (
+        np.flatnonzero(samples.splits == "train") if carve and samples.splits is not None else np.arange(len(samples))
+    )
+    part = samples.take(rows)
+    units = _make_units(
+        part.ids, part.labels, part.groups, None if contents is None else [contents[row] for row in rows.tolist()]
+    )
+    shares = (fractions[0], fractions[1], 0.0) if carve else fractions
+    splits = _object_array(["test"] * len(samples)) if samples.splits is None else samples.splits.copy()
+    splits[rows] = _cut(units, np.array(shares) / sum(shares), seed)[units.of_row]
+    return replace(samples, splits=splits)
+
+
+def make_folds(
+    labels: NDArray[np.int64],
+    *,
+    ids: Names,
+    groups: Names | None = None,
+    n_folds: int = 5,
+    n_repeats: int = 2,
+    seed: int = 0,
+    classes: Sequence[str] = (),
+) -> FoldPlan:
+    """Plan repeated, stratified, grouped cross-validation.
+
+    Units go one by one, those of the rarest class first and the largest of them first, to the fold that most lacks
+    their classes; ties among units are settled by a hash of seed and name.
+
+    Parameters
+    ----------
+    labels : ndarray of int64, shape (n,) or (n, n_labels)
+        Class indices, or zeros and ones.
+    ids : sequence of str, shape (n,)
+        Sample ids.
+    groups : sequence of str, shape (n,), optional
+        Rows of one group are never torn apart; see :func:`merge_groups` for identical content.
+    n_folds : int
+        Falls to the smallest number of groups that any class has, with a note.
+    n_repeats : int
+        Each repeat is another division.
+    seed : int
+        With ids and groups it decides everything; the order of the rows plays no part.
+    classes : sequence of str, optional
+        Names for messages.
+
+    Raises
+    ------
+    DataError
+        If a class has samples in one group only.
+    """
+    if n_folds < 2 or n_repeats < 1:
+        raise DataError(
+            f"{n_folds} folds and {n_repeats} repeats are no cross-validation: at least 2 and 1 are needed."
+        )
+    units = _make_units(ids, labels, groups, None)
+    n_folds, notes = _affordable_folds(units, labels, n_folds, classes, grouped=groups is not None)
+    folds = []
+    for repeat in range(n_repeats):
+        order = hash_order(units.names, derive_seed(seed, "folds", repeat))
+        assigned = _deal(units, order, n_folds)[units.of_row]
+        folds += [(np.flatnonzero(assigned != fold), np.flatnonzero(assigned == fold)) for fold in range(n_folds)]
+        notes += _absent(assigned, labels, n_folds, repeat, classes)
+    return FoldPlan(folds=tuple(folds), n_folds=n_folds, n_repeats=n_repeats, notes=tuple(notes))
+
+
+def _make_units(ids: Names, labels: NDArray[np.int64] | None, groups: Names | None, contents: Names | None) -> _Units:
+    keys = [str(name) for name in (ids if groups is None else groups)]
+    if contents is not None:
+        keys = merge_groups(keys, contents).tolist()
+    names, of_row = np.unique(np.array(keys, dtype=str), return_inverse=True)
+    counts = np.zeros((len(names), 1 if labels is None else _indicators(labels).shape[1]))
+    np.add.at(counts, of_row, np.ones((len(keys), 1)) if labels is None else _indicators(labels))
+    sizes = np.bincount(of_row, minlength=len(names)).astype(np.float64)
+    return _Units(names.tolist(), of_row.astype(np.int64), counts, sizes)
+
+
+def _indicators(labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    if labels.ndim == 2:
+        return labels.astype(np.float64)
+    return np.eye(int(labels.max(initial=0)) + 1)[labels]
+
+
+def _rarest(units: _Units) -> Index:
+    """Return the rarest class that every unit holds; the number of classes where it holds none."""
+    totals = units.counts.sum(axis=0)
+    by_rarity = np.argsort(totals, kind="stable")
+    present = units.counts[:, by_rarity] > 0
+    found: Index = np.where(present.any(axis=1), by_rarity[present.argmax(axis=1)], units.counts.shape[1])
+    return found
+
+
+def _cut(units: _Units, shares: NDArray[np.float64], seed: int) -> NDArray[np.object_]:
+    order = hash_order(units.names, derive_seed(seed, "splits"))
+    stratum = _rarest(units)
+    result = _object_array(["train"] * len(units.names))
+    for label in np.unique(stratum):
+        members = order[stratum[order] == label]
+        sizes = units.sizes[members]
+        middle = (np.cumsum(sizes) - sizes / 2) / sizes.sum()
+        ends = np.searchsorted(middle, np.cumsum(shares)[:2])
+        train, val = _at_least_one(int(ends[0]), int(ends[1]), len(members), shares)
+        result[members[train:val]] = "val"
+        result[members[val:]] = "test"
+    return result
+
+
+def _at_least_one(train: int, val: int, n: int, shares: NDArray[np.float64]) -> tuple[int, int]:
+    """Move the cuts so that every split with a share gets a unit, as far as there are units: train, test, then val."""
+    wants_val, wants_test = bool(shares[1] > 0), bool(shares[2] > 0)
+    train = max(train, 1)
+    if wants_test and n >= 2:
+        val = min(val, n - 1)
+    elif not wants_test:
+        val = n
+    train = min(train, val)
+    if wants_val and n >= 2 + wants_test and train == val:
+        if train > 1:
+            train -= 1
+        else:
+            val += 1
+    return train, val
+
+
+def _affordable_folds(
+    units: _Units, labels: NDArray[np.int64], n_folds: int, classes: Sequence[str], *, grouped: bool
+) -> tuple[int, list[str]]:
+    holders = (units.counts > 0).sum(axis=0)
+    noun = "group" if grouped else "sample"
+    notes = []
+    if labels.ndim == 2:
+        without = (units.counts < units.sizes[:, None]).sum(axis=0)
+        unscored = [_class_name(classes, label) for label in np.flatnonzero((holders == 0) | (without == 0)).tolist()]
+        if unscored:
+            notes.append(f"Labels that never, or always, occur cannot be scored: {listing(unscored, limit=20)}.")
+        usable = np.where((holders == 0) | (without == 0), np.iinfo(np.int64).max, np.minimum(holders, without))
+    else:
+        usable = np.where(holders == 0, np.iinfo(np.int64).max, holders)
+    scarcest = int(np.argmin(usable))
+    fewest = int(min(usable[scarcest], len(units.names)))
+    if fewest < 2:
+        raise DataError(
+            f"Class {_class_name(classes, scarcest)} has samples in {fewest} {noun} only: it cannot be both fitted "
+            "and scored.",
+            remedy=f"Add {noun}s of that class, or leave the class out.",
+        )
+    if fewest < n_folds:
+        notes.append(
+            f"{fewest} folds instead of {n_folds}: class {_class_name(classes, scarcest)} has only {fewest} {noun}s."
+        )
+    return min(fewest, n_folds), notes
+
+
+def _deal(units: _Units, order: Index, n_folds: int) -> Index:
+    """Give every unit a fold: the one with the largest need of its classes, rare classes weighing more."""
+    # The number of samples is balanced like one more, very common, class.
+    counts = np.column_stack([units.counts, units.sizes])
+    wanted = counts.sum(axis=0) / n_folds
+    weight = np.divide(1.0, wanted**2, out=np.zeros_like(wanted), where=wanted > 0)
+    rarest = _rarest(units)
+    rank = np.empty(units.counts.shape[1] + 1, dtype=np.int64)
+    rank[np.append(np.argsort(units.counts.sum(axis=0), kind="stable"), units.counts.shape[1])] = np.arange(len(rank))
+    # lexsort is stable: after rarity and size, the hash order decides.
+    queue = order[np.lexsort((-units.sizes[order], rank[rarest[order]]))]
+    need = np.tile(wanted, (n_folds, 1))
+    folds = np.empty(len(units.names), dtype=np.int64)
+    weighted = counts * weight
+    for unit in queue.tolist():
+        fold = int(np.argmax(need @ weighted[unit]))
+        folds[unit] = fold
+        need[fold] -= counts[unit]
+    return folds
+
+
+def _absent(assigned: Index, labels: NDArray[np.int64], n_folds: int, repeat: int, classes: Sequence[str]) -> list[str]:
+    indicators = _indicators(labels)
+    occurs = indicators.sum(axis=0) > 0
+    notes = []
+    for fold in range(n_folds):
+        missing = np.flatnonzero(occurs & (indicators[assigned == fold].sum(axis=0) == 0)).tolist()
+        if missing:
+            names = listing([_class_name(classes, label) for label in missing])
+            notes.append(f"Repeat {repeat + 1}, fold {fold + 1} has no sample of {names}.")
+    return notes
+
+
+def _class_name(classes: Sequence[str], label: int) -> str:
+    return repr(classes[label]) if label < len(classes) else str(label)
+
+
+def _content_names(contents: Names, n: int) -> list[str]:
+    names = [content.hex() if isinstance(content, bytes) else content for content in contents]
+    return [f"unreadable {row}" if name is None else str(name) for row, name in zip(range(n), names, strict=True)]
+
+
+def _object_array(values: Sequence[str]) -> NDArray[np.object_]:
+    array = np.empty(len(values), dtype=object)
+    array[:] = values
+    return array
+
+
+def split_counts(samples: Samples) -> dict[str, int]:
+    """Count the samples of every split, in the order train, val, test."""
+    if samples.splits is None:
+        return {}
+    counts = Counter(samples.splits.tolist())
+    return {split: counts[split] for split in SPLITS if counts[split]}

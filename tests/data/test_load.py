@@ -1,0 +1,565 @@
+"""Folders, tables, arrays and other libraries' data sets become the same samples, or an error that says what to do."""
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from biofuse.core.errors import BioFuseWarning, DataError, LeakageError, UnreadableImageError
+from biofuse.core.tasks import Task
+from biofuse.data import DecodePolicy, Samples, content_hash, decode, describe_task, load_samples
+from biofuse.data.labels import class_table, natural_key
+
+MakeImages = Callable[..., list[Path]]
+
+
+def picture(path: Path, level: int = 0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("L", (4, 4), level).save(path)
+    return path
+
+
+def names(samples: Samples) -> list[str]:
+    assert samples.labels is not None
+    return [samples.classes[label] for label in samples.labels]
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+# --- folders ---------------------------------------------------------------------------------------------------------
+
+
+def test_class_folders(tmp_path: Path) -> None:
+    for name in ("b/img10.png", "b/img2.png", "a/deep/er/1.JPG", "a/2.tif"):
+        picture(tmp_path / name)
+    write(tmp_path / "a" / "notes.txt", "not an image")
+    write(tmp_path / "a" / ".hidden.png", "nor this")
+    samples = load_samples(tmp_path)
+    assert samples.ids.tolist() == ["a/2.tif", "a/deep/er/1.JPG", "b/img2.png", "b/img10.png"]
+    assert names(samples) == ["a", "a", "b", "b"]
+    assert (samples.task, samples.splits, samples.name) == (Task.BINARY, None, tmp_path.name)
+    assert isinstance(samples.sources[0].read(), bytes)
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "test"),
+    [("train", "val", "test"), ("Training", "validation", "Testing"), ("TRAIN", "valid", "test")],
+)
+def test_split_folders_above_class_folders(tmp_path: Path, train: str, val: str, test: str) -> None:
+    for split in (train, val, test):
+        for label in ("x", "y", "z"):
+            picture(tmp_path / split / label / "1.png")
+    samples = load_samples(tmp_path)
+    assert samples.splits is not None
+    assert sorted(samples.splits) == ["test"] * 3 + ["train"] * 3 + ["val"] * 3
+    assert samples.task is Task.MULTICLASS
+    assert dict(zip(samples.ids, samples.splits, strict=True))[f"{val}/y/1.png"] == "val"
+    assert load_samples(tmp_path, use_splits=False).splits is None
+
+
+def test_bug_8_one_class_table_for_all_splits(tmp_path: Path) -> None:
+    for name in ("train/b/1.png", "train/c/1.png", "val/a/1.png", "val/c/1.png"):
+        picture(tmp_path / name)
+    samples = load_samples(tmp_path)
+    assert samples.classes == ("a", "b", "c")
+    assert names(samples.in_split("train")) == ["b", "c"]
+    assert names(samples.in_split("val")) == ["a", "c"]
+
+
+def test_bug_8_the_listing_is_sorted_whatever_the_disk_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    for number in (1, 2, 10):
+        picture(tmp_path / "a" / f"{number}.png")
+        picture(tmp_path / "b" / f"{number}.png")
+    walk = os.walk
+
+    def backwards(root: Path, **options: bool) -> object:
+        return ((folder, below, names[::-1]) for folder, below, names in list(walk(root, **options))[::-1])
+
+    expected = load_samples(tmp_path).ids.tolist()
+    monkeypatch.setattr(os, "walk", backwards)
+    assert load_samples(tmp_path).ids.tolist() == expected == [f"{c}/{n}.png" for c in "ab" for n in (1, 2, 10)]
+
+
+def test_a_flat_folder_is_unlabelled(tmp_path: Path) -> None:
+    picture(tmp_path / "1.png")
+    samples = load_samples(str(tmp_path))
+    assert (samples.labels, samples.task, samples.classes) == (None, None, ())
+    with pytest.raises(DataError, match="no labels"):
+        load_samples(tmp_path, labelled=True)
+
+
+def test_one_image_file(tmp_path: Path) -> None:
+    samples = load_samples(picture(tmp_path / "one.png"))
+    assert samples.ids.tolist() == ["one.png"]
+    assert samples.labels is None
+
+
+def test_labels_can_be_ignored(tmp_path: Path) -> None:
+    picture(tmp_path / "only" / "1.png")
+    picture(tmp_path / "beside.png")
+    assert len(load_samples(tmp_path, labelled=False)) == 2
+
+
+def test_masks_can_be_excluded(tmp_path: Path) -> None:
+    for name in ("benign/1.png", "benign/1_mask.png", "malignant/1.png", "malignant/1_mask_1.png", "masks/x/1.png"):
+        picture(tmp_path / name)
+    samples = load_samples(tmp_path, exclude=["*_mask*", "masks/*"])
+    assert samples.ids.tolist() == ["benign/1.png", "malignant/1.png"]
+
+
+@pytest.mark.parametrize(
+    ("files", "why"),
+    [
+        (["a/1.png", "b/1.png", "overview.png"], "beside them: overview.png"),
+        (["train/a/1.png", "train/b/1.png", "extra/1.png"], r"outside them: extra/1.png"),
+        (["val/a/1.png", "valid/b/1.png"], "two folders for one split"),
+        (["train/a/1.png", "train/b/1.png", "test/1.png"], "beside them: test/1.png"),
+        (["a/1.png", "a/2.png"], "All 2 samples have the label 'a'"),
+        (["a/1.txt"], r"No images in .* Other files there: .txt"),
+    ],
+)
+def test_folders_that_cannot_be_understood(tmp_path: Path, files: list[str], why: str) -> None:
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(DataError, match=why):
+        load_samples(tmp_path)
+
+
+def test_images_of_unread_formats_are_not_passed_over_in_silence(tmp_path: Path) -> None:
+    for name in ("a/1.png", "b/1.png", "b/2.dcm"):
+        picture(tmp_path / "x.png").rename(tmp_path / "y")
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "y").rename(tmp_path / name)
+    with pytest.warns(BioFuseWarning, match="1 .dcm"):
+        load_samples(tmp_path)
+
+
+def test_a_link_to_a_parent_folder_does_not_turn_in_circles(tmp_path: Path) -> None:
+    for name in ("a/1.png", "b/1.png"):
+        picture(tmp_path / name)
+    (tmp_path / "b" / "up").symlink_to(tmp_path)
+    assert len(load_samples(tmp_path)) == 2
+
+
+# --- tables ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_csv_with_every_column(tmp_path: Path) -> None:
+    table = write(
+        tmp_path / "m.csv",
+        "path,label,group,split,id\nimg/1.png,pos,p1,train,s1\nimg/2.png,neg,p1,train,s2\nimg/3.png,pos,p2,test,s3\n",
+    )
+    samples = load_samples(table)
+    assert samples.ids.tolist() == ["s1", "s2", "s3"]
+    assert samples.classes == ("neg", "pos")
+    assert samples.splits is not None
+    assert samples.groups is not None
+    assert samples.splits.tolist() == ["train", "train", "test"]
+    assert samples.groups.tolist() == ["p1", "p1", "p2"]
+    assert samples.sources[0].description == str(tmp_path / "img" / "1.png")
+    assert load_samples(table, id="path").ids.tolist() == ["img/1.png", "img/2.png", "img/3.png"]
+
+
+@pytest.mark.parametrize("column", ["path", "image", "FILE", "Filename", "filepath"])
+@pytest.mark.parametrize("label", ["label", "Class", "target", "diagnosis"])
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_columns_and_separators_are_recognised(tmp_path: Path, column: str, label: str, separator: str) -> None:
+    rows = [(column, label), ("1.png", "a"), ("2.png", "b")]
+    samples = load_samples(write(tmp_path / "m.csv", "\ufeff" + "\n".join(separator.join(row) for row in rows)))
+    assert samples.ids.tolist() == ["1.png", "2.png"]
+    assert names(samples) == ["a", "b"]
+
+
+def test_tsv_parquet_and_frame_agree(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"path": ["1.png", "2.png", "3.png"], "label": [10, 9, 10], "split": ["train", "test", "val"]})
+    frame.to_csv(tmp_path / "m.tsv", sep="\t", index=False)
+    frame.to_parquet(tmp_path / "m.parquet")
+    loaded = [
+        load_samples(tmp_path / "m.tsv"),
+        load_samples(tmp_path / "m.parquet"),
+        load_samples(frame, root=tmp_path),
+    ]
+    for samples in loaded:
+        assert samples.classes == ("9", "10")  # by number, not "10" before "9"
+        assert samples.labels is not None
+        assert samples.labels.tolist() == [1, 0, 1]
+        assert samples.sources[0].description == str(tmp_path / "1.png")
+        assert samples.ids.tolist() == loaded[0].ids.tolist()
+
+
+def test_a_column_of_integers_with_a_gap_keeps_its_names(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"path": ["1.png", "2.png", "3.png"], "label": [1, None, 2]})
+    assert frame["label"].dtype == float
+    with pytest.raises(DataError, match=r"1 sample\(s\) have no label: 2.png"):
+        load_samples(frame)
+    assert load_samples(frame.dropna()).classes == ("1", "2")
+
+
+@pytest.mark.parametrize("blank", ["", "  "])
+def test_missing_labels_are_listed(tmp_path: Path, blank: str) -> None:
+    rows = "".join(f"{i}.png,{blank}\n" for i in range(7))
+    table = write(tmp_path / "m.csv", f"path,label\na.png,x\nb.png,y\n{rows}")
+    with pytest.raises(DataError, match=r"7 sample\(s\) have no label: 0.png, .*4.png and 2 more") as caught:
+        load_samples(table)
+    assert "labelled=False" in caught.value.remedy
+    assert load_samples(table, labelled=False).labels is None
+
+
+def test_labels_that_look_like_missing_values_are_labels(tmp_path: Path) -> None:
+    samples = load_samples(write(tmp_path / "m.csv", "path,label\n1.png,NA\n2.png,None\n"))
+    assert samples.classes == ("NA", "None")
+
+
+def test_label_columns_of_zeros_and_ones_are_multilabel(tmp_path: Path) -> None:
+    table = write(tmp_path / "m.csv", "path,mass,edema\n1.png,1,0\n2.png,1,1\n3.png,0,0\n")
+    samples = load_samples(table, label=["mass", "edema"])
+    assert samples.task is Task.MULTILABEL
+    assert samples.classes == ("mass", "edema")
+    assert samples.labels is not None
+    assert samples.labels.tolist() == [[1, 0], [1, 1], [0, 0]]
+    with pytest.raises(DataError, match=r"exactly one label per image, but not so in 2.png, 3.png"):
+        load_samples(table, label=["mass", "edema"], task="multiclass")
+
+
+def test_one_hot_columns_can_be_told_to_be_one_label(tmp_path: Path) -> None:
+    table = write(tmp_path / "m.csv", "image,MEL,NV,BCC\n1.png,1.0,0.0,0.0\n2.png,0.0,0.0,1.0\n")
+    samples = load_samples(table, label=["MEL", "NV", "BCC"], task="multiclass")
+    assert names(samples) == ["MEL", "BCC"]
+
+
+def test_uncertain_labels_are_not_guessed(tmp_path: Path) -> None:
+    table = write(tmp_path / "m.csv", "path,mass,edema\n1.png,1,-1\n2.png,1,0\n")
+    with pytest.raises(DataError, match=r"0 or 1, but do not in 1.png \(edema = -1\)"):
+        load_samples(table, label=["mass", "edema"])
+
+
+def test_joined_labels(tmp_path: Path) -> None:
+    table = write(tmp_path / "m.csv", "path,label\n1.png,mass|edema\n2.png,none\n3.png,edema | hernia\n")
+    samples = load_samples(table, label_separator="|")
+    assert samples.classes == ("edema", "hernia", "mass", "none")
+    assert samples.labels is not None
+    assert samples.labels.tolist() == [[1, 0, 1, 0], [0, 0, 0, 1], [1, 1, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "why"),
+    [
+        ("name,label\n1.png,a\n", {}, "no column of image paths; its columns are name, label"),
+        ("path,image,label\n1.png,2.png,a\n", {}, "several path columns: path, image"),
+        ("path,label,class\n1.png,a,b\n", {}, "several label columns"),
+        ("path,label\n1.png,a\n", {"group": "patient"}, "no column 'patient'"),
+        ("path,label\n1.png,a\n1.png,b\n", {}, "lists 1 image.s. more than once: 1.png"),
+        ("path,label\na/../1.png,a\n./1.png,b\n", {}, "more than once: 1.png"),
+        ("path,label\n,a\n2.png,b\n", {}, "no path in row 1"),
+        ("path,label,id\n1.png,a,s\n2.png,b,s\n", {}, "1 sample ids occur more than once"),
+        ("path,label,split\n1.png,a,train\n2.png,b,holdout\n", {}, "'holdout' is no split"),
+        ("path,label,split\n1.png,a,train\n2.png,b,\n", {}, "no split: 2.png"),
+        ("path,label,group\n1.png,a,g\n2.png,b,\n", {}, "no group: 2.png"),
+        ("path,label,label\n1.png,a,b\n", {}, "two columns named label"),
+        ("", {}, "no header"),
+        ("path,label\n", {}, "has no images"),
+        ("path,label\n1.png,a\n", {}, "1 labelled sample.s.: at least 2"),
+        ("path,label\n1.png,a\n2.png,b\n3.png,c\n", {"task": "binary"}, "3 classes are no binary task"),
+        ("path,label\n1.png,a\n2.png,b\n", {"task": "multilabel"}, "several labels per image"),
+        ("path,label\n1.png,a\n2.png,b\n", {"task": "ranking"}, "no task 'ranking'"),
+        ("path,label\n1.png,a\n2.png,b\n", {"task": "ordinal"}, "needs the order of its classes"),
+        ("path,label\n1.png,a\n2.png,b\n", {"classes": ["a", "c"]}, "not in the class table: b"),
+        ("path,label\n1.png,a\n2.png,b\n", {"labels": [0, 1]}, "labels= cannot be used with a table"),
+    ],
+)
+def test_tables_that_cannot_be_used(tmp_path: Path, text: str, options: dict[str, object], why: str) -> None:
+    with pytest.raises(DataError, match=why):
+        load_samples(write(tmp_path / "m.csv", text), **options)  # type: ignore[arg-type]
+
+
+def test_bug_15_a_row_longer_than_its_header_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="line 3: 3 values, but the header names 2 columns"):
+        load_samples(write(tmp_path / "m.csv", "path,label\n1.png,a\n2.png,b,0.9\n"))
+
+
+def test_missing_files_are_found_when_they_are_read(tmp_path: Path) -> None:
+    samples = load_samples(write(tmp_path / "m.csv", "path,label\n1.png,a\n2.png,b\n"))
+    with pytest.raises(UnreadableImageError, match="does not exist"):
+        samples.sources[0].read()
+
+
+def test_paths_and_ids_relative_to_a_root(tmp_path: Path) -> None:
+    path = picture(tmp_path / "images" / "1.png")
+    table = write(tmp_path / "m.csv", f"path,label\n{path},a\nsub\\2.png,b\n")
+    samples = load_samples(table, root=tmp_path / "images")
+    assert samples.ids.tolist() == ["1.png", "sub/2.png"]
+    assert samples.sources[1].description == str(tmp_path / "images" / "sub" / "2.png")
+
+
+def test_a_group_in_two_splits_is_leakage(tmp_path: Path) -> None:
+    table = write(tmp_path / "m.csv", "path,label,patient,split\n1.png,a,p1,train\n2.png,b,p1,test\n3.png,b,p2,test\n")
+    assert load_samples(table).groups is None
+    with pytest.raises(LeakageError, match=r"1 group\(s\) lie in more than one split: p1 \(train, test\)") as caught:
+        load_samples(table, group="patient")
+    assert "use_splits=False" in caught.value.remedy
+    assert load_samples(table, group="patient", use_splits=False).splits is None
+
+
+def test_ordinal_grades(tmp_path: Path) -> None:
+    table = write(tmp_path / "m.csv", "path,label\n1.png,severe\n2.png,mild\n")
+    samples = load_samples(table, task="ordinal", classes=["none", "mild", "severe"])
+    assert samples.labels is not None
+    assert (samples.task, samples.labels.tolist()) == (Task.ORDINAL, [2, 1])
+
+
+def test_a_given_class_table_allows_one_class(tmp_path: Path) -> None:
+    samples = load_samples(write(tmp_path / "m.csv", "path,label\n1.png,b\n"), classes=["a", "b"])
+    assert samples.labels is not None
+    assert (samples.labels.tolist(), samples.task) == ([1], Task.BINARY)
+
+
+@given(st.permutations(["10", "9", "-1", "2"]), st.permutations(["grade 10", "grade 9", "Grade 1"]))
+def test_bug_8_the_class_table_does_not_depend_on_row_order(numbers: list[str], texts: list[str]) -> None:
+    assert class_table(numbers) == ("-1", "2", "9", "10")
+    assert class_table(texts) == ("Grade 1", "grade 9", "grade 10")
+
+
+@given(st.lists(st.text(max_size=8), max_size=8))
+def test_natural_order_is_total(texts: list[str]) -> None:
+    assert [str(text) for text in sorted(texts, key=natural_key)] == sorted(sorted(texts), key=natural_key)
+    assert len({natural_key(text) for text in texts}) == len(set(texts))
+
+
+# --- in memory -------------------------------------------------------------------------------------------------------
+
+
+def test_arrays_lists_and_pillow_images_agree() -> None:
+    stack = np.random.default_rng(0).integers(0, 256, size=(4, 6, 5, 3), dtype=np.uint8)
+    labels = [0, 1, 1, 0]
+    for data in (stack, list(stack), [Image.fromarray(image) for image in stack]):
+        samples = load_samples(data, labels=labels, group=["a", "a", "b", "c"])
+        assert samples.ids.tolist() == ["000000", "000001", "000002", "000003"]
+        assert samples.classes == ("0", "1")
+        assert samples.groups is not None
+        assert [content_hash(source.read(), samples.decode) for source in samples.sources] == [
+            content_hash(image, DecodePolicy()) for image in stack
+        ]
+    assert load_samples(stack).labels is None
+    assert load_samples(stack, id=list("wxyz")).ids.tolist() == list("wxyz")
+
+
+def test_a_list_of_paths(tmp_path: Path) -> None:
+    paths = [picture(tmp_path / f"{number}.png") for number in range(2)]
+    samples = load_samples(paths, labels=["no", "yes"])
+    assert samples.ids.tolist() == [path.as_posix() for path in paths]
+    assert load_samples(pd.Series(["0.png", "1.png"]), root=tmp_path).ids.tolist() == ["0.png", "1.png"]
+    with pytest.raises(DataError, match="more than once"):
+        load_samples([paths[0], paths[0]])
+
+
+def test_labels_in_memory_take_many_forms() -> None:
+    stack = np.zeros((3, 6, 5), dtype=np.uint8)
+    named = load_samples(stack, labels=[1, 0, 1], classes=["benign", "malignant"])
+    assert names(named) == ["malignant", "benign", "malignant"]
+    for labels in ([[1, 0], [0, 1], [1, 1]], np.array([[1, 0], [0, 1], [1, 1]])):
+        multi = load_samples(stack, labels=labels)
+        assert (multi.task, multi.classes) == (Task.MULTILABEL, ("0", "1"))
+    sets = load_samples(stack, labels=[["a", "b"], ["a", "c"], ["c", "b"]])
+    assert sets.task is Task.MULTILABEL
+    assert sets.classes == ("a", "b", "c")
+    column = load_samples(stack, labels=np.array([[1], [0], [2]]))
+    assert (column.task, column.classes) == (Task.MULTICLASS, ("0", "1", "2"))
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "why"),
+    [
+        (np.zeros((8, 9, 3)), {}, "is one image"),
+        (np.zeros((2, 3, 8, 9)), {}, r"channels come first: array.transpose\(0, 2, 3, 1\)"),
+        (np.zeros((2, 28, 28, 28)), {}, "Volumes are not embedded"),
+        (np.zeros(4), {}, "no stack of images"),
+        (np.zeros((2, 6, 5)), {"labels": [1, 2, 3]}, "2 images but 3 labels"),
+        (np.zeros((2, 6, 5)), {"group": ["a"]}, "2 images but 1 values in group="),
+        (np.zeros((2, 6, 5)), {"group": "patient"}, "one value per image"),
+        ([object()], {}, "object is not an image"),
+        ([], {}, "no images"),
+        (3, {}, "int is no data BioFuse can read"),
+        ({}, {}, "empty mapping"),
+        ("no/such/folder", {}, "does not exist"),
+        ("brestmnist", {}, "did you mean the MedMNIST data set 'breastmnist'"),
+    ],
+)
+def test_data_that_cannot_be_used(data: object, options: dict[str, object], why: str) -> None:
+    with pytest.raises(DataError, match=why):
+        load_samples(data, **options)  # type: ignore[arg-type]
+
+
+def test_samples_pass_through_unchanged() -> None:
+    samples = load_samples(np.zeros((2, 6, 5)), labels=[0, 1])
+    assert load_samples(samples) is samples
+    with pytest.raises(DataError, match="labels= cannot change them"):
+        load_samples(samples, labels=[1, 0])
+
+
+def test_bug_8_parts_loaded_apart_get_one_class_table(tmp_path: Path) -> None:
+    for name in ("one/b/1.png", "one/c/1.png", "two/a/1.png"):
+        picture(tmp_path / name)
+    val = load_samples(tmp_path / "two", classes=["a", "z"])
+    samples = load_samples({"train": tmp_path / "one", "validation": val})
+    assert samples.ids.tolist() == ["train/b/1.png", "train/c/1.png", "val/a/1.png"]
+    assert samples.classes == ("a", "b", "c")
+    assert names(samples) == ["b", "c", "a"]
+    with pytest.raises(DataError, match="'fold7' is no split"):
+        load_samples({"fold7": tmp_path / "one"})
+    with pytest.raises(DataError, match="Some splits have labels and others have none"):
+        load_samples({"train": tmp_path / "one", "test": tmp_path / "two" / "a"})
+
+
+# --- torch and Hugging Face ------------------------------------------------------------------------------------------
+
+
+class Pairs:
+    """A torch-style data set over a list of (image, label)."""
+
+    def __init__(self, items: list[object]) -> None:
+        self.items = items
+        self.reads = 0
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, row: int) -> object:
+        self.reads += 1
+        return self.items[row]
+
+
+def test_torch_data_sets_of_tensors_arrays_and_images_agree() -> None:
+    import torch
+
+    pixels = np.random.default_rng(0).integers(0, 256, size=(4, 6, 5, 3), dtype=np.uint8)
+    channels_first = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+    kinds = [
+        Pairs([(Image.fromarray(image), label) for label, image in enumerate(pixels)]),
+        Pairs([(image, np.int64(label)) for label, image in enumerate(pixels)]),
+        torch.utils.data.TensorDataset(channels_first, torch.arange(4)),
+        torch.utils.data.TensorDataset(channels_first / 255, torch.arange(4)[:, None]),
+    ]
+    for data in kinds:
+        samples = load_samples(data)
+        assert names(samples) == ["0", "1", "2", "3"]
+        for source, image in zip(samples.sources, pixels, strict=True):
+            np.testing.assert_array_equal(decode(source.read(), samples.decode, description="x"), image)
+    bare = load_samples(channels_first)
+    assert bare.labels is None
+    assert bare.ids.tolist() == ["000000", "000001", "000002", "000003"]
+
+
+def test_a_torchvision_image_folder_keeps_its_classes(make_images: MakeImages, tmp_path: Path) -> None:
+    from torchvision.datasets import ImageFolder
+
+    make_images(tmp_path)
+    theirs, ours = load_samples(ImageFolder(tmp_path)), load_samples(tmp_path)
+    assert theirs.classes == ours.classes == ("blue", "red")
+    assert theirs.labels is not None
+    assert ours.labels is not None
+    np.testing.assert_array_equal(theirs.labels, ours.labels)
+
+
+def test_targets_spare_reading_every_row_for_its_label() -> None:
+    data = Pairs([(np.zeros((4, 4), np.uint8), label) for label in [0, 1] * 10])
+    load_samples(data)
+    full = data.reads
+    data.targets = [0, 1] * 10  # type: ignore[attr-defined]
+    data.reads = 0
+    samples = load_samples(data)
+    assert data.reads <= full - 20
+    assert samples.labels is not None
+    assert samples.labels.tolist() == [0, 1] * 10
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (lambda torch: torch.randn(3, 8, 8) * 3, "Take Normalize out"),
+        (lambda torch: torch.zeros(8, 9, 3), r"not \[channels, height, width\]"),
+        (lambda torch: torch.zeros(3, 8, 8, dtype=torch.int64), "must be uint8, or float"),
+        (lambda torch: torch.full((3, 8, 8), float("nan")), "must be uint8, or float within 0-1"),
+    ],
+)
+def test_tensors_that_are_no_pictures(make: Callable[[object], object], why: str) -> None:
+    import torch
+
+    with pytest.raises(DataError, match=why):
+        load_samples(Pairs([(make(torch), 0), (make(torch), 1)]))
+
+
+def test_random_transforms_are_found() -> None:
+    class Jittered(Pairs):
+        def __getitem__(self, row: int) -> object:
+            self.reads += 1
+            return np.full((4, 4), self.reads, dtype=np.uint8), row % 2
+
+    with pytest.raises(DataError, match="gives other pixels each time"):
+        load_samples(Jittered([0, 1]))
+
+
+def test_a_data_loader_is_refused_with_the_remedy() -> None:
+    import torch
+
+    loader = torch.utils.data.DataLoader(Pairs([(np.zeros((4, 4)), 0)]))  # type: ignore[arg-type]
+    with pytest.raises(DataError, match=r"Pass loader.dataset instead"):
+        load_samples(loader)
+
+
+def test_hugging_face_data_sets_hash_the_original_bytes(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    paths = [picture(tmp_path / f"{number}.png", number) for number in range(3)]
+    data = datasets.Dataset.from_dict(
+        {"image": [str(path) for path in paths], "label": [1, 0, 1], "group": ["a", "b", "c"]},
+        features=datasets.Features({
+            "image": datasets.Image(), "label": datasets.ClassLabel(names=["ok", "ill"]),
+            "group": datasets.Value("string"),
+        }),
+    )  # fmt: skip
+    samples = load_samples(data)
+    assert names(samples) == ["ill", "ok", "ill"]
+    assert samples.classes == ("ok", "ill")
+    assert samples.groups is not None
+    assert [source.read() for source in samples.sources] == [path.read_bytes() for path in paths]
+    again = pickle.loads(pickle.dumps(samples.sources[2]))  # noqa: S301
+    assert again.read() == paths[2].read_bytes()
+
+
+def test_hugging_face_groups_in_two_splits_are_leakage(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    path = str(picture(tmp_path / "1.png"))
+    features = datasets.Features({
+        "image": datasets.Image(), "label": datasets.Value("string"), "patient": datasets.Value("string")
+    })  # fmt: skip
+    columns = {"image": [path] * 2, "label": ["x", "y"], "patient": ["p", "q"]}
+    data = datasets.Dataset.from_dict(columns, features=features)
+    parts = datasets.DatasetDict({"train": data, "test": data})
+    samples = load_samples(parts)
+    assert samples.ids.tolist() == ["train/000000", "train/000001", "test/000000", "test/000001"]
+    with pytest.raises(LeakageError, match="p "):
+        load_samples(parts, group="patient")
+
+
+# --- the line for the log --------------------------------------------------------------------------------------------
+
+
+def test_describe_task() -> None:
+    stack = np.zeros((3, 6, 5), dtype=np.uint8)
+    grouped = load_samples(stack, labels=["b", "a", "b"], group=["x", "x", "y"], name="trial")
+    assert describe_task(grouped) == "trial: 3 samples in 2 groups, binary, 2 classes: a (1), b (2)"
+    multi = load_samples(stack, labels=[["m"], ["m", "e"], ["e"]])
+    assert describe_task(multi) == "images: 3 samples, multilabel, 2 labels: e (2), m (2)"
+    assert "ordinal, 3 classes, lowest first" in describe_task(load_samples(stack, labels=[0, 2, 1], task="ordinal"))
+    assert describe_task(load_samples(stack)) == "images: 3 samples, no labels"

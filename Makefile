@@ -1,0 +1,69 @@
+# One environment for everything: .venv, made by uv, which itself is installed into .uv.
+# `make PYTHON=python3.12 setup` picks another interpreter; `make clean` first if .uv exists already.
+
+PYTHON ?= python3
+BIN := .venv/bin
+UV := .uv/bin/uv
+STAMP := .venv/.installed
+
+# An environment whose interpreter is gone (an upgraded or removed Python) counts as none.
+$(shell test -x $(BIN)/python || rm -f $(STAMP))
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-fast lint format constraints clean
+
+help: ## Show this list
+	@sed -n -E 's/^([a-z-]+):[^#]*## (.*)/  make \1@\2/p' Makefile | awk -F@ '{ printf "%-20s %s\n", $$1, $$2 }'
+
+setup: $(STAMP) ## Make or update the environment (done by every other target when needed)
+
+demo: $(STAMP) ## Run BioFuse on real images; results in demo-run/
+	$(BIN)/biofuse demo --out demo-run
+
+test: $(STAMP) ## Run all tests
+	$(BIN)/python -m pytest
+
+test-fast: $(STAMP) ## Run the tests not marked slow
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: $(STAMP) ## Check style, types and the order of the packages
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP) ## Format the code and apply the safe fixes
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+constraints: $(STAMP) ## Write the versions now installed to constraints.txt
+	@{ echo "# Versions that were tested together on $$($(BIN)/python -VV | cut -d' ' -f1,2). Written by: make constraints"; \
+	   echo "# Left out: what only one platform needs (nvidia-*, cuda-*, triton)."; \
+	   $(UV) pip freeze --quiet --exclude-editable --python $(BIN)/python \
+	   | grep -E '^[A-Za-z0-9._-]+==' | grep -v -E '^(nvidia-|cuda-|triton)'; } > constraints.txt.new
+	@mv constraints.txt.new constraints.txt && touch $(STAMP)
+
+clean: ## Remove everything that make made: environments, caches, demo-run
+	rm -rf .venv .uv demo-run build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# uv reads its own settings and not pip's: where only pip was told of a package index, pass that on.
+$(STAMP): pyproject.toml constraints.txt $(BIN)/python
+	@index="$${UV_DEFAULT_INDEX:-$${UV_INDEX_URL:-$${PIP_INDEX_URL:-$$(.uv/bin/python -m pip config get global.index-url 2>/dev/null || true)}}}"; \
+	if [ -n "$$index" ]; then export UV_DEFAULT_INDEX="$$index"; fi; \
+	echo "Installing BioFuse and its dependencies into .venv"; \
+	$(UV) pip install --python $(BIN)/python --constraint constraints.txt --editable '.[demo,dev]'
+	@touch $@
+
+$(BIN)/python: | $(UV)
+	$(UV) venv --quiet --clear --python .uv/bin/python .venv
+
+$(UV):
+	@command -v $(PYTHON) >/dev/null || { \
+	  echo "There is no '$(PYTHON)'. Install Python 3.11 or newer, or name it: make PYTHON=/path/to/python3 setup" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "BioFuse needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) -V). Name another: make PYTHON=python3.12 setup" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "'$(PYTHON)' cannot make environments (venv or ensurepip is missing). On Debian or Ubuntu: apt install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv --clear .uv
+	.uv/bin/python -m pip install --quiet uv

@@ -1,0 +1,252 @@
+"""Encoders that are one Python function."""
+
+import ast
+import inspect
+import sys
+import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import CodeType, FunctionType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from biofuse.core.errors import EncoderError
+from biofuse.core.hashing import canonical_json, digest, digest_json
+from biofuse.encoders.batches import require_embeddings, require_images
+from biofuse.encoders.card import EncoderCard, Precision, card_errors
+from biofuse.encoders.preprocessing import Preprocessing
+from biofuse.encoders.protocol import Embeddings, UInt8Images
+
+if TYPE_CHECKING:
+    from biofuse.encoders.registry import Registry
+
+EncodingFunction = Callable[[NDArray[np.uint8]], Any]
+"""Maps images of shape (n, size, size, 3) to an array of shape (n, dim)."""
+
+F = TypeVar("F", bound=EncodingFunction)
+
+STATELESS = "Load state inside the function, or write a card and a builder (docs/add-an-encoder.md)."
+
+
+@dataclass(frozen=True)
+class FunctionEncoder:
+    """A function with a card; travels to worker processes by cloudpickle."""
+
+    card: EncoderCard
+    function: EncodingFunction
+
+    def encode(self, images: UInt8Images) -> Embeddings:
+        """Embed a batch that ``card.preprocessing.apply`` has prepared.
+
+        Raises
+        ------
+        EncoderError
+            If the images are not of the card's size, or the result not of its dimension or not finite.
+        """
+        require_images(self.card, images)
+        if len(images) == 0:
+            return np.zeros((0, self.card.dim), dtype=np.float32)
+        return require_embeddings(self.card, self.function(images), rows=len(images))
+
+
+@dataclass(frozen=True)
+class FunctionBuilder:
+    """Builds the encoder of one registered function."""
+
+    function: EncodingFunction
+
+    def __call__(
+        self, card: EncoderCard, *, device: str, precision: Precision, weights_path: Path | None
+    ) -> FunctionEncoder:
+        """Build it; a function has no weights and runs on the CPU in its own precision."""
+        del device, precision, weights_path
+        return FunctionEncoder(card, self.function)
+
+
+def register_encoder(
+    name: str,
+    *,
+    dim: int,
+    size: int | None = None,
+    preprocessing: Preprocessing | None = None,
+    version: int = 1,
+    title: str = "",
+    licence: str = "unknown",
+    commercial: bool | None = None,
+    modality: str = "none",
+    source: str = "",
+    citation: str = "",
+    requires: tuple[str, ...] = (),
+    pools: tuple[str, ...] = (),
+    replace: bool = False,
+    registry: "Registry | None" = None,
+) -> Callable[[F], F]:
+    """Make an encoder of the function below.
+
+    The function takes uint8 images of shape (n, size, size, 3), red-green-blue, and returns an array of shape (n, dim)
+    whose row i depends on image i alone. It runs in the worker processes that decode images.
+
+    The fingerprint of its embeddings holds its source code (without comments, docstring and decorators), the values
+    of its defaults and captured variables, and, from its own module, the functions and constants it uses by name and
+    that exist when it is registered. What it uses beyond that is not seen: raise ``version`` when that changes.
+
+    Parameters
+    ----------
+    name : str
+        What it will be called.
+    dim : int
+        Length of the embedding.
+    size : int, optional
+        Images are scaled so that the shorter side has this many pixels (bicubic), and centre-cropped to a square.
+    preprocessing : Preprocessing, optional
+        Used instead of ``size`` for anything else. Its mean and std do not matter here: the function sees pixels.
+    version : int, default 1
+        Raise it when the result changes in a way the code does not show.
+    title, licence, commercial, modality, source, citation, requires, pools
+        Facts for the card.
+    replace : bool, default False
+        Whether to replace an encoder of that name whose code differs.
+    registry : Registry, optional
+        Where to register; BioFuse's own by default.
+
+    Returns
+    -------
+    callable
+        A decorator that returns the function unchanged.
+
+    Raises
+    ------
+    EncoderError
+        If both or neither of ``size`` and ``preprocessing`` are given, the name is taken, or the function captures
+        something that cannot be written down, such as a loaded network.
+    """
+    if (size is None) == (preprocessing is None):
+        raise EncoderError(f"{name}: give either size or preprocessing.")
+    with card_errors(name):
+        prepared = preprocessing or Preprocessing(resize="shortest", size=size or 0, crop=size, interpolation="bicubic")
+
+    def decorate(function: F) -> F:
+        from biofuse.encoders.registry import default_registry
+
+        code = code_identity(function, name)
+        with card_errors(name):
+            card = EncoderCard(
+                name=name,
+                title=title or name,
+                loader="function",
+                arguments={"code": code},
+                preprocessing=prepared,
+                output="descriptor",
+                dim=dim,
+                parameters=0,
+                runtime="numpy",
+                version=version,
+                licence=licence,
+                commercial=commercial,
+                modality=modality,
+                requires=requires,
+                pools=pools,
+                source=source or f"function {function.__module__}.{function.__qualname__}",
+                citation=citation,
+            )
+        (registry or default_registry()).register(card, FunctionBuilder(function), replace=replace)
+        return function
+
+    return decorate
+
+
+def code_identity(function: object, name: str) -> str:
+    """Hash what a function computes, as far as its code shows it.
+
+    Parameters
+    ----------
+    function : function
+        A plain Python function.
+    name : str
+        The encoder's name, for messages.
+
+    Returns
+    -------
+    str
+        ``source:<hash>``, the same on every Python version; or ``bytecode-<version>:<hash>`` where there is no source.
+
+    Raises
+    ------
+    EncoderError
+        If it is not a plain function, or captures something that cannot be written down.
+    """
+    if not isinstance(function, FunctionType):
+        raise EncoderError(f"{name}: expected a function, not {type(function).__name__}.", remedy=STATELESS)
+    kind, text = _text(function)
+    return f"{kind}:{digest_json([text, _captured(function, name), _named(function, name, {function})])}"
+
+
+def _text(function: FunctionType) -> tuple[str, str]:
+    try:
+        node = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
+    except (OSError, SyntaxError, IndexError):
+        node = None
+    if not isinstance(node, ast.FunctionDef):
+        # A lambda, or a function typed where no source is kept.
+        version = f"{sys.version_info.major}.{sys.version_info.minor}"
+        return f"bytecode-{version}", digest(*_bytecode(function.__code__)).hex()
+    node.decorator_list = []
+    if ast.get_docstring(node, clean=False) is not None:
+        node.body = node.body[1:] or [ast.Pass()]
+    return "source", ast.unparse(node)
+
+
+def _bytecode(code: CodeType) -> list[bytes]:
+    parts = [code.co_code, repr(code.co_names).encode(), repr(code.co_varnames).encode()]
+    for constant in code.co_consts:
+        parts += _bytecode(constant) if isinstance(constant, CodeType) else [repr(constant).encode()]
+    return parts
+
+
+def _captured(function: FunctionType, name: str) -> dict[str, Any]:
+    """Return defaults and variables of enclosing functions; they travel with the function, so they must be small."""
+    cells = dict(inspect.getclosurevars(function).nonlocals)
+    defaults = {
+        parameter.name: parameter.default
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.default is not parameter.empty
+    }
+    values: dict[str, Any] = {}
+    for variable, value in {**cells, **defaults}.items():
+        written = _written(value)
+        if written is None:
+            raise EncoderError(
+                f"{name}: the function captures {variable!r}, a {type(value).__name__}, which would have to travel to "
+                "every worker process and cannot be part of the fingerprint.",
+                remedy=STATELESS,
+            )
+        values[variable] = written
+    return values
+
+
+def _named(function: FunctionType, name: str, seen: set[FunctionType]) -> dict[str, Any]:
+    """Return the functions and constants of its module that a function uses by name."""
+    values: dict[str, Any] = {}
+    for variable, value in inspect.getclosurevars(function).globals.items():
+        if isinstance(value, FunctionType) and value.__module__ == function.__module__:
+            if value not in seen:
+                seen.add(value)
+                values[variable] = [_text(value)[1], _captured(value, name), _named(value, name, seen)]
+        else:
+            written = _written(value)
+            values[variable] = written if written is not None else getattr(value, "__name__", type(value).__name__)
+    return values
+
+
+def _written(value: Any) -> str | None:
+    """Return a JSON value or a small array as text, None for anything else."""
+    if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "biuf":
+        array = np.ascontiguousarray(value)
+        return f"{array.dtype.str}{array.shape}:{digest(array.tobytes()).hex()}"
+    try:
+        return canonical_json(value).decode()
+    except (TypeError, ValueError):
+        return None

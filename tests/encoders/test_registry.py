@@ -1,0 +1,185 @@
+"""Encoders by name: order, aliases, plug-ins, and what happens when a name is wrong."""
+
+import importlib.metadata
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from biofuse.core.errors import BioFuseWarning, DependencyError, EncoderError, UnknownEncoderError
+from biofuse.encoders import EncoderCard, Registry, get_card, list_cards, load_encoder, register_encoder, resolve
+from biofuse.encoders.starter import STARTER_CARDS
+
+STARTER = ("efficientnet_lite0", "efficientnet_lite2", "colour", "lbp", "haralick", "gabor", "hog")
+
+
+def names(cards: tuple[EncoderCard, ...]) -> tuple[str, ...]:
+    return tuple(card.name for card in cards)
+
+
+@pytest.mark.parametrize(
+    ("asked", "given"),
+    [
+        ("starter", STARTER),
+        ("hog, lbp", ("hog", "lbp")),
+        (["hog", "lbp", "hog"], ("hog", "lbp")),
+        ("gabor,starter", ("gabor", *(name for name in STARTER if name != "gabor"))),
+        (["lbp,hog", "colour"], ("lbp", "hog", "colour")),
+        (("starter", "starter"), STARTER),
+    ],
+)
+def test_resolve_keeps_order_and_removes_duplicates(registry, asked, given):
+    assert names(registry.resolve(asked)) == given
+
+
+@pytest.mark.parametrize(("asked", "close"), [("efficientnet_lit0", "efficientnet_lite0"), ("startr", "starter")])
+def test_unknown_name_suggests_close_ones(registry, asked, close):
+    with pytest.raises(UnknownEncoderError, match=close) as caught:
+        registry.resolve(f"lbp,{asked}")
+    assert "biofuse encoders list" in caught.value.remedy
+
+
+@pytest.mark.parametrize("asked", ["", " , ", []])
+def test_nothing_asked_for_is_an_error(registry, asked):
+    with pytest.raises(UnknownEncoderError, match="No encoder is named"):
+        registry.resolve(asked)
+
+
+def test_names_are_unique_unless_replaced(registry):
+    changed = registry.get_card("lbp").model_copy(update={"version": 2})
+    with pytest.raises(EncoderError, match="already an encoder 'lbp'"):
+        registry.register(changed)
+    registry.register(changed, replace=True)
+    assert registry.get_card("lbp").version == 2
+    assert names(registry.list_cards()) == STARTER
+
+
+def test_a_name_is_not_both_an_encoder_and_a_pool(registry):
+    card = registry.get_card("lbp")
+    with pytest.raises(EncoderError, match="both an encoder's and a pool's"):
+        registry.register(card.model_copy(update={"name": "starter"}))
+    with pytest.raises(EncoderError, match="both an encoder's and a pool's"):
+        registry.register(card.model_copy(update={"name": "new", "pools": ("hog",)}))
+
+
+def test_a_card_that_nothing_can_load_is_refused(registry):
+    card = registry.get_card("lbp").model_copy(update={"name": "new", "loader": "telepathy"})
+    with pytest.raises(EncoderError, match="'telepathy' is not a loader family"):
+        registry.register(card)
+
+
+def test_an_unregistered_card_of_a_known_family_can_be_loaded():
+    card = get_card("lbp").model_copy(update={"name": "from_a_saved_model"})
+    assert Registry(plugins=False).load_encoder(card).card == card
+
+
+def test_an_unregistered_function_cannot(registry):
+    register_encoder("f", dim=3, size=8, registry=registry)(lambda images: images.mean(axis=(1, 2)))
+    with pytest.raises(UnknownEncoderError, match="Nothing here can load f"):
+        Registry(plugins=False).load_encoder(registry.get_card("f"))
+
+
+def test_a_saved_card_of_changed_code_is_refused(registry):
+    register_encoder("f", dim=3, size=8, registry=registry)(lambda images: images.mean(axis=(1, 2)))
+    saved = registry.get_card("f")
+    register_encoder("f", dim=3, size=8, registry=registry, replace=True)(lambda images: images.max(axis=(1, 2)))
+    with pytest.raises(EncoderError, match="not the one asked for"):
+        registry.load_encoder(saved)
+
+
+def test_a_missing_library_gives_the_command(registry):
+    def build(card, *, device, precision, weights_path):
+        import a_library_that_is_not_there
+
+        return a_library_that_is_not_there
+
+    card = registry.get_card("lbp").model_copy(update={"name": "new", "loader": "x", "requires": ("some-package",)})
+    registry.register(card, build)
+    with pytest.raises(DependencyError, match="new needs a library") as caught:
+        registry.load_encoder("new")
+    assert caught.value.remedy == "pip install some-package"
+
+
+def test_checks_run_at_the_first_load_only(registry, monkeypatch):
+    from biofuse.encoders import registry as module
+
+    seen = []
+    monkeypatch.setattr(module, "check_encoder", lambda encoder: seen.append(encoder.card.name))
+    for _ in range(2):
+        registry.load_encoder("lbp")
+    assert seen == ["lbp"]
+    registry.register(registry.get_card("lbp").model_copy(update={"title": "again"}), replace=True)
+    registry.load_encoder("lbp")
+    assert seen == ["lbp", "lbp"]
+
+
+def plugin(name: str, function: object) -> SimpleNamespace:
+    return SimpleNamespace(name=name, dist=SimpleNamespace(name=f"{name}-package"), load=lambda: function)
+
+
+def use_plugins(monkeypatch: pytest.MonkeyPatch, *points: SimpleNamespace) -> list[str]:
+    asked = []
+
+    def entry_points(*, group: str) -> tuple[SimpleNamespace, ...]:
+        asked.append(group)
+        return points
+
+    monkeypatch.setattr(importlib.metadata, "entry_points", entry_points)
+    return asked
+
+
+def add_mean(registry: Registry) -> None:
+    register_encoder("mean", dim=3, size=8, registry=registry)(lambda images: images.mean(axis=(1, 2)))
+
+
+def test_plugins_are_found_once_and_late(monkeypatch):
+    asked = use_plugins(monkeypatch, plugin("lab", add_mean))
+    registry = Registry(STARTER_CARDS)
+    assert asked == []
+    assert names(registry.list_cards()) == (*STARTER, "mean")
+    assert names(registry.resolve("mean")) == ("mean",)
+    assert registry.load_encoder("mean").encode(np.full((1, 8, 8, 3), 7, np.uint8)).tolist() == [[7, 7, 7]]
+    assert asked == ["biofuse.encoders"]
+
+
+def test_a_broken_plugin_is_named_and_leaves_nothing_behind(monkeypatch):
+    def breaks(registry: Registry) -> None:
+        register_encoder("half", dim=3, size=8, registry=registry)(lambda images: images.mean(axis=(1, 2)))
+        raise ZeroDivisionError("boom")
+
+    def missing(registry: Registry) -> None:
+        raise ImportError("no module named cupy")
+
+    use_plugins(monkeypatch, plugin("bad", breaks), plugin("gone", missing), plugin("lab", add_mean))
+    with pytest.warns(BioFuseWarning) as caught:
+        listed = Registry(STARTER_CARDS).list_cards()
+    assert names(listed) == (*STARTER, "mean")
+    messages = [str(warning.message) for warning in caught]
+    assert "'bad' of bad-package" in messages[0]
+    assert "ZeroDivisionError: boom" in messages[0]
+    assert "'gone' of gone-package" in messages[1]
+
+
+def test_a_plugin_cannot_take_a_name(monkeypatch):
+    use_plugins(monkeypatch, plugin("thief", lambda r: r.register(get_card("lbp").model_copy(update={"version": 9}))))
+    registry = Registry(STARTER_CARDS)
+    with pytest.warns(BioFuseWarning, match="thief"):
+        assert registry.get_card("lbp").version == 1
+
+
+def test_module_functions_use_the_default_registry():
+    assert names(resolve("starter")) == STARTER
+    assert set(STARTER) <= set(names(list_cards()))
+    assert load_encoder("lbp").card is get_card("lbp")
+
+
+def test_listing_loads_no_model_library():
+    code = (
+        "import sys, biofuse.encoders as e; e.resolve('starter'); [card.fingerprint() for card in e.list_cards()];"
+        "heavy = {'torch', 'torchvision', 'timm', 'transformers', 'skimage', 'sklearn', 'scipy', 'pandas'};"
+        "sys.exit(', '.join(heavy & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

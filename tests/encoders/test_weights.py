@@ -1,0 +1,149 @@
+"""The named weights are the weights loaded, and a weight file can run no code."""
+
+import hashlib
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from biofuse.core.errors import DependencyError, WeightsError
+from biofuse.encoders import Weights, load_encoder
+from biofuse.encoders.weights import locate, read_state
+
+
+def with_weights(make_vit_card, path, **changes):
+    card = make_vit_card(path)
+    return card.model_copy(update={"weights": card.weights.model_copy(update=changes)})
+
+
+def test_hash_is_recorded_and_checked(make_vit_card, vit_file):
+    sha256 = hashlib.sha256(vit_file.read_bytes()).hexdigest()
+    loaded = load_encoder(make_vit_card(vit_file)).card
+    assert loaded.weights.sha256 == sha256
+    load_encoder(with_weights(make_vit_card, vit_file, sha256=sha256))
+    with pytest.raises(WeightsError, match="SHA-256") as caught:
+        load_encoder(with_weights(make_vit_card, vit_file, sha256="0" * 64))
+    assert sha256 in caught.value.message
+    assert "small_vit" in caught.value.message
+
+
+def test_weights_path_replaces_the_place_but_not_the_hash(make_vit_card, vit_file, tmp_path):
+    sha256 = hashlib.sha256(vit_file.read_bytes()).hexdigest()
+    card = with_weights(make_vit_card, "elsewhere.safetensors", sha256=sha256)
+    load_encoder(card, weights_path=vit_file)
+    other = tmp_path / "other.safetensors"
+    save_file({key: value + 1 for key, value in load_file(vit_file).items()}, other)
+    with pytest.raises(WeightsError, match="SHA-256"):
+        load_encoder(card, weights_path=other)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".bin", ".pt"])
+def test_torch_checkpoints_give_the_same_embedding(make_vit_card, vit_file, tmp_path, images, suffix):
+    path = tmp_path / f"vit{suffix}"
+    torch.save(load_file(vit_file), path)
+    expected = load_encoder(make_vit_card(vit_file)).encode(images)
+    assert (load_encoder(make_vit_card(path)).encode(images) == expected).all()
+
+
+def test_entry_and_prefix_find_nested_weights(make_vit_card, vit_file, tmp_path, images):
+    state = load_file(vit_file)
+    path = tmp_path / "nested.pth"
+    torch.save(
+        {"epoch": 3, "model": {f"trunk.{key}": value for key, value in state.items()} | {"text.w": state["cls_token"]}},
+        path,
+    )
+    card = with_weights(make_vit_card, path, entry="model", prefix="trunk.")
+    expected = load_encoder(make_vit_card(vit_file)).encode(images)
+    assert (load_encoder(card).encode(images) == expected).all()
+    with pytest.raises(WeightsError, match="does not hold a plain table of weights, but epoch, model"):
+        load_encoder(with_weights(make_vit_card, path, entry=""))
+    with pytest.raises(WeightsError, match="no entry 'state_dict'; it has epoch, model"):
+        load_encoder(with_weights(make_vit_card, path, entry="state_dict"))
+    with pytest.raises(WeightsError, match=r"begins with 'visual\.'"):
+        load_encoder(with_weights(make_vit_card, path, entry="model", prefix="visual."))
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda state: state.pop("norm.weight"), r"1 missing \(norm\.weight\)"),
+        (lambda state: state.update(extra=torch.zeros(1)), r"1 unexpected \(extra\)"),
+        (lambda state: state.update({"norm.bias": torch.zeros(47)}), r"norm\.bias: \(47,\) in the file, \(48,\)"),
+    ],
+)
+def test_every_weight_must_find_its_place(make_vit_card, vit_file, edit, message):
+    state = load_file(vit_file)
+    edit(state)
+    save_file(state, vit_file)
+    with pytest.raises(WeightsError, match=message):
+        load_encoder(make_vit_card(vit_file))
+
+
+def test_classifier_is_left_out_only_where_the_card_says_so(make_vit_card, vit_file):
+    with pytest.raises(WeightsError, match=r"2 unexpected \(head\.bias, head\.weight\)"):
+        load_encoder(with_weights(make_vit_card, vit_file, ignore=()))
+
+
+class Malicious:
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.target),)
+
+
+@pytest.mark.parametrize("writer", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value))])
+def test_code_in_a_checkpoint_is_refused_and_not_run(make_vit_card, tmp_path, writer):
+    target, path = tmp_path / "owned", tmp_path / "vit.pth"
+    writer({"norm.weight": Malicious(target)}, path)
+    with pytest.raises(WeightsError, match=r"could run code|not a whole torch checkpoint"):
+        load_encoder(make_vit_card(path))
+    assert not target.exists()
+
+
+def test_pickled_objects_are_refused(tmp_path):
+    path = tmp_path / "network.pth"
+    torch.save(torch.nn.Linear(2, 2), path)
+    with pytest.raises(WeightsError, match="could run code"):
+        read_state(path)
+
+
+@pytest.mark.parametrize("keep", [0, 5, 200, -100])
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_truncated_files_are_named(make_vit_card, vit_file, tmp_path, suffix, keep):
+    path = tmp_path / f"cut{suffix}"
+    if suffix == ".pth":
+        torch.save(load_file(vit_file), path)
+    else:
+        path.write_bytes(vit_file.read_bytes())
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(WeightsError, match="cut") as caught:
+        load_encoder(make_vit_card(path))
+    assert caught.value.remedy
+
+
+def test_a_text_file_is_no_checkpoint(tmp_path):
+    path = tmp_path / "readme.pth"
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\n")
+    with pytest.raises(WeightsError, match=r"readme\.pth"):
+        read_state(path)
+
+
+def test_missing_file_names_encoder_and_path(make_vit_card, tmp_path):
+    with pytest.raises(WeightsError, match=r"small_vit does not exist: .*nowhere"):
+        load_encoder(make_vit_card(tmp_path / "nowhere.safetensors"))
+
+
+def test_package_not_installed_gives_the_command():
+    with pytest.raises(DependencyError) as caught:
+        locate("x", Weights(repository="pypi:no-such-package-here", revision="1.2", file="a"))
+    assert caught.value.remedy == "pip install no-such-package-here==1.2"
+
+
+def test_hub_weights_need_a_path_for_now():
+    with pytest.raises(WeightsError, match="not on this machine") as caught:
+        locate("x", Weights(repository="owner/name", revision="abc", file="model.safetensors"))
+    assert "weights_path" in caught.value.remedy

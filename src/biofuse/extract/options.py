@@ -1,0 +1,86 @@
+"""How an extraction is run; none of it changes an embedding's value."""
+
+import os
+from dataclasses import dataclass
+from typing import Literal
+
+from biofuse.core.errors import BioFuseError
+
+OnError = Literal["error", "quarantine"]
+
+MAX_WORKERS = 8
+"""More decode workers than this rarely keep a single device busier."""
+
+SMALL_JOB = 64
+"""Images up to which starting worker processes costs more than it saves."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractOptions:
+    """Options of an extraction.
+
+    Attributes
+    ----------
+    device : str
+        ``auto`` (CUDA, then MPS, then CPU) or a PyTorch device name.
+    batch_size : int
+        Images per forward pass.
+    workers : int or None
+        Processes that decode and resize; 0 does everything in this process, None decides by cores and size of the job.
+    on_error : {"error", "quarantine"}
+        What to do with an image that cannot be read: stop, or set it aside and list it.
+    part_rows : int
+        Rows after which a part is written.
+    part_seconds : float
+        Seconds after which a part is written, however few rows it has: what a killed run can lose.
+    """
+
+    device: str = "auto"
+    batch_size: int = 32
+    workers: int | None = None
+    on_error: OnError = "error"
+    part_rows: int = 4096
+    part_seconds: float = 60.0
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1 or self.part_rows < 1:
+            raise BioFuseError("batch_size and part_rows must be at least 1.")
+        if self.workers is not None and self.workers < 0:
+            raise BioFuseError("workers must not be negative.", remedy="Use 0 to do everything in one process.")
+        if self.on_error not in {"error", "quarantine"}:
+            raise BioFuseError(f"on_error is {self.on_error!r}; it must be 'error' or 'quarantine'.")
+
+    def n_workers(self, n_images: int) -> int:
+        """Return the number of worker processes for a job of this many images."""
+        if self.workers is not None:
+            return self.workers
+        return 0 if n_images <= SMALL_JOB else min(usable_cores(), MAX_WORKERS)
+
+
+def usable_cores() -> int:
+    """Return the number of cores this process may use (a container or a scheduler may allow fewer than exist)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def choose_device(requested: str) -> str:
+    """Resolve ``auto`` and check that the device is there.
+
+    Raises
+    ------
+    BioFuseError
+        If the device asked for does not exist on this machine.
+    """
+    import torch
+
+    if requested == "auto":
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.empty(1, device=requested)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise BioFuseError(
+            f"Device {requested!r} is not available: {str(error).splitlines()[0]}",
+            remedy="Use --device auto, or --device cpu.",
+        ) from error
+    return requested

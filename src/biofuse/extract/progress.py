@@ -1,0 +1,81 @@
+"""Progress of long work, shown without the engine knowing how."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress as RichBars
+
+
+class Progress(Protocol):
+    """Receives what happens during long work."""
+
+    def begin(self, task: str, total: int) -> None:
+        """Announce a named piece of work of ``total`` units."""
+        ...
+
+    def advance(self, task: str, units: int) -> None:
+        """Report that ``units`` more of the named work are done."""
+        ...
+
+
+class Silent:
+    """Progress that nobody watches."""
+
+    def begin(self, task: str, total: int) -> None:
+        """Ignore the announcement."""
+
+    def advance(self, task: str, units: int) -> None:
+        """Ignore the advance."""
+
+
+class Bars:
+    """One bar per piece of work, with its rate, on a rich console."""
+
+    def __init__(self, bars: "RichBars") -> None:
+        self._bars = bars
+        self._tasks: dict[str, int] = {}
+
+    def begin(self, task: str, total: int) -> None:
+        """Add a bar."""
+        self._tasks[task] = int(self._bars.add_task(task, total=total))
+
+    def advance(self, task: str, units: int) -> None:
+        """Move a bar."""
+        from rich.progress import TaskID
+
+        self._bars.advance(TaskID(self._tasks[task]), units)
+
+
+@contextmanager
+def progress_bars(*, unit: str = "images", console: "Console | None" = None, quiet: bool = False) -> Iterator[Progress]:
+    """Show progress bars on standard error while the context lasts.
+
+    Parameters
+    ----------
+    unit : str, default "images"
+        What is counted; the rate is shown in this unit per second.
+    console : rich.console.Console, optional
+        Where to draw; by default standard error, and nothing at all where that is not a terminal.
+    quiet : bool, default False
+        Show nothing.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as RichBars
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: object) -> Text:
+            speed = getattr(task, "finished_speed", None) or getattr(task, "speed", None)
+            return Text(f"{speed:,.0f} {unit}/s" if speed else "", style="progress.data.speed")
+
+    console = console or Console(stderr=True)
+    if quiet or not console.is_terminal:
+        yield Silent()
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
+    with RichBars(*columns, console=console) as bars:
+        yield Bars(bars)

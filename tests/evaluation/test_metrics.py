@@ -1,0 +1,203 @@
+import warnings
+
+import hypothesis.extra.numpy as hnp
+import numpy as np
+import pytest
+import sklearn.metrics as skm
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from medmnist.evaluator import getACC, getAUC
+from scipy.special import softmax
+
+from biofuse.core.errors import AlignmentError, UndefinedMetricError
+from biofuse.core.tasks import Task
+from biofuse.evaluation.formulas import METRICS
+from biofuse.evaluation.metrics import applicable, auroc_columns, score
+from biofuse.evaluation.prepared import prepare
+
+MEDMNIST = {
+    Task.BINARY: "binary-class",
+    Task.MULTICLASS: "multi-class",
+    Task.ORDINAL: "ordinal-regression",
+    Task.MULTILABEL: "multi-label, binary-class",
+}
+
+
+def example(task, seed, *, n=160, rounded=False):
+    random = np.random.default_rng(seed)
+    k = {Task.BINARY: 2, Task.MULTICLASS: 7, Task.ORDINAL: 5, Task.MULTILABEL: 6}[task]
+    if task is Task.MULTILABEL:
+        labels = (random.random((n, k)) < 0.3).astype(np.int64)
+        p = np.clip(random.random((n, k)) * 0.7 + labels * 0.25, 0, 1)
+    else:
+        labels = np.concatenate([np.arange(k), random.integers(0, k, n - k)])
+        p = softmax(random.normal(size=(n, k)) + 1.2 * (labels[:, None] == np.arange(k)), axis=1)
+    return labels, np.round(p, 1) if rounded else p
+
+
+@pytest.mark.parametrize("task", list(Task))
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("rounded", [False, True], ids=["distinct", "ties"])
+def test_auroc_and_accuracy_equal_medmnist_evaluator(task, seed, rounded):
+    labels, p = example(task, seed, rounded=rounded)
+    theirs = labels if task is Task.MULTILABEL else labels[:, None]  # MedMNIST stores [n, 1]
+    found = score(task, theirs, p)
+    assert found["auroc"] == pytest.approx(getAUC(theirs, p, MEDMNIST[task]), abs=1e-12)
+    assert found["accuracy"] == pytest.approx(getACC(theirs, p, MEDMNIST[task]), abs=1e-12)
+    assert set(found.undefined) <= ({"log_loss"} if rounded else set())  # rounded rows do not add to one
+
+
+def test_binary_accepts_the_probability_of_the_second_class_alone():
+    labels, p = example(Task.BINARY, 0)
+    assert dict(score(Task.BINARY, labels, p[:, 1])) == pytest.approx(dict(score(Task.BINARY, labels, p)), abs=1e-12)
+    assert score(Task.BINARY, [0, 1], [0.5, 0.5])["accuracy"] == 0.5  # strictly above one half, as the evaluator
+
+
+@pytest.mark.parametrize("rounded", [False, True], ids=["distinct", "ties"])
+@pytest.mark.parametrize("seed", range(4))
+def test_single_label_metrics_equal_scikit_learn(seed, rounded):
+    for task in (Task.BINARY, Task.MULTICLASS, Task.ORDINAL):
+        labels, p = example(task, seed, rounded=rounded)
+        if rounded:
+            p = p + 1e-9
+            p /= p.sum(axis=1, keepdims=True)
+        k = p.shape[1]
+        said = (p[:, 1] > 0.5).astype(int) if task is Task.BINARY else p.argmax(axis=1)
+        onehot = labels[:, None] == np.arange(k)
+        expected = {
+            "balanced_accuracy": skm.balanced_accuracy_score(labels, said),
+            "f1": skm.f1_score(labels, said, average="macro"),
+            "mcc": skm.matthews_corrcoef(labels, said),
+            "log_loss": skm.log_loss(labels, p),
+            "average_precision": skm.average_precision_score(labels, p[:, 1])
+            if k == 2
+            else skm.average_precision_score(onehot, p, average="macro"),
+        }
+        if task is Task.ORDINAL:
+            expected["quadratic_kappa"] = skm.cohen_kappa_score(labels, said, weights="quadratic")
+        if k > 5 and not rounded:
+            expected["top_5"] = skm.top_k_accuracy_score(labels, p, k=5)
+        found = score(task, labels, p)
+        for name, value in expected.items():
+            assert found[name] == pytest.approx(value, abs=1e-10), name
+
+
+def test_multilabel_metrics_are_means_over_labels():
+    labels, p = example(Task.MULTILABEL, 3)
+    said = p > 0.5
+    found = score(Task.MULTILABEL, labels, p, classes=list("abcdef"))
+    columns = range(labels.shape[1])
+    expected = {
+        "auroc": [skm.roc_auc_score(labels[:, c], p[:, c]) for c in columns],
+        "average_precision": [skm.average_precision_score(labels[:, c], p[:, c]) for c in columns],
+        "f1": [skm.f1_score(labels[:, c], said[:, c]) for c in columns],
+        "mcc": [skm.matthews_corrcoef(labels[:, c], said[:, c]) for c in columns],
+        "balanced_accuracy": [skm.balanced_accuracy_score(labels[:, c], said[:, c]) for c in columns],
+        "log_loss": [skm.log_loss(labels[:, c], p[:, c]) for c in columns],
+    }
+    for name, values in expected.items():
+        assert found[name] == pytest.approx(np.mean(values), abs=1e-10), name
+    assert [found.per_class[c]["auroc"] for c in "abcdef"] == pytest.approx(expected["auroc"], abs=1e-12)
+    assert [found.per_class[c]["n"] for c in "abcdef"] == labels.sum(axis=0).tolist()
+    assert "top_5" not in found
+    assert "quadratic_kappa" not in found
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    scores=hnp.arrays(np.float64, st.tuples(st.integers(4, 40), st.integers(1, 4)), elements=st.integers(-3, 3)),
+    seed=st.integers(0, 2**16),
+)
+def test_auroc_columns_equal_scikit_learn_with_ties(scores, seed):
+    targets = np.random.default_rng(seed).random(scores.shape) < 0.4
+    targets[0], targets[1] = True, False
+    expected = [skm.roc_auc_score(targets[:, c], scores[:, c]) for c in range(scores.shape[1])]
+    assert auroc_columns(targets, scores) == pytest.approx(expected, abs=1e-12)
+    assert auroc_columns(targets, scores.astype(np.float32)) == pytest.approx(expected, abs=1e-12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**16), task=st.sampled_from(list(Task)), rounded=st.booleans())
+def test_weights_mean_repeated_rows(seed, task, rounded):
+    labels, p = example(task, seed, n=40, rounded=rounded)
+    drawn = np.random.default_rng(seed).integers(0, 40, 40)
+    weights = np.bincount(drawn, minlength=40).astype(float)[:, None]
+    data, repeated = prepare(task, labels, p), prepare(task, labels[drawn], p[drawn])
+    for name in applicable(task, p.shape[1]):
+        metric = METRICS[name]
+        assert metric.resample(data, weights) == pytest.approx(
+            metric.resample(repeated, np.ones((40, 1))), abs=1e-10, nan_ok=True
+        ), name
+
+
+def test_undefined_metrics_are_nan_with_a_reason_and_never_a_crash():
+    p = np.full((4, 3), 1 / 3)
+    found = score(Task.MULTICLASS, [0, 0, 1, 1], p, classes=["a", "b", "c"])
+    assert np.isnan(found["auroc"])
+    assert found.undefined["auroc"] == "no sample of c"
+    assert found.undefined["balanced_accuracy"] == "no sample of c"
+    assert found["accuracy"] == 0.5
+    one = score(Task.BINARY, [1, 1], [0.2, 0.9], classes=["neg", "pos"])
+    assert one.undefined["mcc"] == "every sample is pos"
+    assert "neg" in one.undefined["auroc"]
+    assert one["accuracy"] == 0.5
+    labels = score(Task.MULTILABEL, [[1, 0], [0, 0]], [[0.9, 0.1], [0.2, 0.3]], classes=["x", "y"])
+    assert labels.undefined["auroc"] == "no sample of y"
+    assert labels.per_class["x"]["auroc"] == 1
+    assert labels.undefined["f1"] == "neither present nor predicted: y"
+    scores = score(Task.MULTICLASS, [0, 1, 2], np.eye(3) * 4)
+    assert scores.undefined == {"log_loss": "the predictions are not probabilities"}
+    assert found.to_json()["metrics"]["auroc"] is None
+
+
+@pytest.mark.parametrize("task", list(Task))
+def test_no_rows_and_constant_data_never_crash(task):
+    k = 2 if task is Task.BINARY else 3
+    shape = (0, k) if task is Task.MULTILABEL else (0,)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        empty = score(task, np.zeros(shape, int), np.zeros((0, k)))
+        assert set(empty.undefined) == set(empty)
+        assert set(empty.undefined.values()) == {"there are no samples"}
+        constant = score(task, np.ones((5, k) if task is Task.MULTILABEL else 5, int), np.full((5, k), 1 / k))
+    assert all(np.isnan(constant[name]) == (name in constant.undefined) for name in constant)
+
+
+def test_ranking_uses_decision_values_where_probabilities_saturate():
+    labels, p, decision = [0, 1, 0, 1], [0.0, 1.0, 1.0, 1.0], np.array([-50.0, 60.0, 40.0, 50.0])
+    both = np.column_stack([-decision, decision])
+    pair = np.column_stack([1 - np.array(p), p])
+    assert score(Task.BINARY, labels, pair)["auroc"] == 0.75
+    found = score(Task.BINARY, labels, pair, decision=both)
+    assert found["auroc"] == found["average_precision"] == 1
+    assert found["accuracy"] == 0.75
+    with pytest.raises(AlignmentError, match="Decision values"):
+        score(Task.BINARY, labels, pair, decision=decision)
+    with pytest.raises(UndefinedMetricError):
+        score(Task.BINARY, labels, pair, decision=both * np.nan)
+
+
+def test_wrong_shapes_and_values_are_typed_errors():
+    with pytest.raises(AlignmentError):
+        score(Task.MULTICLASS, [0, 1], np.ones((3, 3)))
+    with pytest.raises(AlignmentError):
+        score(Task.MULTICLASS, [0, 3], np.ones((2, 3)))
+    with pytest.raises(AlignmentError):
+        score(Task.BINARY, [0, 1], np.ones((2, 3)))
+    with pytest.raises(AlignmentError):
+        score(Task.MULTICLASS, [0, 1], np.ones((2, 3)), classes=["a"])
+    with pytest.raises(UndefinedMetricError, match="1 of 2 predictions"):
+        score(Task.BINARY, [0, 1], [0.2, np.nan])
+    with pytest.raises(UndefinedMetricError, match="no metric 'auc'"):
+        score(Task.BINARY, [0, 1], [0.2, 0.3], metrics=["auc"])
+    with pytest.raises(UndefinedMetricError, match="quadratic kappa"):
+        score(Task.BINARY, [0, 1], [0.2, 0.3], metrics=["quadratic_kappa"])
+
+
+def test_metrics_is_a_read_only_mapping_that_prints():
+    found = score(Task.BINARY, [0, 1, 1], [0.1, 0.8, 0.4], metrics=["auroc", "accuracy"])
+    assert list(found) == ["auroc", "accuracy"]
+    assert "auroc 1.0000" in repr(found)
+    assert "3 samples" in repr(found)
+    with pytest.raises(TypeError):
+        found["auroc"] = 2.0

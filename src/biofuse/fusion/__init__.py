@@ -1,0 +1,20 @@
+"""How the blocks of a subset become one matrix."""
+
+from biofuse.fusion.concatenation import Concatenation, FittedConcatenation
+from biofuse.fusion.contract import assert_fusion_contract
+from biofuse.fusion.plugins import PluginRegistry
+from biofuse.fusion.protocol import Arrays, FittedFusion, Fusion
+from biofuse.fusion.registry import ENTRY_POINT_GROUP, fusion_registry, make_fusion
+
+__all__ = [
+    "ENTRY_POINT_GROUP",
+    "Arrays",
+    "Concatenation",
+    "FittedConcatenation",
+    "FittedFusion",
+    "Fusion",
+    "PluginRegistry",
+    "assert_fusion_contract",
+    "fusion_registry",
+    "make_fusion",
+]

@@ -1,0 +1,157 @@
+"""Concatenation: blocks side by side, the published fusion."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from biofuse.blocks.blocks import Blocks, Matrix
+from biofuse.core.errors import AlignmentError, ArtifactError, DataError
+from biofuse.fusion.protocol import Arrays
+
+
+@dataclass(frozen=True, kw_only=True)
+class Concatenation:
+    """Standardise every column, then put the blocks side by side in pool order.
+
+    Parameters
+    ----------
+    scaling : {"none", "block"}, default "none"
+        ``none``: every column counts the same, so that an encoder with twice the columns has twice the weight.
+        ``block``: every block is also divided by the square root of its number of columns, so that every encoder
+        counts the same.
+    standardise : bool, default True
+        Whether to bring every column to mean 0 and standard deviation 1 over the training rows.
+    """
+
+    scaling: Literal["none", "block"] = "none"
+    standardise: bool = True
+
+    @property
+    def name(self) -> str:
+        """The name it is registered under."""
+        return "concatenation"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Its options as JSON values."""
+        return {"scaling": self.scaling, "standardise": self.standardise}
+
+    def fit(self, blocks: Blocks, labels: NDArray[np.int64] | None = None) -> "FittedConcatenation":  # noqa: ARG002
+        """Learn means and standard deviations, in float64; labels are not used.
+
+        Columns without variance get mean and divisor as in scikit-learn's ``StandardScaler``: they become 0 on the
+        training rows.
+
+        Raises
+        ------
+        DataError
+            If there are no rows or no blocks, or a value is not finite.
+        """
+        if not blocks.encoders or not blocks.n_samples:
+            raise DataError(f"Nothing to fuse: {len(blocks)} blocks of {blocks.n_samples} rows.")
+        means, scales = [], []
+        for encoder in blocks.encoders:
+            matrix = blocks[encoder]
+            _require_finite(matrix, blocks=blocks, encoder=encoder)
+            mean, scale = (
+                _moments(matrix) if self.standardise else (np.zeros(matrix.shape[1]), np.ones(matrix.shape[1]))
+            )
+            means.append(mean)
+            scales.append(scale * np.sqrt(matrix.shape[1]) if self.scaling == "block" else scale)
+        return FittedConcatenation(
+            encoders=blocks.encoders,
+            dims=tuple(blocks.dims.values()),
+            mean=np.concatenate(means),
+            scale=np.concatenate(scales),
+        )
+
+    def restore(self, json: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> "FittedConcatenation":
+        """Build a fitted concatenation from its state."""
+        return FittedConcatenation.restore(json, arrays)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FittedConcatenation:
+    """A concatenation after fitting.
+
+    Attributes
+    ----------
+    encoders : tuple of str
+        In pool order.
+    dims : tuple of int
+        Columns of each block.
+    mean, scale : ndarray of float64, shape (dim,)
+        What is subtracted from each column, and what it is then divided by.
+    """
+
+    encoders: tuple[str, ...]
+    dims: tuple[int, ...]
+    mean: NDArray[np.float64]
+    scale: NDArray[np.float64]
+
+    @property
+    def dim(self) -> int:
+        """Columns of the fused matrix."""
+        return sum(self.dims)
+
+    @property
+    def columns(self) -> dict[str, slice]:
+        """Columns of the fused matrix that belong to each encoder."""
+        ends = np.cumsum(self.dims).tolist()
+        return {name: slice(end - dim, end) for name, dim, end in zip(self.encoders, self.dims, ends, strict=True)}
+
+    def transform(self, blocks: Blocks) -> Matrix:
+        """Standardise and concatenate; see :meth:`biofuse.fusion.FittedFusion.transform`."""
+        blocks.only(self.encoders)  # names the missing ones
+        fused = np.empty((blocks.n_samples, self.dim), dtype=np.float32)
+        for (encoder, columns), dim in zip(self.columns.items(), self.dims, strict=True):
+            matrix = blocks[encoder]
+            if matrix.shape[1] != dim:
+                raise AlignmentError(
+                    f"The block of {encoder} has {matrix.shape[1]} columns; the fusion was fitted with {dim}.",
+                    remedy="Embed with the same encoder, weights and output layer as at fitting.",
+                )
+            _require_finite(matrix, blocks=blocks, encoder=encoder)
+            fused[:, columns] = (matrix - self.mean[columns]) / self.scale[columns]
+        return fused
+
+    def state(self) -> tuple[dict[str, Any], Arrays]:
+        """Return JSON values and arrays."""
+        return {"encoders": list(self.encoders), "dims": list(self.dims)}, {"mean": self.mean, "scale": self.scale}
+
+    @classmethod
+    def restore(cls, json: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Self:
+        """Build the fitted fusion whose state this is."""
+        try:
+            fitted = cls(
+                encoders=tuple(str(name) for name in json["encoders"]),
+                dims=tuple(int(dim) for dim in json["dims"]),
+                mean=np.array(arrays["mean"], dtype=np.float64),
+                scale=np.array(arrays["scale"], dtype=np.float64),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ArtifactError(f"The saved concatenation is malformed: {error!r}.", remedy="Fit again.") from error
+        shape = (fitted.dim,)
+        if len(fitted.encoders) != len(fitted.dims) or fitted.mean.shape != shape or fitted.scale.shape != shape:
+            raise ArtifactError("The saved concatenation's columns do not fit its encoders.", remedy="Fit again.")
+        return fitted
+
+
+def _moments(matrix: Matrix) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    from sklearn.preprocessing import StandardScaler
+
+    scaler = StandardScaler().fit(matrix.astype(np.float64))
+    return np.asarray(scaler.mean_, dtype=np.float64), np.asarray(scaler.scale_, dtype=np.float64)
+
+
+def _require_finite(matrix: Matrix, *, blocks: Blocks, encoder: str) -> None:
+    finite = np.asarray(np.isfinite(matrix).all(axis=1))
+    if not finite.all():
+        raise DataError(
+            f"The embedding of sample {blocks.ids[np.argmin(finite)]!r} by {encoder} is not finite "
+            f"({int((~finite).sum())} of {len(finite)} rows).",
+            remedy="Embed these samples again in fp32, or leave the encoder out.",
+        )

@@ -1,0 +1,103 @@
+"""What turns the blocks of a subset into one matrix."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from biofuse.blocks.blocks import Blocks, Matrix
+
+Arrays = dict[str, NDArray[Any]]
+"""Named arrays of a fitted part; together with a dictionary of JSON values they are all there is to save."""
+
+
+class FittedFusion(Protocol):
+    """A fusion after fitting; immutable."""
+
+    @property
+    def encoders(self) -> tuple[str, ...]:
+        """The encoders it takes, in pool order."""
+        ...
+
+    @property
+    def dim(self) -> int:
+        """Columns of the fused matrix."""
+        ...
+
+    @property
+    def columns(self) -> Mapping[str, slice]:
+        """Columns of the fused matrix that belong to each encoder; empty where they cannot be told apart."""
+        ...
+
+    def transform(self, blocks: Blocks) -> Matrix:
+        """Fuse the blocks of its encoders; other blocks are ignored.
+
+        Parameters
+        ----------
+        blocks : Blocks
+            Any number of rows, zero included.
+
+        Returns
+        -------
+        ndarray of float32, shape (n, dim)
+            Row i depends on row i of the blocks alone.
+
+        Raises
+        ------
+        AlignmentError
+            If an encoder has no block, or one of another width than at fitting.
+        DataError
+            If a value is not finite.
+        """
+        ...
+
+    def state(self) -> tuple[dict[str, Any], Arrays]:
+        """Return everything :meth:`restore` needs: JSON values and arrays."""
+        ...
+
+    @classmethod
+    def restore(cls, json: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Self:
+        """Build the fitted fusion whose :meth:`state` this is.
+
+        Raises
+        ------
+        ArtifactError
+            If the state is malformed.
+        """
+        ...
+
+
+class Fusion(Protocol):
+    """How blocks become one matrix; immutable, fitted into a new object."""
+
+    @property
+    def name(self) -> str:
+        """The name it is registered under."""
+        ...
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Its options as JSON values, for records and resume keys."""
+        ...
+
+    def fit(self, blocks: Blocks, labels: NDArray[np.int64] | None = None) -> FittedFusion:
+        """Learn from training rows.
+
+        Parameters
+        ----------
+        blocks : Blocks
+            The blocks of the subset, and of no other encoder.
+        labels : ndarray of int64, optional
+            For fusions that learn from labels.
+
+        Raises
+        ------
+        DataError
+            If there are no rows, or a value is not finite.
+        """
+        ...
+
+    def restore(self, json: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> FittedFusion:
+        """Build a fitted fusion of this kind from its state, whatever this object's own options."""
+        ...

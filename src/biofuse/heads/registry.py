@@ -1,0 +1,75 @@
+"""The heads that can be asked for by name."""
+
+import functools
+from typing import Protocol
+
+from biofuse.core.errors import SearchError
+from biofuse.fusion.plugins import PluginRegistry
+from biofuse.heads.protocol import ClassWeight, Head
+
+ENTRY_POINT_GROUP = "biofuse.heads"
+"""Each entry point of this group is a class or function that takes ``class_weight`` by keyword and gives a head."""
+
+
+class HeadFactory(Protocol):
+    """Makes a head with its default options and the given class weights."""
+
+    def __call__(self, *, class_weight: ClassWeight = None) -> Head:
+        """Make it."""
+        ...
+
+
+@functools.cache
+def head_registry() -> PluginRegistry[HeadFactory]:
+    """Return the registry that :func:`make_head` uses."""
+    own = {"logistic": _logistic, "ridge": _ridge, "knn": _knn, "xgboost": _xgboost}
+    return PluginRegistry(kind="head", group=ENTRY_POINT_GROUP, own=own)
+
+
+def make_head(head: str | Head, *, class_weight: ClassWeight = None) -> Head:
+    """Return the head of that name with its default options, or the object given.
+
+    Parameters
+    ----------
+    head : str or Head
+        ``"logistic"``, ``"ridge"``, ``"knn"``, ``"xgboost"``, the name of another package's head, or a head.
+    class_weight : mapping, "balanced" or None
+        As in scikit-learn; only for a head given by name.
+
+    Raises
+    ------
+    SearchError
+        If no head has that name, or class weights are given beside a head that has its own.
+    """
+    if isinstance(head, str):
+        return head_registry().get(head)(class_weight=class_weight)
+    if class_weight is not None:
+        raise SearchError(
+            f"Class weights are given beside the head {head.name}, which has its own.",
+            remedy="Give them to the head: its class takes class_weight=.",
+        )
+    return head
+
+
+def _logistic() -> HeadFactory:
+    from biofuse.heads.logistic import Logistic
+
+    return Logistic
+
+
+def _ridge() -> HeadFactory:
+    from biofuse.heads.ridge import Ridge
+
+    return Ridge
+
+
+def _knn() -> HeadFactory:
+    from biofuse.heads.neighbours import Neighbours
+
+    return Neighbours
+
+
+def _xgboost() -> HeadFactory:
+    from biofuse.heads.trees import XGBoost
+
+    return XGBoost

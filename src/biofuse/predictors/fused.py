@@ -1,0 +1,214 @@
+"""The predictor that is searched for: a subset of encoders, a fitted fusion and a fitted head."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from biofuse.blocks.blocks import Blocks, Matrix
+from biofuse.core.errors import AlignmentError, ArtifactError, BioFuseError
+from biofuse.core.tasks import Task
+from biofuse.fusion.protocol import FittedFusion, Fusion
+from biofuse.fusion.registry import make_fusion
+from biofuse.heads.protocol import FittedHead, Head, Scores
+from biofuse.heads.registry import make_head
+from biofuse.predictors.artefact import read_artefact, write_artefact
+
+KIND = "fused"
+"""What ``predictor.json`` calls this predictor."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FusedPredictor:
+    """Blocks of a subset, fused, then classified.
+
+    Attributes
+    ----------
+    fusion, head : fitted
+    fusion_name, head_name : str
+        Names they are registered under; what a saved predictor finds them by.
+    fusion_options, head_options : mapping
+        Their options, as JSON values, for the record.
+    task : Task
+        Kind of task.
+    """
+
+    fusion: FittedFusion
+    head: FittedHead
+    fusion_name: str
+    head_name: str
+    fusion_options: Mapping[str, Any]
+    head_options: Mapping[str, Any]
+    task: Task
+
+    @property
+    def encoders(self) -> tuple[str, ...]:
+        """The encoders whose blocks it takes, in pool order."""
+        return self.fusion.encoders
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes, or labels."""
+        return self.head.n_classes
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a careful user would want to know about the fit."""
+        return self.head.notes
+
+    def transform(self, blocks: Blocks) -> Matrix:
+        """Return the fused matrix, float32, shape (n, fusion.dim)."""
+        return self.fusion.transform(blocks)
+
+    def predict_proba(self, blocks: Blocks) -> Scores:
+        """Return probabilities; see :meth:`biofuse.predictors.Predictor.predict_proba`."""
+        return self.head.predict_proba(self.transform(blocks))
+
+    def decision(self, blocks: Blocks) -> Scores:
+        """Return values to rank by; see :meth:`biofuse.heads.FittedHead.decision`."""
+        return self.head.decision(self.transform(blocks))
+
+    def save(self, folder: Path) -> None:
+        """Write ``predictor.json`` and ``arrays.safetensors`` to a folder of their own.
+
+        Raises
+        ------
+        DiskError
+            If the folder cannot be written.
+        """
+        fusion, fusion_arrays = self.fusion.state()
+        head, head_arrays = self.head.state()
+        content = {
+            "task": str(self.task),
+            "encoders": list(self.encoders),
+            "fusion": {"name": self.fusion_name, "options": dict(self.fusion_options), "state": fusion},
+            "head": {"name": self.head_name, "options": dict(self.head_options), "state": head},
+        }
+        arrays = {f"fusion.{name}": array for name, array in fusion_arrays.items()}
+        arrays |= {f"head.{name}": array for name, array in head_arrays.items()}
+        write_artefact(folder, kind=KIND, content=content, arrays=arrays)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read what :meth:`save` wrote.
+
+        Raises
+        ------
+        ArtifactError
+            If something is missing, changed, malformed, of a newer format or of another kind.
+        """
+        kind, content, arrays = read_artefact(folder)
+        if kind != KIND:
+            raise ArtifactError(f"{folder} holds a predictor of kind {kind!r}, not {KIND!r}.")
+        return cls.from_artefact(folder, content, arrays)
+
+    @classmethod
+    def from_artefact(cls, folder: Path, content: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Self:
+        """Build it from what was read; ``folder`` is named in errors only."""
+        try:
+            fusion, head, task = content["fusion"], content["head"], Task(content["task"])
+            predictor = cls(
+                fusion=make_fusion(str(fusion["name"])).restore(fusion["state"], _below("fusion.", arrays)),
+                head=make_head(str(head["name"])).restore(head["state"], _below("head.", arrays)),
+                fusion_name=fusion["name"],
+                head_name=head["name"],
+                fusion_options=fusion["options"],
+                head_options=head["options"],
+                task=task,
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ArtifactError(
+                f"The predictor in {folder} is malformed: {error!r}.", remedy="Fit again, or restore the files."
+            ) from error
+        except BioFuseError as error:
+            raise ArtifactError(
+                f"The predictor in {folder} cannot be read: {error.message}", remedy=error.remedy
+            ) from error
+        if predictor.fusion.dim != predictor.head.n_features or list(predictor.encoders) != content.get("encoders"):
+            raise ArtifactError(f"The fusion and the head in {folder} do not belong together.", remedy="Fit again.")
+        return predictor
+
+
+def fit_predictor(
+    blocks: Blocks,
+    labels: NDArray[np.int64],
+    *,
+    encoders: Sequence[str] | None = None,
+    fusion: str | Fusion = "concatenation",
+    head: str | Head = "logistic",
+    task: Task,
+    n_classes: int,
+    sample_weight: NDArray[np.float64] | None = None,
+    seed: int = 0,
+    threads: int = 1,
+) -> FusedPredictor:
+    """Fit fusion and head on training rows.
+
+    Rows are put in the order of their ids first, and encoders in pool order: the result is the same, bit for bit, in
+    whatever order either is given.
+
+    Parameters
+    ----------
+    blocks : Blocks
+        Training rows.
+    labels : ndarray of int64, shape (n,) or (n, n_classes)
+        Row i belongs to ``blocks.ids[i]``.
+    encoders : sequence of str, optional
+        The subset; all encoders of the blocks if not given.
+    fusion, head : str or object
+        Registered names, or objects with options of their own.
+    task : Task
+        Kind of task.
+    n_classes : int
+        Number of classes or labels, absent ones included.
+    sample_weight : ndarray of float64, shape (n,), optional
+        Weight of each row.
+    seed, threads : int
+        Given to the head.
+
+    Raises
+    ------
+    AlignmentError
+        If an encoder has no block, is named twice, or there is not one label per row.
+    DataError
+        If the features or labels cannot be used.
+    SearchError
+        If no fusion or head has that name.
+    """
+    names = blocks.encoders if encoders is None else tuple(encoders)
+    if not names or len(set(names)) != len(names):
+        raise AlignmentError(
+            f"A subset names at least one encoder, and each once; given: {', '.join(names) or 'none'}."
+        )
+    for what, values in {"labels": labels, "sample weights": sample_weight}.items():
+        if values is not None and len(values) != blocks.n_samples:
+            raise AlignmentError(f"There are {len(values)} {what} for {blocks.n_samples} samples.")
+    order = np.argsort(blocks.ids.astype(str), kind="stable")
+    subset, ordered = blocks.only(names).take(order), np.asarray(labels)[order]
+    the_fusion, the_head = make_fusion(fusion), make_head(head)
+    fitted_fusion = the_fusion.fit(subset, ordered)
+    fitted_head = the_head.fit(
+        fitted_fusion.transform(subset),
+        ordered,
+        task=task,
+        n_classes=n_classes,
+        sample_weight=None if sample_weight is None else np.asarray(sample_weight)[order],
+        seed=seed,
+        threads=threads,
+    )
+    return FusedPredictor(
+        fusion=fitted_fusion,
+        head=fitted_head,
+        fusion_name=the_fusion.name,
+        head_name=the_head.name,
+        fusion_options=the_fusion.options,
+        head_options=the_head.options,
+        task=task,
+    )
+
+
+def _below(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}

@@ -1,0 +1,80 @@
+import numpy as np
+import pytest
+import xgboost
+from sklearn.utils.class_weight import compute_sample_weight
+
+from biofuse.core.errors import ArtifactError, DependencyError, SearchError
+from biofuse.core.tasks import Task
+from biofuse.heads import FittedTrees, XGBoost, assert_head_contract, make_head, trees
+
+
+def make_data(n: int, k: int, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    labels = np.minimum(rng.geometric(0.4, n) - 1, k - 1)
+    labels[:k] = np.arange(k)
+    X = rng.standard_normal((n, 15)) + np.random.default_rng(9).standard_normal((k, 15))[labels]
+    return X.astype(np.float32), labels.astype(np.int64)
+
+
+def test_published_settings_are_the_defaults() -> None:
+    # Bug 6 of the original: size-aware settings that were always overwritten, no seed, a removed tree method.
+    head = XGBoost()
+    assert (head.trees, head.learning_rate, head.depth) == (250, 0.1, 6)
+    X, y = make_data(40, 2)
+    fitted = XGBoost(device="cpu").fit(X, y, task=Task.BINARY, n_classes=2, seed=3)
+    assert fitted.boosters[0].num_boosted_rounds() == 250
+    config = fitted.boosters[0].save_config()
+    assert '"max_depth":"6"' in config
+    assert '"seed":"3"' in config
+    assert '"tree_method":"hist"' in config
+
+
+@pytest.mark.parametrize("k", [2, 3])
+@pytest.mark.parametrize("class_weight", [None, "balanced"])
+def test_equals_xgbclassifier(k: int, class_weight) -> None:
+    X, y = make_data(120, k)
+    task = Task.BINARY if k == 2 else Task.MULTICLASS
+    ours = XGBoost(trees=15, device="cpu", class_weight=class_weight).fit(X, y, task=task, n_classes=k)
+    reference = xgboost.XGBClassifier(n_estimators=15, learning_rate=0.1, max_depth=6, tree_method="hist", n_jobs=1)
+    reference.fit(X, y, sample_weight=compute_sample_weight(class_weight, y))
+    np.testing.assert_allclose(ours.predict_proba(X), reference.predict_proba(X), atol=1e-6)
+
+
+def test_restored_from_its_own_bytes_predicts_the_same() -> None:
+    X, y = make_data(60, 3)
+    fitted = XGBoost(trees=5, device="cpu").fit(X, y, task=Task.MULTICLASS, n_classes=3)
+    values, arrays = fitted.state()
+    assert all(array.dtype == np.uint8 for array in arrays.values())
+    assert np.array_equal(FittedTrees.restore(values, arrays).predict_proba(X), fitted.predict_proba(X))
+
+
+def test_malformed_bytes_are_refused() -> None:
+    X, y = make_data(60, 2)
+    values, arrays = XGBoost(trees=5, device="cpu").fit(X, y, task=Task.BINARY, n_classes=2).state()
+    text = arrays["booster_0"].tobytes()
+    cut = (text[:100], text[: len(text) // 2], text[:-1], b"", b"[]", b"{}", b"\0" * 50, b'{"learner": 3}')
+    for bad in ({}, *({"booster_0": np.frombuffer(data, dtype=np.uint8)} for data in cut)):
+        with pytest.raises(ArtifactError):
+            FittedTrees.restore(values, bad)
+    with pytest.raises(ArtifactError, match="features"):
+        FittedTrees.restore(values | {"n_features": 3}, arrays)
+
+
+def test_a_gpu_that_is_not_there_is_an_error_and_auto_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Bug 16 of the original: "cuda" throughout.
+    monkeypatch.setattr(trees, "_has_gpu", lambda: False)
+    X, y = make_data(30, 2)
+    with pytest.raises(DependencyError):
+        XGBoost(trees=2, device="cuda").fit(X, y, task=Task.BINARY, n_classes=2)
+    assert XGBoost(trees=2).fit(X, y, task=Task.BINARY, n_classes=2).predict_proba(X).shape == (30, 2)
+
+
+def test_senseless_options_are_refused() -> None:
+    for options in ({"trees": 0}, {"depth": 0}, {"learning_rate": 0.0}, {"device": "tpu"}):
+        with pytest.raises(SearchError):
+            XGBoost(**options)  # type: ignore[arg-type]
+
+
+def test_keeps_the_contract() -> None:
+    assert_head_contract(lambda: XGBoost(trees=20, device="cpu"))
+    assert make_head("xgboost") == XGBoost()

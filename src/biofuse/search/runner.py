@@ -1,0 +1,241 @@
+"""Runs a strategy over a scorer: in parallel, into a file, and on from where it was stopped."""
+
+import warnings
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager, ExitStack, closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from biofuse.core.errors import SearchError
+from biofuse.extract.progress import Progress, Silent
+from biofuse.search.cost import Cost, check_cost, estimate_cost
+from biofuse.search.leaderboard import Leaderboard, Row
+from biofuse.search.scorer import FoldPart, FoldScores, FoldwiseScorer, Scorer, gather
+from biofuse.search.sink import Sink
+from biofuse.search.strategies import Strategy
+from biofuse.search.subsets import Subset, check_pool, in_pool_order
+
+SHARE_BYTES = 10_000
+"""Arrays above this size reach the workers by memory map, once, instead of with every task."""
+
+WORTH_WORKERS = 5.0
+"""Seconds of work below which starting processes costs more than it saves."""
+
+TASK = "subsets"
+"""What the work is called to those who watch its progress."""
+
+
+def run_search(
+    pool: Sequence[str],
+    strategy: Strategy,
+    scorer: Scorer,
+    *,
+    metric: str = "auroc",
+    sink: Path | None = None,
+    key: str = "",
+    workers: int | None = None,
+    progress: Progress | None = None,
+    announce: Callable[[Cost], None] | None = None,
+    yes: bool = False,
+) -> Leaderboard:
+    """Score the subsets that a strategy asks for.
+
+    Scores depend neither on the number of workers nor on the order of the work: every fit has its own seed and one
+    thread.
+
+    Parameters
+    ----------
+    pool : sequence of str
+        The encoders offered.
+    strategy : Strategy
+        Which subsets to score.
+    scorer : Scorer
+        How; it holds development data and nothing else.
+    metric : str, default "auroc"
+        The selecting metric: first column of the leaderboard, and an error where it is undefined in every fold.
+    sink : Path, optional
+        File to which every finished subset is appended at once, and from which an interrupted search goes on.
+    key : str
+        Hash of everything that decides the scores (``search_key``); with another key the file starts anew.
+    workers : int, optional
+        Processes; by default one per core that this process may use.
+    progress : Progress, optional
+        Told of every finished subset.
+    announce : callable, optional
+        Given the expected cost before the work starts; not called where a scorer needs no fits.
+    yes : bool, default False
+        Whether a search of more than an hour is wanted.
+
+    Returns
+    -------
+    Leaderboard
+        A row per scored subset.
+
+    Raises
+    ------
+    SearchError
+        If the pool does not suit the strategy or the scorer, or the search would take long and ``yes`` is False.
+    UndefinedMetricError
+        If the selecting metric is undefined in every fold.
+    """
+    names = check_pool(pool)
+    columns = _columns(names, scorer, metric)
+    if sink is not None and not key:
+        raise SearchError("A search that writes to a file needs a key.", remedy="Pass key=search_key(...).")
+    planned = strategy.subsets(names)
+    with ExitStack() as stack:
+        file = None
+        if sink is not None:
+            file = stack.enter_context(
+                Sink(sink, key=key, encoders=names, metrics=columns, n_train=scorer.n_train, n_test=scorer.n_test)
+            )
+        run = _Run(pool=names, scorer=scorer, columns=columns, metric=metric, sink=file, progress=progress or Silent())
+        if file is not None and not scorer.keeps_predictions:
+            run.known.update(file.rows)
+        run.prepare(planned, workers=workers or _cores(), announce=announce, yes=yes)
+        strategy.run(names, run.evaluate)
+        return Leaderboard(
+            encoders=names,
+            metrics=columns,
+            rows=tuple(run.rows.values()),
+            n_train=scorer.n_train,
+            n_test=scorer.n_test,
+            key=key,
+            out_of_fold=run.predictions,
+        )
+
+
+@dataclass(kw_only=True)
+class _Run:
+    """The state of one search."""
+
+    pool: Subset
+    scorer: Scorer
+    columns: tuple[str, ...]
+    metric: str
+    sink: Sink | None
+    progress: Progress
+    workers: int = 1
+    known: dict[Subset, Row] = field(default_factory=dict)
+    rows: dict[Subset, Row] = field(default_factory=dict)
+    predictions: dict[Subset, tuple[NDArray[np.float64], ...]] = field(default_factory=dict)
+    ready: dict[tuple[Subset, int], FoldPart] = field(default_factory=dict)
+
+    def prepare(
+        self, planned: Sequence[Subset], *, workers: int, announce: Callable[[Cost], None] | None, yes: bool
+    ) -> None:
+        """Estimate the cost of what is left, ask where it is long, and decide on workers."""
+        left = [subset for subset in planned if subset not in self.known]
+        self.progress.begin(TASK, len(planned))
+        self.progress.advance(TASK, len(planned) - len(left))
+        if isinstance(self.scorer, FoldwiseScorer) and left:
+            with _one_thread():
+                cost, first = estimate_cost(self.scorer, left, workers=workers)
+            if first is not None:
+                self.ready[first[0], 0] = first[1]
+            if announce is not None:
+                announce(cost)
+            check_cost(cost, yes=yes)
+            self.workers = workers if cost.seconds * workers > WORTH_WORKERS else 1
+
+    def evaluate(self, subsets: Sequence[Subset]) -> list[Row]:
+        """Score what is not yet scored; see :data:`biofuse.search.strategies.Evaluate`."""
+        wanted = [in_pool_order(self.pool, subset) for subset in subsets]
+        self.rows |= {subset: self.known[subset] for subset in wanted if subset in self.known}
+        missing = [subset for subset in dict.fromkeys(wanted) if subset not in self.rows]
+        # Closing stops the workers at once when something is raised here, be it Ctrl-C.
+        with closing(self._scores(missing)) as found:
+            for subset, scores in zip(missing, found, strict=True):
+                self._add(subset, scores)
+        return [self.rows[subset] for subset in wanted]
+
+    def _add(self, subset: Subset, scores: FoldScores) -> None:
+        row = Row(
+            subset=subset,
+            n_dims=self.scorer.n_dims(subset),
+            folds={name: scores.folds[name] for name in self.columns},
+            seconds=scores.seconds,
+            notes=scores.notes,
+        )
+        row.quality(self.metric)
+        if self.sink is not None and subset not in self.sink.rows:
+            self.sink.append(row)
+        self.rows[subset] = row
+        if scores.out_of_fold is not None:
+            self.predictions[subset] = scores.out_of_fold
+        self.progress.advance(TASK, 1)
+
+    def _scores(self, subsets: Sequence[Subset]) -> Generator[FoldScores]:
+        scorer = self.scorer
+        if not isinstance(scorer, FoldwiseScorer):
+            yield from map(scorer.score, subsets)
+            return
+        folds = range(len(scorer.n_train))
+        tasks = [(subset, fold) for subset in subsets for fold in folds if (subset, fold) not in self.ready]
+        parts = _parallel(scorer, tasks, self.workers) if self.workers > 1 else _serial(scorer, tasks)
+        try:
+            for subset in subsets:
+                # Parts arrive in the order of the tasks.
+                found = [
+                    self.ready.pop((subset, fold)) if (subset, fold) in self.ready else next(parts) for fold in folds
+                ]
+                yield gather(self.columns, found)
+        except BrokenProcessPool as error:
+            raise SearchError(
+                "A worker process of the search was killed, most likely because memory ran out.",
+                remedy="Use fewer workers; what was scored before is kept where the search writes to a file.",
+            ) from error
+        finally:
+            with warnings.catch_warnings():
+                # Tasks are cancelled on purpose where a search is stopped; joblib takes that for waste.
+                warnings.simplefilter("ignore", UserWarning)
+                parts.close()
+
+
+def _serial(scorer: FoldwiseScorer, tasks: Sequence[tuple[Subset, int]]) -> Generator[FoldPart]:
+    # The timed first fit has loaded every library that could start threads.
+    with _one_thread():
+        for subset, fold in tasks:
+            yield scorer.score_fold(subset, fold)
+
+
+def _parallel(scorer: FoldwiseScorer, tasks: Sequence[tuple[Subset, int]], workers: int) -> Generator[FoldPart]:
+    from joblib import Parallel, delayed, parallel_config
+
+    with parallel_config(backend="loky", n_jobs=workers, inner_max_num_threads=1):
+        results = Parallel(return_as="generator", max_nbytes=SHARE_BYTES, mmap_mode="r")(
+            delayed(_score_fold)(scorer, subset, fold) for subset, fold in tasks
+        )
+    yield from results
+
+
+def _score_fold(scorer: FoldwiseScorer, subset: Subset, fold: int) -> FoldPart:
+    return scorer.score_fold(subset, fold)
+
+
+def _one_thread() -> AbstractContextManager[object]:
+    from threadpoolctl import threadpool_limits
+
+    limits: AbstractContextManager[object] = threadpool_limits(limits=1)
+    return limits
+
+
+def _cores() -> int:
+    from joblib import cpu_count
+
+    return max(1, int(cpu_count()))
+
+
+def _columns(pool: Subset, scorer: Scorer, metric: str) -> tuple[str, ...]:
+    missing = [name for name in pool if name not in scorer.encoders]
+    if missing:
+        raise SearchError(f"There are no embeddings of {', '.join(missing)}.", remedy="Extract them first.")
+    if metric not in scorer.metrics:
+        raise SearchError(
+            f"The search does not compute {metric!r}.", remedy=f"Choose one of {', '.join(scorer.metrics)}."
+        )
+    return (metric, *(name for name in scorer.metrics if name != metric))

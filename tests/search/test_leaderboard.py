@@ -1,0 +1,189 @@
+import csv
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from biofuse.core.errors import ArtifactError, DiskError, SearchError, UndefinedMetricError
+from biofuse.search.leaderboard import Leaderboard, Row
+from biofuse.search.sink import Sink, read_sink
+
+NAN = float("nan")
+HEADER = {
+    "key": "k" * 32,
+    "encoders": ["a", "b"],
+    "metrics": ["auroc", "accuracy"],
+    "n_train": [8, 8],
+    "n_test": [2, 2],
+}
+ROWS = [
+    Row(subset=("a",), n_dims=4, folds={"auroc": (1 / 3, NAN), "accuracy": (0.5, 0.1)}, seconds=0.25, notes=("é",)),
+    Row(subset=("b",), n_dims=3, folds={"auroc": (0.7, 0.9), "accuracy": (0.5, 0.2)}),
+    Row(subset=("a", "b"), n_dims=7, folds={"auroc": (0.8, 0.8), "accuracy": (0.5, 0.3)}),
+]
+
+
+def board(rows=ROWS):
+    return Leaderboard(
+        encoders=("a", "b"), metrics=("auroc", "accuracy"), rows=tuple(rows), n_train=(8, 8), n_test=(2, 2)
+    )
+
+
+def same(found, expected):
+    assert [row.subset for row in found] == [row.subset for row in expected]
+    for one, other in zip(found, expected, strict=True):
+        assert (one.n_dims, one.seconds, one.notes) == (other.n_dims, other.seconds, other.notes)
+        assert list(one.folds) == list(other.folds)
+        for metric in one.folds:
+            np.testing.assert_array_equal(one.values(metric), other.values(metric))  # exact, NaN included
+
+
+def test_rows_stand_in_combination_order_and_are_found_in_any_order():
+    found = board(ROWS[::-1])
+    same(found.rows, ROWS)
+    assert found["b", "a"].n_dims == 7
+    assert found.get(["x"]) is None
+    with pytest.raises(KeyError):
+        found[("x",)]
+
+
+def test_means_are_over_defined_folds():
+    assert ROWS[0].mean("auroc") == 1 / 3
+    assert np.isnan(ROWS[0].std("auroc"))
+    assert ROWS[1].std("auroc") == pytest.approx(np.std([0.7, 0.9], ddof=1))
+    with pytest.raises(SearchError, match="no metric 'f1'"):
+        ROWS[0].mean("f1")
+    nothing = Row(subset=("a",), n_dims=1, folds={"auroc": (NAN, NAN)}, notes=("no sample of c",))
+    assert np.isnan(nothing.mean("auroc"))
+    with pytest.raises(UndefinedMetricError, match="undefined in every fold: no sample of c"):
+        nothing.quality("auroc")
+    assert Row(subset=("a",), n_dims=1, folds={"log_loss": (0.5,)}).quality("log_loss") == -0.5
+
+
+def test_best_first_breaks_ties_by_encoders_and_dimensions():
+    assert [row.subset for row in board().best_first()] == [("b",), ("a", "b"), ("a",)]  # .8 and .8 tie
+
+
+def test_bug_15_the_header_is_as_wide_as_the_rows_and_precision_is_full(tmp_path):
+    board().to_csv(tmp_path / "leaderboard.csv")
+    board().to_parquet(tmp_path / "leaderboard.parquet")
+    with (tmp_path / "leaderboard.csv").open(newline="") as file:
+        lines = list(csv.reader(file))
+    assert len({len(line) for line in lines}) == 1
+    assert len(set(lines[0])) == len(lines[0])
+    assert all(lines[0])
+    read = pd.read_csv(tmp_path / "leaderboard.csv")
+    pd.testing.assert_frame_equal(
+        read, pd.read_parquet(tmp_path / "leaderboard.parquet"), check_exact=True, check_dtype=False
+    )
+    assert read["auroc_fold_1"][0] == 1 / 3
+    assert read["subset"].tolist() == ["a", "b", "a+b"]
+
+
+def test_bug_3_no_test_column_can_exist(tmp_path):
+    assert not [column for column in board().to_frame() if "test" in column]
+    assert list(board().to_frame().columns) == [
+        "subset", "n_encoders", "n_dims", "auroc_mean", "auroc_std", "accuracy_mean", "accuracy_std",
+        "auroc_fold_1", "auroc_fold_2", "accuracy_fold_1", "accuracy_fold_2", "seconds",
+    ]  # fmt: skip
+
+
+def test_it_prints_and_shows_well_in_a_notebook():
+    assert "3 subsets of 2 encoders, 2 folds" in repr(board())
+    assert "a+b" in repr(board())
+    assert "0.8000 ± 0.1414" in repr(board())
+    assert "<table" in board()._repr_html_()
+    assert repr(board(())).startswith("0 subsets")
+    assert board(())._repr_html_()
+
+
+def sink(path, **changes):
+    return Sink(path, **(HEADER | changes))
+
+
+def test_rows_survive_and_a_leaderboard_reads_back(tmp_path):
+    path = tmp_path / "runs" / "leaderboard.jsonl"
+    with sink(path) as file:
+        for row in ROWS:
+            file.append(row)
+    with sink(path) as again:
+        same(again.rows.values(), ROWS)
+        assert again.set_aside is None
+    found = read_sink(path)
+    same(found.rows, ROWS)
+    assert (found.key, found.n_test, found.metrics) == (HEADER["key"], (2, 2), ("auroc", "accuracy"))
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_a_file_cut_anywhere_resumes_from_its_whole_lines(tmp_path_factory, data):
+    path = tmp_path_factory.mktemp("cut") / "leaderboard.jsonl"
+    with sink(path) as file:
+        for row in ROWS:
+            file.append(row)
+    whole = path.read_bytes()
+    cut = data.draw(st.integers(0, len(whole)))
+    garbage = data.draw(st.sampled_from([b"", b'{"subset": ["a"', b"\x00\xff\x00\n", b'{"subset": ["a"]}\n', b"[]\n"]))
+    path.write_bytes(whole[:cut] + garbage)
+    lines = max(0, whole[:cut].count(b"\n") - 1)
+    with sink(path) as file:
+        # A cut inside a line may be completed by garbage, but never to a row that was not there.
+        same(list(file.rows.values()), ROWS[:lines])
+        for row in ROWS[lines:]:
+            file.append(row)
+    same(read_sink(path).rows, ROWS)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"key": "other"}, {"metrics": ["auroc"]}, {"n_test": [3, 3]}, {"encoders": ["a", "b", "c"]}],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_another_search_sets_the_old_file_aside(tmp_path, changes):
+    path = tmp_path / "leaderboard.jsonl"
+    for _ in range(2):
+        with sink(path) as file:
+            file.append(ROWS[0])
+        before = path.read_bytes()
+        with sink(path, **changes) as file:
+            assert file.rows == {}
+            assert file.set_aside.read_bytes() == before
+        path.unlink()
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_row_that_does_not_fit_the_header_is_not_read(tmp_path):
+    path = tmp_path / "leaderboard.jsonl"
+    with sink(path) as file:
+        file.append(ROWS[0])
+    header, row = path.read_text().splitlines()
+    for change in ({"subset": ["b", "a"]}, {"subset": []}, {"folds": {"auroc": [1, 1]}}, {"notes": None}):
+        path.write_text("\n".join([header, json.dumps(json.loads(row) | change), row]) + "\n")
+        with sink(path) as file:
+            assert file.rows == {}
+    wide = json.loads(row)
+    wide["folds"]["auroc"].append(0.5)
+    path.write_text(f"{header}\n{json.dumps(wide)}\n")
+    with sink(path) as file:
+        assert file.rows == {}
+
+
+def test_foreign_and_newer_files_are_refused(tmp_path):
+    path = tmp_path / "x.jsonl"
+    path.write_text("hello\n")
+    with pytest.raises(ArtifactError, match="not the leaderboard"):
+        read_sink(path)
+    with sink(path) as file:
+        assert "unreadable" in file.set_aside.name
+    path.write_text(path.read_text().replace('"version": 1', '"version": 2'))
+    with pytest.raises(ArtifactError, match="newer"):
+        read_sink(path)
+
+
+def test_a_folder_in_the_way_is_a_typed_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DiskError):
+        sink(tmp_path / "file" / "leaderboard.jsonl")

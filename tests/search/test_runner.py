@@ -1,0 +1,313 @@
+import inspect
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from biofuse.blocks.blocks import Blocks
+from biofuse.core.errors import SearchError, UndefinedMetricError
+from biofuse.core.tasks import Task
+from biofuse.search import runner
+from biofuse.search.runner import run_search
+from biofuse.search.scorer import RefitScorer, TableScorer
+from biofuse.search.selection import select
+from biofuse.search.sink import read_sink
+from biofuse.search.strategies import AllEncoders, Exhaustive
+
+POOL = ("a", "b", "c", "d", "e")
+
+
+def values(board):
+    return {row.subset: {m: list(row.folds[m]) for m in board.metrics} for row in board}
+
+
+def run(scorer, pool=POOL, strategy=None, **options):
+    return run_search(pool, strategy or Exhaustive(), scorer, **({"workers": 1} | options))
+
+
+def test_planted_winner_two_complementary_blocks_are_found(tiny):
+    board = run(tiny.scorer(*tiny.planted()))
+    assert len(board) == 31
+    found = select(board)
+    assert found.chosen.subset == ("a", "b")
+    assert found.better_than_chance
+    assert found.greedy is not None
+    assert set(found.greedy.subset) >= {"a", "b"}
+    assert board.metrics[0] == "auroc"
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_pure_noise_says_that_nothing_is_better_than_chance(tiny, seed):
+    found = select(run(tiny.scorer(*tiny.planted(signal=0.0, seed=seed))))
+    assert found.better_than_chance is False
+    assert "No subset is shown to be better than chance" in found.reason
+
+
+@pytest.mark.parametrize("task", list(Task))
+def test_every_task_from_search_to_choice(tiny, task):
+    blocks, labels = tiny.planted(160, task=task)
+    found = select(run(tiny.scorer(blocks, labels, task=task)))
+    assert "a" in found.chosen.subset
+    assert found.chosen.n_encoders <= 2
+
+
+def test_order_of_rows_changes_nothing(tiny):
+    blocks, labels = tiny.planted(120)
+    order = np.random.default_rng(3).permutation(120)
+    there, shuffled = run(tiny.scorer(blocks, labels)), run(tiny.scorer(blocks.take(order), labels[order]))
+    assert values(there) == values(shuffled)  # to the last bit
+
+
+def test_order_of_encoders_changes_no_choice(tiny):
+    blocks, labels = tiny.planted(120)
+    order = ("d", "b", "e", "a", "c")
+    turned = Blocks(ids=blocks.ids, matrices={name: blocks[name] for name in order})
+    there, other = run(tiny.scorer(blocks, labels)), run(tiny.scorer(turned, labels), pool=order)
+    assert set(select(there).chosen.subset) == set(select(other).chosen.subset)
+    for row in there:
+        assert other[row.subset].values("auroc") == pytest.approx(row.values("auroc"), abs=1e-9)
+
+
+def test_workers_change_nothing(tiny, monkeypatch):
+    monkeypatch.setattr(runner, "WORTH_WORKERS", 0.0)
+    scorer = tiny.scorer(*tiny.planted(100), keep_predictions=True)
+    alone, together = run(scorer, POOL[:3]), run(scorer, POOL[:3], workers=2)
+    assert values(alone) == values(together)
+    assert list(alone.out_of_fold) == list(together.out_of_fold)
+    for subset, folds in alone.out_of_fold.items():
+        for one, other in zip(folds, together.out_of_fold[subset], strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_workers_get_memory_maps_and_one_thread(tiny, monkeypatch):
+    monkeypatch.setattr(runner, "WORTH_WORKERS", 0.0)
+    blocks, labels = tiny.planted(4000)
+
+    def spy(scorer, subset, fold):
+        import os
+
+        import numpy as np
+        from threadpoolctl import threadpool_info
+
+        mapped = all(isinstance(m, np.memmap) for m in scorer._matrices)
+        threads = max([pool["num_threads"] for pool in threadpool_info()], default=1)
+        part = scorer.score_fold(subset, fold)
+        return replace(part, notes=(json.dumps([os.getpid(), mapped, threads]),))
+
+    monkeypatch.setattr(runner, "_score_fold", spy)
+    board = run(tiny.scorer(blocks, labels), POOL[:2], workers=2)
+    seen = [json.loads(note) for note in board.notes]
+    assert os.getpid() not in {pid for pid, _, _ in seen}
+    assert all(mapped for _, mapped, _ in seen)
+    assert {threads for _, _, threads in seen} == {1}
+
+
+def test_ctrl_c_leaves_a_file_that_resumes_without_rescoring(tiny, tmp_path):
+    blocks, labels = tiny.planted(100)
+    whole = run(tiny.scorer(blocks, labels))
+    path, calls = tmp_path / "leaderboard.jsonl", []
+
+    class Impatient:
+        done = 0
+
+        def begin(self, task, total):
+            assert (task, total) == ("subsets", 31)
+
+        def advance(self, _task, units):
+            self.done += units
+            if self.done == 7:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny.scorer(blocks, labels), sink=path, key="k", progress=Impatient())
+    assert len(read_sink(path)) == 7
+    resumed = run(tiny.scorer(blocks, labels, calls=calls), sink=path, key="k")
+    assert values(resumed) == values(whole)
+    done = {encoders for encoders, _, _ in calls}
+    assert len(done) == 24
+    assert not done & {row.subset for row in list(whole)[:7]}
+    calls.clear()
+    told = []
+    again = run(tiny.scorer(blocks, labels, calls=calls), sink=path, key="k", announce=told.append)
+    assert values(again) == values(whole)
+    assert not calls
+    assert not told
+
+
+def test_ctrl_c_with_workers_leaves_a_file_that_resumes(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "WORTH_WORKERS", 0.0)
+    blocks, labels = tiny.planted(100)
+    path = tmp_path / "leaderboard.jsonl"
+
+    class Impatient:
+        def begin(self, task, total):
+            pass
+
+        def advance(self, _task, units):
+            if units:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny.scorer(blocks, labels), POOL[:3], sink=path, key="k", progress=Impatient(), workers=2)
+    assert len(read_sink(path)) == 1
+    resumed = run(tiny.scorer(blocks, labels), POOL[:3], sink=path, key="k", workers=2)
+    assert values(resumed) == values(run(tiny.scorer(blocks, labels), POOL[:3]))
+
+
+SCRIPT = """
+    import sys, time, numpy as np
+    from pathlib import Path
+    from biofuse.search.runner import run_search
+    from biofuse.search.scorer import FoldScores
+    from biofuse.search.strategies import Exhaustive
+
+    class Slow:
+        encoders, metrics, n_train, n_test = tuple("abcdef"), ("auroc",), (8, 8), (2, 2)
+        keeps_predictions = False
+        def n_dims(self, subset): return len(subset)
+        def score(self, subset):
+            time.sleep(0.01)
+            return FoldScores(folds={"auroc": (len(subset) / 7, ord(subset[0]) / 200)})
+
+    board = run_search(Slow.encoders, Exhaustive(), Slow(), sink=Path(sys.argv[1]), key="k")
+    print(len(board), hash(tuple((r.subset, r.folds["auroc"]) for r in board)))
+"""
+
+
+def test_killed_at_random_moments_ends_with_the_same_scores(tmp_path):
+    script = textwrap.dedent(SCRIPT)
+    env = os.environ | {"PYTHONHASHSEED": "0"}
+    path = tmp_path / "killed.jsonl"
+    random = np.random.default_rng(0)
+    kills = 0
+    for _ in range(2):
+        process = subprocess.Popen([sys.executable, "-c", script, str(path)], env=env, stdout=subprocess.DEVNULL)
+        before = path.stat().st_size if path.exists() else 0
+        while process.poll() is None and (not path.exists() or path.stat().st_size <= before + 300):
+            time.sleep(0.002)
+        time.sleep(random.uniform(0, 0.05))
+        process.send_signal(signal.SIGKILL)
+        kills += process.wait() == -signal.SIGKILL
+    assert kills
+    ends = [
+        subprocess.run(
+            [sys.executable, "-c", script, str(p)], env=env, capture_output=True, text=True, check=True
+        ).stdout
+        for p in (path, tmp_path / "whole.jsonl")
+    ]
+    assert ends[0] == ends[1]
+    assert ends[0].startswith("63 ")
+
+
+def test_another_key_starts_anew(tiny, tmp_path):
+    blocks, labels = tiny.planted(60)
+    path, calls = tmp_path / "leaderboard.jsonl", []
+    run(tiny.scorer(blocks, labels), POOL[:2], sink=path, key="logistic")
+    run(tiny.scorer(blocks, labels, calls=calls), POOL[:2], sink=path, key="xgboost")
+    assert {encoders for encoders, _, _ in calls} == {("a",), ("b",), ("a", "b")}
+    assert (tmp_path / "leaderboard.logistic.jsonl").exists()
+    with pytest.raises(SearchError, match="needs a key"):
+        run(tiny.scorer(blocks, labels), sink=path)
+
+
+def test_a_strategy_sees_only_what_it_asked_for(tiny, tmp_path):
+    blocks, labels = tiny.planted(60)
+    path, calls = tmp_path / "leaderboard.jsonl", []
+    run(tiny.scorer(blocks, labels), POOL[:2], sink=path, key="k")
+    board = run(tiny.scorer(blocks, labels, calls=calls), POOL[:2], AllEncoders(), sink=path, key="k")
+    assert [row.subset for row in board] == [("a", "b")]
+    assert not calls
+    found = select(board)
+    assert found.chosen.subset == ("a", "b")
+    assert found.best_single is None
+    assert "only subset that was scored" in found.reason
+
+
+def test_predictions_are_there_after_a_resume_when_wanted(tiny, tmp_path):
+    blocks, labels = tiny.planted(60)
+    path = tmp_path / "leaderboard.jsonl"
+    run(tiny.scorer(blocks, labels), POOL[:2], sink=path, key="k")
+    size = path.stat().st_size
+    board = run(tiny.scorer(blocks, labels, keep_predictions=True), POOL[:2], sink=path, key="k")
+    assert set(board.out_of_fold) == {("a",), ("b",), ("a", "b")}
+    assert path.stat().st_size == size
+
+
+def test_bug_3_a_search_has_no_way_to_see_test_data():
+    for function in (run_search, RefitScorer.__init__):
+        assert not [name for name in inspect.signature(function).parameters if "test" in name]
+
+
+def test_a_metric_undefined_in_every_fold_stops_the_search(tiny):
+    blocks, labels = tiny.planted(60)
+    scorer = RefitScorer(
+        blocks, labels * 0, plan=tiny.plan(blocks.ids), fit=constant, task=Task.BINARY, classes=("no", "yes")
+    )
+    with pytest.raises(UndefinedMetricError, match="every fold: auroc is undefined in fold 1: no sample of yes"):
+        run(scorer)
+
+
+def constant(blocks, labels, *, encoders, seed, threads):
+    class Fitted:
+        notes = ("it did not try",)
+
+        def predict_proba(self, held_out):
+            return np.full((held_out.n_samples, 2), 0.5)
+
+        decision = predict_proba
+
+    return Fitted()
+
+
+def test_a_defined_fold_is_enough_and_notes_say_the_rest(tiny):
+    blocks, labels = tiny.planted(60)
+    plan = tiny.plan(blocks.ids, 3)
+    labels[plan.folds[1][1]] = 0
+    labels[plan.folds[1][0][:4]] = [0, 1, 2, 3]
+    board = run(tiny.scorer(blocks, labels, plan=plan), POOL[:2])
+    assert any("auroc is undefined in fold 2" in note for note in board.notes)
+    assert select(board).notes == board.notes
+
+
+def test_wrong_requests_are_refused(tiny):
+    table = TableScorer(["a"], {("a",): {"auroc": [0.5]}})
+    with pytest.raises(SearchError, match="no embeddings of z"):
+        run(table, ("a", "z"))
+    with pytest.raises(SearchError, match="does not compute 'f1'"):
+        run(table, ("a",), metric="f1")
+    with pytest.raises(SearchError, match="pool is empty"):
+        run(table, ())
+
+
+def test_a_killed_worker_is_a_typed_error(tiny, monkeypatch):
+    monkeypatch.setattr(runner, "WORTH_WORKERS", 0.0)
+    parent = os.getpid()
+
+    def fit(blocks, labels, *, encoders, seed, threads):
+        import os
+
+        if os.getpid() != parent:
+            os._exit(9)
+
+        class Fitted:
+            notes = ()
+
+            def predict_proba(self, held_out):
+                import numpy as np
+
+                return np.full((held_out.n_samples, 4), 0.25)
+
+            decision = predict_proba
+
+        return Fitted()
+
+    blocks, labels = tiny.planted(60)
+    with pytest.raises(SearchError, match="worker process"):
+        run(tiny.scorer(blocks, labels, fit=fit), POOL[:2], workers=2)

@@ -8,21 +8,43 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from biofuse.api.embedding import EmbeddingSet, embed
+    from biofuse.api.estimator import BioFuse
+    from biofuse.api.evaluation import Evaluation
+    from biofuse.api.result import FitResult
     from biofuse.core.errors import BioFuseError
     from biofuse.data.load import load_samples
-    from biofuse.encoders.registry import register_encoder
+    from biofuse.encoders.functions import register_encoder
+    from biofuse.extract.options import ExtractOptions
+    from biofuse.model.model import BioFuseModel
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "BioFuse": "biofuse.api.estimator",
+    "BioFuseModel": "biofuse.model.model",
+    "Evaluation": "biofuse.api.evaluation",
+    "ExtractOptions": "biofuse.extract.options",
+    "FitResult": "biofuse.api.result",
     "BioFuseError": "biofuse.core.errors",
     "EmbeddingSet": "biofuse.api.embedding",
     "embed": "biofuse.api.embedding",
     "load_samples": "biofuse.data.load",
-    "register_encoder": "biofuse.encoders.registry",
+    "register_encoder": "biofuse.encoders.functions",
 }
 
-__all__ = ["BioFuseError", "EmbeddingSet", "__version__", "embed", "load_samples", "register_encoder"]
+__all__ = [
+    "BioFuse",
+    "BioFuseError",
+    "BioFuseModel",
+    "EmbeddingSet",
+    "Evaluation",
+    "ExtractOptions",
+    "FitResult",
+    "__version__",
+    "embed",
+    "load_samples",
+    "register_encoder",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,217 @@
+"""``biofuse.embed``: images in, aligned embeddings out."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from biofuse.api.export import save_embeddings, to_frame
+from biofuse.blocks import Blocks, Matrix, read_blocks
+from biofuse.data.load import load_samples
+from biofuse.data.samples import Samples
+from biofuse.encoders.card import EncoderCard
+from biofuse.encoders.registry import resolve
+from biofuse.extract import EncoderWork, ExtractOptions, Progress, Quarantined, extract, progress_bars
+from biofuse.store import Contents, EmbeddingStore
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EmbeddingSet(Mapping[str, Matrix]):
+    """Embeddings of one table of samples under several encoders: a read-only mapping from encoder to block.
+
+    Attributes
+    ----------
+    samples : Samples
+        Row i of every block belongs to row i of this table.
+    blocks : Blocks
+    cards : tuple of EncoderCard
+        In pool order.
+    contents : ndarray of S16, shape (n,)
+        Content hash of each sample.
+    quarantined : tuple of Quarantined
+        Samples whose image could not be read; they have no row.
+    work : tuple of EncoderWork
+        What was computed and what was reused.
+    healed : tuple of str
+        Damaged parts of the store whose rows were computed again.
+    """
+
+    samples: Samples
+    blocks: Blocks
+    cards: tuple[EncoderCard, ...]
+    contents: Contents
+    quarantined: tuple[Quarantined, ...] = ()
+    work: tuple[EncoderWork, ...] = ()
+    healed: tuple[str, ...] = ()
+
+    def __getitem__(self, encoder: str) -> Matrix:
+        return self.blocks[encoder]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.blocks)
+
+    def __len__(self) -> int:
+        return len(self.blocks)
+
+    @property
+    def ids(self) -> NDArray[np.object_]:
+        """Sample ids, shape (n,)."""
+        return self.samples.ids
+
+    @property
+    def labels(self) -> NDArray[np.int64] | None:
+        """Class indices, shape (n,), or zeros and ones, shape (n, n_labels); None for unlabelled data."""
+        return self.samples.labels
+
+    @property
+    def splits(self) -> NDArray[np.object_] | None:
+        """Split of each sample, or None."""
+        return self.samples.splits
+
+    @property
+    def matrix(self) -> Matrix:
+        """All blocks side by side in pool order, unscaled, shape (n, sum of dims)."""
+        return np.concatenate(list(self.blocks.values()), axis=1)
+
+    def to_frame(self) -> "pd.DataFrame":
+        """Return a table with a row per sample: id, label, split, group, and a column per embedding value."""
+        return to_frame(self.samples, self.blocks)
+
+    def save(self, path: Path | str) -> Path:
+        """Write the embeddings with ids, labels, splits and groups.
+
+        Parameters
+        ----------
+        path : path
+            Ends in ``.parquet`` (one list column per encoder), ``.npz`` (one array per encoder) or ``.csv``
+            (one column per value).
+
+        Raises
+        ------
+        BioFuseError
+            If the ending is none of these.
+        """
+        return save_embeddings(self.samples, self.blocks, Path(path))
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(f"{name}: {dim}" for name, dim in self.blocks.dims.items())
+        return f"<EmbeddingSet of {len(self.samples)} samples from {self.samples.name} ({shapes})>"
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td>{card.name}</td><td>{card.title}</td><td>{card.dim}</td><td>{card.licence}</td></tr>"
+            for card in self.cards
+        )
+        return (
+            f"<p><b>{len(self.samples)}</b> samples under {len(self.cards)} encoders"
+            f"{f', {len(self.quarantined)} quarantined' if self.quarantined else ''}</p>"
+            f"<table><tr><th>encoder</th><th>name</th><th>columns</th><th>licence</th></tr>{rows}</table>"
+        )
+
+
+def embed(
+    data: Any,
+    encoders: str | Sequence[str] = "starter",
+    *,
+    label: str | Sequence[str] | None = None,
+    group: str | None = None,
+    labels: Any = None,
+    task: str | None = None,
+    device: str = "auto",
+    batch_size: int = 32,
+    workers: int | None = None,
+    on_error: str = "error",
+    store: EmbeddingStore | Path | str | None = None,
+    progress: Progress | bool = True,
+) -> EmbeddingSet:
+    """Embed images under every encoder of a pool; what the store already has is not computed again.
+
+    Parameters
+    ----------
+    data : path, Samples, DataFrame, arrays, data set
+        Anything :func:`biofuse.data.load_samples` takes: a folder of class folders, a manifest, a MedMNIST file or
+        name, arrays or PIL images, a torch or Hugging Face data set.
+    encoders : str or sequence of str, default "starter"
+        Encoder names or aliases, see ``biofuse encoders list``.
+    label, group : str, optional
+        Columns of a manifest. A sequence of label columns makes a multi-label task.
+    labels : array-like, optional
+        Labels for arrays and images.
+    task : {"binary", "multiclass", "multilabel", "ordinal"}, optional
+        By default inferred from the labels.
+    device : str, default "auto"
+        CUDA, then MPS, then CPU; or a PyTorch device name.
+    batch_size : int, default 32
+    workers : int, optional
+        Processes that decode and resize; 0 uses only this process.
+    on_error : {"error", "quarantine"}
+        What to do with an image that cannot be read.
+    store : EmbeddingStore or path, optional
+        By default the store in the user's cache folder.
+    progress : Progress or bool, default True
+        True shows bars where standard error is a terminal.
+
+    Returns
+    -------
+    EmbeddingSet
+
+    Raises
+    ------
+    DataError
+        If the data set cannot be used as it is.
+    EncoderError
+        If an encoder is unknown, cannot be loaded or breaks its card's promises.
+    DiskError
+        If the store cannot be written to.
+
+    Examples
+    --------
+    >>> import biofuse
+    >>> embeddings = biofuse.embed("images/", encoders=["efficientnet_lite0", "lbp"])  # doctest: +SKIP
+    >>> embeddings["lbp"].shape  # doctest: +SKIP
+    (120, 54)
+    """
+    samples = load_samples(data, label=label, group=group, labels=labels, task=task)
+    options = ExtractOptions(device=device, batch_size=batch_size, workers=workers, on_error=on_error)  # type: ignore[arg-type]
+    return embed_samples(samples, resolve(encoders), store=as_store(store), options=options, progress=progress)
+
+
+def embed_samples(
+    samples: Samples,
+    cards: Sequence[EncoderCard],
+    *,
+    store: EmbeddingStore,
+    options: ExtractOptions | None = None,
+    progress: Progress | bool = True,
+) -> EmbeddingSet:
+    """Embed a table of samples; :func:`embed` with everything already resolved.
+
+    Returns
+    -------
+    EmbeddingSet
+    """
+    if isinstance(progress, bool):
+        with progress_bars(quiet=not progress) as bars:
+            done = extract(samples, cards, store=store, options=options, progress=bars)
+    else:
+        done = extract(samples, cards, store=store, options=options, progress=progress)
+    return EmbeddingSet(
+        samples=done.samples,
+        blocks=read_blocks(store, cards, ids=done.samples.ids, contents=done.contents),
+        cards=tuple(cards),
+        contents=done.contents,
+        quarantined=done.quarantined,
+        work=done.work,
+        healed=done.healed,
+    )
+
+
+def as_store(store: EmbeddingStore | Path | str | None) -> EmbeddingStore:
+    """Return the store itself, the store at a path, or the user's own."""
+    return store if isinstance(store, EmbeddingStore) else EmbeddingStore(store)

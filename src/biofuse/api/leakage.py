@@ -1,0 +1,45 @@
+"""A block that already knows the label."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from biofuse.blocks import Blocks
+from biofuse.core.errors import LeakageError
+
+ENOUGH_ROWS = 10
+"""Rows per class from which a column that is constant within every class cannot be chance in real images."""
+
+
+def refuse_leaked_labels(blocks: Blocks, labels: NDArray[np.int64]) -> None:
+    """Refuse embeddings of which one column is the label itself.
+
+    An embedding computed from pixels varies within a class. A column that is constant within every class, and differs
+    between classes, was written by somebody who knew the labels.
+
+    Parameters
+    ----------
+    blocks : Blocks
+    labels : ndarray of int64, shape (n,) or (n, n_labels)
+
+    Raises
+    ------
+    LeakageError
+        Naming the encoder and the column.
+    """
+    indicators = labels[:, None] if labels.ndim == 1 else labels
+    for target in indicators.T:
+        classes, counts = np.unique(target, return_counts=True)
+        if len(classes) < 2 or counts.min() < ENOUGH_ROWS:
+            continue
+        for encoder, matrix in blocks.items():
+            lows = np.array([matrix[target == name].min(axis=0) for name in classes])
+            highs = np.array([matrix[target == name].max(axis=0) for name in classes])
+            constant = (lows == highs).all(axis=0)
+            told_apart = np.array([len(set(column.tolist())) == len(classes) for column in lows[:, constant].T])
+            if told_apart.any():
+                column = int(np.flatnonzero(constant)[np.argmax(told_apart)])
+                raise LeakageError(
+                    f"Column {column} of encoder {encoder} is the label itself: it is constant within every class and "
+                    "differs between classes.",
+                    remedy="Leave this encoder out, or correct the embeddings or files it was made from.",
+                )

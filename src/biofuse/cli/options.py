@@ -1,0 +1,62 @@
+"""Options that several commands share, written once."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+DATA_PANEL = "Data"
+RUN_PANEL = "How to run"
+
+Data = Annotated[
+    str,
+    typer.Argument(
+        help="A folder of class folders, a manifest (.csv, .tsv, .parquet), a MedMNIST .npz file or name.",
+        show_default=False,
+    ),
+]
+Label = Annotated[
+    list[str] | None,
+    typer.Option("--label", help="Label column of a manifest; repeat for multi-label.", rich_help_panel=DATA_PANEL),
+]
+Group = Annotated[
+    str | None,
+    typer.Option("--group", help="Column whose values stay together: patient, slide, ...", rich_help_panel=DATA_PANEL),
+]
+TaskName = Annotated[
+    str | None,
+    typer.Option(
+        "--task", help="binary, multiclass, multilabel or ordinal; inferred by default.", rich_help_panel=DATA_PANEL
+    ),
+]
+Encoders = Annotated[
+    str, typer.Option("--encoders", "-e", help="Names or aliases, separated by commas; see `biofuse encoders list`.")
+]
+OnError = Annotated[
+    str,
+    typer.Option(
+        "--on-error", help="error: stop at an unreadable image; quarantine: set it aside.", rich_help_panel=DATA_PANEL
+    ),
+]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.", rich_help_panel=RUN_PANEL)]
+BatchSize = Annotated[
+    int, typer.Option("--batch-size", min=1, help="Images per forward pass.", rich_help_panel=RUN_PANEL)
+]
+Workers = Annotated[
+    int | None,
+    typer.Option("--workers", min=0, help="Decode processes; 0: none. By default by cores.", rich_help_panel=RUN_PANEL),
+]
+Store = Annotated[
+    Path | None,
+    typer.Option(
+        "--store", help="Folder of the embedding store; by default in the user cache.", rich_help_panel=RUN_PANEL
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+
+
+def label_option(columns: list[str] | None) -> Any:
+    """One ``--label`` names a column; several make a multi-label task."""
+    if not columns:
+        return None
+    return columns[0] if len(columns) == 1 else columns

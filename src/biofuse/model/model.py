@@ -1,0 +1,266 @@
+"""The fitted artefact: a subset of encoders and a predictor."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from biofuse.blocks import Blocks, read_blocks
+from biofuse.core.artefacts import seal, unseal
+from biofuse.core.errors import ArtifactError, DataError
+from biofuse.core.tasks import Task
+from biofuse.data.decoding import DecodePolicy
+from biofuse.data.load import load_samples
+from biofuse.data.samples import Samples
+from biofuse.encoders.card import EncoderCard
+from biofuse.extract import Extraction, ExtractOptions, Progress, extract, progress_bars
+from biofuse.predictors import Predictor, load_predictor, predict_labels
+from biofuse.store import EmbeddingStore
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SEAL = "model.json"
+"""Name of the file that makes a folder a model."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BioFuseModel:
+    """Embeds and predicts new images with the chosen encoders.
+
+    Attributes
+    ----------
+    cards : tuple of EncoderCard
+        The encoders, in pool order.
+    predictor : Predictor
+        Maps their blocks to probabilities.
+    task : Task
+    classes : tuple of str
+        Class (or label) names, in the order of the probability columns.
+    decode : DecodePolicy
+        How image files become pixels; the same as when the model was fitted.
+    facts : dict
+        JSON facts about the fit: ``fitted_on``, numbers of samples, the selection in words, versions.
+    """
+
+    cards: tuple[EncoderCard, ...]
+    predictor: Predictor
+    task: Task
+    classes: tuple[str, ...]
+    decode: DecodePolicy = field(default_factory=DecodePolicy)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def encoders(self) -> tuple[str, ...]:
+        """Names of the encoders, in pool order."""
+        return tuple(card.name for card in self.cards)
+
+    @property
+    def classes_(self) -> NDArray[np.object_]:
+        """Class names as scikit-learn names them."""
+        return np.array(self.classes, dtype=object)
+
+    @property
+    def dim(self) -> int:
+        """Columns of what :meth:`embed` returns."""
+        return sum(card.dim for card in self.cards)
+
+    def embed(
+        self,
+        data: Any,
+        *,
+        store: EmbeddingStore | Path | str | None = None,
+        options: ExtractOptions | None = None,
+        progress: Progress | bool = True,
+    ) -> NDArray[np.float32]:
+        """Embed images with this model's encoders.
+
+        Parameters
+        ----------
+        data : anything :func:`biofuse.load_samples` takes
+            Labels are not needed and not used.
+        store : EmbeddingStore or path, optional
+            Where embeddings are kept; by default the user's store.
+        options : ExtractOptions, optional
+            Device, batch size, workers. An unreadable image is an error here: rows must stay aligned with ``data``.
+        progress : Progress or bool, default True
+
+        Returns
+        -------
+        ndarray of float32, shape (n, dim)
+            The raw embeddings, side by side in pool order; scaling belongs to the predictor.
+
+        Raises
+        ------
+        UnreadableImageError
+            If an image cannot be read.
+        """
+        blocks, _ = self.embed_blocks(data, store=store, options=_strict(options), progress=progress)
+        return np.concatenate([blocks[name] for name in self.encoders], axis=1)
+
+    def predict_proba(
+        self,
+        data: Any,
+        *,
+        store: EmbeddingStore | Path | str | None = None,
+        options: ExtractOptions | None = None,
+        progress: Progress | bool = True,
+    ) -> NDArray[np.float64]:
+        """Return class probabilities of images, shape (n, n_classes); one independent column per label for multi-label.
+
+        Parameters and errors are those of :meth:`embed`.
+        """
+        blocks, _ = self.embed_blocks(data, store=store, options=_strict(options), progress=progress)
+        return self.predictor.predict_proba(blocks)
+
+    def predict(
+        self,
+        data: Any,
+        *,
+        store: EmbeddingStore | Path | str | None = None,
+        options: ExtractOptions | None = None,
+        progress: Progress | bool = True,
+    ) -> NDArray[np.object_]:
+        """Return the most probable class name of each image, shape (n,).
+
+        For multi-label tasks: names of all labels with probability above one half, joined by ``|``.
+        Parameters and errors are those of :meth:`embed`.
+        """
+        return self.decide(self.predict_proba(data, store=store, options=options, progress=progress))
+
+    def predict_frame(
+        self,
+        data: Any,
+        *,
+        store: EmbeddingStore | Path | str | None = None,
+        options: ExtractOptions | None = None,
+        progress: Progress | bool = True,
+    ) -> tuple["pd.DataFrame", Extraction]:
+        """Return a table (id, prediction, a probability column per class) and what happened while embedding.
+
+        With ``options.on_error="quarantine"`` unreadable images have no row and stand in ``Extraction.quarantined``.
+        """
+        import pandas as pd
+
+        blocks, extraction = self.embed_blocks(data, store=store, options=options, progress=progress)
+        probabilities = self.predictor.predict_proba(blocks)
+        frame = pd.DataFrame({"id": blocks.ids, "prediction": self.decide(probabilities)})
+        for column, name in enumerate(self.classes):
+            frame[f"p_{name}"] = probabilities[:, column]
+        return frame, extraction
+
+    def embed_blocks(
+        self,
+        data: Any,
+        *,
+        store: EmbeddingStore | Path | str | None = None,
+        options: ExtractOptions | None = None,
+        progress: Progress | bool = True,
+    ) -> tuple[Blocks, Extraction]:
+        """Embed images and keep the blocks apart; what the other methods are made of.
+
+        Raises
+        ------
+        DataError
+            If there is no image.
+        """
+        samples = data if isinstance(data, Samples) else load_samples(data, labelled=False, decode=self.decode)
+        if not len(samples):
+            raise DataError(f"{samples.name} holds no image.", remedy="Give at least one image.")
+        chosen = store if isinstance(store, EmbeddingStore) else EmbeddingStore(store)
+        if isinstance(progress, bool):
+            with progress_bars(quiet=not progress) as bars:
+                done = extract(samples, self.cards, store=chosen, options=options, progress=bars)
+        else:
+            done = extract(samples, self.cards, store=chosen, options=options, progress=progress)
+        return read_blocks(chosen, self.cards, ids=done.samples.ids, contents=done.contents), done
+
+    def decide(self, probabilities: NDArray[np.float64]) -> NDArray[np.object_]:
+        """Turn probabilities, shape (n, n_classes), into names, shape (n,)."""
+        labels = predict_labels(probabilities, task=self.task)
+        if self.task is Task.MULTILABEL:
+            return np.array([_join(self.classes, row) for row in labels], dtype=object)
+        names: NDArray[np.object_] = self.classes_[labels]
+        return names
+
+    def save(self, path: Path | str) -> Path:
+        """Write the model to a folder: JSON, safetensors and the head library's own safe format; no pickle.
+
+        Raises
+        ------
+        ArtifactError
+            If the folder holds something else than a model.
+        DiskError
+            If it cannot be written.
+        """
+        folder = Path(path)
+        if folder.exists() and any(folder.iterdir()) and not (folder / SEAL).exists():
+            raise ArtifactError(f"{folder} exists and is not a saved model.", remedy="Choose an empty folder.")
+        (folder / SEAL).unlink(missing_ok=True)  # no longer whole while it is being rewritten
+        self.predictor.save(folder / "predictor")
+        content = {
+            "kind": "biofuse-model",
+            "task": str(self.task),
+            "classes": list(self.classes),
+            "decode": self.decode.model_dump(mode="json"),
+            "encoders": [card.model_dump(mode="json") for card in self.cards],
+            "facts": self.facts,
+        }
+        seal(folder, name=SEAL, content=content)
+        return folder
+
+    @classmethod
+    def load(cls, path: Path | str) -> Self:
+        """Read a saved model; every file is verified before it is opened.
+
+        Parameters
+        ----------
+        path : path
+            What :meth:`save` wrote, or a run directory that holds one.
+
+        Raises
+        ------
+        ArtifactError
+            If a file is missing, was changed, or is of a newer format.
+        """
+        folder = Path(path)
+        if not (folder / SEAL).exists() and (folder / "model" / SEAL).exists():
+            folder = folder / "model"
+        record = unseal(folder, name=SEAL)
+        try:
+            return cls(
+                cards=tuple(EncoderCard.model_validate(card) for card in record["encoders"]),
+                predictor=load_predictor(folder / "predictor"),
+                task=Task(record["task"]),
+                classes=tuple(record["classes"]),
+                decode=DecodePolicy.model_validate(record["decode"]),
+                facts=record["facts"],
+            )
+        except (KeyError, ValueError) as error:
+            raise ArtifactError(f"{folder / SEAL} is not a BioFuse model: {error}") from error
+
+    def __repr__(self) -> str:
+        return (
+            f"<BioFuseModel: {' + '.join(self.encoders)} ({self.dim} columns), "
+            f"{self.task} over {len(self.classes)} classes>"
+        )
+
+    def _repr_html_(self) -> str:
+        rows = "".join(f"<tr><td>{c.name}</td><td>{c.title}</td><td>{c.dim}</td></tr>" for c in self.cards)
+        return (
+            f"<p><b>BioFuseModel</b>: {self.task} over {len(self.classes)} classes</p>"
+            f"<table><tr><th>encoder</th><th>name</th><th>columns</th></tr>{rows}</table>"
+        )
+
+
+def _strict(options: ExtractOptions | None) -> ExtractOptions:
+    from dataclasses import replace
+
+    return replace(options or ExtractOptions(), on_error="error")
+
+
+def _join(names: Sequence[str], present: NDArray[np.int64]) -> str:
+    return "|".join(name for name, on in zip(names, present, strict=True) if on)

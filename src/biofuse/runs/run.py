@@ -1,0 +1,171 @@
+"""The run directory: everything one ``fit`` did, and what later commands add to it."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from biofuse.core.errors import ArtifactError
+from biofuse.core.files import atomic_path, write_text
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+RUN_FORMAT = 1
+"""Raised when ``run.json`` changes in a way that older versions cannot read."""
+
+
+class RunRecord(BaseModel):
+    """The content of ``run.json``: enough to repeat the run.
+
+    Attributes
+    ----------
+    format : int
+    version : str
+        BioFuse's version.
+    key : str
+        Hash of everything that decides the result: data, folds, encoders and options.
+    state : {"searching", "complete"}
+    started : str
+        UTC, ISO 8601.
+    seconds : dict
+        Wall time of each stage in seconds.
+    data : dict
+        Where the data came from and how they were read.
+    task : str
+    classes : tuple of str
+    counts : dict
+        Samples per split and class.
+    encoders : list of dict
+        Name, fingerprint and licence of each encoder of the pool, in pool order.
+    options : dict
+        What the user chose, with presets resolved.
+    plan : dict
+        Folds, repeats, and notes about them.
+    selection : dict
+        The chosen subset and its companions, with the reason in words.
+    fitted_on : str
+        Which samples the final model was fitted on.
+    environment : dict
+        Versions and hardware.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: int = RUN_FORMAT
+    version: str
+    key: str
+    state: Literal["searching", "complete"] = "searching"
+    started: str
+    seconds: dict[str, float] = Field(default_factory=dict)
+    data: dict[str, Any]
+    task: str
+    classes: tuple[str, ...]
+    counts: dict[str, Any]
+    encoders: list[dict[str, Any]]
+    options: dict[str, Any]
+    plan: dict[str, Any]
+    selection: dict[str, Any] = Field(default_factory=dict)
+    fitted_on: str
+    environment: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory.
+
+    Attributes
+    ----------
+    path : Path
+    """
+
+    path: Path
+
+    @property
+    def model_path(self) -> Path:
+        """The chosen model."""
+        return self.path / "model"
+
+    def comparator_path(self, name: str) -> Path:
+        """Return the folder of a model that the chosen one is compared with."""
+        return self.path / "comparators" / name
+
+    @property
+    def scores_path(self) -> Path:
+        """The scores of every subset as they come in; what a killed run resumes from."""
+        return self.path / "scores.jsonl"
+
+    @property
+    def metrics_path(self) -> Path:
+        """What ``evaluate`` measured."""
+        return self.path / "metrics.json"
+
+    @property
+    def predictions_path(self) -> Path:
+        """What ``evaluate`` predicted, sample by sample."""
+        return self.path / "predictions.parquet"
+
+    @property
+    def quarantine_path(self) -> Path:
+        """Images that could not be read."""
+        return self.path / "quarantine.csv"
+
+    def exists(self) -> bool:
+        """Tell whether there is a run here."""
+        return (self.path / "run.json").is_file()
+
+    def read(self) -> RunRecord:
+        """Read ``run.json``.
+
+        Raises
+        ------
+        ArtifactError
+            If there is no run here, or it is damaged or of a newer format.
+        """
+        path = self.path / "run.json"
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise ArtifactError(
+                f"{self.path} is not a run: it holds no run.json.", remedy="Make one with `biofuse fit DATA --out RUN`."
+            ) from error
+        except (OSError, ValueError) as error:
+            raise ArtifactError(f"{path} cannot be read: {error}", remedy="Fit again.") from error
+        if isinstance(content, dict) and isinstance(content.get("format"), int) and content["format"] > RUN_FORMAT:
+            raise ArtifactError(
+                f"{path} has format {content['format']}; this version of BioFuse reads up to {RUN_FORMAT}.",
+                remedy="Update BioFuse: pip install -U biofuse-embed.",
+            )
+        try:
+            return RunRecord.model_validate(content)
+        except ValidationError as error:
+            raise ArtifactError(f"{path} is not a run's record: {error}", remedy="Fit again.") from error
+
+    def write(self, record: RunRecord) -> None:
+        """Write ``run.json``."""
+        write_text(self.path / "run.json", record.model_dump_json(indent=2) + "\n")
+
+    def write_frame(self, frame: "pd.DataFrame", path: Path) -> None:
+        """Write a table as Parquet or CSV, by the ending of the path."""
+        with atomic_path(path) as temporary:
+            if path.suffix == ".csv":
+                frame.to_csv(temporary, index=False)
+            else:
+                frame.to_parquet(temporary, index=False)
+
+    def read_samples(self) -> "pd.DataFrame":
+        """Return the development samples: id, content hash, label, split, group.
+
+        Raises
+        ------
+        ArtifactError
+            If the table is missing.
+        """
+        import pandas as pd
+
+        path = self.path / "samples.parquet"
+        if not path.is_file():
+            raise ArtifactError(f"{path} is missing.", remedy="Run `biofuse fit` again; finished work is reused.")
+        return pd.read_parquet(path)

@@ -1,0 +1,69 @@
+"""`import biofuse` and `biofuse --help` stay light: what they load, not how long they take, is what a test can hold."""
+
+import json
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+HEAVY = (
+    "torch",
+    "torchvision",
+    "transformers",
+    "timm",
+    "sklearn",
+    "scipy",
+    "pandas",
+    "skimage",
+    "xgboost",
+    "matplotlib",
+    "pyarrow",
+)
+"""Libraries that take from tenths of a second to seconds to load."""
+
+PRELUDE = "import json, sys\n"
+REPORT = "\nsys.stderr.write('LOADED ' + json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))"
+
+
+def _loaded_by(code: str) -> set[str]:
+    """Top-level modules that a fresh interpreter holds after the code ran."""
+    done = subprocess.run(
+        [sys.executable, "-c", PRELUDE + code + REPORT], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return set(json.loads(done.stderr.rpartition("LOADED ")[2]))
+
+
+def test_the_probe_sees_what_is_loaded() -> None:
+    assert {"biofuse", "numpy"} <= _loaded_by("import biofuse, numpy.linalg")
+
+
+def test_import_biofuse_loads_nothing_heavy() -> None:
+    assert _loaded_by("import biofuse") & set(HEAVY) == set()
+
+
+def test_the_public_names_are_listed_without_loading_anything_heavy() -> None:
+    assert _loaded_by("import biofuse; dir(biofuse)") & set(HEAVY) == set()
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"]])
+def test_command_line_help_loads_nothing_heavy(arguments: list[str]) -> None:
+    code = f"""
+from biofuse.cli import main
+sys.argv = ["biofuse", *{arguments!r}]
+try:
+    main()
+except SystemExit as stop:
+    assert not stop.code, stop.code
+"""
+    assert _loaded_by(code) & set(HEAVY) == set()
+
+
+def test_help_prints_the_commands() -> None:
+    command = Path(sysconfig.get_path("scripts")) / "biofuse"
+    done = subprocess.run([str(command), "--help"], capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "embed" in done.stdout

@@ -151,9 +151,9 @@ def test_sample_weights_follow_their_rows() -> None:
 
 
 def test_labels_from_probabilities() -> None:
-    probabilities = np.array([[0.5, 0.5, 0.0], [0.1, 0.2, 0.7]])
+    probabilities = np.array([[0.4, 0.4, 0.2], [0.1, 0.51, 0.7]])
     assert predict_labels(probabilities, task=Task.MULTICLASS).tolist() == [0, 2]
-    assert predict_labels(probabilities, task=Task.MULTILABEL).tolist() == [[1, 1, 0], [0, 0, 1]]
+    assert predict_labels(probabilities, task=Task.MULTILABEL).tolist() == [[0, 0, 0], [0, 1, 1]]
 
 
 def test_loads_in_a_fresh_process(tmp_path: Path) -> None:

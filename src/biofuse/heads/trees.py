@@ -205,7 +205,7 @@ def _load(data: NDArray[Any]) -> "Booster":
     # XGBoost's parsers abort the process on some malformed input (and on empty input), or ask for all the memory there
     # is: only what parses as JSON is handed on, which is also why the binary form is not used.
     if not isinstance(json_module.loads(text), dict):
-        raise ValueError("not a booster")
+        raise TypeError("not a booster")
     booster = xgboost.Booster()
     booster.load_model(bytearray(text))
     return _on_cpu(booster)

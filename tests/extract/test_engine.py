@@ -1,3 +1,4 @@
+import contextlib
 import itertools
 import os
 import random
@@ -225,6 +226,37 @@ print(done.computed)
 def slow_run(script, store, files, out):
     command = [sys.executable, str(script), str(store), str(files[0].parent), str(out)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="needs /proc to see other processes")
+def test_workers_do_not_outlive_a_killed_parent(files, tmp_path):
+    script = tmp_path / "slow.py"
+    script.write_text(SLOW_SCRIPT.format(here=str(Path(__file__).parent), workers=2))
+    run = slow_run(script, tmp_path / "store", files, tmp_path / "out.npy")
+
+    def workers():
+        found = []
+        for status in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                if b"loky" in status.read_bytes():
+                    found.append(int(status.parent.name))
+        return {process for process in found if parent_of(process) == run.pid}
+
+    def parent_of(process):
+        with contextlib.suppress(OSError):
+            return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+        return None
+
+    until = time.monotonic() + 60
+    while len(started := workers()) < 2 and time.monotonic() < until:
+        time.sleep(0.1)
+    assert len(started) >= 2
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+    until = time.monotonic() + 30
+    while (left := {p for p in started if Path(f"/proc/{p}").exists()}) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not left
 
 
 @pytest.mark.slow

@@ -81,7 +81,7 @@ class Config(BaseModel):
         Raises
         ------
         SearchError
-            If a value is not one of those allowed.
+            If a value is not one of those allowed, or two do not go together.
         """
         if preset not in (None, "paper"):
             raise SearchError(f"There is no preset {preset!r}.", remedy="The only one is 'paper'.")
@@ -90,9 +90,15 @@ class Config(BaseModel):
         if "select" in picked and picked["select"] == "holdout" and "rule" not in {**base, **picked}:
             picked["rule"] = "first_best"  # one validation split has no standard error to be within
         try:
-            return cls.model_validate({**base, **picked, "preset": preset})
+            config = cls.model_validate({**base, **picked, "preset": preset})
         except ValidationError as error:
             raise SearchError("\n".join(_explain(detail) for detail in error.errors())) from error
+        if config.select == "holdout" and config.rule == "one_se":
+            raise SearchError(
+                "The rule one_se needs cross-validation: one validation split has no standard error.",
+                remedy="Use --select cv, or --rule best.",
+            )
+        return config
 
 
 def _explain(detail: Any) -> str:

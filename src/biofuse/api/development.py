@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from biofuse.core.errors import DataError
+from biofuse.core.errors import DataError, LeakageError
 from biofuse.data.load import describe_task, load_samples
 from biofuse.data.samples import Samples
 from biofuse.data.splits import with_splits
@@ -50,7 +50,8 @@ def development_data(
         With a split column (or split folders), its train and validation samples are used and its test samples left
         alone; without, all of it is development data.
     val : likewise, optional
-        Validation data where they come apart from the training data.
+        Validation data where they come apart from the training data. The two then decide who is train and who is val,
+        and ids get the split's name in front where both use the same one.
     label, group, labels, val_labels, task
         As for :func:`biofuse.load_samples`; ``val_labels`` go with ``val``.
 
@@ -58,12 +59,22 @@ def development_data(
     ------
     DataError
         If there are no labels, or no training samples.
+    LeakageError
+        If ``train`` and ``val`` are given apart and test samples are among them.
     """
-    samples = load_samples(train, label=label, group=group, labels=labels, task=task)
-    if val is not None:
+    if val is None:
+        if val_labels is not None:
+            raise DataError("val_labels= without validation data.", remedy="Give the validation images as val.")
+        samples = _load(train, label=label, group=group, labels=labels, task=task)
+    else:
         # Loaded apart for the sake of their own labels, then joined, so that both share one table of classes.
-        more = load_samples(val, label=label, group=group, labels=val_labels, task=task)
-        samples = load_samples({"train": _whole(samples), "val": _whole(more)}, task=task)
+        first = _part(_load(train, label=label, group=group, labels=labels, task=task), "train")
+        second = _part(_load(val, label=label, group=group, labels=val_labels, task=task), "val")
+        known = first.classes if set(second.classes) <= set(first.classes) else None
+        samples = load_samples({"train": first, "val": second}, task=task, classes=known, name=first.name)
+        ids = np.concatenate([first.ids, second.ids])
+        if len(set(ids.tolist())) == len(ids):
+            samples = replace(samples, ids=ids)
     if samples.labels is None:
         raise DataError(
             f"{samples.name} has no labels, so nothing can be learned from it.",
@@ -82,7 +93,10 @@ def development_data(
 
 
 def split_off_test(samples: Samples, *, seed: int, progress: Progress | None = None) -> tuple[Samples, str | None]:
-    """Give labelled samples without a test split one, keeping groups and identical images together.
+    """Make the splits that labelled samples lack, keeping groups and identical images together.
+
+    Without splits, or with train alone, all three are made; with train and test, val is taken out of train and the
+    test images stay unread.
 
     Returns
     -------
@@ -94,13 +108,13 @@ def split_off_test(samples: Samples, *, seed: int, progress: Progress | None = N
     given = set() if samples.splits is None else set(samples.splits.tolist())
     if {"train", "val"} <= given:
         return samples, None
-    hashed = hash_samples(samples, progress=progress)
-    contents = [hashed.contents[row : row + 1].tobytes() for row in range(len(samples))]
+    # Test samples that are given stay unread.
+    rows = np.arange(len(samples)) if samples.splits is None else np.flatnonzero(samples.splits != "test")
+    hashed = hash_samples(samples.take(rows), progress=progress)
     # What cannot be read is like nothing else, and shows up in the quarantine later.
-    contents = [
-        content if ok else str(row).encode()
-        for row, (content, ok) in enumerate(zip(contents, hashed.readable, strict=True))
-    ]
+    contents: list[bytes | None] = [None] * len(samples)
+    for place in np.flatnonzero(hashed.readable).tolist():
+        contents[int(rows[place])] = hashed.contents[place : place + 1].tobytes()
     samples = with_splits(samples, seed=seed, contents=contents)
     made_splits = [] if samples.splits is None else samples.splits.tolist()
     counts = {name: made_splits.count(name) for name in ("train", "val", "test")}
@@ -109,6 +123,19 @@ def split_off_test(samples: Samples, *, seed: int, progress: Progress | None = N
     return samples, f"{made[0].upper()}{made[1:]} by a hash of ids and seed {seed}: {sizes}."
 
 
-def _whole(samples: Samples) -> Samples:
-    """Drop splits: the caller has said which split this is."""
+def _load(data: Any, **options: Any) -> Samples:
+    """Load labelled data; samples that are ready already take no options, and a task they have anyway is none."""
+    if isinstance(data, Samples) and data.task is not None and options["task"] == str(data.task):
+        options["task"] = None
+    return load_samples(data, **options)
+
+
+def _part(samples: Samples, split: str) -> Samples:
+    """Drop splits, since the caller has said which split this is; but never make training data of test samples."""
+    n_test = 0 if samples.splits is None else int((samples.splits == "test").sum())
+    if n_test:
+        raise LeakageError(
+            f"{n_test} of the samples given as {split} are of split test.",
+            remedy=f'Give samples.in_split("{split}"), or load the data with use_splits=False.',
+        )
     return replace(samples, splits=None)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from biofuse.data.load import load_samples
 from biofuse.data.samples import Samples
 from biofuse.encoders.card import EncoderCard
 from biofuse.encoders.registry import resolve
+from biofuse.encoders.weights import pin
 from biofuse.extract import EncoderWork, ExtractOptions, Progress, Quarantined, extract, progress_bars
 from biofuse.store import Contents, EmbeddingStore
 
@@ -105,7 +107,7 @@ class EmbeddingSet(Mapping[str, Matrix]):
 
     def _repr_html_(self) -> str:
         rows = "".join(
-            f"<tr><td>{card.name}</td><td>{card.title}</td><td>{card.dim}</td><td>{card.licence}</td></tr>"
+            f"<tr><td>{card.name}</td><td>{escape(card.title)}</td><td>{card.dim}</td><td>{escape(card.licence)}</td></tr>"
             for card in self.cards
         )
         return (
@@ -195,7 +197,9 @@ def embed_samples(
     Returns
     -------
     EmbeddingSet
+        Its cards hold the hash of the weights used, where those given left it open.
     """
+    cards = tuple(pin(card) for card in cards)
     if isinstance(progress, bool):
         with progress_bars(quiet=not progress) as bars:
             done = extract(samples, cards, store=store, options=options, progress=bars)
@@ -204,7 +208,7 @@ def embed_samples(
     return EmbeddingSet(
         samples=done.samples,
         blocks=read_blocks(store, cards, ids=done.samples.ids, contents=done.contents),
-        cards=tuple(cards),
+        cards=cards,
         contents=done.contents,
         quarantined=done.quarantined,
         work=done.work,

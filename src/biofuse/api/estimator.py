@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from biofuse.api.config import Config, Preset
 from biofuse.api.development import Development, development_data
 from biofuse.api.embedding import EmbeddingSet, as_store, embed_samples
-from biofuse.api.fitting import Problem, fit_models, pose, search
+from biofuse.api.fitting import Problem, fit_models, make_parts, pose, search
 from biofuse.api.result import FitResult
 from biofuse.api.running import RunWriter
 from biofuse.encoders.registry import resolve
@@ -103,6 +103,7 @@ class BioFuse:
             repeats=repeats,
             seed=seed,
         )
+        make_parts(self.config)  # a head or fusion that does not exist is refused before hours of embedding
         self.store = as_store(store)
         self.options = options or ExtractOptions()
 
@@ -165,7 +166,9 @@ class BioFuse:
         development = development_data(
             train, val, label=label, group=group, labels=labels, val_labels=val_labels, task=task
         )
-        source = {"label": label, "group": group, "task": task}
+        source: dict[str, Any] = {"label": label, "group": group, "task": task}
+        if val is not None:
+            source["val"] = _source(val)
         return self.fit_development(
             development,
             out=out,
@@ -173,19 +176,28 @@ class BioFuse:
             yes=yes,
             progress=progress,
             tell=tell,
-            data=_source(train, source),
+            data=_source(train) | source,
         )
 
     def generate_embeddings(
-        self, train: Any, val: Any, *, labels: Any = None, val_labels: Any = None, progress: bool = True
+        self,
+        train: Any,
+        val: Any,
+        *,
+        label: str | Sequence[str] | None = None,
+        group: str | None = None,
+        labels: Any = None,
+        val_labels: Any = None,
+        task: str | None = None,
+        progress: bool = True,
     ) -> GeneratedEmbeddings:
         """Search, and return the chosen encoders' train and validation embeddings and the fitted model.
 
         Parameters
         ----------
         train, val : anything :func:`biofuse.load_samples` takes
-        labels, val_labels : array-like, optional
-            Labels of images in memory.
+        label, group, labels, val_labels, task
+            As for :meth:`fit`.
         progress : bool, default True
 
         Returns
@@ -194,7 +206,9 @@ class BioFuse:
             ``train, val, model``: ``.matrix``, ``.labels`` and ``.ids`` of the first two are aligned and in the order
             given; ``model.embed`` maps new images into the same columns. With ``search="all"`` every encoder is fused.
         """
-        result = self.fit(train, val, labels=labels, val_labels=val_labels, progress=progress)
+        result = self.fit(
+            train, val, label=label, group=group, labels=labels, val_labels=val_labels, task=task, progress=progress
+        )
         return GeneratedEmbeddings(result.train_embeddings, result.val_embeddings, result.model)
 
     def fit_development(
@@ -223,9 +237,11 @@ class BioFuse:
         if out is not None:
             run = RunWriter.open(Path(out), problem, embeddings, development, data=data or {}, overwrite=overwrite)
         leaderboard, selection = self._search(problem, run, yes=yes, progress=progress, say=say)
-        models = run.finished_models(selection) if run else None
+        models = run.finished_models(leaderboard, selection) if run else None
         reused = models is not None
         if models is None:
+            if run and run.finished:
+                say(f"The models in {run.run.path} are missing or damaged; they are fitted again.")
             models = fit_models(problem, selection, embeddings, threads=usable_cores())
             if run:
                 run.finish(leaderboard, selection, models)
@@ -277,10 +293,12 @@ class _Only:
             self._inner.advance(task, units)
 
 
-def _source(data: Any, options: dict[str, Any]) -> dict[str, Any]:
-    if isinstance(data, str | Path):
-        return {"source": str(Path(data).expanduser().resolve() if Path(data).exists() else data), **options}
-    return {"source": None, "kind": type(data).__name__, **options}
+def _source(data: Any) -> dict[str, Any]:
+    """Say where data came from, so that ``evaluate`` finds them again from any folder."""
+    if not isinstance(data, str | Path):
+        return {"source": None, "kind": type(data).__name__}
+    path = Path(data).expanduser()
+    return {"source": str(path.resolve() if path.exists() else data)}
 
 
 __all__ = ["BioFuse", "GeneratedEmbeddings"]

@@ -1,7 +1,8 @@
 """Test data: the only place where they are touched."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,8 +10,8 @@ from numpy.typing import NDArray
 
 from biofuse.api.embedding import EmbeddingSet, embed_samples
 from biofuse.api.export import label_names
+from biofuse.api.held_out import align_classes
 from biofuse.core.errors import DataError
-from biofuse.core.tasks import Task
 from biofuse.data.samples import Samples
 from biofuse.evaluation.comparison import Comparison, compare_with
 from biofuse.evaluation.intervals import Interval, bootstrap_intervals
@@ -155,7 +156,7 @@ class Evaluation:
 
     def _repr_html_(self) -> str:
         table: str = self.to_frame().to_html(index=False, float_format="{:.4f}".format)
-        return table + "".join(f"<p>{sentence}</p>" for sentence in self.sentences())
+        return table + "".join(f"<p>{escape(sentence)}</p>" for sentence in self.sentences())
 
 
 def evaluate_models(
@@ -227,37 +228,6 @@ def evaluate_models(
         predictions=_predictions(chosen, samples, probabilities[CHOSEN], leaking),
         quarantined=embeddings.quarantined,
     )  # fmt: skip
-
-
-def align_classes(samples: Samples, model: BioFuseModel) -> Samples:
-    """Express labels in the model's own table of classes.
-
-    Raises
-    ------
-    DataError
-        If there are no labels, or a class is not among the model's.
-    """
-    if samples.labels is None or samples.task is None:
-        raise DataError(
-            f"{samples.name} has no labels, so there is nothing to evaluate against.",
-            remedy="Name the label column with --label, or use `biofuse predict`.",
-        )
-    multi = model.task is Task.MULTILABEL
-    if multi != (samples.task is Task.MULTILABEL):
-        raise DataError(f"{samples.name} is a {samples.task} task, but the model was fitted for {model.task}.")
-    unknown = [name for name in samples.classes if name not in model.classes]
-    if unknown:
-        raise DataError(
-            f"{samples.name} has classes the model does not know: {', '.join(unknown)}.",
-            remedy=f"The model's classes are {', '.join(model.classes)}.",
-        )
-    position = np.array([model.classes.index(name) for name in samples.classes], dtype=np.int64)
-    if multi:
-        labels = np.zeros((len(samples), len(model.classes)), dtype=np.int64)
-        labels[:, position] = samples.labels
-    else:
-        labels = position[samples.labels]
-    return replace(samples, labels=labels, classes=model.classes, task=model.task)
 
 
 def hex_contents(embeddings: EmbeddingSet) -> NDArray[np.str_]:

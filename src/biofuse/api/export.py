@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 FORMATS = (".parquet", ".npz", ".csv")
 """File endings embeddings can be written to."""
 
+RESERVED = frozenset({"id", "label", "split", "group", "file", "allow_pickle"})
+"""Names of the other columns, and what ``numpy.savez`` keeps for itself: no block can have them."""
+
 
 def label_names(samples: Samples) -> list[str]:
     """Return each sample's label in words; the names of the labels present, joined by ``|``, for multi-label tasks."""
@@ -57,9 +60,14 @@ def save_embeddings(samples: Samples, blocks: Blocks, path: Path) -> Path:
     Raises
     ------
     BioFuseError
-        If the ending is not ``.parquet``, ``.npz`` or ``.csv``.
+        If the ending is not ``.parquet``, ``.npz`` or ``.csv``, or an encoder has the name of another column.
     """
     check_format(path)
+    if RESERVED & set(blocks):
+        raise BioFuseError(
+            f"An encoder cannot be called {', '.join(sorted(RESERVED & set(blocks)))} in a file of embeddings.",
+            remedy="Register it under another name.",
+        )
     with atomic_path(path) as temporary:
         if path.suffix == ".csv":
             to_frame(samples, blocks).to_csv(temporary, index=False)

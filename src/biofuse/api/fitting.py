@@ -1,5 +1,6 @@
 """From development embeddings to a chosen subset and fitted models."""
 
+import importlib.metadata
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,7 +15,7 @@ from biofuse.api.embedding import EmbeddingSet
 from biofuse.api.evaluation import CHOSEN, hex_contents
 from biofuse.api.leakage import refuse_leaked_labels
 from biofuse.blocks import Blocks
-from biofuse.core.errors import DataError, SearchError
+from biofuse.core.errors import DataError
 from biofuse.core.hashing import digest_json
 from biofuse.core.tasks import Task
 from biofuse.data.samples import Samples
@@ -39,6 +40,10 @@ from biofuse.search import (
 
 METRICS = ("auroc", "accuracy", "balanced_accuracy", "log_loss")
 """Columns of the leaderboard."""
+
+HOLDOUT = (0.8, 0.2, 0.0)
+"""Shares of train, val and test where selection by hold-out needs a validation split and none is given: DESIGN.md's 60
+to 15 for train and val, without a test split."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -92,6 +97,19 @@ class Problem:
         return "train + val" if self.config.select == "cv" else "train"
 
 
+def make_parts(config: Config) -> tuple[Fusion, Head]:
+    """Return the fusion and the head that were asked for.
+
+    Raises
+    ------
+    SearchError
+        If one of them does not exist.
+    """
+    head = make_head(config.head, class_weight=config.class_weight)
+    fusion = Concatenation(scaling=config.scaling) if config.fusion == "concatenation" else make_fusion(config.fusion)
+    return fusion, head
+
+
 def pose(embeddings: EmbeddingSet, config: Config) -> Problem:
     """Plan the validation of development embeddings.
 
@@ -105,15 +123,19 @@ def pose(embeddings: EmbeddingSet, config: Config) -> Problem:
     samples, labels = embeddings.samples, embeddings.samples.labels
     if labels is None:
         raise DataError(f"{samples.name} has no labels.")
+    if not len(samples):
+        raise DataError(f"No image of {samples.name} could be read.", remedy="`biofuse check` lists what is wrong.")
     refuse_leaked_labels(embeddings.blocks, labels)
     contents = hex_contents(embeddings)
+    notes = []
     if config.select == "holdout" and samples.splits is not None and "val" not in set(samples.splits.tolist()):
         samples = with_splits(
-            replace(samples, splits=None), seed=config.seed, fractions=(0.8, 0.2, 0.0), contents=contents.tolist()
+            replace(samples, splits=None), seed=config.seed, fractions=HOLDOUT, contents=contents.tolist()
         )
+        notes.append(f"Validation samples ({HOLDOUT[1]:.0%}) were taken out of train by a hash of ids and the seed.")
     plan = _plan(samples, contents, config)
-    head = make_head(config.head, class_weight=config.class_weight)
-    fusion = Concatenation(scaling=config.scaling) if config.fusion == "concatenation" else make_fusion(config.fusion)
+    plan = replace(plan, notes=(*notes, *plan.notes))
+    fusion, head = make_parts(config)
     order = np.argsort(samples.ids.astype(str), kind="stable")
     settings: dict[str, Any] = {
         "fusion": [fusion.name, fusion.options],
@@ -183,11 +205,19 @@ def search(
         announce=announce,
         yes=yes,
     )
-    rule = problem.config.rule
-    if rule == "one_se" and leaderboard.n_folds < 2:
-        raise SearchError("The rule one_se needs cross-validation.", remedy="Use --select cv, or --rule best.")
     chance = _majority(problem.labels) if problem.config.metric == "accuracy" and problem.labels.ndim == 1 else None
-    return leaderboard, select(leaderboard, rule=rule, metric=problem.config.metric, chance=chance)
+    return leaderboard, select(leaderboard, rule=problem.config.rule, metric=problem.config.metric, chance=chance)
+
+
+def subsets_to_fit(selection: Selection) -> dict[str, Subset]:
+    """Return the chosen subset and those it is compared with, by name."""
+    rows = {
+        CHOSEN: selection.chosen,
+        "best_single": selection.best_single,
+        "all": selection.all,
+        "greedy": selection.greedy,
+    }
+    return {name: row.subset for name, row in rows.items() if row is not None}
 
 
 def fit_models(
@@ -201,13 +231,7 @@ def fit_models(
         ``chosen`` first; ``best_single``, ``all`` and ``greedy`` where the search scored them. One subset is fitted
         once, however many names it has.
     """
-    rows = {
-        CHOSEN: selection.chosen,
-        "best_single": selection.best_single,
-        "all": selection.all,
-        "greedy": selection.greedy,
-    }
-    subsets = {name: row.subset for name, row in rows.items() if row is not None}
+    subsets = subsets_to_fit(selection)
     fitted: dict[Subset, BioFuseModel] = {}
     for subset in subsets.values():
         if subset not in fitted:
@@ -248,6 +272,7 @@ def _fit_model(
         decode=problem.samples.decode,
         facts={
             "fitted_on": problem.fitted_on,
+            "version": importlib.metadata.version("biofuse-embed"),
             "n_samples": len(rows),
             "data": problem.samples.name,
             "selection": selection.reason,
@@ -264,7 +289,8 @@ def _plan(samples: Samples, contents: NDArray[np.str_], config: Config) -> Valid
     if config.select == "holdout":
         if samples.splits is None:
             raise DataError(f"{samples.name} has no validation split.")
-        return ValidationPlan.holdout(ids=samples.ids, splits=samples.splits)
+        plan = ValidationPlan.holdout(ids=samples.ids, splits=samples.splits)
+        return replace(plan, notes=_shared_by_splits(contents, samples.splits))
     if samples.labels is None:
         raise DataError(f"{samples.name} has no labels.")
     folds = make_folds(
@@ -284,6 +310,14 @@ def _plan(samples: Samples, contents: NDArray[np.str_], config: Config) -> Valid
         n_repeats=folds.n_repeats,
         notes=folds.notes,
     )
+
+
+def _shared_by_splits(contents: NDArray[np.str_], splits: NDArray[np.object_]) -> tuple[str, ...]:
+    shared = int(np.isin(contents[splits == "val"], contents[splits == "train"]).sum())
+    if not shared:
+        return ()
+    overlap = f"{shared} of {int((splits == 'val').sum())} validation samples are also training samples, byte for byte"
+    return (f"{overlap}: selection by this split is optimistic.",)
 
 
 def _majority(labels: NDArray[np.int64]) -> float:

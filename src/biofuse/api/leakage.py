@@ -14,7 +14,8 @@ def refuse_leaked_labels(blocks: Blocks, labels: NDArray[np.int64]) -> None:
     """Refuse embeddings of which one column is the label itself.
 
     An embedding computed from pixels varies within a class. A column that is constant within every class, and differs
-    between classes, was written by somebody who knew the labels.
+    between classes (the label itself, or whether it is a certain class), was written by somebody who knew the labels.
+    Classes of fewer than :data:`ENOUGH_ROWS` samples are not looked at.
 
     Parameters
     ----------
@@ -29,15 +30,15 @@ def refuse_leaked_labels(blocks: Blocks, labels: NDArray[np.int64]) -> None:
     indicators = labels[:, None] if labels.ndim == 1 else labels
     for target in indicators.T:
         classes, counts = np.unique(target, return_counts=True)
-        if len(classes) < 2 or counts.min() < ENOUGH_ROWS:
+        classes = classes[counts >= ENOUGH_ROWS]
+        if len(classes) < 2:
             continue
         for encoder, matrix in blocks.items():
             lows = np.array([matrix[target == name].min(axis=0) for name in classes])
             highs = np.array([matrix[target == name].max(axis=0) for name in classes])
-            constant = (lows == highs).all(axis=0)
-            told_apart = np.array([len(set(column.tolist())) == len(classes) for column in lows[:, constant].T])
-            if told_apart.any():
-                column = int(np.flatnonzero(constant)[np.argmax(told_apart)])
+            leaked = (lows == highs).all(axis=0) & (lows != lows[0]).any(axis=0)
+            if leaked.any():
+                column = int(np.flatnonzero(leaked)[0])
                 raise LeakageError(
                     f"Column {column} of encoder {encoder} is the label itself: it is constant within every class and "
                     "differs between classes.",

@@ -1,6 +1,7 @@
 """What a fit hands back."""
 
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,9 @@ import numpy as np
 from biofuse.api.config import Config
 from biofuse.api.embedding import EmbeddingSet
 from biofuse.api.evaluation import CHOSEN, Evaluation, evaluate_models, hex_contents
+from biofuse.api.held_out import load_test
 from biofuse.blocks import Blocks
 from biofuse.core.errors import DataError
-from biofuse.data.load import load_samples
 from biofuse.data.samples import Samples
 from biofuse.extract import ExtractOptions, Progress
 from biofuse.model import BioFuseModel
@@ -84,7 +85,7 @@ class FitResult:
         Parameters
         ----------
         test : anything :func:`biofuse.load_samples` takes, optional
-            By default the test samples that came with the data.
+            By default the test samples that came with the data. Of data with several splits, test is used.
         labels, label, group
             As for :func:`biofuse.load_samples`.
         progress : Progress or bool, default True
@@ -92,7 +93,7 @@ class FitResult:
         Raises
         ------
         DataError
-            If no test data are given and none came with the data.
+            If no test data are given and none came with the data, or they are unlabelled or have a class of their own.
         """
         samples = self._test_samples(test, labels=labels, label=label, group=group)
         groups = self.embeddings.samples.groups
@@ -112,7 +113,7 @@ class FitResult:
         return f"<FitResult: {self.selection.reason}>"
 
     def _repr_html_(self) -> str:
-        return f"<p>{self.selection.reason}</p>{self.leaderboard._repr_html_()}"
+        return f"<p>{escape(self.selection.reason)}</p>{self.leaderboard._repr_html_()}"
 
     def _of(self, split: str) -> EmbeddingSet:
         samples = self.embeddings.samples
@@ -131,21 +132,7 @@ class FitResult:
         if test is None:
             if self.held_out is None:
                 raise DataError("The data came without a test split.", remedy="Pass test data: .evaluate(test).")
+            if labels is not None or label is not None or group is not None:
+                raise DataError("labels=, label= and group= go with test data of their own.", remedy="Pass test data.")
             return self.held_out
-        model = self.model
-        samples = load_samples(
-            test, labels=labels, label=label, group=group, classes=_classes(test, model), task=_task(test, model)
-        )
-        return (
-            samples.in_split("test")
-            if samples.splits is not None and "test" in set(samples.splits.tolist())
-            else samples
-        )
-
-
-def _classes(data: Any, model: BioFuseModel) -> tuple[str, ...] | None:
-    return None if isinstance(data, Samples) else model.classes
-
-
-def _task(data: Any, model: BioFuseModel) -> str | None:
-    return None if isinstance(data, Samples) else str(model.task)
+        return load_test(test, self.model, labels=labels, label=label, group=group)

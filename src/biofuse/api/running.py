@@ -1,31 +1,36 @@
 """Fits and evaluations that live in a run directory."""
 
-import importlib.metadata
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import pandas as pd
 
-from biofuse.api.development import Development
+from biofuse.api.development import Development, development_data
 from biofuse.api.embedding import EmbeddingSet
-from biofuse.api.evaluation import CHOSEN, Evaluation, evaluate_models, hex_contents
-from biofuse.api.export import label_names
-from biofuse.api.fitting import Problem
+from biofuse.api.evaluation import CHOSEN, Evaluation, evaluate_models
+from biofuse.api.fitting import Problem, subsets_to_fit
+from biofuse.api.held_out import load_test
+from biofuse.api.record import describe_selection, new_record, sample_rows
 from biofuse.core.errors import ArtifactError, DataError, SearchError
 from biofuse.core.files import write_text
-from biofuse.core.hashing import canonical_json, digest_json
+from biofuse.core.hashing import canonical_json
 from biofuse.data.load import load_samples
+from biofuse.data.manifest import MANIFEST_SUFFIXES
 from biofuse.data.samples import Samples
 from biofuse.extract import ExtractOptions, Progress, Quarantined
 from biofuse.model import BioFuseModel
-from biofuse.runs import Run, RunRecord, describe_environment
-from biofuse.search import Leaderboard, Row, Selection
+from biofuse.runs import Run, RunRecord
+from biofuse.search import Leaderboard, Selection
 from biofuse.store import EmbeddingStore
+
+COMPANIONS = ("best_single", "all", "greedy")
+"""Models that stand beside the chosen one, where the search scored their subsets."""
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(kw_only=True)
@@ -61,40 +66,49 @@ class RunWriter:
         Raises
         ------
         SearchError
-            If the directory holds another run and ``overwrite`` is False.
+            If the directory holds another run and ``overwrite`` is False, or something that is no run at all.
+        ArtifactError
+            If the run in it is damaged or of a newer format, and ``overwrite`` is False.
         """
         run = Run(path)
-        record = _new_record(problem, embeddings, development, data)
+        record = new_record(problem, embeddings, development, data)
+        finished = False
         if run.exists():
-            there = run.read()
-            if there.key == record.key:
-                return cls(run=run, record=there, finished=there.state == "complete")
-            if not overwrite:
+            there = _read_or_replace(run, overwrite=overwrite)
+            if there is not None and there.key == record.key:
+                finished = there.state == "complete"
+                # The test samples, which a search does not depend on, may have changed since.
+                record = there.model_copy(update={"data": record.data, "counts": record.counts})
+            elif overwrite:
+                run.clear()
+            else:
                 raise SearchError(
                     f"{path} holds a run on other data or with other options.",
                     remedy="Choose another folder with --out, or replace the run with --overwrite.",
                 )
-        elif path.exists() and (not path.is_dir() or any(path.iterdir())):
+        elif not run.is_free():
             raise SearchError(f"{path} exists and is not a run.", remedy="Choose an empty folder for --out.")
         run.write(record)
-        run.write_frame(_sample_rows(embeddings, development), path / "samples.parquet")
+        run.write_frame(sample_rows(embeddings, development), path / "samples.parquet")
         write_quarantine(run, embeddings.quarantined)
-        return cls(run=run, record=record, finished=False)
+        return cls(run=run, record=record, finished=finished)
 
-    def finished_models(self, selection: Selection) -> dict[str, BioFuseModel] | None:
-        """Load the models of a finished run; None where they have yet to be fitted."""
+    def finished_models(self, leaderboard: Leaderboard, selection: Selection) -> dict[str, BioFuseModel] | None:
+        """Load the models of a finished run; None where they have yet to be fitted, or are damaged or gone."""
         if not self.finished:
             return None
         try:
-            models = read_models(self.run)
+            models = read_models(self.run, self.record)
         except ArtifactError:
-            return None  # damaged or removed since: fit them again
-        return models if models[CHOSEN].encoders == selection.chosen.subset else None
+            return None
+        if {name: model.encoders for name, model in models.items()} != subsets_to_fit(selection):
+            return None
+        self._write_leaderboard(leaderboard)
+        return models
 
     def finish(self, leaderboard: Leaderboard, selection: Selection, models: dict[str, BioFuseModel]) -> None:
         """Write leaderboard and models, and last of all that the run is complete."""
-        leaderboard.to_parquet(self.run.path / "leaderboard.parquet")
-        leaderboard.to_csv(self.run.path / "leaderboard.csv")
+        self._write_leaderboard(leaderboard)
         for name, model in models.items():
             model.save(self.run.model_path if name == CHOSEN else self.run.comparator_path(name))
         self.record = self.record.model_copy(
@@ -105,48 +119,29 @@ class RunWriter:
             }
         )
         self.run.write(self.record)
+        self.run.sweep()
+
+    def _write_leaderboard(self, leaderboard: Leaderboard) -> None:
+        leaderboard.to_parquet(self.run.path / "leaderboard.parquet")
+        leaderboard.to_csv(self.run.path / "leaderboard.csv")
 
 
-def describe_selection(selection: Selection) -> dict[str, Any]:
-    """Return a selection as JSON values."""
-    rows: dict[str, Row | None] = {
-        CHOSEN: selection.chosen,
-        "best": selection.best,
-        "best_single": selection.best_single,
-        "all": selection.all,
-        "greedy": selection.greedy,
-    }
-    return {
-        "rule": selection.rule,
-        "metric": selection.metric,
-        "reason": selection.reason,
-        "better_than_chance": selection.better_than_chance,
-        **{
-            name: {
-                "encoders": list(row.subset),
-                "dims": row.n_dims,
-                "mean": row.mean(selection.metric),
-                "folds": list(row.folds[selection.metric]),
-            }
-            for name, row in rows.items()
-            if row is not None
-        },
-    }
-
-
-def read_models(run: Run) -> dict[str, BioFuseModel]:
-    """Load the chosen model of a run and those it is compared with.
+def read_models(run: Run, record: RunRecord) -> dict[str, BioFuseModel]:
+    """Load the chosen model of a finished run and those it is compared with.
 
     Raises
     ------
     ArtifactError
-        If one is missing or damaged.
+        If one that ``run.json`` names is missing, damaged, or of other encoders.
     """
-    models = {CHOSEN: BioFuseModel.load(run.model_path)}
-    for path in sorted(run.path.glob("comparators/*/model.json")):
-        models[path.parent.name] = BioFuseModel.load(path.parent)
-    order = (CHOSEN, "best_single", "all", "greedy")
-    return {name: models[name] for name in order if name in models}
+    models = {}
+    for name in (CHOSEN, *COMPANIONS):
+        if name in record.selection:
+            path = run.model_path if name == CHOSEN else run.comparator_path(name)
+            models[name] = BioFuseModel.load(path)
+            if list(models[name].encoders) != record.selection[name]["encoders"]:
+                raise ArtifactError(f"{path} is not the model that run.json describes.", remedy="Fit again.")
+    return models
 
 
 def evaluate_run(
@@ -167,11 +162,11 @@ def evaluate_run(
     path : path
         The run directory.
     data : anything :func:`biofuse.load_samples` takes, optional
-        By default the data the run was fitted on; then only its ``split`` is used.
+        By default the data the run was fitted on.
     split : {"test", "val", "train"}
-        Which split to score.
+        Which split to score; ``data`` with one split or none are scored whole.
     label, group : optional
-        Columns of ``data``; by default those of the run.
+        Columns of ``data``; by default, where that is a table, those that the run was fitted with.
     store : EmbeddingStore, optional
     options : ExtractOptions, optional
     progress : Progress or bool, default True
@@ -179,9 +174,10 @@ def evaluate_run(
     Raises
     ------
     ArtifactError
-        If there is no complete run at ``path``.
+        If there is no complete run at ``path``, or it is damaged.
     DataError
-        If the run has no such split, or its data are no longer there.
+        If there is no such split, the run's data are no longer there, or the data have no labels or a class that the
+        model does not know.
     """
     run = Run(Path(path))
     record = run.read()
@@ -189,16 +185,20 @@ def evaluate_run(
         raise ArtifactError(
             f"The fit in {run.path} did not finish.", remedy="Run the same `biofuse fit` again: it goes on from there."
         )
-    models = read_models(run)
+    models = read_models(run, record)
     known = run.read_samples()
-    label, group = label or record.data.get("label"), group or record.data.get("group")
-    samples = _test_samples(record, known, models[CHOSEN], data, split=split, label=label, group=group)
+    if data is None:
+        samples = _own_samples(record, known, models[CHOSEN], split=split, label=label, group=group)
+    else:
+        if _is_table(data):
+            label, group = label or record.data.get("label"), group or record.data.get("group")
+        samples = load_test(data, models[CHOSEN], split=split, label=label, group=group)
     development = known[known["split"] != "test"]
     evaluation = evaluate_models(
         models,
         samples,
         known_contents=frozenset(development["content"]),
-        known_groups=frozenset(development["group"].dropna()) if "group" in development else frozenset(),
+        known_groups=frozenset(development["group"].dropna()),
         store=store or EmbeddingStore(),
         options=options,
         progress=progress,
@@ -214,6 +214,8 @@ def evaluate_run(
 
 def write_quarantine(run: Run, entries: Iterable[Quarantined], *, name: str = "quarantine.csv") -> None:
     """List images that could not be read; an empty list has only its header."""
+    import pandas as pd
+
     rows = [(entry.id, entry.source, entry.reason) for entry in entries]
     run.write_frame(pd.DataFrame(rows, columns=["id", "source", "reason"]), run.path / name)
 
@@ -226,21 +228,41 @@ def canonical_pretty(value: Any) -> str:
     return json.dumps(value, indent=2, allow_nan=False) + "\n"
 
 
-def _test_samples(
-    record: RunRecord, known: pd.DataFrame, model: BioFuseModel, data: Any, *, split: str, label: Any, group: str | None
+def _read_or_replace(run: Run, *, overwrite: bool) -> RunRecord | None:
+    """Read a run's record; None where it cannot be read and the user wants the run replaced anyway."""
+    try:
+        return run.read()
+    except ArtifactError:
+        if not overwrite:
+            raise
+        return None
+
+
+def _is_table(data: Any) -> bool:
+    return hasattr(data, "columns") or (isinstance(data, str | Path) and Path(data).suffix.lower() in MANIFEST_SUFFIXES)
+
+
+def _own_samples(
+    record: RunRecord, known: "pd.DataFrame", model: BioFuseModel, *, split: str, label: Any, group: str | None
 ) -> Samples:
-    source = record.data.get("source") if data is None else data
-    if source is None:
-        raise DataError(
-            "This run was fitted on data in memory.", remedy="Give the test data: biofuse evaluate RUN DATA."
-        )
-    samples = load_samples(source, label=label, group=group, classes=model.classes, task=model.task)
-    if data is not None:
-        has_split = samples.splits is not None and split in set(samples.splits.tolist())
-        return samples.in_split(split) if has_split else samples
     wanted = known.loc[known["split"] == split, "id"].tolist()
     if not wanted:
         raise DataError(f"The run has no {split} samples.", remedy="Give test data: biofuse evaluate RUN DATA.")
+    source, val = record.data.get("source"), record.data.get("val")
+    if source is None or (val is not None and val["source"] is None):
+        raise DataError(
+            "This run was fitted on data in memory.", remedy="Give the test data: biofuse evaluate RUN DATA."
+        )
+    label, group = label or record.data.get("label"), group or record.data.get("group")
+    if val is not None:
+        task = record.data.get("task")
+        samples = development_data(source, val["source"], label=label, group=group, task=task).samples
+    else:
+        # Splits were checked, or made, when the run began; the run's own record of them counts.
+        samples = load_samples(
+            source, label=label, group=group, classes=model.classes, task=model.task, decode=model.decode,
+            use_splits=False,
+        )  # fmt: skip
     row_of = {sample: row for row, sample in enumerate(samples.ids.tolist())}
     missing = [sample for sample in wanted if sample not in row_of]
     if missing:
@@ -248,66 +270,5 @@ def _test_samples(
             f"{len(missing)} {split} samples of the run are no longer in {source}, e.g. {missing[0]!r}.",
             remedy="Restore them, or give other test data: biofuse evaluate RUN DATA.",
         )
-    return samples.take(np.array([row_of[sample] for sample in wanted], dtype=np.int64))
-
-
-def _new_record(
-    problem: Problem, embeddings: EmbeddingSet, development: Development, data: dict[str, Any]
-) -> RunRecord:
-    config = problem.config.model_dump(mode="json")
-    return RunRecord(
-        version=importlib.metadata.version("biofuse-embed"),
-        key=digest_json([problem.key, config]),
-        started=datetime.now(UTC).isoformat(timespec="seconds"),
-        data={"name": problem.samples.name, **data},
-        task=str(problem.task),
-        classes=problem.samples.classes,
-        counts=_counts(problem.samples, development.held_out),
-        encoders=[
-            {"name": card.name, "fingerprint": card.fingerprint(), "dim": card.dim, "licence": card.licence}
-            for card in embeddings.cards
-        ],
-        options=config,
-        plan={
-            "kind": problem.plan.kind,
-            "folds": len(problem.plan.folds),
-            "repeats": problem.plan.n_repeats,
-            "key": problem.plan.key(),
-            "notes": list(problem.plan.notes),
-        },
-        fitted_on=problem.fitted_on,
-        environment=describe_environment(),
-    )
-
-
-def _counts(samples: Samples, held_out: Samples | None) -> dict[str, Any]:
-    counts: dict[str, Any] = {}
-    for part in (samples, held_out):
-        if part is None or part.splits is None or part.labels is None:
-            continue
-        for split in dict.fromkeys(part.splits.tolist()):
-            labels = part.labels[part.splits == split]
-            each = np.bincount(labels, minlength=len(part.classes)) if labels.ndim == 1 else labels.sum(axis=0)
-            counts[split] = dict(zip(part.classes, each.tolist(), strict=True))
-    return counts
-
-
-def _sample_rows(embeddings: EmbeddingSet, development: Development) -> pd.DataFrame:
-    parts = [_rows(embeddings.samples, hex_contents(embeddings).tolist())]
-    if development.held_out is not None:
-        # Unread, hence without content.
-        parts.append(_rows(development.held_out, [""] * len(development.held_out)))
-    return pd.concat(parts, ignore_index=True)
-
-
-def _rows(samples: Samples, contents: list[str]) -> pd.DataFrame:
-    groups = [None] * len(samples) if samples.groups is None else samples.groups
-    return pd.DataFrame(
-        {
-            "id": samples.ids,
-            "content": contents,
-            "label": label_names(samples),
-            "split": samples.splits,
-            "group": groups,
-        }
-    )
+    chosen = samples.take([row_of[sample] for sample in wanted])
+    return replace(chosen, splits=np.array([split] * len(wanted), dtype=object))

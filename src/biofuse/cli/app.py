@@ -2,17 +2,36 @@
 
 import logging
 import sys
-from typing import Annotated
+import warnings
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from biofuse import __version__
 from biofuse.cli import check, demo, embed, encoders, fit, predict, store
-from biofuse.cli.console import errors, show_error
-from biofuse.core.errors import BioFuseError
+from biofuse.cli.console import errors, note, show_error
+from biofuse.core.errors import BioFuseError, BioFuseWarning
+
+
+class _Commands(TyperGroup):
+    """The commands; any of them may be stopped and started again."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            note("Stopped. What is finished is kept: give the same command again to go on from here.")
+            raise typer.Exit(INTERRUPTED) from None
+
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C: 128 and the number of the signal, as shells have it."""
 
 app = typer.Typer(
     name="biofuse",
+    cls=_Commands,
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
@@ -60,6 +79,16 @@ def biofuse(
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(message)s")
 
 
+def _show_warning(otherwise: Callable[..., None]) -> Callable[..., None]:
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if issubclass(category, BioFuseWarning):
+            note(f"warning: {message}")  # A user needs what it says, not the line of code that says it.
+        else:
+            otherwise(message, category, *where, **more)
+
+    return show
+
+
 class _State:
     """What the outermost handler needs to know of the options; set once per process."""
 
@@ -69,7 +98,10 @@ class _State:
 def main() -> None:
     """Run the command; exit 0, 1 with one clear message, or 2 for wrong usage."""
     try:
-        app()
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", BioFuseWarning)
+            warnings.showwarning = _show_warning(warnings.showwarning)
+            app()
     except BioFuseError as error:
         if _State.debug:
             raise

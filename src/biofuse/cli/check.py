@@ -3,9 +3,10 @@
 from typing import TYPE_CHECKING
 
 import typer
+from rich.markup import escape
 
 from biofuse.cli import options
-from biofuse.cli.console import errors, human_bytes, note, output, show_json, show_table
+from biofuse.cli.console import errors, human_bytes, note, output, say, show_json, show_table
 
 if TYPE_CHECKING:
     from biofuse.data.check import CheckReport
@@ -24,7 +25,7 @@ def check(
 ) -> None:
     """Look at a data set before using it: counts, sizes, modes, duplicates, leaks, unreadable files.
 
-    Exits with 1 if an image cannot be read.
+    Exits with 1 if an image cannot be read, or a group lies in several splits: `biofuse fit` refuses both.
 
     [bold]Examples[/bold]
 
@@ -36,7 +37,7 @@ def check(
     from biofuse.data.load import load_samples
     from biofuse.extract.progress import progress_bars
 
-    samples = load_samples(data, label=options.label_option(label), group=group, task=task)
+    samples = load_samples(data, label=options.label_option(label), group=group, task=task, torn_groups="allow")
     with progress_bars(console=errors) as bars:
         bars.begin("reading", len(samples))
         report = check_samples(samples, progress=lambda _done, _total: bars.advance("reading", 1))
@@ -44,22 +45,26 @@ def check(
         show_json(report.to_dict())
     else:
         _show(report)
-    if report.unreadable:
+    if report.unreadable or report.torn_groups:
         raise typer.Exit(1)
 
 
 def _show(report: "CheckReport") -> None:
-    output.print(f"[bold]{report.name}[/]: {report.n_samples} samples, task {report.task or 'none (no labels)'}")
+    output.print(f"[bold]{escape(report.name)}[/]: {report.n_samples} samples, task {report.task or 'none'}")
     _show_counts(report)
     _show_images(report)
     _show_duplicates(report)
     if report.unreadable:
         rows = [(image.id, image.reason) for image in report.unreadable[:SHOWN]]
         show_table(f"{len(report.unreadable)} images cannot be read", ("id", "reason"), rows)
+    if report.torn_groups:
+        groups = list(report.torn_groups.items())
+        rows = [(name, ", ".join(splits)) for name, splits in groups[:SHOWN]]
+        show_table(f"{len(groups)} groups lie in several splits", ("group", "splits"), rows)
     if report.warnings:
         output.print("\n[bold]Worth thinking about[/]")
         for warning in report.warnings:
-            output.print(f"  • {warning}", markup=False)
+            say(f"  • {warning}")
     else:
         note("Nothing suspicious was found.")
 
@@ -81,7 +86,7 @@ def _show_images(report: "CheckReport") -> None:
     rows = [(name, *(f"{value:g}" for value in values)) for name, *values in sizes]
     show_table("", ("pixels", "smallest", "median", "largest"), rows, numbers=("smallest", "median", "largest"))
     kinds = ", ".join(f"{count} {name}" for name, count in {**report.formats, **report.modes}.items())
-    output.print(f"files: {kinds}; {human_bytes(report.n_bytes)}", markup=False)
+    say(f"files: {kinds}; {human_bytes(report.n_bytes)}")
 
 
 def _show_duplicates(report: "CheckReport") -> None:
@@ -89,15 +94,15 @@ def _show_duplicates(report: "CheckReport") -> None:
         classes = ", ".join(f"{count} {name}" for name, count in overlap.by_class.items())
         output.print(
             f"[bold red]leak[/] {overlap.n} of {overlap.n_split} {overlap.split} images are identical to "
-            f"{overlap.other} images: {classes}"
+            f"{overlap.other} images{escape(f': {classes}' if classes else '')}",
+            soft_wrap=not output.is_terminal,
         )
     for repeats in report.duplicates.repeats:
-        output.print(
+        say(
             f"duplicates in {repeats.split}: {repeats.n_repeated} images repeat among themselves "
             f"({repeats.n_contents} different ones)"
         )
     if report.duplicates.conflicts:
-        rows = [(", ".join(c.ids), ", ".join(c.labels)) for c in report.duplicates.conflicts[:SHOWN]]
-        show_table(
-            f"{len(report.duplicates.conflicts)} identical images with different labels", ("ids", "labels"), rows
-        )
+        rows = [(", ".join(c.labels), ", ".join(c.ids)) for c in report.duplicates.conflicts[:SHOWN]]
+        title = f"{len(report.duplicates.conflicts)} identical images with different labels"
+        show_table(title, ("labels", "ids"), rows)

@@ -2,18 +2,39 @@
 
 import dataclasses
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
+from rich import box
+from rich.console import Console, ConsoleDimensions, JustifyMethod
 from rich.markup import escape
 from rich.table import Table
 
 from biofuse.core.errors import BioFuseError
 
-output = Console(highlight=False)
+PIPED_WIDTH = 140
+"""Columns of tables that go to a file or another program, which has no width of its own."""
+
+
+class _Output(Console):
+    """A console that, unless it is a terminal, is wide enough for whole names."""
+
+    @property
+    def size(self) -> ConsoleDimensions:
+        size = super().size
+        if self.is_terminal or "COLUMNS" in os.environ:
+            return size
+        return ConsoleDimensions(PIPED_WIDTH, size.height)
+
+    @size.setter
+    def size(self, new_size: tuple[int, int]) -> None:
+        self.width, self.height = new_size
+
+
+output = _Output(highlight=False)
 """Standard output: what a script may read."""
 
 errors = Console(stderr=True, highlight=False)
@@ -32,13 +53,23 @@ def note(message: str) -> None:
     errors.print(escape(message), soft_wrap=True)
 
 
+def say(message: str) -> None:
+    """Print a sentence on standard output, wrapped at words on a terminal and in one line elsewhere."""
+    output.print(escape(message), soft_wrap=not output.is_terminal)
+
+
 def show_json(value: Any) -> None:
     """Print a value as JSON on standard output, without colours or wrapping."""
     output.out(json.dumps(value, indent=2, default=_plain), highlight=False)
 
 
 def show_table(
-    title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, numbers: Sequence[str] = ()
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    *,
+    numbers: Sequence[str] = (),
+    lines: bool = False,
 ) -> None:
     """Print a table on standard output.
 
@@ -49,16 +80,42 @@ def show_table(
     rows : sequence of sequences
     numbers : sequence of str
         Columns aligned to the right.
+    lines : bool, default False
+        Draw a line between rows, for rows that take several lines.
     """
-    table = Table(title=title or None, title_justify="left", header_style="bold")
-    for place, column in enumerate(columns):
-        right = column in numbers
-        # Names and numbers stay whole, so that they can be copied; prose folds.
-        whole = right or place == 0
-        table.add_column(column, justify="right" if right else "left", overflow="fold", no_wrap=whole)
-    for row in rows:
-        table.add_row(*(escape("" if cell is None else str(cell)) for cell in row))
+    if title:
+        say(title)  # the table's own title would be folded to the width of a narrow table
+    cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    # Names and numbers stay whole, so that they can be copied; prose folds, at words where there is room for them.
+    whole = [place == 0 or column in numbers for place, column in enumerate(columns)]
+    widths = _fitting_widths([columns, *cells], whole, room=output.width - (3 * len(columns) - 1))
+    table = Table(header_style="bold", box=box.SIMPLE_HEAD, show_lines=lines, pad_edge=False)
+    for column, width, stays in zip(columns, widths, whole, strict=True):
+        justify: JustifyMethod = "right" if column in numbers else "left"
+        table.add_column(column, justify=justify, overflow="fold", no_wrap=stays, width=width)
+    for row in cells:
+        table.add_row(*map(escape, row))
     output.print(table)
+
+
+def _fitting_widths(rows: Sequence[Sequence[str]], whole: Sequence[bool], *, room: int) -> list[int | None]:
+    """Share the room among the columns that fold: each gets its longest word first, and then what is left, evenly.
+
+    None leaves a width to the table: of columns that stay whole, and of all where everything fits, or nothing does.
+    """
+    columns = [[line for row in rows for line in row[place].split("\n")] for place in range(len(whole))]
+    wanted = [max(map(len, lines)) for lines in columns]
+    words = [max((len(word) for line in lines for word in line.split()), default=0) for lines in columns]
+    widths = [full if stays else word for full, word, stays in zip(wanted, words, whole, strict=True)]
+    left = room - sum(widths)
+    if sum(wanted) <= room or left < 0:
+        return [None] * len(whole)
+    while left:
+        short = [place for place, width in enumerate(widths) if width < wanted[place]]
+        place = min(short, key=lambda each: widths[each] / wanted[each])
+        widths[place] += 1
+        left -= 1
+    return [None if stays else width for width, stays in zip(widths, whole, strict=True)]
 
 
 def human_bytes(size: float) -> str:

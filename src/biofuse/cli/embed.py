@@ -16,8 +16,23 @@ def embed(
     data: options.Data,
     *,
     out: Annotated[Path, typer.Option("--out", "-o", help="Where to write: .parquet, .npz or .csv.")],
-    encoders: options.Encoders = "starter",
+    encoders: Annotated[
+        str | None,
+        typer.Option(
+            "--encoders",
+            "-e",
+            help="Names or aliases, separated by commas; see `biofuse encoders list`.",
+            show_default="starter",
+        ),
+    ] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option("--model", "-m", help="A run directory or a saved model, for its encoders; not with --encoders."),
+    ] = None,
     label: options.Label = None,
+    no_labels: Annotated[
+        bool, typer.Option("--no-labels", help="Ignore labels and class folders.", rich_help_panel=options.DATA_PANEL)
+    ] = False,
     group: options.Group = None,
     task: options.TaskName = None,
     on_error: options.OnError = "error",
@@ -37,22 +52,41 @@ def embed(
       biofuse embed manifest.csv --label diagnosis --group patient --encoders efficientnet_lite0,lbp --out e.npz
 
       biofuse embed scans/ --on-error quarantine --out e.csv
+
+      biofuse embed new-scans/ --model run --out e.parquet
     """
-    from biofuse.api.embedding import embed as embed_data
+    if encoders is not None and model is not None:
+        raise typer.BadParameter("a model brings its own encoders: give --model or --encoders, not both.")
+    if no_labels and label:
+        raise typer.BadParameter("--label names a label column, --no-labels ignores it: give one of them.")
+
+    from biofuse.api.embedding import embed_samples
     from biofuse.api.export import check_format
+    from biofuse.data.load import load_samples
+    from biofuse.encoders.registry import resolve
+    from biofuse.extract import ExtractOptions
+    from biofuse.store import EmbeddingStore
 
     check_format(out)
-    embeddings = embed_data(
+    cards, decode = resolve(encoders or "starter") if model is None else (), None
+    if model is not None:
+        from biofuse.model import BioFuseModel
+
+        fitted = BioFuseModel.load(model)
+        cards, decode = fitted.cards, fitted.decode
+    samples = load_samples(
         data,
-        encoders,
         label=options.label_option(label),
+        labelled=False if no_labels else None,
         group=group,
         task=task,
-        device=device,
-        batch_size=batch_size,
-        workers=workers,
-        on_error=on_error,
-        store=store,
+        decode=decode,
+    )
+    embeddings = embed_samples(
+        samples,
+        cards,
+        store=EmbeddingStore(store),
+        options=ExtractOptions(device=device, batch_size=batch_size, workers=workers, on_error=on_error),
     )
     embeddings.save(out)
     tell_work(embeddings)

@@ -9,6 +9,9 @@ from biofuse.cli.options import Json
 
 app = typer.Typer(no_args_is_help=True, help="The encoders there are, and what is known about each.")
 
+ROOM_FOR_TITLES = 110
+"""Columns of output from which the list shows titles beside names."""
+
 
 @app.command("list")
 def list_encoders(*, as_json: Json = False) -> None:
@@ -26,20 +29,19 @@ def list_encoders(*, as_json: Json = False) -> None:
     if as_json:
         show_json([card.model_dump(mode="json") for card in cards])
         return
-    rows = [
-        (
-            card.name,
-            card.title,
-            card.modality,
-            card.dim,
-            _millions(card.parameters),
-            card.licence,
-            ", ".join(card.pools),
-        )
-        for card in cards
-    ]
-    columns = ("name", "title", "trained on", "columns", "parameters", "licence", "aliases")
-    show_table(f"{len(cards)} encoders", columns, rows, numbers=("columns", "parameters"))
+    table: dict[str, list[object]] = {
+        "name": [card.name for card in cards],
+        "title": [card.title for card in cards],
+        "trained\non": [card.modality for card in cards],
+        "columns": [card.dim for card in cards],
+        "parameters": [_millions(card.parameters) for card in cards],
+        "licence": [card.licence for card in cards],
+        "aliases": [", ".join(card.pools) for card in cards],
+    }
+    if output.width < ROOM_FOR_TITLES:
+        del table["title"]
+    rows = list(zip(*table.values(), strict=True))
+    show_table(f"{len(cards)} encoders", list(table), rows, numbers=("columns", "parameters"))
 
 
 @app.command("show")

@@ -1,7 +1,7 @@
 """Options that several commands share, written once."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -24,16 +24,14 @@ Group = Annotated[
     typer.Option("--group", help="Column whose values stay together: patient, slide, ...", rich_help_panel=DATA_PANEL),
 ]
 TaskName = Annotated[
-    str | None,
-    typer.Option(
-        "--task", help="binary, multiclass, multilabel or ordinal; inferred by default.", rich_help_panel=DATA_PANEL
-    ),
+    Literal["binary", "multiclass", "multilabel", "ordinal"] | None,
+    typer.Option("--task", help="What is learned; inferred by default.", rich_help_panel=DATA_PANEL),
 ]
 Encoders = Annotated[
     str, typer.Option("--encoders", "-e", help="Names or aliases, separated by commas; see `biofuse encoders list`.")
 ]
 OnError = Annotated[
-    str,
+    Literal["error", "quarantine"],
     typer.Option(
         "--on-error", help="error: stop at an unreadable image; quarantine: set it aside.", rich_help_panel=DATA_PANEL
     ),

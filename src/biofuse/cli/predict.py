@@ -40,7 +40,7 @@ def predict(
     frame, extraction = BioFuseModel.load(model).predict_frame(
         data,
         store=store,
-        options=ExtractOptions(device=device, batch_size=batch_size, workers=workers, on_error=on_error),  # type: ignore[arg-type]
+        options=ExtractOptions(device=device, batch_size=batch_size, workers=workers, on_error=on_error),
     )
     with atomic_path(out) as temporary:
         if out.suffix == ".csv":

@@ -54,11 +54,18 @@ def unseal(folder: Path, *, name: str) -> dict[str, Any]:
             remedy="Update BioFuse: pip install -U biofuse-embed.",
         )
     checksum = record.pop("checksum", None)
-    if checksum != digest_json(record):
+    if checksum is None or checksum != _checksum(record):
         raise ArtifactError(f"{path} has changed since it was written.", remedy="Fit again, or restore the file.")
     for relative, expected in record["files"].items():
         _verify(folder, relative, expected)
     return record
+
+
+def _checksum(record: dict[str, Any]) -> str | None:
+    try:
+        return digest_json(record)
+    except ValueError:  # NaN or infinity, which BioFuse never writes
+        return None
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -70,7 +77,7 @@ def _read(path: Path) -> dict[str, Any]:
         ) from error
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{path} cannot be read: {error}", remedy="Fit again, or restore the file.") from error
-    if not isinstance(record, dict) or not isinstance(record.get("files", {}), dict):
+    if not isinstance(record, dict) or not isinstance(record.get("files"), dict):
         raise ArtifactError(f"{path} is not what BioFuse writes.", remedy="Fit again, or restore the file.")
     return record
 

@@ -162,7 +162,7 @@ def _encode_single(
         raise DataError(
             f"All {len(names)} samples have the label {names[0]!r}: there is nothing to learn.",
             remedy="Give at least two classes. For class folders, point at the folder that holds them; "
-            "to embed or predict without labels use labelled=False.",
+            "to embed without labels use --no-labels (labelled=False in Python).",
         )
     index = {name: number for number, name in enumerate(order)}
     labels = np.array([index[name] for name in names], dtype=np.int64)
@@ -252,5 +252,6 @@ def _refuse_missing(rows: list[str]) -> None:
     if rows:
         raise DataError(
             f"{len(rows)} sample(s) have no label: {listing(rows)}.",
-            remedy="Fill in the labels or take these rows out; to embed or predict without labels use labelled=False.",
+            remedy="Fill in the labels or take these rows out; to embed without labels use --no-labels "
+            "(labelled=False in Python).",
         )

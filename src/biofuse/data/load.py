@@ -18,7 +18,7 @@ from biofuse.data.labels import RawLabels, parse_task
 from biofuse.data.manifest import MANIFEST_SUFFIXES, load_frame, load_manifest
 from biofuse.data.medmnist import load_medmnist, load_npz, medmnist_catalogue, parse_medmnist_name
 from biofuse.data.samples import Samples
-from biofuse.data.table import LoadOptions, Table, assemble, join_tables, table_of
+from biofuse.data.table import LoadOptions, Table, TornGroups, assemble, join_tables, table_of
 
 
 def load_samples(
@@ -38,6 +38,7 @@ def load_samples(
     label_separator: str | None = None,
     exclude: str | Sequence[str] = (),
     use_splits: bool = True,
+    torn_groups: TornGroups = "error",
     size: int | None = None,
     download: bool = True,
     name: str | None = None,
@@ -79,6 +80,9 @@ def load_samples(
         Shell patterns of file names or relative paths to leave out, such as ``"*_mask*"``.
     use_splits : bool, default True
         False ignores the splits that come with the data.
+    torn_groups : {"error", "allow"}
+        What to do with a group that lies in more than one of the given splits. Nothing may be learned from such data;
+        ``"allow"`` is for looking at them, as :func:`check_samples` does, which reports those groups.
     size : int, optional
         28, 64, 128 or 224, for a MedMNIST name.
     download : bool, default True
@@ -95,14 +99,14 @@ def load_samples(
     DataError
         If the data cannot be used as they are; the message says which rows and what to do.
     LeakageError
-        If a group lies in more than one of the given splits.
+        If a group lies in more than one of the given splits and ``torn_groups`` is ``"error"``.
     """
     options = LoadOptions(
         label=label, group=group, split=split, id=id, path=path, labels=labels, task=parse_task(task),
         classes=None if classes is None else tuple(classes), decode=decode,
         root=None if root is None else Path(root).expanduser(), labelled=labelled, label_separator=label_separator,
-        exclude=(exclude,) if isinstance(exclude, str) else tuple(exclude), use_splits=use_splits, size=size,
-        download=download, name=name,
+        exclude=(exclude,) if isinstance(exclude, str) else tuple(exclude), use_splits=use_splits,
+        torn_groups=torn_groups, size=size, download=download, name=name,
     )  # fmt: skip
     if isinstance(data, Samples):
         if options.given():

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,9 @@ SPLIT_NAMES = {
 """What folders, columns and data sets call their splits, in lower case."""
 
 Columns = str | Sequence[str]
+
+TornGroups = Literal["error", "allow"]
+"""What to do with a group that lies in more than one of the given splits."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +45,7 @@ class LoadOptions:
     label_separator: str | None = None
     exclude: tuple[str, ...] = ()
     use_splits: bool = True
+    torn_groups: TornGroups = "error"
     size: int | None = None
     download: bool = True
     name: str | None = None
@@ -62,7 +66,7 @@ class LoadOptions:
         DataError
             If such an option was given.
         """
-        general = {"task", "classes", "decode", "labelled", "use_splits", "name"}
+        general = {"task", "classes", "decode", "labelled", "use_splits", "torn_groups", "name"}
         strange = sorted(self.given() - general - set(allowed))
         if strange:
             raise DataError(
@@ -118,12 +122,14 @@ def assemble(table: Table, options: LoadOptions) -> Samples:
     DataError
         If there are no rows, labels are missing or do not fit the task, or splits or groups are incomplete.
     LeakageError
-        If a group lies in two of the given splits.
+        If a group lies in two of the given splits, unless ``options.torn_groups`` allows it.
     """
     if not table.ids:
         raise DataError(f"{table.name} has no images.", remedy="Check the path and the exclude= patterns.")
     if options.labelled and table.labels is None:
-        raise DataError(f"{table.name} has no labels.", remedy="Name the label column with label=, or give labels=.")
+        raise DataError(
+            f"{table.name} has no labels.", remedy="Name the label column with --label (label=, or labels=, in Python)."
+        )
     encoded = None
     if table.labels is not None and options.labelled is not False:
         encoded = encode_labels(
@@ -145,7 +151,8 @@ def assemble(table: Table, options: LoadOptions) -> Samples:
         decode=options.decode or table.decode or DecodePolicy(),
         name=options.name or table.name,
     )
-    check_groups(samples)
+    if options.torn_groups == "error":
+        check_groups(samples)
     return samples
 
 
@@ -162,7 +169,8 @@ def check_groups(samples: Samples) -> None:
         named = [f"{group} ({', '.join(splits)})" for group, splits in torn.items()]
         raise LeakageError(
             f"{samples.name}: {len(torn)} group(s) lie in more than one split: {listing(named)}.",
-            remedy="Keep every group in one split, or let BioFuse split by group: use_splits=False.",
+            remedy="Keep every group in one split, or give no splits (use_splits=False in Python) to have them made "
+            "by group.",
         )
 
 

@@ -22,7 +22,7 @@ from biofuse.encoders.registry import (
 )
 from biofuse.encoders.timm_loader import register_timm
 from biofuse.encoders.torch_encoder import TorchEncoder
-from biofuse.encoders.weights import load_weights
+from biofuse.encoders.weights import load_weights, pin
 
 __all__ = [
     "ENTRY_POINT_GROUP",
@@ -45,6 +45,7 @@ __all__ = [
     "list_cards",
     "load_encoder",
     "load_weights",
+    "pin",
     "register",
     "register_encoder",
     "register_timm",

@@ -6,14 +6,15 @@ import sys
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.machinery import PathFinder
 from pathlib import Path
-from types import CodeType, FunctionType
+from types import CodeType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from biofuse.core.errors import EncoderError
+from biofuse.core.errors import BioFuseError, EncoderError
 from biofuse.core.hashing import canonical_json, digest, digest_json
 from biofuse.encoders.batches import require_embeddings, require_images
 from biofuse.encoders.card import EncoderCard, Precision, card_errors
@@ -44,12 +45,25 @@ class FunctionEncoder:
         Raises
         ------
         EncoderError
-            If the images are not of the card's size, or the result not of its dimension or not finite.
+            If the images are not of the card's size, the function fails, or its result has another dimension or is
+            not finite.
         """
         require_images(self.card, images)
         if len(images) == 0:
             return np.zeros((0, self.card.dim), dtype=np.float32)
-        return require_embeddings(self.card, self.function(images), rows=len(images))
+        try:
+            values = self.function(images)
+        except BioFuseError:
+            raise
+        except Exception as error:  # a user's function may raise anything
+            raise EncoderError(
+                f"Encoder {self.card.name} failed on {len(images)} images: {type(error).__name__}: {error}",
+                remedy="Correct its function; it is given uint8 images of shape (n, size, size, 3).",
+            ) from error
+        return require_embeddings(self.card, values, rows=len(images))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _unpacked, (self.card, _packed(self.function))
 
 
 @dataclass(frozen=True)
@@ -156,6 +170,39 @@ def register_encoder(
         return function
 
     return decorate
+
+
+def _packed(function: EncodingFunction) -> bytes:
+    """Pickle a function for a worker process: by value where the worker could not import its module."""
+    import cloudpickle  # type: ignore[import-untyped]
+
+    module = sys.modules.get(function.__module__)
+    if module is None or function.__module__ == "__main__" or _importable(module):
+        return bytes(cloudpickle.dumps(function))
+    cloudpickle.register_pickle_by_value(module)
+    try:
+        return bytes(cloudpickle.dumps(function))
+    finally:
+        cloudpickle.unregister_pickle_by_value(module)
+
+
+def _unpacked(card: EncoderCard, function: bytes) -> FunctionEncoder:
+    import pickle
+
+    return FunctionEncoder(card, pickle.loads(function))  # noqa: S301 (from this program's own parent process)
+
+
+def _importable(module: ModuleType) -> bool:
+    """Tell whether a fresh process with the same search path would find this very module."""
+    folders: Any = None
+    spec = None
+    parts = module.__name__.split(".")
+    for depth in range(1, len(parts) + 1):
+        spec = PathFinder.find_spec(".".join(parts[:depth]), folders)
+        if spec is None:
+            return False
+        folders = spec.submodule_search_locations
+    return spec is not None and spec.origin == getattr(module, "__file__", None)
 
 
 def code_identity(function: object, name: str) -> str:

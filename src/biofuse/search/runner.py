@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biofuse.core.errors import SearchError
+from biofuse.core.interrupts import workers_ignore_interrupts
 from biofuse.extract.progress import Progress, Silent
 from biofuse.search.cost import Cost, check_cost, estimate_cost
 from biofuse.search.leaderboard import Leaderboard, Row
@@ -206,11 +207,13 @@ def _serial(scorer: FoldwiseScorer, tasks: Sequence[tuple[Subset, int]]) -> Gene
 def _parallel(scorer: FoldwiseScorer, tasks: Sequence[tuple[Subset, int]], workers: int) -> Generator[FoldPart]:
     from joblib import Parallel, delayed, parallel_config
 
-    with parallel_config(backend="loky", n_jobs=workers, inner_max_num_threads=1):
-        results = Parallel(return_as="generator", max_nbytes=SHARE_BYTES, mmap_mode="r")(
-            delayed(_score_fold)(scorer, subset, fold) for subset, fold in tasks
-        )
-    yield from results
+    with (
+        parallel_config(backend="loky", n_jobs=workers, inner_max_num_threads=1),
+        Parallel(return_as="generator", max_nbytes=SHARE_BYTES, mmap_mode="r") as parallel,
+    ):
+        with workers_ignore_interrupts():  # the call starts the workers and gives them their first tasks
+            results = parallel(delayed(_score_fold)(scorer, subset, fold) for subset, fold in tasks)
+        yield from results
 
 
 def _score_fold(scorer: FoldwiseScorer, subset: Subset, fold: int) -> FoldPart:

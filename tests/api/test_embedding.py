@@ -1,0 +1,265 @@
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+import biofuse
+from biofuse import ExtractOptions, embed
+from biofuse.core.errors import BioFuseError, EncoderError, UnreadableImageError
+from biofuse.data.load import load_samples
+from biofuse.encoders import EncoderCard, Preprocessing, Weights, pin
+from biofuse.encoders.registry import default_registry, load_encoder
+from biofuse.extract import extract
+from biofuse.store import EmbeddingStore
+
+NAMES = ["t_colour", "t_edge"]
+
+
+def quiet(data, encoders=NAMES, **options):
+    return embed(data, encoders, workers=0, progress=False, **options)
+
+
+def by_hand(path, name):
+    encoder = load_encoder(name)
+    image = np.asarray(Image.open(path).convert("RGB"))
+    return encoder.encode(encoder.card.preprocessing.apply(image)[None])[0]
+
+
+@pytest.fixture
+def files(tmp_path, draw):
+    return draw(tmp_path / "images", each=3)
+
+
+def test_every_row_is_the_embedding_of_its_own_file(files):
+    found = quiet(files[0].parents[1])
+    assert len(found) == 2
+    assert list(found) == NAMES
+    assert found.labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    for row, path in enumerate(files):
+        assert found.ids[row] == f"{path.parent.name}/{path.name}"
+        for name in NAMES:
+            np.testing.assert_allclose(found[name][row], by_hand(path, name), rtol=1e-6)
+    np.testing.assert_array_equal(found.matrix, np.hstack([found["t_colour"], found["t_edge"]]))
+    assert found.matrix.dtype == np.float32
+
+
+class TorchLike:
+    def __init__(self, images, labels):
+        self.images, self.targets = images, labels
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, row):
+        return self.images[row], self.targets[row]
+
+
+def test_every_kind_of_data_gives_the_same_rows(files, tmp_path):
+    root = files[0].parents[1]
+    names = [path.parent.name for path in files]
+    arrays = [np.asarray(Image.open(path)) for path in files]
+    table = pd.DataFrame({"path": [str(path.relative_to(root)) for path in files], "label": names})
+    table.to_csv(root / "table.csv", index=False)
+    table.to_parquet(root / "table.parquet")
+    splits = {"train": [0, 1, 3, 4, 6, 7], "val": [2], "test": [5, 8]}
+    stacked, digits = np.stack(arrays), np.array([["ctl", "mid", "sev"].index(name) for name in names])
+    parts = {f"{split}_images": stacked[rows] for split, rows in splits.items()}
+    parts |= {f"{split}_labels": digits[rows][:, None] for split, rows in splits.items()}
+    np.savez(tmp_path / "medmnist.npz", **parts)
+    expected = quiet(root).matrix
+    kinds = {
+        "csv": quiet(root / "table.csv"),
+        "parquet": quiet(root / "table.parquet"),
+        "samples": quiet(load_samples(root)),
+        "paths": quiet([str(path) for path in files], labels=names),
+        "arrays": quiet(arrays, labels=names),
+        "stack": quiet(stacked, labels=names),
+        "pillow": quiet([Image.open(path) for path in files], labels=names),
+        "frame": quiet(table.assign(path=[str(path) for path in files])),
+        "torch": quiet(TorchLike(arrays, names)),
+    }
+    for kind, found in kinds.items():
+        np.testing.assert_array_equal(found.matrix, expected, err_msg=kind)
+        assert [found.samples.classes[label] for label in found.labels] == names, kind
+    medmnist = quiet(tmp_path / "medmnist.npz")
+    order = [row for rows in splits.values() for row in rows]
+    np.testing.assert_array_equal(medmnist.matrix, expected[order])
+    np.testing.assert_array_equal(medmnist.labels, digits[order])
+    assert medmnist.splits.tolist() == [split for split, rows in splits.items() for _ in rows]
+
+
+def test_style_bug_9_a_hugging_face_and_a_torch_data_set_need_no_size_or_transform(files):
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["ctl", "mid", "sev"])})
+    rows = {"image": [str(path) for path in files], "label": [path.parent.name for path in files]}
+    found = quiet(datasets.Dataset.from_dict(rows, features=features))
+    np.testing.assert_array_equal(found.matrix, quiet(files[0].parents[1]).matrix)
+
+
+def test_a_shuffled_manifest_changes_only_the_order(files, tmp_path):
+    root = files[0].parents[1]
+    table = pd.DataFrame({"path": [str(path) for path in files], "label": [path.parent.name for path in files]})
+    table["split"] = ["train", "val", "test"] * 3
+    table["group"] = [f"g{row}" for row in range(9)]
+    table.to_csv(tmp_path / "a.csv", index=False)
+    shuffled = table.sample(frac=1, random_state=3)
+    shuffled.to_csv(tmp_path / "b.csv", index=False)
+    first = quiet(tmp_path / "a.csv", store=root / "one").to_frame().set_index("id")
+    second = quiet(tmp_path / "b.csv", store=root / "two").to_frame().set_index("id")
+    assert list(second.index) == list(shuffled["path"].map(lambda path: path.removeprefix(f"{tmp_path}/")))
+    pd.testing.assert_frame_equal(second.loc[first.index], first)
+
+
+def test_saved_embeddings_read_back_equal(files, tmp_path):
+    root = files[0].parents[1]
+    table = pd.DataFrame({"path": [str(path) for path in files], "label": [path.parent.name for path in files]})
+    table["split"], table["group"] = ["train", "val", "test"] * 3, [f"patient {row}" for row in range(9)]
+    table.to_csv(root / "table.csv", index=False)
+    found = quiet(root / "table.csv")
+    for suffix in (".parquet", ".npz", ".csv"):
+        assert found.save(tmp_path / f"e{suffix}") == tmp_path / f"e{suffix}"
+    parquet = pd.read_parquet(tmp_path / "e.parquet")
+    csv = pd.read_csv(tmp_path / "e.csv")
+    with np.load(tmp_path / "e.npz", allow_pickle=False) as npz:
+        for name in NAMES:
+            np.testing.assert_array_equal(npz[name], found[name])
+            assert npz[name].dtype == np.float32
+            np.testing.assert_array_equal(np.stack(parquet[name]), found[name])
+            columns = [column for column in csv if column.startswith(f"{name}_")]
+            np.testing.assert_array_equal(csv[columns].to_numpy(dtype=np.float32), found[name])
+        described = {column: npz[column].tolist() for column in ("id", "label", "split", "group")}
+    for frame in (parquet, csv):
+        assert {column: frame[column].tolist() for column in described} == described
+    assert described["id"] == found.ids.tolist()
+    assert described["label"] == [path.parent.name for path in files]
+    assert not list(tmp_path.glob(".*.tmp"))
+
+
+def test_unlabelled_data_have_no_label_column(files, tmp_path):
+    found = quiet([str(path) for path in files])
+    assert found.labels is None
+    assert found.splits is None
+    found.save(tmp_path / "e.parquet")
+    assert list(pd.read_parquet(tmp_path / "e.parquet")) == ["id", *NAMES]
+
+
+def test_several_labels_are_written_in_words(files, tmp_path):
+    table = pd.DataFrame({"path": [str(path) for path in files], "a": [1, 0, 1] * 3, "b": [0, 0, 1] * 3})
+    found = quiet(table, label=["a", "b"])
+    assert found.labels.tolist() == [[1, 0], [0, 0], [1, 1]] * 3
+    assert found.to_frame()["label"].tolist() == ["a", "", "a|b"] * 3
+
+
+@pytest.mark.parametrize("name", ["e.txt", "e", "e.pkl"])
+def test_other_file_endings_are_refused(files, tmp_path, name):
+    with pytest.raises(BioFuseError, match=r"\.parquet, \.npz, \.csv"):
+        quiet(files[0].parents[1]).save(tmp_path / name)
+    assert not (tmp_path / name).exists()
+
+
+def test_an_encoder_named_like_a_column_cannot_overwrite_it(files, tmp_path):
+    biofuse.register_encoder("label", dim=1, size=8)(lambda images: images.mean(axis=(1, 2, 3))[:, None])
+    try:
+        with pytest.raises(BioFuseError, match="cannot be called label"):
+            quiet(files[0].parents[1], ["label"]).save(tmp_path / "e.parquet")
+    finally:
+        del default_registry()._entries["label"]
+
+
+def test_it_prints_and_shows_well(files):
+    found = quiet(files[0].parents[1])
+    assert repr(found) == "<EmbeddingSet of 9 samples from images (t_colour: 3, t_edge: 4)>"
+    html = found._repr_html_()
+    assert "<b>9</b> samples under 2 encoders" in html
+    assert "t_colour" in html
+    assert found.work[0].computed == 9
+    assert quiet(files[0].parents[1]).work[0].reused == 9
+
+
+def test_unreadable_images_are_an_error_or_quarantined(files):
+    files[4].write_bytes(files[4].read_bytes()[:-30])
+    root = files[0].parents[1]
+    with pytest.raises(UnreadableImageError, match=r"mid/001\.png"):
+        quiet(root)
+    found = quiet(root, on_error="quarantine")
+    assert [entry.id for entry in found.quarantined] == ["mid/001.png"]
+    assert "mid/001.png" not in found.ids
+    assert len(found.ids) == len(found.labels) == len(found.matrix) == 8
+    for row, name in enumerate(found.ids):
+        np.testing.assert_allclose(found["t_colour"][row], by_hand(root / name, "t_colour"), rtol=1e-6)
+    assert "1 quarantined" in found._repr_html_()
+
+
+def test_everything_quarantined_is_an_empty_table(files):
+    for path in files:
+        path.write_bytes(b"")
+    found = quiet(files[0].parents[1], on_error="quarantine")
+    assert found.matrix.shape == (0, 7)
+    assert len(found.quarantined) == 9
+
+
+def test_options_that_mean_nothing_are_refused(files):
+    with pytest.raises(BioFuseError, match="There is no encoder or pool"):
+        quiet(files[0].parents[1], ["nope"])
+    with pytest.raises(BioFuseError, match="on_error"):
+        quiet(files[0].parents[1], on_error="ignore")
+
+
+# A checkpoint on this disk whose card does not say which file it means.
+
+
+@pytest.fixture
+def loose_card(tmp_path):
+    """Return the card of a small network whose hash nobody has filled in."""
+    path = tmp_path / "net.safetensors"
+    write_network(path, seed=0)
+    return EncoderCard(
+        name="t_net",
+        title="Small network",
+        loader="timm",
+        architecture="resnet10t",
+        weights=Weights(repository="local", revision="1", file=str(path), ignore=("fc.*",)),
+        preprocessing=Preprocessing(resize="squash", size=32),
+        output="pooled",
+        dim=512,
+        licence="MIT",
+        modality="none",
+        source="a test",
+    )
+
+
+def write_network(path, *, seed):
+    import timm
+    import torch
+    from safetensors.torch import save_file
+
+    torch.manual_seed(seed)
+    save_file(timm.create_model("resnet10t", num_classes=2).state_dict(), path)
+
+
+def test_a_changed_checkpoint_at_the_same_path_is_another_encoder(files, tmp_path, loose_card):
+    default_registry().register(loose_card)
+    try:
+        first = quiet(files[0].parents[1], ["t_net"])
+        assert first.cards[0] == pin(loose_card)
+        again = quiet(files[0].parents[1], ["t_net"])
+        assert again.work[0].computed == 0
+        write_network(tmp_path / "net.safetensors", seed=1)
+        other = quiet(files[0].parents[1], ["t_net"])
+    finally:
+        del default_registry()._entries["t_net"]
+    assert other.work[0].computed == 9
+    assert other.cards[0].fingerprint() != first.cards[0].fingerprint()
+    assert np.abs(other.matrix - first.matrix).max() > 1e-3
+    assert {folder.path.name for folder in EmbeddingStore().folders()} == {
+        first.cards[0].fingerprint(),
+        other.cards[0].fingerprint(),
+    }
+
+
+def test_the_engine_refuses_a_card_that_leaves_its_weights_open(files, tmp_path, loose_card):
+    samples = load_samples(files[0].parents[1])
+    store = EmbeddingStore(tmp_path / "store")
+    with pytest.raises(EncoderError, match="other weights than its card names"):
+        extract(samples, [loose_card], store=store, options=ExtractOptions(workers=0))
+    assert not list(store.folders())

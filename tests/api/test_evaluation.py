@@ -1,0 +1,246 @@
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, log_loss, roc_auc_score
+
+from biofuse import ExtractOptions
+from biofuse.core.errors import DataError, UnreadableImageError
+from biofuse.core.tasks import Task
+from biofuse.data.decoding import DecodePolicy
+from biofuse.data.load import load_samples
+
+
+def strict(value):
+    return json.loads(json.dumps(value, allow_nan=False))
+
+
+def test_scores_equal_scikit_learns(fitted, study):
+    found = fitted.evaluate(progress=False)
+    test = study.samples.in_split("test")
+    assert list(found.models) == list(fitted.models)
+    for name, model in fitted.models.items():
+        proba = model.predict_proba(test, store=study.store)
+        metrics = found.models[name].metrics
+        decided = proba.argmax(axis=1)
+        assert metrics["auroc"] == pytest.approx(roc_auc_score(test.labels, proba, multi_class="ovr"), abs=1e-9)
+        assert metrics["accuracy"] == pytest.approx(accuracy_score(test.labels, decided))
+        assert metrics["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(test.labels, decided))
+        assert metrics["f1"] == pytest.approx(f1_score(test.labels, decided, average="macro"))
+        assert metrics["log_loss"] == pytest.approx(log_loss(test.labels, proba), rel=1e-6)
+        interval = found.models[name].intervals["auroc"]
+        assert interval.low <= interval.estimate == metrics["auroc"] <= interval.high
+    assert found["auroc"] == found.models["chosen"].metrics["auroc"]
+
+
+def test_comparisons_stand_beside_the_chosen_subset(fitted):
+    found = fitted.evaluate(progress=False)
+    different = {name for name, model in fitted.models.items() if model.encoders != fitted.model.encoders}
+    assert set(found.comparisons) == different
+    assert different
+    for name, comparison in found.comparisons.items():
+        gap = found["auroc"] - found.models[name].metrics["auroc"]
+        assert comparison.difference == pytest.approx(gap, abs=1e-12)
+        assert str(comparison) in found.sentences()
+
+
+def test_it_prints_shows_and_writes_well(fitted):
+    found = fitted.evaluate(progress=False)
+    assert repr(found).startswith("<Evaluation on 21 samples: auroc 0.")
+    assert found.to_frame()["model"].tolist() == list(fitted.models)
+    assert "<table" in found._repr_html_()
+    assert strict(found.to_json())["models"]["chosen"]["encoders"] == list(fitted.model.encoders)
+
+
+def test_predictions_are_the_models_row_by_row(fitted, study):
+    test = study.samples.in_split("test").take(np.random.default_rng(2).permutation(21))
+    rows = fitted.evaluate(test, progress=False).predictions
+    assert rows["id"].tolist() == test.ids.tolist()
+    assert rows["label"].tolist() == [test.classes[label] for label in test.labels]
+    proba = fitted.model.predict_proba(test, store=study.store)
+    np.testing.assert_array_equal(rows[["p_ctl", "p_mid", "p_sev"]], proba)
+    assert rows["prediction"].tolist() == [test.classes[column] for column in proba.argmax(axis=1)]
+    assert not rows["in_development"].any()
+
+
+def test_the_order_of_test_rows_changes_no_score(fitted, study):
+    test = study.samples.in_split("test")
+    first = fitted.evaluate(test, progress=False).to_json()
+    second = fitted.evaluate(test.take(np.arange(21)[::-1]), progress=False).to_json()
+    for name, model in first["models"].items():
+        assert second["models"][name]["metrics"] == pytest.approx(model["metrics"])
+        for metric, interval in model["intervals"].items():
+            assert second["models"][name]["intervals"][metric]["low"] == pytest.approx(interval["low"])
+
+
+# --- leaks
+
+
+@pytest.fixture
+def leaky(tmp_path, draw):
+    """Return class folders in which three test files are copies of development files, under other names."""
+    draw(tmp_path / "train", each=10)
+    draw(tmp_path / "val", each=4, seed=1)
+    draw(tmp_path / "test", each=6, seed=2)
+    for source, target in {
+        "train/ctl/002.png": "test/ctl/copy-a.png",
+        "train/mid/003.png": "test/mid/000.png",
+        "val/mid/001.png": "test/mid/001.png",
+    }.items():
+        shutil.copy(tmp_path / source, tmp_path / target)
+    return tmp_path
+
+
+def test_a_leak_is_reported_and_scores_given_with_and_without_it(quick, leaky):
+    result = quick().fit(leaky, progress=False)
+    found = result.evaluate(progress=False)
+    assert (found.n, found.leak.samples) == (19, 3)
+    assert found.leak.per_class == {"ctl": 1, "mid": 2}
+    rows = found.predictions
+    leaking = ["test/ctl/copy-a.png", "test/mid/000.png", "test/mid/001.png"]
+    assert sorted(rows.loc[rows["in_development"], "id"]) == leaking
+    rest = rows[~rows["in_development"]]
+    labels = rest["label"].map({"ctl": 0, "mid": 1, "sev": 2})
+    expected = roc_auc_score(labels, rest[["p_ctl", "p_mid", "p_sev"]], multi_class="ovr")
+    assert found.leak.without["chosen"]["auroc"] == pytest.approx(expected, abs=1e-9)
+    assert found.leak.without["chosen"].n == 16
+    assert set(found.leak.without) == set(result.models)
+    assert found.leak.without["chosen"]["log_loss"] != found["log_loss"]
+    assert any("3 of 19 test samples are also development data" in sentence for sentence in found.sentences())
+    assert strict(found.to_json())["leak"]["samples"] == 3
+
+
+def test_nothing_is_left_where_everything_leaks(fitted, study):
+    found = fitted.evaluate(study.samples.in_split("val"), progress=False)
+    assert found.leak.samples == found.n == 15
+    assert found.leak.without == {}
+
+
+def test_no_leak_is_no_news(fitted):
+    found = fitted.evaluate(progress=False)
+    assert (found.leak.samples, found.leak.per_class, found.leak.without, found.leak.groups) == (0, {}, {}, 0)
+    assert not any("development data" in sentence for sentence in found.sentences())
+
+
+def test_groups_on_both_sides_are_reported(quick, study):
+    development, test = study.samples.in_split("train", "val"), study.samples.in_split("test")
+    name = np.array([f"p{row // 2}" for row in range(len(development))], dtype=object)
+    result = quick(["t_colour"]).fit(replace(development, groups=name), progress=False)
+    other = np.array([f"p{row}" if row < 2 else f"q{row}" for row in range(21)], dtype=object)
+    found = result.evaluate(replace(test, groups=other), progress=False)
+    assert found.leak.groups == 2
+    assert found.models["chosen"].intervals["auroc"].unit == "groups"
+    assert any("2 groups are in both" in sentence for sentence in found.sentences())
+
+
+# --- test data that do not fit
+
+
+def test_an_unknown_class_is_named(fitted, tmp_path, draw):
+    draw(tmp_path, classes=("ctl", "new"), each=3)
+    for data in (tmp_path, load_samples(tmp_path)):
+        with pytest.raises(DataError, match="new"):
+            fitted.evaluate(data, progress=False)
+
+
+def test_unlabelled_test_data_cannot_be_scored(fitted, study):
+    paths = [str(source.path) for source in study.samples.in_split("test").sources]
+    with pytest.raises(DataError, match="no labels"):
+        fitted.evaluate(paths, progress=False)
+    assert fitted.evaluate(paths, labels=["ctl"] * 7 + ["mid"] * 7 + ["sev"] * 7, progress=False).n == 21
+
+
+def test_a_task_of_another_kind_is_refused(fitted, study):
+    paths = [str(source.path) for source in study.samples.in_split("test").sources]
+    several = load_samples(paths, labels=np.tile([[1, 0, 1], [0, 1, 0], [1, 1, 0]], (7, 1)))
+    assert several.task is Task.MULTILABEL
+    with pytest.raises(DataError, match="multilabel task"):
+        fitted.evaluate(several, progress=False)
+
+
+def test_fewer_classes_and_another_order_of_classes_are_the_models_own(fitted, study):
+    test = study.samples.in_split("test")
+    proba = fitted.model.predict_proba(test, store=study.store)
+    some = test.take(test.labels > 0)
+    renumbered = replace(some, labels=2 - some.labels, classes=("sev", "mid"))
+    found = fitted.evaluate(renumbered, progress=False)
+    decided = proba[test.labels > 0].argmax(axis=1)
+    assert found["accuracy"] == pytest.approx((decided == some.labels).mean())
+    assert np.isnan(found["auroc"]) == bool(found.models["chosen"].metrics.undefined)
+    strict(found.to_json())
+
+
+def test_data_without_a_test_split_must_be_given(quick, study):
+    result = quick(["t_colour"]).fit(study.samples.in_split("train"), progress=False)
+    with pytest.raises(DataError, match="without a test split"):
+        result.evaluate(progress=False)
+
+
+def test_labels_without_test_data_are_refused(fitted):
+    with pytest.raises(DataError, match="go with test data of their own"):
+        fitted.evaluate(labels=["ctl"], progress=False)
+
+
+def test_unreadable_test_images(quick, study, tmp_path):
+    shutil.copytree(study.images / "test", tmp_path / "new")
+    (tmp_path / "new" / "ctl" / "001.png").write_bytes(b"")
+    result = quick(["t_colour"]).fit(study.images, progress=False)
+    with pytest.raises(UnreadableImageError, match=r"ctl/001\.png"):
+        result.evaluate(tmp_path / "new", progress=False)
+    careful = replace(result, options=ExtractOptions(workers=0, on_error="quarantine"))
+    found = careful.evaluate(tmp_path / "new", progress=False)
+    assert (found.n, [entry.id for entry in found.quarantined]) == (20, ["ctl/001.png"])
+    assert found.to_json()["quarantined"] == 1
+    for path in (tmp_path / "new").rglob("*.png"):
+        path.write_bytes(b"")
+    with pytest.raises(DataError, match="No image of new could be read"):
+        careful.evaluate(tmp_path / "new", progress=False)
+
+
+def test_test_images_are_decoded_as_the_development_images_were(quick):
+    generator = np.random.default_rng(0)
+    level = np.array([4000, 9000] * 10)
+    images = (level[:, None, None] + generator.integers(0, 3000, (20, 9, 9))).astype(np.uint16)
+    policy = DecodePolicy(sixteen_bit="full")
+    samples = load_samples(images, labels=["low", "high"] * 10, decode=policy)
+    result = quick(["t_colour"], folds=2).fit(samples, progress=False)
+    assert result.model.decode == policy
+    for data in (images, load_samples(images, labels=["low", "high"] * 10)):
+        found = result.evaluate(data, labels=None if data is not images else ["low", "high"] * 10, progress=False)
+        assert found["accuracy"] == 1.0
+        assert found.leak.samples == 20
+        np.testing.assert_array_equal(result.model.embed(data), result.embeddings.matrix)
+
+
+def test_several_labels(quick, study):
+    development, test = study.samples.in_split("train", "val"), study.samples.in_split("test")
+
+    def table(samples):
+        paths = [str(source.path) for source in samples.sources]
+        return pd.DataFrame({"path": paths, "high": samples.labels > 0, "odd": samples.labels != 1}).astype(
+            {"high": int, "odd": int}
+        )
+
+    result = quick(["t_colour", "t_edge"], folds=2).fit(table(development), label=["high", "odd"], progress=False)
+    found = result.evaluate(table(test), label=["high", "odd"], progress=False)
+    proba = result.model.predict_proba(test, store=study.store)
+    expected = roc_auc_score(table(test)[["high", "odd"]], proba, average="macro")
+    assert found["auroc"] == pytest.approx(expected, abs=1e-9)
+    assert found.leak.per_class == {}
+    assert found.predictions["label"].tolist() == [["odd", "high", "high|odd"][label] for label in test.labels]
+    strict(found.to_json())
+
+
+@pytest.mark.slow
+def test_the_leak_of_the_brain_slices_is_found_as_published(quick, shared_data, tmp_path):
+    """The folder's README counts 251 of 394 test files that are training files; every class is known."""
+    result = quick(["t_colour", "t_spread"], store=tmp_path, folds=2).fit(shared_data / "brain-mri", progress=False)
+    found = result.evaluate(progress=False)
+    assert (found.n, found.leak.samples) == (394, 251)
+    counts = {name.split("_")[0]: count for name, count in found.leak.per_class.items()}
+    assert counts == {"glioma": 18, "meningioma": 106, "no": 105, "pituitary": 22}
+    assert found.leak.without["chosen"].n == 394 - 251
+    strict(found.to_json())

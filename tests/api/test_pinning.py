@@ -1,0 +1,155 @@
+"""Which weights an embedding belongs to, from the card to the saved model, and what travels to worker processes."""
+
+import threading
+
+import numpy as np
+import pytest
+
+from biofuse import BioFuseModel, ExtractOptions, embed
+from biofuse.core.errors import BioFuseError, EncoderError, WeightsError
+from biofuse.core.hashing import digest_file
+from biofuse.data.load import load_samples
+from biofuse.encoders import EncoderCard, Preprocessing, Weights, pin, register
+from biofuse.encoders.registry import default_registry, get_card
+from biofuse.extract import hash_samples
+
+
+class TableEncoder:
+    """Multiplies mean colours by the numbers in its weight file."""
+
+    def __init__(self, card):
+        self.card = card
+        self.table = np.array([float(number) for number in open(card.weights.file).read().split()])  # noqa: PTH123, SIM115
+
+    def encode(self, images):
+        return (images.mean(axis=(1, 2)) * self.table).astype(np.float32)
+
+
+def build(card, *, device, precision, weights_path):
+    return TableEncoder(card)
+
+
+@pytest.fixture
+def card(tmp_path):
+    """Register an encoder of another package, whose card leaves the hash of its weights open."""
+    path = tmp_path / "weights.txt"
+    path.write_text("1 2 3")
+    made = EncoderCard(
+        name="t_table",
+        title="Table",
+        loader="some-package",
+        weights=Weights(repository="local", revision="1", file=str(path)),
+        preprocessing=Preprocessing(resize="squash", size=8),
+        output="descriptor",
+        dim=3,
+        runtime="numpy",
+        licence="MIT",
+        modality="none",
+        source="a test",
+    )
+    register(made, build)
+    yield made
+    del default_registry()._entries["t_table"]
+
+
+def test_pinning_fills_in_the_hash_of_the_file_and_only_that(card, tmp_path):
+    pinned = pin(card)
+    assert pinned.weights.sha256 == digest_file(tmp_path / "weights.txt", algorithm="sha256")
+    assert pin(pinned) is pinned
+    assert pinned.weights.model_copy(update={"sha256": None}) == card.weights
+    assert pin(get_card("lbp")) is get_card("lbp")
+    far = card.model_copy(update={"weights": Weights(repository="somebody/model", revision="abc", file="x.bin")})
+    assert pin(far) is far
+    (tmp_path / "weights.txt").unlink()
+    with pytest.raises(WeightsError, match=r"weights\.txt"):
+        pin(card)
+
+
+def test_a_model_keeps_the_weights_it_was_fitted_with(card, quick, study, tmp_path):
+    test = study.images / "test"
+    model = quick(["t_table"], store=tmp_path / "store").fit(study.images, progress=False).model
+    assert model.cards == (pin(card),)
+    loaded = BioFuseModel.load(model.save(tmp_path / "model"))
+    before = loaded.predict_proba(test, store=tmp_path / "store", options=ExtractOptions(workers=0))
+    (tmp_path / "weights.txt").write_text("3 2 1")
+    # What was embedded with the old weights is still found; what was not, cannot be made any more.
+    np.testing.assert_array_equal(loaded.predict_proba(test, store=tmp_path / "store"), before)
+    with pytest.raises(EncoderError, match="not the one asked for"):
+        loaded.predict_proba(test, store=tmp_path / "other", options=ExtractOptions(workers=0))
+    other = embed(test, ["t_table"], store=tmp_path / "store", workers=0, progress=False)
+    assert other.work[0].computed == 21
+
+
+def test_a_run_with_other_weights_is_another_run(card, quick, study, tmp_path):
+    fuse = quick(["t_table"], store=tmp_path / "store")
+    fuse.fit(study.images, out=tmp_path / "run", progress=False)
+    assert fuse.fit(study.images, out=tmp_path / "run", progress=False).reused
+    (tmp_path / "weights.txt").write_text("3 2 1")
+    with pytest.raises(BioFuseError, match="other data or with other options"):
+        fuse.fit(study.images, out=tmp_path / "run", progress=False)
+
+
+def test_style_bug_11_a_function_that_fails_is_an_error_that_names_it_and_says_why(study):
+    from biofuse import register_encoder
+
+    @register_encoder("t_broken", dim=3, size=8)
+    def t_broken(images):
+        return {"no": "embedding"}["mean"]
+
+    for workers in (0, 1):
+        with pytest.raises(EncoderError, match=r"t_broken failed on 3 images: KeyError: 'mean'"):
+            embed(study.images, ["t_broken"], workers=workers, progress=False)
+
+
+def test_functions_of_a_module_that_workers_cannot_import_travel_by_value(study, tmp_path):
+    """This file is imported by path, so that no other process knows its name; neither does one know a notebook's."""
+    names = ["t_colour", "t_edge"]
+    alone = embed(study.images, names, store=tmp_path / "one", workers=0, progress=False)
+    ahead = embed(study.images, names, store=tmp_path / "two", workers=2, batch_size=7, progress=False)
+    np.testing.assert_array_equal(alone.matrix, ahead.matrix)
+    assert ahead.work[0].computed == 72
+
+
+class Unsendable:
+    """An image source that cannot leave its process."""
+
+    description = "an open connection"
+
+    def read(self):
+        return np.zeros((9, 9), np.uint8) + 7
+
+    def __reduce__(self):
+        raise TypeError("an open connection cannot be pickled")
+
+
+def test_what_cannot_be_sent_to_a_worker_is_one_clear_error():
+    samples = load_samples(np.zeros((2, 9, 9), np.uint8))
+    samples = type(samples)(ids=samples.ids, sources=(Unsendable(), Unsendable()))
+    with pytest.raises(BioFuseError, match="cannot be sent to a worker process") as caught:
+        embed(samples, ["t_colour"], workers=1, progress=False)
+    assert "--workers 0" in caught.value.remedy
+    assert embed(samples, ["t_colour"], workers=0, progress=False).matrix.shape == (2, 3)
+
+
+class OneHandle:
+    """A data set that reads through one shared position, like an open file: two readers at once mix up their rows."""
+
+    def __init__(self):
+        self.inside = threading.Semaphore(1)
+
+    def __len__(self):
+        return 40
+
+    def __getitem__(self, row):
+        assert self.inside.acquire(blocking=False), "two rows were read at once"
+        try:
+            threading.Event().wait(0.001)
+            return np.full((8, 8), row, np.uint8)
+        finally:
+            self.inside.release()
+
+
+def test_style_bug_2_rows_of_a_data_set_are_read_one_at_a_time():
+    hashed = hash_samples(load_samples(OneHandle()))
+    assert hashed.readable.all()
+    assert len(set(hashed.contents.tolist())) == 40

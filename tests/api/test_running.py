@@ -1,0 +1,465 @@
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from biofuse import BioFuse, BioFuseModel, ExtractOptions
+from biofuse.api import fitting
+from biofuse.api.running import evaluate_run
+from biofuse.core.errors import ArtifactError, BioFuseError, DataError, SearchError
+from biofuse.data.load import load_samples
+from biofuse.search import RefitScorer
+
+POOL = ["t_colour", "t_edge"]
+ALONE = ExtractOptions(workers=0)
+
+
+@pytest.fixture
+def fits(monkeypatch):
+    """Count what is fitted: folds of the search, and final models."""
+    counts = {"folds": 0, "models": 0}
+    score_fold, fit_predictor = RefitScorer.score_fold, fitting.fit_predictor
+
+    def counted_fold(self, subset, fold):
+        counts["folds"] += 1
+        return score_fold(self, subset, fold)
+
+    def counted_fit(*args, **options):
+        counts["models"] += 1
+        return fit_predictor(*args, **options)
+
+    monkeypatch.setattr(RefitScorer, "score_fold", counted_fold)
+    monkeypatch.setattr(fitting, "fit_predictor", counted_fit)
+    return counts
+
+
+@pytest.fixture
+def run(quick, study, tmp_path):
+    """Return a function that fits into one folder of the test."""
+
+    def fit(out=None, *, data=None, overwrite=False, tell=None, pool=POOL, **options):
+        fuse = quick(pool, **options)
+        folder = out or tmp_path / "run"
+        return fuse.fit(
+            study.images if data is None else data, out=folder, overwrite=overwrite, tell=tell, progress=False
+        )
+
+    return fit
+
+
+def listing(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+# --- what a run directory holds
+
+
+def test_a_run_directory_says_what_was_done(fitted, study):
+    record = json.loads((fitted.path / "run.json").read_text(), parse_constant=pytest.fail)
+    assert record["state"] == "complete"
+    assert record["data"]["source"] == str(study.images)
+    assert record["counts"]["train"] == {"ctl": 12, "mid": 12, "sev": 12}
+    assert [encoder["name"] for encoder in record["encoders"]] == ["t_colour", "t_spread", "t_edge"]
+    assert record["options"]["folds"] == 3
+    assert record["fitted_on"] == "train + val"
+    assert tuple(record["selection"]["chosen"]["encoders"]) == fitted.model.encoders
+    assert record["environment"]["libraries"]["numpy"] == np.__version__
+    board = pd.read_parquet(fitted.path / "leaderboard.parquet")
+    pd.testing.assert_frame_equal(board, fitted.leaderboard.to_frame())
+    pd.testing.assert_frame_equal(pd.read_csv(fitted.path / "leaderboard.csv"), board, rtol=1e-12)
+    rows = pd.read_parquet(fitted.path / "samples.parquet")
+    assert rows["split"].value_counts().to_dict() == {"train": 36, "test": 21, "val": 15}
+    assert (rows["content"] == "").tolist() == (rows["split"] == "test").tolist()
+    np.testing.assert_array_equal(
+        BioFuseModel.load(fitted.path).predict_proba(study.images / "test"),
+        fitted.model.predict_proba(study.images / "test"),
+    )
+    assert not [name for name in listing(fitted.path) if name.endswith(".tmp")]
+
+
+# --- going on
+
+
+def test_style_bug_13_a_finished_run_is_reused_and_nothing_is_fitted_again(run, fits):
+    first = run()
+    assert not first.reused
+    assert fits["folds"] >= 9  # three subsets of three folds, and what the estimate of the cost may take
+    fits.update(folds=0, models=0)
+    second = run()
+    assert second.reused
+    assert fits == {"folds": 0, "models": 0}
+    assert second.leaderboard.to_frame().equals(first.leaderboard.to_frame())
+    assert second.selection.reason == first.selection.reason
+    assert list(second.models) == list(first.models)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"head": "ridge"},
+        {"scaling": "block"},
+        {"rule": "best"},
+        {"class_weight": "balanced"},
+        {"seed": 1},
+        {"folds": 2},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+def test_style_bug_13_other_options_are_another_run(run, tmp_path, options):
+    run()
+    before = listing(tmp_path / "run")
+    with pytest.raises(SearchError, match="other data or with other options") as caught:
+        run(**options)
+    assert "--overwrite" in caught.value.remedy
+    assert listing(tmp_path / "run") == before
+
+
+def test_other_data_are_another_run(run, study):
+    run()
+    changed = study.samples.in_split("train", "val").take(np.arange(50))
+    with pytest.raises(SearchError, match="other data"):
+        run(data=changed)
+
+
+def test_overwriting_leaves_nothing_of_the_old_run(run, study, tmp_path):
+    run()
+    folder = tmp_path / "run"
+    evaluate_run(folder, store=_store(study), options=ALONE, progress=False)
+    (folder / "notes.txt").write_text("mine")
+    result = run(overwrite=True, search="all")
+    assert set(result.models) == {"chosen", "all"}
+    assert sorted(path.name for path in (folder / "comparators").iterdir()) == ["all"]
+    assert not (folder / "metrics.json").exists()
+    assert not (folder / "predictions.parquet").exists()
+    assert (folder / "notes.txt").read_text() == "mine"
+    found = evaluate_run(folder, store=_store(study), options=ALONE, progress=False)
+    assert set(found.models) == {"chosen", "all"}
+
+
+def test_a_folder_that_is_no_run_is_left_alone(run, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.txt").write_text("years of work")
+    for overwrite in (False, True):
+        with pytest.raises(SearchError, match="is not a run"):
+            run(overwrite=overwrite)
+    assert listing(tmp_path / "run") == {"thesis.txt": b"years of work"}
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SearchError, match="is not a run"):
+        run(tmp_path / "file")
+
+
+def test_what_a_killed_start_left_is_no_obstacle(run, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".run.json.1-abcd.tmp").write_text("{")
+    assert run().path == tmp_path / "run"
+    assert not list((tmp_path / "run").glob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"format": 99}', "format 99"),
+        ("{", "cannot be read"),
+        ("[]", "not a run's record"),
+        ('{"format": 1}', "not a run's record"),
+    ],
+    ids=["newer", "cut", "list", "fields missing"],
+)
+def test_a_damaged_record_is_one_clear_error_and_can_be_overwritten(run, tmp_path, text, words):
+    run()
+    (tmp_path / "run" / "run.json").write_text(text)
+    for action in (run, lambda: evaluate_run(tmp_path / "run")):
+        with pytest.raises(ArtifactError, match=words) as caught:
+            action()
+        assert caught.value.remedy
+    assert not run(overwrite=True).reused
+    assert run().reused
+
+
+@pytest.mark.parametrize("victim", ["model/model.json", "model/predictor/arrays.safetensors", "comparators/all"])
+def test_missing_models_are_fitted_again_and_said_to_be(run, study, tmp_path, victim, fits):
+    first = run()
+    path = tmp_path / "run" / victim
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with pytest.raises(ArtifactError):
+        evaluate_run(tmp_path / "run", progress=False)
+    fits.update(folds=0, models=0)
+    said = []
+    second = run(tell=said.append)
+    assert any("missing or damaged" in line for line in said)
+    assert not second.reused
+    assert fits["folds"] == 0
+    assert fits["models"] > 0
+    test = study.images / "test"
+    np.testing.assert_array_equal(second.model.predict_proba(test), first.model.predict_proba(test))
+    assert run().reused
+
+
+def test_a_half_written_leaderboard_is_finished(run, tmp_path, fits):
+    first = run()
+    folder = tmp_path / "run"
+    record = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(record | {"state": "searching", "selection": {}}))
+    scores = folder / "scores.jsonl"
+    scores.write_bytes(scores.read_bytes()[:-25])
+    shutil.rmtree(folder / "model")
+    (folder / "samples.parquet").unlink()
+    fits.update(folds=0, models=0)
+    second = run()
+    assert 3 <= fits["folds"] < 6  # one subset of three folds was cut off
+    assert second.selection.chosen.subset == first.selection.chosen.subset
+    assert (folder / "samples.parquet").exists()
+    assert json.loads((folder / "run.json").read_text())["state"] == "complete"
+
+
+def test_an_unfinished_run_cannot_be_evaluated(run, tmp_path):
+    run()
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    (tmp_path / "run" / "run.json").write_text(json.dumps(record | {"state": "searching"}))
+    with pytest.raises(ArtifactError, match="did not finish"):
+        evaluate_run(tmp_path / "run")
+    with pytest.raises(ArtifactError, match=r"holds no run\.json"):
+        evaluate_run(tmp_path)
+
+
+SCRIPT = """
+import sys, time
+from biofuse import BioFuse, ExtractOptions
+from biofuse.heads.logistic import Logistic
+fit = Logistic.fit
+def slow(self, *args, **options):
+    time.sleep({pause})
+    return fit(self, *args, **options)
+Logistic.fit = slow
+images, store, out = sys.argv[1:]
+BioFuse(["hog", "lbp", "colour"], folds=2, repeats=1, store=store, options=ExtractOptions(workers=0)).fit(
+    images, out=out, progress=False)
+"""
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_a_fit_ends_with_the_same_choice_and_scores(study, tmp_path):
+    script = tmp_path / "fit.py"
+    script.write_text(SCRIPT.format(pause=0.1))
+
+    def start(name):
+        return subprocess.Popen([sys.executable, script, study.images, tmp_path / "killed-store", tmp_path / name])
+
+    calm = BioFuse(["hog", "lbp", "colour"], folds=2, repeats=1, store=tmp_path / "store", options=ALONE)
+    calm.fit(study.images, out=tmp_path / "calm", progress=False)
+    generator = random.Random(0)
+    killed = 0
+    for _ in range(2):
+        process = start("killed")
+        # The scores' file tells when the search has begun: kills fall before, in, and after it.
+        deadline, wait = time.monotonic() + 6, generator.uniform(0, 1.5)
+        while not (tmp_path / "killed" / "scores.jsonl").exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        time.sleep(wait)
+        process.send_signal(signal.SIGKILL)
+        killed += process.wait() == -signal.SIGKILL
+    assert killed
+    assert start("killed").wait() == 0
+    calm, resumed = (json.loads((tmp_path / name / "run.json").read_text()) for name in ("calm", "killed"))
+    assert resumed["state"] == "complete"
+    assert resumed["selection"]["chosen"]["encoders"] == calm["selection"]["chosen"]["encoders"]
+    boards = [pd.read_parquet(tmp_path / name / "leaderboard.parquet") for name in ("calm", "killed")]
+    assert boards[0]["subset"].tolist() == boards[1]["subset"].tolist()
+    columns = [column for column in boards[0] if column.startswith(("auroc", "accuracy", "log_loss"))]
+    np.testing.assert_allclose(boards[0][columns], boards[1][columns], atol=1e-4)
+    models = [BioFuseModel.load(tmp_path / name) for name in ("calm", "killed")]
+    proba = [model.predict_proba(study.images / "test", store=tmp_path / "store") for model in models]
+    np.testing.assert_allclose(proba[0], proba[1], atol=1e-4)
+
+
+def test_a_kill_while_models_are_written_is_no_obstacle(run, tmp_path, monkeypatch):
+    """The seal is written last; what stands before it must not be taken for somebody else's folder."""
+    from biofuse.model import model as module
+
+    real = module.seal
+
+    def dead(*args, **options):
+        (tmp_path / "run" / "model" / "predictor").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "run" / "model" / "predictor" / "arrays.safetensors").write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "seal", dead)
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    monkeypatch.setattr(module, "seal", real)
+    assert not run().reused
+    assert run().reused
+
+
+# --- evaluating a run
+
+
+def _store(study):
+    from biofuse.store import EmbeddingStore
+
+    return EmbeddingStore(study.store)
+
+
+@pytest.fixture
+def evaluate(study):
+    def call(path, data=None, **options):
+        return evaluate_run(path, data, store=_store(study), progress=False, **{"options": ALONE, **options})
+
+    return call
+
+
+def test_the_runs_own_test_split_is_the_default(fitted, study, evaluate):
+    found = evaluate(fitted.path)
+    assert found.n == 21
+    assert found.predictions["id"].tolist() == study.samples.in_split("test").ids.tolist()
+    assert found.to_json() == fitted.evaluate(progress=False).to_json()
+    metrics = json.loads((fitted.path / "metrics.json").read_text(), parse_constant=pytest.fail)
+    assert metrics["n"] == 21
+    assert metrics["split"] == "test"
+    assert metrics["models"]["chosen"]["metrics"]["auroc"] == found["auroc"]
+    written = pd.read_parquet(fitted.path / "predictions.parquet")
+    pd.testing.assert_frame_equal(written, found.predictions)
+    test = study.samples.in_split("test")
+    np.testing.assert_array_equal(
+        written[["p_ctl", "p_mid", "p_sev"]], fitted.model.predict_proba(test, store=study.store)
+    )
+    assert written["label"].tolist() == [test.classes[label] for label in test.labels]
+    assert written["prediction"].tolist() == fitted.model.predict(test, store=study.store).tolist()
+
+
+def test_another_split_is_scored_and_called_what_it_is(fitted, evaluate):
+    found = evaluate(fitted.path, split="val")
+    assert found.n == found.leak.samples == 15
+    assert found.predictions["in_development"].all()
+    with pytest.raises(DataError, match="no nonsense samples"):
+        evaluate(fitted.path, split="nonsense")
+
+
+def test_other_data(fitted, study, evaluate, tmp_path, draw):
+    draw(tmp_path / "new", each=4, seed=9)
+    found = evaluate(fitted.path, tmp_path / "new")
+    assert found.n == 12
+    assert found.leak.samples == 0
+    assert evaluate(fitted.path, study.samples).n == 21
+    assert evaluate(fitted.path, study.samples.in_split("val")).n == 15
+    assert evaluate(fitted.path, study.images, split="train").n == 36
+    with pytest.raises(DataError, match="no test samples, only train, val"):
+        evaluate(fitted.path, study.samples.in_split("train", "val"))
+    draw(tmp_path / "fewer", classes=("mid",), each=3)
+    assert np.isnan(evaluate(fitted.path, tmp_path / "fewer")["auroc"])
+    json.loads((fitted.path / "metrics.json").read_text(), parse_constant=pytest.fail)
+
+
+def test_a_table_is_read_with_the_columns_of_the_run(run, study, evaluate, tmp_path):
+    table = pd.DataFrame(
+        {
+            "path": [str(source.path) for source in study.samples.sources],
+            "grade": [study.samples.classes[label] for label in study.samples.labels],
+            "split": study.samples.splits,
+            "patient": [
+                f"p{row // 2}" if split == "test" else f"d{row}" for row, split in enumerate(study.samples.splits)
+            ],
+        }
+    )
+    table.to_csv(tmp_path / "table.csv", index=False)
+    fuse = BioFuse(POOL, folds=3, repeats=1, store=study.store, options=ExtractOptions(workers=0))
+    result = fuse.fit(tmp_path / "table.csv", label="grade", group="patient", out=tmp_path / "run", progress=False)
+    own = evaluate(tmp_path / "run")
+    assert own.models["chosen"].intervals["auroc"].unit == "groups"
+    table[table["split"] == "test"].to_csv(tmp_path / "other.csv", index=False)
+    other = evaluate(tmp_path / "run", tmp_path / "other.csv")
+    assert other.n == 21
+    assert other["auroc"] == own["auroc"] == result.evaluate(progress=False)["auroc"]
+    # The folder of the same images names no columns, so those of the run do not apply.
+    assert evaluate(tmp_path / "run", study.images)["auroc"] == own["auroc"]
+
+
+def test_data_that_moved_or_shrank_are_named(run, study, evaluate, tmp_path):
+    shutil.copytree(study.images, tmp_path / "images")
+    run(data=tmp_path / "images")
+    (tmp_path / "images" / "test" / "mid" / "003.png").unlink()
+    with pytest.raises(DataError, match=r"1 test samples .* no longer .*mid/003\.png"):
+        evaluate(tmp_path / "run")
+    (tmp_path / "images").rename(tmp_path / "moved")
+    with pytest.raises(DataError, match="does not exist"):
+        evaluate(tmp_path / "run")
+    assert evaluate(tmp_path / "run", tmp_path / "moved").n == 20
+
+
+def test_data_in_memory_must_be_given_again(run, study, evaluate, tmp_path):
+    run(data=study.samples)
+    with pytest.raises(DataError, match="data in memory"):
+        evaluate(tmp_path / "run")
+    assert evaluate(tmp_path / "run", study.images).n == 21
+
+
+def test_train_and_val_given_apart_are_found_again(quick, study, evaluate, tmp_path):
+    result = quick(POOL).fit(study.images / "train", study.images / "val", out=tmp_path / "run", progress=False)
+    assert evaluate(tmp_path / "run", split="val").predictions["id"].tolist() == result.val_embeddings.ids.tolist()
+    with pytest.raises(DataError, match="no test samples"):
+        evaluate(tmp_path / "run")
+
+
+def test_test_samples_that_were_added_later_are_scored(run, study, evaluate, tmp_path, draw):
+    shutil.copytree(study.images, tmp_path / "images")
+    run(data=tmp_path / "images")
+    draw(tmp_path / "images" / "test", each=9, seed=2)
+    assert run(data=tmp_path / "images").reused
+    assert evaluate(tmp_path / "run").n == 27
+
+
+def test_quarantined_test_images_are_listed_and_have_no_row(run, study, evaluate, tmp_path):
+    shutil.copytree(study.images, tmp_path / "images")
+    run(data=tmp_path / "images")
+    (tmp_path / "images" / "test" / "sev" / "002.png").write_text("not an image")
+    with pytest.raises(BioFuseError, match=r"sev/002\.png"):
+        evaluate(tmp_path / "run")
+    found = evaluate(tmp_path / "run", options=ExtractOptions(workers=0, on_error="quarantine"))
+    assert found.n == 20
+    assert pd.read_csv(tmp_path / "run" / "quarantine-evaluate.csv")["id"].tolist() == ["test/sev/002.png"]
+    assert "test/sev/002.png" not in set(pd.read_parquet(tmp_path / "run" / "predictions.parquet")["id"])
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["quarantined"] == 1
+
+
+def test_a_missing_table_of_samples_is_one_clear_error(run, evaluate, tmp_path):
+    run()
+    (tmp_path / "run" / "samples.parquet").write_bytes(b"PAR1")
+    with pytest.raises(ArtifactError, match=r"samples\.parquet cannot be read"):
+        evaluate(tmp_path / "run")
+    (tmp_path / "run" / "samples.parquet").unlink()
+    with pytest.raises(ArtifactError, match=r"samples\.parquet is missing"):
+        evaluate(tmp_path / "run")
+    run()
+    assert evaluate(tmp_path / "run").n == 21
+
+
+def test_a_replaced_model_is_noticed(run, evaluate, tmp_path, quick, study):
+    run()
+    other = quick(["t_spread"]).fit(study.images, progress=False).model
+    shutil.rmtree(tmp_path / "run" / "model")
+    other.save(tmp_path / "run" / "model")
+    with pytest.raises(ArtifactError, match=r"is not the model that run\.json describes"):
+        evaluate(tmp_path / "run")
+
+
+def test_options_must_be_known_before_the_folder_is_made(tmp_path):
+    with pytest.raises(SearchError):
+        BioFuse(["t_colour"], metric="f7")
+    assert not list(Path(tmp_path).iterdir())
+
+
+def test_splits_of_the_caller_survive_in_the_run(run, study, tmp_path):
+    shuffled = study.samples.take(np.random.default_rng(0).permutation(len(study.samples)))
+    run(data=replace(shuffled, name="shuffled"))
+    rows = pd.read_parquet(tmp_path / "run" / "samples.parquet").set_index("id")
+    assert rows.loc[study.samples.ids, "split"].tolist() == study.samples.splits.tolist()
+    assert load_samples(study.images).ids.tolist() == study.samples.ids.tolist()

@@ -1,0 +1,117 @@
+import os
+import subprocess
+import sys
+
+import pytest
+import typer
+
+from biofuse.cli.app import app
+from biofuse.core.errors import UnknownEncoderError
+
+
+def commands():
+    root = typer.main.get_command(app)
+    for name, command in root.commands.items():
+        if hasattr(command, "commands"):
+            yield from ((name, inner) for inner in command.commands)
+        else:
+            yield (name,)
+
+
+def test_every_command_of_the_design_is_there():
+    assert set(commands()) == {
+        ("check",), ("embed",), ("fit",), ("evaluate",), ("predict",), ("demo",),
+        ("encoders", "list"), ("encoders", "show"), ("store", "ls"), ("store", "verify"), ("store", "gc"),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("command", list(commands()), ids=" ".join)
+def test_help_of_every_command_shows_an_example_of_that_command(command, succeeds):
+    said = succeeds(*command, "--help").out
+    assert "Examples" in said
+    assert f"biofuse {' '.join(command)}" in said.split("Examples", 1)[1]
+    assert "-h" in succeeds(*command, "-h").out
+
+
+def test_help_without_a_command_shows_examples(succeeds):
+    said = succeeds("--help").out
+    assert "biofuse fit images/ --out run" in said
+
+
+def test_help_lists_the_choices_and_the_defaults_that_a_preset_may_change(succeeds, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    said = succeeds("fit", "--help").out
+    for choices in ("error|quarantine", "exhaustive|all", "cv|holdout", "one_se|best|first_best", "auroc|accuracy"):
+        assert choices in said
+    for default in ("logistic", "exhaustive", "cv", "one_se", "auroc"):
+        assert f"[default: ({default})]" in said
+
+
+def test_version(succeeds):
+    assert succeeds("--version").out.startswith("biofuse ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["nonsense"], "nonsense"),
+        (["embed", "images"], "--out"),
+        (["embed"], "data"),
+        (["embed", "images", "--out", "e.csv", "--on-error", "ignore"], "quarantine"),
+        (["embed", "images", "--out", "e.csv", "--batch-size", "0"], "--batch-size"),
+        (["embed", "images", "--out", "e.csv", "--task", "regression"], "multilabel"),
+        (["embed", "images", "--out", "e.csv", "--model", "run", "--encoders", "hog"], "not both"),
+        (["embed", "images", "--out", "e.csv", "--no-labels", "--label", "x"], "--no-labels"),
+        (["fit", "images", "--out", "r", "--preset", "papr"], "paper"),
+        (["fit", "images", "--out", "r", "--head", "forest"], "logistic"),
+        (["fit", "images", "--out", "r", "--search", "random"], "exhaustive"),
+        (["fit", "images", "--out", "r", "--select", "loo"], "holdout"),
+        (["fit", "images", "--out", "r", "--rule", "worst"], "one_se"),
+        (["fit", "images", "--out", "r", "--metric", "f1"], "auroc"),
+        (["fit", "images", "--out", "r", "--scaling", "row"], "block"),
+        (["fit", "images", "--out", "r", "--class-weight", "even"], "balanced"),
+        (["fit", "images", "--out", "r", "--folds", "1"], "--folds"),
+        (["fit", "images", "--out", "r", "--nonsense"], "--nonsense"),
+        (["evaluate", "run", "--split", "all"], "'val'"),
+        (["predict", "run", "images", "--on-error", "ignore", "--out", "p.csv"], "quarantine"),
+    ],
+)
+def test_wrong_usage_is_exit_code_2_and_names_what_is_wrong(arguments, named, biofuse, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    ran = biofuse(*arguments)
+    assert ran.code == 2, ran.everything
+    assert named in ran.err
+    assert "Traceback" not in ran.everything
+
+
+def test_a_failure_is_one_message_with_a_remedy(fails, images, tmp_path):
+    ran = fails("embed", images, "-e", "hogg", "--out", tmp_path / "e.csv")
+    assert ran.out == ""
+    assert len(ran.err.strip().splitlines()) == 2
+
+
+def test_debug_shows_the_traceback(biofuse, images, tmp_path):
+    with pytest.raises(UnknownEncoderError):
+        biofuse("--debug", "embed", images, "-e", "hogg", "--out", tmp_path / "e.csv")
+
+
+@pytest.mark.parametrize(("flags", "traceback"), [((), False), (("--debug",), True)])
+def test_exit_code_and_traceback_of_the_real_process(flags, traceback, tmp_path):
+    ran = subprocess.run(
+        [sys.executable, "-m", "biofuse", *flags, "encoders", "show", "no_such_encoder"],
+        capture_output=True, text=True, check=False, env=os.environ | {"BIOFUSE_HOME": str(tmp_path)},
+    )  # fmt: skip
+    assert ran.returncode == 1
+    assert "no_such_encoder" in ran.stderr
+    assert ("Traceback" in ran.stderr) is traceback
+
+
+def test_stopping_a_command_is_one_line_and_130(biofuse, monkeypatch, images, tmp_path):
+    def stop(*args, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("biofuse.api.embedding.embed_samples", stop)
+    ran = biofuse("embed", images, "--out", tmp_path / "e.csv")
+    assert ran.code == 130
+    assert ran.err.strip().startswith("Stopped.")
+    assert len(ran.everything.strip().splitlines()) == 1

@@ -1,0 +1,230 @@
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+ENCODERS = "haralick,hog"
+SMALL = ("-e", ENCODERS, "--folds", 2, "--repeats", 1)
+
+
+def test_fit_writes_the_run_directory_of_the_design(fitted):
+    for name in ("run.json", "leaderboard.parquet", "leaderboard.csv", "model/model.json", "quarantine.csv"):
+        assert (fitted / name).is_file(), name
+    record = json.loads((fitted / "run.json").read_text())
+    assert record["state"] == "complete"
+    assert [encoder["name"] for encoder in record["encoders"]] == ENCODERS.split(",")
+    assert record["counts"]["test"]  # 25 % were set aside
+    assert len(pd.read_parquet(fitted / "leaderboard.parquet")) == 3
+
+
+def test_fit_says_what_it_did_and_a_second_time_that_nothing_was_to_do(images, succeeds, tmp_path):
+    first = succeeds("fit", images, *SMALL, "--out", tmp_path / "run")
+    assert "Splits were made by a hash of ids" in first.err
+    assert "Search: 3 subsets, 6 fits" in first.err
+    assert "No fit had to be computed" not in first.err
+    assert "3 subsets scored; mean over 2 folds" in first.out
+    assert "chosen" in first.out
+    assert "haralick + hog" in first.out
+    second = succeeds("fit", images, *SMALL, "--out", tmp_path / "run")
+    assert "No embedding had to be computed" in second.err
+    assert "No fit had to be computed" in second.err
+    assert second.out == first.out
+
+
+def test_fit_then_evaluate_then_predict(fitted, images, succeeds, tmp_path):
+    ran = succeeds("evaluate", fitted)
+    assert "95 % intervals" in ran.out
+    for model in ("chosen", "best single", "all"):
+        assert re.search(rf"^ ?{model} ", ran.out, flags=re.MULTILINE)
+    facts = json.loads((fitted / "metrics.json").read_text())
+    record = json.loads((fitted / "run.json").read_text())
+    assert facts["n"] == sum(record["counts"]["test"].values())
+    assert json.loads(succeeds("evaluate", fitted, "--json").out)["models"] == facts["models"]
+    predictions = pd.read_parquet(fitted / "predictions.parquet")
+    assert len(predictions) == facts["n"]
+    assert predictions["label"].tolist() == [name.split("/")[0] for name in predictions["id"]]
+
+    for suffix in ("csv", "parquet"):
+        out = tmp_path / f"p.{suffix}"
+        succeeds("predict", fitted, images, "--out", out)
+        frame = pd.read_csv(out) if suffix == "csv" else pd.read_parquet(out)
+        assert list(frame.columns) == ["id", "prediction", "p_blue", "p_red"]
+        assert frame["id"].tolist() == [f"{name}/{i:03d}.png" for name in ("blue", "red") for i in range(12)]
+        np.testing.assert_allclose(frame[["p_blue", "p_red"]].sum(axis=1), 1)
+        likelier = np.where(frame["p_red"] > frame["p_blue"], "red", "blue")
+        assert frame["prediction"].tolist() == likelier.tolist()
+        same = frame.set_index("id").loc[predictions["id"], "p_red"]
+        np.testing.assert_allclose(same, predictions["p_red"], atol=1e-6)
+
+
+def test_evaluate_on_other_data_and_on_another_split(fitted, images, succeeds):
+    assert "24 samples" in succeeds("evaluate", fitted, images).out
+    record = json.loads((fitted / "run.json").read_text())
+    n_val = sum(record["counts"]["val"].values())
+    assert f"{n_val} samples" in succeeds("evaluate", fitted, "--split", "val").out
+
+
+def test_evaluate_tells_the_leak_and_scores_without_it(fitted, images, succeeds):
+    ran = succeeds("evaluate", fitted, images)
+    record = json.loads((fitted / "run.json").read_text())
+    n_test = sum(record["counts"]["test"].values())
+    assert f"The same without the {24 - n_test} leaking samples ({n_test} left)" in ran.out
+    assert f"{24 - n_test} of 24 test samples are also development data" in ran.out
+
+
+@pytest.mark.parametrize("width", [80, 100, 140])
+def test_tables_keep_names_and_numbers_whole(width, images, succeeds, monkeypatch, tmp_path):
+    monkeypatch.setenv("COLUMNS", str(width))
+    out = tmp_path / "run"
+    fit = succeeds("fit", images, "-e", "haralick,hog,lbp,gabor,colour", "--folds", 2, "--repeats", 1, "--out", out).out
+    evaluation = succeeds("evaluate", out).out
+    assert max(len(line) for line in fit.splitlines()) <= width
+    assert max(len(line) for line in evaluation.splitlines() if " is within noise" not in line) <= width
+    words = set(re.findall(r"[a-z]{2,}", fit + evaluation))
+    assert not words & {"hara", "haral", "harali", "haralic", "colou", "colo", "gab", "gabo"}
+    assert "all 5" in fit
+    assert "all 5" in evaluation
+    board = pd.read_csv(out / "leaderboard.csv")
+    assert f"{board['auroc_mean'].max():.4f}" in fit
+    scores = json.loads((out / "metrics.json").read_text())["models"]["chosen"]
+    interval = scores["intervals"]["auroc"]
+    assert f"{interval['low']:.3f}–{interval['high']:.3f}" in evaluation
+
+
+def test_names_and_numbers_of_a_table_are_whole_wherever_they_fit(monkeypatch, capsys):
+    from biofuse.cli.console import show_table
+
+    rows = [
+        (1, "efficientnet_lite2 + colour + lbp + gabor + hog", 1788, "0.8272", "chosen, best, best single, greedy"),
+        (87, "all 7", 3104, "0.7840", ""),
+    ]
+    for width in range(58, 130):
+        monkeypatch.setenv("COLUMNS", str(width))
+        show_table(
+            "title", ("rank", "encoders", "columns", "balanced\naccuracy", "what it is"), rows, numbers=("columns",)
+        )
+        said = capsys.readouterr().out
+        assert max(map(len, said.splitlines())) <= width
+        for word in ("efficientnet_lite2", "single,", "1788", "0.8272", "balanced"):
+            assert word in said, (width, said)
+
+
+def test_piped_output_is_wide(images, succeeds, tmp_path):
+    said = succeeds(
+        "fit", images, "-e", "haralick,hog,lbp,gabor", "--folds", 2, "--repeats", 1, "--out", tmp_path / "r"
+    )
+    assert re.search(r"haralick \+ (hog|lbp|gabor) \+ \w+ ", said.out)
+
+
+def test_paper_preset(images, succeeds, tmp_path):
+    ran = succeeds("fit", images, "-e", ENCODERS, "--preset", "paper", "--out", tmp_path / "run")
+    options = json.loads((tmp_path / "run" / "run.json").read_text())["options"]
+    assert (options["head"], options["select"], options["rule"]) == ("xgboost", "holdout", "first_best")
+    assert "accuracy" in ran.out
+
+
+def test_another_run_in_the_way_is_kept_unless_overwritten(fitted, images, fails, succeeds):
+    before = (fitted / "run.json").read_bytes()
+    ran = fails("fit", images, *SMALL, "--seed", 1, "--out", fitted)
+    assert "--overwrite" in ran.err
+    assert (fitted / "run.json").read_bytes() == before
+    succeeds("fit", images, *SMALL, "--seed", 1, "--overwrite", "--out", fitted)
+    assert json.loads((fitted / "run.json").read_text())["options"]["seed"] == 1
+
+
+def test_out_that_is_no_run(images, fails, tmp_path):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.txt").write_text("mine")
+    ran = fails("fit", images, *SMALL, "--out", tmp_path / "thesis")
+    assert "not a run" in ran.err
+    assert (tmp_path / "thesis" / "chapter.txt").read_text() == "mine"
+
+
+def test_rows_in_another_order_give_the_same_run(images, succeeds, tmp_path):
+    paths = sorted(images.rglob("*.png"))
+    table = pd.DataFrame({"path": [str(p) for p in paths], "label": [p.parent.name for p in paths]})
+    for name, order in (("a", slice(None)), ("b", slice(None, None, -1))):
+        table.iloc[order].to_csv(tmp_path / f"{name}.csv", index=False)
+        succeeds("fit", tmp_path / f"{name}.csv", *SMALL, "--out", tmp_path / name)
+    a, b = (pd.read_parquet(tmp_path / name / "leaderboard.parquet").drop(columns="seconds") for name in "ab")
+    pd.testing.assert_frame_equal(a, b)
+    chosen = [json.loads((tmp_path / name / "run.json").read_text())["selection"]["chosen"] for name in "ab"]
+    assert chosen[0] == chosen[1]
+
+
+def one_image(path, pixels):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [np.full((24, 24), 90, np.uint8), np.full((1, 1, 3), 90, np.uint8), np.full((1, 300, 3), 90, np.uint8)],
+    ids=["grey", "1x1", "1x300"],
+)
+def test_predict_an_odd_image(pixels, fitted, succeeds, tmp_path):
+    succeeds("predict", fitted, one_image(tmp_path / "new" / "odd.png", pixels), "--out", tmp_path / "p.csv")
+    frame = pd.read_csv(tmp_path / "p.csv")
+    assert frame["id"].tolist() == ["odd.png"]
+    assert frame["prediction"][0] in {"blue", "red"}
+    assert np.isfinite(frame[["p_blue", "p_red"]].to_numpy()).all()
+
+
+def test_predict_a_folder_without_labels(fitted, images, succeeds, tmp_path):
+    succeeds("predict", fitted, images / "red", "--out", tmp_path / "p.csv")
+    assert len(pd.read_csv(tmp_path / "p.csv")) == 12
+
+
+def test_predict_nothing(fitted, fails, tmp_path):
+    (tmp_path / "nothing").mkdir()
+    assert "No images in" in fails("predict", fitted, tmp_path / "nothing", "--out", tmp_path / "p.csv").err
+    assert not (tmp_path / "p.csv").exists()
+
+
+def test_predict_a_corrupt_image(fitted, images, fails, succeeds, tmp_path):
+    (images / "red" / "000.png").write_bytes((images / "red" / "000.png").read_bytes()[:60])
+    ran = fails("predict", fitted, images / "red", "--out", tmp_path / "p.csv")
+    assert "000.png" in ran.err
+    assert not (tmp_path / "p.csv").exists()
+    ran = succeeds("predict", fitted, images / "red", "--on-error", "quarantine", "--out", tmp_path / "p.csv")
+    assert "000.png" in ran.err
+    assert pd.read_csv(tmp_path / "p.csv")["id"].tolist() == [f"{i:03d}.png" for i in range(1, 12)]
+
+
+def test_predict_when_every_image_is_corrupt(fitted, succeeds, tmp_path):
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "a.png").write_bytes(b"")
+    ran = succeeds("predict", fitted, tmp_path / "new", "--on-error", "quarantine", "--out", tmp_path / "p.csv")
+    assert "a.png" in ran.err
+    frame = pd.read_csv(tmp_path / "p.csv")
+    assert frame.empty
+    assert list(frame.columns) == ["id", "prediction", "p_blue", "p_red"]
+
+
+@pytest.mark.parametrize("command", ["evaluate", "predict"])
+def test_a_run_that_is_none(command, images, fails, tmp_path):
+    rest = () if command == "evaluate" else (images, "--out", tmp_path / "p.csv")
+    assert "nowhere" in fails(command, tmp_path / "nowhere", *rest).err
+
+
+def test_a_tampered_model_is_refused(fitted, images, fails, tmp_path):
+    target = next(path for path in sorted((fitted / "model").rglob("*.safetensors")))
+    data = bytearray(target.read_bytes())
+    data[-1] ^= 1
+    target.write_bytes(data)
+    assert target.name in fails("predict", fitted, images, "--out", tmp_path / "p.csv").err
+
+
+def test_evaluate_unlabelled_and_unknown_classes(fitted, images, fails):
+    assert "no labels" in fails("evaluate", fitted, images / "red").err
+    (images / "red").rename(images / "green")
+    assert "green" in fails("evaluate", fitted, images).err
+
+
+def test_evaluate_when_the_data_have_gone(fitted, images, fails, tmp_path):
+    images.rename(tmp_path / "elsewhere")
+    assert "does not exist" in fails("evaluate", fitted).err

@@ -1,0 +1,350 @@
+import json
+import pickle
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from biofuse import BioFuseModel, ExtractOptions
+from biofuse.core.artefacts import seal
+from biofuse.core.errors import ArtifactError, DataError, DiskError, UnreadableImageError
+from biofuse.core.hashing import digest_file, digest_json
+from biofuse.data.decoding import DecodePolicy
+from biofuse.data.load import load_samples
+
+ALONE = ExtractOptions(workers=0)
+CAREFUL = ExtractOptions(workers=0, on_error="quarantine")
+
+
+@pytest.fixture
+def model(made):
+    return made.model
+
+
+@pytest.fixture
+def saved(model, tmp_path):
+    return model.save(tmp_path / "saved")
+
+
+def proba(model, data):
+    return model.predict_proba(data, options=ALONE, progress=False)
+
+
+# --- embedding and predicting
+
+
+def test_it_embeds_in_the_columns_it_was_fitted_on(made):
+    matrix = made.model.embed(made.pictures[0].parents[1], options=ALONE, progress=False)
+    assert matrix.shape == (36, made.model.dim)
+    assert matrix.dtype == np.float32
+    np.testing.assert_array_equal(matrix, made.result.embeddings.matrix)
+    assert made.model.encoders == ("haralick", "hog")
+
+
+def test_predictions_follow_the_order_asked_for(made):
+    paths = [str(path) for path in made.pictures]
+    forward, backward = proba(made.model, paths), proba(made.model, paths[::-1])
+    np.testing.assert_array_equal(forward, backward[::-1])
+    np.testing.assert_allclose(forward.sum(axis=1), 1)
+    names = made.model.predict(paths, options=ALONE, progress=False)
+    assert names.tolist() == [made.model.classes_[column] for column in forward.argmax(axis=1)]
+    assert (names == [path.parent.name for path in made.pictures]).mean() > 0.9
+
+
+def test_files_arrays_and_pillow_images_are_predicted_alike(made):
+    paths = made.pictures[::5]
+    expected = proba(made.model, [str(path) for path in paths])
+    images = [Image.open(path) for path in paths]
+    arrays = [np.asarray(image) for image in images]
+    for data in (images, arrays, np.stack(arrays)):
+        np.testing.assert_array_equal(proba(made.model, data), expected)
+    # One row is multiplied in another order than many: equal to the last bits of float64.
+    for data in (str(paths[0]), paths[0], images[:1]):
+        np.testing.assert_allclose(proba(made.model, data), expected[:1], rtol=1e-12)
+
+
+def test_a_folder_without_labels_and_a_class_folder_are_predicted_alike(made, tmp_path):
+    for path in made.pictures:
+        shutil.copy(path, tmp_path / f"{path.parent.name}-{path.name}")
+    frame, extraction = made.model.predict_frame(tmp_path, options=ALONE, progress=False)
+    assert frame["id"].tolist() == sorted(path.name for path in tmp_path.iterdir())
+    assert list(frame) == ["id", "prediction", "p_flat", "p_rough", "p_wild"]
+    by_class = {
+        f"{path.parent.name}-{path.name}": row
+        for path, row in zip(made.pictures, proba(made.model, made.pictures[0].parents[1]), strict=True)
+    }
+    for name, *row in frame[["id", "p_flat", "p_rough", "p_wild"]].itertuples(index=False):
+        np.testing.assert_array_equal(row, by_class[name])
+    assert extraction.quarantined == ()
+
+
+def test_grey_and_tiny_images_are_sensible(made, tmp_path):
+    Image.fromarray(np.full((30, 30), 120, np.uint8)).save(tmp_path / "grey.png")
+    Image.new("RGB", (1, 1), (110, 120, 130)).save(tmp_path / "one.png")
+    Image.new("RGBA", (3, 200), (1, 2, 3, 0)).save(tmp_path / "thin.png")
+    Image.fromarray(np.full((9, 9), 4000, np.uint16)).save(tmp_path / "deep.png")
+    rows = proba(made.model, tmp_path)
+    assert rows.shape == (4, 3)
+    assert np.isfinite(rows).all()
+    np.testing.assert_allclose(rows.sum(axis=1), 1)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x89PNG\r\n\x1a\n", b"plain text"], ids=["empty", "cut", "text"])
+def test_a_corrupt_image_is_an_error_that_names_it_or_is_quarantined(made, tmp_path, content):
+    shutil.copy(made.pictures[0], tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(content)
+    shutil.copy(made.pictures[30], tmp_path / "c.png")
+    for method in (made.model.predict, made.model.predict_proba, made.model.embed, made.model.predict_frame):
+        with pytest.raises(UnreadableImageError, match=r"b\.png"):
+            method(tmp_path, options=ALONE, progress=False)
+    # Aligned arrays cannot leave a row out, whatever the options say.
+    with pytest.raises(UnreadableImageError):
+        made.model.predict(tmp_path, options=CAREFUL, progress=False)
+    frame, extraction = made.model.predict_frame(tmp_path, options=CAREFUL, progress=False)
+    assert frame["id"].tolist() == ["a.png", "c.png"]
+    assert [entry.id for entry in extraction.quarantined] == ["b.png"]
+    expected = proba(made.model, [str(made.pictures[0]), str(made.pictures[30])])
+    np.testing.assert_array_equal(frame[["p_flat", "p_rough", "p_wild"]], expected)
+
+
+def test_nothing_readable_is_an_empty_table(made, tmp_path):
+    (tmp_path / "b.png").write_bytes(b"")
+    frame, extraction = made.model.predict_frame(tmp_path, options=CAREFUL, progress=False)
+    assert list(frame) == ["id", "prediction", "p_flat", "p_rough", "p_wild"]
+    assert len(frame) == 0
+    assert len(extraction.quarantined) == 1
+
+
+@pytest.mark.parametrize("data", [[], np.zeros((0, 9, 9, 3), np.uint8)], ids=["list", "array"])
+def test_zero_images_are_one_clear_error(model, data):
+    with pytest.raises(DataError, match="no image"):
+        model.predict(data, progress=False)
+
+
+def test_zero_samples_and_an_empty_folder_are_too(made, tmp_path):
+    samples = load_samples(made.pictures[0].parents[1])
+    with pytest.raises(DataError, match="no image"):
+        made.model.predict(samples.take(np.zeros(len(samples), dtype=bool)), progress=False)
+    with pytest.raises(DataError, match="No images in"):
+        made.model.predict(tmp_path, progress=False)
+    with pytest.raises(DataError, match="does not exist"):
+        made.model.predict(tmp_path / "missing.png", progress=False)
+
+
+def test_a_bare_image_says_to_put_it_into_a_list(made):
+    with pytest.raises(DataError, match="list"):
+        made.model.predict(np.asarray(Image.open(made.pictures[0])), progress=False)
+
+
+def test_samples_are_decoded_as_the_model_was_fitted(made):
+    images = [np.arange(400, dtype=np.uint16).reshape(20, 20) * 9]
+    other = load_samples(images, decode=DecodePolicy(sixteen_bit="full"))
+    np.testing.assert_array_equal(proba(made.model, other), proba(made.model, images))
+    full = replace(made.model, decode=DecodePolicy(sixteen_bit="full"))
+    assert np.abs(proba(full, images) - proba(made.model, images)).max() > 1e-6
+
+
+def test_groups_and_splits_of_new_data_do_not_matter(made, tmp_path):
+    rows = [f"{path},{split},p1" for path, split in zip(made.pictures[:2], ("train", "test"), strict=True)]
+    (tmp_path / "table.csv").write_text("\n".join(["path,split,group", *rows]))
+    np.testing.assert_array_equal(
+        proba(made.model, tmp_path / "table.csv"), proba(made.model, made.pictures[0].parents[1])[:2]
+    )
+
+
+# --- saving and loading
+
+
+def test_saved_and_loaded_it_is_the_same(made, saved):
+    loaded = BioFuseModel.load(saved)
+    for name in ("cards", "task", "classes", "decode", "facts", "encoders", "dim"):
+        assert getattr(loaded, name) == getattr(made.model, name), name
+    np.testing.assert_array_equal(
+        proba(loaded, made.pictures[0].parents[1]), proba(made.model, made.pictures[0].parents[1])
+    )
+
+
+FRESH = """
+import sys
+import numpy as np
+from biofuse import BioFuseModel, ExtractOptions
+model = BioFuseModel.load(sys.argv[1])
+np.save(sys.argv[3], model.predict_proba(sys.argv[2], options=ExtractOptions(workers=0)))
+print(*model.predict(sys.argv[2], options=ExtractOptions(workers=0)))
+"""
+
+
+def test_style_bug_14_a_fresh_process_on_another_path_predicts_identically(made, saved, tmp_path, monkeypatch):
+    shutil.move(saved, tmp_path / "elsewhere")
+    monkeypatch.setenv("BIOFUSE_HOME", str(tmp_path / "fresh-home"))
+    images = made.pictures[0].parents[1]
+    command = [sys.executable, "-c", FRESH, str(tmp_path / "elsewhere"), str(images), str(tmp_path / "p.npy")]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True, cwd=tmp_path).stdout
+    np.testing.assert_array_equal(np.load(tmp_path / "p.npy"), proba(made.model, images))
+    assert printed.split() == made.model.predict(images, options=ALONE, progress=False).tolist()
+
+
+def test_style_bug_14_everything_fitted_is_saved_and_nothing_is_a_pickle(saved):
+    files = {path.relative_to(saved).as_posix() for path in saved.rglob("*") if path.is_file()}
+    assert files == {"model.json", "predictor/predictor.json", "predictor/arrays.safetensors"}
+    arrays = (saved / "predictor" / "arrays.safetensors").read_bytes()
+    assert len(arrays) > 1000
+    for path in files - {"predictor/arrays.safetensors"}:
+        json.loads((saved / path).read_text(), parse_constant=pytest.fail)
+
+
+def test_saving_again_replaces_the_model_and_leaves_nothing_else(model, saved):
+    other = replace(model, facts={"fitted_on": "something else"})
+    other.save(saved)
+    assert BioFuseModel.load(saved).facts == other.facts
+    assert [path.name for path in saved.parent.iterdir()] == ["saved"]
+
+
+def test_a_folder_or_file_of_something_else_is_left_alone(model, tmp_path):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
+    (tmp_path / "file").write_text("too")
+    for target in ("thesis", "file"):
+        with pytest.raises(ArtifactError, match="is not a saved model"):
+            model.save(tmp_path / target)
+    assert (tmp_path / "thesis" / "chapter.txt").read_text() == "years of work"
+    assert model.save(tmp_path / "new" / "deep").is_dir()
+
+
+def test_a_disk_that_fills_up_leaves_the_older_model_whole(model, saved, monkeypatch):
+    import errno
+
+    from biofuse.model import model as module
+
+    def full(*args, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(module, "seal", full)
+    with pytest.raises(DiskError, match="is full"):
+        replace(model, facts={}).save(saved)
+    assert BioFuseModel.load(saved).facts == model.facts
+    assert [path.name for path in saved.parent.iterdir()] == ["saved"]
+
+
+# --- refusing
+
+
+class Bomb:
+    def __reduce__(self):
+        return (Path.touch, (Path("exploded"),))
+
+
+@pytest.mark.parametrize("victim", ["model.json", "predictor/predictor.json", "predictor/arrays.safetensors"])
+@pytest.mark.parametrize("harm", ["flip", "cut", "remove", "empty", "pickle"])
+def test_style_bug_14_a_damaged_file_is_never_opened(saved, victim, harm, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    path = saved / victim
+    data = bytearray(path.read_bytes())
+    if harm == "flip":
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+    elif harm == "cut":
+        path.write_bytes(data[:-7])
+    elif harm == "remove":
+        path.unlink()
+    else:
+        path.write_bytes(b"" if harm == "empty" else pickle.dumps(Bomb()))
+    with pytest.raises(ArtifactError) as caught:
+        BioFuseModel.load(saved)
+    assert caught.value.remedy
+    assert not (tmp_path / "exploded").exists()
+
+
+def reseal(folder, **changes):
+    """Do what a careful forger does: change the record and make its checksum fit."""
+    record = json.loads((folder / "model.json").read_text())
+    record.pop("checksum")
+    record |= changes
+    (folder / "model.json").write_text(json.dumps(record | {"checksum": digest_json(record)}))
+
+
+def test_a_pickle_with_a_fitting_checksum_is_still_not_run(saved, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (saved / "predictor" / "arrays.safetensors").write_bytes(pickle.dumps(Bomb()))
+    content = json.loads((saved / "predictor" / "predictor.json").read_text())
+    kept = {key: value for key, value in content.items() if key not in {"checksum", "files", "format"}}
+    seal(saved / "predictor", name="predictor.json", content=kept)
+    reseal(
+        saved,
+        files={
+            name: digest_file(saved / name) for name in ("predictor/predictor.json", "predictor/arrays.safetensors")
+        },
+    )
+    with pytest.raises(ArtifactError, match="cannot be read"):
+        BioFuseModel.load(saved)
+    assert not (tmp_path / "exploded").exists()
+
+
+@pytest.mark.parametrize("name", ["../secret", "/etc/hostname", "predictor/../../secret", "link"])
+def test_a_path_that_leaves_the_folder_is_not_opened(saved, name):
+    (saved.parent / "secret").write_text("secret")
+    (saved / "link").symlink_to(saved.parent / "secret")
+    reseal(saved, files={name: digest_file(saved.parent / "secret")})
+    with pytest.raises(ArtifactError, match="outside"):
+        BioFuseModel.load(saved)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"format": 2}, "format 2"),
+        ({"format": "new"}, "format 'new'"),
+        ({"kind": "biofuse-ensemble"}, "does not belong"),
+        ({"classes": ["flat", "rough"]}, "does not belong"),
+        ({"task": "binary"}, "does not belong"),
+        ({"task": "regression"}, "not a BioFuse model"),
+        ({"encoders": []}, "does not belong"),
+        ({"encoders": None}, "not a BioFuse model"),
+        ({"classes": 3}, "not a BioFuse model"),
+        ({"files": []}, "not what BioFuse writes"),
+    ],
+)
+def test_a_record_that_says_something_else_is_refused(saved, changes, words):
+    reseal(saved, **changes)
+    with pytest.raises(ArtifactError, match=words):
+        BioFuseModel.load(saved)
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '"model"', '{"format": 1}', '{"format": 1, "files": {}, "checksum": null, "x": NaN}']
+)
+def test_what_is_no_record_is_refused(saved, text):
+    (saved / "model.json").write_text(text)
+    with pytest.raises(ArtifactError):
+        BioFuseModel.load(saved)
+
+
+def test_a_newer_predictor_is_refused(saved):
+    path = saved / "predictor" / "predictor.json"
+    content = json.loads(path.read_text())
+    kept = {key: value for key, value in content.items() if key not in {"checksum", "files", "format"}}
+    seal(path.parent, name=path.name, content=kept | {"predictor_format": 99})
+    reseal(
+        saved,
+        files={
+            name: digest_file(saved / name) for name in ("predictor/predictor.json", "predictor/arrays.safetensors")
+        },
+    )
+    with pytest.raises(ArtifactError, match="predictor format 99"):
+        BioFuseModel.load(saved)
+
+
+@pytest.mark.parametrize("path", ["nowhere", "saved/model.json"])
+def test_no_model_is_one_clear_error(saved, path):
+    with pytest.raises(ArtifactError):
+        BioFuseModel.load(saved.parent / path)
+
+
+def test_it_prints_well(model):
+    assert repr(model) == f"<BioFuseModel: haralick + hog ({model.dim} columns), multiclass over 3 classes>"
+    assert "<td>hog</td>" in model._repr_html_()

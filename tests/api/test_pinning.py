@@ -1,6 +1,7 @@
 """Which weights an embedding belongs to, from the card to the saved model, and what travels to worker processes."""
 
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -78,6 +79,16 @@ def test_a_model_keeps_the_weights_it_was_fitted_with(card, quick, study, tmp_pa
         loaded.predict_proba(test, store=tmp_path / "other", options=ExtractOptions(workers=0))
     other = embed(test, ["t_table"], store=tmp_path / "store", workers=0, progress=False)
     assert other.work[0].computed == 21
+
+
+def test_a_model_put_together_by_hand_is_pinned_when_it_embeds(card, quick, study, tmp_path):
+    model = quick(["t_table"], store=tmp_path / "store").fit(study.images, progress=False).model
+    loose = replace(model, cards=(card,))
+    options = ExtractOptions(workers=0)
+    first = loose.embed(study.images / "test", store=tmp_path / "store", options=options)
+    (tmp_path / "weights.txt").write_text("3 2 1")
+    second = loose.embed(study.images / "test", store=tmp_path / "store", options=options)
+    np.testing.assert_allclose(second, first * [3, 1, 1 / 3], rtol=1e-5)
 
 
 def test_a_run_with_other_weights_is_another_run(card, quick, study, tmp_path):

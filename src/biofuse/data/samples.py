@@ -92,7 +92,9 @@ class Samples:
 
     def take(self, rows: Sequence[int] | NDArray[np.integer] | NDArray[np.bool_]) -> Self:
         """Return the given rows, in the given order (indices or a boolean mask)."""
-        index = np.arange(len(self))[np.asarray(rows)] if len(self) else np.zeros(0, dtype=np.int64)
+        chosen = np.asarray(rows)
+        # An empty list has no type of its own, and NumPy would take it for floating point.
+        index = np.arange(len(self))[chosen if chosen.size else chosen.astype(np.int64)]
         return replace(
             self,
             ids=self.ids[index],

@@ -1,6 +1,7 @@
-"""Id-joined matrices per encoder."""
+"""Id-joined matrices per encoder, and what adds up over them."""
 
 from biofuse.blocks.blocks import Blocks, Matrix
+from biofuse.blocks.gram import ColumnBlocks, GramBlocks, column_blocks, gram_blocks
 from biofuse.blocks.reader import read_blocks
 
-__all__ = ["Blocks", "Matrix", "read_blocks"]
+__all__ = ["Blocks", "ColumnBlocks", "GramBlocks", "Matrix", "column_blocks", "gram_blocks", "read_blocks"]

@@ -1,5 +1,7 @@
 """Scorers, strategies, the leaderboard and the rules that choose from it."""
 
+from biofuse.search.closed_form import ClosedForm, ClosedFormScorer
+from biofuse.search.closed_form_cost import Work, estimate
 from biofuse.search.cost import Cost
 from biofuse.search.leaderboard import Leaderboard, Row
 from biofuse.search.plan import ValidationPlan, search_key
@@ -12,6 +14,8 @@ from biofuse.search.subsets import Subset, label
 
 __all__ = [
     "STRATEGIES",
+    "ClosedForm",
+    "ClosedFormScorer",
     "Cost",
     "FoldScores",
     "FoldwiseScorer",
@@ -24,6 +28,8 @@ __all__ = [
     "Subset",
     "TableScorer",
     "ValidationPlan",
+    "Work",
+    "estimate",
     "greedy_path",
     "label",
     "make_strategy",

@@ -1,0 +1,130 @@
+import numpy as np
+import pytest
+from sklearn.decomposition import PCA
+from sklearn.preprocessing import StandardScaler
+
+from biofuse.blocks import Blocks, column_blocks, gram_blocks
+from biofuse.core.errors import AlignmentError, DataError
+from biofuse.fusion.concatenation import Concatenation
+
+TRAIN, TEST = np.arange(5, 45), np.concatenate([np.arange(5), np.arange(45, 60)])
+
+
+def make_blocks(dims=None, n=60, seed=0):
+    random = np.random.default_rng(seed)
+    dims = dims or {"a": 7, "b": 300, "c": 30}
+    matrices = {
+        name: (random.normal(size=(n, d)) * random.uniform(0.1, 9, d) + 5 * random.normal(size=d)).astype(np.float32)
+        for name, d in dims.items()
+    }
+    return Blocks(ids=np.array([f"s{i}" for i in range(n)], dtype=object), matrices=matrices)
+
+
+def standardised(matrix, scaling="none"):
+    scaler = StandardScaler().fit(matrix[TRAIN].astype(np.float64))
+    divisor = np.sqrt(matrix.shape[1]) if scaling == "block" else 1.0
+    return [scaler.transform(matrix[rows].astype(np.float64)) / divisor for rows in (TRAIN, TEST)]
+
+
+@pytest.mark.parametrize("scaling", ["none", "block"])
+@pytest.mark.parametrize("subset", [("a",), ("a", "c"), ("a", "b", "c")])
+def test_products_add_up_to_those_of_the_concatenation(scaling, subset):
+    blocks = make_blocks()
+    train, test = gram_blocks(blocks, TRAIN, TEST, scaling=scaling).total(subset)
+    X = [np.hstack(parts) for parts in zip(*(standardised(blocks[name], scaling) for name in subset), strict=True)]
+    assert np.allclose(train, X[0] @ X[0].T, rtol=0, atol=1e-9)
+    assert np.allclose(test, X[1] @ X[0].T, rtol=0, atol=1e-9)
+    fitted = Concatenation(scaling=scaling).fit(blocks.only(subset).take(TRAIN))
+    fused = fitted.transform(blocks.only(subset).take(TRAIN)).astype(np.float64)
+    assert np.allclose(train, fused @ fused.T, rtol=1e-5, atol=1e-3)  # the fusion rounds to float32
+
+
+def test_a_total_leaves_the_blocks_alone_and_ignores_the_order_of_names():
+    grams = gram_blocks(make_blocks(), TRAIN, TEST)
+    before = grams.train.copy()
+    first, _ = grams.total(("c", "a"))
+    again, _ = grams.total(("a", "c"))
+    assert np.array_equal(first, again)
+    first += 1
+    assert np.array_equal(before, grams.train)
+
+
+@pytest.mark.parametrize("scaling", ["none", "block"])
+def test_columns_and_their_moments_are_those_of_the_concatenation(scaling):
+    blocks = make_blocks()
+    columns = column_blocks(blocks, TRAIN, TEST, scaling=scaling)
+    assert columns.dims == (7, 300, 30)
+    weights = np.random.default_rng(1).uniform(0.5, 2, len(TRAIN))
+    mean, products = columns.moments(weights)
+    chosen = columns.columns(("c", "a"))
+    X = [np.hstack(parts) for parts in zip(*(standardised(blocks[m], scaling) for m in ("a", "c")), strict=True)]
+    assert np.allclose(columns.train[:, chosen], X[0], rtol=0, atol=1e-12)
+    assert np.allclose(columns.test[:, chosen], X[1], rtol=0, atol=1e-12)
+    assert np.allclose(mean[chosen], np.average(X[0], axis=0, weights=weights), rtol=0, atol=1e-12)
+    expected = np.cov(X[0].T, aweights=weights, ddof=0) * weights.sum()
+    assert np.allclose(products[np.ix_(chosen, chosen)], expected, rtol=0, atol=1e-10)
+
+
+def test_reduction_is_pca_fitted_on_the_training_rows():
+    blocks = make_blocks()
+    columns = column_blocks(blocks, TRAIN, TEST, reduce_to=9)
+    assert columns.dims == (7, 9, 9)  # "b" is reduced by way of rows, "c" by way of columns, "a" not at all
+    grams = gram_blocks(blocks, TRAIN, TEST, reduce_to=9)
+    for place, name in enumerate(blocks.encoders):
+        train, test = standardised(blocks[name])
+        if name != "a":
+            pca = PCA(9, svd_solver="full").fit(train)
+            train, test = pca.transform(train), pca.transform(test)
+        own = columns.columns((name,))
+        for found, expected in ((columns.train[:, own], train), (columns.test[:, own], test)):
+            signs = np.sign((found * expected).sum(axis=0))
+            assert np.allclose(found * signs if name != "a" else found, expected, rtol=0, atol=1e-9)
+        assert np.allclose(grams.train[place], train @ train.T, rtol=0, atol=1e-8)
+        assert np.allclose(grams.test[place], test @ train.T, rtol=0, atol=1e-8)
+
+
+def test_held_out_rows_decide_nothing():
+    blocks = make_blocks()
+    changed = {name: matrix.copy() for name, matrix in blocks.items()}
+    for matrix in changed.values():
+        matrix[TEST] *= 100
+    other = Blocks(ids=blocks.ids, matrices=changed)
+    for reduce_to in (None, 5):
+        assert np.array_equal(
+            gram_blocks(blocks, TRAIN, TEST, reduce_to=reduce_to).train,
+            gram_blocks(other, TRAIN, TEST, reduce_to=reduce_to).train,
+        )
+        assert np.array_equal(
+            column_blocks(blocks, TRAIN, TEST, reduce_to=reduce_to).train,
+            column_blocks(other, TRAIN, TEST, reduce_to=reduce_to).train,
+        )
+
+
+@pytest.mark.parametrize("reduce_to", [None, 3])
+def test_constant_columns_become_zero(reduce_to):
+    blocks = make_blocks()
+    matrices = dict(blocks) | {"flat": np.full((60, 5), 0.1, dtype=np.float32)}
+    with_flat = Blocks(ids=blocks.ids, matrices=matrices)
+    grams = gram_blocks(with_flat, TRAIN, TEST, reduce_to=reduce_to)
+    assert abs(grams.train[3]).max() < 1e-20
+    assert abs(grams.test[3]).max() < 1e-20
+    columns = column_blocks(with_flat, TRAIN, TEST, reduce_to=reduce_to)
+    assert abs(columns.train[:, columns.columns(("flat",))]).max() < 1e-10
+
+
+def test_bad_input_is_named():
+    blocks = make_blocks()
+    matrices = {name: matrix.copy() for name, matrix in blocks.items()}
+    matrices["c"][3, 2] = np.nan
+    bad = Blocks(ids=blocks.ids, matrices=matrices)
+    for build in (gram_blocks, column_blocks):
+        with pytest.raises(DataError, match="'s3' by c"):
+            build(bad, TRAIN, TEST)
+        with pytest.raises(DataError, match="0 training rows"):
+            build(blocks, TRAIN[:0], TEST)
+        with pytest.raises(DataError, match="reduced to 0"):
+            build(blocks, TRAIN, TEST, reduce_to=0)
+    with pytest.raises(AlignmentError, match="x"):
+        gram_blocks(blocks, TRAIN, TEST).total(("a", "x"))
+    with pytest.raises(AlignmentError):
+        column_blocks(blocks, TRAIN, TEST).columns(())

@@ -1,0 +1,334 @@
+import pickle
+
+import numpy as np
+import pytest
+from sklearn.decomposition import PCA
+from sklearn.linear_model import Ridge, RidgeCV
+from sklearn.preprocessing import StandardScaler
+
+from biofuse.blocks.blocks import Blocks
+from biofuse.core.errors import AlignmentError, SearchError
+from biofuse.core.tasks import Task
+from biofuse.evaluation.metrics import score
+from biofuse.heads.ridge import RELATIVE_PENALTIES
+from biofuse.heads.ridge import Ridge as RidgeHead
+from biofuse.predictors.fused import fit_predictor
+from biofuse.search.closed_form import ClosedFormScorer
+from biofuse.search.closed_form_cost import choose, estimate
+from biofuse.search.plan import ValidationPlan
+from biofuse.search.runner import run_search
+from biofuse.search.scorer import FoldwiseScorer, RefitScorer
+from biofuse.search.strategies import make_strategy
+from biofuse.search.subsets import all_subsets
+
+N, FOLDS = 90, 3
+DIMS = {"a": 20, "b": 150, "c": 9, "d": 40}
+BALANCED = "balanced"
+
+
+def make_data(task=Task.MULTICLASS, *, n=N, seed=0, dims=None):
+    random = np.random.default_rng(seed)
+    hidden = random.normal(size=(n, 4))
+    matrices = {
+        name: (hidden @ random.normal(size=(4, d)) + 3 * random.normal(size=(n, d)) + 2).astype(np.float32)
+        for name, d in (dims or DIMS).items()
+    }
+    noisy = hidden + random.normal(size=(n, 4))
+    labels = {
+        Task.BINARY: noisy[:, 0] > 0.6,
+        Task.MULTICLASS: (noisy[:, :3] + [0.8, 0, 0]).argmax(axis=1),
+        Task.ORDINAL: np.digitize(noisy[:, 0], [-0.5, 1]),
+        Task.MULTILABEL: noisy > [0.8, 0, -0.4, 0.3],
+    }[task].astype(np.int64)
+    return Blocks(ids=np.array([f"s{i:03d}" for i in range(n)], dtype=object), matrices=matrices), labels
+
+
+def make_plan(ids):
+    where = np.array([int(name[1:]) % FOLDS for name in ids])
+    folds = [(np.flatnonzero(where != f), np.flatnonzero(where == f)) for f in range(FOLDS)]
+    return ValidationPlan.cross_validation(folds, ids=ids)
+
+
+def make_scorer(blocks, labels, task, **options):
+    n_classes = {Task.BINARY: 2, Task.MULTILABEL: 4}.get(task, 3)
+    return ClosedFormScorer(
+        blocks, labels, plan=make_plan(blocks.ids), task=task, classes=[f"c{i}" for i in range(n_classes)], **options
+    )
+
+
+def row_weights(codes, class_weight):
+    if class_weight is None:
+        return np.ones(len(codes))
+    if class_weight == BALANCED:
+        counts = np.bincount(codes)
+        return len(codes) / (np.count_nonzero(counts) * counts[codes])
+    return np.array([class_weight.get(int(code), 1.0) for code in codes])
+
+
+def concatenated(blocks, subset, fit, held, *, scaling="none", reduce_to=None):
+    """What scikit-learn makes of a subset, from scratch."""
+    parts = []
+    for name in subset:
+        matrix = blocks[name].astype(np.float64)
+        scaler = StandardScaler().fit(matrix[fit])
+        divisor = np.sqrt(matrix.shape[1]) if scaling == "block" else 1
+        train, test = scaler.transform(matrix[fit]) / divisor, scaler.transform(matrix[held]) / divisor
+        if reduce_to is not None and reduce_to < matrix.shape[1]:
+            pca = PCA(reduce_to, svd_solver="full").fit(train)
+            train, test = pca.transform(train), pca.transform(test)
+        parts.append((train, test))
+    return tuple(np.hstack(side) for side in zip(*parts, strict=True))
+
+
+def problems(labels, task, class_weight):
+    """Yield the columns of the decision values, targets and row weights of each ridge problem."""
+    if task is Task.MULTILABEL:
+        for label in range(labels.shape[1]):
+            yield [label], 2.0 * labels[:, [label]] - 1, row_weights(labels[:, label], class_weight)
+    elif task is Task.BINARY:
+        yield [1], 2.0 * labels[:, None] - 1, row_weights(labels, class_weight)
+    else:
+        yield [0, 1, 2], 2.0 * (labels[:, None] == np.arange(3)) - 1, row_weights(labels, class_weight)
+
+
+@pytest.mark.parametrize("mode", ["dual", "primal"])
+@pytest.mark.parametrize("scaling", ["none", "block"])
+@pytest.mark.parametrize("reduce_to", [None, 6])
+@pytest.mark.parametrize(
+    ("task", "class_weight"),
+    [
+        (Task.BINARY, None),
+        (Task.MULTICLASS, BALANCED),
+        (Task.ORDINAL, {0: 3.0, 2: 0.2}),
+        (Task.MULTILABEL, None),
+        (Task.MULTILABEL, BALANCED),
+    ],
+)
+def test_decision_values_are_those_of_scikit_learn_refitted_from_scratch(mode, scaling, reduce_to, task, class_weight):
+    blocks, labels = make_data(task)
+    options = {"mode": mode, "scaling": scaling, "reduce_to": reduce_to, "class_weight": class_weight}
+    scorer = make_scorer(blocks, labels, task, **options)
+    random = np.random.default_rng(3)
+    subsets = all_subsets(blocks.encoders)
+    for number in random.choice(len(subsets), 5, replace=False):
+        subset, fold = subsets[number], int(random.integers(FOLDS))
+        fit, held = make_plan(blocks.ids).folds[fold]
+        X, X_held = concatenated(blocks, subset, fit, held, scaling=scaling, reduce_to=reduce_to)
+        found = scorer.solve(subset, fold)
+        for (columns, targets, weights), alpha in zip(
+            problems(labels[fit], task, class_weight), found.alphas, strict=True
+        ):
+            expected = Ridge(alpha, solver="svd").fit(X, targets, sample_weight=weights).predict(X_held)
+            assert np.allclose(found.decision[:, columns], expected.reshape(len(held), -1), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["dual", "primal"])
+@pytest.mark.parametrize("task", [Task.BINARY, Task.MULTICLASS, Task.MULTILABEL])
+@pytest.mark.parametrize("class_weight", [None, BALANCED])
+def test_penalties_are_those_of_ridge_cv(mode, task, class_weight):
+    blocks, labels = make_data(task, seed=1)
+    scorer = make_scorer(blocks, labels, task, mode=mode, class_weight=class_weight)
+    chosen = set()
+    for subset in all_subsets(blocks.encoders):
+        fit, held = make_plan(blocks.ids).folds[0]
+        X, X_held = concatenated(blocks, subset, fit, held)
+        found = scorer.solve(subset, 0)
+        for (columns, targets, weights), alpha in zip(
+            problems(labels[fit], task, class_weight), found.alphas, strict=True
+        ):
+            centre = np.average(X, axis=0, weights=weights)
+            spread = float(weights @ ((X - centre) ** 2).sum(axis=1)) / len(X)
+            reference = RidgeCV(np.array(RELATIVE_PENALTIES) * spread).fit(X, targets, sample_weight=weights)
+            assert alpha == pytest.approx(reference.alpha_, rel=1e-9)
+            expected = reference.predict(X_held).reshape(len(held), -1)
+            assert np.allclose(found.decision[:, columns], expected, rtol=0, atol=1e-6)
+            chosen.add(round(np.log10(alpha / spread), 1))
+    assert len(chosen) > 1  # the data do not push every choice to the same place
+
+
+@pytest.mark.parametrize("mode", ["dual", "primal"])
+@pytest.mark.parametrize("class_weight", [None, BALANCED])
+def test_leave_one_out_errors_are_those_of_leaving_one_out(mode, class_weight):
+    blocks, labels = make_data(n=24, dims={"a": 4, "b": 30})
+    scorer = make_scorer(blocks, labels, Task.MULTICLASS, mode=mode, class_weight=class_weight, alphas=[0.01, 1, 30])
+    fit, held = make_plan(blocks.ids).folds[1]
+    for subset in all_subsets(blocks.encoders):
+        X, _ = concatenated(blocks, subset, fit, held)
+        ((_, targets, weights),) = problems(labels[fit], Task.MULTICLASS, class_weight)
+        (path,) = scorer.solve(subset, 1).paths
+        expected = np.zeros_like(path.errors)
+        for place, alpha in enumerate(path.alphas):
+            for row in range(len(X)):
+                rest = np.arange(len(X)) != row
+                model = Ridge(alpha, solver="svd").fit(X[rest], targets[rest], sample_weight=weights[rest])
+                expected[place] += weights[row] * (model.predict(X[[row]])[0] - targets[row]) ** 2
+        assert np.allclose(path.errors, expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("mode", ["dual", "primal"])
+@pytest.mark.parametrize("class_weight", [None, BALANCED])
+def test_a_single_penalty_is_used_as_it_is(mode, class_weight):
+    blocks, labels = make_data()
+    options = {"mode": mode, "class_weight": class_weight}
+    alone, among = (
+        make_scorer(blocks, labels, Task.MULTICLASS, alphas=alphas, **options) for alphas in ([3.0], [1e-6, 3.0])
+    )
+    for subset in all_subsets(blocks.encoders)[::5]:
+        one, other = alone.solve(subset, 1), among.solve(subset, 1)
+        assert one.alphas == pytest.approx(other.alphas, rel=1e-12)
+        assert np.allclose(one.decision, other.decision, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("task", [Task.BINARY, Task.MULTICLASS, Task.MULTILABEL])
+def test_scores_are_those_of_the_ridge_head_refitted(task):
+    blocks, labels = make_data(task)
+    classes = ["x", "y", "z", "t"][: {Task.BINARY: 2, Task.MULTILABEL: 4}.get(task, 3)]
+    closed = make_scorer(blocks, labels, task, keep_predictions=True, class_weight=BALANCED)
+
+    def fit(taken, truth, *, encoders, seed, threads):
+        return fit_predictor(
+            taken,
+            truth,
+            encoders=encoders,
+            fusion="concatenation",
+            head=RidgeHead(class_weight=BALANCED),
+            task=task,
+            n_classes=len(classes),
+            seed=seed,
+            threads=threads,
+        )
+
+    refit = RefitScorer(
+        blocks, labels, plan=make_plan(blocks.ids), fit=fit, task=task, classes=classes, metrics=closed.metrics
+    )
+    for subset in [("a",), ("b", "d"), blocks.encoders]:
+        found, expected = closed.score(subset), refit.score(subset)
+        fit_rows, held = make_plan(blocks.ids).folds[0]
+        predictor = fit(blocks.take(fit_rows), labels[fit_rows], encoders=subset, seed=0, threads=1)
+        decision = predictor.decision(blocks.take(held))
+        assert np.allclose(closed.solve(subset, 0).decision, decision, rtol=0, atol=1e-4)  # the fusion is float32
+        metrics = ("auroc", "balanced_accuracy") if task is Task.MULTICLASS else ("auroc",)
+        for metric in metrics:
+            assert found.folds[metric] == pytest.approx(expected.folds[metric], abs=1e-9)
+        estimates = found.out_of_fold[0]
+        assert score(task, labels[held], estimates)["auroc"] == found.folds["auroc"][0]
+        assert score(task, labels[held], estimates)["accuracy"] == found.folds["accuracy"][0]
+
+
+def test_classes_are_decided_by_the_largest_or_the_sign():
+    for task in (Task.BINARY, Task.MULTICLASS, Task.MULTILABEL):
+        blocks, labels = make_data(task)
+        scorer = make_scorer(blocks, labels, task)
+        decision = scorer.solve(("a", "b"), 0).decision
+        truth = labels[make_plan(blocks.ids).folds[0][1]]
+        right = (decision > 0) == truth if task is Task.MULTILABEL else decision.argmax(axis=1) == truth
+        assert scorer.score(("a", "b")).folds["accuracy"][0] == pytest.approx(right.mean())
+
+
+def test_dual_and_primal_agree():
+    blocks, labels = make_data(n=150)
+    for reduce_to in (None, 8):
+        dual, primal = (
+            make_scorer(blocks, labels, Task.MULTICLASS, mode=mode, reduce_to=reduce_to) for mode in ("dual", "primal")
+        )
+        for subset in all_subsets(blocks.encoders)[::4]:
+            one, other = dual.solve(subset, 2), primal.solve(subset, 2)
+            assert one.alphas == pytest.approx(other.alphas, rel=1e-9)
+            assert np.allclose(one.decision, other.decision, rtol=0, atol=1e-8)
+            assert np.allclose(one.paths[0].errors, other.paths[0].errors, rtol=1e-7)
+
+
+@pytest.mark.parametrize("mode", ["dual", "primal"])
+def test_order_of_encoders_and_rows_does_not_matter(mode):
+    blocks, labels = make_data()
+    order = np.random.default_rng(4).permutation(N)
+    turned = Blocks(ids=blocks.ids[order], matrices={name: blocks[name][order] for name in reversed(blocks.encoders)})
+    one, other = (make_scorer(b, y, Task.MULTICLASS, mode=mode) for b, y in ((blocks, labels), (turned, labels[order])))
+    for subset in all_subsets(blocks.encoders)[::4]:
+        assert np.allclose(one.solve(subset, 1).decision, other.solve(subset[::-1], 1).decision, rtol=0, atol=1e-9)
+        found, expected = other.score(subset[::-1]).folds, one.score(subset).folds
+        assert {name: pytest.approx(values) for name, values in found.items()} == expected
+
+
+@pytest.mark.parametrize("mode", ["dual", "primal"])
+@pytest.mark.parametrize("reduce_to", [None, 5])
+def test_a_constant_block_changes_nothing_and_knows_nothing(mode, reduce_to):
+    blocks, labels = make_data()
+    matrices = dict(blocks) | {"flat": np.full((N, 12), 0.3, dtype=np.float32)}
+    with_flat = Blocks(ids=blocks.ids, matrices=matrices)
+    scorer = make_scorer(with_flat, labels, Task.MULTICLASS, mode=mode, reduce_to=reduce_to)
+    without, within = scorer.solve(("a", "c"), 0), scorer.solve(("a", "c", "flat"), 0)
+    assert within.alphas == pytest.approx(without.alphas, rel=1e-12)
+    assert np.allclose(within.decision, without.decision, rtol=0, atol=1e-10)
+    alone = scorer.score(("flat",))
+    assert alone.folds["auroc"] == pytest.approx((0.5,) * FOLDS)
+
+
+def test_absent_and_only_classes_are_as_in_the_heads():
+    blocks, labels = make_data()
+    fit, held = make_plan(blocks.ids).folds[0]
+    labels[fit] = np.where(labels[fit] == 2, 1, labels[fit])
+    found = make_scorer(blocks, labels, Task.MULTICLASS).score(("a",))
+    assert "fold 1: No training row is of class 2: probability 0." in found.notes
+    labels[fit] = 1
+    scorer = make_scorer(blocks, labels, Task.MULTICLASS, keep_predictions=True)
+    assert scorer.solve(("a",), 0).alphas == ()
+    assert np.array_equal(scorer.score(("a",)).out_of_fold[0], np.tile([0.0, 1.0, 0.0], (len(held), 1)))
+
+
+def test_it_is_a_scorer_for_searches_in_one_process_and_in_several():
+    blocks, labels = make_data(Task.BINARY)
+    scorer = make_scorer(blocks, labels, Task.BINARY, keep_predictions=True)
+    assert isinstance(scorer, FoldwiseScorer)
+    assert scorer.n_dims(("a", "c")) == 29
+    assert scorer.n_train == (60, 60, 60)
+    board = run_search(blocks.encoders, make_strategy("exhaustive"), scorer, workers=1)
+    assert len(board) == 15
+    many = scorer.score_many([row.subset for row in board])
+    sent = pickle.loads(pickle.dumps(scorer))  # noqa: S301 (to a worker and back)
+    for row, found in zip(board, many, strict=True):
+        assert found.folds == row.folds
+        assert np.array_equal(found.out_of_fold[1], board.out_of_fold[row.subset][1])
+        assert sent.score(row.subset).folds == row.folds
+
+
+def test_cost_decides_the_way():
+    rows = {"n_train": (400,) * 5, "n_test": (100,) * 5}
+    few, many = estimate([512] * 9, **rows), estimate([512] * 9, n_train=(40_000,), n_test=(10_000,), reduce_to=64)
+    assert choose(few, mode="auto", memory_limit=10**12) == "dual"
+    assert choose(many, mode="auto", memory_limit=10**12) == "primal"
+    assert few["dual"].bytes >= 8 * 5 * 9 * 400 * 500
+    assert many["primal"].bytes >= 8 * 9 * 64 * 50_000
+    assert few["dual"].flops == pytest.approx(511 * 5 * 400**3 * 8 / 3, rel=0.2)
+    half = estimate([512] * 9, **rows, n_subsets=255)["dual"]
+    assert half.flops == pytest.approx(few["dual"].flops * 255 / 511)
+    with pytest.raises(SearchError, match="reduce_to"):
+        choose(many, mode="dual", memory_limit=8 * 2**30)
+    # What costs more operations is taken where only that fits.
+    assert choose(many, mode="auto", memory_limit=many["primal"].bytes) == "primal"
+
+
+def test_expected_operations_are_the_mean_over_all_subsets():
+    dims = (3, 5, 11)
+    work = estimate(dims, n_train=(10**6,), n_test=(1,), n_alphas=1)["primal"]
+    sizes = [sum(subset) for subset in all_subsets(dims)]
+    expected = sum(9 * d**3 + 2e6 * d**2 + 4e6 * d for d in sizes)
+    assert work.flops == pytest.approx(expected * 7 / 8)  # the empty subset is counted among the mean
+
+
+def test_what_cannot_be_is_refused():
+    blocks, labels = make_data()
+    with pytest.raises(AlignmentError):
+        make_scorer(blocks, labels[:-1], Task.MULTICLASS)
+    for options, match in (
+        ({"memory_limit": 1000}, "memory"),
+        ({"memory_limit": 1000, "mode": "primal"}, "memory"),
+        ({"metrics": ("auroc", "log_loss")}, "calibrated"),
+        ({"alphas": []}, "penalties"),
+        ({"alphas": [1, 0]}, "penalties"),
+        ({"reduce_to": 0}, "reduced to 0"),
+    ):
+        with pytest.raises(SearchError, match=match):
+            make_scorer(blocks, labels, Task.MULTICLASS, **options)
+    with pytest.raises(SearchError, match="unknown"):
+        make_scorer(blocks, labels, Task.MULTICLASS).score(("x",))

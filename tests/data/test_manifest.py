@@ -1,0 +1,211 @@
+"""CSV, TSV, Parquet and data frames."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from biofuse.core.errors import DataError, LeakageError, UnreadableImageError
+from biofuse.core.tasks import Task
+from biofuse.data import Samples, load_samples
+from biofuse.data.labels import class_table, natural_key
+
+
+def picture(path: Path, level: int = 0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("L", (4, 4), level).save(path)
+    return path
+
+
+def names(samples: Samples) -> list[str]:
+    assert samples.labels is not None
+    return [samples.classes[label] for label in samples.labels]
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_csv_with_every_column(tmp_path: Path) -> None:
+    table = write(
+        tmp_path / "m.csv",
+        "path,label,group,split,id\nimg/1.png,pos,p1,train,s1\nimg/2.png,neg,p1,train,s2\nimg/3.png,pos,p2,test,s3\n",
+    )
+    samples = load_samples(table)
+    assert samples.ids.tolist() == ["s1", "s2", "s3"]
+    assert samples.classes == ("neg", "pos")
+    assert samples.splits is not None
+    assert samples.groups is not None
+    assert samples.splits.tolist() == ["train", "train", "test"]
+    assert samples.groups.tolist() == ["p1", "p1", "p2"]
+    assert samples.sources[0].description == str(tmp_path / "img" / "1.png")
+    assert load_samples(table, id="path").ids.tolist() == ["img/1.png", "img/2.png", "img/3.png"]
+
+
+@pytest.mark.parametrize("column", ["path", "image", "FILE", "Filename", "filepath"])
+@pytest.mark.parametrize("label", ["label", "Class", "target", "diagnosis"])
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_columns_and_separators_are_recognised(tmp_path: Path, column: str, label: str, separator: str) -> None:
+    rows = [(column, label), ("1.png", "a"), ("2.png", "b")]
+    samples = load_samples(write(tmp_path / "m.csv", "\ufeff" + "\n".join(separator.join(row) for row in rows)))
+    assert samples.ids.tolist() == ["1.png", "2.png"]
+    assert names(samples) == ["a", "b"]
+
+
+def test_tsv_parquet_and_frame_agree(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"path": ["1.png", "2.png", "3.png"], "label": [10, 9, 10], "split": ["train", "test", "val"]})
+    frame.to_csv(tmp_path / "m.tsv", sep="\t", index=False)
+    frame.to_parquet(tmp_path / "m.parquet")
+    loaded = [
+        load_samples(tmp_path / "m.tsv"),
+        load_samples(tmp_path / "m.parquet"),
+        load_samples(frame, root=tmp_path),
+    ]
+    for samples in loaded:
+        assert samples.classes == ("9", "10")  # by number, not "10" before "9"
+        assert samples.labels is not None
+        assert samples.labels.tolist() == [1, 0, 1]
+        assert samples.sources[0].description == str(tmp_path / "1.png")
+        assert samples.ids.tolist() == loaded[0].ids.tolist()
+
+
+def test_a_column_of_integers_with_a_gap_keeps_its_names(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"path": ["1.png", "2.png", "3.png"], "label": [1, None, 2]})
+    assert frame["label"].dtype == float
+    with pytest.raises(DataError, match=r"1 sample\(s\) have no label: 2.png"):
+        load_samples(frame)
+    assert load_samples(frame.dropna()).classes == ("1", "2")
+
+
+@pytest.mark.parametrize("blank", ["", "  "])
+def test_missing_labels_are_listed(tmp_path: Path, blank: str) -> None:
+    rows = "".join(f"{i}.png,{blank}\n" for i in range(7))
+    table = write(tmp_path / "m.csv", f"path,label\na.png,x\nb.png,y\n{rows}")
+    with pytest.raises(DataError, match=r"7 sample\(s\) have no label: 0.png, .*4.png and 2 more") as caught:
+        load_samples(table)
+    assert "labelled=False" in caught.value.remedy
+    assert load_samples(table, labelled=False).labels is None
+
+
+def test_labels_that_look_like_missing_values_are_labels(tmp_path: Path) -> None:
+    samples = load_samples(write(tmp_path / "m.csv", "path,label\n1.png,NA\n2.png,None\n"))
+    assert samples.classes == ("NA", "None")
+
+
+def test_label_columns_of_zeros_and_ones_are_multilabel(tmp_path: Path) -> None:
+    table = write(tmp_path / "m.csv", "path,mass,edema\n1.png,1,0\n2.png,1,1\n3.png,0,0\n")
+    samples = load_samples(table, label=["mass", "edema"])
+    assert samples.task is Task.MULTILABEL
+    assert samples.classes == ("mass", "edema")
+    assert samples.labels is not None
+    assert samples.labels.tolist() == [[1, 0], [1, 1], [0, 0]]
+    with pytest.raises(DataError, match=r"exactly one label per image, but not so in 2.png, 3.png"):
+        load_samples(table, label=["mass", "edema"], task="multiclass")
+
+
+def test_one_hot_columns_can_be_told_to_be_one_label(tmp_path: Path) -> None:
+    table = write(tmp_path / "m.csv", "image,MEL,NV,BCC\n1.png,1.0,0.0,0.0\n2.png,0.0,0.0,1.0\n")
+    samples = load_samples(table, label=["MEL", "NV", "BCC"], task="multiclass")
+    assert names(samples) == ["MEL", "BCC"]
+
+
+def test_uncertain_labels_are_not_guessed(tmp_path: Path) -> None:
+    table = write(tmp_path / "m.csv", "path,mass,edema\n1.png,1,-1\n2.png,1,0\n")
+    with pytest.raises(DataError, match=r"0 or 1, but do not in 1.png \(edema = -1\)"):
+        load_samples(table, label=["mass", "edema"])
+
+
+def test_joined_labels(tmp_path: Path) -> None:
+    table = write(tmp_path / "m.csv", "path,label\n1.png,mass|edema\n2.png,none\n3.png,edema | hernia\n")
+    samples = load_samples(table, label_separator="|")
+    assert samples.classes == ("edema", "hernia", "mass", "none")
+    assert samples.labels is not None
+    assert samples.labels.tolist() == [[1, 0, 1, 0], [0, 0, 0, 1], [1, 1, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "why"),
+    [
+        ("name,label\n1.png,a\n", {}, "no column of image paths; its columns are name, label"),
+        ("path,image,label\n1.png,2.png,a\n", {}, "several path columns: path, image"),
+        ("path,label,class\n1.png,a,b\n", {}, "several label columns"),
+        ("path,label\n1.png,a\n", {"group": "patient"}, "no column 'patient'"),
+        ("path,label\n1.png,a\n1.png,b\n", {}, "lists 1 image.s. more than once: 1.png"),
+        ("path,label\na/../1.png,a\n./1.png,b\n", {}, "more than once: 1.png"),
+        ("path,label\n,a\n2.png,b\n", {}, "no path in row 1"),
+        ("path,label,id\n1.png,a,s\n2.png,b,s\n", {}, "1 sample ids occur more than once"),
+        ("path,label,split\n1.png,a,train\n2.png,b,holdout\n", {}, "'holdout' is no split"),
+        ("path,label,split\n1.png,a,train\n2.png,b,\n", {}, "no split: 2.png"),
+        ("path,label,group\n1.png,a,g\n2.png,b,\n", {}, "no group: 2.png"),
+        ("path,label,label\n1.png,a,b\n", {}, "two columns named label"),
+        ("", {}, "no header"),
+        ("path,label\n", {}, "has no images"),
+        ("path,label\n1.png,a\n", {}, "1 labelled sample.s.: at least 2"),
+        ("path,label\n1.png,a\n2.png,b\n3.png,c\n", {"task": "binary"}, "3 classes are no binary task"),
+        ("path,label\n1.png,a\n2.png,b\n", {"task": "multilabel"}, "several labels per image"),
+        ("path,label\n1.png,a\n2.png,b\n", {"task": "ranking"}, "no task 'ranking'"),
+        ("path,label\n1.png,a\n2.png,b\n", {"task": "ordinal"}, "needs the order of its classes"),
+        ("path,label\n1.png,a\n2.png,b\n", {"classes": ["a", "c"]}, "not in the class table: b"),
+        ("path,label\n1.png,a\n2.png,b\n", {"labels": [0, 1]}, "labels= cannot be used with a table"),
+    ],
+)
+def test_tables_that_cannot_be_used(tmp_path: Path, text: str, options: dict[str, object], why: str) -> None:
+    with pytest.raises(DataError, match=why):
+        load_samples(write(tmp_path / "m.csv", text), **options)  # type: ignore[arg-type]
+
+
+def test_bug_15_a_row_longer_than_its_header_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="line 3: 3 values, but the header names 2 columns"):
+        load_samples(write(tmp_path / "m.csv", "path,label\n1.png,a\n2.png,b,0.9\n"))
+
+
+def test_missing_files_are_found_when_they_are_read(tmp_path: Path) -> None:
+    samples = load_samples(write(tmp_path / "m.csv", "path,label\n1.png,a\n2.png,b\n"))
+    with pytest.raises(UnreadableImageError, match="does not exist"):
+        samples.sources[0].read()
+
+
+def test_paths_and_ids_relative_to_a_root(tmp_path: Path) -> None:
+    path = picture(tmp_path / "images" / "1.png")
+    table = write(tmp_path / "m.csv", f"path,label\n{path},a\nsub\\2.png,b\n")
+    samples = load_samples(table, root=tmp_path / "images")
+    assert samples.ids.tolist() == ["1.png", "sub/2.png"]
+    assert samples.sources[1].description == str(tmp_path / "images" / "sub" / "2.png")
+
+
+def test_a_group_in_two_splits_is_leakage(tmp_path: Path) -> None:
+    table = write(tmp_path / "m.csv", "path,label,patient,split\n1.png,a,p1,train\n2.png,b,p1,test\n3.png,b,p2,test\n")
+    assert load_samples(table).groups is None
+    with pytest.raises(LeakageError, match=r"1 group\(s\) lie in more than one split: p1 \(train, test\)") as caught:
+        load_samples(table, group="patient")
+    assert "use_splits=False" in caught.value.remedy
+    assert load_samples(table, group="patient", use_splits=False).splits is None
+
+
+def test_ordinal_grades(tmp_path: Path) -> None:
+    table = write(tmp_path / "m.csv", "path,label\n1.png,severe\n2.png,mild\n")
+    samples = load_samples(table, task="ordinal", classes=["none", "mild", "severe"])
+    assert samples.labels is not None
+    assert (samples.task, samples.labels.tolist()) == (Task.ORDINAL, [2, 1])
+
+
+def test_a_given_class_table_allows_one_class(tmp_path: Path) -> None:
+    samples = load_samples(write(tmp_path / "m.csv", "path,label\n1.png,b\n"), classes=["a", "b"])
+    assert samples.labels is not None
+    assert (samples.labels.tolist(), samples.task) == ([1], Task.BINARY)
+
+
+@given(st.permutations(["10", "9", "-1", "2"]), st.permutations(["grade 10", "grade 9", "Grade 1"]))
+def test_bug_8_the_class_table_does_not_depend_on_row_order(numbers: list[str], texts: list[str]) -> None:
+    assert class_table(numbers) == ("-1", "2", "9", "10")
+    assert class_table(texts) == ("Grade 1", "grade 9", "grade 10")
+
+
+@given(st.lists(st.text(max_size=8), max_size=8))
+def test_natural_order_is_total(texts: list[str]) -> None:
+    assert [str(text) for text in sorted(texts, key=natural_key)] == sorted(sorted(texts), key=natural_key)
+    assert len({natural_key(text) for text in texts}) == len(set(texts))

@@ -91,3 +91,17 @@ def quick(tiny_encoders, study):
 def fitted(quick, study):
     """Return a finished fit with its run directory."""
     return quick().fit(study.images, out=study.root / "run", progress=False)
+
+
+@pytest.fixture
+def run(quick, study, tmp_path):
+    """Return a function that fits into one folder of the test."""
+
+    def fit(out=None, *, data=None, overwrite=False, tell=None, pool=("t_colour", "t_edge"), **options):
+        fuse = quick(pool, **options)
+        folder = out or tmp_path / "run"
+        return fuse.fit(
+            study.images if data is None else data, out=folder, overwrite=overwrite, tell=tell, progress=False
+        )
+
+    return fit

@@ -71,7 +71,7 @@ def show_encoder(
 
 def _fact(value: object) -> str:
     if isinstance(value, dict):
-        return "\n".join(f"{key}: {item}" for key, item in value.items() if item is not None)
+        return "\n".join(f"{key}: {item}" for key, item in value.items() if item not in (None, "", []))
     if isinstance(value, list):
         return ", ".join(str(item) for item in value)
     return str(value)

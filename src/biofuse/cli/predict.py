@@ -49,4 +49,4 @@ def predict(
             frame.to_parquet(temporary, index=False)
     for entry in extraction.quarantined:
         note(f"Not predicted: {entry.reason}")
-    note(f"Wrote {len(frame)} predictions to {out}.")
+    note(f"Wrote {len(frame)} prediction{'' if len(frame) == 1 else 's'} to {out}.")

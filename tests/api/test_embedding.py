@@ -263,3 +263,14 @@ def test_the_engine_refuses_a_card_that_leaves_its_weights_open(files, tmp_path,
     with pytest.raises(EncoderError, match="other weights than its card names"):
         extract(samples, [loose_card], store=store, options=ExtractOptions(workers=0))
     assert not list(store.folders())
+
+
+def test_labels_can_be_left_aside(tmp_path):
+    folder = tmp_path / "only" / "one_class"
+    folder.mkdir(parents=True)
+    picture = np.random.default_rng(0).integers(0, 256, size=(16, 16, 3), dtype=np.uint8)
+    Image.fromarray(picture).save(folder / "a.png")
+    Image.fromarray(picture[::-1]).save(folder / "b.png")
+    found = biofuse.embed(folder.parent, ["t_colour"], labelled=False, store=tmp_path / "store", progress=False)
+    assert found.labels is None
+    assert found.ids.tolist() == ["one_class/a.png", "one_class/b.png"]

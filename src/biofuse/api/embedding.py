@@ -125,6 +125,7 @@ def embed(
     group: str | None = None,
     labels: Any = None,
     task: str | None = None,
+    labelled: bool | None = None,
     device: str = "auto",
     batch_size: int = 32,
     workers: int | None = None,
@@ -147,6 +148,8 @@ def embed(
         Labels for arrays and images.
     task : {"binary", "multiclass", "multilabel", "ordinal"}, optional
         By default inferred from the labels.
+    labelled : bool, optional
+        True: labels are required; False: they are ignored. By default they are used where they exist.
     device : str, default "auto"
         CUDA, then MPS, then CPU; or a PyTorch device name.
     batch_size : int, default 32
@@ -179,7 +182,7 @@ def embed(
     >>> embeddings["lbp"].shape  # doctest: +SKIP
     (120, 54)
     """
-    samples = load_samples(data, label=label, group=group, labels=labels, task=task)
+    samples = load_samples(data, label=label, group=group, labels=labels, task=task, labelled=labelled)
     options = ExtractOptions(device=device, batch_size=batch_size, workers=workers, on_error=on_error)  # type: ignore[arg-type]
     return embed_samples(samples, resolve(encoders), store=as_store(store), options=options, progress=progress)
 

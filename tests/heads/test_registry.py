@@ -8,10 +8,19 @@ import pytest
 
 from biofuse.core.errors import ArtifactError, SearchError
 from biofuse.core.tasks import Task
-from biofuse.heads import FittedLinear, Limits, Logistic, assert_head_contract, head_registry, make_head
+from biofuse.heads import (
+    CHEAP_HEADS,
+    OWN_HEADS,
+    FittedLinear,
+    Limits,
+    Logistic,
+    assert_head_contract,
+    head_registry,
+    make_head,
+)
 
 
-@pytest.mark.parametrize("name", ["logistic", "ridge", "knn", "xgboost"])
+@pytest.mark.parametrize("name", ["logistic", "ridge", "lda", "knn", "xgboost", "lightgbm"])
 def test_heads_by_name(name: str) -> None:
     head = make_head(name, class_weight="balanced")
     assert head.name == name
@@ -21,6 +30,11 @@ def test_heads_by_name(name: str) -> None:
     json.dumps(make_head(name, class_weight={0: 2.0}).options)
     with pytest.raises(dataclasses.FrozenInstanceError):
         head.class_weight = None  # type: ignore[attr-defined]
+
+
+def test_own_heads_are_registered_in_order_and_the_cheap_ones_begin_with_the_default() -> None:
+    assert head_registry().names()[: len(OWN_HEADS)] == OWN_HEADS
+    assert CHEAP_HEADS == ("logistic", "ridge", "lda")
 
 
 def test_class_weights_beside_a_head_are_refused() -> None:
@@ -37,6 +51,11 @@ def test_limits_say_what_is_exceeded() -> None:
     limits = Limits(rows=10, classes=3, reason="slow")
     assert limits.exceeded_by(rows=10, features=10**9, classes=3) == ""
     assert limits.exceeded_by(rows=11, features=1, classes=4) == "11 rows (limit 10), 4 classes (limit 3): slow"
+    wide = Limits(smaller=5, cells=100, reason="big")
+    assert wide.exceeded_by(rows=5, features=20, classes=2) == ""
+    assert wide.exceeded_by(rows=6, features=17, classes=2) == (
+        "6 of both rows and features (limit 5), 102 rows times features (limit 100): big"
+    )
 
 
 def test_a_malformed_linear_state_is_refused() -> None:
@@ -72,6 +91,6 @@ def test_the_contract_notices_dropped_columns() -> None:
 def test_importing_the_package_loads_no_model_library() -> None:
     code = (
         "import sys, biofuse.predictors, biofuse.heads, biofuse.fusion\n"
-        "assert not {'sklearn', 'xgboost', 'torch', 'scipy', 'pandas'} & set(sys.modules)"
+        "assert not {'sklearn', 'xgboost', 'lightgbm', 'torch', 'scipy', 'pandas'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

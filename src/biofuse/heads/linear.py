@@ -31,7 +31,7 @@ class FittedLinear:
     slope : ndarray of float64, shape (n_margins,), or None
         What margins are multiplied with before they become probabilities. None: they are logits as they stand.
     penalty : tuple of float
-        The regularisation used for each problem (C or alpha).
+        The regularisation used for each problem (C, alpha or shrinkage).
     notes : tuple of str
         What was noticed at fitting.
     """

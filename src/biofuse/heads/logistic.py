@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from biofuse.core.errors import SearchError
 from biofuse.core.tasks import Task
 from biofuse.heads.likelihood import LOGIT_VARIANCE, solve, spectrum
+from biofuse.heads.limits import MATRIX_CELLS
 from biofuse.heads.linear import FittedLinear, assemble
 from biofuse.heads.options import options_of
 from biofuse.heads.problems import set_up
@@ -47,7 +48,7 @@ class Logistic:
         """The largest problem for which it is meant."""
         return Limits(
             rows=200_000,
-            features=20_000,
+            cells=MATRIX_CELLS,
             classes=1_000,
             reason="the features are held in memory in float64 and read some hundred times",
         )

@@ -55,7 +55,7 @@ class Neighbours:
     @property
     def limits(self) -> Limits:
         """The largest problem for which it is meant."""
-        return Limits(rows=100_000, reason="every training row is kept, and compared with every new one")
+        return Limits(rows=200_000, reason="every training row is kept, and compared with every new one")
 
     @property
     def options(self) -> dict[str, Any]:

@@ -30,6 +30,10 @@ class Limits:
     ----------
     rows, features, classes : int or None
         Training rows, columns, and classes (or labels).
+    smaller : int or None
+        The smaller of rows and columns.
+    cells : int or None
+        Rows times columns.
     reason : str
         What happens beyond.
     """
@@ -37,11 +41,19 @@ class Limits:
     rows: int | None = None
     features: int | None = None
     classes: int | None = None
+    smaller: int | None = None
+    cells: int | None = None
     reason: str = ""
 
     def exceeded_by(self, *, rows: int, features: int, classes: int) -> str:
         """Say in words which limit a problem exceeds; empty if none."""
-        asked = {"rows": (rows, self.rows), "features": (features, self.features), "classes": (classes, self.classes)}
+        asked = {
+            "rows": (rows, self.rows),
+            "features": (features, self.features),
+            "classes": (classes, self.classes),
+            "of both rows and features": (min(rows, features), self.smaller),
+            "rows times features": (rows * features, self.cells),
+        }
         over = [f"{n:,} {what} (limit {most:,})" for what, (n, most) in asked.items() if most is not None and n > most]
         return f"{', '.join(over)}: {self.reason}" if over else ""
 

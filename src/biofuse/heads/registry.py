@@ -10,6 +10,14 @@ from biofuse.heads.protocol import ClassWeight, Head
 ENTRY_POINT_GROUP = "biofuse.heads"
 """Each entry point of this group is a class or function that takes ``class_weight`` by keyword and gives a head."""
 
+OWN_HEADS = ("logistic", "ridge", "lda", "knn", "xgboost", "lightgbm")
+"""BioFuse's own heads; ``lightgbm`` needs the extra of that name."""
+
+CHEAP_HEADS: tuple[str, ...] = ("logistic", "ridge", "lda")
+"""The heads among which ``head="auto"`` chooses by cross-validation: each is linear, deterministic, needs no extra and
+fits in seconds. With 4 classes and one thread a fit takes 0.2, 0.3 and 0.2 s on 1,000 x 4,000 made-up embeddings, 0.8,
+2.0 and 1.2 s on 2,000 x 8,000 (CPU time). The default comes first, to be taken where scores are equal."""
+
 
 class HeadFactory(Protocol):
     """Makes a head with its default options and the given class weights."""
@@ -22,7 +30,7 @@ class HeadFactory(Protocol):
 @functools.cache
 def head_registry() -> PluginRegistry[HeadFactory]:
     """Return the registry that :func:`make_head` uses."""
-    own = {"logistic": _logistic, "ridge": _ridge, "knn": _knn, "xgboost": _xgboost}
+    own = dict(zip(OWN_HEADS, (_logistic, _ridge, _lda, _knn, _xgboost, _lightgbm), strict=True))
     return PluginRegistry(kind="head", group=ENTRY_POINT_GROUP, own=own)
 
 
@@ -32,7 +40,8 @@ def make_head(head: str | Head, *, class_weight: ClassWeight = None) -> Head:
     Parameters
     ----------
     head : str or Head
-        ``"logistic"``, ``"ridge"``, ``"knn"``, ``"xgboost"``, the name of another package's head, or a head.
+        ``"logistic"``, ``"ridge"``, ``"lda"``, ``"knn"``, ``"xgboost"``, ``"lightgbm"`` (which needs the extra of
+        that name when it is fitted), the name of another package's head, or a head.
     class_weight : mapping, "balanced" or None
         As in scikit-learn; only for a head given by name.
 
@@ -63,6 +72,12 @@ def _ridge() -> HeadFactory:
     return Ridge
 
 
+def _lda() -> HeadFactory:
+    from biofuse.heads.lda import LDA
+
+    return LDA
+
+
 def _knn() -> HeadFactory:
     from biofuse.heads.neighbours import Neighbours
 
@@ -73,3 +88,9 @@ def _xgboost() -> HeadFactory:
     from biofuse.heads.trees import XGBoost
 
     return XGBoost
+
+
+def _lightgbm() -> HeadFactory:
+    from biofuse.heads.lightgbm_trees import LightGBM
+
+    return LightGBM

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from biofuse.core.errors import SearchError
 from biofuse.core.tasks import Task
+from biofuse.heads.calibration import fit_slope
+from biofuse.heads.limits import MATRIX_CELLS
 from biofuse.heads.linear import FittedLinear, assemble
 from biofuse.heads.options import options_of
 from biofuse.heads.problems import Problem, set_up
@@ -61,7 +63,9 @@ class Ridge:
         """The largest problem for which it is meant."""
         return Limits(
             rows=200_000,
-            features=10_000,
+            smaller=10_000,
+            cells=MATRIX_CELLS,
+            classes=1_000,
             reason="the products of all rows or all columns are decomposed, at the cube of the smaller number",
         )
 
@@ -116,7 +120,7 @@ class Ridge:
         }
         alpha = min(grid, key=lambda candidate: errors[candidate])
         coef, intercept = design.coefficients(X, targets, alpha)
-        return coef, intercept, _slope(left_out[alpha], problem), alpha
+        return coef, intercept, fit_slope(left_out[alpha], problem, bounds=SLOPES), alpha
 
     def restore(self, json: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> FittedLinear:
         """Build a fitted ridge head from its state."""
@@ -166,15 +170,3 @@ class _Design:
         dual = np.sqrt(self.weights)[:, None] * (self.U @ ((self.U.T @ centred) / (self.eigenvalues + alpha)[:, None]))
         coef = X.T @ dual - np.outer(self.mean, dual.sum(axis=0))
         return coef, offset - self.mean @ coef
-
-
-def _slope(decisions: Matrix64, problem: Problem) -> float:
-    from scipy.optimize import minimize_scalar
-
-    from biofuse.heads.likelihood import log_loss
-
-    def loss(log_slope: float) -> float:
-        losses, _ = log_loss(np.exp(log_slope) * decisions, problem.indicators)
-        return float(losses @ problem.weights)
-
-    return float(np.exp(minimize_scalar(loss, bounds=SLOPES, method="bounded").x))

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biofuse.blocks.blocks import Blocks, Matrix
-from biofuse.core.errors import AlignmentError, ArtifactError, DataError
+from biofuse.core.errors import ArtifactError
 from biofuse.fusion.protocol import Arrays
+from biofuse.fusion.standard import ROWS_AT_ONCE, Standard, fitting_block, require_training_rows, slices
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,17 +51,13 @@ class Concatenation:
         DataError
             If there are no rows or no blocks, or a value is not finite.
         """
-        if not blocks.encoders or not blocks.n_samples:
-            raise DataError(f"Nothing to fuse: {len(blocks)} blocks of {blocks.n_samples} rows.")
+        require_training_rows(blocks)
         means, scales = [], []
-        for encoder in blocks.encoders:
-            matrix = blocks[encoder]
-            _require_finite(matrix, blocks=blocks, encoder=encoder)
-            mean, scale = (
-                _moments(matrix) if self.standardise else (np.zeros(matrix.shape[1]), np.ones(matrix.shape[1]))
-            )
-            means.append(mean)
-            scales.append(scale * np.sqrt(matrix.shape[1]) if self.scaling == "block" else scale)
+        for matrix in blocks.values():
+            dim = matrix.shape[1]
+            standard = Standard.of(matrix) if self.standardise else Standard(mean=np.zeros(dim), scale=np.ones(dim))
+            means.append(standard.mean)
+            scales.append(standard.scale * np.sqrt(dim) if self.scaling == "block" else standard.scale)
         return FittedConcatenation(
             encoders=blocks.encoders,
             dims=tuple(blocks.dims.values()),
@@ -108,14 +105,9 @@ class FittedConcatenation:
         blocks.only(self.encoders)  # names the missing ones
         fused = np.empty((blocks.n_samples, self.dim), dtype=np.float32)
         for (encoder, columns), dim in zip(self.columns.items(), self.dims, strict=True):
-            matrix = blocks[encoder]
-            if matrix.shape[1] != dim:
-                raise AlignmentError(
-                    f"The block of {encoder} has {matrix.shape[1]} columns; the fusion was fitted with {dim}.",
-                    remedy="Embed with the same encoder, weights and output layer as at fitting.",
-                )
-            _require_finite(matrix, blocks=blocks, encoder=encoder)
-            fused[:, columns] = (matrix - self.mean[columns]) / self.scale[columns]
+            matrix = fitting_block(blocks, encoder, dim=dim)
+            for rows in slices(blocks.n_samples, ROWS_AT_ONCE):
+                fused[rows, columns] = (matrix[rows] - self.mean[columns]) / self.scale[columns]
         return fused
 
     def state(self) -> tuple[dict[str, Any], Arrays]:
@@ -138,20 +130,3 @@ class FittedConcatenation:
         if len(fitted.encoders) != len(fitted.dims) or fitted.mean.shape != shape or fitted.scale.shape != shape:
             raise ArtifactError("The saved concatenation's columns do not fit its encoders.", remedy="Fit again.")
         return fitted
-
-
-def _moments(matrix: Matrix) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    from sklearn.preprocessing import StandardScaler
-
-    scaler = StandardScaler().fit(matrix.astype(np.float64))
-    return np.asarray(scaler.mean_, dtype=np.float64), np.asarray(scaler.scale_, dtype=np.float64)
-
-
-def _require_finite(matrix: Matrix, *, blocks: Blocks, encoder: str) -> None:
-    finite = np.asarray(np.isfinite(matrix).all(axis=1))
-    if not finite.all():
-        raise DataError(
-            f"The embedding of sample {blocks.ids[np.argmin(finite)]!r} by {encoder} is not finite "
-            f"({int((~finite).sum())} of {len(finite)} rows).",
-            remedy="Embed these samples again in fp32, or leave the encoder out.",
-        )

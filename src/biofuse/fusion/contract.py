@@ -44,6 +44,24 @@ def assert_fusion_contract(factory: Callable[[], Fusion], *, tolerance: float = 
     again = fusion.fit(blocks.take(order), labels[order]).transform(more)
     _expect(np.allclose(again, fused, atol=tolerance), f"{fusion.name}: the order of the training rows matters.")
     _survives_saving(fusion, fitted, more, fused)
+    _fits_what_is_unusual(fusion, blocks, labels, more)
+
+
+def _fits_what_is_unusual(fusion: Fusion, blocks: Blocks, labels: np.ndarray, more: Blocks) -> None:
+    flat = Blocks(ids=blocks.ids, matrices={**blocks.matrices, "narrow": np.ones_like(blocks["narrow"])})
+    several = (labels[:, None] == np.arange(3)).astype(np.int64)
+    few, one = np.arange(12), np.arange(1)
+    for case, given, known in (
+        ("more columns than rows", blocks.take(few), labels[few]),
+        ("a single row", blocks.take(one), labels[one]),
+        ("a block without variance", flat, labels),
+        ("one class alone", blocks, np.zeros_like(labels)),
+        ("several labels for each row", blocks, several),
+    ):
+        fitted = fusion.fit(given, known)
+        fused = fitted.transform(more)
+        usable = fused.shape == (7, fitted.dim) and fitted.dim > 0 and bool(np.isfinite(fused).all())
+        _expect(usable, f"{fusion.name}: cannot be fitted on {case}.")
 
 
 def _rows_and_blocks(fusion: Fusion, fitted: FittedFusion, more: Blocks, fused: np.ndarray) -> None:

@@ -89,12 +89,13 @@ class Fusion(Protocol):
         blocks : Blocks
             The blocks of the subset, and of no other encoder.
         labels : ndarray of int64, optional
-            For fusions that learn from labels.
+            For fusions that learn from labels: class indices, shape (n,); zeros and ones, shape (n, n_labels), for
+            multi-label tasks.
 
         Raises
         ------
         DataError
-            If there are no rows, or a value is not finite.
+            If there are no rows, a value is not finite, or labels are needed and not given.
         """
         ...
 

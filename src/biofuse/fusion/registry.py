@@ -13,11 +13,24 @@ ENTRY_POINT_GROUP = "biofuse.fusions"
 @functools.cache
 def fusion_registry() -> PluginRegistry[Callable[[], Fusion]]:
     """Return the registry that :func:`make_fusion` uses."""
-    return PluginRegistry(kind="fusion", group=ENTRY_POINT_GROUP, own={"concatenation": _concatenation})
+    own = {
+        "concatenation": _concatenation,
+        "pca": _pca,
+        "whitening": _whitening,
+        "weighted": _weighted,
+        "mean": _mean,
+    }
+    return PluginRegistry(kind="fusion", group=ENTRY_POINT_GROUP, own=own)
 
 
 def make_fusion(fusion: str | Fusion) -> Fusion:
     """Return the fusion of that name with its default options, or the object given.
+
+    Parameters
+    ----------
+    fusion : str or Fusion
+        ``"concatenation"``, ``"pca"``, ``"whitening"``, ``"weighted"``, ``"mean"``, the name of another package's
+        fusion, or a fusion.
 
     Raises
     ------
@@ -31,3 +44,27 @@ def _concatenation() -> Callable[[], Fusion]:
     from biofuse.fusion.concatenation import Concatenation
 
     return Concatenation
+
+
+def _pca() -> Callable[[], Fusion]:
+    from biofuse.fusion.components import PrincipalComponents
+
+    return PrincipalComponents
+
+
+def _whitening() -> Callable[[], Fusion]:
+    from biofuse.fusion.components import Whitening
+
+    return Whitening
+
+
+def _weighted() -> Callable[[], Fusion]:
+    from biofuse.fusion.weighted import WeightedConcatenation
+
+    return WeightedConcatenation
+
+
+def _mean() -> Callable[[], Fusion]:
+    from biofuse.fusion.mean import ProjectedMean
+
+    return ProjectedMean

@@ -52,3 +52,8 @@ def read_artefact(folder: Path) -> tuple[str, dict[str, Any], dict[str, NDArray[
         raise ArtifactError(
             f"{folder / ARRAYS} cannot be read: {error}", remedy="Fit again, or restore the file."
         ) from error
+
+
+def below(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Return the arrays whose names start with a prefix, without it."""
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}

@@ -1,6 +1,6 @@
 """The predictor that is searched for: a subset of encoders, a fitted fusion and a fitted head."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -13,9 +13,12 @@ from biofuse.core.errors import AlignmentError, ArtifactError, BioFuseError
 from biofuse.core.tasks import Task
 from biofuse.fusion.protocol import FittedFusion, Fusion
 from biofuse.fusion.registry import make_fusion
+from biofuse.heads.limits import check_limits
 from biofuse.heads.protocol import FittedHead, Head, Scores
 from biofuse.heads.registry import make_head
-from biofuse.predictors.artefact import read_artefact, write_artefact
+from biofuse.heads.threads import limit_threads
+from biofuse.predictors.artefact import below, read_artefact, write_artefact
+from biofuse.predictors.members import remove_members
 
 KIND = "fused"
 """What ``predictor.json`` calls this predictor."""
@@ -89,6 +92,7 @@ class FusedPredictor:
         }
         arrays = {f"fusion.{name}": array for name, array in fusion_arrays.items()}
         arrays |= {f"head.{name}": array for name, array in head_arrays.items()}
+        remove_members(folder)
         write_artefact(folder, kind=KIND, content=content, arrays=arrays)
 
     @classmethod
@@ -111,8 +115,8 @@ class FusedPredictor:
         try:
             fusion, head, task = content["fusion"], content["head"], Task(content["task"])
             predictor = cls(
-                fusion=make_fusion(str(fusion["name"])).restore(fusion["state"], _below("fusion.", arrays)),
-                head=make_head(str(head["name"])).restore(head["state"], _below("head.", arrays)),
+                fusion=make_fusion(str(fusion["name"])).restore(fusion["state"], below("fusion.", arrays)),
+                head=make_head(str(head["name"])).restore(head["state"], below("head.", arrays)),
                 fusion_name=fusion["name"],
                 head_name=head["name"],
                 fusion_options=fusion["options"],
@@ -176,22 +180,17 @@ def fit_predictor(
     DataError
         If the features or labels cannot be used.
     SearchError
-        If no fusion or head has that name.
+        If no fusion or head has that name, or the problem is beyond the head's limits.
     """
-    names = blocks.encoders if encoders is None else tuple(encoders)
-    if not names or len(set(names)) != len(names):
-        raise AlignmentError(
-            f"A subset names at least one encoder, and each once; given: {', '.join(names) or 'none'}."
-        )
-    for what, values in {"labels": labels, "sample weights": sample_weight}.items():
-        if values is not None and len(values) != blocks.n_samples:
-            raise AlignmentError(f"There are {len(values)} {what} for {blocks.n_samples} samples.")
-    order = np.argsort(blocks.ids.astype(str), kind="stable")
-    subset, ordered = blocks.only(names).take(order), np.asarray(labels)[order]
+    order, subset = in_order(blocks, encoders, {"labels": labels, "sample weights": sample_weight})
+    ordered = np.asarray(labels)[order]
     the_fusion, the_head = make_fusion(fusion), make_head(head)
-    fitted_fusion = the_fusion.fit(subset, ordered)
+    with limit_threads(threads):
+        fitted_fusion = the_fusion.fit(subset, ordered)
+        matrix = fitted_fusion.transform(subset)
+    check_limits(the_head, rows=matrix.shape[0], features=matrix.shape[1], classes=n_classes)
     fitted_head = the_head.fit(
-        fitted_fusion.transform(subset),
+        matrix,
         ordered,
         task=task,
         n_classes=n_classes,
@@ -210,5 +209,38 @@ def fit_predictor(
     )
 
 
-def _below(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+def in_order(
+    blocks: Blocks, encoders: Sequence[str] | None, per_row: Mapping[str, Sized | None]
+) -> tuple[NDArray[np.int64], Blocks]:
+    """Put training rows in the order of their ids and the encoders of a subset in pool order.
+
+    Parameters
+    ----------
+    blocks : Blocks
+    encoders : sequence of str, optional
+        All if not given.
+    per_row : mapping of str to sized
+        What else there should be one of for each row.
+
+    Returns
+    -------
+    order : ndarray of int64, shape (n,)
+        Rows in the order of their ids.
+    subset : Blocks
+        Those rows of the subset's blocks.
+
+    Raises
+    ------
+    AlignmentError
+        If an encoder has no block or is named twice, none is named, or a number of rows differs.
+    """
+    names = blocks.encoders if encoders is None else tuple(encoders)
+    if not names or len(set(names)) != len(names):
+        raise AlignmentError(
+            f"A subset names at least one encoder, and each once; given: {', '.join(names) or 'none'}."
+        )
+    for what, values in per_row.items():
+        if values is not None and len(values) != blocks.n_samples:
+            raise AlignmentError(f"There are {len(values)} {what} for {blocks.n_samples} samples.")
+    order = np.argsort(blocks.ids.astype(str), kind="stable")
+    return order, blocks.only(names).take(order)

@@ -7,14 +7,12 @@ from typing import Any
 from numpy.typing import NDArray
 
 from biofuse.core.errors import ArtifactError
-from biofuse.predictors import fused
+from biofuse.predictors import ensemble, fused, late
 from biofuse.predictors.artefact import read_artefact
+from biofuse.predictors.members import verified_folders
 from biofuse.predictors.protocol import Predictor
 
 Builder = Callable[[Path, Mapping[str, Any], Mapping[str, NDArray[Any]]], Predictor]
-
-KINDS: Mapping[str, Builder] = {fused.KIND: fused.FusedPredictor.from_artefact}
-"""What builds each kind of predictor from its content and arrays."""
 
 
 def load_predictor(folder: Path) -> Predictor:
@@ -32,3 +30,23 @@ def load_predictor(folder: Path) -> Predictor:
             remedy="Update BioFuse: pip install -U biofuse-embed.",
         )
     return KINDS[kind](folder, content, arrays)
+
+
+def _members(folder: Path, content: Mapping[str, Any]) -> tuple[Predictor, ...]:
+    return tuple(load_predictor(place) for place in verified_folders(folder, content))
+
+
+def _ensemble(folder: Path, content: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Predictor:  # noqa: ARG001
+    return ensemble.EnsemblePredictor.from_artefact(folder, content, _members(folder, content))
+
+
+def _late(folder: Path, content: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Predictor:
+    return late.LateFusion.from_artefact(folder, content, arrays, _members(folder, content))
+
+
+KINDS: Mapping[str, Builder] = {
+    fused.KIND: fused.FusedPredictor.from_artefact,
+    ensemble.KIND: _ensemble,
+    late.KIND: _late,
+}
+"""What builds each kind of predictor from its content and arrays."""

@@ -12,7 +12,7 @@ from biofuse.heads.protocol import Scores
 
 
 class Predictor(Protocol):
-    """A fitted fusion and head, or an average of several; immutable."""
+    """A fitted fusion and head, or several such combined; immutable."""
 
     @property
     def encoders(self) -> tuple[str, ...]:

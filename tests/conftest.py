@@ -1,8 +1,15 @@
 """Fixtures that several packages' tests share. None of them reads or writes outside temporary folders and shared/."""
 
+import base64
+import hashlib
+import json
 import os
+import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,13 +18,17 @@ from PIL import Image
 SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 """Real images that lie beside the repository where the project is developed; absent elsewhere."""
 
+os.environ["HF_HUB_OFFLINE"] = (
+    "1"  # read when huggingface_hub is imported, which test modules may do before any fixture
+)
+os.environ.pop("BIOFUSE_WEIGHTS_DIR", None)
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _session_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep fixtures of wider scope out of the user's cache, and every model hub offline."""
+    """Keep fixtures of wider scope out of the user's cache."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BIOFUSE_HOME", str(tmp_path_factory.mktemp("biofuse-home")))
-        patch.setenv("HF_HUB_OFFLINE", "1")
         yield
 
 
@@ -59,3 +70,156 @@ def make_images() -> Callable[..., list[Path]]:
         return paths
 
     return make
+
+
+TOKEN = "hf_a_token_of_the_tests"  # noqa: S105
+
+
+@dataclass
+class HubModel:
+    """A repository of the stand-in hub: its files, who may read them, and what goes wrong when they are read."""
+
+    files: dict[str, bytes]
+    commit: str = "1" * 40
+    gated: bool = False
+    refuse: int | None = None
+    claimed_sha256: str = ""
+    claimed_size: int | None = None
+    breaks_after: int | None = None
+
+
+@dataclass
+class StandInHub:
+    """A model hub on loopback that speaks as much of the hub's protocol as downloads and small uploads need."""
+
+    endpoint: str
+    cache: Path
+    models: dict[str, HubModel] = field(default_factory=dict)
+    requests: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
+
+    def add(self, repository: str, files: dict[str, bytes], **settings: Any) -> HubModel:
+        """Publish a model."""
+        self.models[repository] = HubModel(files, **settings)
+        return self.models[repository]
+
+    def asked(self, method: str) -> list[str]:
+        """Paths that were asked for."""
+        return [path for each, path, _ in self.requests if each == method]
+
+
+def _answer(hub: StandInHub, request: BaseHTTPRequestHandler) -> None:
+    headers = {name.lower(): value for name, value in request.headers.items()}
+    hub.requests.append((request.command, request.path, headers))
+    repository, _, rest = request.path.lstrip("/").partition("/resolve/")
+    revision, _, file = rest.partition("/")
+    model = hub.models.get(repository)
+    if model is None:
+        return _refuse(request, 404, "RepoNotFound")
+    if model.refuse is not None:
+        return _refuse(request, model.refuse, "")
+    if model.gated and headers.get("authorization") != f"Bearer {TOKEN}":
+        return _refuse(request, 403 if "authorization" in headers else 401, "GatedRepo")
+    if revision not in {"main", model.commit}:
+        return _refuse(request, 404, "RevisionNotFound")
+    if file not in model.files:
+        return _refuse(request, 404, "EntryNotFound")
+    return _send(model, request, model.files[file], start=int(headers.get("range", "bytes=0-")[6:].partition("-")[0]))
+
+
+def _accept(hub: StandInHub, request: BaseHTTPRequestHandler) -> None:
+    """Take an upload: as much of the protocol as ``create_repo`` and ``upload_folder`` speak."""
+    headers = {name.lower(): value for name, value in request.headers.items()}
+    hub.requests.append((request.command, request.path, headers))
+    body = request.rfile.read(int(headers.get("content-length", "0")))
+    if headers.get("authorization") != f"Bearer {TOKEN}":
+        return _refuse(request, 401, "")
+    place = request.path.removeprefix("/api/models/").split("/")
+    repository, action = "/".join(place[:2]), place[2] if len(place) > 2 else ""
+    if request.path == "/api/repos/create":
+        wanted = json.loads(body)
+        name = f"{wanted.get('organization') or 'me'}/{wanted['name']}"
+        hub.models.setdefault(name, HubModel({}))
+        return _say(request, {"url": f"{hub.endpoint}/{name}", "name": name})
+    if request.path == "/api/validate-yaml":
+        return _say(request, {"warnings": [], "errors": []})
+    if repository not in hub.models:
+        return _refuse(request, 404, "RepoNotFound")
+    if action == "preupload":
+        mode = {"uploadMode": "regular", "shouldIgnore": False}
+        return _say(request, {"files": [{"path": file["path"], **mode} for file in json.loads(body)["files"]]})
+    for line in body.splitlines():
+        entry = json.loads(line)
+        if entry["key"] == "file":
+            hub.models[repository].files[entry["value"]["path"]] = base64.b64decode(entry["value"]["content"])
+    commit = hub.models[repository].commit
+    answer = {"success": True, "commitOid": commit, "commitUrl": f"{hub.endpoint}/{repository}/commit/{commit}"}
+    return _say(request, answer)
+
+
+def _say(request: BaseHTTPRequestHandler, answer: dict[str, Any]) -> None:
+    content = json.dumps(answer).encode()
+    request.send_response(200)
+    request.send_header("Content-Type", "application/json")
+    request.send_header("Content-Length", str(len(content)))
+    request.end_headers()
+    request.wfile.write(content)
+
+
+def _refuse(request: BaseHTTPRequestHandler, status: int, code: str) -> None:
+    request.send_response(status)
+    if code:
+        request.send_header("X-Error-Code", code)
+    request.send_header("Content-Length", "0")
+    request.end_headers()
+
+
+def _send(model: HubModel, request: BaseHTTPRequestHandler, content: bytes, *, start: int) -> None:
+    request.send_response(206 if start else 200)
+    request.send_header("X-Repo-Commit", model.commit)
+    request.send_header("ETag", f'"{model.claimed_sha256 or hashlib.sha256(content).hexdigest()}"')
+    request.send_header("Content-Length", str(model.claimed_size or len(content) - start))
+    if start:
+        request.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+    request.end_headers()
+    if request.command == "HEAD":
+        return
+    if model.breaks_after is not None and not start:
+        content = content[: model.breaks_after]
+        request.close_connection = True
+    request.wfile.write(content[start:])
+
+
+@pytest.fixture
+def hub(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandInHub]:
+    """Run a model hub on loopback, with an empty cache; the test has to be marked ``allow_hosts(["127.0.0.1"])``."""
+    from huggingface_hub import constants
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            _answer(there, self)
+
+        do_HEAD = do_GET  # noqa: N815
+
+        def do_POST(self) -> None:
+            _accept(there, self)
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    there = StandInHub(f"http://127.0.0.1:{server.server_port}", tmp_path_factory.mktemp("hub"))
+    for name, value in {
+        "HF_HUB_OFFLINE": False,
+        "ENDPOINT": there.endpoint,
+        "HUGGINGFACE_CO_URL_TEMPLATE": there.endpoint + "/{repo_id}/resolve/{revision}/{filename}",
+        "HF_HUB_CACHE": str(there.cache),
+        "HF_TOKEN_PATH": str(there.cache / "no-token"),
+    }.items():
+        monkeypatch.setattr(constants, name, value)
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    yield there
+    server.shutdown()
+    server.server_close()

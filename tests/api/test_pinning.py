@@ -59,8 +59,11 @@ def test_pinning_fills_in_the_hash_of_the_file_and_only_that(card, tmp_path):
     assert pin(pinned) is pinned
     assert pinned.weights.model_copy(update={"sha256": None}) == card.weights
     assert pin(get_card("lbp")) is get_card("lbp")
-    far = card.model_copy(update={"weights": Weights(repository="somebody/model", revision="abc", file="x.bin")})
-    assert pin(far) is far
+    odd = Weights(repository="known only to its own loader", revision="abc", file="x.bin")
+    assert pin(card.model_copy(update={"weights": odd})).weights is odd
+    far = Weights(repository="somebody/model", revision="abc", file="x.bin")
+    with pytest.raises(WeightsError, match="somebody/model"):
+        pin(card.model_copy(update={"weights": far}))
     (tmp_path / "weights.txt").unlink()
     with pytest.raises(WeightsError, match=r"weights\.txt"):
         pin(card)

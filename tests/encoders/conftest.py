@@ -1,12 +1,15 @@
 """Small checkpoints that the tests write themselves."""
 
+import io
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from biofuse.encoders import EncoderCard, Preprocessing, Registry, Weights
+from biofuse.encoders import EncoderCard, Preprocessing, Registry, Weights, get_card
 from biofuse.encoders.starter import STARTER_CARDS
 
 PREPROCESSING = Preprocessing(size=36, crop=32, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
@@ -63,3 +66,64 @@ def vit_card(path: Path, **changes: Any) -> EncoderCard:
 @pytest.fixture
 def make_vit_card() -> Any:
     return vit_card
+
+
+@pytest.fixture
+def publish(hub: Any) -> Callable[..., EncoderCard]:
+    """Return a function that puts a small checkpoint where a card of the pool says that its weights lie."""
+
+    def publish(
+        name: str,
+        state: Mapping[str, Any],
+        *,
+        side: int,
+        files: Mapping[str, bytes] | None = None,
+        **changes: Any,
+    ) -> EncoderCard:
+        """Return the card, made small by ``changes``; all that concerns the weights stays as it is."""
+        card = get_card(name)
+        crop = None if card.preprocessing.crop is None else side
+        preprocessing = card.preprocessing.model_copy(update={"size": side, "crop": crop})
+        weights = card.weights.model_copy(update={"sha256": None, "shards": ()})
+        published = {weights.file: as_file(state, weights), **(files or {})}
+        if weights.processor:
+            published[weights.processor] = json.dumps(as_processor(preprocessing, weights.processor)).encode()
+        commit = weights.revision if len(weights.revision) == 40 else "1" * 40
+        hub.add(weights.repository, published, commit=commit)
+        update = {"weights": weights, "preprocessing": preprocessing, "parameters": None, **changes}
+        return card.model_copy(update=update)
+
+    return publish
+
+
+def as_file(state: Mapping[str, Any], weights: Weights) -> bytes:
+    import torch
+    from safetensors.torch import save
+
+    if weights.sharded:
+        return json.dumps({"metadata": {}, "weight_map": dict(state)}).encode()
+    if weights.file.endswith(".safetensors"):
+        return bytes(save({key: value.contiguous() for key, value in state.items()}))
+    buffer = io.BytesIO()
+    torch.save({weights.entry: dict(state), "epoch": 7} if weights.entry else dict(state), buffer)
+    return buffer.getvalue()
+
+
+def as_processor(preprocessing: Preprocessing, file: str) -> dict[str, Any]:
+    """Say what a preprocessing does as hubs do."""
+    mean, std = list(preprocessing.mean), list(preprocessing.std)
+    side = preprocessing.output_size
+    if file == "open_clip_config.json":
+        return {"preprocess_cfg": {"mean": mean, "std": std, "interpolation": preprocessing.interpolation}}
+    square = {"height": side, "width": side}
+    return {
+        "size": square if preprocessing.resize == "squash" else {"shortest_edge": preprocessing.size},
+        "resample": {"bilinear": 2, "bicubic": 3}[preprocessing.interpolation],
+        "do_center_crop": preprocessing.crop is not None,
+        "crop_size": square,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": mean,
+        "image_std": std,
+    }

@@ -4,9 +4,23 @@ import pytest
 from pydantic import ValidationError
 
 from biofuse.encoders import EncoderCard, Preprocessing, Weights, get_card, list_cards
+from biofuse.encoders.card import Shard
+from biofuse.encoders.facts import ESSENTIAL, external, unverified
+from biofuse.encoders.starter import STARTER_CARDS
+
+FINGERPRINTS = [
+    "efficientnet_lite0-931594252097227eadb88759fd28b222",
+    "efficientnet_lite2-cffdbc4745e59290e9982ec5466ee396",
+    "colour-f5699d097d2413ea15cd920db90c3aef",
+    "lbp-ef8f28f711523a18bfc6685bd1e4ed19",
+    "haralick-15094c9f318a58761cc778ea74e557b1",
+    "gabor-44e0fc8cfff4e3dea9a86dc39b272059",
+    "hog-c62da94b1ee0d44f28f6fc5a7ad0055a",
+]
+"""Folders in stores that people have: these may never change without a reason in the numbers."""
 
 
-@pytest.mark.parametrize("card", list_cards(), ids=lambda card: card.name)
+@pytest.mark.parametrize("card", STARTER_CARDS, ids=lambda card: card.name)
 def test_starter_cards_are_complete(card):
     assert EncoderCard.model_validate_json(card.model_dump_json()) == card
     assert card.pools == ("starter",)
@@ -15,6 +29,10 @@ def test_starter_cards_are_complete(card):
     assert card.licence in {"Apache-2.0", "BSD-3-Clause"}
     assert card.parameters is not None
     assert (card.weights is None) == (card.runtime == "numpy")
+
+
+def test_fingerprints_of_embeddings_already_stored_do_not_change():
+    assert [card.fingerprint() for card in STARTER_CARDS] == FINGERPRINTS
 
 
 def test_fingerprints_differ_between_encoders():
@@ -31,6 +49,7 @@ def test_fingerprints_differ_between_encoders():
         {"version": 2},
         {"preprocessing": Preprocessing(size=256, crop=224)},
         {"weights": Weights(repository="pypi:x", revision="0.1.1", file="f", sha256="0" * 64)},
+        {"weights": Weights(repository="pypi:x", revision="1", file="f", rename=(("a", "b"),))},
         {"weights": None},
     ],
 )
@@ -39,7 +58,23 @@ def test_whatever_decides_the_values_changes_the_fingerprint(change):
     assert card.model_copy(update=change).fingerprint() != card.fingerprint()
 
 
-@pytest.mark.parametrize("change", [{"title": "x"}, {"licence": "x"}, {"pools": ()}, {"source": "x"}, {"requires": ()}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"title": "x"},
+        {"licence": "x"},
+        {"pools": ()},
+        {"source": "x"},
+        {"requires": ()},
+        {"facts": {}},
+        {"gated": True},
+        {"page": "https://example.org"},
+        {"gflops": 1.0},
+        {"overlaps": {"chestmnist": "x"}},
+        {"advised_precision": "fp16"},
+        {"notes": ("x",)},
+    ],
+)
 def test_prose_does_not_change_the_fingerprint(change):
     card = get_card("efficientnet_lite0")
     assert card.model_copy(update=change).fingerprint() == card.fingerprint()
@@ -78,3 +113,60 @@ def test_invalid_cards_are_refused(change):
 def test_malformed_hash_is_refused():
     with pytest.raises(ValidationError):
         Weights(repository="local", revision="1", file="x", sha256="abc")
+
+
+def test_a_renamed_weight_changes_the_fingerprint_and_a_processor_file_does_not():
+    def of(**changes: object) -> str:
+        weights = Weights(repository="a/b", revision="main", file="m.safetensors", **changes)
+        return get_card("efficientnet_lite0").model_copy(update={"weights": weights}).fingerprint()
+
+    assert of(rename=(("^norm", "fc_norm"),)) != of()
+    assert of(processor="preprocessor_config.json", ignore=("head.*",)) == of()
+
+
+def test_shards_are_known_by_their_hashes():
+    def of(*hashes: str | None) -> str:
+        shards = tuple(Shard(file=f"model-{number}.safetensors", sha256=sha) for number, sha in enumerate(hashes))
+        weights = Weights(repository="a/b", revision="main", file="model.safetensors.index.json", shards=shards)
+        assert weights.sharded
+        return get_card("efficientnet_lite0").model_copy(update={"weights": weights}).fingerprint()
+
+    assert len({of(), of("1" * 64), of("2" * 64), of("1" * 64, "2" * 64)}) == 4
+
+
+@pytest.mark.parametrize(
+    ("weights", "pinned"),
+    [
+        ({"revision": "main"}, False),
+        ({"revision": "f" * 40}, True),
+        ({"revision": "f" * 7}, False),
+        ({"revision": "main", "sha256": "1" * 64}, True),
+        ({"revision": "main", "sha256": "1" * 64, "file": "model.safetensors.index.json"}, False),
+        ({"revision": "0.1.0", "repository": "pypi:x"}, True),
+    ],
+)
+def test_pinned_means_that_nobody_can_change_what_is_loaded(weights, pinned):
+    assert Weights(**({"repository": "a/b", "file": "model.bin"} | weights)).pinned is pinned
+
+
+def test_an_essential_fact_counts_as_verified_only_with_an_external_source():
+    card = get_card("efficientnet_lite0")
+    everything = {name: external("somewhere") for name in ESSENTIAL}
+    assert card.model_copy(update={"facts": everything}).selectable_by_default
+    doubt = card.model_copy(update={"facts": everything | {"licence": unverified("two pages disagree")}})
+    assert doubt.unverified == ("licence",)
+    assert not doubt.selectable_by_default
+    silent = card.model_copy(update={"facts": {name: everything[name] for name in ESSENTIAL if name != "output"}})
+    assert silent.unverified == ("output",)
+    assert get_card("lbp").selectable_by_default
+
+
+@pytest.mark.parametrize("reference", ["", "  "])
+def test_a_fact_without_a_reference_is_refused(reference):
+    with pytest.raises(ValidationError, match="needs a reference"):
+        external(reference)
+
+
+def test_a_fact_that_is_not_one_of_the_nine_is_refused():
+    with pytest.raises(ValidationError):
+        EncoderCard.model_validate(get_card("lbp").model_dump() | {"facts": {"colour": external("x")}})

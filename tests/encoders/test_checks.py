@@ -40,6 +40,7 @@ def test_honest_encoder_passes():
         (lambda images: means(images) * np.nan, "NaN or infinite"),
         (lambda images: np.ones((len(images), 3), np.float32), "its output is constant"),
         (lambda images: np.zeros((len(images), 3), np.float32), "its output is constant"),
+        (lambda images: np.repeat(means(images)[:, 1:2], 3, axis=1), "the same value in all 3 columns"),
         (lambda images: means(images) - means(images).mean(axis=0), "differently alone and in a batch"),
         (lambda images: means(images) + np.arange(len(images), dtype=np.float32)[:, None], "alone and in a batch"),
     ],
@@ -68,3 +69,7 @@ def test_probe_images_have_the_size_asked_for_and_never_change(side):
     assert images.shape == (3, side, side, 3)
     assert images.dtype == np.uint8
     assert np.array_equal(images, probe_images(side))
+
+
+def test_an_embedding_of_one_column_may_have_one_value():
+    check_encoder(Fake(lambda images: means(images)[:, :1], card(dim=1)))

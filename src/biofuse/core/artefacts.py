@@ -61,6 +61,20 @@ def unseal(folder: Path, *, name: str) -> dict[str, Any]:
     return record
 
 
+def listed_files(folder: Path, *, name: str) -> tuple[str, ...]:
+    """Return the files that a seal lists, relative to its folder; they need not be there yet.
+
+    Raises
+    ------
+    ArtifactError
+        If the seal is missing or no seal, or a file would lie outside the folder.
+    """
+    files = tuple(str(file) for file in _read(folder / name)["files"])
+    for file in files:
+        _inside(folder, file)
+    return files
+
+
 def _checksum(record: dict[str, Any]) -> str | None:
     try:
         return digest_json(record)
@@ -83,13 +97,18 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _verify(folder: Path, relative: str, expected: str) -> None:
-    pure = PurePosixPath(relative)
-    target = folder / pure
-    if pure.is_absolute() or ".." in pure.parts or not target.resolve().is_relative_to(folder.resolve()):
-        raise ArtifactError(f"{folder} refers to {relative!r}, which lies outside of it; it was not opened.")
+    target = _inside(folder, relative)
     if not target.is_file():
         raise ArtifactError(f"{target} is missing.", remedy="Fit again, or restore the file.")
     if digest_file(target) != expected:
         raise ArtifactError(
             f"{target} has changed since it was written; it was not opened.", remedy="Fit again, or restore the file."
         )
+
+
+def _inside(folder: Path, relative: str) -> Path:
+    pure = PurePosixPath(relative)
+    target = folder / pure
+    if pure.is_absolute() or ".." in pure.parts or not target.resolve().is_relative_to(folder.resolve()):
+        raise ArtifactError(f"{folder} refers to {relative!r}, which lies outside of it; it was not opened.")
+    return target

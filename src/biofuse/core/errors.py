@@ -57,6 +57,38 @@ class WeightsError(EncoderError):
     """Weights are missing, unsafe, or not the ones the card names."""
 
 
+class UnavailableWeightsError(WeightsError):
+    """Weights cannot be had here and now; with others there is nothing wrong."""
+
+
+class AccessDeniedError(UnavailableWeightsError):
+    """The model hub refuses the file: the model is gated or private, or the token is not valid."""
+
+
+class NotOnHubError(UnavailableWeightsError):
+    """The model hub does not have the repository, the revision or the file."""
+
+
+class HubUnreachableError(UnavailableWeightsError):
+    """The file is not on this machine, and the model hub is offline or cannot be reached."""
+
+
+class ChecksumError(WeightsError):
+    """A weight file is another one than the card or the hub says."""
+
+
+class DamagedWeightsError(WeightsError):
+    """A weight file cannot be read to its end."""
+
+
+class UnsafeWeightsError(WeightsError):
+    """A weight file holds objects that could run code."""
+
+
+class WrongWeightsError(WeightsError):
+    """A weight file is whole, but does not fit the network that the card describes."""
+
+
 class DependencyError(BioFuseError):
     """An optional library is not installed."""
 

@@ -7,6 +7,7 @@ from biofuse.encoders.card import EncoderCard, Precision, Weights
 from biofuse.encoders.checks import check_encoder
 from biofuse.encoders.contract import assert_encoder_contract
 from biofuse.encoders.functions import FunctionEncoder, register_encoder
+from biofuse.encoders.onnx_loader import OnnxEncoder, register_onnx
 from biofuse.encoders.preprocessing import Preprocessing, ResizeKey
 from biofuse.encoders.protocol import Embeddings, Encoder, UInt8Images
 from biofuse.encoders.registry import (
@@ -31,6 +32,7 @@ __all__ = [
     "Encoder",
     "EncoderCard",
     "FunctionEncoder",
+    "OnnxEncoder",
     "Precision",
     "Preprocessing",
     "Registry",
@@ -48,6 +50,7 @@ __all__ = [
     "pin",
     "register",
     "register_encoder",
+    "register_onnx",
     "register_timm",
     "resolve",
 ]

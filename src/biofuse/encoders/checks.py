@@ -5,6 +5,7 @@ import numpy as np
 from biofuse.core.errors import EncoderError, WeightsError
 from biofuse.core.seeds import generator
 from biofuse.encoders.protocol import Encoder, UInt8Images
+from biofuse.encoders.published import check_published
 from biofuse.encoders.torch_encoder import TorchEncoder
 
 TOLERANCE = {"fp32": 1e-4, "fp16": 1e-2, "bf16": 5e-2}
@@ -46,6 +47,8 @@ def tolerance(encoder: Encoder) -> float:
 def check_encoder(encoder: Encoder) -> None:
     """Refuse an encoder that is not what its card says, by running it on three synthetic images.
 
+    That no weight is missing or left over was checked when they were loaded.
+
     Parameters
     ----------
     encoder : Encoder
@@ -56,10 +59,11 @@ def check_encoder(encoder: Encoder) -> None:
     WeightsError
         If the network has another number of parameters than the card.
     EncoderError
-        If embeddings have another dimension, are not finite, do not tell the images apart, or depend on what else
-        is in the batch.
+        If its repository says that images are prepared otherwise, or embeddings have another dimension, are not
+        finite, do not tell the images apart, have one value in all columns, or depend on what else is in the batch.
     """
     card = encoder.card
+    check_published(card)
     if isinstance(encoder, TorchEncoder) and card.parameters not in {None, encoder.parameters}:
         raise WeightsError(
             f"{card.name} has {encoder.parameters:,} parameters, its card says {card.parameters:,}: another network.",
@@ -80,6 +84,11 @@ def check_encoder(encoder: Encoder) -> None:
                 f"{card.name} gives the same embedding for different images: its output is constant.",
                 remedy="Its weights are not loaded as they should be, or its code ignores the image.",
             )
+    if card.dim > 1 and bool((np.ptp(together, axis=1) <= INSENSITIVE * scale).all()):
+        raise EncoderError(
+            f"{card.name} gives one and the same value in all {card.dim} columns of an image's embedding.",
+            remedy="Its weights are not loaded as they should be, or another of its outputs is meant.",
+        )
     last = len(images) - 1
     alone = encoder.encode(images[last:])
     moved = float(np.abs(alone[0] - together[last]).max()) / scale

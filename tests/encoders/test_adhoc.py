@@ -1,0 +1,365 @@
+"""Encoders that are asked for by where they lie."""
+
+import json
+
+import numpy as np
+import open_clip
+import pytest
+import timm
+import torch
+import transformers
+from safetensors.torch import save
+from timm.data import create_transform, resolve_data_config
+
+from biofuse.core.errors import (
+    EncoderError,
+    HubUnreachableError,
+    NotOnHubError,
+    UnknownEncoderError,
+    WeightsError,
+)
+from biofuse.encoders import get_card, load_encoder, pin, resolve
+from biofuse.encoders.adhoc import adhoc_card, is_adhoc
+
+pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])
+
+
+@pytest.fixture
+def images():
+    return np.random.default_rng(5).integers(0, 256, (2, 160, 160, 3), dtype=np.uint8)
+
+
+def filled(network):
+    torch.manual_seed(3)
+    for name, parameter in network.named_parameters():
+        torch.nn.init.normal_(parameter, mean=float("norm" in name and "weight" in name), std=0.2)
+    return network.eval()
+
+
+def as_bytes(state):
+    return save({key: value.contiguous().clone() for key, value in state.items()})
+
+
+def pixels_of(card, images):
+    return card.preprocessing.normalise(torch.from_numpy(images))
+
+
+def close(encoder, images, expected):
+    np.testing.assert_allclose(encoder.encode(images), expected.numpy(), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "adhoc"),
+    [("timm:resnet18", True), ("hf:a/b", True), ("open_clip:x", True), ("resnet18", False), ("zip:x", False)],
+)
+def test_a_prefix_makes_a_name_ad_hoc(name, adhoc):
+    assert is_adhoc(name) is adhoc
+
+
+def test_timm_by_tag_is_what_timm_gives(hub, images):
+    # test_vit is the smallest transformer of timm: 160 pixels, 0.3 M parameters.
+    network = filled(timm.create_model("test_vit"))
+    hub.add("timm/test_vit.r160_in1k", {"model.safetensors": as_bytes(network.state_dict())})
+    (card,) = resolve("timm:test_vit.r160_in1k")
+    assert (card.name, card.dim, card.output, card.licence) == ("timm-test_vit.r160_in1k", 64, "cls", "apache-2.0")
+    encoder = load_encoder(pin(card))
+    network.reset_classifier(0)
+    with torch.inference_mode():
+        close(encoder, images, network(pixels_of(card, images)))
+    assert encoder.parameters == card.parameters
+    assert encoder.card.weights.sha256 is not None
+    assert load_encoder("timm:test_vit.r160_in1k").card == encoder.card
+
+
+def test_preprocessing_is_timms_own():
+    card = get_card("timm:convnext_atto.d2_in1k")
+    theirs = create_transform(
+        **resolve_data_config(pretrained_cfg=timm.models.get_pretrained_cfg(card.title).to_dict())
+    )
+    resize, crop = theirs.transforms[:2]
+    assert (card.preprocessing.size, card.preprocessing.crop) == (resize.size, crop.size[0])
+    assert card.preprocessing.interpolation == resize.interpolation.value
+
+
+def test_without_a_tag_timm_is_asked_for_its_default():
+    assert adhoc_card("timm:test_vit") == adhoc_card("timm:test_vit.r160_in1k")
+
+
+def test_a_tag_of_another_size_gets_its_own_size():
+    usual, larger = adhoc_card("timm:caformer_s18.sail_in1k"), adhoc_card("timm:caformer_s18.sail_in1k_384")
+    assert (usual.preprocessing.output_size, larger.preprocessing.output_size) == (224, 384)
+    assert usual.dim == larger.dim
+
+
+def test_every_tag_that_changes_the_size_is_of_a_network_that_takes_any():
+    # Others would need img_size among the arguments of the card.
+    known = timm.models.get_pretrained_cfg
+    changed = [
+        full for full in timm.list_pretrained() if known(full).input_size != known(full.partition(".")[0]).input_size
+    ]
+    assert changed
+    assert not any(known(full).fixed_input_size for full in changed)
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet10t", "mobilenetv3_small_050", "convnext_atto", "swin_tiny_patch4_window7_224"]
+)
+def test_the_dimension_is_that_of_the_network_without_its_classifier(name):
+    card = adhoc_card(f"timm:{name}")
+    with torch.device("meta"):
+        network = timm.create_model(name, num_classes=0).eval()
+        side = card.preprocessing.output_size
+        assert network(torch.zeros(1, 3, side, side)).shape == (1, card.dim)
+
+
+def test_random_weights_are_refused_unless_allowed(images):
+    with pytest.raises(HubUnreachableError):  # the hub is offline here, and nothing takes its place
+        load_encoder("timm:test_vit")
+    (card,) = resolve("timm:test_vit", allow_random_weights=True)
+    assert card.name == "timm-test_vit.r160_in1k.random"
+    assert card.weights.model_dump(include={"repository", "revision", "file"}) == {
+        "repository": "random",
+        "revision": "0",
+        "file": "",
+    }
+    assert "random weights" in card.title
+    assert "nothing was learned" in card.notes[0]
+    trained = adhoc_card("timm:test_vit")
+    assert card.fingerprint().rpartition("-")[2] != trained.fingerprint().rpartition("-")[2]
+    assert load_encoder(card).encode(images).shape == (2, 64)
+
+
+def test_random_weights_are_always_the_same_and_leave_the_callers_numbers_alone(images):
+    (card,) = resolve("timm:test_vit", allow_random_weights=True)
+    torch.manual_seed(1)
+    first = load_encoder(card)
+    following = torch.rand(3)
+    torch.manual_seed(1)
+    assert torch.equal(torch.rand(3), following)
+    np.testing.assert_array_equal(load_encoder(card).encode(images), first.encode(images))
+    assert pin(card) == card == first.card
+    other = card.model_copy(update={"weights": card.weights.model_copy(update={"revision": "1"})})
+    assert np.abs(load_encoder(other).encode(images) - first.encode(images)).max() > 0.01
+    assert other.fingerprint() != card.fingerprint()
+
+
+def test_only_timm_encoders_get_random_weights(hub):
+    with pytest.raises(NotOnHubError):
+        resolve("hf:owner/none", allow_random_weights=True)
+    cards = resolve("lbp,timm:test_vit", allow_random_weights=True)
+    assert [card.name for card in cards] == ["lbp", "timm-test_vit.r160_in1k.random"]
+
+
+def test_a_card_of_another_family_cannot_ask_for_random_weights():
+    (card,) = resolve("timm:test_vit", allow_random_weights=True)
+    other = get_card("rad_dino").model_copy(update={"weights": card.weights})
+    with pytest.raises(WeightsError):
+        load_encoder(other)
+
+
+TIMM_CONFIG = {
+    "architecture": "test_vit",
+    "num_classes": 7,
+    "num_features": 64,
+    "global_pool": "avg",
+    "model_args": {"init_values": 1e-5, "num_classes": 7},
+    "pretrained_cfg": {
+        "tag": "mine",
+        "custom_load": False,
+        "input_size": [3, 160, 160],
+        "fixed_input_size": True,
+        "interpolation": "bilinear",
+        "crop_pct": 1.0,
+        "crop_mode": "center",
+        "mean": [0.1, 0.2, 0.3],
+        "std": [0.5, 0.5, 0.5],
+        "num_classes": 7,
+        "classifier": "head",
+    },
+}
+"""``config.json`` as timm writes it."""
+
+
+def test_a_repository_of_timms(hub, images):
+    network = filled(timm.create_model("test_vit", num_classes=7, init_values=1e-5, global_pool="avg"))
+    config = TIMM_CONFIG
+    files = {"config.json": json.dumps(config).encode(), "model.safetensors": as_bytes(network.state_dict())}
+    model = hub.add("Owner/My.Model", files)
+    card = adhoc_card("timm:Owner/My.Model")
+    assert (card.name, card.output, card.weights.revision) == ("timm-owner-my.model", "pooled", model.commit)
+    assert card.preprocessing.mean == (0.1, 0.2, 0.3)
+    network.reset_classifier(0)
+    with torch.inference_mode():
+        close(load_encoder(card), images, network(pixels_of(card, images)))
+
+
+def test_a_network_without_pooling_is_refused(hub):
+    config = TIMM_CONFIG | {"global_pool": "", "model_args": {"global_pool": ""}}
+    hub.add("owner/map", {"config.json": json.dumps(config).encode(), "model.safetensors": b"not read"})
+    with pytest.raises(EncoderError, match="timm:owner/map gives no vector per image"):
+        resolve("timm:owner/map")
+
+
+CLIP = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 96}
+PROCESSOR = {
+    "size": {"shortest_edge": 28},
+    "crop_size": {"height": 28, "width": 28},
+    "do_center_crop": True,
+    "resample": 3,
+    "image_mean": [0.5, 0.4, 0.3],
+    "image_std": [0.2, 0.3, 0.4],
+}
+
+
+def publish(hub, repository, network, folder, **files):
+    """Publish a network of transformers as its own library writes it."""
+    network.save_pretrained(folder)
+    content = {path.name: path.read_bytes() for path in folder.iterdir()}
+    return hub.add(repository, content | {"preprocessor_config.json": json.dumps(PROCESSOR).encode()} | files)
+
+
+@pytest.mark.parametrize(
+    ("kind", "config", "options"),
+    [
+        ("Dinov2Model", "Dinov2Config", {"patch_size": 14}),
+        ("Dinov2WithRegistersModel", "Dinov2WithRegistersConfig", {"patch_size": 14, "use_swiglu_ffn": True}),
+        ("ViTModel", "ViTConfig", {"patch_size": 14, "intermediate_size": 96}),
+    ],
+)
+def test_a_repository_of_transformers(hub, tmp_path, kind, config, options):
+    images = np.random.default_rng(5).integers(0, 256, (2, 28, 28, 3), dtype=np.uint8)
+    shape = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 3, "image_size": 28}
+    network = filled(getattr(transformers, kind)(getattr(transformers, config)(**shape, **options)))
+    model = publish(hub, "owner/vision", network, tmp_path)
+    (card,) = resolve("hf:owner/vision")
+    assert (card.name, card.architecture, card.dim) == ("hf-owner-vision", kind, 48)
+    assert card.weights.revision == model.commit
+    assert card.preprocessing.mean == (0.5, 0.4, 0.3)
+    encoder = load_encoder(card)
+    with torch.inference_mode():
+        close(encoder, images, network(pixel_values=pixels_of(card, images)).last_hidden_state[:, 0])
+    assert encoder.card.parameters == encoder.parameters
+
+
+@pytest.mark.parametrize("kind", ["CLIP", "Siglip"])
+def test_the_vision_tower_of_a_repository_with_two(hub, tmp_path, kind):
+    images = np.random.default_rng(5).integers(0, 256, (2, 28, 28, 3), dtype=np.uint8)
+    vision = CLIP | {"image_size": 28, "patch_size": 14}
+    text = CLIP | {"vocab_size": 50, "max_position_embeddings": 8}
+    config = getattr(transformers, f"{kind}Config")(vision_config=vision, text_config=text)
+    if kind == "CLIP":
+        config.projection_dim = 24
+    network = filled(getattr(transformers, f"{kind}Model")(config))
+    publish(hub, "owner/two-towers", network, tmp_path)
+    card = adhoc_card("hf:owner/two-towers")
+    assert card.dim == (24 if kind == "CLIP" else 48)
+    with torch.inference_mode():
+        expected = network.get_image_features(pixel_values=pixels_of(card, images)).pooler_output
+    close(load_encoder(card), images, expected)
+
+
+def test_a_network_with_registers_that_calls_itself_dinov2_keeps_them(hub, tmp_path):
+    shape = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 3, "image_size": 28, "patch_size": 14}
+    config = transformers.Dinov2WithRegistersConfig(**shape, num_register_tokens=4)
+    network = filled(transformers.Dinov2WithRegistersModel(config))
+    said = {**config.to_dict(), "model_type": "dinov2"}
+    publish(hub, "owner/hibou", network, tmp_path, **{"config.json": json.dumps(said).encode()})
+    card = adhoc_card("hf:owner/hibou")
+    assert card.architecture == "Dinov2WithRegistersModel"
+    load_encoder(card)
+
+
+def test_a_model_with_a_head_is_read_without_it(hub, tmp_path):
+    shape = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 3, "image_size": 28, "patch_size": 14}
+    network = filled(transformers.Dinov2ForImageClassification(transformers.Dinov2Config(**shape, num_labels=5)))
+    publish(hub, "owner/head", network, tmp_path)
+    card = adhoc_card("hf:owner/head")
+    assert card.weights.prefix == "dinov2."
+    load_encoder(card)
+
+
+def test_a_repository_that_biofuse_cannot_build_says_what_it_can(hub):
+    hub.add("owner/bert", {"config.json": b'{"model_type": "bert"}', "preprocessor_config.json": b"{}"})
+    with pytest.raises(EncoderError, match="owner/bert is of the model type 'bert'") as caught:
+        resolve("hf:owner/bert")
+    assert "dinov2" in caught.value.remedy
+    hub.add("owner/timm", {"config.json": b'{"architecture": "resnet18"}'})
+    with pytest.raises(EncoderError) as caught:
+        resolve("hf:owner/timm")
+    assert "timm:owner/timm" in caught.value.remedy
+    with pytest.raises(EncoderError, match="holds no model of timm") as caught:
+        resolve("timm:owner/bert")
+    assert "hf:owner/bert" in caught.value.remedy
+
+
+def test_without_a_published_preprocessing_there_is_no_encoder(hub, tmp_path):
+    shape = {"hidden_size": 48, "num_hidden_layers": 1, "num_attention_heads": 3, "image_size": 28, "patch_size": 14}
+    network = transformers.Dinov2Model(transformers.Dinov2Config(**shape))
+    model = publish(hub, "owner/bare", network, tmp_path)
+    del model.files["preprocessor_config.json"]
+    with pytest.raises(NotOnHubError, match=r"no file 'preprocessor_config\.json'|preprocessor_config\.json"):
+        resolve("hf:owner/bare")
+
+
+def test_a_repository_without_weights_is_named(hub, tmp_path):
+    shape = {"hidden_size": 48, "num_hidden_layers": 1, "num_attention_heads": 3, "image_size": 28, "patch_size": 14}
+    model = publish(hub, "owner/empty", transformers.Dinov2Model(transformers.Dinov2Config(**shape)), tmp_path)
+    del model.files["model.safetensors"]
+    with pytest.raises(NotOnHubError, match=r"has none of the files model\.safetensors"):
+        resolve("hf:owner/empty")
+
+
+VISION = {"image_size": 32, "patch_size": 16, "layers": 2, "width": 48, "head_width": 16}
+TEXT = {"context_length": 8, "vocab_size": 50, "width": 24, "heads": 2, "layers": 1}
+
+
+def test_a_repository_of_open_clips(hub):
+    images = np.random.default_rng(5).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+    whole = filled(open_clip.CLIP(embed_dim=24, vision_cfg=VISION, text_cfg=TEXT, quick_gelu=True))
+    config = {
+        "model_cfg": {"embed_dim": 24, "vision_cfg": VISION, "text_cfg": TEXT, "quick_gelu": True},
+        "preprocess_cfg": {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4]},
+    }
+    content = {"open_clip_config.json": json.dumps(config).encode()}
+    hub.add("owner/clip", content | {"open_clip_model.safetensors": as_bytes(whole.state_dict())})
+    card = adhoc_card("open_clip:owner/clip")
+    assert (card.name, card.dim, card.preprocessing.size) == ("open_clip-owner-clip", 24, 32)
+    with torch.inference_mode():
+        close(load_encoder(card), images, whole.encode_image(pixels_of(card, images)))
+
+
+def test_a_tag_of_open_clips_names_repository_activation_and_preprocessing(hub):
+    table = open_clip.get_pretrained_cfg("ViT-B-32", "openai")
+    repository = table["hf_hub"].rstrip("/")
+    hub.add(repository, {"open_clip_model.safetensors": b"not read yet"})
+    card = adhoc_card("open_clip:ViT-B-32/openai")
+    assert card.weights.repository == repository
+    assert card.weights.file == "open_clip_model.safetensors"
+    assert card.arguments == {"quick_gelu": True}
+    assert (card.preprocessing.mean, card.dim) == (table["mean"], 512)
+    assert card.parameters == get_card("clip_vit_b32").parameters
+
+
+@pytest.mark.parametrize(
+    ("name", "message", "remedy"),
+    [
+        ("timm:nothing_of_the_kind", "timm .* has no model 'nothing_of_the_kind'", "list_models"),
+        ("timm:resnet18.no_such_tag", "has no weights 'no_such_tag' for resnet18", "a1_in1k"),
+        ("timm:vit_giant_patch14_224", "are on no model hub", "register_timm"),
+        ("timm:", "does not say where an encoder lies", "timm:NAME"),
+        ("hf:just-a-name", "is not a model repository", "hf:OWNER/NAME"),
+        ("hf:a/b/c", "is not a model repository", "hf:OWNER/NAME"),
+        ("open_clip:ViT-B-32", "does not name weights", "openai, laion400m"),
+        ("open_clip:ViT-B-32/none", "does not name weights", "openai, laion400m"),
+        ("open_clip:nothing", "is not a model repository", "open_clip:MODEL/TAG"),
+    ],
+)
+def test_names_that_lead_nowhere_say_what_would(name, message, remedy):
+    with pytest.raises(EncoderError, match=message) as caught:
+        resolve(name)
+    assert remedy in caught.value.remedy
+
+
+def test_an_unknown_prefix_is_an_unknown_encoder():
+    with pytest.raises(UnknownEncoderError, match="no encoder or pool 'zip:x'"):
+        resolve("zip:x")

@@ -1,0 +1,122 @@
+"""CheXagent's vision tower is read out of the shards of the whole model, and only those that hold it."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from safetensors.torch import save
+
+from biofuse.core.errors import UnavailableWeightsError, WrongWeightsError
+from biofuse.encoders import load_encoder
+
+pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])
+
+WIDTH, SIDE, PATCH = 48, 28, 14
+SMALL = {
+    "hidden_size": WIDTH,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+    "image_size": SIDE,
+}
+FIRST, SECOND, LAST = (f"model-0000{number}-of-00007.safetensors" for number in (1, 2, 7))
+
+
+@pytest.fixture(scope="module")
+def tower():
+    """BLIP-2's vision model, as transformers has it, with weights of its own."""
+    torch.manual_seed(4)
+    network = transformers.Blip2VisionModel(transformers.Blip2VisionConfig(**SMALL, patch_size=PATCH)).eval()
+    for name, parameter in network.named_parameters():
+        torch.nn.init.normal_(parameter, mean=float("norm" in name and "weight" in name), std=0.2)
+    return network
+
+
+PUBLISHED = {
+    "embeddings.class_embedding",
+    "embeddings.position_embedding",
+    "embeddings.patch_embedding.weight",
+    "embeddings.patch_embedding.bias",
+    *(f"post_layernorm.{kind}" for kind in ("weight", "bias")),
+    *(
+        f"encoder.layers.{number}.{part}.{kind}"
+        for number in (0, 1)
+        for part in ("self_attn.qkv", "self_attn.projection", "layer_norm1", "layer_norm2", "mlp.fc1", "mlp.fc2")
+        for kind in ("weight", "bias")
+    ),
+}
+"""BLIP-2's names, which CheXagent's are derived from."""
+
+
+@pytest.fixture
+def small(publish, tower):
+    """Two shards hold the tower; a third, with the language model, is in the index and nowhere else."""
+    state = {f"vision_model.{key}": value.clone() for key, value in tower.state_dict().items()}
+    assert set(tower.state_dict()) == PUBLISHED
+    second = {key for key in state if "layers.1." in key or "post_layernorm" in key}
+    shards = {
+        FIRST: {key: value for key, value in state.items() if key not in second},
+        SECOND: {key: state[key] for key in second} | {"qformer.layernorm.weight": torch.ones(3)},
+    }
+    index = {key: file for file, part in shards.items() for key in part}
+    index |= {"language_model.model.embed_tokens.weight": LAST}
+    files = {file: save(part) for file, part in shards.items()}
+
+    def make(**changes):
+        card = publish("chexagent", changes.pop("index", index), side=SIDE, dim=WIDTH, files=files, **changes)
+        return card.model_copy(update={"arguments": card.arguments | SMALL})
+
+    make.index = index
+    return make
+
+
+@pytest.fixture
+def images():
+    return np.random.default_rng(5).integers(0, 256, (3, SIDE, SIDE, 3), dtype=np.uint8)
+
+
+def test_the_class_token_after_one_layer_norm_as_transformers_gives_it(small, tower, images):
+    encoder = load_encoder(small())
+    pixels = encoder.card.preprocessing.normalise(torch.from_numpy(images))
+    with torch.inference_mode():
+        theirs = tower(pixel_values=pixels)
+    np.testing.assert_allclose(encoder.encode(images), theirs.last_hidden_state[:, 0], atol=1e-5, rtol=1e-5)
+    assert np.abs(encoder.encode(images) - theirs.pooler_output.numpy()).max() > 0.01
+    assert encoder.parameters == sum(parameter.numel() for parameter in tower.parameters())
+
+
+def test_only_the_shards_that_hold_the_tower_are_fetched(small, hub):
+    card = load_encoder(small()).card
+    fetched = {path.rpartition("/")[2] for path in hub.asked("GET")}
+    assert fetched - {"preprocessor_config.json"} == {"model.safetensors.index.json", FIRST, SECOND}
+    assert [shard.file for shard in card.weights.shards] == [FIRST, SECOND]
+    assert all(shard.sha256 for shard in card.weights.shards)
+
+
+def test_a_tower_under_other_names_is_refused(small):
+    renamed = {key.replace("vision_model.", "vision_tower."): file for key, file in small.index.items()}
+    with pytest.raises(WrongWeightsError, match=r"begins with 'vision_model\.'"):
+        load_encoder(small(index=renamed))
+
+
+def test_a_shard_that_is_gone_is_named(small, hub):
+    card = small()
+    hub.models[card.weights.repository].files.pop(SECOND)
+    with pytest.raises(UnavailableWeightsError, match=SECOND):
+        load_encoder(card)
+
+
+def test_the_index_in_a_folder_of_ones_own_is_enough(small, tmp_path, images, hub):
+    card = small()
+    expected = load_encoder(card).encode(images)
+    files = hub.models.pop(card.weights.repository).files
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    mine = load_encoder(
+        card.model_copy(update={"weights": card.weights.model_copy(update={"processor": ""})}),
+        weights_path=tmp_path / "model.safetensors.index.json",
+    )
+    np.testing.assert_array_equal(mine.encode(images), expected)
+    assert json.loads(files["model.safetensors.index.json"])["weight_map"]

@@ -1,0 +1,190 @@
+"""CONCH's tower gives what its published parts give: timm's transformer and open_clip's attentional pooler."""
+
+import numpy as np
+import pytest
+import timm
+import torch
+from open_clip.transformer import AttentionalPooler
+from torch import nn
+
+from biofuse.core.errors import EncoderError, WrongWeightsError
+from biofuse.encoders import Preprocessing, load_encoder
+
+pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])
+
+TRUNK = {"img_size": 32, "depth": 2, "embed_dim": 48, "num_heads": 3}
+DIM, HEADS = 32, 4
+
+
+@pytest.fixture
+def images():
+    return np.random.default_rng(5).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+
+
+def filled(module, seed):
+    torch.manual_seed(seed)
+    for name, parameter in module.named_parameters():
+        nn.init.normal_(parameter, mean=float("ln_" in name or ("norm" in name and "weight" in name)), std=0.2)
+    return module.eval()
+
+
+def trunk_of(card, **changes):
+    return filled(timm.create_model(card.architecture, num_classes=0, **TRUNK, **changes), 3)
+
+
+def under(prefix, module):
+    return {f"{prefix}.{key}": value.clone() for key, value in module.state_dict().items()}
+
+
+def small(card, **changes):
+    arguments = card.arguments | TRUNK | {"pooler_dim": DIM, "pooler_heads": HEADS} | changes
+    return card.model_copy(update={"arguments": arguments, "dim": DIM})
+
+
+@pytest.fixture
+def conch(publish):
+    """A checkpoint with all that CONCH's has: both poolers, the projection and a text tower."""
+    from biofuse.encoders import get_card
+
+    trunk = trunk_of(get_card("conch"))
+    pooler = filled(AttentionalPooler(d_model=DIM, context_dim=48, n_head=HEADS, n_queries=1), 5)
+    captions = filled(AttentionalPooler(d_model=DIM, context_dim=48, n_head=HEADS, n_queries=7), 6)
+    last = filled(nn.LayerNorm(DIM), 7)
+    state = {
+        **under("visual.trunk", trunk),
+        **under("visual.attn_pool_contrast", pooler),
+        **under("visual.ln_contrast", last),
+        "visual.proj_contrast": torch.ones(DIM, DIM),
+        **under("visual.attn_pool_caption", captions),
+        **under("visual.ln_caption", nn.LayerNorm(DIM)),
+        "text.token_embedding.weight": torch.ones(5, DIM),
+        "logit_scale": torch.tensor(2.0),
+    }
+    assert {key.removeprefix("visual.attn_pool_contrast.") for key in state if "attn_pool_contrast" in key} == {
+        "query",
+        "ln_q.weight",
+        "ln_q.bias",
+        "ln_k.weight",
+        "ln_k.bias",
+        "attn.q_proj_weight",
+        "attn.k_proj_weight",
+        "attn.v_proj_weight",
+        "attn.in_proj_bias",
+        "attn.out_proj.weight",
+        "attn.out_proj.bias",
+    }
+    card = small(publish("conch", state, side=32))
+    return card, nn.ModuleList([trunk, pooler, last]), state
+
+
+def test_conch_equals_timm_and_open_clip(conch, images):
+    card, (trunk, pooler, last), _ = conch
+    encoder = load_encoder(card)
+    with torch.inference_mode():
+        tokens = trunk.forward_features(card.preprocessing.normalise(torch.from_numpy(images)))
+        expected = last(pooler(tokens)[:, 0])
+    np.testing.assert_allclose(encoder.encode(images), expected, atol=1e-5, rtol=1e-5)
+    assert encoder.parameters == sum(p.numel() for part in (trunk, pooler, last) for p in part.parameters())
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp16", 5e-3), ("bf16", 5e-2)])
+def test_lower_precision_is_close(conch, images, precision, tolerance):
+    card = conch[0]
+    exact, lower = load_encoder(card).encode(images), load_encoder(card, precision=precision).encode(images)
+    np.testing.assert_allclose(lower, exact, atol=tolerance * np.abs(exact).max())
+
+
+def attend(tokens, state, heads):
+    """What CONCH v1.5's pooler computes, written out for one head after another."""
+    part = "attn_pool_contrast"
+    layer_norm = nn.functional.layer_norm
+    keys = layer_norm(tokens, (48,), state[f"{part}.ln_k.weight"], state[f"{part}.ln_k.bias"])
+    query = layer_norm(state[f"{part}.query"], (DIM,), state[f"{part}.ln_q.weight"], state[f"{part}.ln_q.bias"])
+    query = query @ state[f"{part}.to_q.weight"].T
+    key, value = (keys @ state[f"{part}.to_kv.weight"].T).split(DIM, dim=-1)
+    size = DIM // heads
+    answers = []
+    for head in range(heads):
+        own = slice(head * size, (head + 1) * size)
+        weights = (query[:, own] @ key[..., own].transpose(1, 2) / size**0.5).softmax(-1)
+        answers.append(weights @ value[..., own])
+    pooled = torch.cat(answers, dim=-1) @ state[f"{part}.to_out.weight"].T
+    return layer_norm(pooled[:, 0], (DIM,), state["ln_contrast.weight"], state["ln_contrast.bias"])
+
+
+def test_conch_v1_5_equals_its_pooler_written_out(publish, images):
+    generator = torch.Generator().manual_seed(8)
+
+    def random(*shape):
+        return torch.randn(shape, generator=generator) * 0.3
+
+    from biofuse.encoders import get_card
+
+    trunk = trunk_of(get_card("conch_v1_5"), init_values=1.0)
+    state = {
+        **under("trunk", trunk),
+        "attn_pool_contrast.query": random(1, DIM),
+        "attn_pool_contrast.ln_q.weight": 1 + random(DIM),
+        "attn_pool_contrast.ln_q.bias": random(DIM),
+        "attn_pool_contrast.ln_k.weight": 1 + random(48),
+        "attn_pool_contrast.ln_k.bias": random(48),
+        "attn_pool_contrast.to_q.weight": random(DIM, DIM),
+        "attn_pool_contrast.to_kv.weight": random(2 * DIM, 48),
+        "attn_pool_contrast.to_out.weight": random(DIM, DIM),
+        "ln_contrast.weight": 1 + random(DIM),
+        "ln_contrast.bias": random(DIM),
+    }
+    assert "trunk.blocks.0.ls1.gamma" in state
+    card = small(publish("conch_v1_5", state, side=32))
+    encoder = load_encoder(card)
+    with torch.inference_mode():
+        tokens = trunk.forward_features(card.preprocessing.normalise(torch.from_numpy(images)))
+        expected = attend(tokens, state, HEADS)
+    np.testing.assert_allclose(encoder.encode(images), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_positions_of_a_smaller_grid_are_resampled_as_timm_does(publish, images):
+    from biofuse.encoders import get_card
+
+    trunk = filled(timm.create_model("vit_base_patch16_224", num_classes=0, **TRUNK | {"img_size": 64}), 3)
+    pooler = filled(AttentionalPooler(d_model=DIM, context_dim=48, n_head=HEADS, n_queries=1), 5)
+    last = filled(nn.LayerNorm(DIM), 7)
+    state = (
+        under("visual.trunk", trunk) | under("visual.attn_pool_contrast", pooler) | under("visual.ln_contrast", last)
+    )
+    card = small(publish("conch", state, side=32))
+    assert card.architecture == get_card("conch").architecture
+    trunk.set_input_size(32)
+    with torch.inference_mode():
+        tokens = trunk.forward_features(card.preprocessing.normalise(torch.from_numpy(images)))
+        expected = last(pooler(tokens)[:, 0])
+    np.testing.assert_allclose(load_encoder(card).encode(images), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_the_other_versions_pooler_is_refused(conch):
+    card, _, _ = conch
+    with pytest.raises(WrongWeightsError, match=r"missing \(attn_pool_contrast\.to_"):
+        load_encoder(small(card, pooler_bias=False))
+
+
+def test_a_weight_that_the_card_does_not_list_is_refused(conch, publish):
+    _, _, state = conch
+    with pytest.raises(WrongWeightsError, match=r"1 unexpected \(head\.weight\)"):
+        load_encoder(small(publish("conch", state | {"visual.head.weight": torch.ones(3)}, side=32)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"output": "cls"}, "32 columns of the output 'cls'; the conch family gives"),
+        ({"dim": 7}, r"7 columns of the output 'pooled'; the conch family gives pooler_dim \(32\)"),
+        ({"preprocessing": Preprocessing(size=48, crop=48)}, "images of 48 pixels, but its network is built for 32"),
+        ({"architecture": "vit_of_tomorrow"}, "cannot build 'vit_of_tomorrow' for conch"),
+        ({"architecture": "hf-hub:owner/name"}, "cannot build 'hf-hub:owner/name' for conch"),
+        ({"arguments": TRUNK | {"pooler_dim": DIM, "pooler_wheels": 4}}, "cannot build .*pooler_wheels"),
+        ({"arguments": TRUNK | {"pooler_dim": DIM, "pooler_heads": 5}}, "cannot be shared among 5 heads"),
+    ],
+)
+def test_cards_that_contradict_the_network_are_refused(conch, changes, message):
+    with pytest.raises(EncoderError, match=message):
+        load_encoder(conch[0].model_copy(update=changes))

@@ -1,0 +1,78 @@
+"""A card reads like a model card, and docs/encoders.md is what the cards say."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from biofuse.encoders import get_card
+from biofuse.encoders.describe import describe, origins
+from biofuse.encoders.facts import FACT_NAMES
+from biofuse.encoders.pool import POOL_CARDS
+from biofuse.encoders.starter import STARTER_CARDS
+from biofuse.encoders.table import main, page
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "encoders.md"
+CARDS = (*POOL_CARDS, *STARTER_CARDS)
+
+
+def test_the_page_is_up_to_date(capsys):
+    main()
+    written = PAGE.read_text(encoding="utf-8")
+    assert written == capsys.readouterr().out, "run: python -m biofuse.encoders.table > docs/encoders.md"
+
+
+def test_the_page_has_a_row_and_a_section_for_every_encoder():
+    written = page(CARDS)
+    for card in CARDS:
+        assert written.count(f"[`{card.name}`](#") == 1
+        assert f"## {card.title}: `{card.name}`" in written
+    anchors = set(re.findall(r"\]\(#([^)]+)\)", written))
+    headings = re.findall(r"^## (.*)$", written, flags=re.MULTILINE)
+    assert anchors <= {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_every_row_of_its_tables_has_all_cells():
+    tables = re.split(r"\n(?!\|)", page(CARDS))
+    for table in tables:
+        rows = [line for line in table.splitlines() if line.startswith("|")]
+        assert len({len(re.findall(r"(?<!\\)\|", row)) for row in rows}) <= 1
+
+
+@pytest.mark.parametrize("card", CARDS, ids=lambda card: card.name)
+def test_every_card_can_be_told(card):
+    told = describe(card)
+    assert all(told.values())
+    assert {"what it is", "licence", "image", "embedding", "chosen by default", "citation"} <= set(told)
+    assert [name for name, *_ in origins(card)] == (list(FACT_NAMES) if card.weights else [])
+
+
+def test_a_gated_encoder_says_where_to_ask_and_how_to_log_in():
+    told = describe(get_card("uni2_h"))
+    assert "https://huggingface.co/MahmoodLab/UNI2-h" in told["access"]
+    assert "hf auth login" in told["access"]
+    assert told["licence"] == "CC-BY-NC-ND-4.0: no commercial use"
+    assert told["size"].startswith("681,394,176 parameters (2.7 GB in fp32, 1.4 GB in bf16)")
+
+
+def test_what_is_not_pinned_is_said():
+    assert "not pinned, follows 'main'" in describe(get_card("virchow"))["weights"]
+    assert "commit 3158645804b69e3f3bc4439d4116edddf0840a72" in describe(get_card("virchow2"))["weights"]
+
+
+def test_contamination_is_said():
+    assert describe(get_card("rad_dino"))["overlaps"].startswith("chestmnist: ChestX-ray14")
+    assert describe(get_card("uni"))["overlaps"] == "with MedMNIST: none known"
+
+
+def test_what_is_not_on_the_hub_says_so():
+    assert "https://github.com/jlianglab/Ark" in describe(get_card("ark_plus"))["access"]
+
+
+def test_what_is_in_doubt_keeps_an_encoder_from_being_chosen():
+    assert describe(get_card("gpfm"))["chosen by default"] == "no: licence not verified; ask for it by name"
+
+
+def test_a_card_that_says_nothing_of_its_facts_counts_as_unverified():
+    card = get_card("uni").model_copy(update={"facts": {}})
+    assert {source for _, source, _ in origins(card)} == {"unverified"}

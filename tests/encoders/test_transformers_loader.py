@@ -1,0 +1,434 @@
+"""Networks built from classes of transformers give what transformers, timm and open_clip give on the same weights.
+
+The checkpoints are small, and have the names that the published ones have.
+"""
+
+import json
+
+import numpy as np
+import pytest
+import timm
+import torch
+import transformers
+from safetensors.torch import save_file
+
+from biofuse.core.errors import EncoderError, WeightsError, WrongWeightsError
+from biofuse.encoders import EncoderCard, Preprocessing, load_encoder
+
+pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])
+
+WIDTH, DEPTH, HEADS, SIDE, PATCH = 48, 2, 3, 28, 14
+SMALL = {"hidden_size": WIDTH, "num_hidden_layers": DEPTH, "num_attention_heads": HEADS, "image_size": SIDE}
+
+
+@pytest.fixture
+def images():
+    return np.random.default_rng(5).integers(0, 256, (3, SIDE, SIDE, 3), dtype=np.uint8)
+
+
+def random(*shape):
+    return torch.randn(shape, generator=GENERATOR) * 0.2
+
+
+GENERATOR = torch.Generator().manual_seed(7)
+
+
+def linear(name, rows, columns):
+    return {f"{name}.weight": random(rows, columns), f"{name}.bias": random(rows)}
+
+
+def norm(name, width=WIDTH):
+    return {f"{name}.weight": 1 + random(width), f"{name}.bias": random(width)}
+
+
+def dinov2_as_published(*, registers=0, swiglu=False, tokens=5):
+    """The names of the files of rad-dino, hibou-b and midnight, which transformers 4.x wrote."""
+    state = {
+        "embeddings.cls_token": random(1, 1, WIDTH),
+        "embeddings.mask_token": random(1, WIDTH),
+        "embeddings.position_embeddings": random(1, tokens, WIDTH),
+        "embeddings.patch_embeddings.projection.weight": random(WIDTH, 3, PATCH, PATCH),
+        "embeddings.patch_embeddings.projection.bias": random(WIDTH),
+        **norm("layernorm"),
+    }
+    if registers:
+        state["embeddings.register_tokens"] = random(1, registers, WIDTH)
+    for number in range(DEPTH):
+        layer = f"encoder.layer.{number}"
+        state |= norm(f"{layer}.norm1") | norm(f"{layer}.norm2")
+        for part in ("query", "key", "value"):
+            state |= linear(f"{layer}.attention.attention.{part}", WIDTH, WIDTH)
+        state |= linear(f"{layer}.attention.output.dense", WIDTH, WIDTH)
+        if swiglu:
+            state |= linear(f"{layer}.mlp.weights_in", 256, WIDTH) | linear(f"{layer}.mlp.weights_out", WIDTH, 128)
+        else:
+            state |= linear(f"{layer}.mlp.fc1", 4 * WIDTH, WIDTH) | linear(f"{layer}.mlp.fc2", WIDTH, 4 * WIDTH)
+        state |= {f"{layer}.layer_scale{which}.lambda1": random(WIDTH) for which in (1, 2)}
+    return state
+
+
+def as_timm(state, *, registers=0):
+    """The same weights under timm's names; written here, from what the two networks compute."""
+    state = {key: value for key, value in state.items() if "mask_token" not in key}
+    position = state.pop("embeddings.position_embeddings")
+    new = {"cls_token": state.pop("embeddings.cls_token"), "pos_embed": position}
+    if registers:
+        # Registers stand between the class token and the patches, and have no position.
+        new |= {"cls_token": new["cls_token"] + position[:, :1], "pos_embed": position[:, 1:]}
+        new["reg_token"] = state.pop("embeddings.register_tokens")
+    for number in range(DEPTH):
+        for kind in ("weight", "bias"):
+            parts = [
+                state.pop(f"encoder.layer.{number}.attention.attention.{p}.{kind}") for p in ("query", "key", "value")
+            ]
+            new[f"blocks.{number}.attn.qkv.{kind}"] = torch.cat(parts)
+    spelling = {
+        "embeddings.patch_embeddings.projection": "patch_embed.proj",
+        "encoder.layer.": "blocks.",
+        "attention.output.dense": "attn.proj",
+        "mlp.weights_in": "mlp.fc1",
+        "mlp.weights_out": "mlp.fc2",
+        "layer_scale1.lambda1": "ls1.gamma",
+        "layer_scale2.lambda1": "ls2.gamma",
+        "layernorm": "norm",
+    }
+    for key, value in state.items():
+        for there, here in spelling.items():
+            key = key.replace(there, here)  # noqa: PLW2901
+        new[key] = value
+    return new
+
+
+def timm_tokens(state, pixels, *, registers=0, swiglu=False):
+    network = timm.models.VisionTransformer(
+        img_size=SIDE,
+        patch_size=PATCH,
+        embed_dim=WIDTH,
+        depth=DEPTH,
+        num_heads=HEADS,
+        mlp_ratio=256 / WIDTH if swiglu else 4,
+        init_values=1.0,
+        num_classes=0,
+        reg_tokens=registers,
+        no_embed_class=registers > 0,
+        **({"mlp_layer": timm.layers.SwiGLUPacked, "act_layer": torch.nn.SiLU} if swiglu else {}),
+    )
+    network.load_state_dict(as_timm(state, registers=registers), strict=True)
+    with torch.inference_mode():
+        return network.eval().forward_features(pixels)
+
+
+def library(kind, config, state, folder, pixels):
+    """Load a published checkpoint as users of transformers do, with its own rules for old names."""
+    config.save_pretrained(folder)
+    save_file({key: value.contiguous() for key, value in state.items()}, folder / "model.safetensors")
+    network, report = kind.from_pretrained(folder, output_loading_info=True)
+    assert not report["missing_keys"]
+    with torch.inference_mode():
+        return network.eval()(pixel_values=pixels)
+
+
+def pixels_of(card: EncoderCard, images):
+    return card.preprocessing.normalise(torch.from_numpy(images))
+
+
+def close(encoder, images, expected):
+    np.testing.assert_allclose(encoder.encode(images), expected.numpy(), atol=1e-5, rtol=1e-5)
+
+
+def test_hibou_equals_transformers_and_timm(publish, images, tmp_path):
+    state = dinov2_as_published(registers=4, swiglu=True)
+    card = publish("hibou_b", state, side=SIDE, dim=WIDTH)
+    card = card.model_copy(update={"arguments": card.arguments | SMALL})
+    encoder = load_encoder(card)
+    pixels = pixels_of(card, images)
+    config = transformers.Dinov2WithRegistersConfig(**card.arguments)
+    theirs = library(transformers.Dinov2WithRegistersModel, config, state, tmp_path, pixels)
+    close(encoder, images, theirs.pooler_output)
+    close(encoder, images, timm_tokens(state, pixels, registers=4, swiglu=True)[:, 0])
+    assert encoder.parameters == sum(value.numel() for value in state.values())
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp16", 5e-3), ("bf16", 5e-2)])
+def test_lower_precision_is_close(publish, images, precision, tolerance):
+    card = publish("hibou_b", dinov2_as_published(registers=4, swiglu=True), side=SIDE, dim=WIDTH)
+    card = card.model_copy(update={"arguments": card.arguments | SMALL})
+    exact, lower = load_encoder(card).encode(images), load_encoder(card, precision=precision).encode(images)
+    np.testing.assert_allclose(lower, exact, atol=tolerance * np.abs(exact).max())
+
+
+def test_hibou_is_refused_as_a_network_without_registers(publish):
+    # What automatic classes make of its configuration, with a line in a log.
+    card = publish("hibou_b", dinov2_as_published(registers=4, swiglu=True), side=SIDE, dim=WIDTH)
+    arguments = {key: value for key, value in (card.arguments | SMALL).items() if key != "num_register_tokens"}
+    with pytest.raises(WrongWeightsError, match=r"1 unexpected \(embeddings\.register_tokens\)"):
+        load_encoder(card.model_copy(update={"architecture": "Dinov2Model", "arguments": arguments}))
+
+
+def test_rad_dino_equals_transformers_and_timm(publish, images, tmp_path):
+    state = dinov2_as_published()
+    card = publish("rad_dino", state, side=SIDE, dim=WIDTH)
+    card = card.model_copy(update={"arguments": card.arguments | SMALL})
+    encoder = load_encoder(card)
+    pixels = pixels_of(card, images)
+    theirs = library(transformers.Dinov2Model, transformers.Dinov2Config(**card.arguments), state, tmp_path, pixels)
+    close(encoder, images, theirs.pooler_output)
+    close(encoder, images, timm_tokens(state, pixels)[:, 0])
+
+
+@pytest.mark.parametrize(
+    ("name", "registers", "kind"),
+    [("midnight_12k", 0, "Dinov2Model"), ("hibou_b", 4, "Dinov2WithRegistersModel")],
+)
+def test_class_token_beside_the_mean_of_the_patches_leaves_registers_out(publish, images, name, registers, kind):
+    state = dinov2_as_published(registers=registers, swiglu=True)
+    card = publish(name, state, side=SIDE, dim=2 * WIDTH, output="cls+mean", architecture=kind)
+    card = card.model_copy(update={"arguments": card.arguments | SMALL})
+    tokens = timm_tokens(state, pixels_of(card, images), registers=registers, swiglu=True)
+    expected = torch.cat((tokens[:, 0], tokens[:, 1 + registers :].mean(1)), dim=1)
+    close(load_encoder(card), images, expected)
+
+
+def vit_as_published():
+    """The names of the file of phikon."""
+    state = {
+        "embeddings.cls_token": random(1, 1, WIDTH),
+        "embeddings.position_embeddings": random(1, 5, WIDTH),
+        "embeddings.patch_embeddings.projection.weight": random(WIDTH, 3, PATCH, PATCH),
+        "embeddings.patch_embeddings.projection.bias": random(WIDTH),
+        **norm("layernorm"),
+    }
+    for number in range(DEPTH):
+        layer = f"encoder.layer.{number}"
+        state |= norm(f"{layer}.layernorm_before") | norm(f"{layer}.layernorm_after")
+        for part in ("query", "key", "value"):
+            state |= linear(f"{layer}.attention.attention.{part}", WIDTH, WIDTH)
+        state |= linear(f"{layer}.attention.output.dense", WIDTH, WIDTH)
+        state |= linear(f"{layer}.intermediate.dense", 96, WIDTH) | linear(f"{layer}.output.dense", WIDTH, 96)
+    return state
+
+
+def test_phikon_equals_transformers(publish, images, tmp_path):
+    state = vit_as_published()
+    pooler = linear("pooler.dense", WIDTH, WIDTH)
+    card = publish("phikon", state | pooler, side=SIDE, dim=WIDTH)
+    small = SMALL | {"intermediate_size": 96, "patch_size": PATCH}
+    card = card.model_copy(update={"arguments": card.arguments | small})
+    config = transformers.ViTConfig(**card.arguments)
+    theirs = library(transformers.ViTModel, config, state | pooler, tmp_path, pixels_of(card, images))
+    close(load_encoder(card), images, theirs.last_hidden_state[:, 0])
+
+
+CLIP = {"hidden_size": WIDTH, "num_hidden_layers": DEPTH, "num_attention_heads": HEADS, "intermediate_size": 96}
+TEXT = CLIP | {"vocab_size": 50, "max_position_embeddings": 8}
+
+
+def clip_as_published(*, projection=24):
+    """The names of the files of PubMedCLIP, MONET and CLIP itself: both towers, and the numbers of the positions."""
+    state = {
+        "logit_scale": torch.tensor(2.0),
+        "visual_projection.weight": random(projection, WIDTH),
+        "text_projection.weight": random(projection, WIDTH),
+        "vision_model.embeddings.class_embedding": random(WIDTH),
+        "vision_model.embeddings.patch_embedding.weight": random(WIDTH, 3, PATCH, PATCH),
+        "vision_model.embeddings.position_embedding.weight": random(5, WIDTH),
+        "vision_model.embeddings.position_ids": torch.arange(5)[None],
+        "text_model.embeddings.token_embedding.weight": random(50, WIDTH),
+        "text_model.embeddings.position_embedding.weight": random(8, WIDTH),
+        "text_model.embeddings.position_ids": torch.arange(8)[None],
+        **norm("vision_model.pre_layrnorm"),
+        **norm("vision_model.post_layernorm"),
+        **norm("text_model.final_layer_norm"),
+    }
+    for tower in ("vision_model", "text_model"):
+        for number in range(DEPTH):
+            layer = f"{tower}.encoder.layers.{number}"
+            state |= norm(f"{layer}.layer_norm1") | norm(f"{layer}.layer_norm2")
+            for part in ("q_proj", "k_proj", "v_proj", "out_proj"):
+                state |= linear(f"{layer}.self_attn.{part}", WIDTH, WIDTH)
+            state |= linear(f"{layer}.mlp.fc1", 96, WIDTH) | linear(f"{layer}.mlp.fc2", WIDTH, 96)
+    return state
+
+
+def as_open_clip(state):
+    """The vision tower under open_clip's names, which are OpenAI's; written here, from what both compute."""
+    new = {
+        "class_embedding": state["vision_model.embeddings.class_embedding"],
+        "positional_embedding": state["vision_model.embeddings.position_embedding.weight"],
+        "conv1.weight": state["vision_model.embeddings.patch_embedding.weight"],
+        "proj": state["visual_projection.weight"].T.contiguous(),
+    }
+    for kind in ("weight", "bias"):
+        new[f"ln_pre.{kind}"] = state[f"vision_model.pre_layrnorm.{kind}"]
+        new[f"ln_post.{kind}"] = state[f"vision_model.post_layernorm.{kind}"]
+        for number in range(DEPTH):
+            there, here = f"vision_model.encoder.layers.{number}", f"transformer.resblocks.{number}"
+            parts = [state[f"{there}.self_attn.{part}_proj.{kind}"] for part in "qkv"]
+            new |= {
+                f"{here}.attn.in_proj_{kind}": torch.cat(parts),
+                f"{here}.attn.out_proj.{kind}": state[f"{there}.self_attn.out_proj.{kind}"],
+                f"{here}.ln_1.{kind}": state[f"{there}.layer_norm1.{kind}"],
+                f"{here}.ln_2.{kind}": state[f"{there}.layer_norm2.{kind}"],
+                f"{here}.mlp.c_fc.{kind}": state[f"{there}.mlp.fc1.{kind}"],
+                f"{here}.mlp.c_proj.{kind}": state[f"{there}.mlp.fc2.{kind}"],
+            }
+    return new
+
+
+def test_pubmedclip_equals_transformers_and_open_clip(publish, images, tmp_path):
+    state = clip_as_published()
+    card = publish("pubmedclip", state, side=SIDE, dim=24)
+    small = CLIP | {"projection_dim": 24, "image_size": SIDE, "patch_size": PATCH}
+    card = card.model_copy(update={"arguments": card.arguments | small})
+    encoder = load_encoder(card)
+    pixels = pixels_of(card, images)
+
+    config = transformers.CLIPConfig(vision_config=card.arguments, text_config=TEXT, projection_dim=24)
+    config.save_pretrained(tmp_path)
+    save_file(state, tmp_path / "model.safetensors")
+    whole = transformers.CLIPModel.from_pretrained(tmp_path).eval()
+    with torch.inference_mode():
+        close(encoder, images, whole.get_image_features(pixel_values=pixels).pooler_output)
+
+    tower = {
+        "embed_dim": 24,
+        "vision_cfg": {
+            "image_size": SIDE,
+            "patch_size": PATCH,
+            "layers": DEPTH,
+            "width": WIDTH,
+            "head_width": WIDTH // HEADS,
+            "mlp_ratio": 2.0,
+        },
+        "quick_gelu": True,
+    }
+    visual = {f"visual.{key}": value for key, value in as_open_clip(state).items()} | {"logit_scale": torch.ones(())}
+    other = publish("dermlip_vitb16", visual, side=SIDE, dim=24, architecture="", arguments=tower)
+    other = other.model_copy(update={"preprocessing": card.preprocessing})
+    other = other.model_copy(update={"weights": other.weights.model_copy(update={"processor": ""})})
+    np.testing.assert_allclose(load_encoder(other).encode(images), encoder.encode(images), atol=1e-5, rtol=1e-5)
+
+
+def test_medsiglip_equals_transformers(publish, images):
+    vision = CLIP | {"image_size": SIDE, "patch_size": PATCH, "hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-6}
+    torch.manual_seed(2)
+    whole = transformers.SiglipModel(transformers.SiglipConfig(vision_config=vision, text_config=TEXT)).eval()
+    for parameter in whole.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    state = dict(whole.state_dict())
+    assert "vision_model.head.probe" in state
+    card = publish("medsiglip_448", state, side=SIDE, dim=WIDTH)
+    card = card.model_copy(update={"arguments": card.arguments | vision})
+    with torch.inference_mode():
+        theirs = whole.get_image_features(pixel_values=pixels_of(card, images)).pooler_output
+    close(load_encoder(card), images, theirs)
+
+
+def test_medsam_equals_transformers(publish, images):
+    small = {
+        "hidden_size": WIDTH,
+        "num_hidden_layers": DEPTH,
+        "num_attention_heads": HEADS,
+        "image_size": 32,
+        "patch_size": 8,
+        "window_size": 2,
+        "global_attn_indexes": [1],
+        "mlp_dim": 96,
+        "output_channels": 16,
+    }
+    images = np.random.default_rng(1).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+    torch.manual_seed(2)
+    vision = transformers.SamVisionConfig(**small)
+    whole = transformers.SamModel(
+        transformers.SamConfig(
+            vision_config=vision.to_dict(),
+            prompt_encoder_config={"hidden_size": 16, "image_size": 32, "patch_size": 8},
+            mask_decoder_config={"hidden_size": 16, "num_attention_heads": 2, "mlp_dim": 16, "num_hidden_layers": 1},
+        )
+    ).eval()
+    for parameter in whole.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    state = dict(whole.state_dict())
+    card = publish("medsam", {key: value.clone() for key, value in state.items()}, side=32, dim=16)
+    card = card.model_copy(
+        update={
+            "arguments": card.arguments | small,
+            "weights": card.weights.model_copy(update={"processor": ""}),
+        }
+    )
+    with torch.inference_mode():
+        theirs = whole.get_image_embeddings(pixels_of(card, images)).mean((2, 3))
+    close(load_encoder(card), images, theirs)
+
+
+def test_names_of_this_release_of_transformers_load_too(publish, images, tmp_path):
+    state = dinov2_as_published(registers=4, swiglu=True)
+    config = transformers.Dinov2WithRegistersConfig(
+        **SMALL, patch_size=PATCH, use_swiglu_ffn=True, num_register_tokens=4
+    )
+    library(transformers.Dinov2WithRegistersModel, config, state, tmp_path, torch.zeros(1, 3, SIDE, SIDE))
+    new = transformers.Dinov2WithRegistersModel.from_pretrained(tmp_path).state_dict()
+    assert not new.keys() <= state.keys()
+    card = publish("hibou_b", state, side=SIDE, dim=WIDTH)
+    card = card.model_copy(update={"arguments": card.arguments | SMALL})
+    expected = load_encoder(card).encode(images)
+    save_file({key: value.clone() for key, value in new.items()}, tmp_path / "new.safetensors")
+    again = load_encoder(card, weights_path=tmp_path / "new.safetensors")
+    np.testing.assert_array_equal(again.encode(images), expected)
+
+
+def without(state, name):
+    return {key: value for key, value in state.items() if key != name}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: without(state, "layernorm.bias"), r"1 missing \(layernorm\.bias\)"),
+        (lambda state: state | {"layernorm.scale": torch.ones(3)}, r"1 unexpected \(layernorm\.scale\)"),
+        (
+            lambda state: state | {"encoder.layer.1.attention.attention.query.bias": torch.ones(3)},
+            r"1 of another shape \(encoder\.layer\.1\.attention\.q_proj\.bias: \(3,\) in the file, \(48,\)",
+        ),
+        (lambda state: without(state, "encoder.layer.0.mlp.weights_in.bias"), "2 missing"),
+        (lambda state: state | {"embeddings.position_embeddings": torch.zeros(1, 10, WIDTH)}, "1 of another shape"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused_by_name(publish, change, message):
+    card = publish("hibou_b", change(dinov2_as_published(registers=4, swiglu=True)), side=SIDE, dim=WIDTH)
+    with pytest.raises(WeightsError, match=message):
+        load_encoder(card.model_copy(update={"arguments": card.arguments | SMALL}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"architecture": "AutoModel"}, "'AutoModel' is not a class of transformers that BioFuse builds"),
+        ({"output": "projected"}, "gives cls and cls\\+mean, not 'projected'"),
+        (
+            {"arguments": SMALL | {"wheels": 4, "num_layers": 3}},
+            "Dinov2Config of transformers has no num_layers, wheels",
+        ),
+        ({"arguments": SMALL | {"hidden_act": "shrug"}}, "cannot build Dinov2Model for rad_dino: .*shrug"),
+        ({"arguments": SMALL | {"hidden_size": "wide"}}, "cannot build Dinov2Model for rad_dino"),
+        ({"dim": 7}, "promises 7 dimensions, but Dinov2Model gives 48"),
+        ({"preprocessing": Preprocessing(size=30, crop=30)}, "prepares images of 30 pixels, .* built for 28"),
+    ],
+)
+def test_cards_that_contradict_the_network_are_refused(publish, changes, message):
+    card = publish("rad_dino", dinov2_as_published(), side=SIDE, dim=WIDTH, arguments=SMALL)
+    with pytest.raises(EncoderError, match=message):
+        load_encoder(card.model_copy(update=changes))
+
+
+def test_a_processor_on_the_hub_that_disagrees_with_the_card_is_refused(publish, hub):
+    card = publish("rad_dino", dinov2_as_published(), side=SIDE, dim=WIDTH)
+    card = card.model_copy(update={"arguments": card.arguments | SMALL})
+    load_encoder(card)
+    files = hub.models[card.weights.repository].files
+    said = json.loads(files[card.weights.processor])
+    other = {**said, "image_mean": [0.5, 0.4, 0.3]}
+    hub.add("owner/other", {**files, card.weights.processor: json.dumps(other).encode()}, commit=card.weights.revision)
+    card = card.model_copy(update={"weights": card.weights.model_copy(update={"repository": "owner/other"})})
+    with pytest.raises(EncoderError, match=r"owner/other disagrees with the card of rad_dino: mean is \(0\.5, 0\.4"):
+        load_encoder(card)

@@ -2,8 +2,10 @@ import pickle
 
 import numpy as np
 import pytest
+from sklearn.compose import ColumnTransformer
 from sklearn.decomposition import PCA
 from sklearn.linear_model import Ridge, RidgeCV
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from biofuse.blocks.blocks import Blocks
@@ -14,7 +16,7 @@ from biofuse.heads.ridge import RELATIVE_PENALTIES
 from biofuse.heads.ridge import Ridge as RidgeHead
 from biofuse.predictors.fused import fit_predictor
 from biofuse.search.closed_form import ClosedFormScorer
-from biofuse.search.closed_form_cost import choose, estimate
+from biofuse.search.cost import Weighing
 from biofuse.search.plan import ValidationPlan
 from biofuse.search.runner import run_search
 from biofuse.search.scorer import FoldwiseScorer, RefitScorer
@@ -122,6 +124,37 @@ def test_decision_values_are_those_of_scikit_learn_refitted_from_scratch(mode, s
             assert np.allclose(found.decision[:, columns], expected.reshape(len(held), -1), rtol=0, atol=1e-6)
 
 
+SIX = {"a": 12, "b": 90, "c": 5, "d": 30, "e": 64, "f": 17}
+
+
+def pipeline(subset, dims, alpha, reduce_to):
+    """The pipeline that a user of scikit-learn would write for concatenated blocks."""
+    if reduce_to is None:
+        return make_pipeline(StandardScaler(), Ridge(alpha, solver="svd"))
+    ends = np.cumsum([dims[name] for name in subset])
+    parts = [
+        (name, PCA(min(reduce_to, dims[name]), svd_solver="full"), slice(end - dims[name], end))
+        for name, end in zip(subset, ends, strict=True)
+    ]
+    return make_pipeline(StandardScaler(), ColumnTransformer(parts), Ridge(alpha, solver="svd"))
+
+
+@pytest.mark.parametrize("mode", ["dual", "primal"])
+@pytest.mark.parametrize("reduce_to", [None, 10])
+def test_fifty_random_subsets_on_all_folds_are_those_of_pipelines_refitted(mode, reduce_to):
+    blocks, labels = make_data(Task.BINARY, dims=SIX)
+    plan = make_plan(blocks.ids)
+    scorer = make_scorer(blocks, labels, Task.BINARY, mode=mode, reduce_to=reduce_to)
+    subsets = all_subsets(blocks.encoders)
+    for number in np.random.default_rng(11).choice(len(subsets), 50, replace=False):
+        subset = subsets[number]
+        X = np.hstack([blocks[name] for name in subset]).astype(np.float64)
+        for fold, (fit, held) in enumerate(plan.folds):
+            found = scorer.solve(subset, fold)
+            model = pipeline(subset, SIX, found.alphas[0], reduce_to).fit(X[fit], 2.0 * labels[fit] - 1)
+            assert np.allclose(found.decision[:, 1], model.predict(X[held]), rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("mode", ["dual", "primal"])
 @pytest.mark.parametrize("task", [Task.BINARY, Task.MULTICLASS, Task.MULTILABEL])
 @pytest.mark.parametrize("class_weight", [None, BALANCED])
@@ -162,7 +195,11 @@ def test_leave_one_out_errors_are_those_of_leaving_one_out(mode, class_weight):
                 rest = np.arange(len(X)) != row
                 model = Ridge(alpha, solver="svd").fit(X[rest], targets[rest], sample_weight=weights[rest])
                 expected[place] += weights[row] * (model.predict(X[[row]])[0] - targets[row]) ** 2
-        assert np.allclose(path.errors, expected, rtol=1e-9)
+        known = np.isfinite(path.errors).all(axis=1)
+        assert np.allclose(path.errors[known], expected[known], rtol=1e-9)
+        # What was not computed cannot be the best.
+        assert expected.sum(axis=1).argmin() == path.best([slice(None)])[0]
+        assert known[expected.sum(axis=1).argmin()]
 
 
 @pytest.mark.parametrize("mode", ["dual", "primal"])
@@ -235,7 +272,9 @@ def test_dual_and_primal_agree():
             one, other = dual.solve(subset, 2), primal.solve(subset, 2)
             assert one.alphas == pytest.approx(other.alphas, rel=1e-9)
             assert np.allclose(one.decision, other.decision, rtol=0, atol=1e-8)
-            assert np.allclose(one.paths[0].errors, other.paths[0].errors, rtol=1e-7)
+            both = np.isfinite(one.paths[0].errors) & np.isfinite(other.paths[0].errors)
+            assert both.any()
+            assert np.allclose(one.paths[0].errors[both], other.paths[0].errors[both], rtol=1e-7)
 
 
 @pytest.mark.parametrize("mode", ["dual", "primal"])
@@ -288,32 +327,53 @@ def test_it_is_a_scorer_for_searches_in_one_process_and_in_several():
     sent = pickle.loads(pickle.dumps(scorer))  # noqa: S301 (to a worker and back)
     for row, found in zip(board, many, strict=True):
         assert found.folds == row.folds
-        assert np.array_equal(found.out_of_fold[1], board.out_of_fold[row.subset][1])
+        assert np.array_equal(found.out_of_fold[1].astype(np.float32), board.out_of_fold[row.subset][1])
         assert sent.score(row.subset).folds == row.folds
 
 
-def test_cost_decides_the_way():
-    rows = {"n_train": (400,) * 5, "n_test": (100,) * 5}
-    few, many = estimate([512] * 9, **rows), estimate([512] * 9, n_train=(40_000,), n_test=(10_000,), reduce_to=64)
-    assert choose(few, mode="auto", memory_limit=10**12) == "dual"
-    assert choose(many, mode="auto", memory_limit=10**12) == "primal"
-    assert few["dual"].bytes >= 8 * 5 * 9 * 400 * 500
-    assert many["primal"].bytes >= 8 * 9 * 64 * 50_000
-    assert few["dual"].flops == pytest.approx(511 * 5 * 400**3 * 8 / 3, rel=0.2)
-    half = estimate([512] * 9, **rows, n_subsets=255)["dual"]
-    assert half.flops == pytest.approx(few["dual"].flops * 255 / 511)
-    with pytest.raises(SearchError, match="reduce_to"):
-        choose(many, mode="dual", memory_limit=8 * 2**30)
-    # What costs more operations is taken where only that fits.
-    assert choose(many, mode="auto", memory_limit=many["primal"].bytes) == "primal"
+def test_only_some_rows_are_kept_where_all_would_be_too_many():
+    blocks, labels = make_data()
+    whole = make_scorer(blocks, labels, Task.MULTICLASS, keep_predictions=True)
+    plan = make_plan(blocks.ids)
+    assert all(np.array_equal(rows, held) for rows, (_, held) in zip(whole.kept_rows, plan.folds, strict=True))
+    chosen = np.zeros(N, dtype=bool)
+    chosen[[3, 4, 50]] = True
+    by_bytes = make_scorer(blocks, labels, Task.MULTICLASS, keep_predictions=True, keep_bytes=15 * 3 * 4 * 40)
+    by_rows = make_scorer(blocks, labels, Task.MULTICLASS, keep_predictions=True, keep_rows=chosen)
+    assert sorted(np.concatenate(by_rows.kept_rows)) == [3, 4, 50]
+    assert sum(map(len, by_bytes.kept_rows)) == 40
+    everything = whole.score(("a", "c")).out_of_fold
+    for scorer in (by_bytes, by_rows):
+        found = scorer.score(("a", "c"))
+        assert found.folds == whole.score(("a", "c")).folds  # scores are those of all rows
+        for fold, (_, held) in enumerate(plan.folds):
+            places = np.flatnonzero(np.isin(held, scorer.kept_rows[fold]))
+            assert np.array_equal(held[places], scorer.kept_rows[fold])
+            assert np.array_equal(found.out_of_fold[fold], everything[fold][places])
+    with pytest.raises(AlignmentError, match="90 booleans"):
+        make_scorer(blocks, labels, Task.MULTICLASS, keep_rows=chosen[:-1])
 
 
-def test_expected_operations_are_the_mean_over_all_subsets():
-    dims = (3, 5, 11)
-    work = estimate(dims, n_train=(10**6,), n_test=(1,), n_alphas=1)["primal"]
-    sizes = [sum(subset) for subset in all_subsets(dims)]
-    expected = sum(9 * d**3 + 2e6 * d**2 + 4e6 * d for d in sizes)
-    assert work.flops == pytest.approx(expected * 7 / 8)  # the empty subset is counted among the mean
+@pytest.mark.parametrize("mode", ["dual", "primal"])
+def test_relative_work_says_which_subsets_take_longer(mode):
+    blocks, labels = make_data()
+    scorer = make_scorer(blocks, labels, Task.MULTICLASS, mode=mode)
+    assert isinstance(scorer, Weighing)
+    work = {subset: scorer.relative_work(subset) for subset in all_subsets(blocks.encoders)}
+    assert sum(work.values()) == pytest.approx(scorer.works[mode].flops, rel=0.1)
+    # Products of rows are as large for one block as for all; products of columns are not.
+    ratio = work[blocks.encoders] / work["c",]
+    assert ratio < 1.2 if mode == "dual" else ratio > 100
+    assert make_scorer(blocks, labels, Task.MULTICLASS, mode="primal", reduce_to=2).relative_work(("b",)) < 1e5
+
+
+def test_threads_change_nothing():
+    blocks, labels = make_data()
+    for reduce_to in (None, 5):
+        one, other = (
+            make_scorer(blocks, labels, Task.MULTICLASS, reduce_to=reduce_to, threads=threads) for threads in (1, 2)
+        )
+        assert one.score(("a", "b")).folds == other.score(("a", "b")).folds
 
 
 def test_what_cannot_be_is_refused():

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from biofuse.core.errors import SearchError
-from biofuse.search.cost import Cost, check_cost, duration, estimate_cost
+from biofuse.search.cost import START_SECONDS, Cost, check_cost, duration, estimate_cost
 from biofuse.search.runner import run_search
 from biofuse.search.scorer import FoldPart
 from biofuse.search.strategies import Exhaustive
@@ -27,10 +27,34 @@ class Timed:
 def test_cost_is_estimated_from_a_timed_fit():
     cost, first = estimate_cost(Timed(), [("a",), ("b",), ("a", "b")], workers=2)
     assert first[0] == ("a", "b")
-    assert cost == Cost(n_subsets=3, n_fits=6, seconds_first_fit=600.0, seconds=(300 + 300 + 600) * 2 / 2, workers=2)
+    expected = (300 + 300 + 600) * 2 / 2 + START_SECONDS
+    assert cost == Cost(n_subsets=3, n_fits=6, seconds_first_fit=600.0, seconds=expected, workers=2)
     assert "3 subsets, 6 fits on 2 processes: about 20 minutes" in str(cost)
     nothing, none = estimate_cost(Timed(), [], workers=2)
     assert (nothing.seconds, none) == (0.0, None)
+
+
+def test_a_scorer_may_know_better_how_long_its_subsets_take():
+    class Knowing(Timed):
+        def relative_work(self, subset):
+            return {("a",): 4.0, ("b",): 1.0, ("a", "b"): 2.0}[subset]
+
+    cost, first = estimate_cost(Knowing(), [("a",), ("b",), ("a", "b")], workers=1)
+    assert first[0] == ("a",)  # the one that takes longest
+    assert cost.seconds == pytest.approx(300 * 2 * 7 / 4)
+
+
+def test_quick_fits_are_timed_more_than_once():
+    class Unsteady(Timed):
+        def __init__(self, *times):
+            self.times = iter(times)
+
+        def score_fold(self, _subset, _fold):
+            return FoldPart(values={"auroc": 0.5}, seconds=next(self.times))
+
+    for times, expected in (((9.0,), 9.0), ((2.0, 0.5), 0.5), ((2.0, 0.01, 0.03, 0.8, 0.02, 0.01, 0.02), 0.02)):
+        cost, _ = estimate_cost(Unsteady(*times), [("a",)], workers=1)
+        assert cost.seconds_first_fit == expected
 
 
 def test_more_than_an_hour_is_asked_for():

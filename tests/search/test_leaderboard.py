@@ -1,24 +1,14 @@
 import csv
-import json
 
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from biofuse.core.errors import ArtifactError, DiskError, SearchError, UndefinedMetricError
+from biofuse.core.errors import SearchError, UndefinedMetricError
 from biofuse.search.leaderboard import Leaderboard, Row
-from biofuse.search.sink import Sink, read_sink
+from biofuse.search.subsets import all_subsets
 
 NAN = float("nan")
-HEADER = {
-    "key": "k" * 32,
-    "encoders": ["a", "b"],
-    "metrics": ["auroc", "accuracy"],
-    "n_train": [8, 8],
-    "n_test": [2, 2],
-}
 ROWS = [
     Row(subset=("a",), n_dims=4, folds={"auroc": (1 / 3, NAN), "accuracy": (0.5, 0.1)}, seconds=0.25, notes=("é",)),
     Row(subset=("b",), n_dims=3, folds={"auroc": (0.7, 0.9), "accuracy": (0.5, 0.2)}),
@@ -50,6 +40,33 @@ def test_rows_stand_in_combination_order_and_are_found_in_any_order():
         found[("x",)]
 
 
+def test_looking_rows_up_takes_no_search_through_them():
+    pool = tuple("abcdefghijkl")
+    rows = [Row(subset=subset, n_dims=1, folds={"auroc": (0.5,)}) for subset in all_subsets(pool)]
+    found = Leaderboard(encoders=pool, metrics=("auroc",), rows=tuple(rows), n_train=(1,), n_test=(1,))
+    compared = []
+
+    class Watched(str):
+        __slots__ = ()
+
+        def __eq__(self, other):
+            compared.append(other)
+            return super().__eq__(other)
+
+        __hash__ = str.__hash__
+
+    assert found[Watched("l"), Watched("a")].subset == ("a", "l")
+    assert len(compared) < 20
+
+
+def test_predictions_stand_in_the_order_of_rows_and_only_beside_rows():
+    kept = {name: (np.zeros((2, 2), dtype=np.float32),) for name in (("a", "b"), ("x",), ("a",))}
+    found = Leaderboard(
+        encoders=("a", "b"), metrics=("auroc",), rows=tuple(ROWS), n_train=(8, 8), n_test=(2, 2), out_of_fold=kept
+    )
+    assert list(found.out_of_fold) == [("a",), ("a", "b")]
+
+
 def test_means_are_over_defined_folds():
     assert ROWS[0].mean("auroc") == 1 / 3
     assert np.isnan(ROWS[0].std("auroc"))
@@ -65,6 +82,11 @@ def test_means_are_over_defined_folds():
 
 def test_best_first_breaks_ties_by_encoders_and_dimensions():
     assert [row.subset for row in board().best_first()] == [("b",), ("a", "b"), ("a",)]  # .8 and .8 tie
+
+
+def test_fewer_encoders_win_ties_even_with_more_dimensions():
+    rows = [Row(subset=s, n_dims=d, folds={"auroc": (0.8,)}) for s, d in ((("a", "b"), 3), (("a",), 9), (("b",), 7))]
+    assert [row.subset for row in board(rows).best_first("auroc")] == [("b",), ("a",), ("a", "b")]
 
 
 def test_bug_15_the_header_is_as_wide_as_the_rows_and_precision_is_full(tmp_path):
@@ -98,92 +120,3 @@ def test_it_prints_and_shows_well_in_a_notebook():
     assert "<table" in board()._repr_html_()
     assert repr(board(())).startswith("0 subsets")
     assert board(())._repr_html_()
-
-
-def sink(path, **changes):
-    return Sink(path, **(HEADER | changes))
-
-
-def test_rows_survive_and_a_leaderboard_reads_back(tmp_path):
-    path = tmp_path / "runs" / "leaderboard.jsonl"
-    with sink(path) as file:
-        for row in ROWS:
-            file.append(row)
-    with sink(path) as again:
-        same(again.rows.values(), ROWS)
-        assert again.set_aside is None
-    found = read_sink(path)
-    same(found.rows, ROWS)
-    assert (found.key, found.n_test, found.metrics) == (HEADER["key"], (2, 2), ("auroc", "accuracy"))
-
-
-@settings(max_examples=60, deadline=None)
-@given(data=st.data())
-def test_a_file_cut_anywhere_resumes_from_its_whole_lines(tmp_path_factory, data):
-    path = tmp_path_factory.mktemp("cut") / "leaderboard.jsonl"
-    with sink(path) as file:
-        for row in ROWS:
-            file.append(row)
-    whole = path.read_bytes()
-    cut = data.draw(st.integers(0, len(whole)))
-    garbage = data.draw(st.sampled_from([b"", b'{"subset": ["a"', b"\x00\xff\x00\n", b'{"subset": ["a"]}\n', b"[]\n"]))
-    path.write_bytes(whole[:cut] + garbage)
-    lines = max(0, whole[:cut].count(b"\n") - 1)
-    with sink(path) as file:
-        # A cut inside a line may be completed by garbage, but never to a row that was not there.
-        same(list(file.rows.values()), ROWS[:lines])
-        for row in ROWS[lines:]:
-            file.append(row)
-    same(read_sink(path).rows, ROWS)
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [{"key": "other"}, {"metrics": ["auroc"]}, {"n_test": [3, 3]}, {"encoders": ["a", "b", "c"]}],
-    ids=lambda changes: next(iter(changes)),
-)
-def test_another_search_sets_the_old_file_aside(tmp_path, changes):
-    path = tmp_path / "leaderboard.jsonl"
-    for _ in range(2):
-        with sink(path) as file:
-            file.append(ROWS[0])
-        before = path.read_bytes()
-        with sink(path, **changes) as file:
-            assert file.rows == {}
-            assert file.set_aside.read_bytes() == before
-        path.unlink()
-    assert len(list(tmp_path.iterdir())) == 2
-
-
-def test_a_row_that_does_not_fit_the_header_is_not_read(tmp_path):
-    path = tmp_path / "leaderboard.jsonl"
-    with sink(path) as file:
-        file.append(ROWS[0])
-    header, row = path.read_text().splitlines()
-    for change in ({"subset": ["b", "a"]}, {"subset": []}, {"folds": {"auroc": [1, 1]}}, {"notes": None}):
-        path.write_text("\n".join([header, json.dumps(json.loads(row) | change), row]) + "\n")
-        with sink(path) as file:
-            assert file.rows == {}
-    wide = json.loads(row)
-    wide["folds"]["auroc"].append(0.5)
-    path.write_text(f"{header}\n{json.dumps(wide)}\n")
-    with sink(path) as file:
-        assert file.rows == {}
-
-
-def test_foreign_and_newer_files_are_refused(tmp_path):
-    path = tmp_path / "x.jsonl"
-    path.write_text("hello\n")
-    with pytest.raises(ArtifactError, match="not the leaderboard"):
-        read_sink(path)
-    with sink(path) as file:
-        assert "unreadable" in file.set_aside.name
-    path.write_text(path.read_text().replace('"version": 1', '"version": 2'))
-    with pytest.raises(ArtifactError, match="newer"):
-        read_sink(path)
-
-
-def test_a_folder_in_the_way_is_a_typed_error(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(DiskError):
-        sink(tmp_path / "file" / "leaderboard.jsonl")

@@ -19,7 +19,7 @@ from biofuse.search.runner import run_search
 from biofuse.search.scorer import RefitScorer, TableScorer
 from biofuse.search.selection import select
 from biofuse.search.sink import read_sink
-from biofuse.search.strategies import AllEncoders, Exhaustive
+from biofuse.search.strategies import AllEncoders, Exhaustive, make_strategy
 
 POOL = ("a", "b", "c", "d", "e")
 
@@ -170,18 +170,22 @@ SCRIPT = """
 
     class Slow:
         encoders, metrics, n_train, n_test = tuple("abcdef"), ("auroc",), (8, 8), (2, 2)
-        keeps_predictions = False
+        keeps_predictions = True
         def n_dims(self, subset): return len(subset)
         def score(self, subset):
             time.sleep(0.01)
-            return FoldScores(folds={"auroc": (len(subset) / 7, ord(subset[0]) / 200)})
+            # Of the two rows held out in each fold, both of one fold and one of the other.
+            kept = np.random.default_rng(len(subset)).random((3, 2)) + ord(subset[0])
+            folds = {"auroc": (len(subset) / 7, ord(subset[0]) / 200)}
+            return FoldScores(folds=folds, out_of_fold=(kept[:2], kept[2:]))
 
     board = run_search(Slow.encoders, Exhaustive(), Slow(), sink=Path(sys.argv[1]), key="k")
-    print(len(board), hash(tuple((r.subset, r.folds["auroc"]) for r in board)))
+    kept = [(s, [fold.tobytes() for fold in folds]) for s, folds in board.out_of_fold.items()]
+    print(len(board), len(kept), hash(str([[(r.subset, r.folds["auroc"]) for r in board], kept])))
 """
 
 
-def test_killed_at_random_moments_ends_with_the_same_scores(tmp_path):
+def test_killed_at_random_moments_ends_with_the_same_scores_and_predictions(tmp_path):
     script = textwrap.dedent(SCRIPT)
     env = os.environ | {"PYTHONHASHSEED": "0"}
     path = tmp_path / "killed.jsonl"
@@ -203,7 +207,7 @@ def test_killed_at_random_moments_ends_with_the_same_scores(tmp_path):
         for p in (path, tmp_path / "whole.jsonl")
     ]
     assert ends[0] == ends[1]
-    assert ends[0].startswith("63 ")
+    assert ends[0].startswith("63 63 ")
 
 
 def test_another_key_starts_anew(tiny, tmp_path):
@@ -230,14 +234,110 @@ def test_a_strategy_sees_only_what_it_asked_for(tiny, tmp_path):
     assert "only subset that was scored" in found.reason
 
 
+def same_predictions(found, expected):
+    assert list(found.out_of_fold) == list(expected.out_of_fold)
+    for subset, folds in found.out_of_fold.items():
+        for one, other in zip(folds, expected.out_of_fold[subset], strict=True):
+            assert one.dtype == np.float32
+            np.testing.assert_array_equal(one, other)
+
+
 def test_predictions_are_there_after_a_resume_when_wanted(tiny, tmp_path):
-    blocks, labels = tiny.planted(60)
+    blocks, labels = tiny.planted(100)
     path = tmp_path / "leaderboard.jsonl"
-    run(tiny.scorer(blocks, labels), POOL[:2], sink=path, key="k")
-    size = path.stat().st_size
+    without = run(tiny.scorer(blocks, labels), POOL[:2], sink=path, key="k")
+    assert without.out_of_fold == {}
+    whole = run(tiny.scorer(blocks, labels, keep_predictions=True), POOL[:2])
     board = run(tiny.scorer(blocks, labels, keep_predictions=True), POOL[:2], sink=path, key="k")
-    assert set(board.out_of_fold) == {("a",), ("b",), ("a", "b")}
-    assert path.stat().st_size == size
+    assert values(board) == values(whole)
+    same_predictions(board, whole)
+    same_predictions(read_sink(path), whole)
+    calls = []
+    again = run(tiny.scorer(blocks, labels, keep_predictions=True, calls=calls), POOL[:2], sink=path, key="k")
+    same_predictions(again, whole)
+    assert not calls
+    assert run(tiny.scorer(blocks, labels, calls=calls), POOL[:2], sink=path, key="k").out_of_fold == {}
+    assert not calls
+
+
+def test_ctrl_c_keeps_predictions_and_a_resume_scores_only_the_rest(tiny, tmp_path):
+    blocks, labels = tiny.planted(100)
+    path, calls = tmp_path / "leaderboard.jsonl", []
+    whole = run(tiny.scorer(blocks, labels, keep_predictions=True), POOL[:3])
+
+    class Impatient:
+        done = 0
+
+        def begin(self, task, total):
+            pass
+
+        def advance(self, _task, units):
+            self.done += units
+            if self.done == 3:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(
+            tiny.scorer(blocks, labels, keep_predictions=True),
+            POOL[:3], sink=path, key="k", progress=Impatient(),
+        )  # fmt: skip
+    assert len(read_sink(path).out_of_fold) == 3
+    resumed = run(tiny.scorer(blocks, labels, keep_predictions=True, calls=calls), POOL[:3], sink=path, key="k")
+    assert {encoders for encoders, _, _ in calls} == {("a", "c"), ("b", "c"), ("a", "b"), ("a", "b", "c")}
+    assert values(resumed) == values(whole)
+    same_predictions(resumed, whole)
+
+
+class Watcher:
+    def __init__(self):
+        self.total, self.done = 0, []
+
+    def begin(self, _task, total):
+        self.total = total
+
+    def advance(self, _task, units):
+        self.done.append(units)
+
+
+@pytest.mark.parametrize("name", ["exhaustive", "greedy", "beam", "all"])
+def test_progress_ends_at_its_total_also_where_a_strategy_stops_early(tiny, tmp_path, name):
+    scorer, path = tiny.scorer(*tiny.planted(100)), tmp_path / "leaderboard.jsonl"
+    for _ in range(2):
+        watcher = Watcher()
+        run(scorer, strategy=make_strategy(name), sink=path, key="k", progress=watcher)
+        assert sum(watcher.done) == watcher.total
+        assert min(watcher.done) > 0
+
+
+@pytest.mark.parametrize("name", ["greedy", "beam"])
+def test_a_walk_resumes_where_it_was_and_costs_nothing_when_finished(tiny, tmp_path, name):
+    blocks, labels = tiny.planted(100)
+    path, calls, told = tmp_path / "leaderboard.jsonl", [], []
+    whole = run(tiny.scorer(blocks, labels), strategy=make_strategy(name), sink=path, key="k", announce=told.append)
+    assert len(whole) < 31 or name == "beam"
+    assert told[0].n_subsets >= len(whole)
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:8]))
+    resumed = run(tiny.scorer(blocks, labels, calls=calls), strategy=make_strategy(name), sink=path, key="k")
+    assert values(resumed) == values(whole)
+    assert not {encoders for encoders, _, _ in calls} & {tuple(json.loads(line)["subset"]) for line in lines[1:8]}
+    calls.clear()
+    told.clear()
+    again = run(
+        tiny.scorer(blocks, labels, calls=calls),
+        strategy=make_strategy(name), sink=path, key="k", announce=told.append,
+    )  # fmt: skip
+    assert values(again) == values(whole)
+    assert not calls
+    assert not told
+
+
+def test_every_strategy_sees_the_same_scores(tiny):
+    scorer = tiny.scorer(*tiny.planted(100))
+    every = values(run(scorer))
+    for name in ("greedy", "beam", "all"):
+        found = values(run(scorer, strategy=make_strategy(name)))
+        assert found == {subset: every[subset] for subset in found}
 
 
 def test_bug_3_a_search_has_no_way_to_see_test_data():
@@ -311,3 +411,40 @@ def test_a_killed_worker_is_a_typed_error(tiny, monkeypatch):
     blocks, labels = tiny.planted(60)
     with pytest.raises(SearchError, match="worker process"):
         run(tiny.scorer(blocks, labels, fit=fit), POOL[:2], workers=2)
+
+
+SEARCH_AND_HANG = """
+import os, sys, time
+from biofuse.search.runner import _parallel
+
+
+class Slow:
+    def score_fold(self, subset, fold):
+        print(os.getpid(), flush=True)
+        time.sleep(60)
+
+
+list(_parallel(Slow(), [(("a",), 0), (("a",), 1)], 2))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="processes are killed in another way there")
+def test_workers_end_with_a_killed_parent(tmp_path):
+    script = tmp_path / "search.py"
+    script.write_text(SEARCH_AND_HANG)
+    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as parent:
+        workers = [int(parent.stdout.readline()) for _ in range(2)]
+        parent.kill()
+        deadline = time.monotonic() + 20
+        while any(map(_runs, workers)) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        left = [worker for worker in workers if _runs(worker)]
+    assert not left
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True

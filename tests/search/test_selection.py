@@ -1,17 +1,13 @@
-import csv
-from itertools import combinations
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from biofuse.core.errors import SearchError, UndefinedMetricError
+from biofuse.core.tasks import Task
+from biofuse.search.closed_form import ClosedFormScorer
 from biofuse.search.runner import run_search
 from biofuse.search.scorer import TableScorer
 from biofuse.search.selection import RULES, greedy_path, select
-from biofuse.search.strategies import AllEncoders, Exhaustive
-
-GRID = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "published-grid"
+from biofuse.search.strategies import AllEncoders, Exhaustive, Listed, screening_strategy
 
 
 def search(table, *, pool="abc", dims=None, strategy=None, metric="auroc", n_train=None, n_test=None):
@@ -117,39 +113,85 @@ def test_greedy_path_is_read_off():
     assert ["".join(row.subset) for row in greedy_path(search(flat, pool="ab"))] == ["a"]
 
 
-POOL = ("BioMedCLIP", "CONCH", "PubMedCLIP", "rad-dino", "UNI", "Hibou-B", "Prov-GigaPath", "CheXagent")
-SHORT = dict(zip(("BC", "CO", "PC", "RD", "UN", "HB", "PG", "CA"), POOL, strict=True))
-PUBLISHED = {  # the subsets that the authors went on to tune
-    "breastmnist": "CO,RD,UN,PG,CA",
-    "dermamnist": "BC,CO,PC,RD,UN,HB,CA",
-    "octmnist": "BC,PC,RD,UN,HB,PG,CA",
-    "organsmnist": "BC,PC,RD,UN,HB,PG",
-    "pathmnist": "UN,HB",
-    "retinamnist": "BC,CO,UN",
-}
+def few(limit):
+    return lambda row: row.n_encoders <= limit
 
 
-@pytest.mark.skipif(not GRID.exists(), reason="shared/data/published-grid is not beside the repository")
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_published_grid_equals_brute_force_and_the_authors_choice(name):
-    with (GRID / f"results_{name}_224.csv").open(newline="") as file:
-        lines = list(csv.reader(file))[1:]
-    accuracy = {frozenset(line[2].split(",")): float(line[6]) for line in lines}
-    auroc = {frozenset(line[2].split(",")): float(line[7]) for line in lines}
-    # An independent implementation: walk the combinations, keep the first strictly better one.
-    chosen, top = None, -1.0
-    for size in range(1, 9):
-        for subset in combinations(POOL, size):
-            if accuracy[frozenset(subset)] > top:
-                chosen, top = subset, accuracy[frozenset(subset)]
-    table = {tuple(s): {"accuracy": [accuracy[s]], "auroc": [auroc[s]]} for s in accuracy}
-    board = run_search(POOL, Exhaustive(), TableScorer(POOL, table), metric="accuracy")
-    assert len(board) == 255
-    found = select(board, rule="first_best")
-    assert found.chosen.subset == chosen == tuple(SHORT[code] for code in PUBLISHED[name].split(","))
-    by_auroc = select(board, rule="best", metric="auroc")
-    top_auroc = [s for s in auroc if auroc[s] == max(auroc.values())]
-    assert frozenset(by_auroc.chosen.subset) in top_auroc
-    assert by_auroc.chosen.n_encoders == min(map(len, top_auroc))
-    assert by_auroc.best_single.mean("auroc") == max(auroc[frozenset([e])] for e in POOL)
-    assert by_auroc.all.mean("auroc") == auroc[frozenset(POOL)]
+def test_only_eligible_subsets_are_chosen_and_companions_stay():
+    board = search(TABLE, **FOLDS)
+    found = select(board, rule="best", eligible=few(2))
+    assert (found.chosen.subset, found.best.subset) == (("a", "b"), ("a", "b"))
+    assert found.all.subset == ("a", "b", "c")
+    assert found.greedy.subset == ("a", "b")
+    assert "the best of 6 that may be chosen out of 7 scored subsets" in found.reason
+    found = select(board, eligible=lambda row: "b" not in row.subset)
+    assert {row.subset for row in found.within} <= {("a",), ("c",), ("a", "c")}
+    assert found.best.subset == ("c",)
+    assert found.best_single.subset == ("b",)  # to be compared with, though it may not be chosen
+    assert found.greedy.subset == ("c",)
+    found = select(board, rule="first_best", eligible=lambda row: row.subset == ("a",))
+    assert found.chosen.subset == found.best.subset == ("a",)
+    assert "is the best of 1 that may be chosen out of 7 scored subsets" in found.reason
+    for rule in RULES:
+        with pytest.raises(SearchError, match="None of 7 scored subsets is within the limits"):
+            select(board, rule=rule, eligible=few(0))
+
+
+def test_chance_is_corrected_for_the_subsets_that_may_be_chosen():
+    # a is .7 with noise: p is about .012, below .025 once but not seven times; all encoders are no better than chance.
+    table = {subset: [0.5, 0.52, 0.48, 0.5] for subset in TABLE} | {"a": [0.6, 0.7, 0.8, 0.7]}
+    board = search(table, **FOLDS)
+    assert select(board, rule="best").better_than_chance is False
+    assert select(board, rule="best", eligible=lambda row: row.subset == ("a",)).better_than_chance is True
+
+
+def test_the_greedy_path_takes_no_step_that_may_not_be_taken():
+    board = search(TABLE, **FOLDS)
+    assert ["".join(row.subset) for row in greedy_path(board, eligible=few(1))] == ["b"]
+    without = greedy_path(board, eligible=lambda row: "a" not in row.subset)
+    assert ["".join(row.subset) for row in without] == ["b", "bc"]
+    assert greedy_path(board, eligible=few(0)) == ()
+
+
+def test_finalists_are_selected_among_and_compared_with_the_greedy_path_of_the_screen():
+    screen = search(TABLE, **FOLDS)  # its greedy path: b, ab, abc
+    refits = {"a": [0.7] * 4, "b": [0.8, 0.81, 0.8, 0.8], "c": [0.9, 0.91, 0.9, 0.9], "ab": [0.7] * 4}
+    board = search(refits, strategy=Listed([tuple(s) for s in refits]), **FOLDS)
+    found = select(board, screen=screen)
+    assert found.chosen.subset == ("c",)
+    assert (found.greedy, found.all) == (None, None)  # not among these finalists
+    assert "best of 4 finalists out of 7 screened subsets" in found.reason
+    refits["abc"] = [0.85] * 4
+    board = search(refits, strategy=Listed([tuple(s) for s in refits]), **FOLDS)
+    found = select(board, screen=screen)
+    assert found.greedy.subset == ("a", "b", "c")
+    assert select(board).greedy.subset == ("c",)  # what their own scores can tell: no pair with c was refitted
+
+
+def test_chance_is_corrected_for_all_screened_subsets():
+    table = {subset: [0.5, 0.52, 0.48, 0.5] for subset in TABLE} | {"a": [0.6, 0.7, 0.8, 0.7]}
+    refitted = search(table, strategy=Listed([("a",)]), **FOLDS)
+    assert select(refitted).better_than_chance is True
+    assert select(refitted, screen=search(table, **FOLDS)).better_than_chance is False
+
+
+def screened(tiny, *, signal, seed):
+    blocks, labels = tiny.planted(160, signal=signal, seed=seed)
+    scorer = ClosedFormScorer(
+        blocks, labels, plan=tiny.plan(blocks.ids), task=Task.MULTICLASS, classes=[f"class {i}" for i in range(4)]
+    )
+    return run_search(blocks.encoders, screening_strategy(5, "auroc"), scorer, workers=1)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_planted_pair_of_complementary_encoders_is_found_by_the_screen(tiny, seed):
+    found = select(screened(tiny, signal=1.5, seed=seed))
+    assert found.chosen.subset == ("a", "b")
+    assert found.better_than_chance
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_on_pure_noise_the_screen_says_that_nothing_is_better_than_chance(tiny, seed):
+    found = select(screened(tiny, signal=0.0, seed=seed))
+    assert found.better_than_chance is False
+    assert "No subset is shown to be better than chance" in found.reason

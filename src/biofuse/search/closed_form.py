@@ -2,29 +2,30 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from biofuse.blocks.blocks import Blocks
-from biofuse.blocks.gram import ColumnBlocks, GramBlocks, Scaling, column_blocks, gram_blocks
+from biofuse.blocks.gram import ColumnBlocks, GramBlocks, Scaling
 from biofuse.core.errors import AlignmentError, SearchError
 from biofuse.core.tasks import Task
 from biofuse.evaluation.metrics import get_metric, score
-from biofuse.heads.problems import Setup, set_up
 from biofuse.heads.protocol import ClassWeight
 from biofuse.heads.ridge import RELATIVE_PENALTIES
 from biofuse.heads.threads import limit_threads
-from biofuse.search.closed_form_cost import Way, Work, choose, estimate
+from biofuse.search.closed_form_cost import Way, Work, choose, estimate, flops_per_fold
+from biofuse.search.closed_form_folds import Weighting, prepare_folds, state_problems
+from biofuse.search.kept_rows import KEEP_BYTES, count_subsets, kept_in_folds, rows_to_keep
 from biofuse.search.leave_one_out import SMALLEST, Matrix64, Path, Workspace, column_path, row_path
+from biofuse.search.memory import memory_limit as usual_memory_limit
 from biofuse.search.plan import ValidationPlan
 from biofuse.search.scorer import FoldPart, FoldScores, gather
+from biofuse.search.strategies import EXHAUSTIVE_LIMIT
 from biofuse.search.subsets import Subset, in_pool_order
-
-MEMORY_LIMIT = 8 * 2**30
-"""Bytes that the products of all folds may take: half of what a common workstation has."""
 
 METRICS = ("auroc", "accuracy", "balanced_accuracy")
 """What a screen computes: nothing that needs calibrated probabilities."""
@@ -51,28 +52,6 @@ class ClosedForm:
     estimates: Matrix64
     alphas: tuple[float, ...]
     paths: tuple[Path, ...]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Weighting:
-    """The problems that weight the training rows alike, their targets side by side."""
-
-    weights: Matrix64
-    targets: Matrix64
-    problems: tuple[int, ...]
-    columns: tuple[slice, ...]
-    mean: Matrix64 | None = None
-    products: Matrix64 | None = None
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Fold:
-    """What is kept of one fold."""
-
-    algebra: GramBlocks | ColumnBlocks
-    setup: Setup
-    weightings: tuple[_Weighting, ...]
-    labels: NDArray[np.int64]
 
 
 class ClosedFormScorer:
@@ -111,10 +90,25 @@ class ClosedFormScorer:
         Which metrics to compute.
     keep_predictions : bool, default False
         Whether out-of-fold estimates are kept.
-    memory_limit : int
-        Bytes.
+    keep_bytes : int
+        Most memory for the estimates of all subsets as float32. Where those of all rows would take more, only the rows
+        of :func:`biofuse.search.kept_rows.rows_to_keep` are kept.
+    keep_rows : ndarray of bool, shape (n,), optional
+        The rows whose estimates are kept, instead.
+    memory_limit : int, optional
+        Bytes; a share of what is available if not given.
     threads : int, default 1
         Cores for the products that are computed here and now; scoring is left to the caller's limit.
+
+    Attributes
+    ----------
+    mode : {"dual", "primal"}
+        The way chosen.
+    works : dict
+        What either way costs.
+    kept_rows : tuple of ndarray of int64
+        Per fold, the indices into the development rows of the rows of ``FoldScores.out_of_fold``; all held-out rows
+        where nothing is left out.
 
     Raises
     ------
@@ -141,7 +135,9 @@ class ClosedFormScorer:
         reduce_to: int | None = None,
         metrics: Sequence[str] = METRICS,
         keep_predictions: bool = False,
-        memory_limit: int = MEMORY_LIMIT,
+        keep_bytes: int = KEEP_BYTES,
+        keep_rows: NDArray[np.bool_] | None = None,
+        memory_limit: int | None = None,
         threads: int = 1,
     ) -> None:
         if len(labels) != blocks.n_samples or list(plan.ids) != list(blocks.ids):
@@ -156,40 +152,69 @@ class ClosedFormScorer:
         self._task = task
         self._classes = tuple(classes)
         self._relative = np.sort(np.asarray(alphas, dtype=np.float64))
+        self._reduce_to = reduce_to
         self._workspace = Workspace()
+        kept = self._rows_to_keep(plan, keep_bytes, keep_rows)
+        self.kept_rows = kept_in_folds(plan, kept)
         truth = np.ascontiguousarray(labels)
-        setups = [self._set_up(truth[fit], class_weight) for fit, _ in plan.folds]
-        weightings = [_weightings(setup) for setup in setups]
+        problems = state_problems(truth, plan, task=task, n_classes=len(classes), class_weight=class_weight)
+        self._n_weightings = max(1, *(len(weightings) for _, weightings in problems))
         self.works: dict[Way, Work] = estimate(
             tuple(blocks.dims.values()),
             n_train=self.n_train,
             n_test=self.n_test,
             n_columns=len(classes),
-            n_weightings=max(1, *(len(group) for group in weightings)),
+            n_weightings=self._n_weightings,
             n_alphas=len(self._relative),
             reduce_to=reduce_to,
         )
-        self.mode: Way = choose(self.works, mode=mode, memory_limit=memory_limit)
-        build = gram_blocks if self.mode == "dual" else column_blocks
-        with limit_threads(threads):
-            algebras = [build(blocks, fit, held, scaling=scaling, reduce_to=reduce_to) for fit, held in plan.folds]
-            self._folds = tuple(
-                _Fold(algebra=algebra, setup=setup, weightings=_with_moments(group, algebra), labels=truth[held])
-                for algebra, setup, group, (_, held) in zip(algebras, setups, weightings, plan.folds, strict=True)
-            )
+        limit = usual_memory_limit() if memory_limit is None else memory_limit
+        self.mode: Way = choose(self.works, mode=mode, memory_limit=limit)
+        self._folds = prepare_folds(
+            blocks,
+            truth,
+            plan,
+            problems=problems,
+            mode=self.mode,
+            scaling=scaling,
+            reduce_to=reduce_to,
+            kept=kept,
+            threads=threads,
+        )
 
     def n_dims(self, subset: Subset) -> int:
         """Columns of the subset's blocks together, before any reduction."""
         return sum(self._dims[name] for name in subset)
 
+    def relative_work(self, subset: Subset) -> float:
+        """Return how long scoring a subset takes, in operations: of use only against that of other subsets."""
+        reduce_to = self._reduce_to
+        dims = [self._dims[name] if reduce_to is None else min(self._dims[name], reduce_to) for name in subset]
+        return sum(
+            flops_per_fold(
+                self.mode,
+                dims=dims,
+                n_train=n_train,
+                n_test=n_test,
+                n_columns=len(self._classes),
+                n_weightings=self._n_weightings,
+                n_alphas=len(self._relative),
+            )
+            for n_train, n_test in zip(self.n_train, self.n_test, strict=True)
+        )
+
     def score(self, subset: Subset) -> FoldScores:
         """Score a subset on every fold."""
         return gather(self.metrics, [self.score_fold(subset, fold) for fold in range(len(self._folds))])
 
-    def score_many(self, subsets: Sequence[Subset]) -> list[FoldScores]:
+    def score_many(self, subsets: Sequence[Subset], *, threads: int = 1) -> list[FoldScores]:
         """Score subsets, fold by fold, so that one fold's products stay in the cache; the same as :meth:`score`."""
-        with limit_threads(1):
-            parts = [[self.score_fold(subset, fold) for subset in subsets] for fold in range(len(self._folds))]
+
+        def of_fold(fold: int) -> list[FoldPart]:
+            return [self.score_fold(subset, fold) for subset in subsets]
+
+        with limit_threads(1), ThreadPoolExecutor(threads) as pool:
+            parts = list(pool.map(of_fold, range(len(self._folds))))
         return [gather(self.metrics, found) for found in zip(*parts, strict=True)]
 
     def score_fold(self, subset: Subset, fold: int) -> FoldPart:
@@ -206,11 +231,12 @@ class ClosedFormScorer:
         )
         notes = [f"{name} is undefined in fold {fold + 1}: {why}" for name, why in values.undefined.items()]
         notes += [f"fold {fold + 1}: {note}" for note in kept.setup.notes]
+        predictions = found.estimates if kept.kept is None else found.estimates[kept.kept]
         return FoldPart(
             values=dict(values),
             seconds=time.perf_counter() - start,
             notes=tuple(notes),
-            predictions=found.estimates if self.keeps_predictions else None,
+            predictions=predictions if self.keeps_predictions else None,
         )
 
     def solve(self, subset: Subset, fold: int) -> ClosedForm:
@@ -227,12 +253,15 @@ class ClosedFormScorer:
         alphas = [0.0] * n_problems
         paths = []
         for weighting in kept.weightings:
-            path, held_out = self._path(kept.algebra, names, weighting)
+            path = self._path(kept.algebra, names, weighting)
             paths.append(path)
-            for problem, columns, place in zip(
-                weighting.problems, weighting.columns, path.best(weighting.columns), strict=True
-            ):
-                margins[problem] = held_out @ path.coef[place][:, columns] + path.intercept[place, columns]
+            places = path.best(weighting.columns)
+            chosen = list(zip(places, weighting.columns, strict=True))
+            coef = np.hstack([path.coef[place][:, columns] for place, columns in chosen])
+            intercept = np.concatenate([path.intercept[place, columns] for place, columns in chosen])
+            found = kept.algebra.apply(names, coef) + intercept
+            for problem, columns, place in zip(weighting.problems, weighting.columns, places, strict=True):
+                margins[problem] = found[:, columns]
                 alphas[problem] = float(path.alphas[place])
         outputs, n = kept.setup.outputs, len(kept.labels)
         shares = [np.hstack([1 - m, 1 + m]) / 2 if m.shape[1] == 1 else (1 + m) / 2 for m in margins]
@@ -243,75 +272,41 @@ class ClosedFormScorer:
             paths=tuple(paths),
         )
 
-    def _path(self, algebra: GramBlocks | ColumnBlocks, names: Subset, weighting: _Weighting) -> tuple[Path, Matrix64]:
-        """Return the solutions, and what their coefficients of the held-out rows are multiplied with."""
+    def _path(self, algebra: GramBlocks | ColumnBlocks, names: Subset, weighting: Weighting) -> Path:
         if isinstance(algebra, GramBlocks):
-            space = self._workspace
-            train, test = algebra.total(
-                names,
-                out=(space.array("train", algebra.train.shape[1:]), space.array("test", algebra.test.shape[1:])),
-            )
-            path = row_path(
-                train,
+            return row_path(
+                algebra.total(names, out=self._workspace.array("products", algebra.train.shape[1:])),
                 targets=weighting.targets,
                 weights=weighting.weights,
                 relative=self._relative,
-                workspace=space,
+                groups=weighting.columns,
+                workspace=self._workspace,
             )
-            return path, test
-        if weighting.mean is None or weighting.products is None:
+        if weighting.moments is None:
             raise SearchError("The products of columns were not prepared.")
+        mean, products, crossed = weighting.moments
         columns = algebra.columns(names)
-        path = column_path(
-            algebra.train[:, columns],
-            mean=weighting.mean[columns],
-            products=weighting.products[np.ix_(columns, columns)],
+        return column_path(
+            algebra.train,
+            columns=algebra.slices(names),
+            mean=mean[columns],
+            products=products[np.ix_(columns, columns)],
+            crossed=crossed[columns],
             targets=weighting.targets,
             weights=weighting.weights,
             relative=self._relative,
-        )
-        return path, algebra.test[:, columns]
-
-    def _set_up(self, labels: NDArray[np.int64], class_weight: ClassWeight) -> Setup:
-        # The features have their own checks; a column of zeros stands in for them.
-        return set_up(
-            np.zeros((len(labels), 1)),
-            labels,
-            task=self._task,
-            n_classes=len(self._classes),
-            class_weight=class_weight,
-            sample_weight=None,
+            groups=weighting.columns,
         )
 
-
-def _weightings(setup: Setup) -> tuple[_Weighting, ...]:
-    """Put problems with the same row weights together: they share a decomposition."""
-    alike: dict[bytes, list[int]] = {}
-    for number, problem in enumerate(setup.problems):
-        alike.setdefault(problem.weights.tobytes(), []).append(number)
-    found = []
-    for numbers in alike.values():
-        targets = [2 * setup.problems[number].indicators - 1 for number in numbers]
-        ends = np.cumsum([part.shape[1] for part in targets]).tolist()
-        found.append(
-            _Weighting(
-                weights=setup.problems[numbers[0]].weights,
-                targets=np.hstack(targets),
-                problems=tuple(numbers),
-                columns=tuple(slice(end - part.shape[1], end) for part, end in zip(targets, ends, strict=True)),
-            )
-        )
-    return tuple(found)
-
-
-def _with_moments(weightings: tuple[_Weighting, ...], algebra: GramBlocks | ColumnBlocks) -> tuple[_Weighting, ...]:
-    if isinstance(algebra, GramBlocks):
-        return weightings
-    moments = [algebra.moments(weighting.weights) for weighting in weightings]
-    return tuple(
-        replace(weighting, mean=mean, products=products)
-        for weighting, (mean, products) in zip(weightings, moments, strict=True)
-    )
+    def _rows_to_keep(
+        self, plan: ValidationPlan, keep_bytes: int, keep_rows: NDArray[np.bool_] | None
+    ) -> NDArray[np.bool_]:
+        if keep_rows is None:
+            n_subsets = count_subsets(self.encoders, most=EXHAUSTIVE_LIMIT)
+            return rows_to_keep(plan, n_subsets=n_subsets, n_classes=len(self._classes), keep_bytes=keep_bytes)
+        if keep_rows.shape != plan.ids.shape or keep_rows.dtype != np.bool_:
+            raise AlignmentError(f"keep_rows must be {len(plan.ids)} booleans, one for each development row.")
+        return keep_rows
 
 
 def _check(metrics: Sequence[str], alphas: Sequence[float], reduce_to: int | None) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from biofuse.blocks.gram import COLUMNS_AT_ONCE
 from biofuse.core.errors import SearchError
 from biofuse.search.leave_one_out import ROWS_AT_ONCE, STEPS_AT_ONCE
 
@@ -19,6 +20,9 @@ RECURRENCE = 5
 EIGEN = 9
 """Operations, times n^3, of a symmetric eigendecomposition with vectors: same book and section."""
 
+RIVALS = 5
+"""Penalties, of 15, that bounds leave to be compared by all their leave-one-out errors when rows are many."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
@@ -26,14 +30,16 @@ class Work:
 
     Attributes
     ----------
-    bytes : int
-        Held for all folds until the search ends, plus what the largest subset needs while it is scored. A search in
-        several processes shares the former, and keeps one more copy of it in shared memory or a temporary folder.
+    held : int
+        Bytes held for all folds until the search ends; several processes share one more copy of them.
+    scratch : int
+        Bytes that a process needs while the largest subset is scored, or a fold prepared.
     setup_flops, flops : float
         Floating-point operations before the first subset, and for all subsets and folds.
     """
 
-    bytes: int
+    held: int
+    scratch: int
     setup_flops: float
     flops: float
 
@@ -42,8 +48,12 @@ class Work:
         """Both together."""
         return self.setup_flops + self.flops
 
+    def bytes(self, workers: int = 1) -> int:
+        """Memory of a search in so many processes."""
+        return self.held * (1 if workers == 1 else 2) + self.scratch * workers
+
     def __str__(self) -> str:
-        return f"{self.bytes / 2**30:.2f} GiB, {self.total_flops / 1e9:,.0f} GFLOP"
+        return f"{self.bytes() / 2**30:.2f} GiB, {self.total_flops / 1e9:,.0f} GFLOP"
 
 
 def estimate(
@@ -91,7 +101,20 @@ def estimate(
     return {"dual": size.dual(), "primal": size.primal()}
 
 
-def choose(works: dict[Way, Work], *, mode: Literal["auto", "dual", "primal"], memory_limit: int) -> Way:
+def flops_per_fold(
+    way: Way, *, dims: Sequence[int], n_train: int, n_test: int, n_columns: int, n_weightings: int, n_alphas: int
+) -> float:
+    """Return the operations of scoring one subset, of blocks with these (reduced) columns, on one fold."""
+    n, t, a, c = float(n_train), float(n_test), n_alphas, n_columns
+    if way == "dual":
+        return n_weightings * _row_flops(n, a, c) + len(dims) * (n * n + 2 * t * n * c)
+    d = float(sum(dims))
+    return n_weightings * _column_flops(n, (d, d**2, d**3), a, c) + 2 * t * d * c
+
+
+def choose(
+    works: dict[Way, Work], *, mode: Literal["auto", "dual", "primal"], memory_limit: int, workers: int = 1
+) -> Way:
     """Choose the way with the fewest operations that fits into memory, or check the one that was asked for.
 
     Raises
@@ -100,16 +123,34 @@ def choose(works: dict[Way, Work], *, mode: Literal["auto", "dual", "primal"], m
         If none does.
     """
     ways: list[Way] = sorted(works, key=lambda way: works[way].total_flops) if mode == "auto" else [mode]
-    fitting = [way for way in ways if works[way].bytes <= memory_limit]
+    fitting = [way for way in ways if works[way].bytes(workers) <= memory_limit]
     if not fitting:
-        said = "; ".join(f"{way}: {works[way]}" for way in works)
-        raise SearchError(
-            f"Closed-form scores would need {min(works[way].bytes for way in ways) / 2**30:.2f} GiB of memory, more "
-            f"than the limit of {memory_limit / 2**30:.2f} GiB ({said}).",
-            remedy='Reduce each block inside the folds (reduce_to=64 or 128), leave mode="auto", offer fewer encoders, '
-            "use fewer repeats, or raise memory_limit.",
-        )
+        raise too_large({way: works[way] for way in ways}, memory_limit=memory_limit, workers=workers)
     return fitting[0]
+
+
+def too_large(works: dict[Way, Work], *, memory_limit: int, workers: int) -> SearchError:
+    """Return the error that says how much memory would be needed."""
+    needed = {way: work.bytes(workers) / 2**30 for way, work in works.items()}
+    said = ", ".join(f"{way} {size:.2f}" for way, size in needed.items())
+    return SearchError(
+        f"Closed-form scores would need {min(needed.values()):.2f} GiB of memory, more than the limit of "
+        f"{memory_limit / 2**30:.2f} GiB ({said}).",
+        remedy='Reduce each block inside the folds (reduce_to=64 or 128), leave mode="auto", offer fewer encoders, '
+        "use fewer repeats, or raise memory_limit.",
+    )
+
+
+def _row_flops(n: float, a: int, c: int) -> float:
+    if a == 1:
+        return n**3 / 3 + 2 * c * n**2
+    return TRIDIAGONAL * n**3 + (RECURRENCE + 2 * c) * a * n**2
+
+
+def _column_flops(n: float, moments: tuple[float, float, float], a: int, c: int) -> float:
+    """Operations from the first three moments of the number of columns, since subsets differ."""
+    mean, square, cube = moments
+    return EIGEN * cube + 2 * n * square + 2 * n * mean * (a + min(a, RIVALS) * c) + 2 * a * c * square
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,12 +181,12 @@ class _Size:
         for n, t in zip(self.n_train, self.n_test, strict=True):
             held += blocks * (n + t) * n
             setup += (2.0 * t + n) * n * sum(self.kept) + self.reduction(n)
-            one = TRIDIAGONAL * n**3 + (RECURRENCE + 2 * c) * a * n**2
-            flops += self.n_subsets * (self.n_weightings * one + blocks / 2 * (n + t) * n)
+            one = self.n_weightings * _row_flops(n, a, c) + blocks / 2 * (n * n + 2 * t * n * c)
+            flops += self.n_subsets * one
         n, t = max(self.n_train), max(self.n_test)
         # While a block is standardised, its columns are held in float64 a few at a time and its products once more.
         scratch = 2 * (n + t) * n + 3 * n**2 + (4 + STEPS_AT_ONCE) * a * n * (1 + c)
-        return Work(bytes=int(8 * (held + scratch)), setup_flops=setup, flops=flops)
+        return Work(held=int(8 * held), scratch=int(8 * scratch), setup_flops=setup, flops=flops)
 
     def primal(self) -> Work:
         """Products of columns."""
@@ -155,10 +196,13 @@ class _Size:
         square, cube = mean**2 + variance, mean**3 + 3 * mean * variance
         held = setup = flops = 0.0
         for n, t in zip(self.n_train, self.n_test, strict=True):
-            held += (n + t) * total + self.n_weightings * total**2
+            held += (n + t) * total + self.n_weightings * (total + c) * total
             setup += self.n_weightings * 2.0 * n * total**2 + self.reduction(n)
-            one = EIGEN * cube + 2.0 * n * square + 2.0 * n * mean * a * (1 + c)
-            flops += self.n_subsets * self.n_weightings * one
+            one = self.n_weightings * _column_flops(n, (mean, square, cube), a, c) + 2 * t * mean * c
+            flops += self.n_subsets * one
         n, t = max(self.n_train), max(self.n_test)
-        scratch = (n + t) * total + 3 * total**2 + ROWS_AT_ONCE * (total + 3 * a * c) + 2 * max(self.dims) ** 2
-        return Work(bytes=int(8 * (held + scratch)), setup_flops=setup, flops=flops)
+        solving = 3 * total**2 + (a + c) * n + ROWS_AT_ONCE * (3 * total + 3 * a * c)
+        # A block in float64 a few columns at a time, its products and their axes, and the parts before they are joined.
+        preparing = 2 * COLUMNS_AT_ONCE * n + 3 * max(self.dims) ** 2 + (n + t) * total
+        scratch = max(solving, preparing)
+        return Work(held=int(8 * held), scratch=int(8 * scratch), setup_flops=setup, flops=flops)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 from biofuse.core.errors import SearchError
 from biofuse.search.scorer import FoldPart, FoldwiseScorer
@@ -12,6 +13,22 @@ LONG_SECONDS = 3600.0
 
 WARM_SECONDS = 5.0
 """A first fit quicker than this is timed again: it may be mostly imports."""
+
+
+SHORT_SECONDS = 0.05
+"""A fit quicker than this varies so much that the median of five is taken."""
+
+START_SECONDS = 1.0
+"""What starting worker processes takes: most of it is importing numpy and scipy."""
+
+
+@runtime_checkable
+class Weighing(Protocol):
+    """A scorer that knows how its work depends on the subset."""
+
+    def relative_work(self, subset: Subset) -> float:
+        """Return how long scoring a subset takes, in any unit."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +66,8 @@ def estimate_cost(
 ) -> tuple[Cost, tuple[Subset, FoldPart] | None]:
     """Time one fit and extrapolate.
 
-    A fit's time is taken as proportional to the columns of its subset, which holds for linear heads and trees.
+    A fit's time is taken as proportional to the scorer's ``relative_work`` where it has one, else to the columns of the
+    subset, which holds for linear heads and trees.
 
     Parameters
     ----------
@@ -69,17 +87,21 @@ def estimate_cost(
     """
     if not subsets:
         return Cost(n_subsets=0, n_fits=0, seconds_first_fit=0.0, seconds=0.0, workers=workers), None
-    widest = max(subsets, key=scorer.n_dims)
+    work = scorer.relative_work if isinstance(scorer, Weighing) else scorer.n_dims
+    widest = max(subsets, key=work)
     part = scorer.score_fold(widest, 0)
     if part.seconds < WARM_SECONDS:
         part = scorer.score_fold(widest, 0)
+    if part.seconds < SHORT_SECONDS:
+        part = sorted((scorer.score_fold(widest, 0) for _ in range(5)), key=lambda timed: timed.seconds)[2]
     n_folds = len(scorer.n_train)
-    share = sum(scorer.n_dims(subset) for subset in subsets) / max(1, scorer.n_dims(widest))
+    share = sum(work(subset) for subset in subsets) / max(1, work(widest))
+    seconds = part.seconds * n_folds * share / workers
     cost = Cost(
         n_subsets=len(subsets),
         n_fits=len(subsets) * n_folds,
         seconds_first_fit=part.seconds,
-        seconds=part.seconds * n_folds * share / workers,
+        seconds=seconds + (START_SECONDS if workers > 1 and seconds > START_SECONDS else 0),
         workers=workers,
     )
     return cost, (widest, part)

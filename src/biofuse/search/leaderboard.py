@@ -16,6 +16,9 @@ from biofuse.search.subsets import Subset, combination_order, label
 if TYPE_CHECKING:
     import pandas as pd
 
+Predictions = tuple[NDArray[np.float32], ...]
+"""What one subset predicted for held-out rows, an array per fold."""
+
 SHOWN = 10
 """Rows printed."""
 
@@ -93,6 +96,13 @@ class Row:
             )
         return round(mean if get_metric(metric).higher_is_better else -mean, DECIMALS)
 
+    def rank(self, metric: str) -> tuple[float, int, int]:
+        """Return a key that sorts from best to worst; ties go to fewer encoders, then fewer dimensions.
+
+        Sorting rows that stand in pool order leaves further ties to that order.
+        """
+        return -self.quality(metric), self.n_encoders, self.n_dims
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Leaderboard:
@@ -111,7 +121,7 @@ class Leaderboard:
     key : str
         Hash of everything that decided the scores.
     out_of_fold : mapping of subset to tuple of ndarray
-        Predictions per fold, where they were kept.
+        Predictions per fold (float32), where they were kept; which rows they belong to, the scorer says.
     """
 
     encoders: Subset
@@ -120,11 +130,15 @@ class Leaderboard:
     n_train: tuple[int, ...]
     n_test: tuple[int, ...]
     key: str = ""
-    out_of_fold: Mapping[Subset, tuple[NDArray[np.float64], ...]] = field(default_factory=dict)
+    out_of_fold: Mapping[Subset, Predictions] = field(default_factory=dict)
+    _by_set: Mapping[frozenset[str], Row] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        ordered = sorted(self.rows, key=lambda row: combination_order(self.encoders, row.subset))
-        object.__setattr__(self, "rows", tuple(ordered))
+        ordered = tuple(sorted(self.rows, key=lambda row: combination_order(self.encoders, row.subset)))
+        kept = {row.subset: self.out_of_fold[row.subset] for row in ordered if row.subset in self.out_of_fold}
+        object.__setattr__(self, "rows", ordered)
+        object.__setattr__(self, "out_of_fold", kept)
+        object.__setattr__(self, "_by_set", {frozenset(row.subset): row for row in ordered})
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -141,8 +155,12 @@ class Leaderboard:
 
     def get(self, subset: Sequence[str]) -> Row | None:
         """Return the row of a subset, or None where it was not scored."""
-        wanted = frozenset(subset)
-        return next((row for row in self.rows if frozenset(row.subset) == wanted), None)
+        return self._by_set.get(frozenset(subset))
+
+    @property
+    def singles(self) -> tuple[Row, ...]:
+        """Rows of single encoders, in pool order."""
+        return tuple(row for row in self.rows if row.n_encoders == 1)
 
     @property
     def n_folds(self) -> int:
@@ -162,7 +180,7 @@ class Leaderboard:
     def best_first(self, metric: str | None = None) -> tuple[Row, ...]:
         """Return the rows from best to worst mean; ties go to fewer encoders, fewer dimensions, then pool order."""
         name = metric or self.metrics[0]
-        return tuple(sorted(self.rows, key=lambda row: (-row.quality(name), row.n_encoders, row.n_dims)))
+        return tuple(sorted(self.rows, key=lambda row: row.rank(name)))
 
     def to_frame(self) -> "pd.DataFrame":
         """Return a table: subset, n_encoders, n_dims, seconds; per metric mean, std and every fold."""

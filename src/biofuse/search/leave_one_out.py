@@ -2,20 +2,19 @@
 
 Weighted, with an intercept that is not penalised. With ``A`` the weighted, centred rows, a row k with residual r leaves
 ``r / (1 - h)`` when it is left out, where its leverage is ``h = w_k / sum(w) + (A (A'A + alpha)^-1 A')_kk``: one
-decomposition serves all rows and all penalties.
+decomposition serves all rows and all penalties. Penalties that bounds on the leverages show not to be the best are not
+looked at further.
 """
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from biofuse.core.errors import SearchError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 Matrix64 = NDArray[np.float64]
 
@@ -29,6 +28,12 @@ STEPS_AT_ONCE = 16
 ROWS_AT_ONCE = 2048
 """Rows rotated at a time."""
 
+ROUNDING = 1e-9
+"""Relative rounding error allowed for where bounds are compared."""
+
+WHOLE = (slice(None),)
+"""All columns of targets share a penalty."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Path:
@@ -39,8 +44,9 @@ class Path:
     alphas : ndarray of float64, shape (n_alphas,)
         Penalties, as scikit-learn's ``alpha``.
     errors : ndarray of float64, shape (n_alphas, n_columns)
-        Weighted sum of squared leave-one-out errors of each column of targets; without rows where there is a single
-        penalty, and so nothing to choose.
+        Weighted sum of squared leave-one-out errors of each column of targets; infinite for a penalty that was shown
+        not to be the best without computing them; without rows where there is a single penalty, and so nothing to
+        choose.
     coef : ndarray of float64, shape (n_alphas, n or d, n_columns)
         Of the training rows (times the products of a row with them), or of the features (times the row itself).
     intercept : ndarray of float64, shape (n_alphas, n_columns)
@@ -52,7 +58,7 @@ class Path:
     coef: Matrix64
     intercept: Matrix64
 
-    def best(self, groups: "Sequence[slice]") -> list[int]:
+    def best(self, groups: Sequence[slice]) -> list[int]:
         """Return the place of the penalty with the least error, one for each group of columns; ties to the smaller."""
         if not len(self.errors):
             return [0] * len(groups)
@@ -85,6 +91,7 @@ def row_path(
     targets: Matrix64,
     weights: Matrix64,
     relative: Matrix64,
+    groups: Sequence[slice] = WHOLE,
     workspace: Workspace | None = None,
 ) -> Path:
     """Solve from the products of training rows, by tridiagonalising them once.
@@ -96,12 +103,14 @@ def row_path(
     Parameters
     ----------
     K : ndarray of float64, shape (n, n)
-        Inner products of the training rows; overwritten.
+        Inner products of the training rows, whose (unweighted) mean is 0; overwritten.
     targets : ndarray of float64, shape (n, n_columns)
     weights : ndarray of float64, shape (n,)
         Positive.
     relative : ndarray of float64, shape (n_alphas,)
         Penalties in units of the mean squared (weighted) distance of a training row from the mean row.
+    groups : sequence of slice
+        Columns of targets that share a penalty.
     workspace : Workspace, optional
         Where to keep intermediate matrices.
 
@@ -112,14 +121,16 @@ def row_path(
     """
     n = len(K)
     share, root = weights / weights.sum(), np.sqrt(weights)
-    across = K @ share
-    K -= across[:, None]
-    K += (share @ across - across)[None, :]
+    across = np.zeros(n)
     if (weights != 1).any():
+        across = K @ share
+        K -= across[:, None]
+        K += (share @ across - across)[None, :]
         K *= root[:, None]
         K *= root
     offset, centred = _centred(targets, share, root)
-    alphas = relative * (float(np.trace(K)) / n or 1.0)
+    own = np.diag(K).copy()
+    alphas = relative * (float(own.sum()) / n or 1.0)
     if len(alphas) == 1:
         coef = root[:, None] * _solved(K, centred, float(alphas[0]))[None]
         nothing = np.empty((0, targets.shape[1]))
@@ -127,28 +138,46 @@ def row_path(
     space = workspace or Workspace()
     diagonal, beside, basis = _tridiagonal(K, space)
     pivots, links, rotated = _factors(diagonal, beside, basis @ centred, alphas)
-    inverse = _diagonals(basis, pivots, links, space)
     dual = np.swapaxes((rotated.reshape(-1, n) @ basis).reshape(rotated.shape), 1, 2)
-    leaving = alphas[:, None] * inverse - share  # 1 - leverage
-    left_out = alphas[:, None, None] * dual / leaving[:, :, None]
     coef = root[:, None] * dual  # adds up to 0, so that held-out rows need no centring
-    return Path(alphas=alphas, errors=(left_out**2).sum(axis=1), coef=coef, intercept=offset - across @ coef)
+    squares = np.square(alphas[:, None, None] * dual)
+    # 1 - leverage is at most 1 - share, and at least alpha / (K_kk + alpha) - share (Jensen's inequality: shrinkage
+    # is a concave function of the eigenvalues, of which K_kk is a mean).
+    least = alphas[:, None] / (own + alphas[:, None]) - share
+    rivals = _rivals(_left_out(squares, 1 - share[None]), _left_out(squares, least), groups)
+    errors = np.full((len(alphas), targets.shape[1]), np.inf)
+    leaving = alphas[rivals, None] * _diagonals(basis, pivots[rivals], links[rivals], space) - share
+    errors[rivals] = (squares[rivals] / np.square(leaving)[:, :, None]).sum(axis=1)
+    return Path(alphas=alphas, errors=errors, coef=coef, intercept=offset - across @ coef)
 
 
 def column_path(
-    Z: Matrix64, *, mean: Matrix64, products: Matrix64, targets: Matrix64, weights: Matrix64, relative: Matrix64
+    Z: Matrix64,
+    *,
+    columns: Sequence[slice],
+    mean: Matrix64,
+    products: Matrix64,
+    crossed: Matrix64,
+    targets: Matrix64,
+    weights: Matrix64,
+    relative: Matrix64,
+    groups: Sequence[slice] = WHOLE,
 ) -> Path:
     """Solve from the products of columns, by their eigendecomposition.
 
     Parameters
     ----------
-    Z : ndarray of float64, shape (n, d)
+    Z : ndarray of float64, shape (n, n_all)
         Training rows.
+    columns : sequence of slice
+        The d columns of ``Z`` to be used.
     mean : ndarray of float64, shape (d,)
         Weighted mean of the rows.
     products : ndarray of float64, shape (d, d)
         Weighted sum of products about the mean.
-    targets, weights, relative
+    crossed : ndarray of float64, shape (d, n_columns)
+        Weighted sum of products of rows and targets, both about their means.
+    targets, weights, relative, groups
         As for :func:`row_path`.
     """
     from scipy.linalg import eigh
@@ -158,30 +187,66 @@ def column_path(
     offset, centred = _centred(targets, share, root)
     alphas = relative * (float(np.trace(products)) / n or 1.0)
     values, vectors = eigh(products, driver="evd", check_finite=False)
-    shrunk = 1 / (np.maximum(values, 0)[:, None] + alphas)  # (d, n_alphas)
-    # sqrt(w) y sums to 0 against sqrt(w): the mean need not be taken off the rows here.
-    slopes = vectors.T @ (Z.T @ (root[:, None] * centred))
+    values = np.maximum(values, 0)
+    shrunk = 1 / (values[:, None] + alphas)  # (d, n_alphas)
+    slopes = vectors.T @ crossed
     inside = (shrunk[:, :, None] * slopes[:, None, :]).reshape(len(values), -1)
     coef = np.swapaxes((vectors @ inside).reshape(len(values), len(alphas), -1), 0, 1)
+    intercept = offset - mean @ coef
     if len(alphas) == 1:
-        nothing = np.empty((0, targets.shape[1]))
-        return Path(alphas=alphas, errors=nothing, coef=coef, intercept=offset - mean @ coef)
-    errors = np.zeros((len(alphas), targets.shape[1]))
+        return Path(alphas=alphas, errors=np.empty((0, targets.shape[1])), coef=coef, intercept=intercept)
+    leaving = np.empty((len(alphas), n))
     start = mean @ vectors
-    for begin in range(0, n, ROWS_AT_ONCE):
-        rows = slice(begin, begin + ROWS_AT_ONCE)
-        U = Z[rows] @ vectors
+    for rows in _chunks(n):
+        U = _taken(Z, rows, columns) @ vectors
         U -= start
-        U *= root[rows, None]
-        residual = centred[rows, None, :] - (U @ inside).reshape(len(U), len(alphas), -1)
-        leaving = 1 - share[rows, None] - np.square(U, out=U) @ shrunk
-        errors += np.square(residual / leaving[:, :, None]).sum(axis=0)
-    return Path(alphas=alphas, errors=errors, coef=coef, intercept=offset - mean @ coef)
+        leaving[:, rows] = 1 - share[rows] - weights[rows] * (np.square(U, out=U) @ shrunk).T
+    total = np.square(centred).sum(axis=0)
+    explained = ((values[:, None] + 2 * alphas) * shrunk**2).T @ np.square(slopes)
+    residual, slack = np.maximum(total - explained, 0), ROUNDING * total
+    lower, upper = np.maximum(residual - slack, 0), residual + slack
+    most, least = leaving.max(axis=1)[:, None], leaving.min(axis=1)[:, None]
+    upper = np.divide(upper, least**2, out=np.full_like(upper, np.inf), where=least > 0)
+    rivals = _rivals(lower / most**2, upper, groups)
+    errors = np.full(lower.shape, np.inf)
+    errors[rivals] = 0
+    flat = np.swapaxes(coef[rivals], 0, 1).reshape(len(values), -1)
+    for rows in _chunks(n):
+        found = (_taken(Z, rows, columns) @ flat).reshape(-1, len(rivals), targets.shape[1]) + intercept[rivals]
+        wrong = np.square((targets[rows, None, :] - found) / leaving[rivals][:, rows].T[:, :, None])
+        errors[rivals] += np.tensordot(weights[rows], wrong, axes=1)
+    return Path(alphas=alphas, errors=errors, coef=coef, intercept=intercept)
 
 
 def _centred(targets: Matrix64, share: Matrix64, root: Matrix64) -> tuple[Matrix64, Matrix64]:
     offset = share @ targets
     return offset, root[:, None] * (targets - offset)
+
+
+def _left_out(squares: Matrix64, leaving: Matrix64) -> Matrix64:
+    """Sum squared residuals (n_alphas, n, n_columns) over ``leaving`` squared, over rows; infinite where negative."""
+    scale = np.divide(1, np.square(leaving), out=np.full(leaving.shape, np.inf), where=leaving > 0)
+    with np.errstate(invalid="ignore"):  # a residual of nothing, divided by nothing
+        found = np.einsum("akc,ak->ac", squares, np.broadcast_to(scale, squares.shape[:2]))
+    return np.where(np.isnan(found), np.inf, found)
+
+
+def _rivals(lower: Matrix64, upper: Matrix64, groups: Sequence[slice]) -> NDArray[np.int64]:
+    """Return which penalties may be the best for a group, from bounds of shape (n_alphas, n_columns)."""
+    possible = np.zeros(len(lower), dtype=bool)
+    for columns in groups:
+        least = upper[:, columns].sum(axis=1).min()
+        possible |= lower[:, columns].sum(axis=1) <= least * (1 + ROUNDING)
+    return np.flatnonzero(possible)
+
+
+def _chunks(n: int) -> list[slice]:
+    return [slice(begin, min(n, begin + ROWS_AT_ONCE)) for begin in range(0, n, ROWS_AT_ONCE)]
+
+
+def _taken(Z: Matrix64, rows: slice, columns: Sequence[slice]) -> Matrix64:
+    parts = [Z[rows, part] for part in columns]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
 
 def _solved(A: Matrix64, targets: Matrix64, alpha: float) -> Matrix64:
@@ -252,11 +317,12 @@ def _diagonals(basis: Matrix64, pivots: Matrix64, links: Matrix64, space: Worksp
     steps[0] = 0
     # Step i is row i of the basis less a multiple of the step before; there is none before the first.
     multiples = np.concatenate([np.zeros((count, 1)), links], axis=1).T[:, :, None]
+    befores, afters = list(steps[:-1]), list(steps[1:])
     for begin in range(0, n, STEPS_AT_ONCE):
         end = min(n, begin + STEPS_AT_ONCE)
-        for step, row in enumerate(range(begin, end)):
-            np.multiply(multiples[row], steps[step], out=steps[step + 1])
-            np.subtract(basis[row], steps[step + 1], out=steps[step + 1])
+        for multiple, row, before, after in zip(multiples[begin:end], basis[begin:end], befores, afters, strict=False):
+            np.multiply(multiple, before, out=after)
+            np.subtract(row, after, out=after)
         found = steps[1 : end - begin + 1]
         steps[0] = found[-1]
         np.square(found, out=found)

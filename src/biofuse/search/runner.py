@@ -1,5 +1,7 @@
 """Runs a strategy over a scorer: in parallel, into a file, and on from where it was stopped."""
 
+import functools
+import os
 import warnings
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures.process import BrokenProcessPool
@@ -8,13 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from biofuse.core.errors import SearchError
 from biofuse.core.interrupts import workers_ignore_interrupts
+from biofuse.extract.pool import exit_with_parent
 from biofuse.extract.progress import Progress, Silent
 from biofuse.search.cost import Cost, check_cost, estimate_cost
-from biofuse.search.leaderboard import Leaderboard, Row
+from biofuse.search.leaderboard import Leaderboard, Predictions, Row
 from biofuse.search.scorer import FoldPart, FoldScores, FoldwiseScorer, Scorer, gather
 from biofuse.search.sink import Sink
 from biofuse.search.strategies import Strategy
@@ -59,15 +61,17 @@ def run_search(
     metric : str, default "auroc"
         The selecting metric: first column of the leaderboard, and an error where it is undefined in every fold.
     sink : Path, optional
-        File to which every finished subset is appended at once, and from which an interrupted search goes on.
+        File to which every finished subset is appended at once, and from which an interrupted search goes on. Where
+        the scorer keeps predictions, so does a second file beside it, and rows without them are scored again.
     key : str
         Hash of everything that decides the scores (``search_key``); with another key the file starts anew.
     workers : int, optional
         Processes; by default one per core that this process may use.
     progress : Progress, optional
-        Told of every finished subset.
+        Told of every finished subset; where a strategy stops early, what it did not need counts as finished.
     announce : callable, optional
-        Given the expected cost before the work starts; not called where a scorer needs no fits.
+        Given the expected cost before the work starts, the most it can be where a strategy may stop early; not called
+        where no fits are needed.
     yes : bool, default False
         Whether a search of more than an hour is wanted.
 
@@ -89,16 +93,32 @@ def run_search(
         raise SearchError("A search that writes to a file needs a key.", remedy="Pass key=search_key(...).")
     planned = strategy.subsets(names)
     with ExitStack() as stack:
-        file = None
+        run = _Run(
+            pool=names,
+            scorer=scorer,
+            columns=columns,
+            metric=metric,
+            planned=planned,
+            progress=progress or Silent(),
+            workers=workers or _cores(),
+            announce=announce,
+            yes=yes,
+        )
         if sink is not None:
-            file = stack.enter_context(
-                Sink(sink, key=key, encoders=names, metrics=columns, n_train=scorer.n_train, n_test=scorer.n_test)
+            run.resume(
+                stack.enter_context(
+                    Sink(
+                        sink,
+                        key=key,
+                        encoders=names,
+                        metrics=columns,
+                        n_train=scorer.n_train,
+                        n_test=scorer.n_test,
+                        keep_predictions=scorer.keeps_predictions,
+                    )
+                )
             )
-        run = _Run(pool=names, scorer=scorer, columns=columns, metric=metric, sink=file, progress=progress or Silent())
-        if file is not None and not scorer.keeps_predictions:
-            run.known.update(file.rows)
-        run.prepare(planned, workers=workers or _cores(), announce=announce, yes=yes)
-        strategy.run(names, run.evaluate)
+        run.follow(strategy)
         return Leaderboard(
             encoders=names,
             metrics=columns,
@@ -118,41 +138,66 @@ class _Run:
     scorer: Scorer
     columns: tuple[str, ...]
     metric: str
-    sink: Sink | None
+    planned: Sequence[Subset]
     progress: Progress
-    workers: int = 1
+    workers: int
+    announce: Callable[[Cost], None] | None
+    yes: bool
+    sink: Sink | None = None
+    started: bool = False
     known: dict[Subset, Row] = field(default_factory=dict)
     rows: dict[Subset, Row] = field(default_factory=dict)
-    predictions: dict[Subset, tuple[NDArray[np.float64], ...]] = field(default_factory=dict)
+    predictions: dict[Subset, Predictions] = field(default_factory=dict)
     ready: dict[tuple[Subset, int], FoldPart] = field(default_factory=dict)
 
-    def prepare(
-        self, planned: Sequence[Subset], *, workers: int, announce: Callable[[Cost], None] | None, yes: bool
-    ) -> None:
-        """Estimate the cost of what is left, ask where it is long, and decide on workers."""
-        left = [subset for subset in planned if subset not in self.known]
-        self.progress.begin(TASK, len(planned))
-        self.progress.advance(TASK, len(planned) - len(left))
-        if isinstance(self.scorer, FoldwiseScorer) and left:
-            with _one_thread():
-                cost, first = estimate_cost(self.scorer, left, workers=workers)
-            if first is not None:
-                self.ready[first[0], 0] = first[1]
-            if announce is not None:
-                announce(cost)
-            check_cost(cost, yes=yes)
-            self.workers = workers if cost.seconds * workers > WORTH_WORKERS else 1
+    def resume(self, sink: Sink) -> None:
+        """Take over what an earlier search left."""
+        self.sink = sink
+        wanted = sink.predictions if self.scorer.keeps_predictions else sink.rows
+        self.known = {subset: row for subset, row in sink.rows.items() if subset in wanted}
+
+    def follow(self, strategy: Strategy) -> None:
+        """Let a strategy ask for scores until it has seen enough."""
+        self.progress.begin(TASK, len(self.planned))
+        strategy.run(self.pool, self.evaluate)
+        if len(self.rows) < len(self.planned):
+            self.progress.advance(TASK, len(self.planned) - len(self.rows))
 
     def evaluate(self, subsets: Sequence[Subset]) -> list[Row]:
         """Score what is not yet scored; see :data:`biofuse.search.strategies.Evaluate`."""
         wanted = [in_pool_order(self.pool, subset) for subset in subsets]
-        self.rows |= {subset: self.known[subset] for subset in wanted if subset in self.known}
-        missing = [subset for subset in dict.fromkeys(wanted) if subset not in self.rows]
-        # Closing stops the workers at once when something is raised here, be it Ctrl-C.
-        with closing(self._scores(missing)) as found:
-            for subset, scores in zip(missing, found, strict=True):
-                self._add(subset, scores)
+        fresh = [subset for subset in dict.fromkeys(wanted) if subset not in self.rows]
+        missing = [subset for subset in fresh if subset not in self.known]
+        if len(missing) < len(fresh):
+            self._recall([subset for subset in fresh if subset in self.known])
+        if missing:
+            self._start(missing)
+            # Closing stops the workers at once when something is raised here, be it Ctrl-C.
+            with closing(self._scores(missing)) as found:
+                for subset, scores in zip(missing, found, strict=True):
+                    self._add(subset, scores)
         return [self.rows[subset] for subset in wanted]
+
+    def _recall(self, subsets: Sequence[Subset]) -> None:
+        self.rows |= {subset: self.known[subset] for subset in subsets}
+        if self.sink is not None and self.scorer.keeps_predictions:
+            self.predictions |= {subset: self.sink.predictions[subset] for subset in subsets}
+        self.progress.advance(TASK, len(subsets))
+
+    def _start(self, missing: Sequence[Subset]) -> None:
+        """Once, estimate the cost of what is left, ask where it is long, and decide on workers."""
+        if self.started or not isinstance(self.scorer, FoldwiseScorer):
+            return
+        self.started = True
+        left = [subset for subset in self.planned if subset not in self.known] or missing
+        with _one_thread():
+            cost, first = estimate_cost(self.scorer, left, workers=self.workers)
+        if first is not None:
+            self.ready[first[0], 0] = first[1]
+        if self.announce is not None:
+            self.announce(cost)
+        check_cost(cost, yes=self.yes)
+        self.workers = self.workers if cost.seconds * self.workers > WORTH_WORKERS else 1
 
     def _add(self, subset: Subset, scores: FoldScores) -> None:
         row = Row(
@@ -163,11 +208,13 @@ class _Run:
             notes=scores.notes,
         )
         row.quality(self.metric)
-        if self.sink is not None and subset not in self.sink.rows:
-            self.sink.append(row)
+        kept = scores.out_of_fold
+        predictions = None if kept is None else tuple(np.asarray(fold, dtype=np.float32) for fold in kept)
+        if self.sink is not None:
+            self.sink.append(row, predictions)
         self.rows[subset] = row
-        if scores.out_of_fold is not None:
-            self.predictions[subset] = scores.out_of_fold
+        if predictions is not None:
+            self.predictions[subset] = predictions
         self.progress.advance(TASK, 1)
 
     def _scores(self, subsets: Sequence[Subset]) -> Generator[FoldScores]:
@@ -212,12 +259,19 @@ def _parallel(scorer: FoldwiseScorer, tasks: Sequence[tuple[Subset, int]], worke
         Parallel(return_as="generator", max_nbytes=SHARE_BYTES, mmap_mode="r") as parallel,
     ):
         with workers_ignore_interrupts():  # the call starts the workers and gives them their first tasks
-            results = parallel(delayed(_score_fold)(scorer, subset, fold) for subset, fold in tasks)
+            results = parallel(delayed(_score_fold)(scorer, subset, fold, os.getpid()) for subset, fold in tasks)
         yield from results
 
 
-def _score_fold(scorer: FoldwiseScorer, subset: Subset, fold: int) -> FoldPart:
+def _score_fold(scorer: FoldwiseScorer, subset: Subset, fold: int, parent: int) -> FoldPart:
+    _end_with(parent)
     return scorer.score_fold(subset, fold)
+
+
+@functools.cache
+def _end_with(parent: int) -> None:
+    """Start, once in a worker process, what ends it when its parent is killed: tasks it was given would go on."""
+    exit_with_parent(parent)
 
 
 def _one_thread() -> AbstractContextManager[object]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import chain, combinations
+from math import comb
 
 from biofuse.core.errors import SearchError
 
@@ -9,9 +10,24 @@ Subset = tuple[str, ...]
 """Encoder names in pool order, each once."""
 
 
-def all_subsets(pool: Sequence[str]) -> list[Subset]:
-    """Return every non-empty subset, by size, then by pool order: the order of ``itertools.combinations``."""
-    return list(chain.from_iterable(combinations(pool, size) for size in range(1, len(pool) + 1)))
+def all_subsets(pool: Sequence[str], largest: int | None = None) -> list[Subset]:
+    """Return every non-empty subset, by size, then by pool order: the order of ``itertools.combinations``.
+
+    Parameters
+    ----------
+    pool : sequence of str
+        The encoders.
+    largest : int, optional
+        Most encoders of a subset; any number by default.
+    """
+    most = len(pool) if largest is None else min(largest, len(pool))
+    return list(chain.from_iterable(combinations(pool, size) for size in range(1, most + 1)))
+
+
+def count_subsets(n_encoders: int, largest: int | None = None) -> int:
+    """Return the number of non-empty subsets, without making them."""
+    most = n_encoders if largest is None else min(largest, n_encoders)
+    return sum(comb(n_encoders, size) for size in range(1, most + 1))
 
 
 def in_pool_order(pool: Sequence[str], subset: Sequence[str]) -> Subset:

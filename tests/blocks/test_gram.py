@@ -30,7 +30,8 @@ def standardised(matrix, scaling="none"):
 @pytest.mark.parametrize("subset", [("a",), ("a", "c"), ("a", "b", "c")])
 def test_products_add_up_to_those_of_the_concatenation(scaling, subset):
     blocks = make_blocks()
-    train, test = gram_blocks(blocks, TRAIN, TEST, scaling=scaling).total(subset)
+    grams = gram_blocks(blocks, TRAIN, TEST, scaling=scaling)
+    train, test = grams.total(subset), grams.apply(subset, np.eye(len(TRAIN)))
     X = [np.hstack(parts) for parts in zip(*(standardised(blocks[name], scaling) for name in subset), strict=True)]
     assert np.allclose(train, X[0] @ X[0].T, rtol=0, atol=1e-9)
     assert np.allclose(test, X[1] @ X[0].T, rtol=0, atol=1e-9)
@@ -42,8 +43,8 @@ def test_products_add_up_to_those_of_the_concatenation(scaling, subset):
 def test_a_total_leaves_the_blocks_alone_and_ignores_the_order_of_names():
     grams = gram_blocks(make_blocks(), TRAIN, TEST)
     before = grams.train.copy()
-    first, _ = grams.total(("c", "a"))
-    again, _ = grams.total(("a", "c"))
+    first = grams.total(("c", "a"))
+    again = grams.total(("a", "c"))
     assert np.array_equal(first, again)
     first += 1
     assert np.array_equal(before, grams.train)
@@ -55,7 +56,8 @@ def test_columns_and_their_moments_are_those_of_the_concatenation(scaling):
     columns = column_blocks(blocks, TRAIN, TEST, scaling=scaling)
     assert columns.dims == (7, 300, 30)
     weights = np.random.default_rng(1).uniform(0.5, 2, len(TRAIN))
-    mean, products = columns.moments(weights)
+    targets = np.random.default_rng(2).normal(size=(len(TRAIN), 3))
+    mean, products, crossed = columns.moments(weights, targets)
     chosen = columns.columns(("c", "a"))
     X = [np.hstack(parts) for parts in zip(*(standardised(blocks[m], scaling) for m in ("a", "c")), strict=True)]
     assert np.allclose(columns.train[:, chosen], X[0], rtol=0, atol=1e-12)
@@ -63,6 +65,12 @@ def test_columns_and_their_moments_are_those_of_the_concatenation(scaling):
     assert np.allclose(mean[chosen], np.average(X[0], axis=0, weights=weights), rtol=0, atol=1e-12)
     expected = np.cov(X[0].T, aweights=weights, ddof=0) * weights.sum()
     assert np.allclose(products[np.ix_(chosen, chosen)], expected, rtol=0, atol=1e-10)
+    expected = (X[0] - mean[chosen]).T @ (weights[:, None] * (targets - np.average(targets, axis=0, weights=weights)))
+    assert np.allclose(crossed[chosen], expected, rtol=0, atol=1e-10)
+    coef = np.random.default_rng(3).normal(size=(len(chosen), 2))
+    assert np.allclose(columns.apply(("c", "a"), coef), X[1] @ coef, rtol=0, atol=1e-10)
+    assert columns.slices(("c", "a")) == [slice(0, 7), slice(307, 337)]
+    assert columns.slices(("b", "a")) == [slice(0, 307)]
 
 
 def test_reduction_is_pca_fitted_on_the_training_rows():

@@ -71,11 +71,22 @@ def auroc_columns(targets: NDArray[np.bool_], scores: NDArray[np.floating]) -> V
     ndarray of float64, shape (n_columns,)
         NaN where a column has no positive or no negative row.
     """
-    from scipy.stats import rankdata
-
     positive = targets.sum(axis=0).astype(np.float64)
-    ranks = np.where(targets, rankdata(scores, axis=0), 0).sum(axis=0) if len(targets) else np.zeros_like(positive)
-    return _divide(ranks - positive * (positive + 1) / 2, positive * (len(targets) - positive))
+    order = np.argsort(np.ascontiguousarray(scores.T), axis=1)
+    ascending = np.take_along_axis(scores.T, order, axis=1)
+    ranks = np.broadcast_to(np.arange(1.0, len(scores) + 1), order.shape)
+    tied = np.flatnonzero((ascending[:, 1:] == ascending[:, :-1]).any(axis=1))
+    if len(tied):
+        ranks = ranks.copy()
+        ranks[tied] = [_mean_ranks(row) for row in ascending[tied]]
+    total = np.einsum("ij,ij->i", ranks, np.take_along_axis(targets.T, order, axis=1))
+    return _divide(total - positive * (positive + 1) / 2, positive * (len(targets) - positive))
+
+
+def _mean_ranks(ascending: NDArray[np.floating]) -> Values:
+    """Return ranks from 1, those of ties their mean."""
+    below, up_to = (np.searchsorted(ascending, ascending, side=side) for side in ("left", "right"))
+    return np.asarray((below + 1 + up_to) / 2, dtype=np.float64)
 
 
 def _divide(over: Values, under: Values) -> Values:

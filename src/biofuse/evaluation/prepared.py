@@ -14,8 +14,13 @@ from biofuse.core.tasks import Task
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
+    Sums = NDArray[np.float64] | csr_array
+
 THRESHOLD = 0.5
 """A label is predicted where its probability exceeds this, strictly: the convention of ``medmnist.Evaluator``."""
+
+FEW_CLASSES = 16
+"""Up to so many classes, multiplying mostly zeros is quicker than leaving them out."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -88,19 +93,19 @@ class Prepared:
         return tuple(_rank(self.targets[:, c], self.ranked_by[:, c]) for c in self.ranked_columns)
 
     @cached_property
-    def target_sums(self) -> "csr_array":
+    def target_sums(self) -> "Sums":
         """Shape (n_classes, n): times row weights, the weight of each class."""
-        return _sparse(self.targets)
+        return _sums(self.targets)
 
     @cached_property
-    def predicted_sums(self) -> "csr_array":
+    def predicted_sums(self) -> "Sums":
         """Shape (n_classes, n): times row weights, how much of the weight each class is predicted for."""
-        return _sparse(self.predicted)
+        return _sums(self.predicted)
 
     @cached_property
-    def hit_sums(self) -> "csr_array":
+    def hit_sums(self) -> "Sums":
         """Shape (n_classes, n): times row weights, how much of each class is predicted rightly."""
-        return _sparse(self.targets & self.predicted)
+        return _sums(self.targets & self.predicted)
 
 
 def prepare(
@@ -196,7 +201,10 @@ def _rank(positive: NDArray[np.bool_], scores: NDArray[np.float64]) -> Ranking:
     )
 
 
-def _sparse(indicator: NDArray[np.bool_]) -> "csr_array":
+def _sums(indicator: NDArray[np.bool_]) -> "Sums":
+    transposed = indicator.T.astype(np.float64)
+    if indicator.shape[1] <= FEW_CLASSES:
+        return transposed
     from scipy.sparse import csr_array
 
-    return csr_array(indicator.T.astype(np.float64))
+    return csr_array(transposed)

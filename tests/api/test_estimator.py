@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from biofuse import BioFuse, ExtractOptions
-from biofuse.api import fitting
 from biofuse.api.development import development_data, split_off_test
+from biofuse.api.problem import pose
 from biofuse.core.errors import BioFuseError, DataError, LeakageError, SearchError, UnreadableImageError
 from biofuse.core.tasks import Task
 from biofuse.data.load import load_samples
@@ -26,9 +26,9 @@ def scores(result):
 
 
 def test_a_fit_scores_every_subset_and_hands_back_what_it_was_made_from(fitted, study):
-    assert [row.subset for row in fitted.leaderboard] == [
-        subset for size in (1, 2, 3) for subset in itertools.combinations(ALL, size)
-    ]
+    every = [subset for size in (1, 2, 3) for subset in itertools.combinations(ALL, size)]
+    assert [row.subset for row in fitted.screen] == every
+    assert [row.subset for row in fitted.leaderboard] == every  # fewer than there may be finalists
     assert set(fitted.models) == {"chosen", "best_single", "all", "greedy"}
     assert fitted.model.encoders == fitted.selection.chosen.subset
     assert fitted.models["all"].encoders == ALL
@@ -45,12 +45,12 @@ def test_a_fit_scores_every_subset_and_hands_back_what_it_was_made_from(fitted, 
     assert fitted.model.classes_.tolist() == ["ctl", "mid", "sev"]
 
 
-def test_the_fit_is_scikit_learns_on_the_same_matrix(fitted, study):
+def test_the_fit_is_scikit_learns_on_the_same_matrix(quick, study):
     """The whole chain against its parts done by hand: rows by id, standardised columns, logistic regression."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 
-    model = fitted.models["all"]
+    model = quick(head="logistic", search="all").fit(study.images, progress=False).model
     development, test = study.samples.in_split("train", "val"), study.samples.in_split("test")
     X, Z = (model.embed(part, store=study.store) for part in (development, test))
     scaler = StandardScaler().fit(X)
@@ -173,8 +173,8 @@ def test_style_bug_6_the_paper_preset_is_seeded_xgboost_on_the_validation_split(
 def test_class_weights_reach_the_head(quick, tmp_path, draw):
     draw(tmp_path, classes=("ctl",), each=30)
     draw(tmp_path, classes=("ctl", "mid"), each=6, seed=1)
-    plain = quick(["t_colour"]).fit(tmp_path, progress=False).model
-    weighted = quick(["t_colour"], class_weight="balanced").fit(tmp_path, progress=False).model
+    plain = quick(["t_colour"], head="logistic").fit(tmp_path, progress=False).model
+    weighted = quick(["t_colour"], head="logistic", class_weight="balanced").fit(tmp_path, progress=False).model
     assert weighted.predictor.head_options["class_weight"] == "balanced"
     rare = weighted.predict_proba(tmp_path)[:, 1] - plain.predict_proba(tmp_path)[:, 1]
     assert rare.mean() > 0.1
@@ -214,7 +214,7 @@ def test_groups_stay_whole_and_fewer_folds_are_announced(quick, study, tmp_path)
     groups = np.array([f"p{label}{number % 4}" for number, label in enumerate(train.labels)], dtype=object)
     result = quick(["t_colour"], folds=5).fit(replace(train, splits=None, groups=groups), progress=False)
     assert any("4 folds instead of 5" in note for note in result.notes)
-    problem = fitting.pose(result.embeddings, result.config)
+    problem = pose(result.embeddings, result.config)
     assert len(problem.plan.folds) == 4
     for fit_rows, score_rows in problem.plan.folds:
         assert not set(groups[fit_rows]) & set(groups[score_rows])
@@ -225,7 +225,7 @@ def test_identical_images_stay_together_across_folds(quick, tmp_path, draw):
     labels = [path.parent.name for path in first]
     arrays = [np.asarray(Image.open(path)) for path in first]
     result = quick(["t_colour"]).fit(arrays + arrays, labels=labels + labels, progress=False)
-    problem = fitting.pose(result.embeddings, result.config)
+    problem = pose(result.embeddings, result.config)
     twin = np.arange(36) % 18
     for fit_rows, score_rows in problem.plan.folds:
         assert not set(twin[fit_rows]) & set(twin[score_rows])
@@ -239,7 +239,7 @@ def test_duplicates_join_their_groups(quick, tmp_path, draw):
     groups = [f"p{row // 3}" for row in range(27)]
     arrays[3] = arrays[0]
     result = quick(["t_colour"]).fit(load_samples(arrays, labels=labels, group=groups, name="grouped"), progress=False)
-    for fit_rows, score_rows in fitting.pose(result.embeddings, result.config).plan.folds:
+    for fit_rows, score_rows in pose(result.embeddings, result.config).plan.folds:
         units = [
             {"p0" if group == "p1" else group for group in np.array(groups)[rows]} for rows in (fit_rows, score_rows)
         ]
@@ -264,8 +264,8 @@ def test_style_bug_18_an_option_is_used_or_refused_before_any_work(study, option
 
 
 def test_style_bug_10_the_fusion_and_scaling_asked_for_are_the_ones_used(quick, study):
-    plain = quick(search="all").fit(study.images, progress=False).model
-    block = quick(search="all", scaling="block").fit(study.images, progress=False).model
+    plain = quick(search="all", head="logistic").fit(study.images, progress=False).model
+    block = quick(search="all", head="logistic", scaling="block").fit(study.images, progress=False).model
     assert (plain.predictor.fusion_name, block.predictor.fusion_options["scaling"]) == ("concatenation", "block")
     test = study.images / "test"
     assert np.abs(plain.predict_proba(test) - block.predict_proba(test)).max() > 1e-4
@@ -399,7 +399,7 @@ def test_a_leaked_label_column_raises_and_names_the_encoder(quick, study):
     matrix = np.column_stack([blocks["t_colour"], development.labels == 1]).astype(np.float32)
     leaked = replace(result.embeddings, blocks=replace(blocks, matrices={"t_colour": matrix}))
     with pytest.raises(LeakageError, match="Column 3 of encoder t_colour"):
-        fitting.pose(leaked, result.config)
+        pose(leaked, result.config)
 
 
 def test_errors_are_biofuses(quick):

@@ -7,6 +7,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ from biofuse.api import fitting
 from biofuse.api.running import evaluate_run
 from biofuse.core.errors import ArtifactError, SearchError
 from biofuse.data.load import load_samples
-from biofuse.search import RefitScorer
+from biofuse.search import ClosedFormScorer, RefitScorer
 from biofuse.store import EmbeddingStore
 
 POOL = ["t_colour", "t_edge"]
@@ -26,21 +27,34 @@ ALONE = ExtractOptions(workers=0)
 
 @pytest.fixture
 def fits(monkeypatch):
-    """Count what is fitted: folds of the search, and final models."""
-    counts = {"folds": 0, "models": 0}
-    score_fold, fit_predictor = RefitScorer.score_fold, fitting.fit_predictor
+    """Collect what is computed: folds of the screen, folds of the search that refits, and final models."""
+    found = SimpleNamespace(screened=set(), folds=set(), models=[])
 
-    def counted_fold(self, subset, fold):
-        counts["folds"] += 1
-        return score_fold(self, subset, fold)
+    def watch(scorer, seen):
+        score_fold = scorer.score_fold
 
-    def counted_fit(*args, **options):
-        counts["models"] += 1
-        return fit_predictor(*args, **options)
+        def watched(self, subset, fold):
+            seen.add((subset, fold))  # the estimate of the cost scores one of them several times
+            return score_fold(self, subset, fold)
 
-    monkeypatch.setattr(RefitScorer, "score_fold", counted_fold)
-    monkeypatch.setattr(fitting, "fit_predictor", counted_fit)
-    return counts
+        monkeypatch.setattr(scorer, "score_fold", watched)
+
+    class WatchedFit(fitting.Fit):
+        """The fit of final models, apart from the one that the folds go through."""
+
+        def __call__(self, *args, **options):
+            found.models.append(options["encoders"])
+            return super().__call__(*args, **options)
+
+    def forget():
+        for seen in (found.screened, found.folds, found.models):
+            seen.clear()
+
+    watch(ClosedFormScorer, found.screened)
+    watch(RefitScorer, found.folds)
+    monkeypatch.setattr(fitting, "Fit", WatchedFit)
+    found.forget = forget
+    return found
 
 
 def listing(folder):
@@ -63,6 +77,9 @@ def test_a_run_directory_says_what_was_done(fitted, study):
     board = pd.read_parquet(fitted.path / "leaderboard.parquet")
     pd.testing.assert_frame_equal(board, fitted.leaderboard.to_frame())
     pd.testing.assert_frame_equal(pd.read_csv(fitted.path / "leaderboard.csv"), board, rtol=1e-12)
+    screen = pd.read_parquet(fitted.path / "screen.parquet")
+    pd.testing.assert_frame_equal(screen, fitted.screen.to_frame())
+    pd.testing.assert_frame_equal(pd.read_csv(fitted.path / "screen.csv"), screen, rtol=1e-12)
     rows = pd.read_parquet(fitted.path / "samples.parquet")
     assert rows["split"].value_counts().to_dict() == {"train": 36, "test": 21, "val": 15}
     assert (rows["content"] == "").tolist() == (rows["split"] == "test").tolist()
@@ -79,11 +96,14 @@ def test_a_run_directory_says_what_was_done(fitted, study):
 def test_style_bug_13_a_finished_run_is_reused_and_nothing_is_fitted_again(run, fits):
     first = run()
     assert not first.reused
-    assert fits["folds"] >= 9  # three subsets of three folds, and what the estimate of the cost may take
-    fits.update(folds=0, models=0)
+    assert len(fits.screened) == len(fits.folds) == 9  # three subsets of three folds
+    assert set(fits.models) == {model.encoders for model in first.models.values()}
+    assert len(fits.models) == len(set(fits.models))  # one subset is fitted once, however many names it has
+    fits.forget()
     second = run()
     assert second.reused
-    assert fits == {"folds": 0, "models": 0}
+    assert not fits.screened | fits.folds | set(fits.models)
+    assert second.screen.to_frame().equals(first.screen.to_frame())
     assert second.leaderboard.to_frame().equals(first.leaderboard.to_frame())
     assert second.selection.reason == first.selection.reason
     assert list(second.models) == list(first.models)
@@ -93,6 +113,10 @@ def test_style_bug_13_a_finished_run_is_reused_and_nothing_is_fitted_again(run, 
     "options",
     [
         {"head": "ridge"},
+        {"search": "exhaustive"},
+        {"predictor": "ensemble"},
+        {"finalists": 1},
+        {"max_encoders": 1},
         {"scaling": "block"},
         {"rule": "best"},
         {"class_weight": "balanced"},
@@ -127,6 +151,8 @@ def test_overwriting_leaves_nothing_of_the_old_run(run, study, tmp_path):
     assert sorted(path.name for path in (folder / "comparators").iterdir()) == ["all"]
     assert not (folder / "metrics.json").exists()
     assert not (folder / "predictions.parquet").exists()
+    assert not (folder / "screen.parquet").exists()
+    assert len(pd.read_parquet(folder / "leaderboard.parquet")) == 1
     assert (folder / "notes.txt").read_text() == "mine"
     found = evaluate_run(folder, store=EmbeddingStore(study.store), options=ALONE, progress=False)
     assert set(found.models) == {"chosen", "all"}
@@ -179,30 +205,32 @@ def test_missing_models_are_fitted_again_and_said_to_be(run, study, tmp_path, vi
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     with pytest.raises(ArtifactError):
         evaluate_run(tmp_path / "run", progress=False)
-    fits.update(folds=0, models=0)
+    fits.forget()
     said = []
     second = run(tell=said.append)
     assert any("missing or damaged" in line for line in said)
     assert not second.reused
-    assert fits["folds"] == 0
-    assert fits["models"] > 0
+    assert not fits.screened | fits.folds
+    assert fits.models
     test = study.images / "test"
     np.testing.assert_array_equal(second.model.predict_proba(test), first.model.predict_proba(test))
     assert run().reused
 
 
-def test_a_half_written_leaderboard_is_finished(run, tmp_path, fits):
-    first = run()
+@pytest.mark.parametrize("file", ["screen", "scores-ridge"])
+def test_a_half_written_leaderboard_is_finished(run, tmp_path, fits, file):
+    first = run(head="ridge")
     folder = tmp_path / "run"
     record = json.loads((folder / "run.json").read_text())
     (folder / "run.json").write_text(json.dumps(record | {"state": "searching", "selection": {}}))
-    scores = folder / "scores.jsonl"
+    scores = folder / f"{file}.jsonl"
     scores.write_bytes(scores.read_bytes()[:-25])
     shutil.rmtree(folder / "model")
     (folder / "samples.parquet").unlink()
-    fits.update(folds=0, models=0)
-    second = run()
-    assert 3 <= fits["folds"] < 6  # one subset of three folds was cut off
+    fits.forget()
+    second = run(head="ridge")
+    cut = {(("t_colour", "t_edge"), fold) for fold in range(3)}
+    assert (fits.screened, fits.folds) == ((cut, set()) if file == "screen" else (set(), cut))
     assert second.selection.chosen.subset == first.selection.chosen.subset
     assert (folder / "samples.parquet").exists()
     assert json.loads((folder / "run.json").read_text())["state"] == "complete"
@@ -228,8 +256,9 @@ def slow(self, *args, **options):
     return fit(self, *args, **options)
 Logistic.fit = slow
 images, store, out = sys.argv[1:]
-BioFuse(["hog", "lbp", "colour"], folds=2, repeats=1, store=store, options=ExtractOptions(workers=0)).fit(
-    images, out=out, progress=False)
+BioFuse(
+    ["hog", "lbp", "colour"], head="logistic", folds=2, repeats=1, store=store, options=ExtractOptions(workers=0)
+).fit(images, out=out, progress=False)
 """
 
 
@@ -241,7 +270,8 @@ def test_killed_at_random_moments_a_fit_ends_with_the_same_choice_and_scores(stu
     def start(name):
         return subprocess.Popen([sys.executable, script, study.images, tmp_path / "killed-store", tmp_path / name])
 
-    calm = BioFuse(["hog", "lbp", "colour"], folds=2, repeats=1, store=tmp_path / "store", options=ALONE)
+    options = {"head": "logistic", "folds": 2, "repeats": 1, "store": tmp_path / "store", "options": ALONE}
+    calm = BioFuse(["hog", "lbp", "colour"], **options)
     calm.fit(study.images, out=tmp_path / "calm", progress=False)
     generator = random.Random(0)
     killed = 0
@@ -249,7 +279,7 @@ def test_killed_at_random_moments_a_fit_ends_with_the_same_choice_and_scores(stu
         process = start("killed")
         # The scores' file tells when the search has begun: kills fall before, in, and after it.
         deadline, wait = time.monotonic() + 6, generator.uniform(0, 1.5)
-        while not (tmp_path / "killed" / "scores.jsonl").exists() and time.monotonic() < deadline:
+        while not (tmp_path / "killed" / "scores-logistic.jsonl").exists() and time.monotonic() < deadline:
             time.sleep(0.02)
         time.sleep(wait)
         process.send_signal(signal.SIGKILL)

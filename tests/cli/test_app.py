@@ -20,8 +20,10 @@ def commands():
 
 def test_every_command_of_the_design_is_there():
     assert set(commands()) == {
-        ("check",), ("embed",), ("fit",), ("evaluate",), ("predict",), ("demo",),
-        ("encoders", "list"), ("encoders", "show"), ("store", "ls"), ("store", "verify"), ("store", "gc"),
+        ("check",), ("embed",), ("fit",), ("evaluate",), ("predict",), ("demo",), ("report",), ("compare",), ("card",),
+        ("encoders", "list"), ("encoders", "show"), ("encoders", "doctor"), ("encoders", "verify"),
+        ("store", "ls"), ("store", "verify"), ("store", "gc"),
+        ("benchmark", "data"), ("benchmark", "medmnist"), ("benchmark", "imagenet"),
     }  # fmt: skip
 
 
@@ -41,10 +43,23 @@ def test_help_without_a_command_shows_examples(succeeds):
 def test_help_lists_the_choices_and_the_defaults_that_a_preset_may_change(succeeds, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     said = succeeds("fit", "--help").out
-    for choices in ("error|quarantine", "exhaustive|all", "cv|holdout", "one_se|best|first_best", "auroc|accuracy"):
+    for choices in (
+        "error|quarantine", "screen|exhaustive|greedy|beam|all", "fused|ensemble|average|stacking", "cv|holdout|nested",
+        "one_se|best|first_best", "auroc|accuracy",
+    ):  # fmt: skip
         assert choices in said
-    for default in ("logistic", "exhaustive", "cv", "one_se", "auroc"):
+    for default in ("auto", "fused", "concatenation", "screen", "16", "cv", "one_se", "auroc", "none", "5", "2"):
         assert f"[default: ({default})]" in said
+
+
+def test_help_names_every_head_and_fusion_there_is(succeeds, monkeypatch):
+    from biofuse.fusion.registry import fusion_registry
+    from biofuse.heads.registry import head_registry
+
+    monkeypatch.setenv("COLUMNS", "200")
+    said = succeeds("fit", "--help").out
+    for name in (*head_registry().names(), *fusion_registry().names()):
+        assert name in said
 
 
 def test_version(succeeds):
@@ -63,9 +78,14 @@ def test_version(succeeds):
         (["embed", "images", "--out", "e.csv", "--model", "run", "--encoders", "hog"], "not both"),
         (["embed", "images", "--out", "e.csv", "--no-labels", "--label", "x"], "--no-labels"),
         (["fit", "images", "--out", "r", "--preset", "papr"], "paper"),
-        (["fit", "images", "--out", "r", "--head", "forest"], "logistic"),
+        (["fit", "images", "--out", "r", "--head", "forest"], "'auto'"),
+        (["fit", "images", "--out", "r", "--fusion", "sum"], "'pca'"),
+        (["fit", "images", "--out", "r", "--predictor", "vote"], "stacking"),
+        (["fit", "images", "--out", "r", "--finalists", "0"], "--finalists"),
+        (["fit", "images", "--out", "r", "--max-encoders", "0"], "--max-encoders"),
+        (["fit", "images", "--out", "r", "--max-latency", "fast"], "--max-latency"),
         (["fit", "images", "--out", "r", "--search", "random"], "exhaustive"),
-        (["fit", "images", "--out", "r", "--select", "loo"], "holdout"),
+        (["fit", "images", "--out", "r", "--select", "loo"], "nested"),
         (["fit", "images", "--out", "r", "--rule", "worst"], "one_se"),
         (["fit", "images", "--out", "r", "--metric", "f1"], "auroc"),
         (["fit", "images", "--out", "r", "--scaling", "row"], "block"),

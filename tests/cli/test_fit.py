@@ -11,27 +11,78 @@ SMALL = ("-e", ENCODERS, "--folds", 2, "--repeats", 1)
 
 
 def test_fit_writes_the_run_directory_of_the_design(fitted):
-    for name in ("run.json", "leaderboard.parquet", "leaderboard.csv", "model/model.json", "quarantine.csv"):
+    tables = [f"{name}.{suffix}" for name in ("leaderboard", "screen") for suffix in ("parquet", "csv")]
+    for name in ("run.json", *tables, "model/model.json", "quarantine.csv"):
         assert (fitted / name).is_file(), name
     record = json.loads((fitted / "run.json").read_text())
     assert record["state"] == "complete"
     assert [encoder["name"] for encoder in record["encoders"]] == ENCODERS.split(",")
     assert record["counts"]["test"]  # 25 % were set aside
     assert len(pd.read_parquet(fitted / "leaderboard.parquet")) == 3
+    assert len(pd.read_parquet(fitted / "screen.parquet")) == 3
+    attribution = record["evidence"]["attribution"]
+    assert sum(attribution["shapley"]) == pytest.approx(attribution["full"] - attribution["empty"], abs=1e-9)
 
 
 def test_fit_says_what_it_did_and_a_second_time_that_nothing_was_to_do(images, succeeds, tmp_path):
     first = succeeds("fit", images, *SMALL, "--out", tmp_path / "run")
     assert "Splits were made by a hash of ids" in first.err
-    assert "Search: 3 subsets, 6 fits" in first.err
+    head = re.search(r"^Head: (logistic|ridge|lda) \(mean auroc over the folds: logistic", first.err, re.MULTILINE)[1]
+    assert "Search: " in first.err
+    assert "Choosing among 3 subsets makes the mean AUROC of " in first.err
     assert "No fit had to be computed" not in first.err
-    assert "3 subsets scored; mean over 2 folds" in first.out
+    assert f"3 subsets of 3 screened scored with the {head} head; mean over 2 folds" in first.out
+    assert "Share of each encoder in the AUROC of all together" in first.out
     assert "chosen" in first.out
     assert "haralick + hog" in first.out
     second = succeeds("fit", images, *SMALL, "--out", tmp_path / "run")
+    assert "Search: " not in second.err
     assert "No embedding had to be computed" in second.err
     assert "No fit had to be computed" in second.err
     assert second.out == first.out
+
+
+def test_an_exhaustive_search_refits_the_head_that_was_named(images, succeeds, tmp_path):
+    asked = ("--search", "exhaustive", "--head", "logistic")
+    ran = succeeds("fit", images, *SMALL, *asked, "--out", tmp_path / "run")
+    assert "Search: 3 subsets, 6 fits" in ran.err
+    assert "Head: " not in ran.err
+    assert "3 subsets scored with the logistic head; mean over 2 folds" in ran.out
+    assert not (tmp_path / "run" / "screen.parquet").exists()
+
+
+def test_every_option_of_the_search_reaches_it(images, succeeds, tmp_path):
+    asked = {
+        "head": "ridge", "predictor": "ensemble", "fusion": "pca", "search": "screen", "finalists": 3, "rule": "best",
+        "metric": "accuracy", "scaling": "block", "class_weight": "balanced", "folds": 2, "repeats": 1,
+        "max_encoders": 1, "max_latency": 1e6, "seed": 3, "select": "cv",
+    }  # fmt: skip
+    flags = [part for name, value in asked.items() for part in ("--" + name.replace("_", "-"), value)]
+    ran = succeeds("fit", images, "-e", ENCODERS, *flags, "--commercial-only", "--out", tmp_path / "run")
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert {name: record["options"][name] for name in asked} == asked
+    assert record["options"]["commercial_only"] is True
+    assert len(record["selection"]["chosen"]["encoders"]) == 1
+    assert "Milliseconds per image: haralick " in ran.err
+    assert "The average of the best 1 subsets" in ran.err
+
+
+def test_nested_selection_is_said_in_words(images, succeeds, tmp_path):
+    ran = succeeds("fit", images, *SMALL, "--head", "ridge", "--select", "nested", "--out", tmp_path / "run")
+    assert "Nested cross-validation, the whole search repeated in each of 2 outer folds: mean AUROC " in ran.err
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--predictor", "ensemble", "--search", "all"), ["An ensemble averages several subsets", "--search screen"]),
+        (("--select", "holdout", "--rule", "one_se"), ["one_se needs cross-validation", "--select cv"]),
+        (("--max-latency", "1e-9"), ["max_latency of 1e-09 ms per image: the cheapest takes", "Loosen"]),
+    ],
+)
+def test_what_cannot_be_is_refused_with_a_remedy(flags, said, images, fails, tmp_path):
+    ran = fails("fit", images, *SMALL, *flags, "--out", tmp_path / "run")
+    assert all(words in ran.err for words in said)
 
 
 def test_fit_then_evaluate_then_predict(fitted, images, succeeds, tmp_path):
@@ -78,11 +129,14 @@ def test_evaluate_tells_the_leak_and_scores_without_it(fitted, images, succeeds)
 @pytest.mark.parametrize("width", [80, 100, 140])
 def test_tables_keep_names_and_numbers_whole(width, images, succeeds, monkeypatch, tmp_path):
     monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")  # as on a terminal, where sentences are wrapped too
     out = tmp_path / "run"
-    fit = succeeds("fit", images, "-e", "haralick,hog,lbp,gabor,colour", "--folds", 2, "--repeats", 1, "--out", out).out
+    fit = succeeds(
+        "fit", images, "-e", "haralick,hog,lbp,gabor,colour", "--folds", 2, "--repeats", 1, "--head", "ridge",
+        "--out", out,
+    ).out  # fmt: skip
     evaluation = succeeds("evaluate", out).out
-    assert max(len(line) for line in fit.splitlines()) <= width
-    assert max(len(line) for line in evaluation.splitlines() if " is within noise" not in line) <= width
+    assert max(len(line) for line in (fit + evaluation).splitlines()) <= width
     words = set(re.findall(r"[a-z]{2,}", fit + evaluation))
     assert not words & {"hara", "haral", "harali", "haralic", "colou", "colo", "gab", "gabo"}
     assert "all 5" in fit

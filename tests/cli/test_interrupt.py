@@ -7,10 +7,12 @@ import time
 import pandas as pd
 import pytest
 
-SOME = ("-e", "haralick,hog,lbp,gabor", "--folds", 5, "--repeats", 6)
+REFIT = ("--search", "exhaustive", "--head", "logistic")
+
+SOME = ("-e", "haralick,hog,lbp,gabor", "--folds", 5, "--repeats", 3, *REFIT)
 """15 subsets, a second or two in one process: long enough to be stopped in the middle."""
 
-MANY = ("-e", "haralick,hog,lbp,gabor,colour", "--folds", 5, "--repeats", 40)
+MANY = ("-e", "haralick,hog,lbp,gabor,colour", "--folds", 5, "--repeats", 40, *REFIT)
 """Enough work that workers are started."""
 
 PATIENCE = 60.0
@@ -45,7 +47,7 @@ def test_a_stopped_fit_says_so_and_the_next_start_goes_on(images, succeeds, tmp_
     reference, run = tmp_path / "reference", tmp_path / "run"
     succeeds("fit", images, *SOME, "--out", reference)
     process = start("fit", images, *SOME, "--out", run)
-    wait_for_scores(process, run / "scores.jsonl", lines=3)
+    wait_for_scores(process, run / "scores-logistic.jsonl", lines=3)
     os.killpg(process.pid, signal.SIGINT)
     _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
@@ -53,11 +55,11 @@ def test_a_stopped_fit_says_so_and_the_next_start_goes_on(images, succeeds, tmp_
     assert said.strip().splitlines()[-1] == STOPPED
     assert said.count("Stopped.") == 1
 
-    kept = (run / "scores.jsonl").read_bytes()
+    kept = (run / "scores-logistic.jsonl").read_bytes()
     again = succeeds("fit", images, *SOME, "--out", run)
     left = int(again.err.split("Search: ")[1].split(" subsets")[0])
     assert 0 < left < 15  # what had been scored is not scored again
-    assert (run / "scores.jsonl").read_bytes().startswith(kept[: kept.rindex(b"\n") + 1])
+    assert (run / "scores-logistic.jsonl").read_bytes().startswith(kept[: kept.rindex(b"\n") + 1])
     pd.testing.assert_frame_equal(scores(run), scores(reference))
 
 

@@ -6,6 +6,7 @@ from pydantic import ValidationError
 
 from biofuse.core.errors import ArtifactError
 from biofuse.runs import Run, RunRecord, describe_environment
+from biofuse.runs.run import RUN_FORMAT
 
 RECORD = RunRecord(
     version="0.1.0",
@@ -50,13 +51,24 @@ def test_no_run_a_newer_run_and_a_damaged_run_are_told_apart(run):
     assert "biofuse fit" in caught.value.remedy
     run.write(RECORD)
     content = json.loads((run.path / "run.json").read_text())
-    for change, words in (({"format": 2}, "format 2"), ({"surprise": 1}, "surprise"), ({"state": "done"}, "state")):
+    newer = RUN_FORMAT + 1
+    changes = (({"format": newer}, f"format {newer}"), ({"surprise": 1}, "surprise"), ({"state": "done"}, "state"))
+    for change, words in changes:
         (run.path / "run.json").write_text(json.dumps(content | change))
         with pytest.raises(ArtifactError, match=words):
             run.read()
     (run.path / "run.json").write_bytes(b"\xff\xfe")
     with pytest.raises(ArtifactError, match="cannot be read"):
         run.read()
+
+
+def test_a_record_of_the_first_format_is_still_read(run):
+    """It had no evidence."""
+    run.write(RECORD)
+    content = json.loads((run.path / "run.json").read_text())
+    del content["evidence"]
+    (run.path / "run.json").write_text(json.dumps(content | {"format": 1}))
+    assert run.read() == RECORD.model_copy(update={"format": 1})
 
 
 def test_a_record_has_no_fields_of_its_own_making():
@@ -66,12 +78,14 @@ def test_a_record_has_no_fields_of_its_own_making():
 
 def test_clearing_removes_what_a_run_writes_and_nothing_else(run):
     run.write(RECORD)
-    for name in ("model/model.json", "comparators/all/model.json", "metrics.json", "scores.jsonl", "mine.txt"):
+    written = ("model/model.json", "comparators/all/model.json", "metrics.json", "leaderboard.csv", "screen.parquet")
+    kept = ["mine.txt", "scores-lda.jsonl", "screen.jsonl", "screen.jsonl.predictions"]
+    for name in (*written, *kept):
         path = run.path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("x")
     run.clear()
-    assert sorted(path.name for path in run.path.iterdir()) == ["mine.txt", "scores.jsonl"]
+    assert sorted(path.name for path in run.path.iterdir()) == kept
 
 
 def test_sweeping_removes_half_written_things(run):

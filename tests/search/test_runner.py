@@ -90,7 +90,7 @@ def test_workers_get_memory_maps_and_one_thread(tiny, monkeypatch):
     monkeypatch.setattr(runner, "WORTH_WORKERS", 0.0)
     blocks, labels = tiny.planted(4000)
 
-    def spy(scorer, subset, fold, parent):  # noqa: ARG001 (as the real one)
+    def spy(scorer, subset, fold, parent):
         import os
 
         import numpy as np

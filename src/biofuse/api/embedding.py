@@ -13,9 +13,9 @@ from biofuse.api.export import save_embeddings, to_frame
 from biofuse.blocks import Blocks, Matrix, read_blocks
 from biofuse.data.load import load_samples
 from biofuse.data.samples import Samples
+from biofuse.encoders.availability import Skipped, available
 from biofuse.encoders.card import EncoderCard
 from biofuse.encoders.registry import resolve
-from biofuse.encoders.weights import pin
 from biofuse.extract import EncoderWork, ExtractOptions, Progress, Quarantined, extract, progress_bars
 from biofuse.store import Contents, EmbeddingStore
 
@@ -40,6 +40,8 @@ class EmbeddingSet(Mapping[str, Matrix]):
         Samples whose image could not be read; they have no row.
     work : tuple of EncoderWork
         What was computed and what was reused.
+    skipped : tuple of Skipped
+        Encoders that were asked for and cannot be run here, with ``on_unavailable="skip"``.
     healed : tuple of str
         Damaged parts of the store whose rows were computed again.
     """
@@ -50,6 +52,7 @@ class EmbeddingSet(Mapping[str, Matrix]):
     contents: Contents
     quarantined: tuple[Quarantined, ...] = ()
     work: tuple[EncoderWork, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
     healed: tuple[str, ...] = ()
 
     def __getitem__(self, encoder: str) -> Matrix:
@@ -130,6 +133,9 @@ def embed(
     batch_size: int = 32,
     workers: int | None = None,
     on_error: str = "error",
+    on_unavailable: str = "error",
+    weights_dir: Path | None = None,
+    allow_random_weights: bool = False,
     store: EmbeddingStore | Path | str | None = None,
     progress: Progress | bool = True,
 ) -> EmbeddingSet:
@@ -157,6 +163,12 @@ def embed(
         Processes that decode and resize; 0 uses only this process.
     on_error : {"error", "quarantine"}
         What to do with an image that cannot be read.
+    on_unavailable : {"error", "skip"}
+        What to do with an encoder whose weights or library cannot be had here.
+    weights_dir : Path, optional
+        Folder with weight files, ``<encoder>/<file on its card>``.
+    allow_random_weights : bool, default False
+        Let ``timm:NAME`` encoders have random weights, to try things out.
     store : EmbeddingStore or path, optional
         By default the store in the user's cache folder.
     progress : Progress or bool, default True
@@ -183,8 +195,16 @@ def embed(
     (120, 54)
     """
     samples = load_samples(data, label=label, group=group, labels=labels, task=task, labelled=labelled)
-    options = ExtractOptions(device=device, batch_size=batch_size, workers=workers, on_error=on_error)  # type: ignore[arg-type]
-    return embed_samples(samples, resolve(encoders), store=as_store(store), options=options, progress=progress)
+    options = ExtractOptions(
+        device=device,
+        batch_size=batch_size,
+        workers=workers,
+        on_error=on_error,  # type: ignore[arg-type]
+        on_unavailable=on_unavailable,  # type: ignore[arg-type]
+        weights_dir=weights_dir,
+    )
+    cards = resolve(encoders, allow_random_weights=allow_random_weights)
+    return embed_samples(samples, cards, store=as_store(store), options=options, progress=progress)
 
 
 def embed_samples(
@@ -202,7 +222,15 @@ def embed_samples(
     EmbeddingSet
         Its cards hold the hash of the weights used, where those given left it open.
     """
-    cards = tuple(pin(card) for card in cards)
+    options = options or ExtractOptions()
+    cards, skipped = available(
+        cards,
+        on_unavailable=options.on_unavailable,
+        weights_paths=options.weights_paths,
+        weights_dir=options.weights_dir,
+        # Where the store holds an encoder's embeddings its weights may no longer be needed; loading it says otherwise.
+        needed=lambda card: not store.open(card).part_paths(),
+    )
     if isinstance(progress, bool):
         with progress_bars(quiet=not progress) as bars:
             done = extract(samples, cards, store=store, options=options, progress=bars)
@@ -216,6 +244,7 @@ def embed_samples(
         quarantined=done.quarantined,
         work=done.work,
         healed=done.healed,
+        skipped=skipped,
     )
 
 

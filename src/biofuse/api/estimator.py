@@ -1,24 +1,25 @@
 """``BioFuse``: the high-level object."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from biofuse.api.budget import allowed, make_budget
 from biofuse.api.config import Config, Preset
 from biofuse.api.development import Development, development_data
 from biofuse.api.embedding import EmbeddingSet, as_store, embed_samples
-from biofuse.api.fitting import Problem, fit_models, make_parts, pose, search
+from biofuse.api.evidence import weigh
+from biofuse.api.fitting import fit_models, fit_singles
+from biofuse.api.problem import check_parts, pose
 from biofuse.api.result import FitResult
 from biofuse.api.running import RunWriter
+from biofuse.api.runtime import Runtime, Tell
+from biofuse.api.searching import run as run_search
 from biofuse.encoders.registry import resolve
 from biofuse.extract import ExtractOptions, Progress, progress_bars, usable_cores
 from biofuse.model import BioFuseModel
-from biofuse.search import Cost, Leaderboard, Selection
 from biofuse.store import EmbeddingStore
-
-Tell = Callable[[str], None]
-"""Receives one line of news for the user."""
 
 
 class GeneratedEmbeddings(NamedTuple):
@@ -40,22 +41,37 @@ class BioFuse:
         How the blocks of a subset become one matrix.
     scaling : {"none", "block"}
         Whether every column counts the same, or every encoder.
-    head : str, default "logistic"
-        ``logistic``, ``ridge``, ``knn`` or ``xgboost``.
+    predictor : {"fused", "ensemble", "average", "stacking"}
+        One head on the fused blocks; the average of several such; or late fusion, a head per encoder.
+    head : str, default "auto"
+        ``logistic``, ``ridge``, ``lda``, ``knn``, ``xgboost``, ``lightgbm``; ``auto`` chooses among the first three by
+        cross-validation.
     class_weight : {"balanced"}, optional
         As in scikit-learn.
-    search : {"exhaustive", "all"}
-        Score every subset, or fuse all encoders without a search.
-    select : {"cv", "holdout"}
-        Score by repeated cross-validation over train and validation data together, or on the given validation split.
+    search : {"screen", "exhaustive", "greedy", "beam", "all"}
+        Score every subset in closed form and refit the finalists (default); refit every subset; refit those on a greedy
+        path or in a beam; or fuse all encoders without a search.
+    finalists : int, default 16
+        Best screened subsets that are refitted.
+    select : {"cv", "holdout", "nested"}
+        Score by repeated cross-validation over train and validation data together, or on the given validation split;
+        ``nested`` also repeats the whole search inside outer folds, to score the search itself.
     rule : {"one_se", "best", "first_best"}
         Choose the smallest subset within one standard error of the best, or the best.
     metric : {"auroc", "accuracy"}
         What subsets are chosen by.
     folds, repeats, seed : int
         5, 2 and 0.
+    max_encoders : int, optional
+        Most encoders in the chosen subset.
+    max_latency : float, optional
+        Most milliseconds per image that the chosen encoders take together, measured on this machine.
+    commercial_only : bool, default False
+        Leave out encoders whose licence does not allow commercial use, or does not say.
     preset : {"paper"}, optional
         The published protocol; options given beside it win.
+    allow_random_weights : bool, default False
+        Let ``timm:NAME`` encoders have random weights, to try things out.
     store : EmbeddingStore or path, optional
         Where embeddings are kept; by default the user's store.
     options : ExtractOptions, optional
@@ -74,36 +90,49 @@ class BioFuse:
         *,
         fusion: str | None = None,
         scaling: str | None = None,
+        predictor: str | None = None,
         head: str | None = None,
         class_weight: str | None = None,
         search: str | None = None,
+        finalists: int | None = None,
         select: str | None = None,
         rule: str | None = None,
         metric: str | None = None,
         folds: int | None = None,
         repeats: int | None = None,
+        max_encoders: int | None = None,
+        max_latency: float | None = None,
+        commercial_only: bool = False,
         seed: int | None = None,
         preset: Preset | None = None,
+        allow_random_weights: bool = False,
         store: EmbeddingStore | Path | str | None = None,
         options: ExtractOptions | None = None,
     ) -> None:
-        self.cards = resolve(encoders)
+        self.cards, self.notes = allowed(
+            resolve(encoders, allow_random_weights=allow_random_weights), commercial_only=commercial_only
+        )
         self.config = Config.resolve(
             preset=preset,
             encoders=tuple(card.name for card in self.cards),
             fusion=fusion,
             scaling=scaling,
+            predictor=predictor,
             head=head,
             class_weight=class_weight,
             search=search,
+            finalists=finalists,
             select=select,
             rule=rule,
             metric=metric,
             folds=folds,
             repeats=repeats,
+            max_encoders=max_encoders,
+            max_latency=max_latency,
+            commercial_only=commercial_only,
             seed=seed,
         )
-        make_parts(self.config)  # a head or fusion that does not exist is refused before hours of embedding
+        check_parts(self.config)  # a head or fusion that does not exist is refused before hours of embedding
         self.store = as_store(store)
         self.options = options or ExtractOptions()
 
@@ -224,11 +253,13 @@ class BioFuse:
     ) -> FitResult:
         """:meth:`fit` on data that have been read already; ``data`` is what ``run.json`` says of their source."""
         say = tell or (lambda _: None)
-        for line in development.notes:
+        for line in (*self.notes, *development.notes):
             say(line)
         embeddings = embed_samples(
             development.samples, self.cards, store=self.store, options=self.options, progress=progress
         )
+        for skipped in embeddings.skipped:
+            say(f"{skipped.name} is left out: {skipped.reason}")
         problem = pose(embeddings, self.config)
         embeddings = replace(embeddings, samples=problem.samples)
         for line in problem.plan.notes:
@@ -236,44 +267,41 @@ class BioFuse:
         run = None
         if out is not None:
             run = RunWriter.open(Path(out), problem, embeddings, development, data=data or {}, overwrite=overwrite)
-        leaderboard, selection = self._search(problem, run, yes=yes, progress=progress, say=say)
-        models = run.finished_models(leaderboard, selection) if run else None
-        reused = models is not None
-        if models is None:
+        known = None if run is None else run.record.latency
+        budget = make_budget(self.config, embeddings, options=self.options, known=known, tell=say)
+        if run is not None:
+            run.remember(latency=budget.latency)
+        folder = None if run is None else run.run.path
+        with progress_bars(unit="subsets", quiet=not progress) as bars:
+            runtime = Runtime(folder=folder, progress=_Only(bars), tell=say, yes=yes)
+            search = run_search(problem, runtime, budget=budget)
+            evidence = weigh(problem, search, embeddings.cards, runtime=runtime, budget=budget)
+        finished = run.finished_models(search) if run else None
+        if finished is not None:
+            models, singles = finished
+        else:
             if run and run.finished:
                 say(f"The models in {run.run.path} are missing or damaged; they are fitted again.")
-            models = fit_models(problem, selection, embeddings, threads=usable_cores())
+            models = fit_models(problem, search, embeddings, threads=usable_cores())
+            singles = fit_singles(problem, search, embeddings, models, threads=usable_cores())
             if run:
-                run.finish(leaderboard, selection, models)
-        say(selection.reason)
+                run.finish(search, evidence, models, singles)
+        for sentence in (search.reason, *evidence.sentences()):
+            say(sentence)
         return FitResult(
             models=models,
-            leaderboard=leaderboard,
-            selection=selection,
+            singles=singles,
+            search=search,
+            evidence=evidence,
             embeddings=embeddings,
             config=self.config,
-            notes=(*development.notes, *problem.plan.notes),
+            notes=(*self.notes, *development.notes, *problem.plan.notes),
             held_out=development.held_out,
             store=self.store,
             options=self.options,
-            path=None if run is None else run.run.path,
-            reused=reused,
+            path=folder,
+            reused=finished is not None,
         )
-
-    def _search(
-        self, problem: Problem, run: RunWriter | None, *, yes: bool, progress: bool, say: Tell
-    ) -> tuple[Leaderboard, Selection]:
-        def announce(cost: Cost) -> None:
-            say(f"Search: {cost}.")
-
-        with progress_bars(unit="subsets", quiet=not progress) as bars:
-            return search(
-                problem,
-                sink=None if run is None else run.run.scores_path,
-                progress=_Only(bars),
-                announce=announce,
-                yes=yes,
-            )
 
 
 class _Only:

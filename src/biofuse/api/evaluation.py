@@ -1,7 +1,7 @@
 """Test data: the only place where they are touched."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -85,6 +85,8 @@ class Evaluation:
     predictions : DataFrame
         A row per sample: id, label, prediction, whether it is also development data, a probability per class.
     quarantined : tuple of Quarantined
+    singles : dict of str to Metrics
+        Every encoder of the pool by itself; for a ranking of encoders, outside the corrected comparisons.
     """
 
     n: int
@@ -93,6 +95,7 @@ class Evaluation:
     leak: Leak
     predictions: "pd.DataFrame"
     quarantined: tuple[Quarantined, ...]
+    singles: dict[str, Metrics] = field(default_factory=dict)
 
     def __getitem__(self, metric: str) -> float:
         """Return the chosen model's value of a metric."""
@@ -110,6 +113,7 @@ class Evaluation:
                 }
                 for name, scores in self.models.items()
             },
+            "singles": {name: {"encoders": [name], **metrics.to_json()} for name, metrics in self.singles.items()},
             "comparisons": {
                 name: _finite(vars(comparison)) | {"sentence": str(comparison)}
                 for name, comparison in self.comparisons.items()
@@ -163,6 +167,7 @@ def evaluate_models(
     models: Mapping[str, BioFuseModel],
     test: Samples,
     *,
+    singles: Mapping[str, BioFuseModel] | None = None,
     known_contents: frozenset[str],
     known_groups: frozenset[str] = frozenset(),
     store: EmbeddingStore,
@@ -179,6 +184,8 @@ def evaluate_models(
         ``chosen`` and what it is compared with; all of one task.
     test : Samples
         Labelled; its classes must be among the models'.
+    singles : mapping of str to BioFuseModel, optional
+        Models of single encoders, by encoder, that are scored too.
     known_contents : frozenset of str
         Hexadecimal content hashes of the development data.
     known_groups : frozenset of str
@@ -198,7 +205,8 @@ def evaluate_models(
     """
     chosen = models[CHOSEN]
     samples = align_classes(test, chosen)
-    cards = {card.name: card for model in models.values() for card in model.cards}
+    singles = singles or {}
+    cards = {card.name: card for model in (*models.values(), *singles.values()) for card in model.cards}
     embeddings = embed_samples(samples, tuple(cards.values()), store=store, options=options, progress=progress)
     samples = embeddings.samples
     if not len(samples):
@@ -227,6 +235,10 @@ def evaluate_models(
         leak=_leak(chosen, samples, probabilities, leaking, known_groups),
         predictions=_predictions(chosen, samples, probabilities[CHOSEN], leaking),
         quarantined=embeddings.quarantined,
+        singles={
+            name: score(chosen.task, labels, model.predictor.predict_proba(embeddings.blocks), classes=chosen.classes)
+            for name, model in singles.items()
+        },
     )  # fmt: skip
 
 

@@ -1,6 +1,8 @@
 """What a run directory says about a fit, as JSON values and tables."""
 
 import importlib.metadata
+from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -10,18 +12,21 @@ from biofuse.api.development import Development
 from biofuse.api.embedding import EmbeddingSet
 from biofuse.api.evaluation import CHOSEN, hex_contents
 from biofuse.api.export import label_names
-from biofuse.api.fitting import Problem
+from biofuse.api.fitting import singles_to_fit
+from biofuse.api.problem import Problem
+from biofuse.api.searching import Search
 from biofuse.core.hashing import digest_json
 from biofuse.data.samples import Samples
 from biofuse.runs import RunRecord, describe_environment
-from biofuse.search import Row, Selection
+from biofuse.search import Row
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def describe_selection(selection: Selection) -> dict[str, Any]:
-    """Return a selection as JSON values."""
+def describe_search(search: Search) -> dict[str, Any]:
+    """Return the choice, how it was made and what it stands beside as JSON values."""
+    selection = search.selection
     rows: dict[str, Row | None] = {
         CHOSEN: selection.chosen,
         "best": selection.best,
@@ -29,22 +34,43 @@ def describe_selection(selection: Selection) -> dict[str, Any]:
         "all": selection.all,
         "greedy": selection.greedy,
     }
-    return {
+    described = {name: _describe_row(row, selection.metric) for name, row in rows.items() if row is not None}
+    singles = {name: search.leaderboard.get(subset) for name, subset in singles_to_fit(search).items()}
+    facts: dict[str, Any] = {
         "rule": selection.rule,
         "metric": selection.metric,
-        "reason": selection.reason,
+        "reason": search.reason,
         "better_than_chance": selection.better_than_chance,
-        **{
-            name: {
-                "encoders": list(row.subset),
-                "dims": row.n_dims,
-                "mean": row.mean(selection.metric),
-                "folds": [None if np.isnan(value) else value for value in row.folds[selection.metric]],
-            }
-            for name, row in rows.items()
-            if row is not None
-        },
+        "head": search.head,
+        "heads": dict(search.heads),
+        "singles": {n: _describe_row(row, selection.metric) for n, row in singles.items() if row is not None},
     }
+    if search.screen is not None:
+        loss = search.screen.loss
+        facts["screen"] = {"plan": str(search.screen.plan), "loss_of_reduction": None if loss is None else str(loss)}
+    if search.ensemble is not None:
+        described["one_subset"] = described[CHOSEN]
+        described[CHOSEN] = {
+            "encoders": list(search.ensemble.encoders),
+            "members": [list(member) for member in search.ensemble.members],
+            "mean": search.ensemble.mean,
+            "folds": _finite(search.ensemble.scores[len(search.ensemble.members)]),
+            "means": {str(size): float(np.nanmean(values)) for size, values in search.ensemble.scores.items()},
+        }
+    return facts | described
+
+
+def _describe_row(row: Row, metric: str) -> dict[str, Any]:
+    return {
+        "encoders": list(row.subset),
+        "dims": row.n_dims,
+        "mean": row.mean(metric),
+        "folds": _finite(row.folds[metric]),
+    }
+
+
+def _finite(values: Sequence[float]) -> list[float | None]:
+    return [None if np.isnan(value) else value for value in values]
 
 
 def new_record(problem: Problem, embeddings: EmbeddingSet, development: Development, data: dict[str, Any]) -> RunRecord:
@@ -52,7 +78,7 @@ def new_record(problem: Problem, embeddings: EmbeddingSet, development: Developm
     config = problem.config.model_dump(mode="json")
     return RunRecord(
         version=importlib.metadata.version("biofuse-embed"),
-        key=digest_json([problem.key, config]),
+        key=digest_json([problem.key(stage="run"), config]),
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         data={"name": problem.samples.name, **data},
         task=str(problem.task),
@@ -62,6 +88,7 @@ def new_record(problem: Problem, embeddings: EmbeddingSet, development: Developm
             {"name": card.name, "fingerprint": card.fingerprint(), "dim": card.dim, "licence": card.licence}
             for card in embeddings.cards
         ],
+        skipped=[asdict(skipped) for skipped in embeddings.skipped],
         options=config,
         plan={
             "kind": problem.plan.kind,

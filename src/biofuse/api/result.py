@@ -10,7 +10,9 @@ import numpy as np
 from biofuse.api.config import Config
 from biofuse.api.embedding import EmbeddingSet
 from biofuse.api.evaluation import CHOSEN, Evaluation, evaluate_models, hex_contents
+from biofuse.api.evidence import Evidence
 from biofuse.api.held_out import load_test
+from biofuse.api.searching import Search
 from biofuse.blocks import Blocks
 from biofuse.core.errors import DataError
 from biofuse.data.samples import Samples
@@ -28,10 +30,12 @@ class FitResult:
     ----------
     models : dict of str to BioFuseModel
         ``chosen`` first, then what it is compared with: ``best_single``, ``all``, ``greedy``.
-    leaderboard : Leaderboard
-        Every scored subset.
-    selection : Selection
-        The choice, with its reason in words.
+    singles : dict of str to BioFuseModel
+        Every encoder that the search scored, by itself.
+    search : Search
+        Scores and choice, stage by stage.
+    evidence : Evidence
+        What corrects and explains the choice.
     embeddings : EmbeddingSet
         Development embeddings of the whole pool.
     config : Config
@@ -47,8 +51,9 @@ class FitResult:
     """
 
     models: dict[str, BioFuseModel]
-    leaderboard: Leaderboard
-    selection: Selection
+    singles: dict[str, BioFuseModel]
+    search: Search
+    evidence: Evidence
     embeddings: EmbeddingSet
     config: Config
     notes: tuple[str, ...]
@@ -62,6 +67,21 @@ class FitResult:
     def model(self) -> BioFuseModel:
         """The chosen model."""
         return self.models[CHOSEN]
+
+    @property
+    def leaderboard(self) -> Leaderboard:
+        """Every subset that was scored by refitting: what the choice was made from."""
+        return self.search.leaderboard
+
+    @property
+    def screen(self) -> Leaderboard | None:
+        """Every subset, scored in closed form; None for a search without a screen."""
+        return None if self.search.screen is None else self.search.screen.leaderboard
+
+    @property
+    def selection(self) -> Selection:
+        """The chosen subset and what it stands beside, with the reason in words."""
+        return self.search.selection
 
     @property
     def train_embeddings(self) -> EmbeddingSet:
@@ -100,6 +120,7 @@ class FitResult:
         return evaluate_models(
             self.models,
             samples,
+            singles=self.singles,
             known_contents=frozenset(hex_contents(self.embeddings).tolist()),
             known_groups=frozenset() if groups is None else frozenset(groups.tolist()),
             store=self.store,
@@ -110,10 +131,11 @@ class FitResult:
         )
 
     def __repr__(self) -> str:
-        return f"<FitResult: {self.selection.reason}>"
+        return f"<FitResult: {self.search.reason}>"
 
     def _repr_html_(self) -> str:
-        return f"<p>{escape(self.selection.reason)}</p>{self.leaderboard._repr_html_()}"
+        said = "".join(f"<p>{escape(sentence)}</p>" for sentence in (self.search.reason, *self.evidence.sentences()))
+        return said + self.leaderboard._repr_html_()
 
     def _of(self, split: str) -> EmbeddingSet:
         samples = self.embeddings.samples

@@ -1,7 +1,7 @@
 """Fits and evaluations that live in a run directory."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -11,9 +11,12 @@ import numpy as np
 from biofuse.api.development import Development, development_data
 from biofuse.api.embedding import EmbeddingSet
 from biofuse.api.evaluation import CHOSEN, Evaluation, evaluate_models
-from biofuse.api.fitting import Problem, subsets_to_fit
+from biofuse.api.evidence import Evidence
+from biofuse.api.fitting import COMPANIONS, encoders_to_fit, singles_to_fit
 from biofuse.api.held_out import load_test
-from biofuse.api.record import describe_selection, new_record, sample_rows
+from biofuse.api.problem import Problem
+from biofuse.api.record import describe_search, new_record, sample_rows
+from biofuse.api.searching import Search
 from biofuse.core.errors import ArtifactError, DataError, SearchError
 from biofuse.core.files import write_text
 from biofuse.core.hashing import canonical_json
@@ -23,11 +26,8 @@ from biofuse.data.samples import Samples
 from biofuse.extract import ExtractOptions, Progress, Quarantined
 from biofuse.model import BioFuseModel
 from biofuse.runs import Run, RunRecord
-from biofuse.search import Leaderboard, Selection
+from biofuse.search import Leaderboard
 from biofuse.store import EmbeddingStore
-
-COMPANIONS = ("best_single", "all", "greedy")
-"""Models that stand beside the chosen one, where the search scored their subsets."""
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -93,37 +93,56 @@ class RunWriter:
         write_quarantine(run, embeddings.quarantined)
         return cls(run=run, record=record, finished=finished)
 
-    def finished_models(self, leaderboard: Leaderboard, selection: Selection) -> dict[str, BioFuseModel] | None:
-        """Load the models of a finished run; None where they have yet to be fitted, or are damaged or gone."""
+    def remember(self, *, latency: Mapping[str, float]) -> None:
+        """Keep what was measured, so that the run, when repeated, chooses by the same numbers."""
+        if dict(latency) != self.record.latency:
+            self.record = self.record.model_copy(update={"latency": dict(latency)})
+            self.run.write(self.record)
+
+    def finished_models(self, search: Search) -> tuple[dict[str, BioFuseModel], dict[str, BioFuseModel]] | None:
+        """Load the models of a finished run and its single encoders; None where any is yet to be fitted, or damaged."""
         if not self.finished:
             return None
         try:
-            models = read_models(self.run, self.record)
+            models, singles = read_models(self.run, self.record), read_singles(self.run, self.record)
         except ArtifactError:
             return None
-        if {name: model.encoders for name, model in models.items()} != subsets_to_fit(selection):
+        wanted = (encoders_to_fit(search), singles_to_fit(search))
+        if tuple({name: model.encoders for name, model in each.items()} for each in (models, singles)) != wanted:
             return None
-        self._write_leaderboard(leaderboard)
-        return models
+        self._write_leaderboards(search)
+        return models, singles
 
-    def finish(self, leaderboard: Leaderboard, selection: Selection, models: dict[str, BioFuseModel]) -> None:
-        """Write leaderboard and models, and last of all that the run is complete."""
-        self._write_leaderboard(leaderboard)
+    def finish(
+        self, search: Search, evidence: Evidence, models: dict[str, BioFuseModel], singles: dict[str, BioFuseModel]
+    ) -> None:
+        """Write leaderboards and models, and last of all that the run is complete."""
+        self._write_leaderboards(search)
+        for name, model in singles.items():
+            model.save(self.run.single_path(name))
         for name, model in models.items():
             model.save(self.run.model_path if name == CHOSEN else self.run.comparator_path(name))
+        seconds = {"search": search.leaderboard.seconds}
+        if search.screen is not None:
+            seconds["screen"] = search.screen.leaderboard.seconds
         self.record = self.record.model_copy(
             update={
                 "state": "complete",
-                "selection": describe_selection(selection),
-                "seconds": {"search": leaderboard.seconds, "total": time.perf_counter() - self._start},
+                "selection": describe_search(search),
+                "evidence": evidence.to_json(),
+                "seconds": seconds | {"total": time.perf_counter() - self._start},
             }
         )
         self.run.write(self.record)
         self.run.sweep()
 
-    def _write_leaderboard(self, leaderboard: Leaderboard) -> None:
-        leaderboard.to_parquet(self.run.path / "leaderboard.parquet")
-        leaderboard.to_csv(self.run.path / "leaderboard.csv")
+    def _write_leaderboards(self, search: Search) -> None:
+        boards: dict[str, Leaderboard] = {"leaderboard": search.leaderboard}
+        if search.screen is not None:
+            boards["screen"] = search.screen.leaderboard
+        for name, board in boards.items():
+            board.to_parquet(self.run.path / f"{name}.parquet")
+            board.to_csv(self.run.path / f"{name}.csv")
 
 
 def read_models(run: Run, record: RunRecord) -> dict[str, BioFuseModel]:
@@ -141,6 +160,22 @@ def read_models(run: Run, record: RunRecord) -> dict[str, BioFuseModel]:
             models[name] = BioFuseModel.load(path)
             if list(models[name].encoders) != record.selection[name]["encoders"]:
                 raise ArtifactError(f"{path} is not the model that run.json describes.", remedy="Fit again.")
+    return models
+
+
+def read_singles(run: Run, record: RunRecord) -> dict[str, BioFuseModel]:
+    """Load the models of single encoders, by encoder; none where the run was fitted without a search.
+
+    Raises
+    ------
+    ArtifactError
+        If one that ``run.json`` names is missing, damaged, or of another encoder.
+    """
+    models = {}
+    for name in record.selection.get("singles", {}):
+        models[name] = BioFuseModel.load(run.single_path(name))
+        if models[name].encoders != (name,):
+            raise ArtifactError(f"{run.single_path(name)} is not the model of {name} alone.", remedy="Fit again.")
     return models
 
 
@@ -185,7 +220,7 @@ def evaluate_run(
         raise ArtifactError(
             f"The fit in {run.path} did not finish.", remedy="Run the same `biofuse fit` again: it goes on from there."
         )
-    models = read_models(run, record)
+    models, singles = read_models(run, record), read_singles(run, record)
     known = run.read_samples()
     if data is None:
         samples = _own_samples(record, known, models[CHOSEN], split=split, label=label, group=group)
@@ -197,6 +232,7 @@ def evaluate_run(
     evaluation = evaluate_models(
         models,
         samples,
+        singles=singles,
         known_contents=frozenset(development["content"]),
         known_groups=frozenset(development["group"].dropna()),
         store=store or EmbeddingStore(),

@@ -10,7 +10,21 @@ import typer
 from typer.core import TyperGroup
 
 from biofuse import __version__
-from biofuse.cli import check, demo, embed, encoders, fit, predict, store
+from biofuse.cli import (
+    benchmark,
+    card,
+    check,
+    compare,
+    demo,
+    doctor,
+    embed,
+    encoders,
+    fit,
+    predict,
+    report,
+    store,
+    verify,
+)
 from biofuse.cli.console import errors, note, show_error
 from biofuse.core.errors import BioFuseError, BioFuseWarning
 
@@ -43,7 +57,13 @@ app.command("embed")(embed.embed)
 app.command("fit")(fit.fit)
 app.command("evaluate")(fit.evaluate)
 app.command("predict")(predict.predict)
+app.command("report")(report.report)
+app.command("compare")(compare.compare)
+app.command("card")(card.card)
 app.command("demo")(demo.demo)
+encoders.app.command("doctor")(doctor.doctor)
+encoders.app.command("verify")(verify.verify)
+app.add_typer(benchmark.app, name="benchmark")
 app.add_typer(encoders.app, name="encoders")
 app.add_typer(store.app, name="store")
 

@@ -8,7 +8,7 @@ import typer
 from biofuse.cli import options
 from biofuse.cli.console import errors, note
 from biofuse.cli.embed import tell_work
-from biofuse.cli.fit import show_evaluation, show_fit
+from biofuse.cli.show import show_evaluation, show_fit
 
 
 def demo(

@@ -39,6 +39,9 @@ def embed(
     device: options.Device = "auto",
     batch_size: options.BatchSize = 32,
     workers: options.Workers = None,
+    weights_dir: options.WeightsDir = None,
+    on_unavailable: options.OnUnavailable = "error",
+    allow_random_weights: options.AllowRandomWeights = False,
     store: options.Store = None,
 ) -> None:
     """Embed images under every encoder of a pool, and write the embeddings beside ids, labels and splits.
@@ -68,8 +71,9 @@ def embed(
     from biofuse.store import EmbeddingStore
 
     check_format(out)
-    cards, decode = resolve(encoders or "starter") if model is None else (), None
-    if model is not None:
+    if model is None:
+        decode, cards = None, resolve(encoders or "starter", allow_random_weights=allow_random_weights)
+    else:
         from biofuse.model import BioFuseModel
 
         fitted = BioFuseModel.load(model)
@@ -86,7 +90,14 @@ def embed(
         samples,
         cards,
         store=EmbeddingStore(store),
-        options=ExtractOptions(device=device, batch_size=batch_size, workers=workers, on_error=on_error),
+        options=ExtractOptions(
+            device=device,
+            batch_size=batch_size,
+            workers=workers,
+            on_error=on_error,
+            on_unavailable=on_unavailable,
+            weights_dir=weights_dir,
+        ),
     )
     embeddings.save(out)
     tell_work(embeddings)
@@ -96,7 +107,9 @@ def embed(
 
 
 def tell_work(embeddings: "EmbeddingSet") -> None:
-    """Say what was computed, what the store had already, and what was repaired."""
+    """Say what was computed, what the store had already, and what was left out or repaired."""
+    for skipped in embeddings.skipped:
+        note(f"{skipped.name} is left out: {skipped.reason}")
     for part in embeddings.healed:
         note(f"A damaged part was found and its embeddings computed again: {part}")
     computed = [work for work in embeddings.work if work.computed]

@@ -44,6 +44,31 @@ Workers = Annotated[
     int | None,
     typer.Option("--workers", min=0, help="Decode processes; 0: none. By default by cores.", rich_help_panel=RUN_PANEL),
 ]
+WeightsDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--weights-dir",
+        help="Folder with weight files: <encoder>/<file on its card>.",
+        envvar="BIOFUSE_WEIGHTS_DIR",
+        rich_help_panel=RUN_PANEL,
+    ),
+]
+OnUnavailable = Annotated[
+    Literal["error", "skip"],
+    typer.Option(
+        "--on-unavailable",
+        help="error: stop at an encoder that cannot be run here; skip: leave it out, and say so.",
+        rich_help_panel=RUN_PANEL,
+    ),
+]
+AllowRandomWeights = Annotated[
+    bool,
+    typer.Option(
+        "--allow-random-weights",
+        help="Let timm:NAME encoders have random weights, to try things out.",
+        rich_help_panel=RUN_PANEL,
+    ),
+]
 Store = Annotated[
     Path | None,
     typer.Option(

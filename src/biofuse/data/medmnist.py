@@ -10,11 +10,11 @@ import re
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
+from http.client import HTTPException
 from importlib import resources
 from pathlib import Path
-from shutil import copyfileobj
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from biofuse.core.errors import DataError
-from biofuse.core.files import atomic_path
+from biofuse.core.files import disk_errors
 from biofuse.core.hashing import digest_file
 from biofuse.core.tasks import Task
 from biofuse.data.arrays import row_id
@@ -45,6 +45,12 @@ TASKS = {
 """MedMNIST's words for its tasks."""
 TIMEOUT = 60.0
 """Seconds without an answer after which a download is given up."""
+PIECE = 1 << 20
+"""Bytes of a download written at a time."""
+NOTHING_LEFT = 416
+"""HTTP status "range not satisfiable": the part that is here already is all there is."""
+PARTIAL = 206
+"""HTTP status of an answer that goes on where the part that is here ends."""
 LOCAL_HEADER = 30
 """Bytes of a ZIP local file header before the name (PKWARE APPNOTE 4.3.7)."""
 
@@ -77,9 +83,17 @@ def parse_medmnist_name(name: str) -> tuple[str, int | None] | None:
 
 
 def medmnist_file(
-    flag: str, size: int = SMALLEST, *, root: Path | None = None, download: bool = True, url: str | None = None
+    flag: str,
+    size: int = SMALLEST,
+    *,
+    root: Path | None = None,
+    download: bool = True,
+    url: str | None = None,
+    report: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Return the verified archive of a data set, downloading it where it is missing.
+
+    A download that was cut off leaves ``.<file>.part`` beside the file's place, and the next one goes on from there.
 
     Parameters
     ----------
@@ -93,6 +107,8 @@ def medmnist_file(
         Whether a missing file may be fetched.
     url : str, optional
         Pattern with ``{file}``; MedMNIST's Zenodo record by default.
+    report : callable, optional
+        Receives the bytes that are here and the bytes there are (0 where unknown) while a file is fetched.
 
     Raises
     ------
@@ -105,16 +121,20 @@ def medmnist_file(
         raise DataError(
             f"{flag} has no size {size}.", remedy=f"Choose one of {', '.join(str(side) for side in info.md5)}."
         )
-    file = f"{flag}.npz" if size == SMALLEST else f"{flag}_{size}.npz"
-    path = (root or Path.home() / ".medmnist") / file
-    address = (url or pattern).format(file=file)
+    path = medmnist_path(flag, size, root=root)
+    address = (url or pattern).format(file=path.name)
     if path.exists():
         _verify(path, info.md5[size], f"Delete {path} and load again to fetch it anew.")
     elif download:
-        _download(address, path, info.md5[size])
+        _download(address, path, info.md5[size], report or (lambda *_: None))
     else:
         raise DataError(f"{path} does not exist.", remedy=f"Fetch {address} and put it there, or allow the download.")
     return path
+
+
+def medmnist_path(flag: str, size: int = SMALLEST, *, root: Path | None = None) -> Path:
+    """Return where the archive of a data set lies, or would lie; parameters as for :func:`medmnist_file`."""
+    return (root or Path.home() / ".medmnist") / (f"{flag}.npz" if size == SMALLEST else f"{flag}_{size}.npz")
 
 
 def load_medmnist(name: str, options: LoadOptions) -> Table:
@@ -245,16 +265,48 @@ def _verify(path: Path, md5: str, remedy: str) -> None:
         raise DataError(f"{path} is damaged or another file: its MD5 is {found}, published is {md5}.", remedy=remedy)
 
 
-def _download(address: str, path: Path, md5: str) -> None:
+def _download(address: str, path: Path, md5: str, report: Callable[[int, int], None]) -> None:
     logger.info("Fetching %s to %s", address, path)
+    part = path.with_name(f".{path.name}.part")
     try:
-        with atomic_path(path) as temporary:
-            # The address is the packaged one or the caller's own, never read from data.
-            with urllib.request.urlopen(address, timeout=TIMEOUT) as answer, temporary.open("wb") as file:  # noqa: S310
-                copyfileobj(answer, file)
-            _verify(temporary, md5, "The download was cut off or altered; load again.")
-    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+        with disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            missing = _fetch(address, part, report)
+    except (urllib.error.URLError, TimeoutError, ConnectionError, HTTPException) as error:
         raise DataError(
             f"{address} cannot be fetched: {error}.",
             remedy=f"Check the network, or fetch the file elsewhere and put it at {path}; its MD5 is {md5}.",
         ) from error
+    if missing:
+        raise DataError(
+            f"{address}: the connection was lost {missing:,} bytes before the end.",
+            remedy="Load again: the download goes on from there.",
+        )
+    try:
+        _verify(part, md5, "The download was cut off or altered; load again.")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _fetch(address: str, part: Path, report: Callable[[int, int], None]) -> int:
+    """Fetch what a part lacks, and return how many bytes are missing in the end."""
+    have = part.stat().st_size if part.exists() else 0
+    # The address is the packaged one or the caller's own, never read from data. A plain address asks for everything.
+    asked = urllib.request.Request(address, headers={"Range": f"bytes={have}-"}) if have else address  # noqa: S310
+    try:
+        with urllib.request.urlopen(asked, timeout=TIMEOUT) as answer:  # noqa: S310
+            if getattr(answer, "status", None) != PARTIAL:
+                have = 0
+            length = answer.headers.get("Content-Length")
+            total = have + int(length) if length else 0
+            with part.open("ab" if have else "wb") as file:
+                while piece := answer.read(PIECE):
+                    file.write(piece)
+                    have += len(piece)
+                    report(have, total)
+    except urllib.error.HTTPError as error:
+        if error.code != NOTHING_LEFT:
+            raise
+        return 0
+    return max(total - have, 0)

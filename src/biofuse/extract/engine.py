@@ -194,7 +194,7 @@ class _Run:
         device = "cpu"
         if any(job.cards[name].runtime == "torch" for name in job.todo):
             device = choose_device(options.device)
-        self.encoders: dict[str, Encoder] = {name: _load(job.cards[name], device) for name in job.todo}
+        self.encoders: dict[str, Encoder] = {name: _load(job.cards[name], device, options) for name in job.todo}
         self.buffers = {
             name: RowBuffer(job.folders[name], max_rows=options.part_rows, max_seconds=options.part_seconds)
             for name in job.todo
@@ -271,9 +271,9 @@ class _Run:
         self.job.seconds[name] = self.job.seconds.get(name, 0.0) + seconds
 
 
-def _load(card: EncoderCard, device: str) -> Encoder:
+def _load(card: EncoderCard, device: str, options: ExtractOptions) -> Encoder:
     """Load an encoder, and refuse one whose embeddings would belong in another folder of the store."""
-    encoder = load_encoder(card, device=device)
+    encoder = load_encoder(card, device=device, weights_path=options.weights_of(card))
     if encoder.card.fingerprint() != card.fingerprint():
         raise EncoderError(
             f"{card.name} was loaded from other weights than its card names, or its card names none in particular.",

@@ -1,10 +1,15 @@
 """How an extraction is run; none of it changes an embedding's value."""
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from biofuse.core.errors import BioFuseError
+from biofuse.encoders.availability import OnUnavailable
+from biofuse.encoders.card import EncoderCard
+from biofuse.encoders.places import located
 
 OnError = Literal["error", "quarantine"]
 
@@ -29,6 +34,12 @@ class ExtractOptions:
         Processes that decode and resize; 0 does everything in this process, None decides by cores and size of the job.
     on_error : {"error", "quarantine"}
         What to do with an image that cannot be read: stop, or set it aside and list it.
+    on_unavailable : {"error", "skip"}
+        What to do with an encoder whose weights or library cannot be had here: stop, or leave it out and list it.
+    weights_dir : Path or None
+        Folder with weight files, ``<encoder>/<file on its card>``; ``BIOFUSE_WEIGHTS_DIR`` by default.
+    weights_paths : mapping of str to Path
+        Weight files by encoder, in place of where they are looked for.
     part_rows : int
         Rows after which a part is written.
     part_seconds : float
@@ -39,6 +50,9 @@ class ExtractOptions:
     batch_size: int = 32
     workers: int | None = None
     on_error: OnError = "error"
+    on_unavailable: OnUnavailable = "error"
+    weights_dir: Path | None = None
+    weights_paths: Mapping[str, Path] = field(default_factory=dict)
     part_rows: int = 4096
     part_seconds: float = 60.0
 
@@ -49,6 +63,10 @@ class ExtractOptions:
             raise BioFuseError("workers must not be negative.", remedy="Use 0 to do everything in one process.")
         if self.on_error not in {"error", "quarantine"}:
             raise BioFuseError(f"on_error is {self.on_error!r}; it must be 'error' or 'quarantine'.")
+
+    def weights_of(self, card: EncoderCard) -> Path | None:
+        """Return the weight file to load an encoder from; None where its loader finds it by itself."""
+        return located(card, weights_paths=self.weights_paths, weights_dir=self.weights_dir)
 
     def n_workers(self, n_images: int) -> int:
         """Return the number of worker processes for a job of this many images."""

@@ -274,6 +274,70 @@ class BioFuseModel:
             raise ArtifactError(f"{folder / SEAL} does not belong to the predictor beside it.", remedy=AGAIN)
         return model
 
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        card: str | None = None,
+        private: bool | None = None,
+        revision: str | None = None,
+        commit_message: str = "Upload a BioFuse model",
+    ) -> str:
+        """Upload the model and its card to the Hugging Face hub; the encoders' weights stay where they are.
+
+        Parameters
+        ----------
+        repo_id : str
+            ``owner/name``; made if it does not exist.
+        card : str, optional
+            The README.md, such as ``biofuse card RUN`` writes with data and test scores; by default what the model
+            knows of itself.
+        private : bool, optional
+            Of a new repository.
+        revision : str, optional
+            Branch.
+        commit_message : str
+
+        Returns
+        -------
+        str
+            Address of the commit.
+
+        Raises
+        ------
+        AccessDeniedError
+            If this user is not logged in, or may not write there.
+        HubUnreachableError
+            If the hub cannot be reached.
+        """
+        from biofuse.model.hub import push
+
+        return push(self, repo_id, card=card, private=private, revision=revision, message=commit_message)
+
+    @classmethod
+    def from_pretrained(cls, repo_id: Path | str, *, revision: str = "main") -> "BioFuseModel":
+        """Load a model from the Hugging Face hub, or from a folder; every file is verified before it is opened.
+
+        Parameters
+        ----------
+        repo_id : str or path
+            ``owner/name``, or what :meth:`save` wrote.
+        revision : str, default "main"
+            Commit, tag or branch; what was downloaded of a commit is used without asking the hub again.
+
+        Raises
+        ------
+        AccessDeniedError, NotOnHubError, HubUnreachableError
+            If the files cannot be had.
+        ArtifactError
+            If a file is missing, was changed, or is of a newer format.
+        """
+        if Path(repo_id).is_dir():
+            return cls.load(repo_id)
+        from biofuse.model.hub import pull
+
+        return pull(str(repo_id), revision=revision)
+
     def __repr__(self) -> str:
         return (
             f"<BioFuseModel: {' + '.join(self.encoders)} ({self.dim} columns), "

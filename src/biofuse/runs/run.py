@@ -14,15 +14,19 @@ from biofuse.core.files import TEMPORARY_SUFFIX, atomic_path, disk_errors, write
 if TYPE_CHECKING:
     import pandas as pd
 
-RUN_FORMAT = 1
+RUN_FORMAT = 2
 """Raised when ``run.json`` changes in a way that older versions cannot read."""
 
 COMPARATORS = "comparators"
 """Folder of the models that the chosen one is compared with."""
 
+SINGLES = "singles"
+"""Folder, below the former, of the models of every single encoder."""
+
 WRITTEN = (
-    "leaderboard.parquet", "leaderboard.csv", "samples.parquet", "quarantine.csv", "quarantine-evaluate.csv",
-    "metrics.json", "predictions.parquet", "report.html", "run.json",
+    "leaderboard.parquet", "leaderboard.csv", "screen.parquet", "screen.csv", "samples.parquet", "quarantine.csv",
+    "quarantine-evaluate.csv", "metrics.json", "predictions.parquet", "report.html", "README.md",
+    "run.json",
 )  # fmt: skip
 """Files of a run besides its models and scores; ``run.json`` last, because it is what makes the folder a run."""
 
@@ -50,12 +54,18 @@ class RunRecord(BaseModel):
         Samples per split and class.
     encoders : list of dict
         Name, fingerprint and licence of each encoder of the pool, in pool order.
+    latency : dict
+        Milliseconds per image of each encoder, where they were measured.
+    skipped : list of dict
+        Encoders that were asked for and could not be run: name, reason, remedy.
     options : dict
         What the user chose, with presets resolved.
     plan : dict
         Folds, repeats, and notes about them.
     selection : dict
         The chosen subset and its companions, with the reason in words.
+    evidence : dict
+        What corrects and explains the choice: optimism, nested scores, contributions of the encoders.
     fitted_on : str
         Which samples the final model was fitted on.
     environment : dict
@@ -75,9 +85,12 @@ class RunRecord(BaseModel):
     classes: tuple[str, ...]
     counts: dict[str, Any]
     encoders: list[dict[str, Any]]
+    latency: dict[str, float] = Field(default_factory=dict)
+    skipped: list[dict[str, str]] = Field(default_factory=list)
     options: dict[str, Any]
     plan: dict[str, Any]
     selection: dict[str, Any] = Field(default_factory=dict)
+    evidence: dict[str, Any] = Field(default_factory=dict)
     fitted_on: str
     environment: dict[str, Any]
 
@@ -105,10 +118,9 @@ class Run:
         """Return the folder of a model that the chosen one is compared with."""
         return self.path / COMPARATORS / name
 
-    @property
-    def scores_path(self) -> Path:
-        """The scores of every subset as they come in; what a killed run resumes from."""
-        return self.path / "scores.jsonl"
+    def single_path(self, encoder: str) -> Path:
+        """Return the folder of the model of one encoder by itself."""
+        return self.comparator_path(SINGLES) / encoder
 
     @property
     def metrics_path(self) -> Path:
@@ -152,7 +164,7 @@ class Run:
 
     def sweep(self) -> None:
         """Remove what killed processes left half-written."""
-        for folder in (self.path, self.path / COMPARATORS):
+        for folder in (self.path, self.path / COMPARATORS, self.comparator_path(SINGLES)):
             for path in folder.glob(f".*{TEMPORARY_SUFFIX}"):
                 if path.is_dir():
                     shutil.rmtree(path, ignore_errors=True)

@@ -5,7 +5,7 @@ import os
 import warnings
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import AbstractContextManager, ExitStack, closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from biofuse.core.errors import SearchError
 from biofuse.core.interrupts import workers_ignore_interrupts
 from biofuse.extract.pool import exit_with_parent
 from biofuse.extract.progress import Progress, Silent
+from biofuse.heads.threads import limit_threads
 from biofuse.search.cost import Cost, check_cost, estimate_cost
 from biofuse.search.leaderboard import Leaderboard, Predictions, Row
 from biofuse.search.scorer import FoldPart, FoldScores, FoldwiseScorer, Scorer, gather
@@ -190,7 +191,7 @@ class _Run:
             return
         self.started = True
         left = [subset for subset in self.planned if subset not in self.known] or missing
-        with _one_thread():
+        with limit_threads(1):
             cost, first = estimate_cost(self.scorer, left, workers=self.workers)
         if first is not None:
             self.ready[first[0], 0] = first[1]
@@ -246,7 +247,7 @@ class _Run:
 
 def _serial(scorer: FoldwiseScorer, tasks: Sequence[tuple[Subset, int]]) -> Generator[FoldPart]:
     # The timed first fit has loaded every library that could start threads.
-    with _one_thread():
+    with limit_threads(1):
         for subset, fold in tasks:
             yield scorer.score_fold(subset, fold)
 
@@ -272,13 +273,6 @@ def _score_fold(scorer: FoldwiseScorer, subset: Subset, fold: int, parent: int) 
 def _end_with(parent: int) -> None:
     """Start, once in a worker process, what ends it when its parent is killed: tasks it was given would go on."""
     exit_with_parent(parent)
-
-
-def _one_thread() -> AbstractContextManager[object]:
-    from threadpoolctl import threadpool_limits
-
-    limits: AbstractContextManager[object] = threadpool_limits(limits=1)
-    return limits
 
 
 def _cores() -> int:

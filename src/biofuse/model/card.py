@@ -1,0 +1,267 @@
+"""The model card: a README.md in the format of the Hugging Face hub."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from biofuse.core.tasks import Task
+from biofuse.encoders.card import EncoderCard
+from biofuse.encoders.hub import is_repository
+from biofuse.model.licences import OTHER, combine_licences
+from biofuse.model.model import BioFuseModel
+
+TITLES = {"auroc": "AUROC", "accuracy": "accuracy", "balanced_accuracy": "balanced accuracy"}
+"""Metrics that the card gives with intervals."""
+
+HUB_METRICS = {"auroc": "roc_auc", "accuracy": "accuracy"}
+"""The hub's names of them."""
+
+MODELS = {
+    "chosen": "**chosen**",
+    "best_single": "best single encoder",
+    "all": "all encoders",
+    "greedy": "greedy path",
+}
+
+UNKNOWN = "not recorded"
+
+
+def model_card(
+    model: BioFuseModel,
+    *,
+    run: Mapping[str, Any] | None = None,
+    metrics: Mapping[str, Any] | None = None,
+    repository: str = "OWNER/NAME",
+) -> str:
+    """Write the card of a model.
+
+    Parameters
+    ----------
+    model : BioFuseModel
+    run : mapping, optional
+        The content of ``run.json``: data, how the encoders were chosen, versions.
+    metrics : mapping, optional
+        The content of ``metrics.json``: test scores.
+    repository : str
+        Where the model lies on the hub, for the example.
+
+    Returns
+    -------
+    str
+        Markdown after YAML front matter. No path of the machine on which the model was made is in it.
+    """
+    data = str(model.facts.get("data") or UNKNOWN)
+    parts = [
+        f"---\n{_front_matter(model, data, metrics)}\n---",
+        f"# BioFuse model for {_plain(data)}",
+        _summary(model, data),
+        f"## How to use it\n\n{_example(repository)}",
+        f"## Intended use\n\n{_intended(model)}",
+        f"## Task and data\n\n{_data(model, data, run)}",
+        f"## Encoders\n\n{_encoders(model.cards)}",
+        f"## How it was chosen\n\n{_choice(model, run)}",
+        f"## Test scores\n\n{_scores(metrics)}",
+        f"## Limits\n\n{_limits(model, data, metrics)}",
+        f"## Licence\n\n{_licence(model.cards)}",
+        f"## Provenance\n\n{_provenance(model, run)}",
+        f"## Citation\n\n{_citations(model.cards)}",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _front_matter(model: BioFuseModel, data: str, metrics: Mapping[str, Any] | None) -> str:
+    from huggingface_hub import EvalResult, ModelCardData
+
+    licence = combine_licences(model.cards)
+    chosen = (metrics or {}).get("models", {}).get("chosen", {}).get("metrics", {})
+    results = [
+        EvalResult(
+            task_type="image-classification",
+            task_name="Image classification",
+            dataset_type=_slug(data),
+            dataset_name=data,
+            dataset_split=str((metrics or {}).get("split", "test")),
+            metric_type=theirs,
+            metric_name=TITLES[name],
+            metric_value=chosen[name],
+        )
+        for name, theirs in HUB_METRICS.items()
+        if chosen.get(name) is not None
+    ]
+    repositories = [card.weights.repository for card in model.cards if card.weights is not None]
+    front = ModelCardData(
+        license=licence.identifier,
+        license_name=_slug(licence.name) if licence.identifier == OTHER else None,
+        library_name="biofuse",
+        pipeline_tag="image-classification",
+        tags=["biofuse", "biomedical-imaging", "embedding-fusion", "frozen-encoders", str(model.task)],
+        metrics=list(HUB_METRICS.values()),
+        base_model=[name for name in repositories if is_repository(name)] or None,
+        model_name=f"BioFuse model for {data}",
+        eval_results=results or None,
+    )
+    return str(front.to_yaml()).strip()
+
+
+def _summary(model: BioFuseModel, data: str) -> str:
+    names = ", ".join(card.title for card in model.cards)
+    return (
+        f"A classifier of {len(model.classes)} {'labels' if model.task is Task.MULTILABEL else 'classes'} "
+        f"({model.task}) on the embeddings of {len(model.cards)} frozen encoder{'s' if len(model.cards) > 1 else ''} "
+        f"({names}), fitted on {_plain(data)} with BioFuse {model.facts.get('version', '')}. This repository holds the "
+        "fitted part alone; the weights of the encoders come from their own authors, under their own licences."
+    )
+
+
+def _example(repository: str) -> str:
+    return (
+        "```python\n"
+        "from biofuse import BioFuseModel\n\n"
+        f'model = BioFuseModel.from_pretrained("{repository}")\n'
+        'print(model.predict(["image.png"]))\n'
+        "```"
+    )
+
+
+def _intended(model: BioFuseModel) -> str:
+    return (
+        "Research on images like those it was fitted on. **Not for clinical use**: it is no medical device, it was not "
+        "validated on any patient's behalf, and no decision about a person may rest on it. Images of other scanners, "
+        f"stains, sites or populations, and anything that is none of the {len(model.classes)} classes, get a confident "
+        "answer too."
+    )
+
+
+def _data(model: BioFuseModel, data: str, run: Mapping[str, Any] | None) -> str:
+    lines = [f"- Data set: {_plain(data)}", f"- Task: {model.task}", f"- Fitted on: {model.facts.get('fitted_on')}"]
+    lines.append(f"- Samples fitted on: {model.facts.get('n_samples', UNKNOWN)}")
+    counts = (run or {}).get("counts") or {}
+    if not counts:
+        return "\n".join([*lines, f"- Classes: {', '.join(map(_plain, model.classes))}"])
+    splits = list(counts)
+    rows = [(name, *(counts[split].get(name, 0) for split in splits)) for name in model.classes]
+    return "\n".join(lines) + "\n\n" + _markdown_table(("class", *splits), rows)
+
+
+def _encoders(cards: Sequence[EncoderCard]) -> str:
+    rows = []
+    for card in cards:
+        weights = card.weights
+        where = "computed, no weights" if weights is None else weights.repository
+        revision = "" if weights is None else weights.revision
+        use = {True: "yes", False: "no", None: "unknown"}[card.commercial]
+        rows.append((card.title, card.modality, card.licence, use, where, revision, card.dim))
+    columns = ("encoder", "trained on", "licence", "commercial use", "weights", "revision", "columns")
+    return _markdown_table(columns, rows)
+
+
+def _choice(model: BioFuseModel, run: Mapping[str, Any] | None) -> str:
+    said = [str(model.facts.get("selection") or UNKNOWN)]
+    if run is not None:
+        pool = [encoder["name"] for encoder in run["encoders"]]
+        said.append(f"The pool had {len(pool)} encoders: {', '.join(pool)}. Head: {run['selection'].get('head')}.")
+    said.append("The choice was made on development data; test data were not read for it.")
+    return "\n\n".join(map(_plain, said))
+
+
+def _scores(metrics: Mapping[str, Any] | None) -> str:
+    if metrics is None:
+        return "Not evaluated on test data."
+    rows = []
+    for name, title in MODELS.items():
+        entry = metrics["models"].get(name)
+        if entry is not None:
+            rows.append((title, " + ".join(entry["encoders"]), *(_score(entry, metric) for metric in TITLES)))
+    table = _markdown_table(("model", "encoders", *TITLES.values()), rows)
+    sentences = [_plain(comparison["sentence"]) for comparison in metrics["comparisons"].values()]
+    return "\n\n".join(
+        [f"{metrics['n']} samples of split {metrics.get('split', 'test')}; 95 % intervals.", table, *sentences]
+    )
+
+
+def _score(entry: Mapping[str, Any], metric: str) -> str:
+    value = entry["metrics"].get(metric)
+    if value is None:
+        return "undefined"
+    interval = entry["intervals"].get(metric, {})
+    low, high = interval.get("low"), interval.get("high")
+    return f"{value:.4f}" if low is None or high is None else f"{value:.4f} ({low:.4f} to {high:.4f})"
+
+
+def _limits(model: BioFuseModel, data: str, metrics: Mapping[str, Any] | None) -> str:
+    said = ["The scores are of data from the same source as those it was fitted on; elsewhere they will be lower."]
+    if metrics is None:
+        said = ["It was not evaluated on test data: how well it does is not known."]
+    else:
+        leak = metrics["leak"]
+        if leak["samples"]:
+            said.append(f"{leak['samples']} of the {metrics['n']} test images are also among the development data.")
+        if leak["groups"]:
+            said.append(f"{leak['groups']} groups (such as patients) are in both development and test data.")
+        if metrics["quarantined"]:
+            said.append(f"{metrics['quarantined']} test images could not be read and are not scored.")
+        undefined = metrics["models"]["chosen"].get("undefined", {})
+        said += [f"{TITLES.get(name, name)} is undefined: {reason}" for name, reason in undefined.items()]
+    for card in model.cards:
+        said += [
+            f"{card.title} may have been trained on images of {name} ({reason}), so its scores there are optimistic."
+            for name, reason in card.overlaps.items()
+            if name in data.lower()
+        ]
+        if card.unverified:
+            said.append(f"Of {card.title}, no external source confirms: {', '.join(card.unverified)}.")
+    said.append("Probabilities are those of the head; they were not checked for calibration on other data.")
+    return "\n".join(f"- {_plain(sentence)}" for sentence in said)
+
+
+def _licence(cards: Sequence[EncoderCard]) -> str:
+    licence = combine_licences(cards)
+    each = ", ".join(f"{card.title}: {card.licence}" for card in cards)
+    what = f"The strictest of them is {licence.name}." if licence.identifier != OTHER else "They are not of one kind."
+    return (
+        f"The model needs every one of its encoders, so the terms of all apply: {_plain(each)}. {what} "
+        f"{licence.sentence} The data it was fitted on have terms of their own."
+    )
+
+
+def _provenance(model: BioFuseModel, run: Mapping[str, Any] | None) -> str:
+    lines = [f"- BioFuse {model.facts.get('version', UNKNOWN)}"]
+    if run is not None:
+        libraries = ", ".join(
+            f"{name} {version}" for name, version in run["environment"]["libraries"].items() if version
+        )
+        lines += [
+            f"- Made: {run['started']}",
+            f"- Key of the run: {run['key']}",
+            f"- Seed: {run['options']['seed']}",
+            f"- Python {run['environment']['python']}; {libraries}",
+        ]
+    lines += [f"- {card.name}: {card.fingerprint()}" for card in model.cards]
+    return "\n".join(lines)
+
+
+def _citations(cards: Sequence[EncoderCard]) -> str:
+    biofuse = (
+        "Hossain MN, Harris-Birtill D (2026). BioFuse: an embedding fusion framework for biomedical foundation models. "
+        "PLoS One 21(3): e0320989."
+    )
+    found = dict.fromkeys([biofuse, *(card.citation for card in cards if card.citation)])
+    return "\n".join(f"- {_plain(each)}" for each in found)
+
+
+def _markdown_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join("| " + " | ".join(_cell(value) for value in line) + " |" for line in lines)
+
+
+def _cell(value: object) -> str:
+    return _plain(str(value)).replace("|", "\\|")
+
+
+def _plain(text: str) -> str:
+    """Keep text from user data on one line and free of markup."""
+    return " ".join(text.replace("<", "&lt;").split())
+
+
+def _slug(text: str) -> str:
+    kept = "".join(letter if letter.isalnum() or letter in ".-_" else "-" for letter in text.lower())
+    return "-".join(part for part in kept.split("-") if part) or "unnamed"

@@ -1,0 +1,200 @@
+"""Where the numbers come from: versions, hashes, licences, and what the encoders may have seen before."""
+
+import re
+from collections.abc import Sequence
+
+from biofuse.encoders.card import EncoderCard
+from biofuse.report.content import Cell, Column, Item, Section, Table
+from biofuse.report.material import Material
+
+SHARE_ALIKE = ("-SA", "GPL")
+"""What SPDX identifiers of licences have in them that ask for the same licence again."""
+
+NO_DERIVATIVES = "-ND"
+"""What those have that forbid handing on changed works."""
+
+SHORT = 12
+"""Characters of a hash that are shown."""
+
+
+def provenance_section(material: Material) -> Section:
+    """Say what the run was computed with, under which licences, and what to beware of."""
+    chosen = [material.extras.cards[name] for name in material.chosen if name in material.extras.cards]
+    unknown = [name for name in material.chosen if name not in material.extras.cards]
+    meaning, warnings = licence_sentences(chosen, unknown)
+    warnings += contamination(material)
+    items: list[Item] = [_encoders(material), *_overlaps(material), _run(material), _versions(material)]
+    if material.run.skipped:
+        items.append(_skipped(material))
+    return Section(
+        id="provenance",
+        title="Provenance",
+        paragraphs=tuple(meaning),
+        warnings=tuple(warnings),
+        items=tuple(items),
+    )
+
+
+def licence_sentences(chosen: Sequence[EncoderCard], unknown: Sequence[str] = ()) -> tuple[list[str], list[str]]:
+    """Say what the licences of the chosen encoders mean for the model that combines them.
+
+    Parameters
+    ----------
+    chosen : sequence of EncoderCard
+    unknown : sequence of str
+        Chosen encoders whose cards are not at hand.
+
+    Returns
+    -------
+    sentences, warnings : list of str
+    """
+    said, warnings = [], []
+    forbidden = [card for card in chosen if card.commercial is False]
+    unclear = [card.name for card in chosen if card.commercial is None] + list(unknown)
+    if forbidden:
+        warnings.append(
+            f"The combined model must not be used commercially: the licence of {_each(forbidden)} forbids it."
+        )
+    if unclear:
+        warnings.append(
+            f"Whether the combined model may be used commercially is not known: {', '.join(unclear)} "
+            f"{'does' if len(unclear) == 1 else 'do'} not say."
+        )
+    if not forbidden and not unclear:
+        licences = ", ".join(dict.fromkeys(card.licence for card in chosen))
+        said.append(f"Every chosen encoder's licence allows commercial use ({licences}).")
+    gated = [card.name for card in chosen if card.gated]
+    if gated:
+        said.append(f"Whoever runs the model has to ask for access to {', '.join(gated)} first.")
+    alike = [card for card in chosen if any(mark in card.licence.upper() for mark in SHARE_ALIKE)]
+    if alike:
+        warnings.append(f"{_each(alike)} may ask that what is derived is handed on under the same licence.")
+    fixed = [card for card in chosen if NO_DERIVATIVES in card.licence.upper()]
+    if fixed:
+        warnings.append(f"{_each(fixed)} forbids handing on changed weights, such as fine-tuned ones.")
+    said.append(
+        "The model holds a predictor and refers to its encoders; their weights are not part of it and keep their own "
+        "terms, all of which hold for whoever uses the combination. This is a summary of what the cards say, not legal "
+        "advice."
+    )
+    return said, warnings
+
+
+def _each(cards: Sequence[EncoderCard]) -> str:
+    return " and ".join(f"{card.name} ({card.licence})" for card in cards)
+
+
+def contamination(material: Material) -> list[str]:
+    """Warn of encoders that may have been trained on the data set of the run."""
+    given = {_plain(str(material.run.data.get(key) or "")) for key in ("name", "source")}
+    found = []
+    for name in material.pool:
+        card = material.extras.cards.get(name)
+        for data, why in card.overlaps.items() if card is not None else ():
+            if any(_plain(data) in words for words in given):
+                role = "chosen" if name in material.chosen else "in the pool"
+                found.append(f"{name} ({role}) may have been trained on these images: {why}")
+    return found
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _encoders(material: Material) -> Table:
+    rows = []
+    for encoder in material.run.encoders:
+        card = material.extras.cards.get(encoder["name"])
+        weights = None if card is None else card.weights
+        rows.append(
+            (
+                encoder["name"],
+                "chosen" if encoder["name"] in material.chosen else "",
+                "" if card is None else card.title,
+                str(encoder["licence"]),
+                {True: "yes", False: "no", None: "not known"}[None if card is None else card.commercial],
+                "" if card is None else card.modality,
+                "" if card is None else card.training_data,
+                "" if weights is None else f"{weights.repository} @ {weights.revision[:SHORT]}",
+                "" if weights is None or weights.sha256 is None else weights.sha256[:SHORT],
+                str(encoder["fingerprint"]).rpartition("-")[2][:SHORT],
+            )
+        )
+    heads = ("encoder", "", "title", "licence", "commercial use", "kind", "trained on")
+    return Table(
+        id="encoders",
+        caption="Encoders of the pool",
+        columns=(
+            *(Column(title=head or "chosen") for head in heads),
+            Column(title="weights", code=True),
+            Column(title="SHA-256", code=True),
+            Column(title="fingerprint", code=True),
+        ),
+        rows=tuple(rows),
+        marked=frozenset(place for place, name in enumerate(material.pool) if name in material.chosen),
+    )
+
+
+def _overlaps(material: Material) -> list[Item]:
+    rows = tuple(
+        (name, data, why)
+        for name in material.pool
+        if name in material.extras.cards
+        for data, why in material.extras.cards[name].overlaps.items()
+    )
+    if not rows:
+        return []
+    return [
+        Table(
+            id="overlaps",
+            caption="Data sets that encoders of the pool may have been trained on",
+            columns=(Column(title="encoder"), Column(title="data set"), Column(title="why")),
+            rows=rows,
+        )
+    ]
+
+
+def _run(material: Material) -> Table:
+    run = material.run
+    rows: list[tuple[Cell, ...]] = [
+        ("started", run.started),
+        ("key of data, folds, encoders and options", run.key),
+        ("data", str(run.data.get("source") or run.data.get("kind") or "")),
+        ("validation", f"{run.plan.get('kind')}, {run.plan.get('folds')} folds, {run.plan.get('repeats')} repeats"),
+        ("fitted on", run.fitted_on),
+        ("head", str(run.selection.get("head", ""))),
+    ]
+    rows += [(name, _words(value)) for name, value in run.options.items() if name not in {"encoders", "head"}]
+    rows += [(f"seconds, {name}", f"{value:.1f}") for name, value in run.seconds.items()]
+    return Table(
+        id="run",
+        caption="The run: what decides its result, and what it took",
+        columns=(Column(title="what"), Column(title="value", code=True)),
+        rows=tuple(rows),
+    )
+
+
+def _words(value: object) -> str:
+    return "none" if value is None else str(value)
+
+
+def _versions(material: Material) -> Table:
+    there = material.run.environment
+    rows = [(name, str(there.get(name) or "none")) for name in ("python", "platform", "processor", "cores")]
+    rows.append(("accelerator", str(there.get("accelerator") or "none")))
+    rows += [(name, str(version or "not installed")) for name, version in there.get("libraries", {}).items()]
+    return Table(
+        id="versions",
+        caption="Versions and hardware",
+        columns=(Column(title="what"), Column(title="version", code=True)),
+        rows=(("format of run.json", str(material.run.format)), *rows),
+    )
+
+
+def _skipped(material: Material) -> Table:
+    return Table(
+        id="skipped",
+        caption="Encoders that were asked for and could not be run",
+        columns=(Column(title="encoder"), Column(title="reason"), Column(title="remedy")),
+        rows=tuple((s.get("name", ""), s.get("reason", ""), s.get("remedy", "")) for s in material.run.skipped),
+    )

@@ -1,0 +1,374 @@
+"""Test results: scores, curves, confusions, calibration, groups."""
+
+from typing import Any
+
+import numpy as np
+
+from biofuse.evaluation.metrics import get_metric
+from biofuse.report.content import (
+    Cell,
+    Chart,
+    Column,
+    Dots,
+    Heat,
+    Item,
+    Line,
+    Lines,
+    Section,
+    Series,
+    Table,
+)
+from biofuse.report.curves import (
+    BINS,
+    RANKED_GROUPS,
+    Curve,
+    Predicted,
+    best_beyond,
+    calibration,
+    confusion,
+    group_scores,
+    interpolated,
+    precision_recall_curves,
+    roc_curves,
+)
+from biofuse.report.material import CHOSEN, Material, finite, name_of
+
+DRAWN = 10
+"""Classes whose curves are drawn: those that are hardest. Tables have them all."""
+
+CONFUSED = 30
+"""Classes of a confusion matrix that are drawn."""
+
+GROUPS_DRAWN, GROUPS_LISTED = 30, RANKED_GROUPS
+"""Groups on the figure and in its table, the worst first."""
+
+
+def results_section(material: Material, predicted: Predicted | None) -> Section:
+    """Show how the chosen model does on data that the search never saw."""
+    title, metrics = "Test results", material.metrics
+    if metrics is None or predicted is None:
+        return Section(
+            id="test",
+            title=title,
+            paragraphs=(
+                "The model has not been tested yet: biofuse evaluate RUN does it, and this page will show it.",
+            ),
+        )
+    split = str(metrics.get("split") or "test")
+    said = [f"{metrics['n']:,} {split} samples of {metrics.get('data') or 'the data given'}."]
+    said += [_readable(str(comparison["sentence"])) for comparison in metrics["comparisons"].values()]
+    said += [
+        f"{get_metric(name).title} is undefined: {reason}."
+        for name, reason in metrics["models"][CHOSEN]["undefined"].items()
+    ]
+    warnings = (
+        () if split == "test" else (f"These are {split} samples, which the search has seen: scores are too good.",)
+    )
+    items: list[Item] = [_scores(material, metrics)]
+    if metrics["leak"]["without"]:
+        items.append(_without_leak(metrics))
+    items += [_per_class(metrics), *_curves(predicted)]
+    if predicted.multilabel:
+        items.append(_label_counts(predicted))
+    else:
+        items.append(_confusion(predicted))
+    items.append(_calibration(predicted))
+    groups = _group_item(predicted)
+    if groups is not None:
+        items.append(groups)
+    return Section(id="test", title=title, paragraphs=tuple(said), warnings=warnings, items=tuple(items))
+
+
+def _readable(sentence: str) -> str:
+    return sentence.replace("best_single", "the best single encoder").replace("and all is", "and all encoders is")
+
+
+def _scores(material: Material, metrics: dict[str, Any]) -> Table:
+    names = list(metrics["models"][CHOSEN]["metrics"])
+    ends = [name for name in names if name in metrics["models"][CHOSEN]["intervals"]]
+    columns = [Column(title="model"), Column(title="encoders")]
+    for name in names:
+        columns.append(Column(title=get_metric(name).title, number=True))
+        if name in ends:
+            columns += [Column(title=f"{end} {get_metric(name).title}", number=True) for end in ("low", "high")]
+    rows = []
+    for model, scores in metrics["models"].items():
+        cells: list[Cell] = [model.replace("_", " "), name_of(scores["encoders"], len(material.pool))]
+        for name in names:
+            cells.append(finite(scores["metrics"].get(name)))
+            if name in ends:
+                cells += [finite(scores["intervals"].get(name, {}).get(end)) for end in ("low", "high")]
+        rows.append(tuple(cells))
+    return Table(
+        id="scores",
+        caption="Scores of the chosen model and of what it stands beside, with 95 % intervals",
+        columns=tuple(columns),
+        rows=tuple(rows),
+        marked=frozenset({0}),
+    )
+
+
+def _without_leak(metrics: dict[str, Any]) -> Table:
+    names = list(metrics["models"][CHOSEN]["metrics"])
+    return Table(
+        id="without-leak",
+        caption="The same without the tested images that are also development images",
+        columns=(Column(title="model"), *(Column(title=get_metric(name).title, number=True) for name in names)),
+        rows=tuple(
+            (model.replace("_", " "), *(finite(scores["metrics"].get(name)) for name in names))
+            for model, scores in metrics["leak"]["without"].items()
+        ),
+    )
+
+
+def _per_class(metrics: dict[str, Any]) -> Table:
+    table = metrics["models"][CHOSEN]["per_class"]
+    names = list(dict.fromkeys(name for row in table.values() for name in row if name != "n"))
+    return Table(
+        id="per-class",
+        caption="Scores of the chosen model per class, each against the rest",
+        columns=(
+            Column(title="class"),
+            Column(title="samples", number=True),
+            *(Column(title=get_metric(name).title, number=True) for name in names),
+        ),
+        rows=tuple(
+            (name, int(row["n"]), *(finite(row.get(metric)) for metric in names)) for name, row in table.items()
+        ),
+    )
+
+
+def _curves(predicted: Predicted) -> list[Chart]:
+    from sklearn.metrics import auc
+
+    roc, precision = roc_curves(predicted), precision_recall_curves(predicted)
+    charts = []
+    if roc:
+        at = (0.01, 0.05, 0.1, 0.2)
+        charts.append(
+            _curve_chart(
+                "roc", "ROC curves", roc, {name: float(auc(curve.x, curve.y)) for name, curve in roc.items()},
+                {name: interpolated(curve, at) for name, curve in roc.items()},
+                axes=("false positive rate", "true positive rate"), area="AUROC",
+                heads=[f"true positives at {value:.0%} false" for value in at], diagonal=True,
+            )
+        )  # fmt: skip
+    if precision:
+        at = (0.5, 0.8, 0.9, 0.95)
+        charts.append(
+            _curve_chart(
+                "precision-recall", "Precision-recall curves", precision,
+                {name: _average_precision(curve) for name, curve in precision.items()},
+                {name: best_beyond(curve, at) for name, curve in precision.items()},
+                axes=("recall", "precision"), area="average precision",
+                heads=[f"precision at {value:.0%} recall" for value in at], diagonal=False,
+            )
+        )  # fmt: skip
+    return charts
+
+
+def _average_precision(curve: Curve) -> float:
+    return float(-np.sum(np.diff(curve.x) * curve.y[:-1]))
+
+
+def _curve_chart(
+    name: str,
+    title: str,
+    curves: dict[str, Curve],
+    areas: dict[str, float],
+    points: dict[str, list[float]],
+    *,
+    axes: tuple[str, str],
+    area: str,
+    heads: list[str],
+    diagonal: bool,
+) -> Chart:
+    hardest = sorted(curves, key=lambda each: areas[each])
+    drawn = [each for each in curves if each in set(hardest[:DRAWN])]
+    more = f" The {DRAWN} hardest of {len(curves)} classes are drawn." if len(curves) > DRAWN else ""
+    worst, best = hardest[0], hardest[-1]
+    summary = f"{worst}: {area} {areas[worst]:.4f}."
+    if len(curves) > 1:
+        summary = (
+            f"Each class against the rest, {area} from {areas[worst]:.4f} ({worst}) to {areas[best]:.4f} ({best})."
+        )
+    return Chart(
+        id=name,
+        title=title,
+        summary=summary + more,
+        body=Lines(
+            lines=tuple(
+                Line(name=f"{each} ({areas[each]:.3f})", x=curves[each].drawn().x, y=curves[each].drawn().y)
+                for each in drawn
+            ),
+            x_axis=axes[0],
+            y_axis=axes[1],
+            diagonal=diagonal,
+        ),
+        table=Table(
+            id=f"{name}-data",
+            caption=f"{title}: area and points of each class",
+            columns=(
+                Column(title="class"),
+                Column(title=area, number=True),
+                *(Column(title=head, number=True, decimals=3) for head in heads),
+            ),
+            rows=tuple((each, areas[each], *points[each]) for each in curves),
+        ),
+    )
+
+
+def _confusion(predicted: Predicted) -> Chart:
+    counts = confusion(predicted)
+    wrong = counts - np.diag(np.diag(counts))
+    order = np.arange(len(counts))
+    if len(counts) > CONFUSED:
+        order = np.sort(np.argsort(-(wrong.sum(axis=0) + wrong.sum(axis=1)), kind="stable")[:CONFUSED])
+    names = tuple(predicted.classes[index] for index in order)
+    part = counts[np.ix_(order, order)]
+    totals = counts.sum(axis=1)[order]
+    shares = np.divide(part, totals[:, None], out=np.full(part.shape, np.nan), where=totals[:, None] > 0)
+    pairs = sorted(zip(*np.nonzero(wrong), strict=True), key=lambda pair: -wrong[pair])
+    right = int(np.trace(counts))
+    summary = f"{right:,} of {predicted.n:,} predictions are right."
+    if pairs:
+        i, j = pairs[0]
+        summary += (
+            f" Most often {predicted.classes[i]} is taken for {predicted.classes[j]}: {wrong[i, j]:,} of "
+            f"{counts[i].sum():,}."
+        )
+    if len(counts) > CONFUSED:
+        summary += f" The {CONFUSED} most confused classes are drawn."
+    return Chart(
+        id="confusion",
+        title="Confusion matrix",
+        summary=summary,
+        body=Heat(
+            rows=names,
+            columns=names,
+            values=shares,
+            texts=tuple(tuple(f"{count:,}" if count else "" for count in row) for row in part.tolist()),
+            row_axis="label",
+            column_axis="prediction",
+            scale="share of the label",
+            limits=(0.0, 1.0),
+        ),
+        table=Table(
+            id="confusion-data",
+            caption="Labels in rows, predictions in columns"
+            if len(counts) <= CONFUSED
+            else "What is taken for what, the most frequent first",
+            **_confusion_table(predicted, counts, pairs),
+        ),
+    )
+
+
+def _confusion_table(predicted: Predicted, counts: Any, pairs: list[Any]) -> dict[str, Any]:
+    if len(counts) <= CONFUSED:
+        columns = (Column(title="label"), *(Column(title=name, number=True) for name in predicted.classes))
+        rows = tuple((name, *row) for name, row in zip(predicted.classes, counts.tolist(), strict=True))
+        return {"columns": columns, "rows": rows}
+    columns = (Column(title="label"), Column(title="prediction"), Column(title="samples", number=True))
+    rows = tuple((predicted.classes[i], predicted.classes[j], int(counts[i, j])) for i, j in pairs[:GROUPS_LISTED])
+    return {"columns": columns, "rows": rows}
+
+
+def _label_counts(predicted: Predicted) -> Table:
+    said = predicted.probabilities > 0.5
+    rows = []
+    for column, name in enumerate(predicted.classes):
+        truth, guess = predicted.targets[:, column], said[:, column]
+        rows.append(
+            (
+                name,
+                int((truth & guess).sum()),
+                int((~truth & guess).sum()),
+                int((truth & ~guess).sum()),
+                int((~truth & ~guess).sum()),
+            )
+        )
+    heads = ("present and predicted", "predicted only", "present only", "neither")
+    return Table(
+        id="confusion-data",
+        caption="Labels that are present and predicted, at a probability above one half",
+        columns=(Column(title="label"), *(Column(title=head, number=True) for head in heads)),
+        rows=tuple(rows),
+    )
+
+
+def _calibration(predicted: Predicted) -> Chart:
+    found = calibration(predicted.confidence, predicted.right)
+    mean, share = float(predicted.confidence.mean()), float(predicted.right.mean())
+    what = "label" if predicted.multilabel else "prediction"
+    tendency = "over-confident" if mean > share else "under-confident"
+    return Chart(
+        id="calibration",
+        title="Calibration",
+        summary=f"Expected calibration error {found.error:.4f} ({BINS} bins of equal width). Probabilities average "
+        f"{mean:.3f}, and {share:.3f} of what they speak of is true: on the whole {tendency}. On the diagonal, "
+        f"a {what} given 80 % is right four times in five.",
+        body=Lines(
+            lines=(Line(name=f"ECE {found.error:.4f}", x=found.confidence, y=found.accuracy),),
+            x_axis="probability of the label" if predicted.multilabel else "probability of the predicted class",
+            y_axis="share that is right",
+            diagonal=True,
+            dotted=True,
+        ),
+        table=Table(
+            id="calibration-data",
+            caption=f"Probability and share that is right, by bin of probability; ECE {found.error:.4f}",
+            columns=(
+                Column(title="mean probability", number=True),
+                Column(title="share right", number=True),
+                Column(title=f"{what}s", number=True),
+            ),
+            rows=tuple(
+                (float(a), float(b), int(c))
+                for a, b, c in zip(found.confidence, found.accuracy, found.counts, strict=True)
+            ),
+        ),
+    )
+
+
+def _group_item(predicted: Predicted) -> Item | None:
+    scores = group_scores(predicted)
+    if len(scores) < 2:
+        return None
+    drawn = scores[:GROUPS_DRAWN]
+    perfect = sum(score.accuracy == 1 for score in scores)
+    more = f" The worst {GROUPS_DRAWN} are drawn." if len(scores) > GROUPS_DRAWN else ""
+    listed = f", the worst {GROUPS_LISTED} of {len(scores):,}" if len(scores) > GROUPS_LISTED else ""
+    table = Table(
+        id="groups-data",
+        caption=f"Scores per group{listed}",
+        columns=(
+            Column(title="group"),
+            Column(title="samples", number=True),
+            *(Column(title=name, number=True, decimals=3) for name in ("accuracy", "low", "high", "AUROC")),
+        ),
+        rows=tuple((s.name, s.n, s.accuracy, s.low, s.high, s.auroc) for s in scores[:GROUPS_LISTED]),
+        filtered=True,
+    )
+    if perfect == len(scores):
+        return table
+    return Chart(
+        id="groups",
+        title="Scores per group",
+        summary=f"{len(scores):,} groups; in {perfect:,} of them everything is right. The worst is {scores[0].name}: "
+        f"accuracy {scores[0].accuracy:.3f} over {scores[0].n} samples.{more}",
+        body=Dots(
+            labels=tuple(f"{score.name} ({score.n})" for score in drawn),
+            series=(
+                Series(
+                    name="accuracy",
+                    values=np.array([score.accuracy for score in drawn]),
+                    low=np.array([score.low for score in drawn]),
+                    high=np.array([score.high for score in drawn]),
+                ),
+            ),
+            axis="accuracy, 95 % interval",
+            baseline=float(np.average([s.accuracy for s in scores], weights=[s.n for s in scores])),
+            baseline_name="all samples",
+        ),
+        table=table,
+    )

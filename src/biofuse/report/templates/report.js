@@ -1,0 +1,246 @@
+"use strict";
+(() => {
+  const figures = JSON.parse(document.getElementById("figures").textContent);
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  const fine = matchMedia("(pointer: fine)");
+  const tip = document.getElementById("tip");
+  const said = document.getElementById("said");
+  const SHOWN = 20; // rows of a filtered table before it is asked for all of them
+  const LIGHT = { text: "#1b1f24", quiet: "#545c66", grid: "#e3e8ed", line: "#545c66", muted: "#a3adb8", emphasis: "#c42b45",
+    palette: ["#0b6bb8", "#c2500a", "#1a7f4e", "#a3328f", "#8a6d00", "#c42b45", "#00808f", "#6a4fc4", "#5d6670"],
+    sequential: ["#f2f6fa", "#0b4f8a"], diverging: ["#b3471b", "#f4f4f2", "#0b5f9e"] };
+  let printing = false;
+
+  // --- colours
+
+  function theme() {
+    if (printing) return LIGHT; // paper is white
+    const style = getComputedStyle(document.documentElement);
+    const of = (name) => style.getPropertyValue(`--${name}`).trim();
+    return { text: of("text"), quiet: of("quiet"), grid: of("grid"), line: of("quiet"), muted: of("muted"), emphasis: of("emphasis"),
+      palette: LIGHT.palette.map((_, number) => of(`c${number}`)),
+      sequential: [of("low"), of("high")], diverging: [of("below"), of("middle"), of("above")] };
+  }
+
+  function scale(colours) {
+    return colours.map((colour, place) => [place / (colours.length - 1), colour]);
+  }
+
+  function painted(figure, colours, narrow) {
+    const data = figure.data.map((trace) => {
+      const role = trace.meta.role;
+      if (role === "sequential" || role === "diverging") {
+        const bar = { ...trace.colorbar, tickfont: { color: colours.quiet }, title: { ...trace.colorbar.title, font: { color: colours.quiet } } };
+        const crowded = narrow && trace.x.length > 6;
+        return { ...trace, colorscale: scale(colours[role]), colorbar: bar, showscale: !narrow, texttemplate: crowded ? "" : trace.texttemplate };
+      }
+      const colour = typeof role === "number" ? colours.palette[role % colours.palette.length] : colours[role];
+      const own = { ...trace, marker: { ...trace.marker, color: colour } };
+      if (trace.type === "scatter") own.line = { ...trace.line, color: colour };
+      if (trace.error_x) own.error_x = { ...trace.error_x, color: colour };
+      return own;
+    });
+    const layout = { ...figure.layout, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
+      font: { ...figure.layout.font, color: colours.text, family: getComputedStyle(document.body).fontFamily, size: narrow ? 12 : 13 },
+      hoverlabel: { align: "left" } };
+    for (const name of Object.keys(layout).filter((key) => /^[xy]axis/.test(key))) {
+      layout[name] = { ...layout[name], gridcolor: colours.grid, linecolor: colours.grid };
+      if (narrow && layout[name].ticktext) {
+        layout[name].ticktext = layout[name].ticktext.map((words) => (words.length > 16 ? `${words.slice(0, 7)}…${words.slice(-8)}` : words));
+      }
+    }
+    layout.shapes = (layout.shapes || []).map((shape) => ({ ...shape, line: { ...shape.line, color: colours.quiet, width: 1.5 } }));
+    if (figure.sheet || layout.yaxis.fixedrange === false) layout.dragmode = fine.matches ? "zoom" : false;
+    return { data, layout };
+  }
+
+  // --- figures
+
+  const config = { displayModeBar: false, displaylogo: false, responsive: true, showTips: false, scrollZoom: false };
+
+  function draw(plot) {
+    const figure = figures[plot.dataset.figure];
+    const { data, layout } = painted(figure, theme(), plot.clientWidth < 560);
+    const first = !plot.dataset.drawn;
+    plot.dataset.drawn = "yes";
+    plot.style.minHeight = `${layout.height}px`;
+    return Plotly.react(plot, data, layout, config).then(() => {
+      if (first && plot.getAttribute("role") === "application") interactive(plot, figure);
+    });
+  }
+
+  const plots = [...document.querySelectorAll(".plot")];
+  for (const plot of plots) plot.style.minHeight = `${figures[plot.dataset.figure].layout.height}px`;
+  const watcher = new IntersectionObserver((entries) => {
+    for (const entry of entries.filter((each) => each.isIntersecting)) {
+      watcher.unobserve(entry.target);
+      draw(entry.target);
+    }
+  }, { rootMargin: "600px" });
+  for (const plot of plots) watcher.observe(plot);
+
+  const redraw = () => plots.filter((plot) => plot.dataset.drawn).forEach(draw);
+  dark.addEventListener("change", redraw);
+  matchMedia("(max-width: 40rem)").addEventListener("change", redraw);
+  addEventListener("beforeprint", () => {
+    printing = true;
+    for (const plot of plots) {
+      watcher.unobserve(plot);
+      draw(plot);
+      Plotly.relayout(plot, { width: 680 });
+    }
+  });
+  addEventListener("afterprint", () => {
+    printing = false;
+    for (const plot of plots) {
+      Plotly.relayout(plot, { width: null, autosize: true });
+      draw(plot);
+    }
+  });
+
+  // --- thumbnails, by pointer, finger and keyboard
+
+  function plain(words) {
+    const holder = document.createElement("textarea"); // decodes entities, runs nothing
+    holder.innerHTML = words;
+    return holder.value;
+  }
+
+  function show(figure, point, x, y) {
+    const words = plain(point.data.text[point.pointNumber]);
+    const tile = tip.querySelector(".tile");
+    const place = figure.sheet && point.data.customdata ? point.data.customdata[point.pointNumber] : -1;
+    tile.hidden = place < 0;
+    if (place >= 0) {
+      const { source, side, columns, rows } = figure.sheet;
+      const size = 96;
+      const zoom = size / side;
+      Object.assign(tile.style, { width: `${size}px`, height: `${size}px`,
+        backgroundSize: `${columns * side * zoom}px ${rows * side * zoom}px`,
+        backgroundPosition: `${-(place % columns) * size}px ${-Math.floor(place / columns) * size}px` });
+      if (!tile.style.backgroundImage) tile.style.backgroundImage = `url("${source}")`;
+    }
+    tip.querySelector(".words").textContent = words;
+    tip.hidden = false;
+    const box = tip.getBoundingClientRect();
+    tip.style.left = `${Math.max(4, Math.min(x + 14, innerWidth - box.width - 4))}px`;
+    tip.style.top = `${Math.max(4, y + 14 + box.height > innerHeight ? y - box.height - 14 : y + 14)}px`;
+    return words;
+  }
+
+  function hide() {
+    tip.hidden = true;
+  }
+
+  function interactive(plot, figure) {
+    if (figure.sheet) {
+      plot.on("plotly_hover", (event) => {
+        const source = event.event || {};
+        if (source.clientX !== undefined) show(figure, event.points[0], source.clientX, source.clientY);
+      });
+      plot.on("plotly_unhover", hide);
+      addEventListener("scroll", hide, { passive: true });
+    }
+    const traces = figure.data.flatMap((trace, curveNumber) =>
+      (trace.text || []).map((_, pointNumber) => ({ curveNumber, pointNumber, x: trace.x[pointNumber] })));
+    traces.sort((a, b) => a.x - b.x); // from left to right
+    let at = -1;
+    plot.addEventListener("keydown", (event) => {
+      const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+      if (event.key === "Escape") hide();
+      if (!step || !traces.length) return;
+      event.preventDefault();
+      at = (at + step + traces.length) % traces.length;
+      const { curveNumber, pointNumber } = traces[at];
+      const data = plot.data[curveNumber];
+      const box = plot.getBoundingClientRect();
+      const { xaxis, yaxis } = plot._fullLayout;
+      const x = box.left + xaxis._offset + xaxis.l2p(data.x[pointNumber]);
+      const y = box.top + yaxis._offset + yaxis.l2p(data.y[pointNumber]);
+      said.textContent = show(figure, { data, pointNumber }, x, y);
+    });
+    plot.addEventListener("blur", hide);
+  }
+
+  // --- tables: sorted by any column, filtered by words
+
+  function key(row, column) {
+    const cell = row.cells[column];
+    const number = cell.querySelector("data");
+    if (number) return Number(number.value);
+    return cell.classList.contains("number") ? null : cell.textContent.trim().toLowerCase();
+  }
+
+  function sortable(table) {
+    const body = table.tBodies[0];
+    if (body.rows.length < 2 || !table.querySelector("th.number")) return;
+    [...table.tHead.rows[0].cells].forEach((head, column) => {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.textContent = head.textContent;
+      head.replaceChildren(button);
+      button.addEventListener("click", () => {
+        const numeric = head.classList.contains("number");
+        const before = head.getAttribute("aria-sort");
+        const down = before ? before === "ascending" : numeric; // numbers start with the largest
+        for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
+        head.setAttribute("aria-sort", down ? "descending" : "ascending");
+        const rows = [...body.rows].map((row) => [key(row, column), row]);
+        const absent = (value) => value === null || value === "";
+        rows.sort(([a], [b]) => {
+          if (absent(a) || absent(b)) return absent(a) - absent(b); // what has no value is last either way
+          const order = typeof a === "number" ? a - b : a.localeCompare(b);
+          return down ? -order : order;
+        });
+        body.append(...rows.map(([, row]) => row));
+        table.dispatchEvent(new Event("change"));
+      });
+    });
+  }
+
+  function filtered(table) {
+    const tools = document.createElement("div");
+    tools.className = "tools";
+    const label = document.createElement("label");
+    const input = document.createElement("input");
+    const all = document.createElement("button");
+    const count = document.createElement("output");
+    input.type = "search";
+    input.placeholder = "words; -word leaves out";
+    label.append("Filter", input);
+    all.type = "button";
+    count.setAttribute("aria-live", "polite");
+    tools.append(label, all, count);
+    table.closest(".scroll").before(tools);
+    let whole = false;
+    const update = () => {
+      const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
+      let found = 0;
+      for (const row of table.tBodies[0].rows) {
+        const names = ` ${row.cells[0].textContent} ${row.cells[row.cells.length - 1].textContent} `.toLowerCase();
+        const fits = words.every((word) =>
+          word.startsWith("-") && word.length > 1 ? !names.includes(word.slice(1)) : names.includes(word));
+        found += fits;
+        row.hidden = !fits || (!whole && found > SHOWN);
+      }
+      const total = table.tBodies[0].rows.length;
+      const shown = whole ? found : Math.min(found, SHOWN);
+      count.textContent = `${shown} of ${found} rows shown${found < total ? ` (${total} in all)` : ""}`;
+      all.hidden = found <= SHOWN;
+      all.textContent = whole ? `Show ${SHOWN}` : `Show all ${found}`;
+    };
+    input.addEventListener("input", update);
+    table.addEventListener("change", update);
+    all.addEventListener("click", () => {
+      whole = !whole;
+      update();
+    });
+    update();
+  }
+
+  for (const table of document.querySelectorAll("table")) {
+    sortable(table);
+    if (table.hasAttribute("data-filtered")) filtered(table);
+  }
+  document.documentElement.dataset.ready = "yes";
+})();

@@ -1,0 +1,70 @@
+import pytest
+
+from biofuse.api.config import PAPER, Config
+from biofuse.core.errors import SearchError
+
+
+def test_the_defaults_are_those_of_the_design():
+    config = Config.resolve()
+    assert (config.search, config.fusion, config.scaling) == ("screen", "concatenation", "none")
+    assert (config.predictor, config.head, config.finalists) == ("fused", "auto", 16)
+    assert (config.select, config.folds, config.repeats) == ("cv", 5, 2)
+    assert (config.rule, config.metric) == ("one_se", "auroc")
+    assert (config.max_encoders, config.max_latency, config.commercial_only) == (None, None, False)
+
+
+def test_the_paper_preset_is_the_published_protocol():
+    config = Config.resolve(preset="paper")
+    assert config.model_dump(include=set(PAPER)) == PAPER
+    assert (config.search, config.select, config.rule, config.metric) == (
+        "exhaustive", "holdout", "first_best", "accuracy",
+    )  # fmt: skip
+    assert (config.fusion, config.scaling, config.predictor, config.head) == (
+        "concatenation", "none", "fused", "xgboost",
+    )  # fmt: skip
+    assert config.preset == "paper"
+
+
+def test_an_option_given_beside_a_preset_wins():
+    config = Config.resolve(preset="paper", head="ridge", select="cv")
+    assert (config.head, config.select, config.rule) == ("ridge", "cv", "first_best")
+
+
+def test_hold_out_takes_a_rule_that_one_split_can_have():
+    assert Config.resolve(select="holdout").rule == "first_best"
+    assert Config.resolve(select="holdout", rule="best").rule == "best"
+    assert Config.resolve(select="nested").rule == "one_se"
+
+
+def test_nested_selection_cross_validates():
+    assert [Config.resolve(select=each).cross_validates for each in ("cv", "nested", "holdout")] == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("options", "words", "remedy"),
+    [
+        ({"predictor": "ensemble", "search": "all"}, "An ensemble averages several", "--search screen"),
+        ({"select": "holdout", "rule": "one_se"}, "one_se needs cross-validation", "--select cv"),
+        ({"preset": "paper", "rule": "one_se"}, "one_se needs cross-validation", "--select cv"),
+        ({"preset": "thesis"}, "no preset 'thesis'", "paper"),
+        ({"search": "random"}, "search = 'random'.*screen.*exhaustive", ""),
+        ({"predictor": "vote"}, "predictor = 'vote'.*stacking", ""),
+        ({"select": "loo"}, "select = 'loo'.*nested", ""),
+        ({"finalists": 0}, "finalists = 0", ""),
+        ({"max_encoders": 0}, "max_encoders = 0", ""),
+        ({"max_latency": 0}, "max_latency = 0", ""),
+        ({"folds": 1, "repeats": 0}, r"(?s)folds = 1.*repeats = 0", ""),
+        ({"colour": "blue"}, "colour", ""),
+    ],
+    ids=str,
+)
+def test_what_makes_no_sense_is_refused_by_name(options, words, remedy):
+    with pytest.raises(SearchError, match=words) as caught:
+        Config.resolve(**options)
+    assert remedy in (caught.value.remedy or "")
+
+
+def test_a_chosen_head_is_told_from_what_was_asked_for():
+    asked = Config.resolve()
+    assert asked.with_head("lda").head == "lda"
+    assert asked.head == "auto"

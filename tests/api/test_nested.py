@@ -1,0 +1,179 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.stats import t
+
+from biofuse.api import nested
+from biofuse.api.evaluation import hex_contents
+from biofuse.api.nested import nest
+from biofuse.api.runtime import Runtime
+from biofuse.core.errors import DataError
+from biofuse.core.tasks import Task
+from biofuse.search import Budget, RefitScorer
+
+ONE = Runtime(workers=1)
+
+
+@pytest.fixture
+def inner(monkeypatch):
+    """Collect the searches that are run inside the outer folds, and what is scored afterwards."""
+    seen = []
+    run, scored = nested.run, nested._scores
+
+    def watched(problem, runtime, *, budget):
+        seen.append([problem, runtime])
+        return run(problem, runtime, budget=budget)
+
+    def watched_scores(problem, inside, search, held):
+        seen[-1] += [search, held]
+        return scored(problem, inside, search, held)
+
+    monkeypatch.setattr(nested, "run", watched)
+    monkeypatch.setattr(nested, "_scores", watched_scores)
+    return seen
+
+
+@pytest.mark.parametrize("units", ["rows", "groups and copies"])
+def test_what_an_outer_fold_holds_out_is_never_in_its_search(plant, posed, inner, units):
+    groups = contents = None
+    if units != "rows":
+        groups = [f"p{row // 4}" for row in range(48)]
+        contents = [f"image {0 if row in (0, 44) else row}" for row in range(48)]
+    embeddings = plant(groups=groups, contents=contents)
+    problem = posed(embeddings, head="ridge", select="nested", folds=3)
+    found = nest(problem, ONE, budget=Budget())
+    rows = {name: each for each, name in enumerate(problem.samples.ids)}
+    held_out = []
+    for part, _, _, held in inner:
+        held_out += held.tolist()
+        # By id, by image, by patient, and by what the embeddings themselves hold.
+        inside = [rows[name] for name in part.samples.ids]
+        assert not set(inside) & set(held.tolist())
+        assert len(inside) + len(held) == 48
+        assert not set(part.contents) & set(problem.contents[held])
+        assert list(part.contents) == [hex_contents(embeddings)[row] for row in inside]
+        assert list(part.blocks.ids) == list(part.plan.ids) == list(part.samples.ids)
+        assert part.labels.tolist() == problem.labels[inside].tolist()
+        for name in part.blocks:
+            np.testing.assert_array_equal(part.blocks[name], problem.blocks[name][inside])
+        if groups is not None:
+            assert not {groups[row] for row in inside} & {groups[row] for row in held}
+            assert {0, 1, 2, 3, 44, 45, 46, 47} <= set(inside) or not {0, 1, 2, 3, 44, 45, 46, 47} & set(inside)
+    assert sorted(held_out) == list(range(48))
+    assert found.picked == tuple(search.chosen for _, _, search, _ in inner)
+
+
+def test_without_a_search_it_is_cross_validation(plant, posed, searched):
+    """All encoders, one head, nothing to choose: the scores of the leaderboard, found another way."""
+    embeddings = plant()
+    for metric in ("auroc", "accuracy"):
+        options = {"head": "ridge", "search": "all", "folds": 4, "metric": metric}
+        found = nest(posed(embeddings, select="nested", **options), ONE, budget=Budget())
+        plain = searched(embeddings, **options).leaderboard
+        assert found.folds["chosen"] == pytest.approx(plain.rows[0].folds[metric], abs=1e-9)
+        assert found.folds["all"] == found.folds["chosen"]
+        assert "best_single" not in found.folds
+        assert found.mean == pytest.approx(plain.rows[0].mean(metric), abs=1e-9)
+
+
+def test_what_each_inner_search_chose_is_fitted_on_its_own_rows_and_scored_on_the_held_out_ones(plant, posed, inner):
+    from sklearn.metrics import roc_auc_score
+
+    problem = posed(plant(task=Task.BINARY, seed=1), head="ridge", select="nested", folds=3)
+    found = nest(problem, ONE, budget=Budget())
+    for fold, (part, _, search, held) in enumerate(inner):
+        fit = nested.fit_predictors(part, search, part.fitted_rows, threads=1)
+        for name in ("chosen", "best_single", "all"):
+            values = fit[name].decision(problem.blocks.take(held))[:, 1]
+            assert found.folds[name][fold] == pytest.approx(roc_auc_score(problem.labels[held], values), abs=1e-12)
+        assert fit["chosen"].encoders == search.chosen
+
+
+def test_the_interval_is_that_of_overlapping_training_sets(plant, posed):
+    found = nest(posed(plant(seed=2), head="ridge", select="nested", folds=4), ONE, budget=Budget())
+    values = np.array(found.folds["chosen"])
+    assert len(values) == 4
+    error = np.sqrt((1 / 4 + 12 / 36) * values.var(ddof=1))  # Nadeau and Bengio (2003)
+    reach = t.ppf(0.975, 3) * error
+    ends = np.clip([values.mean() - reach, values.mean() + reach], 0, 1)
+    assert (found.low, found.high) == pytest.approx(tuple(ends), abs=1e-12)
+
+
+def test_choosing_among_noise_looks_good_only_to_the_search_itself(plant, posed, searched):
+    apparent, honest = [], []
+    for seed in range(2):
+        embeddings = plant(40, task=Task.BINARY, noise=True, seed=seed)
+        options = {"head": "ridge", "rule": "best", "finalists": 1}
+        apparent.append(searched(embeddings, **options).selection.chosen.mean("auroc"))
+        honest.append(nest(posed(embeddings, select="nested", **options), ONE, budget=Budget()).mean)
+    assert np.mean(apparent) > 0.55
+    assert np.mean(honest) < np.mean(apparent) - 0.05
+
+
+def test_limits_bind_the_inner_choices_too(plant, posed):
+    problem = posed(plant(), head="ridge", select="nested")
+    found = nest(problem, ONE, budget=Budget(max_encoders=1))
+    assert {len(subset) for subset in found.picked} == {1}
+
+
+def test_what_is_said_holds_the_numbers_and_the_choices(plant, posed):
+    found = nest(posed(plant(), head="ridge", select="nested", folds=3), ONE, budget=Budget())
+    said = str(found)
+    assert f"in each of 3 outer folds: mean AUROC {found.mean:.4f}" in said
+    assert f"({found.low:.4f} to {found.high:.4f})" in said.replace("95 % interval ", "")
+    for name in ("best_single", "all"):
+        assert f"{np.mean(found.folds[name]):.4f} for" in said
+    assert all("+".join(subset) in said for subset in found.picked)
+    once = str(replace(found, picked=(("a", "b"),) * 3))
+    assert "It chose 1 different subset: a+b." in once
+
+
+def test_outer_scores_are_the_same_however_rows_are_ordered(plant, posed):
+    embeddings = plant()
+    order = np.random.default_rng(0).permutation(48)
+    shuffled = replace(
+        embeddings,
+        samples=embeddings.samples.take(order),
+        blocks=embeddings.blocks.take(order),
+        contents=embeddings.contents[order],
+    )
+    one, two = (
+        nest(posed(each, head="ridge", select="nested"), ONE, budget=Budget()) for each in (embeddings, shuffled)
+    )
+    assert one.picked == two.picked
+    assert one.folds["chosen"] == pytest.approx(two.folds["chosen"], abs=1e-9)
+
+
+def test_a_stopped_nested_search_goes_on_in_folders_of_its_own(plant, posed, tmp_path, monkeypatch):
+    problem = posed(plant(), head="ridge", select="nested")
+    first = nest(problem, Runtime(folder=tmp_path, workers=1), budget=Budget())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["nested-1", "nested-2"]
+    monkeypatch.setattr(RefitScorer, "score_fold", lambda *_: pytest.fail("scored again"))
+    second = nest(problem, Runtime(folder=tmp_path, workers=1), budget=Budget())
+    assert second.folds == first.folds
+
+
+def test_too_few_samples_for_inner_folds_are_refused(plant, posed):
+    problem = posed(plant(8), head="ridge", select="nested")  # two of each class: one is left inside
+    with pytest.raises(DataError, match="class"):
+        nest(problem, ONE, budget=Budget())
+
+
+def test_a_fit_with_nested_selection_chooses_like_one_without_and_reports_both(quick, study, tmp_path):
+    options = {"head": "ridge", "folds": 2}
+    said = []
+    result = quick(select="nested", **options).fit(study.images, out=tmp_path / "run", progress=False, tell=said.append)
+    plain = quick(**options).fit(study.images, progress=False)
+    assert result.selection.reason == plain.selection.reason
+    assert (
+        result.leaderboard.to_frame()
+        .drop(columns="seconds")
+        .equals(plain.leaderboard.to_frame().drop(columns="seconds"))
+    )
+    assert result.model.facts["fitted_on"] == "train + val"
+    assert str(result.evidence.nested) in said
+    record = json.loads((tmp_path / "run" / "run.json").read_text(), parse_constant=pytest.fail)
+    assert record["evidence"]["nested"]["folds"]["chosen"] == list(result.evidence.nested.folds["chosen"])
+    assert plain.evidence.nested is None

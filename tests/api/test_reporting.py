@@ -1,0 +1,201 @@
+"""The report of real, small runs: numbers, images, and what happens where things are gone."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import html5lib
+import pandas as pd
+import pytest
+from plotly.offline import get_plotlyjs
+
+from biofuse import ExtractOptions
+from biofuse.api import reporting
+from biofuse.api.reporting import attempt_report, write_report
+from biofuse.api.running import evaluate_run
+from biofuse.core.errors import ArtifactError
+from biofuse.store import EmbeddingStore
+
+ALONE = ExtractOptions(workers=0)
+
+
+def take_apart(path: Path) -> Any:
+    text = path.read_text().replace(get_plotlyjs(), "")
+    return html5lib.HTMLParser(strict=True, namespaceHTMLElements=False).parse(text)
+
+
+def find(tree: Any, id_: str) -> Any:
+    return next(element for element in tree.iter() if element.get("id") == id_)
+
+
+def words(tree: Any, id_: str) -> str:
+    return " ".join("".join(find(tree, id_).itertext()).split())
+
+
+def rows(tree: Any, id_: str) -> list[dict[str, Any]]:
+    table = find(tree, id_)
+    heads = ["".join(cell.itertext()) for cell in table.find("thead").find("tr")]
+    found = []
+    for row in table.find("tbody").findall("tr"):
+        cells = [(cell.find("data"), "".join(cell.itertext()).strip()) for cell in row]
+        found.append(dict(zip(heads, [t if d is None else float(d.get("value")) for d, t in cells], strict=True)))
+    return found
+
+
+@pytest.fixture(scope="module")
+def evaluated(fitted, study, tmp_path_factory):
+    """Return a copy of the fitted run with its evaluation."""
+    path = tmp_path_factory.mktemp("evaluated") / "run"
+    shutil.copytree(fitted.path, path)
+    evaluate_run(path, store=EmbeddingStore(study.store), options=ALONE, progress=False)
+    return path
+
+
+@pytest.fixture(scope="module")
+def page(evaluated, study):
+    path = write_report(evaluated, store=EmbeddingStore(study.store))
+    assert path == evaluated / "report.html"
+    return take_apart(path)
+
+
+def test_scores_are_those_of_metrics_json(page, evaluated):
+    models = json.loads((evaluated / "metrics.json").read_text())["models"]
+    for row, model in zip(rows(page, "scores"), models.values(), strict=True):
+        assert row["AUROC"] == model["metrics"]["auroc"]
+        assert row["accuracy"] == model["metrics"]["accuracy"]
+        assert row["low AUROC"] == model["intervals"]["auroc"]["low"]
+
+
+def test_the_leaderboard_is_that_of_the_run(page, evaluated, fitted):
+    shown = {row["encoders"].replace(" + ", "+"): row for row in rows(page, "subsets")}
+    board = pd.read_parquet(evaluated / "leaderboard.parquet").set_index("subset")
+    screen = pd.read_parquet(evaluated / "screen.parquet").set_index("subset")
+    assert set(shown) == set(screen.index)
+    for subset, row in shown.items():
+        assert row["screened AUROC"] == pytest.approx(screen.loc[subset, "auroc_mean"], abs=1e-12)
+        if subset in board.index:
+            assert row["AUROC"] == pytest.approx(board.loc[subset, "auroc_mean"], abs=1e-12)
+    notes = [row["note"] for row in shown.values() if "chosen" in row["note"]]
+    assert len(notes) == 1
+    assert shown["+".join(fitted.model.encoders)]["note"] == notes[0]
+
+
+def test_images_come_from_the_data(page):
+    images = [image.get("alt") for image in page.iter("img")]
+    assert len([alt for alt in images if "labelled ctl" in alt]) >= 6
+    figures = json.loads("".join(find(page, "figures").itertext()))
+    assert figures["map"]["sheet"]["source"].startswith("data:image/jpeg;base64,")
+    tiles = [tile for trace in figures["map"]["data"] for tile in trace["customdata"]]
+    assert sorted(tiles) == list(range(72))  # every sample of train, val and test
+
+
+def test_the_similarity_is_that_of_the_stored_embeddings(page, fitted):
+    from biofuse.blocks.similarity import linear_cka
+
+    names, matrix = fitted.embeddings.blocks.encoders, linear_cka(fitted.embeddings.blocks)
+    for row in rows(page, "similarity-data"):
+        own = matrix[names.index(row["first"]), names.index(row["second"])]
+        assert row["linear CKA"] == pytest.approx(own, abs=1e-9)
+
+
+def test_encoders_are_named_with_licence_and_fingerprint(page, fitted):
+    for row, card in zip(rows(page, "encoders"), fitted.embeddings.cards, strict=True):
+        assert row["licence"] == card.licence
+        assert row["fingerprint"] in card.fingerprint()
+
+
+def test_before_the_evaluation_no_test_image_is_read(fitted, study, monkeypatch):
+    read = []
+    original = reporting.Album.image
+    monkeypatch.setattr(reporting.Album, "image", lambda self, sample: read.append(sample) or original(self, sample))
+    path = write_report(fitted.path, out=study.root / "early.html", store=EmbeddingStore(study.store))
+    known = pd.read_parquet(fitted.path / "samples.parquet").set_index("id")["split"]
+    assert read
+    assert "test" not in set(known.loc[read])
+    assert "has not been tested yet" in words(take_apart(path), "answer")
+
+
+def test_samples_in_memory_are_shown(quick, study, tmp_path):
+    result = quick(("t_colour", "t_edge")).fit(
+        study.samples.in_split("train", "val"), out=tmp_path / "run", progress=False
+    )
+    store = EmbeddingStore(study.store)
+    without = take_apart(write_report(result.path, store=store))
+    assert not list(without.iter("img"))
+    with_images = take_apart(write_report(result.path, store=store, development=result.embeddings.samples))
+    assert len(list(with_images.iter("img"))) >= 18
+
+
+def test_images_that_are_gone_are_said_to_be_gone(evaluated, study, tmp_path):
+    record = json.loads((evaluated / "run.json").read_text())
+    record["data"]["source"] = str(tmp_path / "gone")
+    run = tmp_path / "run"
+    shutil.copytree(evaluated, run)
+    (run / "run.json").write_text(json.dumps(record))
+    metrics = json.loads((run / "metrics.json").read_text()) | {"data": str(tmp_path / "gone")}
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    page = take_apart(write_report(run, store=EmbeddingStore(study.store)))
+    assert not list(page.iter("img"))
+    assert "The images are not at hand" in words(page, "map")
+    assert rows(page, "scores")
+
+
+def test_embeddings_that_are_gone_are_said_to_be_gone(evaluated, tmp_path):
+    page = take_apart(write_report(evaluated, out=tmp_path / "page.html", store=EmbeddingStore(tmp_path / "empty")))
+    assert "embeddings are not in this store" in words(page, "similarity")
+    assert "embeddings are not in this store" in words(page, "map")
+    assert list(page.iter("img"))
+
+
+def test_an_evaluation_on_other_data_shows_their_images(evaluated, study, draw, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(evaluated, run)
+    draw(tmp_path / "elsewhere", each=8, seed=9)
+    evaluate_run(run, tmp_path / "elsewhere", store=EmbeddingStore(study.store), options=ALONE, progress=False)
+    page = take_apart(write_report(run, store=EmbeddingStore(study.store)))
+    assert "24 test samples of" in words(page, "test")
+    figures = json.loads("".join(find(page, "figures").itertext()))
+    tested = [text for trace in figures["map"]["data"] for text in trace["text"] if text.endswith("(test)")]
+    assert len(tested) == 24
+
+
+def test_times_are_measured_when_asked_for(evaluated, study, tmp_path):
+    path = write_report(
+        evaluated, out=tmp_path / "page.html", store=EmbeddingStore(study.store), latency=True, options=ALONE
+    )
+    assert "measured on this machine in milliseconds" in words(take_apart(path), "cost")
+
+
+def test_figures_are_written_beside(evaluated, study, tmp_path):
+    write_report(evaluated, out=tmp_path / "page.html", figures=tmp_path / "figures", store=EmbeddingStore(study.store))
+    names = {path.name for path in (tmp_path / "figures").iterdir()}
+    assert {"roc.svg", "roc.png", "cost.svg", "similarity.png", "map.png"} <= names
+
+
+def test_a_report_that_fails_is_said_and_loses_nothing(evaluated, tmp_path):
+    run, said = tmp_path / "run", []
+    shutil.copytree(evaluated, run)
+    (run / "leaderboard.parquet").write_bytes(b"damaged")
+    with pytest.raises(ArtifactError):
+        write_report(run)
+    assert attempt_report(run, tell=said.append) is None
+    assert re.search(r"The report of .* was not written \(.*leaderboard", said[0])
+    assert f"biofuse report {run}" in said[0]
+
+
+def test_a_failure_nobody_thought_of_is_said_too(evaluated, monkeypatch):
+    said: list[str] = []
+
+    def broken(*_: Any) -> None:
+        raise ZeroDivisionError("by zero")
+
+    monkeypatch.setattr(reporting, "build_report", broken)
+    assert attempt_report(evaluated, tell=said.append) is None
+    assert "ZeroDivisionError: by zero" in said[0]
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path):
+    with pytest.raises(ArtifactError, match="is not a run"):
+        write_report(tmp_path)

@@ -1,0 +1,446 @@
+import itertools
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from biofuse.api import searching
+from biofuse.api.fitting import encoders_to_fit, fit_predictors
+from biofuse.core.errors import SearchError
+from biofuse.core.tasks import Task
+from biofuse.heads import CHEAP_HEADS
+from biofuse.search import Budget, ClosedFormScorer, RefitScorer, finalists, greedy_path, select
+
+PLANTED = ("a", "b", "c", "d")
+EVERY = [subset for size in range(1, 5) for subset in itertools.combinations(PLANTED, size)]
+
+
+def scores(board):
+    return {row.subset: row.folds["auroc"] for row in board}
+
+
+def by_set(board):
+    return {frozenset(row.subset): row.mean("auroc") for row in board}
+
+
+@pytest.fixture
+def scored(monkeypatch):
+    """Collect the folds that are scored in closed form and by refitting."""
+    found = SimpleNamespace(screened=set(), refitted=set())
+
+    def watch(scorer, seen):
+        score_fold = scorer.score_fold
+
+        def watched(self, subset, fold):
+            seen.add((subset, fold))
+            return score_fold(self, subset, fold)
+
+        monkeypatch.setattr(scorer, "score_fold", watched)
+
+    watch(ClosedFormScorer, found.screened)
+    watch(RefitScorer, found.refitted)
+    return found
+
+
+# --- the default: screen, finalists, choice
+
+
+def test_the_screen_scores_every_subset_and_the_finalists_are_refitted(plant, searched, scored):
+    search = searched(plant(), head="ridge", finalists=1)
+    screen, board = search.screen.leaderboard, search.leaderboard
+    assert [row.subset for row in screen] == EVERY
+    assert scored.screened == {(subset, fold) for subset in EVERY for fold in range(2)}
+    kept = [row.subset for row in board]
+    assert kept == finalists(screen, count=1, metric="auroc")
+    assert scored.refitted == {(subset, fold) for subset in kept for fold in range(2)}
+    assert len(kept) < len(EVERY)
+    assert {(name,) for name in PLANTED} | {PLANTED} <= set(kept)
+    assert {row.subset for row in greedy_path(screen)} <= set(kept)
+    assert {row.subset for row in screen.best_first()[:1]} | {search.screen.choice.subset} <= set(kept)
+    assert search.chosen in kept
+    assert search.selection.chosen is board[search.chosen]
+    assert search.selection.greedy.subset == greedy_path(screen)[-1].subset
+    assert f"{len(kept)} finalists out of 15 screened subsets" in search.reason
+
+
+def test_the_planted_pair_is_found_by_every_search_that_may_find_it(plant, searched):
+    for options in ({}, {"search": "exhaustive"}, {"search": "greedy"}, {"search": "beam"}):
+        search = searched(plant(96), head="ridge", folds=3, **options)
+        assert search.chosen == ("a", "b"), options
+        assert search.selection.better_than_chance
+
+
+def test_nothing_to_find_is_said_to_be_nothing(plant, searched):
+    search = searched(plant(noise=True), head="ridge", folds=5)
+    assert search.selection.better_than_chance is False
+    assert "No subset is shown to be better than chance" in search.reason
+
+
+def test_the_screen_is_the_ridge_head_on_every_subset_without_its_fits(plant, searched):
+    quick, thorough = searched(plant(), head="ridge"), searched(plant(), head="ridge", search="exhaustive")
+    assert thorough.screen is None
+    assert [row.subset for row in thorough.leaderboard] == EVERY
+    slow = scores(thorough.leaderboard)
+    for subset, values in scores(quick.screen.leaderboard).items():
+        assert values == pytest.approx(slow[subset], abs=1e-6)
+    for subset, values in scores(quick.leaderboard).items():
+        assert values == slow[subset]  # how a subset came to be refitted changes nothing
+    assert quick.chosen == thorough.chosen
+
+
+@pytest.mark.parametrize("rule", ["one_se", "best", "first_best"])
+def test_the_rule_chooses_among_the_finalists(plant, searched, rule):
+    search = searched(plant(seed=3), head="ridge", rule=rule)
+    assert search.selection.rule == rule
+    assert search.chosen == select(search.leaderboard, rule=rule, metric="auroc").chosen.subset
+    best = max(row.mean("auroc") for row in search.leaderboard)
+    assert search.selection.best.mean("auroc") == best
+    assert rule == "one_se" or search.selection.chosen is search.selection.best
+
+
+def test_accuracy_chooses_where_it_is_asked_for(plant, searched):
+    search = searched(plant(), head="ridge", metric="accuracy", rule="best")
+    assert search.leaderboard.metrics[0] == search.screen.leaderboard.metrics[0] == "accuracy"
+    assert search.selection.best.mean("accuracy") == max(row.mean("accuracy") for row in search.leaderboard)
+
+
+@pytest.mark.parametrize("task", [Task.BINARY, Task.ORDINAL, Task.MULTILABEL])
+def test_every_kind_of_task_goes_through_the_screen(plant, searched, posed, task):
+    embeddings = plant(task=task)
+    search = searched(embeddings, head="ridge")
+    assert len(search.screen.leaderboard) == 15
+    slow = scores(searched(embeddings, head="ridge", search="exhaustive").leaderboard)
+    for subset, values in scores(search.screen.leaderboard).items():
+        assert values == pytest.approx(slow[subset], abs=1e-6)
+    assert "a" in search.chosen
+    assert ("b" in search.chosen) == (task is not Task.BINARY)  # which knows nothing of the only bit
+    problem = posed(embeddings, head="ridge")
+    proba = fit_predictors(problem, search, problem.fitted_rows, threads=1)["chosen"].predict_proba(problem.blocks)
+    width = {Task.BINARY: 2, Task.ORDINAL: 3, Task.MULTILABEL: 2}[task]
+    assert proba.shape == (48, width)
+
+
+def test_a_given_validation_split_alone_scores_the_screen_and_the_finalists(plant, searched, posed):
+    embeddings = plant(val=16)
+    problem = posed(embeddings, select="holdout", head="ridge")
+    search = searched(embeddings, select="holdout", head="ridge")
+    for board in (search.screen.leaderboard, search.leaderboard):
+        assert (board.n_train, board.n_test) == ((32,), (16,))
+    assert search.selection.rule == "first_best"
+    assert problem.fitted_rows.tolist() == list(range(32))
+    best = max(row.quality("auroc") for row in search.leaderboard)
+    assert search.chosen == next(row.subset for row in search.leaderboard if row.quality("auroc") == best)
+
+
+def test_scores_are_those_of_scikit_learn_on_the_same_folds(plant, searched, posed):
+    embeddings = plant(task=Task.BINARY)
+    problem, search = posed(embeddings, head="ridge"), searched(embeddings, head="logistic", search="exhaustive")
+    X, y = np.hstack([embeddings.blocks[name] for name in ("a", "d")]).astype(np.float64), embeddings.labels
+    # The head chooses its penalty by leave-one-out; with any sensible one the ranks agree on so clear a signal.
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1))
+    expected = [
+        roc_auc_score(y[held], model.fit(X[fit], y[fit]).decision_function(X[held])) for fit, held in problem.plan.folds
+    ]
+    assert search.leaderboard[("a", "d")].folds["auroc"] == pytest.approx(expected, abs=0.05)
+
+
+@pytest.mark.parametrize("search", ["screen", "beam"])
+def test_the_order_of_rows_and_encoders_does_not_matter_to_the_choice(plant, searched, search):
+    embeddings = plant(seed=5)
+    mine = searched(embeddings, head="ridge", search=search)
+    order = np.random.default_rng(1).permutation(48)
+    pool = ("d", "b", "a", "c")
+    blocks = embeddings.blocks.take(order)
+    shuffled = replace(
+        embeddings,
+        samples=embeddings.samples.take(order),
+        blocks=replace(blocks, matrices={name: blocks[name] for name in pool}),
+        contents=embeddings.contents[order],
+        cards=tuple(next(card for card in embeddings.cards if card.name == name) for name in pool),
+    )
+    theirs = searched(shuffled, head="ridge", search=search)
+    assert set(theirs.chosen) == set(mine.chosen)
+    assert by_set(theirs.all_scores) == pytest.approx(by_set(mine.all_scores), abs=1e-9)
+    assert by_set(theirs.leaderboard) == pytest.approx(by_set(mine.leaderboard), abs=1e-9)
+
+
+# --- the head
+
+
+def test_the_best_scoring_head_is_chosen_and_said(plant, searched):
+    said = []
+    embeddings = plant(seed=2)
+    search = searched(embeddings, tell=said.append)
+    assert tuple(search.heads) == CHEAP_HEADS
+    subsets = {search.screen.choice.subset, PLANTED}
+    for name, value in search.heads.items():
+        board = searched(embeddings, head=name, search="exhaustive").leaderboard
+        assert value == pytest.approx(np.mean([board[subset].mean("auroc") for subset in subsets]), abs=1e-12)
+    assert search.head == max(search.heads, key=search.heads.get)
+    line = next(line for line in said if line.startswith("Head: "))
+    assert line.startswith(f"Head: {search.head} ")
+    assert all(f"{name} {value:.4f}" in line for name, value in search.heads.items())
+    given = searched(embeddings, head=search.head)
+    assert given.heads == {}
+    assert scores(given.leaderboard) == scores(search.leaderboard)
+    assert given.chosen == search.chosen
+
+
+def test_of_heads_that_score_the_same_the_first_is_taken(plant, posed, monkeypatch):
+    row = SimpleNamespace(quality=lambda _: 0.75)
+    monkeypatch.setattr(searching, "refit", lambda *_, **__: ({PLANTED: row}, None))
+    head, found = searching.choose_head(posed(plant()), None, searching.Runtime())
+    assert head == CHEAP_HEADS[0]
+    assert found == dict.fromkeys(CHEAP_HEADS, 0.75)
+
+
+def test_a_head_that_the_problem_is_too_large_for_is_not_tried(plant, searched, monkeypatch):
+    monkeypatch.setattr(searching, "within_limits", lambda head, **_: head.name != "logistic")
+    search = searched(plant())
+    assert set(search.heads) == set(CHEAP_HEADS) - {"logistic"}
+
+
+def test_without_a_screen_heads_are_compared_on_all_encoders_together(plant, searched, scored):
+    search = searched(plant(), search="greedy")
+    assert not scored.screened
+    for name, value in search.heads.items():
+        alone = searched(plant(), head=name, search="all")
+        assert value == pytest.approx(alone.leaderboard[PLANTED].mean("auroc"), abs=1e-12)
+
+
+# --- other searches
+
+
+@pytest.mark.parametrize("strategy", ["exhaustive", "greedy", "beam", "all"])
+def test_other_searches_refit_what_they_ask_for(plant, searched, scored, strategy):
+    search = searched(plant(), head="ridge", search=strategy)
+    subsets = [row.subset for row in search.leaderboard]
+    assert search.screen is None
+    assert search.all_scores is search.leaderboard
+    assert not scored.screened
+    assert {subset for subset, _ in scored.refitted} == set(subsets)
+    assert PLANTED in subsets
+    if strategy == "all":
+        assert subsets == [PLANTED]
+        assert search.chosen == PLANTED
+        assert set(encoders_to_fit(search)) == {"chosen", "all"}
+    else:
+        assert {(name,) for name in PLANTED} <= set(subsets)
+        assert (len(subsets) < 15) == (strategy == "greedy")  # four encoders are few enough for a beam to see them all
+        assert strategy == "greedy" or subsets == EVERY
+
+
+# --- what may be chosen
+
+
+@pytest.mark.parametrize("strategy", ["screen", "exhaustive", "greedy", "beam"])
+def test_a_limit_binds_the_choice_while_its_companions_remain(plant, searched, strategy):
+    search = searched(plant(), head="ridge", search=strategy, budget=Budget(max_encoders=1))
+    assert len(search.chosen) == 1
+    assert search.selection.all.subset == PLANTED
+    assert encoders_to_fit(search)["all"] == PLANTED
+    assert len(search.selection.greedy.subset) == 1  # a path takes no step that may not be chosen
+
+
+def test_time_binds_the_choice(plant, searched):
+    latency = {"a": 3.0, "b": 8.0, "c": 1.0, "d": 1.0}
+    search = searched(plant(), head="ridge", rule="best", budget=Budget(max_latency=7.5, latency=latency))
+    assert "a" in search.chosen
+    assert "b" not in search.chosen
+    assert search.selection.best is search.selection.chosen
+    assert search.selection.all.subset == PLANTED
+
+
+@pytest.mark.parametrize("strategy", ["screen", "exhaustive", "greedy", "all"])
+def test_nothing_that_may_be_chosen_is_refused_with_a_remedy(plant, searched, strategy):
+    budget = Budget(max_latency=0.5, latency=dict.fromkeys(PLANTED, 1.0))
+    with pytest.raises(SearchError, match=r"within the limits|max_latency") as caught:
+        searched(plant(), head="ridge", search=strategy, budget=budget)
+    assert caught.value.remedy
+
+
+def test_all_encoders_together_are_refused_where_fewer_may_be_chosen(plant, searched):
+    with pytest.raises(SearchError, match="at most 2 may be chosen") as caught:
+        searched(plant(), head="ridge", search="all", budget=Budget(max_encoders=2))
+    assert "another search" in caught.value.remedy
+
+
+# --- going on
+
+
+def test_a_finished_search_scores_nothing_again(plant, searched, scored, tmp_path):
+    first = searched(plant(), folder=tmp_path)
+    assert {path.name for path in tmp_path.glob("*.jsonl")} == {
+        "screen.jsonl", *(f"scores-{name}.jsonl" for name in CHEAP_HEADS)
+    }  # fmt: skip
+    scored.screened.clear()
+    scored.refitted.clear()
+    second = searched(plant(), folder=tmp_path)
+    assert not scored.screened | scored.refitted
+    assert (second.chosen, second.head, dict(second.heads)) == (first.chosen, first.head, dict(first.heads))
+    assert scores(second.leaderboard) == scores(first.leaderboard)
+    assert scores(second.screen.leaderboard) == scores(first.screen.leaderboard)
+
+
+class KilledError(Exception):
+    """What stands for a kill."""
+
+
+class Killer:
+    """Progress that ends the search after so many subsets."""
+
+    def __init__(self, after):
+        self.left = after
+
+    def begin(self, _task, _total):
+        pass
+
+    def advance(self, _task, units):
+        self.left -= units
+        if self.left < 0:
+            raise KilledError
+
+
+@pytest.mark.parametrize("after", [0, 7, 15, 18])
+def test_a_killed_search_goes_on_where_it_was(plant, searched, scored, tmp_path, after):
+    """After 15 subsets the screen is complete, and finalists are being refitted."""
+    reference = searched(plant(), head="ridge")
+    with pytest.raises(KilledError):
+        searched(plant(), head="ridge", folder=tmp_path, progress=Killer(after))
+    done = len((tmp_path / "screen.jsonl").read_bytes().splitlines()) - 1
+    assert done == min(after + 1, 15)
+    refitted = set()
+    if after >= 15:
+        refitted = (tmp_path / "scores-ridge.jsonl").read_text().splitlines()[1:]
+        assert len(refitted) == after + 1 - 15
+    scored.screened.clear()
+    scored.refitted.clear()
+    resumed = searched(plant(), head="ridge", folder=tmp_path)
+    assert len(scored.screened) == 2 * (15 - done)
+    assert len(scored.refitted) == 2 * (len(resumed.leaderboard) - len(refitted))
+    assert resumed.chosen == reference.chosen
+    assert scores(resumed.leaderboard) == scores(reference.leaderboard)
+    for subset, folds in resumed.screen.leaderboard.out_of_fold.items():
+        for mine, theirs in zip(folds, reference.screen.leaderboard.out_of_fold[subset], strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+
+
+def test_other_options_do_not_take_over_scores_that_are_not_theirs(plant, searched, tmp_path):
+    searched(plant(), head="ridge", folder=tmp_path)
+    for options in ({"scaling": "block"}, {"class_weight": "balanced"}, {"seed": 1}):
+        fresh = searched(plant(), head="ridge", **options)
+        there = searched(plant(), head="ridge", folder=tmp_path, **options)
+        assert scores(there.leaderboard) == scores(fresh.leaderboard), options
+        assert scores(there.screen.leaderboard) == scores(fresh.screen.leaderboard), options
+
+
+def test_a_search_too_large_to_keep_predictions_is_resumed_too(plant, searched, scored, tmp_path, monkeypatch):
+    """The choice of the head keeps those of its two subsets, the finalists do not keep theirs."""
+    monkeypatch.setattr(searching, "KEEP_BYTES", 4 * 48 * 4 * 2)  # float32, rows, classes, subsets
+    first = searched(plant(), folder=tmp_path)
+    assert first.kept_rows is None
+    scored.screened.clear()
+    scored.refitted.clear()
+    second = searched(plant(), folder=tmp_path)
+    assert not scored.screened | scored.refitted
+    assert scores(second.leaderboard) == scores(first.leaderboard)
+
+
+# --- averages of several, and late fusion
+
+
+def test_an_ensemble_averages_the_best_subsets_and_is_what_is_fitted(plant, searched, posed):
+    embeddings = plant(seed=7)
+    problem = posed(embeddings, head="ridge", predictor="ensemble")
+    search = searched(embeddings, head="ridge", predictor="ensemble")
+    ranked = [row.subset for row in search.leaderboard.best_first("auroc")]
+    count = len(search.ensemble.members)
+    assert search.ensemble.members == tuple(ranked[:count])
+    assert search.chosen == tuple(name for name in PLANTED if any(name in each for each in ranked[:count]))
+    assert search.reason == str(search.ensemble)
+    assert count > 1
+    fitted = fit_predictors(problem, search, problem.fitted_rows, threads=1)
+    alone = searched(embeddings, head="ridge")
+    members = [searching.Fit(posed(embeddings, head="ridge"), searching.head_of(problem.config))(
+        problem.blocks, problem.labels, encoders=subset, seed=0, threads=1
+    ) for subset in ranked[:count]]  # fmt: skip
+    by_hand = np.mean([member.predict_proba(problem.blocks) for member in members], axis=0)
+    np.testing.assert_allclose(fitted["chosen"].predict_proba(problem.blocks), by_hand, atol=1e-6)
+    assert scores(alone.leaderboard) == scores(search.leaderboard)  # its members are scored like any subset
+
+
+def test_an_ensemble_keeps_to_the_limits_as_a_whole(plant, searched):
+    free = searched(plant(seed=7), head="ridge", predictor="ensemble")
+    bound = searched(plant(seed=7), head="ridge", predictor="ensemble", budget=Budget(max_encoders=2))
+    assert len(free.chosen) > 2 >= len(bound.chosen)
+
+
+def test_late_fusion_averages_the_encoders_of_a_subset(plant, searched, posed):
+    embeddings = plant()
+    problem, search = posed(embeddings, head="ridge", predictor="average"), searched(
+        embeddings, head="ridge", predictor="average", rule="best"
+    )  # fmt: skip
+    fitted = fit_predictors(problem, search, problem.fitted_rows, threads=1)
+    fit = searching.Fit(posed(embeddings, head="ridge"), searching.head_of(problem.config))
+    singles = [fit(problem.blocks, problem.labels, encoders=(name,), seed=0, threads=1) for name in PLANTED]
+    by_hand = np.mean([single.predict_proba(problem.blocks) for single in singles], axis=0)
+    np.testing.assert_allclose(fitted["all"].predict_proba(problem.blocks), by_hand, atol=1e-6)
+    fused = searched(embeddings, head="ridge")
+    assert scores(search.screen.leaderboard) == scores(fused.screen.leaderboard)
+    for name in PLANTED:  # a single encoder has nothing to be averaged with
+        assert search.leaderboard[(name,)].folds["log_loss"] == pytest.approx(
+            fused.leaderboard[(name,)].folds["log_loss"], abs=1e-6
+        )
+    assert search.leaderboard[PLANTED].folds["auroc"] != fused.leaderboard[PLANTED].folds["auroc"]
+
+
+def test_stacking_keeps_groups_and_copies_of_an_image_together_inside_its_folds(plant, posed, monkeypatch):
+    groups = [f"p{row // 8}" for row in range(48)]
+    contents = [f"image {0 if row in (0, 44) else row}" for row in range(48)]
+    problem = posed(plant(groups=groups, contents=contents), head="ridge", predictor="stacking")
+    seen = []
+    fit_late_fusion = searching.fit_late_fusion
+
+    def watched(blocks, labels, **options):
+        seen.append(dict(zip(blocks.ids, options["groups"], strict=True)))
+        return fit_late_fusion(blocks, labels, **options)
+
+    monkeypatch.setattr(searching, "fit_late_fusion", watched)
+    fit = searching.Fit(problem, searching.head_of(problem.config))
+    rows = np.arange(47, -1, -2)
+    fit(problem.blocks.take(rows), problem.labels[rows], encoders=("a", "b"), seed=0, threads=1)
+    (unit_of,) = seen
+    assert set(unit_of) == {f"s{row:03d}" for row in rows}
+    for one, two in itertools.combinations(rows.tolist(), 2):
+        mates = groups[one] == groups[two] or {groups[one], groups[two]} == {"p0", "p5"}
+        assert (unit_of[f"s{one:03d}"] == unit_of[f"s{two:03d}"]) == mates
+
+
+def test_class_weights_reach_what_stacks(plant, posed):
+    embeddings = plant(60, task=Task.BINARY)
+    rows = np.flatnonzero((embeddings.labels == 0) | (np.arange(60) % 3 == 0))  # a third of class 1
+    probability = {}
+    for weight in (None, "balanced"):
+        problem = posed(embeddings, head="logistic", predictor="stacking", class_weight=weight)
+        fit = searching.Fit(problem, searching.head_of(problem.config))
+        fitted = fit(problem.blocks.take(rows), problem.labels[rows], encoders=("a", "d"), seed=0, threads=1)
+        probability[weight] = fitted.predict_proba(problem.blocks)[:, 1].mean()
+    assert probability[None] < 0.45
+    assert probability["balanced"] == pytest.approx(0.5, abs=0.05)
+
+
+@pytest.mark.parametrize("predictor", ["ensemble", "average", "stacking"])
+@pytest.mark.parametrize("task", [Task.BINARY, Task.MULTILABEL])
+def test_predictors_of_several_members_suit_every_kind_of_task(plant, searched, posed, predictor, task):
+    embeddings = plant(40, task=task)
+    options = {"head": "ridge", "predictor": predictor, "finalists": 1}
+    problem, search = posed(embeddings, **options), searched(embeddings, **options)
+    proba = fit_predictors(problem, search, problem.fitted_rows, threads=1)["chosen"].predict_proba(problem.blocks)
+    assert proba.shape == (40, 2)
+    assert "a" in search.chosen
+    assert np.mean((proba[:, 1] > 0.5) == (embeddings.labels if task is Task.BINARY else embeddings.labels[:, 1])) > 0.7

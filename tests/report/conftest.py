@@ -1,0 +1,293 @@
+"""Runs made up from random numbers: as large as needed in a second, with every file that a real one has."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from biofuse.api.evidence import Evidence
+from biofuse.api.record import _describe_row
+from biofuse.blocks import Blocks
+from biofuse.core.tasks import Task
+from biofuse.data.load import load_samples
+from biofuse.encoders.card import EncoderCard, Weights
+from biofuse.encoders.preprocessing import Preprocessing
+from biofuse.evaluation.metrics import score
+from biofuse.report.build import build_report
+from biofuse.report.content import Report
+from biofuse.report.material import Embedded, Extras, Material, read_material
+from biofuse.report.pictures import Album
+from biofuse.report.render import render_html
+from biofuse.runs import Run, RunRecord, describe_environment
+from biofuse.search import Leaderboard, Row, attribute, select
+from biofuse.search.subsets import all_subsets
+
+METRICS = ("auroc", "accuracy", "balanced_accuracy")
+
+
+@dataclass(frozen=True)
+class MadeUp:
+    """A run directory, what goes with it, and what it was made from."""
+
+    run: Run
+    extras: Extras
+    classes: tuple[str, ...]
+    probabilities: np.ndarray
+    labels: np.ndarray
+    board: Leaderboard
+    screen: Leaderboard
+
+    @property
+    def material(self) -> Material:
+        return read_material(self.run, self.extras)
+
+    @property
+    def report(self) -> Report:
+        return build_report(self.material)
+
+    @property
+    def page(self) -> str:
+        return render_html(self.report)
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page taken apart."""
+
+    html: str
+    tree: Any
+
+    @property
+    def ids(self) -> list[str]:
+        return [element.get("id") for element in self.tree.iter() if element.get("id")]
+
+    def words(self, id_: str) -> str:
+        """All text of an element."""
+        return " ".join("".join(self.find(id_).itertext()).split())
+
+    def find(self, id_: str) -> Any:
+        return next(element for element in self.tree.iter() if element.get("id") == id_)
+
+    def table(self, id_: str) -> list[dict[str, Any]]:
+        """Rows of a table by column: numbers in full precision where there are any, text elsewhere."""
+        table = self.find(id_)
+        heads = ["".join(cell.itertext()) for cell in table.find("thead").find("tr")]
+        return [dict(zip(heads, map(_cell, row), strict=True)) for row in table.find("tbody").findall("tr")]
+
+    def figures(self) -> dict[str, Any]:
+        """What the page's script draws."""
+        return json.loads("".join(self.find("figures").itertext()))
+
+
+def _cell(cell: Any) -> Any:
+    number = cell.find("data")
+    return "".join(cell.itertext()).strip() if number is None else float(number.get("value"))
+
+
+def take_apart(html: str) -> Page:
+    """Parse strictly: any error of the HTML standard raises. The library of figures is not HTML and left out."""
+    import html5lib
+    from plotly.offline import get_plotlyjs
+
+    short = html.replace(get_plotlyjs(), "")
+    assert len(short) < len(html) - 1_000_000
+    return Page(html, html5lib.HTMLParser(strict=True, namespaceHTMLElements=False).parse(short))
+
+
+@pytest.fixture(scope="session")
+def parse() -> Callable[[str], Page]:
+    """Return a function that takes a page apart."""
+    return take_apart
+
+
+def card(name: str, **changes: Any) -> EncoderCard:
+    facts: dict[str, Any] = {
+        "name": name,
+        "title": name.upper(),
+        "loader": "timm",
+        "preprocessing": Preprocessing(resize="shortest", size=8, crop=8, interpolation="bicubic"),
+        "output": "pooled",
+        "dim": 12,
+        "licence": "MIT",
+        "commercial": True,
+        "modality": "general",
+        "source": "made up",
+        "weights": Weights(repository="owner/name", revision="a" * 40, file="f.safetensors", sha256="b" * 64),
+    }
+    return EncoderCard(**(facts | changes))
+
+
+@pytest.fixture(scope="session")
+def make_card() -> Callable[..., EncoderCard]:
+    """Return a function that makes a card of a made-up encoder."""
+    return card
+
+
+def _boards(names: tuple[str, ...], generator: np.random.Generator, dims: int) -> tuple[Leaderboard, Leaderboard]:
+    worth = generator.uniform(0.02, 0.1, len(names))
+
+    def row(subset: tuple[str, ...]) -> Row:
+        level = 0.6 + 0.38 * np.tanh(3 * sum(worth[names.index(name)] for name in subset))
+        folds = {metric: tuple((level - generator.uniform(0, 0.02, 10)).tolist()) for metric in METRICS}
+        return Row(subset=subset, n_dims=dims * len(subset), folds=folds, seconds=0.1)
+
+    common: dict[str, Any] = {"encoders": names, "metrics": METRICS, "n_train": (80,) * 10, "n_test": (20,) * 10}
+    screen = Leaderboard(rows=tuple(row(subset) for subset in all_subsets(names)), **common)
+    kept = {*screen.best_first()[:16], *screen.singles, screen[names]}
+    return Leaderboard(rows=tuple(row(one.subset) for one in kept), **common), screen
+
+
+def _table(ids: list[str], labels: list[str], splits: list[str], contents: list[str]) -> pd.DataFrame:
+    groups = [f"g{number // 4}" for number in range(len(ids))]
+    return pd.DataFrame({"id": ids, "content": contents, "label": labels, "split": splits, "group": groups})
+
+
+def _words(classes: tuple[str, ...], labels: np.ndarray) -> list[str]:
+    if labels.ndim == 1:
+        return [classes[label] for label in labels]
+    return ["|".join(name for name, on in zip(classes, row, strict=True) if on) for row in labels]
+
+
+@pytest.fixture(scope="session")
+def make_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., MadeUp]:
+    """Return a function that makes up a run."""
+
+    def make(
+        *,
+        classes: tuple[str, ...] = ("normal", "mild", "severe"),
+        encoders: int = 4,
+        development: int = 60,
+        test: int = 90,
+        task: Task = Task.MULTICLASS,
+        dims: int = 12,
+        side: int = 24,
+        ids: Callable[[int], str] = "image-{:05d}.png".format,
+        cards: dict[str, dict[str, Any]] | None = None,
+        tested: bool = True,
+        name: str = "made-up",
+    ) -> MadeUp:
+        generator = np.random.default_rng(0)
+        names = tuple(f"encoder_{number}" for number in range(encoders))
+        run = Run(tmp_path_factory.mktemp("made-up") / "run")
+        board, screen = _boards(names, generator, dims)
+        total, n_classes = development + test, len(classes)
+        shape = (total, n_classes) if task is Task.MULTILABEL else (total,)
+        labels = generator.integers(0, 2 if task is Task.MULTILABEL else n_classes, shape)
+        words, every = _words(classes, labels), [ids(number) for number in range(total)]
+        splits = ["train" if number % 5 else "val" for number in range(development)] + ["test"] * test
+        targets = labels if labels.ndim == 2 else np.eye(n_classes, dtype=int)[labels]
+        noisy = 2.2 * targets + generator.normal(0, 1, targets.shape)
+        if task is Task.MULTILABEL:
+            probabilities = 1 / (1 + np.exp(1.1 - noisy))
+        else:
+            probabilities = np.exp(noisy) / np.exp(noisy).sum(axis=1, keepdims=True)
+        selection = select(board, rule="one_se", metric="auroc")
+        rows = {"chosen": selection.chosen, "best": selection.best, "best_single": selection.best_single,
+                "all": board[names], "greedy": selection.greedy}  # fmt: skip
+        record = RunRecord(
+            version="0.1.0", key="k" * 32, state="complete", started="2026-01-02T03:04:05+00:00",
+            seconds={"search": 1.0}, data={"name": name, "source": f"/data/{name}"}, task=str(task), classes=classes,
+            counts={split: _counts(classes, targets, splits, split) for split in ("train", "val", "test")},
+            encoders=[{"name": n, "fingerprint": card(n).fingerprint(), "dim": dims, "licence": "MIT"} for n in names],
+            options={"encoders": list(names), "metric": "auroc", "head": "auto", "seed": 0},
+            plan={"kind": "cv", "folds": 10, "repeats": 2, "key": "p", "notes": []},
+            selection={"rule": "one_se", "metric": "auroc", "reason": str(selection), "better_than_chance": True,
+                       "head": "ridge", "heads": {"ridge": 0.9}, **{n: _describe_row(row, "auroc")
+                       for n, row in rows.items() if row is not None}},
+            evidence=Evidence(attribution=attribute(screen, metric="auroc", empty=0.5)).to_json(),
+            fitted_on="train + val", environment=describe_environment(),
+        )  # fmt: skip
+        run.path.mkdir()
+        board.to_parquet(run.path / "leaderboard.parquet")
+        screen.to_parquet(run.path / "screen.parquet")
+        contents = [f"{number:032x}" for number in range(development)] + [""] * test
+        run.write_frame(_table(every, words, splits, contents), run.path / "samples.parquet")
+        if tested:
+            _evaluated(
+                run, record, ids=every[development:], labels=labels[development:],
+                probabilities=probabilities[development:], chosen=selection.chosen.subset,
+            )  # fmt: skip
+        run.write(record)
+        pixels = generator.integers(0, 256, (total, side, side, 3), dtype=np.uint8)
+        samples = load_samples(pixels, labelled=False)
+        samples = type(samples)(ids=np.array(every, dtype=object), sources=samples.sources, decode=samples.decode)
+        first, rest = np.arange(development), np.arange(development, total)
+
+        def embedded(part: np.ndarray) -> Embedded:
+            own = {n: targets[part] @ generator.normal(0, 1, (n_classes, dims)) for n in names}
+            noise = {n: generator.normal(0, 1, (len(part), dims)) for n in names}
+            blocks = Blocks(ids=samples.ids[part], matrices={n: (own[n] + noise[n]).astype(np.float32) for n in names})
+            return Embedded(blocks=blocks, labels=tuple(words[row] for row in part))
+
+        extras = Extras(
+            cards={n: card(n, dim=dims, **(cards or {}).get(n, {})) for n in names},
+            development=embedded(first),
+            test=embedded(rest) if tested else None,
+            development_images=Album(samples.take(first)),
+            test_images=Album(samples.take(rest)) if tested else None,
+        )
+        return MadeUp(run, extras, classes, probabilities[development:], labels[development:], board, screen)
+
+    return make
+
+
+def _counts(classes: tuple[str, ...], targets: np.ndarray, splits: list[str], split: str) -> dict[str, int]:
+    own = targets[[each == split for each in splits]].sum(axis=0)
+    return dict(zip(classes, own.tolist(), strict=True))
+
+
+def _evaluated(
+    run: Run,
+    record: RunRecord,
+    *,
+    ids: list[str],
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    chosen: tuple[str, ...],
+) -> None:
+    classes, task = record.classes, Task(record.task)
+    found = score(task, labels, probabilities, classes=classes)
+    pool = [encoder["name"] for encoder in record.encoders]
+
+    def model(encoders: list[str], less: float) -> dict[str, Any]:
+        metrics = found.to_json()
+        values = {name: None if value is None else value - less for name, value in metrics["metrics"].items()}
+        intervals = {
+            name: {"metric": name, "estimate": values[name], "low": values[name] - 0.02, "high": values[name] + 0.01}
+            for name in METRICS
+        }
+        return {"encoders": encoders, **metrics, "metrics": values, "intervals": intervals}
+
+    models = {"chosen": model(list(chosen), 0.0), "best_single": model(pool[:1], 0.05), "all": model(pool, 0.01)}
+    comparisons = {
+        name: {"metric": "auroc", "difference": less, "low": less - 0.01, "high": less + 0.01, "p_holm": p,
+               "sentence": f"The difference between chosen and {name} is as it is."}
+        for name, less, p in (("best_single", 0.05, 0.01), ("all", 0.01, 0.4))
+    }  # fmt: skip
+    metrics = {
+        "data": record.data["source"], "split": "test", "n": len(ids), "models": models, "comparisons": comparisons,
+        "leak": {"samples": 0, "per_class": {}, "groups": 0, "without": {}}, "quarantined": 0,
+    }  # fmt: skip
+    run.metrics_path.write_text(json.dumps(metrics))
+    said = (probabilities > 0.5).astype(int) if task is Task.MULTILABEL else probabilities.argmax(axis=1)
+    frame = pd.DataFrame(
+        {"id": ids, "label": _words(classes, labels), "prediction": _words(classes, said), "in_development": False}
+    )
+    for column, name in enumerate(classes):
+        frame[f"p_{name}"] = probabilities[:, column]
+    run.write_frame(frame, run.predictions_path)
+
+
+@pytest.fixture(scope="session")
+def large_page(make_run: Callable[..., MadeUp], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """511 subsets, 10,000 test samples, and noise for images: nothing compresses worse."""
+    classes = tuple(f"class {number}" for number in range(9))
+    made = make_run(encoders=9, development=2000, test=10_000, classes=classes, side=64, dims=32)
+    path = tmp_path_factory.mktemp("large") / "report.html"
+    path.write_text(made.page)
+    return path

@@ -1,0 +1,335 @@
+"""The page: its numbers are those of the run's files, it is whole and safe, and it stays small."""
+
+import json
+import re
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from plotly.offline import get_plotlyjs
+
+from biofuse.core.errors import ArtifactError
+from biofuse.core.tasks import Task
+from biofuse.report.material import read_material
+from biofuse.report.render import render_html, write_html
+
+HOSTILE = ("<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "a&b 'c' </title>", "{{ 7*7 }} ${x}")
+SECTIONS = (
+    "data", "leaderboard", "singles", "contribution", "cost", "similarity", "test", "map", "mistakes", "provenance",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def made(make_run: Callable[..., Any]) -> Any:
+    return make_run()
+
+
+@pytest.fixture(scope="module")
+def page(made: Any, parse: Callable[[str], Any]) -> Any:
+    return parse(made.page)
+
+
+@pytest.fixture(scope="module")
+def metrics(made: Any) -> dict[str, Any]:
+    return json.loads(made.run.metrics_path.read_text())
+
+
+# --- numbers
+
+
+def test_scores_on_the_page_are_those_of_metrics_json(page: Any, metrics: dict[str, Any]) -> None:
+    titles = {"auroc": "AUROC", "accuracy": "accuracy", "mcc": "Matthews correlation", "log_loss": "log-loss"}
+    rows = page.table("scores")
+    assert [row["model"] for row in rows] == ["chosen", "best single", "all"]
+    for row, model in zip(rows, metrics["models"].values(), strict=True):
+        for name, title in titles.items():
+            assert row[title] == model["metrics"][name]
+        for end in ("low", "high"):
+            assert row[f"{end} AUROC"] == model["intervals"]["auroc"][end]
+
+
+def test_scores_per_class_are_those_of_metrics_json(page: Any, metrics: dict[str, Any]) -> None:
+    for row in page.table("per-class"):
+        own = metrics["models"]["chosen"]["per_class"][row["class"]]
+        assert (row["samples"], row["AUROC"], row["F1"]) == (own["n"], own["auroc"], own["f1"])
+
+
+def test_the_leaderboard_is_that_of_both_files(page: Any, made: Any) -> None:
+    rows = {row["encoders"].replace(" + ", "+"): row for row in page.table("subsets")}
+    board = pd.read_parquet(made.run.path / "leaderboard.parquet").set_index("subset")
+    screen = pd.read_parquet(made.run.path / "screen.parquet").set_index("subset")
+    assert set(rows) == set(board.index) | set(screen.index)
+    for subset, row in rows.items():
+        assert row["screened AUROC"] == screen.loc[subset, "auroc_mean"]
+        if subset in board.index:
+            assert row["AUROC"] == pytest.approx(board.loc[subset, "auroc_mean"], abs=1e-12)
+            assert row["± over folds"] == pytest.approx(board.loc[subset, "auroc_std"], abs=1e-12)
+        else:
+            assert row["AUROC"] == ""
+        assert (row["size"], row["columns"]) == (screen.loc[subset, "n_encoders"], screen.loc[subset, "n_dims"])
+
+
+def test_the_leaderboard_marks_the_chosen_subset_and_what_it_stands_beside(page: Any, made: Any) -> None:
+    notes = {row["encoders"]: row["note"] for row in page.table("subsets") if row["note"]}
+    selection = made.run.read().selection
+    for name, words in (("chosen", "chosen"), ("best_single", "best single"), ("all", "all"), ("greedy", "greedy")):
+        assert words in notes[" + ".join(selection[name]["encoders"])].split(", ")
+
+
+def test_contributions_are_those_of_run_json(page: Any, made: Any) -> None:
+    facts = made.run.read().evidence["attribution"]
+    for row in page.table("contribution-data"):
+        place = facts["encoders"].index(row["encoder"])
+        assert row["Shapley value"] == facts["shapley"][place]
+        assert row["marginal gain"] == facts["marginal"][place]
+    for row in page.table("interaction-data"):
+        i, j = (facts["encoders"].index(row[name]) for name in ("first", "second"))
+        assert row["interaction"] == facts["interaction"][i][j]
+
+
+def test_counts_are_those_of_run_json(page: Any, made: Any) -> None:
+    counts = made.run.read().counts
+    for row in page.table("balance-data"):
+        assert [row[split] for split in counts] == [counts[split][row["class"]] for split in counts]
+
+
+def test_the_answer_names_the_encoders_the_gain_and_the_noise(page: Any, made: Any) -> None:
+    answer = page.words("answer")
+    assert made.report.answer in answer
+    for name in made.run.read().selection["chosen"]["encoders"]:
+        assert name in answer
+    assert "+0.0500 against the best single encoder" in answer
+    assert "better beyond noise (p = 0.01)" in answer
+    assert "+0.0100 against all 4 encoders together, within noise" in answer
+
+
+def test_curves_on_the_page_are_scikit_learns(page: Any, made: Any) -> None:
+    from sklearn.metrics import precision_recall_curve, roc_curve
+
+    roc, precision = (page.figures()[name]["data"] for name in ("roc", "precision-recall"))
+    for column, name in enumerate(made.classes):
+        target, values = made.labels == column, made.probabilities[:, column]
+        x, y, _ = roc_curve(target, values)
+        assert roc[column]["name"].startswith(f"{name} (")
+        np.testing.assert_allclose([roc[column]["x"], roc[column]["y"]], [x, y], rtol=1e-5)
+        y, x, _ = precision_recall_curve(target, values)
+        np.testing.assert_allclose([precision[column]["x"], precision[column]["y"]], [x, y], rtol=1e-5)
+
+
+def test_the_pareto_front_is_undominated(page: Any, made: Any) -> None:
+    front = [(row["columns"], row["AUROC"]) for row in page.table("cost-data")]
+    everything = [(row.n_dims, row.mean("auroc")) for row in made.screen]
+    for cost, value in front:
+        assert not any(c <= cost and v > value + 1e-12 for c, v in everything)
+    assert "Cost is the number of columns" in page.words("cost")
+
+
+def test_measured_times_become_the_cost(make_run: Callable[..., Any], parse: Callable[[str], Any]) -> None:
+    from dataclasses import replace
+
+    made = make_run()
+    latency = {f"encoder_{number}": 1.5 + number for number in range(4)}
+    timed = replace(made, extras=replace(made.extras, latency=latency))
+    page = parse(timed.page)
+    assert "measured on this machine in milliseconds" in page.words("cost")
+    single = next(row for row in page.table("subsets") if row["encoders"] == "encoder_2")
+    assert single["ms per image"] == 3.5
+
+
+# --- whole and safe
+
+
+def test_every_section_is_there_and_the_contents_lead_to_it(page: Any) -> None:
+    links = re.findall(r'<a href="#([a-z]+)">', page.html)
+    assert links == ["answer", *SECTIONS]
+    assert set(links) <= set(page.ids)
+
+
+def test_ids_are_unique(page: Any) -> None:
+    assert len(page.ids) == len(set(page.ids))
+
+
+def test_nothing_is_fetched_from_anywhere(page: Any) -> None:
+    own = page.html.replace(get_plotlyjs(), "")
+    assert not re.search(r"""(src|href|url|action)\s*[=(]\s*["']?\s*(https?:|//)""", own)
+    assert "@import" not in own
+    assert all(link.startswith(("data:", "#")) for link in re.findall(r'(?:src|href)="([^"]*)"', own))
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', own)
+    assert policy is not None
+    assert policy[1].startswith("default-src &#39;none&#39;")
+    assert "unsafe-eval" not in policy[1]
+    assert "http" not in policy[1]
+
+
+def test_every_image_says_what_it_shows(page: Any) -> None:
+    images = list(page.tree.iter("img"))
+    assert len(images) >= 18 + 3  # six of each class, and mistakes
+    assert all(image.get("alt") and image.get("src").startswith("data:image/jpeg") for image in images)
+
+
+def test_every_table_has_a_caption_and_headings_with_a_scope(page: Any) -> None:
+    for table in page.tree.iter("table"):
+        assert "".join(table.find("caption").itertext()).strip()
+        assert all(cell.get("scope") == "col" for cell in table.find("thead").iter("th"))
+        assert all(row[0].get("scope") == "row" for row in table.find("tbody").findall("tr"))
+
+
+def test_every_figure_has_its_data_and_its_words(page: Any, made: Any) -> None:
+    for chart in made.report.charts:
+        figure = page.find(f"figure-{chart.id}")
+        assert figure.find("details").find("div").find("table").get("id") == chart.table.id
+        assert chart.table.rows
+        assert chart.summary
+        plot = next(element for element in figure.iter("div") if element.get("data-figure") == chart.id)
+        assert plot.get("aria-label")
+        assert plot.get("role") in {"img", "application"}
+
+
+def test_headings_leave_no_level_out(page: Any) -> None:
+    levels = [int(element.tag[1]) for element in page.tree.iter() if re.fullmatch("h[1-6]", str(element.tag))]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+
+
+def test_hostile_names_are_only_text(make_run: Callable[..., Any], parse: Callable[[str], Any]) -> None:
+    made = make_run(classes=HOSTILE, ids=lambda number: f"<b onmouseover=alert({number})>.png", name=HOSTILE[0])
+    page = parse(made.page)
+    scripts = list(page.tree.iter("script"))
+    assert len(scripts) == 3
+    assert not any(element.get(name) for element in page.tree.iter() for name in ("onerror", "onmouseover"))
+    assert not list(page.tree.iter("b"))
+    assert [row["class"] for row in page.table("balance-data")] == list(HOSTILE)
+    names = page.figures()["confusion"]["layout"]["yaxis"]["ticktext"]
+    assert not any("<" in name for name in names)
+    assert "7*7" in page.html
+
+
+def test_the_scripts_are_those_that_the_policy_allows(page: Any) -> None:
+    import base64
+    import hashlib
+
+    scripts = re.findall(r"<script>(.*?)</script>", page.html, flags=re.DOTALL)
+    assert len(scripts) == 2
+    for script in scripts:
+        assert f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}" in page.html
+
+
+def test_equal_runs_have_equal_pages(made: Any, page: Any) -> None:
+    assert made.page == page.html
+
+
+# --- every kind of run
+
+
+@pytest.mark.parametrize(
+    ("task", "classes"),
+    [
+        (Task.BINARY, ("no", "yes")),
+        (Task.MULTILABEL, ("one", "two", "three")),
+        (Task.ORDINAL, ("0", "1", "2")),
+        (Task.MULTICLASS, tuple(f"class {number}" for number in range(40))),
+    ],
+)
+def test_every_task_has_a_report(
+    make_run: Callable[..., Any], parse: Callable[[str], Any], task: Task, classes: tuple[str, ...]
+) -> None:
+    made = make_run(task=task, classes=classes, test=400)
+    page = parse(made.page)
+    assert {row["class"] for row in page.table("per-class")} == set(classes)
+    assert set(page.figures()) >= {"roc", "precision-recall", "calibration"}
+    if task is Task.MULTILABEL:
+        rows = page.table("confusion-data")
+        assert sum(rows[0][name] for name in list(rows[0])[1:]) == 400
+    assert len(page.figures()["roc"]["data"]) <= 11
+
+
+def test_an_untested_run_says_so(make_run: Callable[..., Any], parse: Callable[[str], Any]) -> None:
+    made = make_run(tested=False)
+    page = parse(made.page)
+    assert "has not been tested yet" in page.words("answer")
+    assert "biofuse evaluate" in page.words("test")
+    assert "roc" not in page.figures()
+    gone = made.extras.test_images
+    assert gone is None
+
+
+def test_a_run_without_images_and_embeddings_says_why(
+    make_run: Callable[..., Any], parse: Callable[[str], Any]
+) -> None:
+    from dataclasses import replace
+
+    from biofuse.report.material import Extras
+
+    made = make_run()
+    page = parse(replace(made, extras=Extras(absent=("The folder is gone.",))).page)
+    for section in ("similarity", "map"):
+        assert "The folder is gone." in page.words(section)
+    assert not list(page.tree.iter("img"))
+
+
+def test_one_encoder_alone_has_a_report(make_run: Callable[..., Any], parse: Callable[[str], Any]) -> None:
+    page = parse(make_run(encoders=2).page)
+    assert len(page.table("singles-data")) == 2
+
+
+def test_an_unfinished_run_is_refused(make_run: Callable[..., Any]) -> None:
+    made = make_run()
+    made.run.write(made.run.read().model_copy(update={"state": "searching"}))
+    with pytest.raises(ArtifactError, match="did not finish"):
+        read_material(made.run)
+
+
+def test_predictions_of_another_run_are_refused(make_run: Callable[..., Any]) -> None:
+    made = make_run()
+    frame = pd.read_parquet(made.run.predictions_path).rename(columns={"p_mild": "p_other"})
+    made.run.write_frame(frame, made.run.predictions_path)
+    with pytest.raises(ArtifactError, match="does not belong"):
+        _ = made.report
+
+
+def test_damaged_metrics_are_refused(make_run: Callable[..., Any]) -> None:
+    made = make_run()
+    made.run.metrics_path.write_text("{")
+    with pytest.raises(ArtifactError, match=r"metrics\.json cannot be read"):
+        read_material(made.run)
+
+
+def test_duplicates_conflicts_leaks_and_quarantine_are_reported(
+    make_run: Callable[..., Any], parse: Callable[[str], Any]
+) -> None:
+    made = make_run()
+    frame = made.run.read_samples()
+    labels = frame["label"].tolist()
+    other = next(row for row in range(1, 60) if labels[row] != labels[0])
+    frame.loc[other, "content"] = frame.loc[0, "content"]
+    made.run.write_frame(frame, made.run.path / "samples.parquet")
+    metrics = json.loads(made.run.metrics_path.read_text())
+    metrics["leak"] = {"samples": 3, "per_class": {"mild": 3}, "groups": 1, "without": metrics["models"]}
+    made.run.metrics_path.write_text(json.dumps(metrics))
+    (made.run.path / "quarantine.csv").write_text("id,source,reason\nbad.png,/x/bad.png,truncated <file>\n")
+    page = parse(made.page)
+    words = page.words("data")
+    assert "1 images carry different labels" in words
+    assert "3 of 90 tested images are also development images, byte for byte (3 mild)" in words
+    assert "1 groups are in both" in words
+    assert page.table("quarantine") == [{"sample": "bad.png", "during": "fit", "reason": "truncated <file>"}]
+    assert page.table("without-leak")[0]["AUROC"] == metrics["models"]["chosen"]["metrics"]["auroc"]
+
+
+# --- size
+
+
+def test_a_large_run_stays_below_15_megabytes(large_page: Any) -> None:
+    assert 5e6 < large_page.stat().st_size < 15e6
+    text = large_page.read_text()
+    assert text.count("<tr") > 511
+
+
+def test_pages_are_written_whole(made: Any, tmp_path: Any) -> None:
+    path = write_html(made.report, tmp_path / "deep" / "report.html")
+    assert path.read_text() == render_html(made.report)
+    assert [entry.name for entry in path.parent.iterdir()] == ["report.html"]

@@ -1,0 +1,82 @@
+"""Thumbnails: the right image, small, and within reason."""
+
+import base64
+import io
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from biofuse.data.load import load_samples
+from biofuse.report import pictures
+from biofuse.report.pictures import Album, jpeg_uri, make_sheet
+
+
+def opened(source: str) -> Image.Image:
+    return Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2])))
+
+
+@pytest.fixture
+def album(tmp_path: Path) -> Album:
+    for number in range(7):
+        Image.new("RGB", (40, 20), (30 * number, 100, 200)).save(tmp_path / f"{number}.png")
+    (tmp_path / "7.png").write_bytes(b"no image")
+    return Album(load_samples(tmp_path, labelled=False))
+
+
+def test_every_tile_shows_its_own_sample(album: Album) -> None:
+    ids = [f"{number}.png" for number in (3, 0, 6)]
+    sheet, tiles = make_sheet([(album, name) for name in ids])
+    assert sheet is not None
+    assert tiles == (0, 1, 2)
+    page = opened(sheet.source)
+    assert page.size == (sheet.columns * sheet.side, sheet.rows * sheet.side)
+    for place, number in enumerate((3, 0, 6)):
+        x, y = (place % sheet.columns + 0.5) * sheet.side, (place // sheet.columns + 0.5) * sheet.side
+        assert page.getpixel((int(x), int(y))) == pytest.approx((30 * number, 100, 200), abs=6)
+
+
+def test_unreadable_and_unknown_images_have_no_tile(album: Album) -> None:
+    _, tiles = make_sheet([(album, "0.png"), (album, "7.png"), (album, "other.png"), (None, "0.png"), (album, "1.png")])
+    assert tiles == (0, -1, -1, -1, 1)
+
+
+def test_without_any_image_there_is_no_sheet(album: Album) -> None:
+    assert make_sheet([(album, "7.png")]) == (None, (-1,))
+    assert make_sheet([]) == (None, ())
+
+
+def test_tiles_shrink_until_the_sheet_fits(album: Album, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = [(album, f"{number}.png") for number in range(7)]
+    large, _ = make_sheet(wanted)
+    assert large is not None
+    assert large.side == pictures.SIDES[0]
+    monkeypatch.setattr(pictures, "SHEET_BYTES", 100)
+    small, _ = make_sheet(wanted)
+    assert small is not None
+    assert small.side == pictures.SIDES[-1]
+
+
+def test_reading_ends_with_patience(album: Album) -> None:
+    ticks = count(0, 3 * pictures.PATIENCE / 5)
+    _, tiles = make_sheet([(album, f"{number}.png") for number in range(5)], clock=lambda: next(ticks))
+    assert tiles.count(-1) == 4
+
+
+def test_a_picture_keeps_its_shape_and_fits(album: Album) -> None:
+    image = album.image("2.png")
+    assert image is not None
+    source, width, height = jpeg_uri(image, side=112)
+    assert (width, height) == (112, 56)
+    assert opened(source).size == (112, 56)
+    assert source.startswith("data:image/jpeg;base64,")
+
+
+def test_images_are_decoded_as_for_the_encoders(tmp_path: Path) -> None:
+    deep = np.linspace(0, 60_000, 64, dtype=np.uint16).reshape(8, 8)
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    image = Album(load_samples(tmp_path, labelled=False)).image("deep.png")
+    assert image is not None
+    assert np.asarray(image).max() == 255

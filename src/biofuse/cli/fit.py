@@ -108,6 +108,7 @@ def fit(
     if result.reused:
         note("No fit had to be computed: this run was complete.")
     show_fit(result)
+    _report(out, store)
     note(f"The run is in {out}. Next: biofuse evaluate {out}")
 
 
@@ -148,11 +149,21 @@ def evaluate(
         store=EmbeddingStore(store),
         options=ExtractOptions(device=device, batch_size=batch_size, workers=workers, on_error=on_error),
     )
+    _report(run, store)
     if as_json:
         show_json(evaluation.to_json())
         return
     show_evaluation(evaluation)
     note(f"Written to {run / 'metrics.json'} and {run / 'predictions.parquet'}.")
+
+
+def _report(run: Path, store: Path | None) -> None:
+    from biofuse.api.reporting import attempt_report
+    from biofuse.store import EmbeddingStore
+
+    path = attempt_report(run, tell=note, store=EmbeddingStore(store))
+    if path is not None:
+        note(f"Report: {path}")
 
 
 def _absolute(data: str) -> str:

@@ -109,7 +109,9 @@ def facts(material: Material) -> tuple[Fact, ...]:
     own = finite(selection[CHOSEN].get("mean"))
     folds = f"mean over {material.board.n_folds} folds" if material.board.n_folds > 1 else "validation split"
     optimism = material.run.evidence.get("optimism")
-    corrected = f"; {optimism['corrected']:.4f} corrected for the choice" if optimism else ""
+    # Measured on the screen, whose scores are another head's: the size carries over, the level does not.
+    gap = abs(optimism["apparent"] - optimism["corrected"]) if optimism else 0.0
+    corrected = f"; choosing among so many flatters by about {gap:.4f}" if optimism else ""
     found.append(
         Fact(
             name=f"Cross-validated {get_metric(metric).title}" if material.board.n_folds > 1 else "Validation",

@@ -52,7 +52,8 @@ def leaderboard_section(material: Material) -> Section:
     warnings = () if selection.get("better_than_chance", True) else ("No subset is better than guessing.",)
     optimism = _optimism(material)
     if optimism:
-        said.append(optimism)
+        screened = "How much choosing flatters a score, measured on the screen: " if screen is not None else ""
+        said.append(f"{screened}{optimism}")
     if material.run.evidence.get("nested"):
         said.append(_nested(material.run.evidence["nested"]))
     return Section(

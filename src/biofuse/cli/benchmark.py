@@ -180,9 +180,7 @@ def imagenet(
 def data(
     sources: Annotated[
         list[str],
-        typer.Argument(
-            help="Folders, manifests, .npz files or MedMNIST names, as for `biofuse fit`.", metavar="DATA"
-        ),
+        typer.Argument(help="Folders, manifests, .npz files or MedMNIST names, as for `biofuse fit`.", metavar="DATA"),
     ],
     *,
     out: Out,

@@ -8,6 +8,7 @@ import typer
 from biofuse.cli import options
 from biofuse.cli.console import errors, note
 from biofuse.cli.embed import tell_work
+from biofuse.cli.report import report_beside
 from biofuse.cli.show import show_evaluation, show_fit
 
 
@@ -37,6 +38,8 @@ def demo(
         note("No fit had to be computed: the run was complete.")
     show_fit(outcome.result)
     show_evaluation(outcome.evaluation)
+    if outcome.result.path is not None:
+        report_beside(outcome.result.path, store)
     for path in outcome.pictures:
         note(f"Picture: {path}")
     note(f"The run is in {outcome.result.path}; try `biofuse predict {outcome.result.path} IMAGES --out p.csv`.")

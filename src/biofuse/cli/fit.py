@@ -9,6 +9,7 @@ from biofuse.cli import options, searching
 from biofuse.cli.console import note, show_json
 from biofuse.cli.embed import tell_work
 from biofuse.cli.options import Json
+from biofuse.cli.report import report_beside
 from biofuse.cli.show import show_evaluation, show_fit
 
 
@@ -108,7 +109,7 @@ def fit(
     if result.reused:
         note("No fit had to be computed: this run was complete.")
     show_fit(result)
-    _report(out, store)
+    report_beside(out, store)
     note(f"The run is in {out}. Next: biofuse evaluate {out}")
 
 
@@ -149,21 +150,12 @@ def evaluate(
         store=EmbeddingStore(store),
         options=ExtractOptions(device=device, batch_size=batch_size, workers=workers, on_error=on_error),
     )
-    _report(run, store)
+    report_beside(run, store)
     if as_json:
         show_json(evaluation.to_json())
         return
     show_evaluation(evaluation)
     note(f"Written to {run / 'metrics.json'} and {run / 'predictions.parquet'}.")
-
-
-def _report(run: Path, store: Path | None) -> None:
-    from biofuse.api.reporting import attempt_report
-    from biofuse.store import EmbeddingStore
-
-    path = attempt_report(run, tell=note, store=EmbeddingStore(store))
-    if path is not None:
-        note(f"Report: {path}")
 
 
 def _absolute(data: str) -> str:

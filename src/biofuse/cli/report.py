@@ -51,3 +51,13 @@ def report(
     note(f"Written to {path}.")
     if figures is not None:
         note(f"Figures are in {figures}.")
+
+
+def report_beside(run: Path, store: Path | None) -> None:
+    """Write the report of a run that has just been fitted or evaluated, and say where it is, or why there is none."""
+    from biofuse.api.reporting import attempt_report
+    from biofuse.store import EmbeddingStore
+
+    path = attempt_report(run, tell=note, store=EmbeddingStore(store))
+    if path is not None:
+        note(f"Report: {path}")

@@ -1,5 +1,6 @@
 """Small checkpoints that the tests write themselves."""
 
+import importlib
 import io
 import json
 from collections.abc import Callable, Mapping
@@ -10,12 +11,32 @@ import numpy as np
 import pytest
 
 from biofuse.encoders import EncoderCard, Preprocessing, Registry, Weights, get_card
+from biofuse.encoders.registry import FAMILIES
 from biofuse.encoders.starter import STARTER_CARDS
 
 PREPROCESSING = Preprocessing(size=36, crop=32, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
 
 VIT = {"img_size": 32, "depth": 2, "embed_dim": 48, "num_heads": 3}
 """A vision transformer of 0.1 M parameters: vit_tiny_patch16_224 made smaller."""
+
+
+@pytest.fixture(scope="session")
+def full_size() -> Callable[[EncoderCard], Any]:
+    """Return a function that has a card's loader build its network at full size on the meta device, each but once."""
+    import torch
+
+    built: dict[str, Any] = {}
+
+    def build(card: EncoderCard) -> Any:
+        family = importlib.import_module(f"biofuse.encoders.{FAMILIES[card.loader]}")
+        alike = [card.loader, card.architecture, card.arguments, card.output, card.preprocessing.output_size]
+        key = json.dumps(alike)
+        if key not in built:
+            with torch.device("meta"):
+                built[key] = family.build_architecture(card).requires_grad_(False)
+        return built[key]
+
+    return build
 
 
 @pytest.fixture

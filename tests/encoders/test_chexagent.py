@@ -9,7 +9,8 @@ import transformers
 from safetensors.torch import save
 
 from biofuse.core.errors import UnavailableWeightsError, WrongWeightsError
-from biofuse.encoders import load_encoder
+from biofuse.encoders import get_card, load_encoder
+from biofuse.encoders.describe import describe
 
 pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])
 
@@ -120,3 +121,31 @@ def test_the_index_in_a_folder_of_ones_own_is_enough(small, tmp_path, images, hu
     )
     np.testing.assert_array_equal(mine.encode(images), expected)
     assert json.loads(files["model.safetensors.index.json"])["weight_map"]
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("bf16", 0.05), ("fp16", 0.01)])
+def test_bug_05_pixels_and_weights_have_one_precision(small, tower, images, precision, tolerance):
+    # The original gave pixels in half precision to weights in single precision.
+    encoder = load_encoder(small(), precision=precision)
+    with torch.inference_mode():
+        pixels = encoder.card.preprocessing.normalise(torch.from_numpy(images.copy()))
+        expected = tower(pixel_values=pixels).last_hidden_state[:, 0].numpy()
+    made = encoder.encode(images)
+    assert made.dtype == np.float32
+    assert np.abs(made - expected).max() <= tolerance * np.abs(expected).max()
+
+
+@pytest.mark.parametrize(
+    ("name", "output", "words"),
+    [
+        ("biomedclip", "projected", "the projection into the space shared with texts"),
+        ("pubmedclip", "projected", "the projection into the space shared with texts"),
+        ("clip_vit_b32", "projected", "the projection into the space shared with texts"),
+        ("conch", "pooled", "before the contrastive projection"),
+        ("chexagent", "cls", "the class token after the one final LayerNorm"),
+    ],
+)
+def test_bug_05_each_encoder_says_which_of_its_outputs_it_gives(name, output, words):
+    # The original mixed projected and unprojected features, and said so nowhere.
+    assert get_card(name).output == output
+    assert words in " ".join(describe(get_card(name)).values())

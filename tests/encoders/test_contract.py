@@ -1,13 +1,17 @@
 """Every registered encoder keeps the contract; encoders that do not are told how."""
 
+import importlib
 from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
+import torch
 
 from biofuse.core.errors import EncoderError, UnknownEncoderError
 from biofuse.encoders import EncoderCard, Preprocessing, assert_encoder_contract, get_card
 from biofuse.encoders.batches import require_images
+from biofuse.encoders.pool import POOL_CARDS
+from biofuse.encoders.registry import FAMILIES
 from biofuse.encoders.starter import STARTER_CARDS
 
 
@@ -16,6 +20,48 @@ def test_contract(name):
     for package in get_card(name).requires:
         pytest.importorskip(package.replace("-", "_"))
     assert_encoder_contract(name)
+
+
+VIT = {"embed_dim": 48, "depth": 2, "num_heads": 3}
+DINOV2 = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 3, "image_size": 28}
+TOWER = {"hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 3}
+
+SMALL = {
+    "uni": (32, 48, {"img_size": 32, **VIT}),
+    "virchow2": (28, 96, {"img_size": 28, **VIT}),
+    "hibou_b": (28, 48, DINOV2),
+    "midnight_12k": (28, 96, DINOV2),
+    "pubmedclip": (32, 24, {**TOWER, "image_size": 32, "patch_size": 16, "projection_dim": 24}),
+    "medsiglip_448": (28, 48, {**TOWER, "image_size": 28}),
+    "biomedclip": (160, 24, {"embed_dim": 24, "vision_cfg": {"timm_model_name": "test_vit", "image_size": 160}}),
+    "conch": (32, 32, {"img_size": 32, "pooler_dim": 32, **VIT}),
+}
+"""Side in pixels, columns and arguments of a small network of each kind that the pool holds."""
+
+
+@pytest.mark.allow_hosts(["127.0.0.1"])
+@pytest.mark.parametrize("name", SMALL)
+def test_contract_of_the_pools_families_at_a_smaller_size(publish, name):
+    side, dim, arguments = SMALL[name]
+    card = get_card(name)
+    vision = card.arguments.get("vision_cfg", {}) | arguments.get("vision_cfg", {})
+    arguments = card.arguments | arguments | ({"vision_cfg": vision} if vision else {})
+    crop = None if card.preprocessing.crop is None else side
+    small = {"arguments": arguments, "dim": dim}
+    prepared = card.preprocessing.model_copy(update={"size": side, "crop": crop})
+    family = importlib.import_module(f"biofuse.encoders.{FAMILIES[card.loader]}")
+    torch.manual_seed(0)
+    network = family.build_architecture(card.model_copy(update={**small, "preprocessing": prepared}))
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    state = {f"{card.weights.prefix}{key}": value for key, value in network.state_dict().items()}
+    assert_encoder_contract(publish(name, state, side=side, **small))
+
+
+def test_every_family_of_the_pool_meets_the_contract_somewhere():
+    met = {get_card(name).loader for name in SMALL}
+    # CheXagent's tower is built by the transformers family, out of shards: see its own tests.
+    assert {card.loader for card in POOL_CARDS} == met | {"chexagent"}
 
 
 def test_unknown_encoder():

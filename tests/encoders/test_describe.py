@@ -60,9 +60,31 @@ def test_what_is_not_pinned_is_said():
     assert "commit 3158645804b69e3f3bc4439d4116edddf0840a72" in describe(get_card("virchow2"))["weights"]
 
 
+def test_a_known_hash_is_told_beside_the_commit():
+    told = describe(get_card("uni2_h"))["weights"]
+    assert "commit d517a8dd47902dd7c308b3c36f63bce47e7b9a43\nSHA-256 6e077eda234bebc5" in told
+
+
 def test_contamination_is_said():
     assert describe(get_card("rad_dino"))["overlaps"].startswith("chestmnist: ChestX-ray14")
     assert describe(get_card("uni"))["overlaps"] == "with MedMNIST: none known"
+
+
+@pytest.mark.parametrize("card", POOL_CARDS, ids=lambda card: card.name)
+def test_what_was_written_from_memory_is_marked(card):
+    told = describe(card)
+    for subject, fact in (("trained on", "training_data"), ("citation", "citation")):
+        assert told[subject].endswith("(not verified)") == (card.facts[fact].source != "external")
+    if card.overlaps:
+        assert told["overlaps"].endswith("(not verified)") == (card.facts["overlaps"].source != "external")
+
+
+def test_the_page_says_of_every_network_what_was_compared_and_what_nobody_could():
+    written = page(CARDS).split("## What was verified, and how")[1].split("\n## ")[0]
+    for card in POOL_CARDS:
+        (row,) = [line for line in written.splitlines() if line.startswith(f"| `{card.name}` |")]
+        assert all(fact in row for fact in card.unverified)
+    assert "not compared: no independent source" in written
 
 
 def test_what_is_not_on_the_hub_says_so():

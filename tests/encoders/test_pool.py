@@ -1,16 +1,14 @@
 """Every card of the pool describes a network that the libraries can build, at its full size, with these very counts."""
 
 import json
-from typing import Any
 
 import pytest
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from biofuse.encoders import EncoderCard, get_card, list_cards, resolve
+from biofuse.encoders import EncoderCard, get_card, list_cards, resolve, timm_loader, transformers_loader
 from biofuse.encoders.facts import ESSENTIAL, FACT_NAMES
-from biofuse.encoders.layers import with_layers
 from biofuse.encoders.pool import POOL_CARDS
 from biofuse.encoders.starter import STARTER_CARDS
 
@@ -57,119 +55,21 @@ COUNTED_ELSEWHERE = {
 """Parameters as collected, with sources, before these cards were written."""
 
 
-class Trunk(nn.Module):
-    """A timm network as the timm family runs it."""
-
-    def __init__(self, card: EncoderCard) -> None:
-        import timm
-
-        super().__init__()
-        self.output = card.output
-        arguments = with_layers(card.arguments)
-        self.network = timm.create_model(card.architecture, pretrained=False, num_classes=0, **arguments)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        features = self.network.forward_features(images)
-        if self.output == "cls+mean":
-            patches = features[:, self.network.num_prefix_tokens :]
-            return torch.cat([features[:, 0], patches.mean(1)], dim=1)
-        assert (self.network.global_pool == "token") == (self.output == "cls")
-        return self.network.forward_head(features, pre_logits=True)
+def measure(card: EncoderCard, network: nn.Module) -> tuple[int, float]:
+    """Return columns and GFLOPs of a network on the meta device, run as its loader runs it."""
+    side = card.preprocessing.output_size
+    forward = {
+        "timm": timm_loader._forward,
+        "transformers": transformers_loader._forward,
+        "chexagent": transformers_loader._forward,
+    }.get(card.loader, lambda _, network: network)(card, network)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        embedding = forward(torch.empty(1, 3, side, side, device="meta"))
+    return embedding.shape[1], counter.get_total_flops() / 1e9
 
 
-class Conch(nn.Module):
-    """CONCH's tower out of open_clip's pooler: another library than the one that loads it."""
-
-    def __init__(self, card: EncoderCard) -> None:
-        import timm
-        from open_clip.transformer import AttentionalPooler
-
-        super().__init__()
-        a = card.arguments
-        self.trunk = timm.create_model(
-            card.architecture, num_classes=0, img_size=a["img_size"], init_values=a["init_values"]
-        )
-        self.pool = AttentionalPooler(
-            a["pooler_dim"], self.trunk.embed_dim, n_head=a["pooler_heads"], n_queries=a["pooler_queries"]
-        )
-        if not a.get("pooler_bias", True):
-            # The same product of matrices; only the biases are missing in CONCH v1.5.
-            self.pool.attn.in_proj_bias = self.pool.attn.out_proj.bias = None
-        self.norm = nn.LayerNorm(a["pooler_dim"])
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.norm(self.pool(self.trunk.forward_features(images)))[:, 0]
-
-
-class Transformers(nn.Module):
-    """A class of transformers, built from the card's configuration alone."""
-
-    def __init__(self, card: EncoderCard) -> None:
-        import transformers
-
-        super().__init__()
-        kind = getattr(transformers, card.architecture)
-        known = set(kind.config_class().to_dict())
-        assert set(card.arguments) <= known, set(card.arguments) - known
-        extra: dict[str, Any] = {"add_pooling_layer": False} if card.architecture == "ViTModel" else {}
-        self.network = kind(kind.config_class(**card.arguments), **extra)
-        self.output = card.output
-        self.registers = card.arguments.get("num_register_tokens", 0)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        result = self.network(pixel_values=images)
-        if self.output == "projected":
-            return result.image_embeds
-        if result.last_hidden_state.ndim == 4:
-            return result.last_hidden_state.mean((2, 3))
-        if self.output == "pooled":
-            return result.pooler_output
-        first = result.last_hidden_state[:, 0]
-        if self.output == "cls":
-            return first
-        return torch.cat([first, result.last_hidden_state[:, 1 + self.registers :].mean(1)], dim=1)
-
-
-def open_clip_tower(card: EncoderCard) -> nn.Module:
-    import open_clip
-    from open_clip.model import _build_vision_tower
-
-    config = card.arguments or open_clip.get_model_config(card.architecture)
-    return _build_vision_tower(config["embed_dim"], config["vision_cfg"])
-
-
-BUILDERS = {
-    "timm": Trunk,
-    "conch": Conch,
-    "transformers": Transformers,
-    "chexagent": Transformers,
-    "open_clip": open_clip_tower,
-}
-
-
-MEASURED: dict[str, tuple[int, int, float]] = {}
-"""Of networks seen before: several cards share one."""
-
-
-def measured(card: EncoderCard) -> tuple[int, int, float]:
-    key = json.dumps([card.loader, card.architecture, card.arguments, card.output, card.preprocessing.output_size])
-    if key not in MEASURED:
-        MEASURED[key] = measure(card)
-    return MEASURED[key]
-
-
-def measure(card: EncoderCard) -> tuple[int, int, float]:
-    """Return columns, parameters and GFLOPs of the network that a card describes."""
-    with torch.device("meta"), torch.no_grad():
-        network = BUILDERS[card.loader](card).eval().requires_grad_(False)
-        side = card.preprocessing.output_size
-        with FlopCounterMode(display=False) as counter:
-            embedding = network(torch.empty(1, 3, side, side))
-    return (
-        embedding.shape[1],
-        sum(parameter.numel() for parameter in network.parameters()),
-        counter.get_total_flops() / 1e9,
-    )
+SCHEMA = EncoderCard.model_json_schema()
+"""What a card has to be, for programs that do not use BioFuse."""
 
 
 def names(cards: tuple[EncoderCard, ...]) -> list[str]:
@@ -181,10 +81,11 @@ def each(cards: tuple[EncoderCard, ...]) -> pytest.MarkDecorator:
 
 
 @each(POOL_CARDS)
-def test_the_network_at_full_size_is_the_one_on_the_card(card):
-    dim, parameters, gflops = measured(card)
+def test_the_network_at_full_size_is_the_one_on_the_card(card, full_size):
+    network = full_size(card)
+    assert sum(parameter.numel() for parameter in network.parameters()) == card.parameters
+    dim, gflops = measure(card, network.eval())
     assert dim == card.dim
-    assert parameters == card.parameters
     assert gflops == pytest.approx(card.gflops, rel=1e-3)
 
 
@@ -266,6 +167,20 @@ def test_weights_are_pinned_or_said_not_to_be(card):
         assert card.weights.revision == "main"
     else:
         assert len(card.weights.revision) == 40
+
+
+@each((*STARTER_CARDS, *POOL_CARDS))
+def test_cards_are_valid_by_the_exported_json_schema(card):
+    jsonschema = pytest.importorskip("jsonschema")
+    jsonschema.validate(json.loads(card.model_dump_json()), SCHEMA)
+
+
+def test_the_exported_json_schema_refuses_what_is_no_card():
+    jsonschema = pytest.importorskip("jsonschema")
+    card = json.loads(get_card("uni").model_dump_json())
+    for change in ({"dim": 0}, {"name": "No Name"}, {"output": "logits"}, {"facts": {"dim": {"source": "hearsay"}}}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(card | change, SCHEMA)
 
 
 def test_the_schema_of_cards_can_be_exported():

@@ -110,3 +110,27 @@ def test_wrong_dimension_is_refused(card, images):
 def test_numpy_encoders_take_no_notice_of_device_and_precision(images):
     encoder = load_encoder("lbp", device="cuda", precision="fp16")
     assert encoder.card == get_card("lbp")
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_weights_cast_once_give_what_autocast_gives_in_half_the_memory(card, images, precision):
+    plain, lowered = network(), network()
+    lowered.load_state_dict(plain.state_dict())
+    kind = {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    encoder = TorchEncoder(card, lowered, precision=precision)
+    assert {p.dtype for m in lowered.modules() if isinstance(m, nn.Linear | nn.Conv2d) for p in m.parameters()} == {
+        kind
+    }
+    pixels = card.preprocessing.normalise(torch.from_numpy(images))
+    with torch.inference_mode(), torch.autocast("cpu", dtype=kind):
+        expected = plain.eval()(pixels).float().numpy()
+    np.testing.assert_array_equal(encoder.encode(images), expected)
+
+
+def test_the_same_network_at_a_lower_precision_is_the_network_loaded_at_it(card, images):
+    full = network()
+    again = network()
+    again.load_state_dict(full.state_dict())
+    np.testing.assert_array_equal(
+        TorchEncoder(card, full).at("bf16").encode(images), TorchEncoder(card, again, precision="bf16").encode(images)
+    )

@@ -3,15 +3,18 @@
 import hashlib
 import os
 import pickle
+import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from biofuse.core.errors import DependencyError, UnavailableWeightsError, WeightsError, WrongWeightsError
 from biofuse.encoders import Weights, load_encoder, pin
-from biofuse.encoders.weights import locate, read_state
+from biofuse.encoders.timm_loader import build_architecture
+from biofuse.encoders.weights import load_weights, locate, read_state, unfilled
 
 
 def with_weights(make_vit_card, path, **changes):
@@ -162,3 +165,78 @@ def test_only_the_tensors_asked_for_are_read(vit_file):
 def test_a_safetensors_file_has_no_entries(vit_file):
     with pytest.raises(WrongWeightsError, match="entry 'model'"):
         read_state(vit_file, entry="model")
+
+
+def as_torch_file(vit_file, path, **options):
+    torch.save(load_file(vit_file), path, **options)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_weights_are_in_memory_once_and_mapped_from_the_file(make_vit_card, vit_file, tmp_path, suffix):
+    path = vit_file if suffix == ".safetensors" else as_torch_file(vit_file, tmp_path / "vit.pth")
+    read = {}
+
+    def remember(state):
+        read.update(state)
+        return state
+
+    card = make_vit_card(path)
+    network = unfilled(lambda: build_architecture(card))
+    assert all(parameter.is_meta for parameter in network.parameters())
+    load_weights(network, card, convert=remember)
+    assert read
+    for name, parameter in network.named_parameters():
+        assert parameter.data_ptr() == read[name].data_ptr(), name
+    mapped = Path("/proc/self/maps")
+    if mapped.exists():
+        assert str(path) in mapped.read_text()
+
+
+def test_a_checkpoint_in_the_old_format_of_torch_loads_too(make_vit_card, vit_file, tmp_path, images):
+    old = as_torch_file(vit_file, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    expected = load_encoder(make_vit_card(vit_file)).encode(images)
+    assert np.array_equal(load_encoder(make_vit_card(old)).encode(images), expected)
+
+
+def test_weights_in_half_precision_become_single(make_vit_card, vit_file, images):
+    save_file({key: value.half() for key, value in load_file(vit_file).items()}, vit_file)
+    encoder = load_encoder(make_vit_card(vit_file))
+    network = unfilled(lambda: build_architecture(encoder.card))
+    load_weights(network, make_vit_card(vit_file))
+    assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
+    assert np.isfinite(encoder.encode(images)).all()
+
+
+def test_a_network_with_memory_of_its_own_keeps_it(make_vit_card, vit_file):
+    network = build_architecture(make_vit_card(vit_file))
+    before = {name: parameter.data_ptr() for name, parameter in network.named_parameters()}
+    load_weights(network, make_vit_card(vit_file))
+    assert {name: parameter.data_ptr() for name, parameter in network.named_parameters()} == before
+    assert torch.equal(network.norm.weight, load_file(vit_file)["norm.weight"])
+
+
+def test_networks_of_other_threads_are_left_alone():
+    built = []
+
+    def build():
+        thread = threading.Thread(target=lambda: built.append(torch.nn.Linear(2, 2)))
+        thread.start()
+        thread.join()
+        return torch.nn.Linear(2, 2)
+
+    assert unfilled(build).weight.is_meta
+    assert not built[0].weight.is_meta
+    assert not torch.nn.Linear(2, 2).weight.is_meta
+
+
+def test_a_network_whose_buffers_lie_with_its_parameters_is_built_with_memory():
+    class Masked(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(3))
+            self.register_buffer("mask", torch.ones(3, device=self.weight.device), persistent=False)
+
+    network = unfilled(Masked)
+    assert not network.weight.is_meta
+    assert not network.mask.is_meta

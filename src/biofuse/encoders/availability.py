@@ -9,7 +9,7 @@ from typing import Literal
 
 from biofuse.core.errors import BioFuseError, DependencyError, UnavailableWeightsError
 from biofuse.encoders.card import EncoderCard
-from biofuse.encoders.places import locate, named_sha256, require_sha256
+from biofuse.encoders.places import locate, named_sha256, place_of, require_sha256, weights_folder
 from biofuse.encoders.weights import pin
 
 OnUnavailable = Literal["error", "skip"]
@@ -104,6 +104,33 @@ def available(
             remedy=skipped[0].remedy or "`biofuse encoders doctor` shows what each needs.",
         )
     return tuple(usable), tuple(skipped)
+
+
+def pinned_here(
+    cards: Iterable[EncoderCard],
+    *,
+    weights_paths: Mapping[str, Path] | None = None,
+    weights_dir: Path | None = None,
+) -> tuple[tuple[EncoderCard, ...], tuple[str, ...]]:
+    """Pin the cards whose weights are on this machine, and leave the others as they are; downloads nothing.
+
+    Returns
+    -------
+    cards : tuple of EncoderCard
+        In the order given. Of one that is not pinned, what the store holds cannot always be told.
+    absent : tuple of str
+        Encoders whose weights are not on this machine.
+    """
+    folder = weights_folder(weights_dir)
+    found, absent = [], []
+    for card in cards:
+        path = (weights_paths or {}).get(card.name)
+        if path is None and place_of(card, folder) == "absent":
+            found.append(card)
+            absent.append(card.name)
+        else:
+            found.append(pin(card, weights_path=path, weights_dir=weights_dir))
+    return tuple(found), tuple(absent)
 
 
 def _ready(

@@ -105,11 +105,13 @@ def _read_safetensors(path: Path, prefix: str, ignore: tuple[str, ...]) -> dict[
 
 def _read_checkpoint(path: Path) -> Any:
     import pickle
+    import zipfile
 
     import torch
 
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        # Only the format that torch has written since 1.6, a zip file, can be mapped instead of copied.
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         raise UnsafeWeightsError(
             f"{path} holds more than weights: loading it could run code, so it is refused.",

@@ -1,7 +1,9 @@
 """A card in sentences, for the command line and the documentation."""
 
 from biofuse.encoders.card import EncoderCard
-from biofuse.encoders.facts import FACT_NAMES
+from biofuse.encoders.facts import FACT_NAMES, FactName
+from biofuse.encoders.hub import COMMIT
+from biofuse.encoders.imported import LOADER as IMPORTED
 from biofuse.encoders.preprocessing import Preprocessing
 
 OUTPUTS = {
@@ -40,18 +42,18 @@ def describe(card: EncoderCard) -> dict[str, str]:
         "licence": licence(card),
         "access": access(card),
         "weights": weights(card),
-        "image": image(card.preprocessing),
+        "image": "unknown: it was embedded elsewhere" if card.loader == IMPORTED else image(card.preprocessing),
         "embedding": f"{card.dim:,} columns: {OUTPUTS[card.output]}",
         "size": size(card),
         "precision": f"{card.advised_precision} is advised. {card.precision_note}" if card.precision_note else "",
-        "trained on": card.training_data,
+        "trained on": card.training_data + _doubt(card, "training_data"),
         "overlaps": overlaps(card),
         "notes": "\n".join(card.notes),
         "needs": ", ".join(card.requires),
         "aliases": ", ".join(card.pools),
         "chosen by default": default(card),
         "source": card.source,
-        "citation": card.citation,
+        "citation": card.citation + _doubt(card, "citation"),
     }
     return {subject: text for subject, text in paragraphs.items() if text}
 
@@ -92,7 +94,9 @@ def weights(card: EncoderCard) -> str:
     if source.sharded:
         file = f"the shards that {source.file} lists for {source.prefix}*"
     if source.pinned:
-        pinned = f"SHA-256 {source.sha256}" if source.sha256 else f"commit {source.revision}"
+        commit = f"commit {source.revision}" if COMMIT.fullmatch(source.revision) else ""
+        sha256 = f"SHA-256 {source.sha256}" if source.sha256 else ""
+        pinned = "\n".join(part for part in (commit, sha256) if part) or f"version {source.revision}"
     else:
         pinned = f"not pinned, follows {source.revision!r}: the hash is recorded when they are first read"
     return f"{file} of {source.repository}\n{pinned}"
@@ -129,7 +133,16 @@ def overlaps(card: EncoderCard) -> str:
         return ""
     if not card.overlaps:
         return "with MedMNIST: none known"
-    return "\n".join(f"{name}: {why}" for name, why in card.overlaps.items())
+    said = "\n".join(f"{name}: {why}" for name, why in card.overlaps.items())
+    return said + _doubt(card, "overlaps")
+
+
+def _doubt(card: EncoderCard, name: FactName) -> str:
+    """Mark what no external source states, where the card says anything and has weights at all."""
+    if card.weights is None or not getattr(card, name):
+        return ""
+    fact = card.facts.get(name)
+    return "" if fact is not None and fact.source == "external" else " (not verified)"
 
 
 def default(card: EncoderCard) -> str:

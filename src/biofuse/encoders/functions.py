@@ -63,7 +63,7 @@ class FunctionEncoder:
         return require_embeddings(self.card, values, rows=len(images))
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _unpacked, (self.card, _packed(self.function))
+        return _unpacked, (self.card, packed(self.function))
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,9 @@ class FunctionBuilder:
         """Build it; a function has no weights and runs on the CPU in its own precision."""
         del device, precision, weights_path
         return FunctionEncoder(card, self.function)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _unpacked_builder, (packed(self.function),)
 
 
 def register_encoder(
@@ -172,8 +175,8 @@ def register_encoder(
     return decorate
 
 
-def _packed(function: EncodingFunction) -> bytes:
-    """Pickle a function for a worker process: by value where the worker could not import its module."""
+def packed(function: object) -> bytes:
+    """Pickle a function or another object for a worker process: by value where it could not import its module."""
     import cloudpickle  # type: ignore[import-untyped]
 
     module = sys.modules.get(function.__module__)
@@ -190,6 +193,12 @@ def _unpacked(card: EncoderCard, function: bytes) -> FunctionEncoder:
     import pickle
 
     return FunctionEncoder(card, pickle.loads(function))  # noqa: S301 (from this program's own parent process)
+
+
+def _unpacked_builder(function: bytes) -> FunctionBuilder:
+    import pickle
+
+    return FunctionBuilder(pickle.loads(function))  # noqa: S301 (from this program's own parent process)
 
 
 def _importable(module: ModuleType) -> bool:

@@ -19,7 +19,7 @@ def weight_bytes(card: EncoderCard, *, precision: Precision = "fp32") -> int | N
     ----------
     card : EncoderCard
     precision : {"fp32", "fp16", "bf16"}
-        What the weights are held in; :class:`~biofuse.encoders.TorchEncoder` holds fp32, whatever it computes in.
+        What the encoder computes in; :class:`~biofuse.encoders.TorchEncoder` holds nearly all of its weights in it.
 
     Returns
     -------

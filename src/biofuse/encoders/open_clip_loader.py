@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from biofuse.core.errors import EncoderError
 from biofuse.encoders.card import EncoderCard, Precision
 from biofuse.encoders.torch_encoder import TorchEncoder
-from biofuse.encoders.weights import load_weights
+from biofuse.encoders.weights import load_weights, unfilled
 
 if TYPE_CHECKING:
     from torch import nn
@@ -28,7 +28,7 @@ def build(
     WeightsError
         If there is no checkpoint, or it is not the one on the card.
     """
-    network = build_architecture(card)
+    network = unfilled(lambda: build_architecture(card))
     card = load_weights(network, card, weights_path=weights_path)
     return TorchEncoder(card, network, device=device, precision=precision)
 

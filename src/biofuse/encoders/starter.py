@@ -35,6 +35,8 @@ def _lite_facts(package: str) -> dict[FactName, Fact]:
         "parameters": computed("counted on the architecture without its classifier (timm 1.0.31)"),
         "gflops": computed("torch.utils.flop_counter on the architecture without weights, one image"),
         "training_data": external("tensorflow/tpu models/official/efficientnet/lite"),
+        "overlaps": computed("photographs only"),
+        "citation": external("tensorflow/tpu models/official/efficientnet README"),
     }
 
 

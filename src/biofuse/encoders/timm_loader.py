@@ -12,7 +12,7 @@ from biofuse.encoders.card import EncoderCard, Precision, Weights, card_errors
 from biofuse.encoders.layers import with_layers
 from biofuse.encoders.preprocessing import Preprocessing
 from biofuse.encoders.torch_encoder import TorchEncoder, class_and_mean
-from biofuse.encoders.weights import load_weights, locate
+from biofuse.encoders.weights import load_weights, locate, unfilled
 
 if TYPE_CHECKING:
     import torch
@@ -57,7 +57,7 @@ def build_network(
     if card.weights is not None and card.weights.repository == RANDOM and weights_path is None:
         network = _initialised(card, card.weights)
     else:
-        network = build_architecture(card)
+        network = unfilled(lambda: build_architecture(card))
         card = load_weights(network, card, weights_path=weights_path, rename=rename, convert=timm_layout(network))
     return TorchEncoder(card, network, device=device, precision=precision, forward=_forward(card, network))
 

@@ -1,7 +1,9 @@
 """An encoder that is a PyTorch network."""
 
+import contextlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,6 +15,9 @@ from biofuse.encoders.protocol import Embeddings, UInt8Images
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+DTYPES: dict[Precision, str] = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+"""What torch calls them."""
 
 
 class TorchEncoder:
@@ -28,7 +33,9 @@ class TorchEncoder:
     device : str
         A torch device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
     precision : {"fp32", "fp16", "bf16"}
-        The lower precisions run under autocast; weights stay in float32.
+        The lower precisions run under autocast. The weights of linear layers and convolutions, which autocast would
+        cast in every pass, are cast once and for all, which gives the same numbers in half the memory; everything else
+        stays in float32, as autocast wants it.
     forward : callable, optional
         Used in place of calling the network, where the embedding is not what the network itself returns.
 
@@ -52,6 +59,8 @@ class TorchEncoder:
         self._card = card
         self._device = require_device(device)
         self._precision: Precision = precision
+        if precision != "fp32":
+            _cast(network, precision)
         # Channels last: twice the speed for depthwise convolutions in batches on a CPU (measured on EfficientNet-Lite).
         frozen = network.eval().requires_grad_(False).to(self._device)
         self._network = frozen.to(memory_format=torch.channels_last)
@@ -93,14 +102,56 @@ class TorchEncoder:
         require_images(self._card, images)
         if len(images) == 0:
             return np.zeros((0, self._card.dim), dtype=np.float32)
-        dtypes = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-        lowered = torch.autocast(self._device.type, dtype=dtypes[self._precision], enabled=self._precision != "fp32")
         # torch refuses to promise not to write to a read-only array, hence the copy of those.
         source = images if images.flags.writeable else images.copy()
-        with torch.inference_mode(), lowered:
-            batch = torch.from_numpy(np.ascontiguousarray(source)).to(self._device)
-            output = self._forward(self._card.preprocessing.normalise(batch))
-        return require_embeddings(self._card, output.float().cpu().numpy(), rows=len(images))
+        output = self.forward(torch.from_numpy(np.ascontiguousarray(source)).to(self._device))
+        return require_embeddings(self._card, output.cpu().numpy(), rows=len(images))
+
+    def forward(self, batch: "torch.Tensor") -> "torch.Tensor":
+        """Normalise and embed images that are on the device already; nothing is waited for or checked.
+
+        Parameters
+        ----------
+        batch : torch.Tensor of uint8, shape (n, height, width, 3)
+
+        Returns
+        -------
+        torch.Tensor of float32, shape (n, card.dim)
+            On the device.
+        """
+        import torch
+
+        with torch.inference_mode(), self._computing():
+            return self._forward(self._card.preprocessing.normalise(batch)).float()
+
+    def _computing(self) -> "AbstractContextManager[Any]":
+        import torch
+
+        if self._precision != "fp32":
+            return torch.autocast(self._device.type, dtype=getattr(torch, DTYPES[self._precision]))
+        if self._device.type != "cuda":
+            return contextlib.nullcontext()
+        # torch lets cuDNN's convolutions round to TF32 (10 bits of mantissa) by default, which fp32 does not mean here.
+        cudnn = torch.backends.cudnn
+        return cudnn.flags(
+            enabled=cudnn.enabled, benchmark=cudnn.benchmark, deterministic=cudnn.deterministic, allow_tf32=False
+        )
+
+    def at(self, precision: Precision) -> "TorchEncoder":
+        """Return the same network at a lower precision; this one must not be used any more."""
+        return TorchEncoder(
+            self._card, self._network, device=str(self._device), precision=precision, forward=self._forward
+        )
+
+
+def _cast(network: "nn.Module", precision: Precision) -> None:
+    """Cast what autocast casts in every pass, in place."""
+    import torch
+    from torch import nn
+
+    for module in network.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            module.to(getattr(torch, DTYPES[precision]))
 
 
 def class_and_mean(tokens: "torch.Tensor", *, prefix: int) -> "torch.Tensor":

@@ -2,6 +2,7 @@
 
 import functools
 import re
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-__all__ = ["load_weights", "locate", "pin", "read_state", "verify"]
+__all__ = ["load_weights", "locate", "pin", "read_state", "unfilled", "verify"]
 
 
 def load_weights(
@@ -28,6 +29,10 @@ def load_weights(
     convert: "Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]] | None" = None,
 ) -> EncoderCard:
     """Fill a network with exactly the weights that a card names.
+
+    A network of :func:`unfilled` takes the tensors of the file as they are; those of a safetensors file or
+    of a torch checkpoint in its present format are mapped, so the weights are in memory once. Any other network keeps
+    its own memory, and its values are overwritten.
 
     Parameters
     ----------
@@ -76,6 +81,41 @@ def load_weights(
         state = convert(state)
     _load_strictly(card.name, network, state, path)
     return card.model_copy(update={"weights": seen})
+
+
+def unfilled(build: "Callable[[], nn.Module]") -> "nn.Module":
+    """Build a network whose parameters have a shape but no memory, for :func:`load_weights` to fill.
+
+    Otherwise the weights would be in memory twice: the random ones, and those of the file.
+
+    Parameters
+    ----------
+    build : callable
+        Builds the network, in this thread.
+
+    Returns
+    -------
+    torch.nn.Module
+        With real buffers, since checkpoints may leave out those that follow from the shape. A network that computes
+        them where its parameters lie (Swin) is built as it is, with all its memory.
+    """
+    import torch
+    from torch.nn.modules.module import register_module_parameter_registration_hook
+
+    builder = threading.get_ident()
+
+    def without_memory(_: "nn.Module", __: str, parameter: "nn.Parameter") -> "nn.Parameter | None":
+        if threading.get_ident() != builder or parameter.is_meta:
+            return None
+        return torch.nn.Parameter(parameter.to("meta"), requires_grad=parameter.requires_grad)
+
+    hook: Any = without_memory  # torch takes a parameter back, though its annotation does not say so
+    handle = register_module_parameter_registration_hook(hook)
+    try:
+        network = build()
+    finally:
+        handle.remove()
+    return build() if any(buffer.is_meta for buffer in network.buffers()) else network
 
 
 def pin(card: EncoderCard, *, weights_path: Path | None = None, weights_dir: Path | None = None) -> EncoderCard:
@@ -205,4 +245,9 @@ def _load_strictly(name: str, network: "nn.Module", state: Mapping[str, "torch.T
             remedy="Name the right architecture and arguments; list names to leave out as Weights(ignore=...) and a "
             "common beginning as Weights(prefix=...).",
         )
-    network.load_state_dict(dict(state), strict=True)
+    if not any(parameter.is_meta for parameter in network.parameters()):
+        network.load_state_dict(dict(state), strict=True)
+        return
+    # A tensor that is taken over keeps its own type, and checkpoints in half precision exist.
+    typed = {key: value.to(wanted[key].dtype) for key, value in state.items()}
+    network.load_state_dict(typed, strict=True, assign=True)

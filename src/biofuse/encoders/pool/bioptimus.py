@@ -3,9 +3,11 @@
 from biofuse.encoders.card import EncoderCard, Weights
 from biofuse.encoders.facts import external, unverified
 from biofuse.encoders.pool.common import (
+    FROM_MEMORY,
     H_OPTIMUS,
     PINNED,
     TRIDENT,
+    bibliographies,
     crop,
     eva,
     facts,
@@ -18,10 +20,11 @@ from biofuse.encoders.pool.layouts import swiglu
 
 H_OPTIMUS_COMMIT = "b145cc1e6c6b30d3251aa8b1f844e6974188a743"
 PRIVATE = "Private whole-slide images"
+RELEASE = "github bioptimus/releases @c369f8f models/h-optimus/v0/README.md"
 
 H_OPTIMUS_PREPROCESSING = unverified(
-    "mean and std: three repositories agree; the card assumes tiles of 224 pixels, and others are resized bicubically "
-    "by slide2vec but bilinearly by TRIDENT"
+    "mean and std are its authors'; they expect tiles of 224 pixels and say nothing of others, which slide2vec resizes "
+    "bicubically but TRIDENT bilinearly"
 )
 
 
@@ -59,12 +62,16 @@ def _h_optimus(number: int) -> EncoderCard:
             weights=external(
                 f"{tree(repository, revision)}; {PINNED}" if first else f"{TRIDENT}; the commit is not known"
             ),
-            architecture=sources(TRIDENT, slide2vec("hoptimus")),
+            architecture=sources(TRIDENT, slide2vec("hoptimus"), RELEASE)
+            if first
+            else sources(TRIDENT, slide2vec("hoptimus")),
             preprocessing=H_OPTIMUS_PREPROCESSING,
             output=sources(TRIDENT, slide2vec("hoptimus")),
             licence=external("github bioptimus/releases LICENSE; hub listing")
             if first
             else unverified("believed to be CC-BY-NC-ND-4.0; the model card was not read"),
+            training_data=external(RELEASE) if first else FROM_MEMORY,
+            citation=external(RELEASE) if first else unverified("the model card was not read"),
         ),
     )
 
@@ -89,7 +96,7 @@ BIOPTIMUS_CARDS: tuple[EncoderCard, ...] = (
         gated=True,
         page=page("bioptimus/H0-mini"),
         modality="pathology",
-        training_data="Distilled from H-optimus-0 on 43 million tiles of TCGA",
+        training_data="Distilled from H-optimus-0 on 40 million tiles of TCGA",
         advised_precision="fp16",
         precision_note="fp16 in slide2vec.",
         source=f"{TRIDENT}; {slide2vec('hoptimus')}.",
@@ -104,6 +111,8 @@ BIOPTIMUS_CARDS: tuple[EncoderCard, ...] = (
             preprocessing=external(slide2vec("hoptimus")),
             output=sources(slide2vec("hoptimus"), eva("bioptimus")),
             licence=unverified("believed to be CC-BY-NC-ND-4.0; the model card was not read"),
+            training_data=external(eva("bioptimus")),
+            citation=bibliographies("10.48550/arXiv.2501.16239"),
         ),
     ),
 )

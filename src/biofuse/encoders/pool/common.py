@@ -46,6 +46,8 @@ TRANSFORMERS = "transformers 5.23"
 COUNTED = computed("counted on the architecture without weights (timm 1.0.31, transformers 5.23, open_clip 3.3)")
 FLOPS = computed("torch.utils.flop_counter on the architecture without weights, one image")
 FROM_MEMORY = unverified("common knowledge about the paper; no source was read")
+INFERRED = unverified("inferred from what is said of the training data; no lists of images were compared")
+IN_TIMM = external("timm 1.0.31, the papers that its source names")
 
 
 def slide2vec(module: str) -> str:
@@ -82,10 +84,14 @@ def crop(
     )
 
 
-def squash(size: int, normalisation: Normalisation) -> Preprocessing:
-    """Return: a square of ``size`` whatever the aspect, bicubic, normalise."""
+def squash(size: int, normalisation: Normalisation, *, bilinear: bool = False) -> Preprocessing:
+    """Return: a square of ``size`` whatever the aspect, normalise."""
     return Preprocessing(
-        resize="squash", size=size, interpolation="bicubic", mean=normalisation.mean, std=normalisation.std
+        resize="squash",
+        size=size,
+        interpolation="bilinear" if bilinear else "bicubic",
+        mean=normalisation.mean,
+        std=normalisation.std,
     )
 
 
@@ -100,6 +106,8 @@ def facts(
     parameters: Fact = COUNTED,
     gflops: Fact = FLOPS,
     training_data: Fact = FROM_MEMORY,
+    overlaps: Fact = INFERRED,
+    citation: Fact = FROM_MEMORY,
 ) -> dict[FactName, Fact]:
     """Return the origins of a card's facts; the dimension comes from where the output does unless given."""
     return {
@@ -112,7 +120,14 @@ def facts(
         "parameters": parameters,
         "gflops": gflops,
         "training_data": training_data,
+        "overlaps": overlaps,
+        "citation": citation,
     }
+
+
+def bibliographies(doi: str, remark: str = "") -> Fact:
+    """Return the origin of a citation that public bibliographies give alike; ``remark`` names one that does not."""
+    return external(f"doi:{doi}, as public bibliographies give it{remark}")
 
 
 def sources(*references: str) -> Fact:

@@ -6,6 +6,7 @@ from biofuse.encoders.card import EncoderCard, Weights
 from biofuse.encoders.facts import external, unverified
 from biofuse.encoders.pool.common import (
     IMAGENET,
+    bibliographies,
     crop,
     facts,
     page,
@@ -70,6 +71,7 @@ def _retfound(
             else external(RETFOUND),
             dim=external(RETFOUND),
             licence=external("github rmaphoh/RETFound LICENSE"),
+            citation=bibliographies("10.1038/s41586-023-06555-x"),
         ),
     )
 

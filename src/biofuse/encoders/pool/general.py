@@ -3,8 +3,8 @@
 from typing import NamedTuple
 
 from biofuse.encoders.card import EncoderCard, Weights
-from biofuse.encoders.facts import external, unverified
-from biofuse.encoders.pool.common import DINOV2_CITATION, HALF, IMAGENET, TIMM, crop, facts, page, squash
+from biofuse.encoders.facts import Fact, external, unverified
+from biofuse.encoders.pool.common import DINOV2_CITATION, HALF, IMAGENET, IN_TIMM, TIMM, crop, facts, page, squash
 
 DINOV2_EVALUATION = "github facebookresearch/dinov2 dinov2/data/transforms.py make_classification_eval_transform"
 
@@ -40,11 +40,35 @@ class _Siglip(NamedTuple):
     dim: int
     parameters: int
     gflops: float
+    preprocessing: Fact
 
 
 SIGLIP2_SIZES = (
-    _Siglip("siglip2_base", "ViT-B/16, 224 pixels", "vit_base_patch16_siglip_224", 224, 768, 92_884_224, 35.42),
-    _Siglip("siglip2_so400m", "so400m/16, 384 pixels", "vit_so400m_patch16_siglip_384", 384, 1152, 428_256_704, 518.9),
+    _Siglip(
+        "siglip2_base",
+        "ViT-B/16, 224 pixels",
+        "vit_base_patch16_siglip_224",
+        224,
+        768,
+        92_884_224,
+        35.42,
+        external(
+            f"{page('AXERA-TECH/siglip2-base-patch16-224')}/blob/main/tokenizer/preprocessor_config.json, a public "
+            "copy of google's; timm's own configuration crops a centre of .9 and is bicubic"
+        ),
+    ),
+    _Siglip(
+        "siglip2_so400m",
+        "so400m/16, 384 pixels",
+        "vit_so400m_patch16_siglip_384",
+        384,
+        1152,
+        428_256_704,
+        518.9,
+        unverified(
+            "as siglip2_base and a public copy of google/siglip2-base-patch16-512; its own processor was not read"
+        ),
+    ),
 )
 
 
@@ -81,6 +105,7 @@ def _dinov2(size: _Size) -> EncoderCard:
             preprocessing=external(DINOV2_EVALUATION),
             output=external(f"{TIMM} vision_transformer.py: token pooling"),
             licence=external(f"{TIMM} pretrained configuration"),
+            citation=IN_TIMM,
         ),
     )
 
@@ -120,6 +145,7 @@ def _dinov3(size: _Size) -> EncoderCard:
             preprocessing=external(f"{TIMM} models/eva.py pretrained configuration"),
             output=external(f"{TIMM} models/eva.py, its note on pooling"),
             licence=external("github facebookresearch/dinov3 LICENSE.md"),
+            citation=IN_TIMM,
         ),
     )
 
@@ -133,7 +159,7 @@ def _siglip2(size: _Siglip) -> EncoderCard:
         architecture=size.architecture,
         arguments={"global_pool": "map"},
         weights=Weights(repository=repository, revision="main", file="model.safetensors"),
-        preprocessing=squash(size.size, HALF),
+        preprocessing=squash(size.size, HALF, bilinear=True),
         output="pooled",
         dim=size.dim,
         parameters=size.parameters,
@@ -151,9 +177,10 @@ def _siglip2(size: _Siglip) -> EncoderCard:
         facts=facts(
             weights=external(f"{TIMM} pretrained configuration; the commit is not known"),
             architecture=external(f"{TIMM} vision_transformer.py"),
-            preprocessing=unverified("timm's configuration crops a centre of .9; SigLIP itself resizes to a square"),
+            preprocessing=size.preprocessing,
             output=external(f"{TIMM} vision_transformer.py: attention pooling"),
             licence=external(f"{TIMM} pretrained configuration"),
+            citation=IN_TIMM,
         ),
     )
 

@@ -61,6 +61,7 @@ def _card(size: _Size) -> EncoderCard:
             output=sources(OFFICIAL, TRIDENT),
             licence=external("github kaiko-ai/towards_large_pathology_fms LICENSE"),
             training_data=external("github kaiko-ai/towards_large_pathology_fms README"),
+            citation=external("github kaiko-ai/towards_large_pathology_fms README"),
         ),
     )
 

@@ -6,11 +6,13 @@ from biofuse.encoders.pool.common import (
     DINOV2_CITATION,
     FROM_MEMORY,
     IMAGENET,
+    IN_TIMM,
     OPENAI,
     PINNED,
     RAD_DINO,
     TIMM,
     TRANSFORMERS,
+    bibliographies,
     crop,
     facts,
     page,
@@ -23,6 +25,7 @@ POOL = "paper"
 
 BIOMEDCLIP = "microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224"
 BIOMEDCLIP_COMMIT = "9f341de24bfb00180f1b847274256e9b65a3a32e"
+PUBMEDCLIP = "flaviagiammarino/pubmed-clip-vit-base-patch32"
 RAD_DINO_COMMIT = "110cbc18d5133582e320b43d53bf5c44e410c936"
 CHEXAGENT = "StanfordAIMI/CheXagent-8b"
 CHEXAGENT_COMMIT = "4934e91451945c8218c267aae9c34929a7677829"
@@ -82,6 +85,7 @@ PAPER_CARDS: tuple[EncoderCard, ...] = (
             output=external("open_clip 3.3 encode_image; embed_dim of open_clip_config.json"),
             licence=external(page(BIOMEDCLIP)),
             training_data=external(page(BIOMEDCLIP)),
+            citation=external(page(BIOMEDCLIP)),
         ),
     ),
     EncoderCard(
@@ -91,7 +95,7 @@ PAPER_CARDS: tuple[EncoderCard, ...] = (
         architecture="CLIPVisionModelWithProjection",
         arguments=clip_vision(width=768, layers=12, heads=12, patch=32, projection=512),
         weights=Weights(
-            repository="flaviagiammarino/pubmed-clip-vit-base-patch32",
+            repository=PUBMEDCLIP,
             revision="main",
             file="pytorch_model.bin",
             ignore=CLIP_TEXT,
@@ -105,7 +109,7 @@ PAPER_CARDS: tuple[EncoderCard, ...] = (
         licence="MIT",
         commercial=True,
         gated=False,
-        page=page("flaviagiammarino/pubmed-clip-vit-base-patch32"),
+        page=page(PUBMEDCLIP),
         modality="radiology",
         training_data="ROCO: radiology figures of PubMed Central articles with their captions",
         advised_precision="fp16",
@@ -117,12 +121,17 @@ PAPER_CARDS: tuple[EncoderCard, ...] = (
         "question answering in the medical domain? Findings of EACL, 1181-1193.",
         notes=("Figures of articles may show images of public data sets.",),
         facts=facts(
-            weights=external(f"{page('flaviagiammarino/pubmed-clip-vit-base-patch32')}/commits/32494c0"),
+            weights=external(f"{page(PUBMEDCLIP)}/commits/32494c0"),
             architecture=external(f"hub name (CLIP ViT-B/32); {TRANSFORMERS} models/clip"),
-            preprocessing=unverified("CLIP's default; the repository's own preprocessor_config.json was not read"),
+            preprocessing=external(
+                f"{page(PUBMEDCLIP)}/blob/8c9083276570b80ff91935dea11720b7ccfe113b/preprocessor_config.json"
+            ),
             output=external(f"{TRANSFORMERS} models/clip/modeling_clip.py get_image_features"),
-            licence=external(page("flaviagiammarino/pubmed-clip-vit-base-patch32")),
+            licence=external(page(PUBMEDCLIP)),
             training_data=FROM_MEMORY,
+            citation=bibliographies(
+                "10.18653/v1/2023.findings-eacl.88", "; one README gives the pages 1151-1163 instead"
+            ),
         ),
     ),
     EncoderCard(
@@ -179,13 +188,12 @@ PAPER_CARDS: tuple[EncoderCard, ...] = (
                 f"{tree(CHEXAGENT, CHEXAGENT_COMMIT)} lists the shards; that the tower's names begin "
                 "with vision_model. and follow BLIP-2 has not been seen on the index"
             ),
-            architecture=external(
-                f"{page('StanfordAIMI/CheXagent-8b')}/blob/main/config.json, configuration_chexagent.py"
-            ),
-            preprocessing=external(f"{page('StanfordAIMI/CheXagent-8b')}/blob/main/preprocessor_config.json"),
+            architecture=external(f"{page(CHEXAGENT)}/blob/main/config.json, configuration_chexagent.py"),
+            preprocessing=external(f"{page(CHEXAGENT)}/blob/main/preprocessor_config.json"),
             output=external("github mnhcorp/biofuse embedding_extractor.py: last_hidden_state[:, 0]"),
             licence=unverified("none is stated on the hub; CheXagent-2-3b is CC-BY-NC-4.0"),
             training_data=FROM_MEMORY,
+            citation=external(f"{page(CHEXAGENT)}, which names arXiv:2401.12208"),
         ),
     ),
     EncoderCard(
@@ -227,6 +235,7 @@ PAPER_CARDS: tuple[EncoderCard, ...] = (
             output=external(f"{page('microsoft/rad-dino')}: pooler_output, the class token after the final LayerNorm"),
             licence=external(page("microsoft/rad-dino")),
             training_data=FROM_MEMORY,
+            citation=bibliographies("10.1038/s42256-024-00965-w"),
         ),
     ),
 )
@@ -269,7 +278,10 @@ BASELINE_CARDS: tuple[EncoderCard, ...] = (
             architecture=external(f"{TRANSFORMERS} models/clip; {TIMM} (the weights use QuickGELU)"),
             preprocessing=external(f"{TRANSFORMERS} models/clip image processor; {TIMM} pretrained configuration"),
             output=external(f"{TRANSFORMERS} models/clip/modeling_clip.py get_image_features"),
-            licence=unverified("the code is MIT; the hub states no licence for the weights"),
+            licence=unverified(
+                "the code is MIT; the hub states no licence for the weights; its discussion 72 asks for one"
+            ),
+            citation=IN_TIMM,
         ),
     ),
     EncoderCard(
@@ -304,6 +316,7 @@ BASELINE_CARDS: tuple[EncoderCard, ...] = (
             preprocessing=external("github mnhcorp/biofuse embedding_extractor.py"),
             output=external("github mnhcorp/biofuse embedding_extractor.py"),
             licence=external(f"{TIMM} pretrained configuration"),
+            citation=IN_TIMM,
         ),
     ),
 )

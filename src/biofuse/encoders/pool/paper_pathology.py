@@ -3,12 +3,12 @@
 from biofuse.encoders.card import EncoderCard, Weights
 from biofuse.encoders.facts import external
 from biofuse.encoders.pool.common import (
-    FROM_MEMORY,
     HIBOU,
     IMAGENET,
     OPENAI,
     PINNED,
     TRIDENT,
+    bibliographies,
     crop,
     facts,
     page,
@@ -25,6 +25,9 @@ UNI2_COMMIT = "d517a8dd47902dd7c308b3c36f63bce47e7b9a43"
 CONCH_COMMIT = "f9ca9f877171a28ade80228fb195ac5d79003357"
 HIBOU_COMMIT = "7fdc8cce365ebfd9e7e60ee6ee9a8d4d59388f3c"
 GIGAPATH_COMMIT = "64f9e26c15019f2d4f6d9113c6822f88bb16b01b"
+
+HASHED = "and the hash the one that ten of their files give"
+UNI_PAPER = bibliographies("10.1038/s41591-024-02857-3", "; the authors' README leaves volume and pages out")
 
 PAPER_PATHOLOGY_CARDS: tuple[EncoderCard, ...] = (
     EncoderCard(
@@ -56,7 +59,7 @@ PAPER_PATHOLOGY_CARDS: tuple[EncoderCard, ...] = (
         gated=True,
         page=page("MahmoodLab/CONCH"),
         modality="pathology",
-        training_data="1.17 million histopathology images with captions, from PubMed Central and educational sources",
+        training_data="1.17 million histopathology images with captions; not TCGA, PAIP or GTEx",
         advised_precision="fp32",
         precision_note="fp32 in TRIDENT and slide2vec.",
         pools=(POOL,),
@@ -75,7 +78,8 @@ PAPER_PATHOLOGY_CARDS: tuple[EncoderCard, ...] = (
             preprocessing=external("github mahmoodlab/CONCH @141cc09 conch/open_clip_custom/transform.py"),
             output=external("github mahmoodlab/CONCH @141cc09 README and coca_model.py: encode_image"),
             licence=external("github mahmoodlab/CONCH README"),
-            training_data=FROM_MEMORY,
+            training_data=external("github mahmoodlab/CONCH @141cc09 README"),
+            citation=external("github mahmoodlab/CONCH @141cc09 README"),
         ),
     ),
     EncoderCard(
@@ -84,7 +88,12 @@ PAPER_PATHOLOGY_CARDS: tuple[EncoderCard, ...] = (
         loader="timm",
         architecture="vit_large_patch16_224",
         arguments={"img_size": 224, "patch_size": 16, "init_values": 1e-5, "dynamic_img_size": True},
-        weights=Weights(repository="MahmoodLab/UNI", revision=UNI_COMMIT, file="pytorch_model.bin"),
+        weights=Weights(
+            repository="MahmoodLab/UNI",
+            revision=UNI_COMMIT,
+            file="pytorch_model.bin",
+            sha256="56ef09b44a25dc5c7eedc55551b3d47bcd17659a7a33837cf9abc9ec4e2ffb40",
+        ),
         preprocessing=crop(224, IMAGENET, bilinear=True),
         output="cls",
         dim=1024,
@@ -103,11 +112,12 @@ PAPER_PATHOLOGY_CARDS: tuple[EncoderCard, ...] = (
         citation="Chen, R. J. et al. (2024). Towards a general-purpose foundation model for computational pathology. "
         "Nature Medicine 30, 850-862.",
         facts=facts(
-            weights=external(f"{tree('MahmoodLab/UNI', UNI_COMMIT)}; {PINNED}"),
+            weights=external(f"{tree('MahmoodLab/UNI', UNI_COMMIT)}; {PINNED}, {HASHED}"),
             architecture=sources("github mahmoodlab/UNI @42715ef uni/get_encoder/get_encoder.py", TRIDENT),
             preprocessing=external("github mahmoodlab/UNI @42715ef uni/get_encoder/get_encoder.py"),
             output=sources("github mahmoodlab/UNI README", slide2vec("uni")),
             licence=external("github mahmoodlab/UNI README"),
+            citation=UNI_PAPER,
         ),
     ),
     EncoderCard(
@@ -127,7 +137,12 @@ PAPER_PATHOLOGY_CARDS: tuple[EncoderCard, ...] = (
             reg_tokens=8,
             dynamic_img_size=True,
         ),
-        weights=Weights(repository="MahmoodLab/UNI2-h", revision=UNI2_COMMIT, file="pytorch_model.bin"),
+        weights=Weights(
+            repository="MahmoodLab/UNI2-h",
+            revision=UNI2_COMMIT,
+            file="pytorch_model.bin",
+            sha256="6e077eda234bebc595868d918d3458d9dd32a050199b0ff04443b2f46a0a3b1e",
+        ),
         preprocessing=crop(224, IMAGENET, bilinear=True),
         output="cls",
         dim=1536,
@@ -138,7 +153,7 @@ PAPER_PATHOLOGY_CARDS: tuple[EncoderCard, ...] = (
         gated=True,
         page=page("MahmoodLab/UNI2-h"),
         modality="pathology",
-        training_data="More than 200 million H&E and IHC tiles of more than 350,000 slides, mostly private",
+        training_data="More than 200 million H&E and IHC tiles of more than 350,000 slides",
         advised_precision="bf16",
         precision_note="bf16 in TRIDENT, fp16 in slide2vec.",
         pools=(POOL,),
@@ -147,11 +162,13 @@ PAPER_PATHOLOGY_CARDS: tuple[EncoderCard, ...] = (
         "Nature Medicine 30, 850-862. (UNI2-h: model release of January 2025.)",
         notes=("Its eight register tokens are not part of the embedding.",),
         facts=facts(
-            weights=external(f"{tree('MahmoodLab/UNI2-h', UNI2_COMMIT)}; {PINNED}"),
+            weights=external(f"{tree('MahmoodLab/UNI2-h', UNI2_COMMIT)}; {PINNED}, {HASHED}"),
             architecture=sources("github mahmoodlab/UNI README and get_encoder.py", TRIDENT),
             preprocessing=external("github mahmoodlab/UNI README and get_encoder.py"),
             output=sources("github mahmoodlab/UNI README", slide2vec("uni")),
             licence=external("github mahmoodlab/UNI README"),
+            training_data=external("github mahmoodlab/UNI @0155974 README"),
+            citation=UNI_PAPER,
         ),
     ),
     EncoderCard(
@@ -194,6 +211,7 @@ PAPER_PATHOLOGY_CARDS: tuple[EncoderCard, ...] = (
             preprocessing=sources(slide2vec("hibou"), TRIDENT, "github kaiko-ai/eva @73b61a79 histai.py"),
             output=external("github HistAI/hibou @c453bbe README: pooler_output"),
             licence=external(page("histai/hibou-b")),
+            citation=external("github HistAI/hibou @06102fd README"),
         ),
     ),
     EncoderCard(
@@ -240,6 +258,7 @@ PAPER_PATHOLOGY_CARDS: tuple[EncoderCard, ...] = (
             preprocessing=external("github prov-gigapath/prov-gigapath README"),
             output=sources("github prov-gigapath/prov-gigapath README", slide2vec("gigapath")),
             licence=external("github prov-gigapath/prov-gigapath LICENSE and README"),
+            citation=bibliographies("10.1038/s41586-024-07441-w"),
         ),
     ),
 )

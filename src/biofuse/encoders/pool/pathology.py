@@ -1,7 +1,7 @@
 """Encoders of histopathology beyond the paper's."""
 
 from biofuse.encoders.card import EncoderCard, Weights
-from biofuse.encoders.facts import external, unverified
+from biofuse.encoders.facts import Fact, external, unverified
 from biofuse.encoders.pool.common import (
     HALF,
     HIBOU,
@@ -9,6 +9,7 @@ from biofuse.encoders.pool.common import (
     PINNED,
     TRANSFORMERS,
     TRIDENT,
+    bibliographies,
     crop,
     eva,
     facts,
@@ -19,6 +20,9 @@ from biofuse.encoders.pool.common import (
 )
 from biofuse.encoders.pool.layouts import dinov2, swiglu
 
+CONCH_V1_5_COMMIT = "3e5766a5d1500d53c73c03005e24c30c1f27be13"
+PHIKON_COMMIT = "057cc0295895c2df3dd7681a89680da6015cbefe"
+PHIKON_V2_COMMIT = "419e8285b80eac3b60beca0d9b91942d48ad7b8e"
 VIRCHOW2_COMMIT = "3158645804b69e3f3bc4439d4116edddf0840a72"
 
 PRIVATE = "Private whole-slide images"
@@ -34,6 +38,7 @@ def _virchow(
     commercial: bool,
     training_data: str,
     citation: str,
+    cited: Fact,
     notes: tuple[str, ...] = (),
 ) -> EncoderCard:
     repository = f"paige-ai/{title}"
@@ -69,6 +74,7 @@ def _virchow(
             preprocessing=sources(TRIDENT, slide2vec("virchow")),
             output=external(f"{page(repository)}: class token and mean of the patch tokens, without registers"),
             licence=external(page(repository)),
+            citation=cited,
         ),
     )
 
@@ -87,14 +93,14 @@ PATHOLOGY_CARDS: tuple[EncoderCard, ...] = (
             "pooler_queries": 1,
             "pooler_bias": False,
         },
-        weights=Weights(repository="MahmoodLab/conchv1_5", revision="main", file="pytorch_model_vision.bin"),
+        weights=Weights(repository="MahmoodLab/conchv1_5", revision=CONCH_V1_5_COMMIT, file="pytorch_model_vision.bin"),
         preprocessing=crop(448, IMAGENET, bilinear=True),
         output="pooled",
         dim=768,
         parameters=306_711_296,
         gflops=538.4,
         licence="CC-BY-NC-ND-4.0",
-        commercial=None,
+        commercial=False,
         gated=True,
         page=page("MahmoodLab/conchv1_5"),
         modality="pathology",
@@ -104,11 +110,12 @@ PATHOLOGY_CARDS: tuple[EncoderCard, ...] = (
         source="TRIDENT model_zoo/conchv1_5.",
         citation="Ding, T. et al. (2024). Multimodal whole slide foundation model for pathology. arXiv:2411.19666.",
         facts=facts(
-            weights=external(f"{TRIDENT}; the commit is not known"),
+            weights=external(f"{tree('MahmoodLab/conchv1_5', CONCH_V1_5_COMMIT)}; {PINNED}; {TRIDENT}"),
             architecture=external("github mahmoodlab/TRIDENT @a91fa84 model_zoo/conchv1_5/conchv1_5.py"),
             preprocessing=external(TRIDENT),
             output=sources(TRIDENT, slide2vec("conch")),
-            licence=unverified("believed to be CC-BY-NC-ND-4.0 as its relatives are; the hub card was not read"),
+            licence=external(page("MahmoodLab/conchv1_5")),
+            citation=external("github mahmoodlab/CONCH @141cc09 README"),
         ),
     ),
     EncoderCard(
@@ -142,6 +149,7 @@ PATHOLOGY_CARDS: tuple[EncoderCard, ...] = (
             preprocessing=sources(slide2vec("hibou"), TRIDENT),
             output=external("github HistAI/hibou README: pooler_output"),
             licence=external("github HistAI/hibou README, release note of 2024-08-09"),
+            citation=external("github HistAI/hibou @06102fd README"),
         ),
     ),
     _virchow(
@@ -154,6 +162,7 @@ PATHOLOGY_CARDS: tuple[EncoderCard, ...] = (
         training_data=f"{PRIVATE}: 1.5 million, H&E",
         citation="Vorontsov, E. et al. (2024). A foundation model for clinical-grade computational pathology and rare "
         "cancers detection. Nature Medicine 30, 2924-2935.",
+        cited=bibliographies("10.1038/s41591-024-03141-0"),
     ),
     _virchow(
         "virchow2",
@@ -165,6 +174,7 @@ PATHOLOGY_CARDS: tuple[EncoderCard, ...] = (
         training_data=f"{PRIVATE}: 3.1 million, H&E and IHC, several magnifications",
         citation="Zimmermann, E. et al. (2024). Virchow2: scaling self-supervised mixed magnification models in "
         "pathology. arXiv:2408.00738.",
+        cited=bibliographies("10.48550/arXiv.2408.00738"),
         notes=(
             "Its card counts models trained on its outputs, such as classifiers, as derivatives under the licence.",
         ),
@@ -187,8 +197,8 @@ PATHOLOGY_CARDS: tuple[EncoderCard, ...] = (
         },
         weights=Weights(
             repository="owkin/phikon",
-            revision="057cc0295895c2df3dd7681a89680da6015cbefe",
-            file="pytorch_model.bin",
+            revision=PHIKON_COMMIT,
+            file="model.safetensors",
             ignore=("pooler.*",),
             processor="preprocessor_config.json",
         ),
@@ -211,13 +221,12 @@ PATHOLOGY_CARDS: tuple[EncoderCard, ...] = (
         "modeling. medRxiv 2023.07.21.23292757.",
         notes=("Images that are not square: TRIDENT keeps the aspect and crops; the repository's processor may not.",),
         facts=facts(
-            weights=external(
-                f"{tree('owkin/phikon', '057cc0295895c2df3dd7681a89680da6015cbefe')}; {PINNED}; {slide2vec('phikon')}"
-            ),
+            weights=external(f"{tree('owkin/phikon', PHIKON_COMMIT)}; {PINNED}; {slide2vec('phikon')}"),
             architecture=sources(TRIDENT, f"{TRANSFORMERS} ViTModel's defaults (ViT-B/16)"),
             preprocessing=external(TRIDENT),
             output=sources(TRIDENT, slide2vec("phikon"), eva("owkin")),
             licence=external(f"{page('owkin/phikon')}/commit/ce090f5c6efa1c77250bf51e6a87d79b2e21da6d"),
+            citation=bibliographies("10.1101/2023.07.21.23292757"),
         ),
     ),
     EncoderCard(
@@ -228,7 +237,7 @@ PATHOLOGY_CARDS: tuple[EncoderCard, ...] = (
         arguments=dinov2(width=1024, layers=24, heads=16, image=224, patch=16),
         weights=Weights(
             repository="owkin/phikon-v2",
-            revision="main",
+            revision=PHIKON_V2_COMMIT,
             file="model.safetensors",
             processor="preprocessor_config.json",
         ),
@@ -242,7 +251,7 @@ PATHOLOGY_CARDS: tuple[EncoderCard, ...] = (
         gated=False,
         page=page("owkin/phikon-v2"),
         modality="pathology",
-        training_data="456 million H&E tiles of public and private slides (PANCAN-XL)",
+        training_data="PANCAN-XL: H&E slides of public collections (TCGA, CPTAC, GTEx, TCIA and others)",
         advised_precision="fp32",
         precision_note="fp32 in TRIDENT and slide2vec.",
         requires=("transformers",),
@@ -250,13 +259,15 @@ PATHOLOGY_CARDS: tuple[EncoderCard, ...] = (
         citation="Filiot, A. et al. (2024). Phikon-v2, a large and public feature extractor for biomarker prediction. "
         "arXiv:2409.09173.",
         facts=facts(
-            weights=external(f"{page('owkin/phikon-v2')}/tree/main; the commit is not known"),
+            weights=external(tree("owkin/phikon-v2", PHIKON_V2_COMMIT)),
             architecture=unverified(
                 "ViT-L/16 with 303.4 million parameters is published; the image size of its config.json was not read"
             ),
             preprocessing=unverified("resize and crop of 224 are published; the interpolation was not read"),
             output=sources(TRIDENT, slide2vec("phikon"), eva("owkin")),
             licence=external(f"{page('owkin/phikon-v2')}/tree/main LICENSE.pdf"),
+            training_data=external(f"{page('owkin/phikon-v2')}/commit/{PHIKON_V2_COMMIT} README.md"),
+            citation=external(f"{page('owkin/phikon-v2')}, which names arXiv:2409.09173"),
         ),
     ),
     EncoderCard(
@@ -292,6 +303,7 @@ PATHOLOGY_CARDS: tuple[EncoderCard, ...] = (
             output=sources("github kaiko-ai/Midnight README", slide2vec("midnight")),
             licence=external("github kaiko-ai/Midnight LICENSE"),
             training_data=external("github kaiko-ai/Midnight README"),
+            citation=external("github kaiko-ai/Midnight README"),
         ),
     ),
     EncoderCard(
@@ -322,7 +334,11 @@ PATHOLOGY_CARDS: tuple[EncoderCard, ...] = (
             architecture=sources(TRIDENT, slide2vec("gpfm"), eva("hkust")),
             preprocessing=external(TRIDENT),
             output=sources(TRIDENT, slide2vec("gpfm")),
-            licence=unverified("CC-BY-NC-ND-4.0 on GitHub, MIT on the hub: the stricter one is written here"),
+            licence=unverified(
+                "CC-BY-NC-ND-4.0 on GitHub; on the hub CC-BY-NC-4.0 at first, MIT as slide2vec has read it since: the "
+                "strictest is written here"
+            ),
+            citation=external(eva("hkust")),
         ),
     ),
 )

@@ -6,9 +6,11 @@ from biofuse.encoders.pool.common import (
     HALF,
     IMAGENET,
     OPENAI,
+    PINNED,
     RAD_DINO,
     TIMM,
     TRANSFORMERS,
+    bibliographies,
     crop,
     facts,
     page,
@@ -19,6 +21,8 @@ from biofuse.encoders.pool.common import (
 from biofuse.encoders.pool.layouts import SIGLIP_TEXT, dinov2
 from biofuse.encoders.preprocessing import Preprocessing
 
+ARK = "github jlianglab/Ark @00f78c7 README"
+MEDSAM = "github bowang-lab/MedSAM @3e56a52 MedSAM_Inference.py"
 MEDSIGLIP_COMMIT = "9cea28a1a1195f665105faa6e8544c112fd960a4"
 CHESTX_RAY14 = "ChestX-ray14, its source, is believed to be in the training data (not checked)."
 HAM10000 = "HAM10000, its source, is believed to be in the training data (not checked)."
@@ -59,6 +63,7 @@ RADIOLOGY_CARDS: tuple[EncoderCard, ...] = (
             preprocessing=unverified("taken from rad_dino"),
             output=external(f"{TRANSFORMERS} models/dinov2: pooler_output"),
             licence=unverified('"other" (Microsoft research licence) at upload; today\'s was not read'),
+            citation=bibliographies("10.48550/arXiv.2406.04449"),
         ),
     ),
     EncoderCard(
@@ -85,10 +90,10 @@ RADIOLOGY_CARDS: tuple[EncoderCard, ...] = (
         gated=True,
         page="https://github.com/jlianglab/Ark",
         modality="radiology",
-        training_data="704,363 public chest X-rays with their labels, of six data sets",
+        training_data="About 704,000 chest X-rays with their labels: MIMIC-CXR, CheXpert, ChestX-ray14, RSNA "
+        "Pneumonia, VinDr-CXR and Shenzhen",
         overlaps={
-            "chestmnist": CHESTX_RAY14,
-            "pneumoniamnist": "Public pneumonia sets may be among the six.",
+            "chestmnist": "ChestX-ray14, its source, is in the training data, and RSNA Pneumonia is a part of it."
         },
         advised_precision="bf16",
         precision_note="bf16 or fp16.",
@@ -105,6 +110,9 @@ RADIOLOGY_CARDS: tuple[EncoderCard, ...] = (
             preprocessing=external("github jlianglab/Ark READMEs @cba3fad and a public recipe"),
             output=external("github jlianglab/Ark READMEs @cba3fad"),
             licence=external("github jlianglab/Ark LICENSE"),
+            training_data=external(ARK),
+            overlaps=external(ARK),
+            citation=bibliographies("10.1038/s41586-025-09079-8"),
         ),
     ),
     EncoderCard(
@@ -151,12 +159,16 @@ RADIOLOGY_CARDS: tuple[EncoderCard, ...] = (
             "Its data span most of MedMNIST's sources.",
         ),
         facts=facts(
-            weights=external(f"{tree('google/medsiglip-448', MEDSIGLIP_COMMIT)}; a public project pins this commit"),
+            weights=external(f"{tree('google/medsiglip-448', MEDSIGLIP_COMMIT)}; {PINNED}"),
             architecture=external("github Google-Health/medsiglip README @56b1447 (SigLIP so400m, patch 14)"),
-            preprocessing=unverified("the card is said to advise bilinear resizing without antialiasing"),
+            preprocessing=external(
+                f"{page('fokan/MedSigLIP')}/blob/main/preprocessor_config.json, a public copy; public users of this "
+                "commit say that it is the processor, and that the model card's example, bilinear, allows it"
+            ),
             output=external(f"{TRANSFORMERS} models/siglip get_image_features: attention-pooled"),
             licence=external(page("google/medsiglip-448")),
             training_data=external(page("google/medsiglip-448")),
+            citation=bibliographies("10.48550/arXiv.2507.05201"),
         ),
     ),
     EncoderCard(
@@ -189,6 +201,7 @@ RADIOLOGY_CARDS: tuple[EncoderCard, ...] = (
             preprocessing=unverified("open_clip's default for the architecture"),
             output=external("open_clip 3.3 encode_image"),
             licence=unverified("not read"),
+            citation=bibliographies("10.48550/arXiv.2501.07171"),
         ),
     ),
     EncoderCard(
@@ -210,7 +223,7 @@ RADIOLOGY_CARDS: tuple[EncoderCard, ...] = (
         weights=Weights(
             repository="wanglab/medsam-vit-base",
             revision="main",
-            file="model.safetensors",
+            file="pytorch_model.bin",
             ignore=("prompt_encoder.*", "mask_decoder.*", "shared_image_embedding.*"),
         ),
         preprocessing=Preprocessing(resize="squash", size=1024, interpolation="bicubic", value_range="min-max"),
@@ -240,11 +253,18 @@ RADIOLOGY_CARDS: tuple[EncoderCard, ...] = (
             "1,024 pixels make 4,096 tokens: slow.",
         ),
         facts=facts(
-            weights=unverified("the hub's name is from memory"),
+            weights=unverified(
+                f"{page('wanglab/medsam-vit-base')} is there and lists PyTorch, not safetensors; its list of files was "
+                "not read"
+            ),
             architecture=external(f"{TRANSFORMERS} models/sam, the defaults (SAM ViT-B)"),
-            preprocessing=unverified("size and min-max scaling are in the README; the interpolation was not read"),
+            preprocessing=unverified(
+                f"{MEDSAM}: bicubic to 1,024 x 1,024, then min-max, but by scikit-image, whose antialiasing differs; "
+                "the hub's preprocessor_config.json says otherwise (padding, ImageNet's mean)"
+            ),
             output=unverified("its authors publish no image embedding; the mean over positions is BioFuse's choice"),
             licence=external("github bowang-lab/MedSAM LICENSE @d71e8a1"),
+            citation=bibliographies("10.1038/s41467-024-44824-z"),
         ),
     ),
 )

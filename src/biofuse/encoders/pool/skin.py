@@ -3,17 +3,21 @@
 from biofuse.encoders.card import EncoderCard, Weights
 from biofuse.encoders.facts import external, unverified
 from biofuse.encoders.pool.common import (
-    FROM_MEMORY,
     IMAGENET,
     OPENAI,
     TRANSFORMERS,
     Normalisation,
+    bibliographies,
     crop,
     facts,
     page,
+    tree,
 )
 from biofuse.encoders.pool.layouts import CLIP_TEXT, clip_vision
 
+DERM1M = "github SiyuanYan1/Derm1M @036e236 README"
+MONET = "github suinleelab/MONET @0c16473 README"
+MONET_COMMIT = "1d1efd0b8d61bde82cde22d2e93c28d73441f29e"
 HAM10000 = "HAM10000, its source, is believed to be in the training data (not checked)."
 
 SKIN_CARDS: tuple[EncoderCard, ...] = (
@@ -45,7 +49,7 @@ SKIN_CARDS: tuple[EncoderCard, ...] = (
         gated=False,
         page="https://github.com/SiyuanYan1/PanDerm",
         modality="dermatology",
-        training_data="2.1 million skin images of four modalities, public and private",
+        training_data="More than 2 million skin images of four modalities, of several institutions",
         overlaps={"dermamnist": HAM10000},
         advised_precision="fp32",
         precision_note="fp32.",
@@ -59,10 +63,14 @@ SKIN_CARDS: tuple[EncoderCard, ...] = (
         facts=facts(
             weights=unverified("the file name is the README's; how the weights lie in it was not seen"),
             architecture=unverified("the repository's own class; timm's BEiT without relative positions has its parts"),
-            preprocessing=external("github SiyuanYan1/PanDerm @97e09d0 classification; the interpolation is assumed"),
+            preprocessing=unverified(
+                "size, crop, mean and std: github SiyuanYan1/PanDerm @97e09d0 classification; the interpolation was "
+                "not noted"
+            ),
             output=external("github SiyuanYan1/PanDerm @97e09d0 modeling_finetune.py, linear probing"),
             licence=external("github SiyuanYan1/PanDerm README"),
-            training_data=FROM_MEMORY,
+            training_data=external("github SiyuanYan1/PanDerm @811b628 README"),
+            citation=bibliographies("10.1038/s41591-025-03747-y"),
         ),
     ),
     EncoderCard(
@@ -94,14 +102,18 @@ SKIN_CARDS: tuple[EncoderCard, ...] = (
         requires=("open_clip_torch",),
         source="github SiyuanYan1/Derm1M README.",
         citation="Yan, S. et al. (2025). Derm1M: a million-scale vision-language dataset aligned with clinical "
-        "ontology knowledge for dermatology. ICCV. arXiv:2503.14911.",
+        "ontology knowledge for dermatology. arXiv:2503.14911.",
         facts=facts(
             weights=unverified("the repository is public; its list of files was not read"),
-            architecture=external("github SiyuanYan1/Derm1M README; open_clip 3.3 model configuration"),
+            architecture=unverified(
+                f"{DERM1M}: open_clip's ViT-B-16, trained on from OpenAI's weights, which use QuickGELU; whether its "
+                "open_clip_config.json says so was not read"
+            ),
             preprocessing=unverified("open_clip's default for the architecture"),
-            output=external("github SiyuanYan1/Derm1M README: encode_image"),
+            output=external(f"{DERM1M}: encode_image"),
             licence=unverified("sources disagree between CC-BY-NC-4.0 and CC-BY-NC-ND-4.0"),
-            training_data=external("github SiyuanYan1/Derm1M README"),
+            training_data=external(DERM1M),
+            citation=external(DERM1M),
         ),
     ),
     EncoderCard(
@@ -111,9 +123,9 @@ SKIN_CARDS: tuple[EncoderCard, ...] = (
         architecture="CLIPVisionModelWithProjection",
         arguments=clip_vision(width=1024, layers=24, heads=16, patch=14, projection=768),
         weights=Weights(
-            repository="chanwkim/monet",
-            revision="main",
-            file="pytorch_model.bin",
+            repository="suinleelab/monet",
+            revision=MONET_COMMIT,
+            file="model.safetensors",
             ignore=CLIP_TEXT,
             processor="preprocessor_config.json",
         ),
@@ -125,21 +137,29 @@ SKIN_CARDS: tuple[EncoderCard, ...] = (
         licence="CC-BY-NC-SA-4.0",
         commercial=False,
         gated=False,
-        page=page("chanwkim/monet"),
+        page=page("suinleelab/monet"),
         modality="dermatology",
         training_data="105,550 skin images with texts of articles and textbooks",
         advised_precision="fp16",
         precision_note="fp16.",
         requires=("transformers",),
-        source="github suinleelab/MONET README @3ae0a64.",
+        source=f"{MONET}; hub files.",
         citation="Kim, C. et al. (2024). Transparent medical image AI via an image-text foundation model grounded in "
         "medical literature. Nature Medicine 30, 1154-1165.",
         facts=facts(
-            weights=unverified("the repository is named by the README; its list of files was not read"),
-            architecture=external("github suinleelab/MONET README @3ae0a64 (CLIP ViT-L/14)"),
-            preprocessing=unverified("the README normalises with ImageNet's values; the processor may hold CLIP's"),
+            weights=external(
+                f"{tree('suinleelab/monet', MONET_COMMIT)}; the README names its author's own repository, "
+                "chanwkim/monet"
+            ),
+            architecture=external(f"{MONET} (CLIP ViT-L/14)"),
+            preprocessing=external(
+                f"{MONET}, written out; {page('suinleelab/monet')}/commit/b08d0881c1d47d859ffd66a9a73dce884714caef "
+                "changes the processor's mean and std from CLIP's accordingly"
+            ),
             output=external(f"{TRANSFORMERS} models/clip/modeling_clip.py get_image_features"),
             licence=external("github suinleelab/MONET LICENSE"),
+            training_data=external(MONET),
+            citation=external(MONET),
         ),
     ),
 )

@@ -1,0 +1,324 @@
+"""The preprocessing of every card gives the pixels of an implementation that is not BioFuse's, on real images.
+
+The recipes are written out here from the authors' own (a processor class of transformers, open_clip's or timm's
+transform, torchvision as a README writes it), with their numbers; nothing is taken from the cards.
+"""
+
+import dataclasses
+import functools
+import importlib.util
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Normalize, Resize, ToTensor
+
+from biofuse.data.decoding import DecodePolicy, decode
+from biofuse.encoders import get_card
+from biofuse.encoders.pool import POOL_CARDS
+from biofuse.encoders.verification import LOADING, ODD, PREPROCESSING, RELATIVES, TORCHVISION
+
+SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+OPENAI = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+H_OPTIMUS = ((0.707223, 0.578729, 0.703617), (0.211883, 0.230117, 0.177517))
+BICUBIC, BILINEAR = InterpolationMode.BICUBIC, InterpolationMode.BILINEAR
+
+Prepare = Callable[[Image.Image], torch.Tensor]
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """One implementation, the encoders it is for, and how many of 255 grey levels a pixel may differ by.
+
+    Equality up to the rounding of floating-point numbers is asked of all but those that say otherwise.
+    """
+
+    says: str
+    encoders: tuple[str, ...]
+    make: Callable[[], Prepare]
+    most: float = 0.001
+    on_average: float | None = None
+    only: Callable[[str, Image.Image], bool] | None = None
+
+
+def torchvision(size, crop, interpolation, numbers):
+    steps = [Resize(size, interpolation=interpolation)] if size else []
+    return lambda: Compose([*steps, *([CenterCrop(crop)] if crop else []), ToTensor(), Normalize(*numbers)])
+
+
+def processor(name, **settings):
+    """Return transformers' processor, its crop placed by torchvision's rule.
+
+    It rounds half a pixel down where torchvision, which CLIP's own code uses, rounds it to even: one pixel apart for
+    some images with an odd margin; see the test of that. The backend is Pillow's: the default one resizes 8-bit tensors
+    by torch, which rounds grey levels otherwise.
+    """
+
+    def make():
+        import transformers
+
+        theirs = getattr(transformers, f"{name}Pil")(**settings | {"do_center_crop": False})
+        crop = settings.get("crop_size")
+
+        def prepare(picture):
+            whole = theirs(picture, return_tensors="pt")["pixel_values"][0]
+            return whole if crop is None else CenterCrop((crop["height"], crop["width"]))(whole)
+
+        return prepare
+
+    return make
+
+
+def settings(numbers, size, *, crop=None, resample=Image.Resampling.BICUBIC):
+    cropping = {} if crop is None else {"do_center_crop": True, "crop_size": {"height": crop, "width": crop}}
+    return {"size": size, "resample": resample, "image_mean": numbers[0], "image_std": numbers[1], **cropping}
+
+
+def of_open_clip():
+    from open_clip.transform import image_transform
+
+    return image_transform(224, is_train=False, mean=OPENAI[0], std=OPENAI[1])
+
+
+def of_timm():
+    import timm
+
+    published = timm.models.get_pretrained_cfg("vit_small_patch16_dinov3.lvd1689m")
+    return timm.data.create_transform(**timm.data.resolve_data_config(pretrained_cfg=published.to_dict()))
+
+
+def of_medsam():
+    """As the authors' inference script writes it."""
+    from skimage.transform import resize
+
+    def prepare(picture):
+        pixels = resize(np.asarray(picture), (1024, 1024), order=3, preserve_range=True, anti_aliasing=True)
+        pixels = pixels.astype(np.uint8).astype(np.float64)
+        spread = np.clip(pixels.max() - pixels.min(), 1e-8, None)
+        return torch.from_numpy((pixels - pixels.min()) / spread).permute(2, 0, 1).float()
+
+    return prepare
+
+
+KAIKO = ("kaiko_vits16", "kaiko_vits8", "kaiko_vitb16", "kaiko_vitb8", "kaiko_vitl14")
+DINOV2 = ("dinov2_small", "dinov2_base", "dinov2_large", "dinov2_giant", "dinov2_g")
+DINOV3 = ("dinov3_small", "dinov3_base", "dinov3_large", "dinov3_huge_plus")
+RETFOUND = ("retfound_mae_cfp", "retfound_mae_oct", "retfound_dinov2_meh")
+HIBOU = ((0.7068, 0.5755, 0.722), (0.195, 0.2316, 0.1816))
+
+RECIPES = (
+    Recipe("open_clip image_transform", ("biomedclip",), of_open_clip),
+    Recipe(
+        f"transformers CLIPImageProcessor; {ODD}",
+        ("pubmedclip", "clip_vit_b32"),
+        processor("CLIPImageProcessor", **settings(OPENAI, {"shortest_edge": 224}, crop=224)),
+    ),
+    Recipe(
+        f"transformers BitImageProcessor; {ODD}",
+        ("rad_dino",),
+        processor("BitImageProcessor", **settings(((0.5307,) * 3, (0.2583,) * 3), {"shortest_edge": 518}, crop=518)),
+    ),
+    Recipe(
+        "transformers BlipImageProcessor",
+        ("chexagent",),
+        processor("BlipImageProcessor", **settings(OPENAI, {"height": 448, "width": 448})),
+    ),
+    Recipe(
+        "transformers SiglipImageProcessor",
+        ("medsiglip_448",),
+        processor("SiglipImageProcessor", **settings(HALF, {"height": 448, "width": 448})),
+    ),
+    Recipe(
+        "transformers SiglipImageProcessor",
+        ("siglip2_base",),
+        processor(
+            "SiglipImageProcessor",
+            **settings(HALF, {"height": 224, "width": 224}, resample=Image.Resampling.BILINEAR),
+        ),
+    ),
+    Recipe("timm create_transform", DINOV3, of_timm),
+    Recipe(TORCHVISION, ("conch",), torchvision(448, 448, BICUBIC, OPENAI)),
+    Recipe(TORCHVISION, ("conch_v1_5",), torchvision(448, 448, BILINEAR, IMAGENET)),
+    Recipe(TORCHVISION, ("uni", "uni2_h", "phikon"), torchvision(224, 224, BILINEAR, IMAGENET)),
+    Recipe(TORCHVISION, ("virchow", "virchow2", "gpfm", "monet"), torchvision(224, 224, BICUBIC, IMAGENET)),
+    Recipe(TORCHVISION, ("prov_gigapath", *DINOV2, *RETFOUND), torchvision(256, 224, BICUBIC, IMAGENET)),
+    Recipe(TORCHVISION, ("hibou_b", "hibou_l"), torchvision(224, 224, BICUBIC, HIBOU)),
+    Recipe(TORCHVISION, (*KAIKO, "midnight_12k"), torchvision(224, 224, BILINEAR, HALF)),
+    Recipe(TORCHVISION, ("h0_mini",), torchvision(224, 224, BICUBIC, H_OPTIMUS)),
+    Recipe(TORCHVISION, ("ark_plus",), torchvision((768, 768), None, BICUBIC, IMAGENET)),
+    Recipe(
+        f"{TORCHVISION}; images of 224 pixels only",
+        ("h_optimus_0", "h_optimus_1"),
+        torchvision(None, None, BICUBIC, H_OPTIMUS),
+        only=lambda _, picture: picture.size == (224, 224),
+    ),
+    Recipe(
+        "scikit-image, as the authors' script does; grey levels differ by less than 2 on average",
+        ("medsam",),
+        of_medsam,
+        # scikit-image blurs before it shrinks and interpolates by splines; Pillow widens its cubic filter instead.
+        most=255,
+        on_average=2,
+        # It takes seconds for one image.
+        only=lambda name, _: name in {"coffee.png", "coins.png", "ihc.png", "microaneurysms.png"},
+    ),
+)
+
+PACKAGED = {
+    "skimage": (
+        "astronaut.png camera.png cell.png chelsea.png chessboard_GRAY.png clock_motion.png coffee.png coins.png "
+        "color.png horse.png ihc.png logo.png microaneurysms.png moon.png multipage.tif no_time_for_that_tiny.gif "
+        "page.png phantom.png rocket.jpg text.png"
+    ),
+    "sklearn": "china.jpg flower.jpg",
+}
+"""Photographs, drawings, tissue, a cell, an eye; grey, palette, with transparency; from 10 x 15 to 660 x 550 pixels."""
+
+
+def packaged_files():
+    for package, names in PACKAGED.items():
+        folder = Path(importlib.util.find_spec(package).origin).parent
+        found = {path.name: path for path in folder.rglob("*") if path.suffix in {".png", ".jpg", ".gif", ".tif"}}
+        yield from (found[name] for name in names.split() if name in found)
+
+
+def saved(picture, **options):
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", **options)
+    return buffer.getvalue()
+
+
+def independent(content):
+    """Decode as Pillow does it alone, where it can: 16 bits are stretched, transparency shows white."""
+    picture = Image.open(io.BytesIO(content))
+    if picture.mode.startswith("I"):
+        levels = np.asarray(picture).astype(np.float64)
+        levels = np.rint((levels - levels.min()) / (levels.max() - levels.min()) * 255)
+        return Image.fromarray(levels.astype(np.uint8)).convert("RGB")
+    if "A" in picture.mode or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        white = Image.new("RGBA", picture.size, "white")
+        return Image.alpha_composite(white, picture).convert("RGB")
+    return picture.convert("RGB")
+
+
+@functools.cache
+def packaged():
+    """Return the name, the file and Pillow's decoding of every image, all of them real."""
+    images = [(path.name, path.read_bytes()) for path in packaged_files()]
+    photograph, moon = (Image.open(io.BytesIO(dict(images)[name])) for name in ("rocket.jpg", "moon.png"))
+    images += [
+        ("tall", saved(photograph.crop((200, 0, 237, 427)))),
+        ("wide", saved(photograph.crop((0, 100, 640, 163)))),
+        ("few colours", saved(photograph.convert("P", palette=Image.Palette.ADAPTIVE, colors=32))),
+        ("16-bit", saved(Image.fromarray(np.asarray(moon).astype(np.uint16) * 171 + 300))),
+        ("one pixel high", saved(photograph.crop((300, 200, 331, 201)))),
+        ("exactly 224", saved(photograph.crop((100, 100, 324, 324)))),
+    ]
+    return [(name, content, independent(content)) for name, content in images]
+
+
+@functools.cache
+def shared():
+    files = [path for kind in ("brain-mri", "blood-cells") for path in sorted((SHARED / kind).rglob("*.[jp][pn]*g"))]
+    chosen = [content.read_bytes() for content in files[:: max(1, len(files) // 12)][:12]]
+    return [(f"shared {number}", content, independent(content)) for number, content in enumerate(chosen)]
+
+
+def compare(recipe, images):
+    card = get_card(recipe.encoders[0])
+    theirs = recipe.make()
+    spread = min(card.preprocessing.std)
+    seen = 0
+    for name, content, picture in images:
+        if recipe.only is not None and not recipe.only(name, picture):
+            continue
+        prepared = card.preprocessing.apply(decode(content, DecodePolicy(), description=name))
+        ours = card.preprocessing.normalise(torch.from_numpy(np.array(prepared))[None])[0]
+        levels = (ours - theirs(picture)).abs() * spread * 255
+        assert levels.max() <= recipe.most, (name, float(levels.max()))
+        assert recipe.on_average is None or levels.mean() < recipe.on_average, (name, float(levels.mean()))
+        seen += 1
+    return seen
+
+
+def names_of(recipe):
+    return recipe.encoders[0]
+
+
+def test_the_images_are_real_and_of_all_kinds():
+    modes = {Image.open(io.BytesIO(content)).mode for _, content, _ in packaged()}
+    assert {"L", "RGB", "RGBA", "P", "I;16"} <= modes
+    assert len(packaged()) >= 24
+    sizes = [picture.size for *_, picture in packaged()]
+    assert min(min(size) for size in sizes) < 16
+    assert any(height > 8 * width for width, height in sizes)
+
+
+@pytest.mark.parametrize(("name", "content", "picture"), packaged(), ids=[name for name, *_ in packaged()])
+def test_images_are_decoded_as_pillow_decodes_them(name, content, picture):
+    assert np.array_equal(decode(content, DecodePolicy(), description=name), np.asarray(picture))
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=names_of)
+def test_preprocessing_equals_an_independent_implementation(recipe):
+    assert compare(recipe, packaged()) >= (24 if recipe.only is None else 1)
+
+
+def test_transformers_sets_a_crop_at_most_one_pixel_off():
+    import transformers
+
+    known = settings(OPENAI, {"shortest_edge": 224}, crop=224)
+    cropped, whole = (
+        transformers.CLIPImageProcessorPil(**known | {"do_center_crop": crops}) for crops in (True, False)
+    )
+    apart = set()
+    for _, _, picture in packaged():
+        image = whole(picture, return_tensors="pt")["pixel_values"][0]
+        height, width = image.shape[1:]
+        top, left = (height - 224) // 2, (width - 224) // 2
+        theirs = cropped(picture, return_tensors="pt")["pixel_values"][0]
+        assert torch.equal(theirs, image[:, top : top + 224, left : left + 224])
+        apart.add(max(round((height - 224) / 2) - top, round((width - 224) / 2) - left))
+    assert apart == {0, 1}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", [recipe for recipe in RECIPES if recipe.only is None], ids=names_of)
+def test_preprocessing_equals_an_independent_implementation_on_medical_images(recipe):
+    if not shared():
+        pytest.skip("the shared medical images are not beside this checkout")
+    assert compare(recipe, shared()) == 12
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=names_of)
+def test_all_encoders_of_a_recipe_have_one_preprocessing(recipe):
+    assert len({get_card(name).preprocessing for name in recipe.encoders}) == 1
+
+
+def test_the_documentation_says_what_is_compared_here():
+    assert {name: recipe.says for recipe in RECIPES for name in recipe.encoders} == dict(PREPROCESSING)
+
+
+@pytest.mark.parametrize("card", POOL_CARDS, ids=lambda card: card.name)
+def test_a_preprocessing_without_an_independent_source_is_marked_unverified(card):
+    if card.name not in PREPROCESSING:
+        assert card.facts["preprocessing"].source == "unverified"
+
+
+def test_what_the_documentation_says_of_loading_has_a_test():
+    folder = Path(__file__).parent
+    written = "".join(
+        path.read_text(encoding="utf-8") for path in folder.glob("test_*.py") if path.name != Path(__file__).name
+    )
+    assert set(LOADING) <= {card.name for card in POOL_CARDS}
+    assert all(f'"{name}"' in written for name in LOADING)
+    assert {card.loader for card in POOL_CARDS} == set(RELATIVES)
+    assert set(RELATIVES.values()) <= set(LOADING)

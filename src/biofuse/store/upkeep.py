@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from biofuse.core.files import disk_errors
+from biofuse.encoders.imported import LOADER
 from biofuse.store.parts import Part
+from biofuse.store.rows import make_index
 from biofuse.store.store import EmbeddingStore, EncoderFolder
 
 STALE_SECONDS = 3600.0
@@ -16,7 +18,7 @@ STALE_SECONDS = 3600.0
 
 @dataclass(frozen=True, kw_only=True)
 class StoreEntry:
-    """One row of ``biofuse store ls``."""
+    """One row of ``biofuse store ls``; ``imported`` says where embeddings that were made elsewhere come from."""
 
     encoder: str
     fingerprint: str
@@ -26,6 +28,7 @@ class StoreEntry:
     parts: int
     broken: int
     bytes: int
+    imported: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,10 +43,20 @@ class Verification:
 
 @dataclass(frozen=True, kw_only=True)
 class Cleaning:
-    """What ``biofuse store gc`` removed, or would remove."""
+    """What ``biofuse store gc`` removed, or would remove.
+
+    Attributes
+    ----------
+    removed : tuple of Path
+    bytes : int
+        Their size.
+    unreadable : tuple of Path
+        Folders without a readable ``card.json``: nothing in them is read, and nothing was removed.
+    """
 
     removed: tuple[Path, ...]
     bytes: int
+    unreadable: tuple[Path, ...] = ()
 
 
 def list_store(store: EmbeddingStore) -> list[StoreEntry]:
@@ -58,6 +71,7 @@ def list_store(store: EmbeddingStore) -> list[StoreEntry]:
             parts=len(folder.part_paths()),
             broken=len(folder.broken_paths()),
             bytes=folder.n_bytes(),
+            imported=folder.card.notes if folder.card.loader == LOADER else (),
         )
         for folder in store.folders()
     ]
@@ -68,7 +82,7 @@ def verify_store(store: EmbeddingStore) -> list[Verification]:
     found = []
     for folder in store.folders():
         parts = len(folder.part_paths())
-        folder.check()
+        folder.check(again=True)
         found.append(
             Verification(
                 encoder=folder.card.name,
@@ -99,14 +113,14 @@ def clean_store(store: EmbeddingStore, *, dry_run: bool = False) -> Cleaning:
         for path in doomed:
             with disk_errors(path):
                 path.unlink(missing_ok=True)
-    return Cleaning(removed=tuple(doomed), bytes=size)
+    return Cleaning(removed=tuple(doomed), bytes=size, unreadable=tuple(store.unreadable()))
 
 
 def _redundant(folder: EncoderFolder) -> list[Part]:
     """Find parts whose every row stands in a larger part that is kept."""
-    kept: list[Part] = []
-    redundant: list[Part] = []
-    for part in sorted(folder.parts(), key=lambda part: (-len(part.contents), part.path.name)):
-        known = np.concatenate([other.contents for other in kept]) if kept else part.contents[:0]
-        (redundant if np.isin(part.contents, known).all() else kept).append(part)
-    return redundant
+    parts = sorted(folder.parts(), key=lambda part: (-len(part), part.path.name))
+    index = make_index(parts)
+    # A row that stands in an earlier part is not where its content occurs first.
+    first = index.locate(index.contents) == np.arange(len(index.contents))
+    begins = index.ends - np.array([len(part) for part in parts], dtype=np.int64)
+    return [part for part, begin in zip(parts, begins, strict=True) if not first[begin : begin + len(part)].any()]

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from biofuse.api.estimator import BioFuse
     from biofuse.api.evaluation import Evaluation
     from biofuse.api.result import FitResult
+    from biofuse.api.streaming import embed_batches
     from biofuse.core.errors import BioFuseError
     from biofuse.data.load import load_samples
     from biofuse.encoders.functions import register_encoder
@@ -28,6 +29,7 @@ _HOMES = {
     "BioFuseError": "biofuse.core.errors",
     "EmbeddingSet": "biofuse.api.embedding",
     "embed": "biofuse.api.embedding",
+    "embed_batches": "biofuse.api.streaming",
     "load_samples": "biofuse.data.load",
     "register_encoder": "biofuse.encoders.functions",
 }
@@ -42,6 +44,7 @@ __all__ = [
     "FitResult",
     "__version__",
     "embed",
+    "embed_batches",
     "load_samples",
     "register_encoder",
 ]

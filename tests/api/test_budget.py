@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from biofuse.api import budget
@@ -68,7 +70,8 @@ def test_a_limit_on_time_binds_the_choice_and_what_was_measured_is_said(quick, s
     said = []
     fuse = quick(max_latency=6, head="ridge", rule="best")
     result = fuse.fit(study.images, out=tmp_path / "run", progress=False, tell=said.append)
-    assert asked == [(51, list(latency), fuse.options)]
+    # Timed at the precision they were run at.
+    assert asked == [(51, list(latency), replace(fuse.options, precisions=dict.fromkeys(latency, "fp32")))]
     assert "Milliseconds per image: t_colour 9.0, t_spread 2.0, t_edge 3.5." in said
     assert set(result.model.encoders) <= {"t_spread", "t_edge"}
     assert set(result.models["all"].encoders) == set(latency)  # stands beside the choice all the same

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -140,3 +142,53 @@ def test_unknown_format_is_refused_before_any_work(images, biofuse, tmp_path, bi
     assert ran.code == 1
     assert ".parquet" in ran.err
     assert not list(biofuse_home.rglob("*.arrow"))
+
+
+def test_dry_run_shows_the_plan_and_leaves_nothing_behind(manifest, succeeds, biofuse_home, tmp_path):
+    before = sorted(tmp_path.rglob("*"))
+    ran = succeeds("embed", manifest, "-e", ENCODERS, "--dry-run")
+    assert "Plan: 24 images on cpu" in ran.out
+    assert "haralick (fp32)" in ran.out
+    assert "hog (fp32)" in ran.out
+    assert sorted(tmp_path.rglob("*")) == before
+    assert not (biofuse_home / "embeddings").exists()
+
+
+def test_dry_run_as_json_tells_what_is_missing(manifest, succeeds, tmp_path):
+    succeeds("embed", manifest, "-e", "hog", "--out", tmp_path / "e.npz")
+    plan = json.loads(succeeds("embed", manifest, "-e", ENCODERS, "--dry-run", "--json").out)
+    (group,) = plan["groups"]
+    assert [(each["encoder"], each["images"]) for each in group["encoders"]] == [("haralick", 24)]
+    assert plan["complete"] == ["hog"]
+
+
+def test_dry_run_of_encoders_whose_weights_are_not_here_fetches_none(manifest, succeeds):
+    ran = succeeds("embed", manifest, "-e", "uni", "--dry-run")
+    assert "uni: its weights are not here yet" in ran.out
+
+
+@pytest.mark.parametrize("arguments", [(), ("--out", "e.npz", "--dry-run")])
+def test_either_a_file_to_write_or_a_dry_run(arguments, manifest, biofuse):
+    ran = biofuse("embed", manifest, "-e", "hog", *arguments)
+    assert ran.code == 2
+    assert "--dry-run" in ran.err
+
+
+def test_the_plan_is_shown_before_the_work_and_what_was_done_after_it(manifest, succeeds, tmp_path):
+    ran = succeeds("embed", manifest, "-e", "hog", "--out", tmp_path / "e.npz", "--json")
+    assert ran.err.index("Plan: 24 images") < ran.err.index("hog: 24 embeddings computed")
+    done = json.loads(ran.out)
+    assert done["encoders"]["hog"]["computed"] == 24
+    assert done["stages"]["seconds"]["decode"] > 0
+
+
+@pytest.mark.parametrize("size", ["auto", "3"])
+def test_batch_sizes(size, manifest, succeeds, tmp_path):
+    succeeds("embed", manifest, "-e", "hog", "--batch-size", size, "--precision", "fp32", "--out", tmp_path / "e.npz")
+
+
+@pytest.mark.parametrize("size", ["0", "-1", "many"])
+def test_other_batch_sizes_are_refused(size, manifest, biofuse, tmp_path):
+    ran = biofuse("embed", manifest, "-e", "hog", f"--batch-size={size}", "--out", tmp_path / "e.npz")
+    assert ran.code == 2
+    assert "auto" in ran.err

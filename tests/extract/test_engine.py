@@ -300,7 +300,7 @@ def test_two_processes_at_once_end_with_one_correct_store(files, tmp_path):
 def test_a_disk_that_fills_up_keeps_what_was_written(files, store, monkeypatch):
     import errno
 
-    from biofuse.store import store as module
+    from biofuse.store import folder as module
 
     real, calls = module.write_part, []
 

@@ -1,6 +1,7 @@
 """What the chosen encoders may cost."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from biofuse.api.config import Config
 from biofuse.api.embedding import EmbeddingSet
@@ -51,6 +52,8 @@ def make_budget(
     if config.max_latency is not None:
         latency = dict(known or {})
         if any(card.name not in latency for card in embeddings.cards):
-            latency = measure_latency(embeddings.samples, embeddings.cards, options=options)
+            latency = measure_latency(
+                embeddings.samples, embeddings.cards, options=replace(options, precisions=embeddings.precisions)
+            )
         tell("Milliseconds per image: " + ", ".join(f"{name} {value:.1f}" for name, value in latency.items()) + ".")
     return Budget(max_encoders=config.max_encoders, max_latency=config.max_latency, latency=latency)

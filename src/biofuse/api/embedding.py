@@ -1,7 +1,7 @@
 """``biofuse.embed``: images in, aligned embeddings out."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,10 +13,23 @@ from biofuse.api.export import save_embeddings, to_frame
 from biofuse.blocks import Blocks, Matrix, read_blocks
 from biofuse.data.load import load_samples
 from biofuse.data.samples import Samples
-from biofuse.encoders.availability import Skipped, available
-from biofuse.encoders.card import EncoderCard
+from biofuse.data.shards import Shard
+from biofuse.encoders.availability import Skipped, available, pinned_here
+from biofuse.encoders.card import EncoderCard, Precision
 from biofuse.encoders.registry import resolve
-from biofuse.extract import EncoderWork, ExtractOptions, Progress, Quarantined, extract, progress_bars
+from biofuse.extract import (
+    EncoderWork,
+    ExtractionPlan,
+    ExtractOptions,
+    Progress,
+    Quarantined,
+    Stages,
+    extract,
+    plan_extraction,
+    progress_bars,
+)
+from biofuse.extract.batches import Tell
+from biofuse.extract.precision import PRECISIONS
 from biofuse.store import Contents, EmbeddingStore
 
 if TYPE_CHECKING:
@@ -44,6 +57,12 @@ class EmbeddingSet(Mapping[str, Matrix]):
         Encoders that were asked for and cannot be run here, with ``on_unavailable="skip"``.
     healed : tuple of str
         Damaged parts of the store whose rows were computed again.
+    precisions : mapping of str to {"fp32", "bf16", "fp16"}
+        What each encoder computed in; part of the fingerprint under which its embeddings lie.
+    plan : ExtractionPlan or None
+        What had to be done.
+    stages : Stages or None
+        Where the time went.
     """
 
     samples: Samples
@@ -54,6 +73,9 @@ class EmbeddingSet(Mapping[str, Matrix]):
     work: tuple[EncoderWork, ...] = ()
     skipped: tuple[Skipped, ...] = ()
     healed: tuple[str, ...] = ()
+    precisions: Mapping[str, Precision] = field(default_factory=dict)
+    plan: ExtractionPlan | None = None
+    stages: Stages | None = None
 
     def __getitem__(self, encoder: str) -> Matrix:
         return self.blocks[encoder]
@@ -130,14 +152,19 @@ def embed(
     task: str | None = None,
     labelled: bool | None = None,
     device: str = "auto",
-    batch_size: int = 32,
+    precision: str = "auto",
+    batch_size: int | None = None,
     workers: int | None = None,
     on_error: str = "error",
     on_unavailable: str = "error",
     weights_dir: Path | None = None,
     allow_random_weights: bool = False,
     store: EmbeddingStore | Path | str | None = None,
+    shard: str | None = None,
+    engine: str = "local",
+    ray_address: str | None = None,
     progress: Progress | bool = True,
+    tell: Tell | None = None,
 ) -> EmbeddingSet:
     """Embed images under every encoder of a pool; what the store already has is not computed again.
 
@@ -157,8 +184,12 @@ def embed(
     labelled : bool, optional
         True: labels are required; False: they are ignored. By default they are used where they exist.
     device : str, default "auto"
-        CUDA, then MPS, then CPU; or a PyTorch device name.
-    batch_size : int, default 32
+        All CUDA devices, then MPS, then CPU; or PyTorch device names, separated by commas: a process for each.
+    precision : {"auto", "fp32", "bf16", "fp16"}
+        What networks compute in. ``auto``: what the store already has, else what each encoder's card advises where the
+        device has it. A lower precision is compared with fp32 on images of the job first.
+    batch_size : int, optional
+        Images per forward pass; by default what fits.
     workers : int, optional
         Processes that decode and resize; 0 uses only this process.
     on_error : {"error", "quarantine"}
@@ -171,8 +202,17 @@ def embed(
         Let ``timm:NAME`` encoders have random weights, to try things out.
     store : EmbeddingStore or path, optional
         By default the store in the user's cache folder.
+    shard : str, optional
+        ``"i/n"``, with i from 1 to n: read and embed only this one of n runs of neighbouring rows, for jobs that share
+        a store. The result has these rows; without ``shard``, everything is found in the store afterwards.
+    engine : {"local", "ray"}
+        Where encoders run: on this machine, or on a Ray cluster.
+    ray_address : str, optional
+        The cluster; by default that of ``RAY_ADDRESS``, else Ray is started on this machine.
     progress : Progress or bool, default True
         True shows bars where standard error is a terminal.
+    tell : callable, optional
+        Receives the plan before anything is computed, and news, line by line.
 
     Returns
     -------
@@ -195,16 +235,21 @@ def embed(
     (120, 54)
     """
     samples = load_samples(data, label=label, group=group, labels=labels, task=task, labelled=labelled)
+    if shard is not None:
+        samples = Shard.parse(shard).take(samples)
     options = ExtractOptions(
         device=device,
+        precision=precision,  # type: ignore[arg-type]
         batch_size=batch_size,
         workers=workers,
         on_error=on_error,  # type: ignore[arg-type]
         on_unavailable=on_unavailable,  # type: ignore[arg-type]
         weights_dir=weights_dir,
+        engine=engine,
+        ray_address=ray_address,
     )
     cards = resolve(encoders, allow_random_weights=allow_random_weights)
-    return embed_samples(samples, cards, store=as_store(store), options=options, progress=progress)
+    return embed_samples(samples, cards, store=as_store(store), options=options, progress=progress, tell=tell)
 
 
 def embed_samples(
@@ -214,6 +259,7 @@ def embed_samples(
     store: EmbeddingStore,
     options: ExtractOptions | None = None,
     progress: Progress | bool = True,
+    tell: Tell | None = None,
 ) -> EmbeddingSet:
     """Embed a table of samples; :func:`embed` with everything already resolved.
 
@@ -229,23 +275,55 @@ def embed_samples(
         weights_paths=options.weights_paths,
         weights_dir=options.weights_dir,
         # Where the store holds an encoder's embeddings its weights may no longer be needed; loading it says otherwise.
-        needed=lambda card: not store.open(card).part_paths(),
+        needed=lambda card: not stored(store, card),
     )
     if isinstance(progress, bool):
         with progress_bars(quiet=not progress) as bars:
-            done = extract(samples, cards, store=store, options=options, progress=bars)
+            done = extract(samples, cards, store=store, options=options, progress=bars, tell=tell)
     else:
-        done = extract(samples, cards, store=store, options=options, progress=progress)
+        done = extract(samples, cards, store=store, options=options, progress=progress, tell=tell)
     return EmbeddingSet(
         samples=done.samples,
-        blocks=read_blocks(store, cards, ids=done.samples.ids, contents=done.contents),
+        blocks=read_blocks(store, cards, ids=done.samples.ids, contents=done.contents, precisions=done.precisions),
         cards=cards,
         contents=done.contents,
         quarantined=done.quarantined,
         work=done.work,
         healed=done.healed,
         skipped=skipped,
+        precisions=done.precisions,
+        plan=done.plan,
+        stages=done.stages,
     )
+
+
+def plan_embedding(
+    samples: Samples,
+    cards: Sequence[EncoderCard],
+    *,
+    store: EmbeddingStore,
+    options: ExtractOptions | None = None,
+    progress: Progress | bool = True,
+) -> ExtractionPlan:
+    """Return what :func:`embed_samples` would do; images are read and hashed, nothing is computed or downloaded.
+
+    Raises
+    ------
+    DataError
+        If the data set cannot be used as it is.
+    """
+    options = options or ExtractOptions()
+    known, absent = pinned_here(cards, weights_paths=options.weights_paths, weights_dir=options.weights_dir)
+    with progress_bars(quiet=progress is False) as bars:
+        watched = bars if isinstance(progress, bool) else progress
+        plan = plan_extraction(samples, known, store=store, options=options, progress=watched)
+    notes = [f"{name}: its weights are not here yet; they are fetched first." for name in absent]
+    return replace(plan, notes=(*plan.notes, *notes))
+
+
+def stored(store: EmbeddingStore, card: EncoderCard) -> bool:
+    """Tell whether the store has any embedding of an encoder, at whatever precision."""
+    return any(store.open(card, precision=precision).part_paths() for precision in PRECISIONS)
 
 
 def as_store(store: EmbeddingStore | Path | str | None) -> EmbeddingStore:

@@ -109,8 +109,10 @@ class BioFuse:
         store: EmbeddingStore | Path | str | None = None,
         options: ExtractOptions | None = None,
     ) -> None:
+        self.store = as_store(store)
         self.cards, self.notes = allowed(
-            resolve(encoders, allow_random_weights=allow_random_weights), commercial_only=commercial_only
+            resolve(encoders, allow_random_weights=allow_random_weights, find=self.store.find_imported),
+            commercial_only=commercial_only,
         )
         self.config = Config.resolve(
             preset=preset,
@@ -133,7 +135,6 @@ class BioFuse:
             seed=seed,
         )
         check_parts(self.config)  # a head or fusion that does not exist is refused before hours of embedding
-        self.store = as_store(store)
         self.options = options or ExtractOptions()
 
     def __repr__(self) -> str:
@@ -256,7 +257,7 @@ class BioFuse:
         for line in (*self.notes, *development.notes):
             say(line)
         embeddings = embed_samples(
-            development.samples, self.cards, store=self.store, options=self.options, progress=progress
+            development.samples, self.cards, store=self.store, options=self.options, progress=progress, tell=tell
         )
         for skipped in embeddings.skipped:
             say(f"{skipped.name} is left out: {skipped.reason}")
@@ -273,9 +274,17 @@ class BioFuse:
             run.remember(latency=budget.latency)
         folder = None if run is None else run.run.path
         with progress_bars(unit="subsets", quiet=not progress) as bars:
-            runtime = Runtime(folder=folder, progress=_Only(bars), tell=say, yes=yes)
-            search = run_search(problem, runtime, budget=budget)
-            evidence = weigh(problem, search, embeddings.cards, runtime=runtime, budget=budget)
+            runtime = Runtime(
+                folder=folder,
+                progress=_Only(bars),
+                tell=say,
+                yes=yes,
+                engine=self.options.engine,
+                ray_address=self.options.ray_address,
+            )
+            with runtime.cluster():
+                search = run_search(problem, runtime, budget=budget)
+                evidence = weigh(problem, search, embeddings.cards, runtime=runtime, budget=budget)
         finished = run.finished_models(search) if run else None
         if finished is not None:
             models, singles = finished

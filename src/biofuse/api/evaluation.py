@@ -1,7 +1,7 @@
 """Test data: the only place where they are touched."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -207,6 +207,13 @@ def evaluate_models(
     samples = align_classes(test, chosen)
     singles = singles or {}
     cards = {card.name: card for model in (*models.values(), *singles.values()) for card in model.cards}
+    # Each encoder at the precision that the models were fitted at.
+    precisions = {
+        card.name: model.precisions.get(card.name, "fp32")
+        for model in (*models.values(), *singles.values())
+        for card in model.cards
+    }
+    options = replace(options or ExtractOptions(), precisions=precisions)
     embeddings = embed_samples(samples, tuple(cards.values()), store=store, options=options, progress=progress)
     samples = embeddings.samples
     if not len(samples):

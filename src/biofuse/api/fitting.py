@@ -120,6 +120,7 @@ def _as_models(
             classes=problem.classes,
             decode=problem.samples.decode,
             facts=facts,
+            precisions={n: p for n, p in embeddings.precisions.items() if n in predictor.encoders},
         )
         for name, predictor in predictors.items()
     }

@@ -146,7 +146,10 @@ def pose(embeddings: EmbeddingSet, config: Config) -> Problem:
         labels=labels,
         samples=samples,
         contents=contents,
-        fingerprints=tuple((card.name, card.fingerprint()) for card in embeddings.cards),
+        fingerprints=tuple(
+            (card.name, card.fingerprint(precision=embeddings.precisions.get(card.name, "fp32")))
+            for card in embeddings.cards
+        ),
         plan=replace(plan, notes=(*notes, *plan.notes)),
         config=config,
     )

@@ -85,7 +85,13 @@ def new_record(problem: Problem, embeddings: EmbeddingSet, development: Developm
         classes=problem.samples.classes,
         counts=_counts(problem.samples, development.held_out),
         encoders=[
-            {"name": card.name, "fingerprint": card.fingerprint(), "dim": card.dim, "licence": card.licence}
+            {
+                "name": card.name,
+                "fingerprint": card.fingerprint(precision=(precision := embeddings.precisions.get(card.name, "fp32"))),
+                "precision": precision,
+                "dim": card.dim,
+                "licence": card.licence,
+            }
             for card in embeddings.cards
         ],
         skipped=[asdict(skipped) for skipped in embeddings.skipped],

@@ -14,7 +14,7 @@ from biofuse.core.errors import AlignmentError, BioFuseError, DataError, StoreEr
 from biofuse.core.seeds import hash_order
 from biofuse.data.load import load_samples
 from biofuse.data.samples import Samples
-from biofuse.encoders.card import EncoderCard
+from biofuse.encoders.card import EncoderCard, Precision
 from biofuse.extract import ExtractOptions, hash_samples
 from biofuse.extract.latency import measure_latency
 from biofuse.model import BioFuseModel
@@ -27,7 +27,7 @@ from biofuse.runs import Run, RunRecord
 from biofuse.store import EmbeddingStore
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
 REPORT = "report.html"
 """Name of the page in a run directory."""
@@ -200,7 +200,15 @@ def _development(
         absent.append(f"Nothing is known of where the embeddings of {', '.join(lacking) or 'this run'} are.")
         return None
     try:
-        return _embedded(frame, [cards[name] for name in material.pool], store, frame["content"].tolist())
+        hashes = np.array([bytes.fromhex(content) for content in frame["content"]], dtype="S16")
+        blocks = read_blocks(
+            store,
+            [cards[name] for name in material.pool],
+            ids=frame["id"].to_numpy(dtype=object),
+            contents=hashes,
+            precisions=_precisions(material.run),
+        )
+        return Embedded(blocks=blocks, labels=tuple(frame["label"].fillna("").astype(str)))
     except (AlignmentError, StoreError) as error:
         absent.append(f"The embeddings are not in this store: {error.message}")
         return None
@@ -223,17 +231,20 @@ def _test(
         return None
     try:
         blocks = read_blocks(
-            store, chosen, ids=frame["id"].to_numpy(dtype=object), contents=hashed.contents[hashed.readable]
+            store,
+            chosen,
+            ids=frame["id"].to_numpy(dtype=object),
+            contents=hashed.contents[hashed.readable],
+            precisions=_precisions(material.run),
         )
     except (AlignmentError, StoreError):
         return None
     return Embedded(blocks=blocks, labels=tuple(frame["label"].fillna("").astype(str)))
 
 
-def _embedded(frame: "pd.DataFrame", cards: list[EncoderCard], store: EmbeddingStore, contents: list[str]) -> Embedded:
-    hashes = np.array([bytes.fromhex(content) for content in contents], dtype="S16")
-    blocks = read_blocks(store, cards, ids=frame["id"].to_numpy(dtype=object), contents=hashes)
-    return Embedded(blocks=blocks, labels=tuple(frame["label"].fillna("").astype(str)))
+def _precisions(record: RunRecord) -> dict[str, Precision]:
+    """Return what each encoder of the run computed in; runs of versions that knew only fp32 do not say."""
+    return {encoder["name"]: encoder.get("precision", "fp32") for encoder in record.encoders}
 
 
 def _time(
@@ -242,6 +253,7 @@ def _time(
     samples = development or _own_samples(run, material.run)
     known = set(material.samples.loc[material.samples["split"] != "test", "id"])
     rows = [row for row, sample in enumerate(samples.ids.tolist()) if sample in known]
+    options = replace(options or ExtractOptions(), precisions=_precisions(material.run))
     return measure_latency(samples.take(rows), tuple(extras.cards.values()), options=options)
 
 

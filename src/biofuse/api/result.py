@@ -148,6 +148,7 @@ class FitResult:
             blocks=blocks,
             cards=tuple(card for card in self.embeddings.cards if card.name in chosen),
             contents=self.embeddings.contents[rows],
+            precisions={name: p for name, p in self.embeddings.precisions.items() if name in chosen},
         )
 
     def _test_samples(self, test: Any, *, labels: Any, label: Any, group: str | None) -> Samples:

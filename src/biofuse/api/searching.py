@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -83,6 +84,16 @@ class Search:
     def all_scores(self) -> Leaderboard:
         """The leaderboard with the most subsets: the screen's, where there was one."""
         return self.leaderboard if self.screen is None else self.screen.leaderboard
+
+    def __repr__(self) -> str:
+        return f"<Search: {self.reason}>"
+
+    def _repr_html_(self) -> str:
+        tried = ", ".join(f"{name} {value:.4f}" for name, value in self.heads.items())
+        said = [self.reason, f"Head: {self.head}{f', of {tried}' if tried else ''}."]
+        if self.screen is not None:
+            said.append(f"{len(self.all_scores)} subsets were screened, {len(self.leaderboard)} of them refitted.")
+        return "".join(f"<p>{escape(sentence)}</p>" for sentence in said) + self.leaderboard._repr_html_()
 
 
 def run(problem: Problem, runtime: Runtime, *, budget: Budget) -> Search:
@@ -210,6 +221,8 @@ def refit(
             metrics=METRICS,
         ),
         workers=runtime.workers,
+        engine=runtime.engine,
+        ray_address=runtime.ray_address,
         progress=Silent() if quiet else runtime.progress,
         announce=announce,
         yes=runtime.yes,

@@ -1,12 +1,13 @@
 """``biofuse embed``."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from biofuse.cli import options
-from biofuse.cli.console import note
+from biofuse.cli.console import note, say, show_json
+from biofuse.cli.options import Json
 
 if TYPE_CHECKING:
     from biofuse.api.embedding import EmbeddingSet
@@ -15,7 +16,13 @@ if TYPE_CHECKING:
 def embed(
     data: options.Data,
     *,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Where to write: .parquet, .npz or .csv.")],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Where to write: .parquet, .npz or .csv.", show_default=False),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only show the plan: nothing is computed, downloaded or written.")
+    ] = False,
     encoders: Annotated[
         str | None,
         typer.Option(
@@ -37,16 +44,31 @@ def embed(
     task: options.TaskName = None,
     on_error: options.OnError = "error",
     device: options.Device = "auto",
-    batch_size: options.BatchSize = 32,
+    precision: options.Precision = "auto",
+    batch_size: options.BatchSize = None,
     workers: options.Workers = None,
     weights_dir: options.WeightsDir = None,
     on_unavailable: options.OnUnavailable = "error",
     allow_random_weights: options.AllowRandomWeights = False,
     store: options.Store = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            "--shard",
+            metavar="I/N",
+            help="Only part I of N, from 1: a run of neighbouring rows, for jobs that share a store. --out may be left "
+            "out.",
+            rich_help_panel=options.RUN_PANEL,
+        ),
+    ] = None,
+    engine: options.Engine = "local",
+    ray_address: options.RayAddress = None,
+    as_json: Json = False,
 ) -> None:
     """Embed images under every encoder of a pool, and write the embeddings beside ids, labels and splits.
 
-    Embeddings are kept in the store: a second run, or a run after a crash, computes only what is missing.
+    Embeddings are kept in the store: a second run, or a run after a crash, computes only what is missing. What is
+    missing, and how it will be computed, is shown before the start; --dry-run shows only that.
 
     [bold]Examples[/bold]
 
@@ -57,20 +79,31 @@ def embed(
       biofuse embed scans/ --on-error quarantine --out e.csv
 
       biofuse embed new-scans/ --model run --out e.parquet
-    """
-    if encoders is not None and model is not None:
-        raise typer.BadParameter("a model brings its own encoders: give --model or --encoders, not both.")
-    if no_labels and label:
-        raise typer.BadParameter("--label names a label column, --no-labels ignores it: give one of them.")
 
-    from biofuse.api.embedding import embed_samples
+      biofuse embed images/ --encoders pathology --dry-run
+
+      biofuse embed images/ --encoders pathology --shard $SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT
+
+      biofuse embed images/ --encoders pathology --engine ray --out embeddings.parquet
+    """
+    _check(
+        two_pools=encoders is not None and model is not None,
+        two_labels=no_labels and bool(label),
+        no_aim=(out is None and not dry_run and shard is None) or (out is not None and dry_run),
+    )
+
+    from biofuse.api.embedding import embed_samples, plan_embedding
     from biofuse.api.export import check_format
     from biofuse.data.load import load_samples
+    from biofuse.data.shards import Shard
     from biofuse.encoders.registry import resolve
     from biofuse.extract import ExtractOptions
     from biofuse.store import EmbeddingStore
 
-    check_format(out)
+    if out is not None:
+        check_format(out)
+    part = None if shard is None else Shard.parse(shard)
+    precisions: dict[str, Any] = {}
     if model is None:
         decode, cards = None, resolve(encoders or "starter", allow_random_weights=allow_random_weights)
     else:
@@ -78,6 +111,7 @@ def embed(
 
         fitted = BioFuseModel.load(model)
         cards, decode = fitted.cards, fitted.decode
+        precisions = {name: fitted.precisions.get(name, "fp32") for name in fitted.encoders}
     samples = load_samples(
         data,
         label=options.label_option(label),
@@ -86,21 +120,52 @@ def embed(
         task=task,
         decode=decode,
     )
-    embeddings = embed_samples(
-        samples,
-        cards,
-        store=EmbeddingStore(store),
-        options=ExtractOptions(
-            device=device,
-            batch_size=batch_size,
-            workers=workers,
-            on_error=on_error,
-            on_unavailable=on_unavailable,
-            weights_dir=weights_dir,
-        ),
+    chosen = ExtractOptions(
+        device=device,
+        precision=precision,
+        precisions=precisions,
+        batch_size=batch_size,
+        workers=workers,
+        on_error=on_error,
+        on_unavailable=on_unavailable,
+        weights_dir=weights_dir,
+        engine=engine,
+        ray_address=ray_address,
     )
-    embeddings.save(out)
+    if part is not None:
+        whole, samples = len(samples), part.take(samples)
+        note(f"Shard {part}: {len(samples)} of {whole} samples.")
+    if dry_run:
+        plan = plan_embedding(samples, cards, store=EmbeddingStore(store), options=chosen)
+        if as_json:
+            return show_json(plan.to_json())
+        for line in plan.lines():
+            say(line)
+        return None
+    embeddings = embed_samples(samples, cards, store=EmbeddingStore(store), options=chosen, tell=note)
     tell_work(embeddings)
+    _write(embeddings, out)
+    if as_json:
+        show_json(describe_work(embeddings))
+    return None
+
+
+def _check(*, two_pools: bool, two_labels: bool, no_aim: bool) -> None:
+    if two_pools:
+        raise typer.BadParameter("a model brings its own encoders: give --model or --encoders, not both.")
+    if two_labels:
+        raise typer.BadParameter("--label names a label column, --no-labels ignores it: give one of them.")
+    if no_aim:
+        raise typer.BadParameter("say where to write with --out, or look at the plan alone with --dry-run.")
+
+
+def _write(embeddings: "EmbeddingSet", out: Path | None) -> None:
+    """Write what was embedded; without a place, the store alone has it."""
+    if out is None:
+        for entry in embeddings.quarantined:
+            note(f"Set aside: {entry.reason}")
+        return
+    embeddings.save(out)
     write_quarantine(embeddings, out.with_name(out.stem + ".quarantine.csv"))
     dims = sum(embeddings.blocks.dims.values())
     note(f"Wrote {len(embeddings.samples)} samples × {dims} columns of {len(embeddings)} encoders to {out}.")
@@ -119,6 +184,25 @@ def tell_work(embeddings: "EmbeddingSet") -> None:
         rate = f" ({work.computed / work.seconds:,.0f} images/s)" if work.seconds else ""
         reused = f", {work.reused} from the store" if work.reused else ""
         note(f"{work.encoder}: {work.computed} embeddings computed in {work.seconds:.1f} s{rate}{reused}")
+
+
+def describe_work(embeddings: "EmbeddingSet") -> dict[str, Any]:
+    """Return what was done as JSON values."""
+    return {
+        "samples": len(embeddings.samples),
+        "encoders": {
+            work.encoder: {
+                "columns": embeddings.blocks.dims[work.encoder],
+                "precision": work.precision,
+                "computed": work.computed,
+                "from_the_store": work.reused,
+                "seconds": round(work.seconds, 3),
+            }
+            for work in embeddings.work
+        },
+        "quarantined": len(embeddings.quarantined),
+        "stages": None if embeddings.stages is None else embeddings.stages.to_json(),
+    }
 
 
 def write_quarantine(embeddings: "EmbeddingSet", path: Path) -> None:

@@ -36,9 +36,57 @@ OnError = Annotated[
         "--on-error", help="error: stop at an unreadable image; quarantine: set it aside.", rich_help_panel=DATA_PANEL
     ),
 ]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.", rich_help_panel=RUN_PANEL)]
+Device = Annotated[
+    str,
+    typer.Option(
+        "--device",
+        help="auto, cpu, cuda, cuda:1, mps; cuda:0,cuda:1: a process for each. auto takes all CUDA devices.",
+        rich_help_panel=RUN_PANEL,
+    ),
+]
+Engine = Annotated[
+    Literal["local", "ray"],
+    typer.Option("--engine", help="Run on this machine, or on a Ray cluster.", rich_help_panel=RUN_PANEL),
+]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--ray-address",
+        help="The cluster for --engine ray: HOST:PORT or auto. By default Ray is started on this machine.",
+        envvar="RAY_ADDRESS",
+        rich_help_panel=RUN_PANEL,
+    ),
+]
+Precision = Annotated[
+    Literal["auto", "fp32", "bf16", "fp16"],
+    typer.Option(
+        "--precision",
+        help="What networks compute in. auto: what the store has, else what each encoder's card advises and the device "
+        "has. A lower precision is compared with fp32 on your images first.",
+        rich_help_panel=RUN_PANEL,
+    ),
+]
+
+
+def _batch_size(value: str | int) -> int | None:
+    """Read ``auto`` or a whole number from 1."""
+    if value == "auto":
+        return None
+    if str(value).isdecimal() and int(value) >= 1:
+        return int(value)
+    raise typer.BadParameter(f"{value!r} is neither 'auto' nor a whole number from 1.")
+
+
 BatchSize = Annotated[
-    int, typer.Option("--batch-size", min=1, help="Images per forward pass.", rich_help_panel=RUN_PANEL)
+    int | None,
+    typer.Option(
+        "--batch-size",
+        parser=_batch_size,
+        metavar="N|auto",
+        help="Images per forward pass; auto: what fits. Halved when memory runs out.",
+        show_default="auto",
+        rich_help_panel=RUN_PANEL,
+    ),
 ]
 Workers = Annotated[
     int | None,

@@ -19,7 +19,7 @@ def predict(
     out: Annotated[Path, typer.Option("--out", "-o", help="Where to write: .csv or .parquet.")],
     on_error: options.OnError = "error",
     device: options.Device = "auto",
-    batch_size: options.BatchSize = 32,
+    batch_size: options.BatchSize = None,
     workers: options.Workers = None,
     store: options.Store = None,
 ) -> None:

@@ -1,79 +1,38 @@
-"""The local engine: decode each image once, run every encoder that has not seen it, keep the rows."""
+"""Extraction: find out what is missing, plan it, have an engine compute it, keep the rows."""
 
+import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
-from biofuse.core.errors import DiskError, EncoderError, UnreadableImageError
+from biofuse.core.errors import UnreadableImageError
 from biofuse.data.samples import Samples
 from biofuse.encoders.card import EncoderCard
-from biofuse.encoders.protocol import Encoder
-from biofuse.encoders.registry import load_encoder
+from biofuse.extract.allocator import keep_freed_memory
+from biofuse.extract.batches import Tell
 from biofuse.extract.contents import HashedSamples, hash_samples
-from biofuse.extract.options import ExtractOptions, choose_device
-from biofuse.extract.pool import prepare_all
+from biofuse.extract.engines import Engine, make_engine
+from biofuse.extract.job import Job, plan_job
+from biofuse.extract.options import ExtractOptions
+from biofuse.extract.plan import ExtractionPlan, duration, make_plan
+from biofuse.extract.precision import PARITY_COSINE, announce
 from biofuse.extract.progress import Progress, Silent
-from biofuse.extract.worker import Chunk, Prepared, encode
-from biofuse.extract.writer import RowBuffer
-from biofuse.store.parts import Contents
-from biofuse.store.store import EmbeddingStore, EncoderFolder
+from biofuse.extract.results import EncoderWork, Extraction, Quarantined
+from biofuse.extract.stages import READ, Stages
+from biofuse.extract.worker import Outcome
+from biofuse.extract.writer import Writer
+from biofuse.store.store import EmbeddingStore
 
 NAMED_FAILURES = 5
 """Unreadable files named in an error; `biofuse check` lists them all."""
 
+MEASURED_SECONDS = 5.0
+"""Work after which the time that is left can be told."""
 
-@dataclass(frozen=True, kw_only=True)
-class Quarantined:
-    """A sample set aside because its image cannot be read."""
-
-    id: str
-    source: str
-    reason: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class EncoderWork:
-    """What was done for one encoder, in distinct images."""
-
-    encoder: str
-    computed: int
-    reused: int
-    seconds: float
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Extraction:
-    """Outcome of an extraction: every readable sample has an embedding under every encoder.
-
-    Attributes
-    ----------
-    samples : Samples
-        The readable samples, in the order given.
-    contents : ndarray of S16, shape (len(samples),)
-        Their content hashes.
-    quarantined : tuple of Quarantined
-    work : tuple of EncoderWork
-        In pool order.
-    healed : tuple of str
-        Parts that failed their checksum and whose rows were computed again.
-    seconds : float
-        Wall time of the whole extraction.
-    """
-
-    samples: Samples
-    contents: Contents
-    quarantined: tuple[Quarantined, ...]
-    work: tuple[EncoderWork, ...]
-    healed: tuple[str, ...]
-    seconds: float
-
-    @property
-    def computed(self) -> int:
-        """Embeddings computed now; zero when the store already had them all."""
-        return sum(work.computed for work in self.work)
+WORTH_TELLING = 1.0
+"""Seconds of work from which on it is said where they went."""
 
 
 def extract(
@@ -83,6 +42,7 @@ def extract(
     store: EmbeddingStore,
     options: ExtractOptions | None = None,
     progress: Progress | None = None,
+    tell: Tell | None = None,
 ) -> Extraction:
     """Make sure that the store holds every encoder's embedding of every sample.
 
@@ -94,6 +54,8 @@ def extract(
     store : EmbeddingStore
     options : ExtractOptions, optional
     progress : Progress, optional
+    tell : callable, optional
+        Receives the plan before anything is computed, and news, line by line.
 
     Returns
     -------
@@ -109,17 +71,16 @@ def extract(
         If an encoder cannot be loaded or does not keep its card's promises.
     """
     start = time.perf_counter()
-    options = options or ExtractOptions()
-    progress = progress or Silent()
-    hashed = hash_samples(samples, progress=progress)
-    if options.on_error == "error":
-        _refuse(hashed.reasons)
-    job = _plan(hashed, cards, store)
-    if job.todo:
-        store.check_writable()
-        _Run(job, samples, options, progress).run()
+    run = _Run(options=options or ExtractOptions(), progress=progress or Silent(), tell=tell or (lambda _: None))
+    networks = any(card.runtime == "torch" for card in cards)
+    with keep_freed_memory() if networks else contextlib.nullcontext():  # before hashing starts threads
+        hashed, job, plan = run.look(samples, cards, store)
+        if job.todo:
+            store.check_writable()
+            plan = run.settle(job, plan)
+            run.compute(job, plan)
     reasons = _all_reasons(hashed, job)
-    if options.on_error == "error":
+    if run.options.on_error == "error":
         _refuse(reasons)
     keep = np.array([row not in reasons for row in range(len(samples))], dtype=bool)
     return Extraction(
@@ -129,160 +90,149 @@ def extract(
             Quarantined(id=str(samples.ids[row]), source=samples.sources[row].description, reason=reason)
             for row, reason in sorted(reasons.items())
         ),
-        work=tuple(job.summary(card.name) for card in cards),
+        work=run.work(job),
         healed=tuple(job.healed),
         seconds=time.perf_counter() - start,
+        plan=plan,
+        stages=run.stages,
     )
+
+
+def plan_extraction(
+    samples: Samples,
+    cards: Sequence[EncoderCard],
+    *,
+    store: EmbeddingStore,
+    options: ExtractOptions | None = None,
+    progress: Progress | None = None,
+) -> ExtractionPlan:
+    """Return what :func:`extract` would do; images are read and hashed, nothing is decoded, computed or written."""
+    run = _Run(options=options or ExtractOptions(), progress=progress or Silent(), tell=lambda _: None)
+    return run.look(samples, cards, store, heal=False)[2]
 
 
 @dataclass(kw_only=True)
-class _Job:
-    """Distinct contents, and which encoder still lacks which of them."""
-
-    cards: dict[str, EncoderCard]
-    folders: dict[str, EncoderFolder]
-    contents: Contents
-    rows: NDArray[np.int64]
-    missing: dict[str, NDArray[np.bool_]]
-    healed: list[str]
-    failures: dict[int, str] = field(default_factory=dict)
-    computed: dict[str, int] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def todo(self) -> dict[str, int]:
-        """Number of images each encoder has yet to see."""
-        counts = {name: int(mask.sum()) for name, mask in self.missing.items()}
-        return {name: count for name, count in counts.items() if count}
-
-    def summary(self, name: str) -> EncoderWork:
-        missing = int(self.missing[name].sum())
-        return EncoderWork(
-            encoder=name,
-            computed=self.computed.get(name, 0),
-            reused=len(self.contents) - missing,
-            seconds=self.seconds.get(name, 0.0),
-        )
-
-
-def _plan(hashed: HashedSamples, cards: Sequence[EncoderCard], store: EmbeddingStore) -> _Job:
-    readable = np.flatnonzero(hashed.readable)
-    contents, first = np.unique(hashed.contents[readable], return_index=True)
-    # The table's own order keeps parts in reading order, which later makes a block one run of memory.
-    order = np.argsort(first, kind="stable")
-    contents, rows = contents[order], readable[first[order]]
-    folders = {card.name: store.open(card) for card in cards}
-    healed = [str(path) for folder in folders.values() for path in folder.check()]
-    return _Job(
-        cards={card.name: card for card in cards},
-        folders=folders,
-        contents=contents,
-        rows=rows.astype(np.int64),
-        missing={name: folder.missing(contents) for name, folder in folders.items()},
-        healed=healed,
-    )
-
-
 class _Run:
-    """One pass over the images that some encoder lacks."""
+    """One extraction on its way."""
 
-    def __init__(self, job: _Job, samples: Samples, options: ExtractOptions, progress: Progress) -> None:
-        self.job = job
-        self.samples = samples
-        self.options = options
-        self.progress = progress
-        device = "cpu"
-        if any(job.cards[name].runtime == "torch" for name in job.todo):
-            device = choose_device(options.device)
-        self.encoders: dict[str, Encoder] = {name: _load(job.cards[name], device, options) for name in job.todo}
-        self.buffers = {
-            name: RowBuffer(job.folders[name], max_rows=options.part_rows, max_seconds=options.part_seconds)
-            for name in job.todo
-        }
+    options: ExtractOptions
+    progress: Progress
+    tell: Tell
+    stages: Stages = field(default_factory=Stages)
+    engine: Engine = field(init=False)
+    computed: dict[str, int] = field(default_factory=dict)
 
-    def run(self) -> None:
-        todo = self.job.todo
-        for name, count in todo.items():
+    def __post_init__(self) -> None:
+        self.engine = make_engine(self.options, tell=self.tell)
+
+    def look(
+        self, samples: Samples, cards: Sequence[EncoderCard], store: EmbeddingStore, *, heal: bool = True
+    ) -> tuple[HashedSamples, Job, ExtractionPlan]:
+        """Read and hash the images, and find out what is missing of them."""
+        with self.stages.wall(READ):
+            hashed = hash_samples(samples, progress=self.progress)
+        if self.options.on_error == "error":
+            _refuse(hashed.reasons)
+        job = plan_job(
+            samples,
+            hashed,
+            cards,
+            store=store,
+            options=self.options,
+            device=lambda: self.engine.device,
+            heal=heal,
+        )
+        return hashed, job, self._plan(job)
+
+    def settle(self, job: Job, plan: ExtractionPlan) -> ExtractionPlan:
+        """Tell the plan, compare lower precisions with fp32, and plan anew where one is refused."""
+        for line in plan.lines():
+            self.tell(line)
+        unsure = tuple(name for name in job.todo if job.choices[name].check)
+        cosines = self.engine.parity(job, unsure, keep=len(plan.groups) == 1) if unsure else {}
+        for name, cosine in cosines.items():
+            if cosine < PARITY_COSINE:
+                job.decide(name, job.choices[name].refused(cosine))
+            else:
+                self.tell(f"{name} at {job.choices[name].precision}: cosine to fp32 at least {cosine:.5f}.")
+        for line in announce(job.choices, list(job.cards)):
+            self.tell(line)
+        return self._plan(job) if cosines else plan
+
+    def compute(self, job: Job, plan: ExtractionPlan) -> None:
+        """Have the engine compute what is missing, and write it."""
+        for name, count in job.todo.items():
             self.progress.begin(name, count)
-        workers = self.options.n_workers(max(todo.values()))
-        try:
-            for chunk, prepared in self._prepared(workers):
-                self._take(chunk, prepared)
-        except DiskError:
-            raise  # What is still in memory cannot be written either.
-        except BaseException:
-            self._flush()  # A stop by the user, or one bad image, must not lose what is finished.
-            raise
-        self._flush()
+        folders = {name: job.folders[name] for name in job.todo}
+        options = self.options
+        with Writer(
+            folders, max_rows=options.part_rows, max_seconds=options.part_seconds, stages=self.stages
+        ) as writer:
+            self.engine.run(job, plan, _Kept(job=job, plan=plan, run=self, writer=writer))
+        if self.stages.total >= WORTH_TELLING:
+            self.tell(self.stages.sentence())
 
-    def _flush(self) -> None:
-        for buffer in self.buffers.values():
-            buffer.flush()
-
-    def _prepared(self, workers: int) -> Iterator[tuple[tuple[str, ...], Prepared]]:
-        plan = list(self._batches())
-        chunks = (self._chunk(names, rows) for names, rows in plan)
-        yield from zip((names for names, _ in plan), prepare_all(chunks, workers=workers), strict=True)
-
-    def _batches(self) -> Iterator[tuple[tuple[str, ...], list[int]]]:
-        """Group images that the same encoders lack, so that each is decoded once for all of them."""
-        groups: dict[tuple[str, ...], list[int]] = {}
-        masks = {name: self.job.missing[name] for name in self.encoders}
-        for row in range(len(self.job.contents)):
-            names = tuple(name for name, mask in masks.items() if mask[row])
-            if names:
-                groups.setdefault(names, []).append(row)
-        size = self.options.batch_size
-        for names, rows in groups.items():
-            yield from ((names, rows[start : start + size]) for start in range(0, len(rows), size))
-
-    def _chunk(self, names: tuple[str, ...], rows: list[int]) -> Chunk:
-        on_device = [self.encoders[name].card for name in names if self.encoders[name].card.runtime == "torch"]
-        raw = self.job.contents[rows].tobytes()
-        width = self.job.contents.dtype.itemsize
-        return Chunk(
-            rows=tuple(rows),
-            sources=tuple(self.samples.sources[self.job.rows[row]] for row in rows),
-            contents=tuple(raw[start : start + width] for start in range(0, len(raw), width)),
-            decode=self.samples.decode,
-            resizes={card.preprocessing.resize_key: card.preprocessing for card in on_device},
-            encoders={name: self.encoders[name] for name in names if self.encoders[name].card.runtime == "numpy"},
+    def work(self, job: Job) -> tuple[EncoderWork, ...]:
+        """Say what was done for each encoder."""
+        forward = self.stages.by_encoder()
+        return tuple(
+            EncoderWork(
+                encoder=name,
+                computed=self.computed.get(name, 0),
+                reused=len(job.contents) - int(job.missing[name].sum()),
+                seconds=forward.get(name, 0.0),
+                precision=choice.precision,
+                reason=choice.reason,
+            )
+            for name, choice in job.choices.items()
         )
 
-    def _take(self, names: tuple[str, ...], prepared: Prepared) -> None:
-        self.job.failures |= prepared.failures
-        if self.options.on_error == "error" and prepared.failures:
-            _refuse(prepared.failures)
-        for name in names:
-            if prepared.rows:
-                self._keep(name, prepared)
-            self.progress.advance(name, len(prepared.rows) + len(prepared.failures))
-
-    def _keep(self, name: str, prepared: Prepared) -> None:
-        embeddings = prepared.embeddings.get(name)
-        seconds = prepared.seconds.get(name, 0.0)
-        if embeddings is None:
-            encoder = self.encoders[name]
-            start = time.perf_counter()
-            embeddings = encode(encoder, prepared.images[encoder.card.preprocessing.resize_key])
-            seconds = time.perf_counter() - start
-        self.buffers[name].add(self.job.contents[prepared.rows], embeddings)
-        self.job.computed[name] = self.job.computed.get(name, 0) + len(embeddings)
-        self.job.seconds[name] = self.job.seconds.get(name, 0.0) + seconds
+    def _plan(self, job: Job) -> ExtractionPlan:
+        networks = any(job.cards[name].runtime == "torch" for name in job.todo)
+        return make_plan(job, self.engine.hardware(networks=networks), self.options)
 
 
-def _load(card: EncoderCard, device: str, options: ExtractOptions) -> Encoder:
-    """Load an encoder, and refuse one whose embeddings would belong in another folder of the store."""
-    encoder = load_encoder(card, device=device, weights_path=options.weights_of(card))
-    if encoder.card.fingerprint() != card.fingerprint():
-        raise EncoderError(
-            f"{card.name} was loaded from other weights than its card names, or its card names none in particular.",
-            remedy="Put the file's hash on the card: biofuse.encoders.pin(card), or Weights(..., sha256=...).",
-        )
-    return encoder
+@dataclass(kw_only=True)
+class _Kept:
+    """Hands finished batches to the writer, counts them, and refuses to go on after an unreadable image."""
+
+    job: Job
+    plan: ExtractionPlan
+    run: _Run
+    writer: Writer
+    since: float = field(default_factory=time.perf_counter)
+    told: bool = False
+
+    def take(self, outcome: Outcome) -> None:
+        """Count and keep a batch."""
+        self.job.failures |= outcome.failures
+        if self.run.options.on_error == "error":
+            _refuse(outcome.failures)
+        self.keep(outcome)
+        for name in outcome.names:
+            self.run.progress.advance(name, len(outcome.rows) + len(outcome.failures))
+        self._estimate()
+
+    def keep(self, outcome: Outcome) -> None:
+        """Keep a batch."""
+        self.run.stages.merge(outcome.stages)
+        for name, embeddings in outcome.embeddings.items():
+            self.writer.add(name, self.job.contents[outcome.rows], embeddings)
+            self.run.computed[name] = self.run.computed.get(name, 0) + len(embeddings)
+
+    def _estimate(self) -> None:
+        """Say once how long it will take, as soon as that can be told; of several groups, the first says little."""
+        passed = time.perf_counter() - self.since
+        if self.told or passed < MEASURED_SECONDS or len(self.plan.groups) > 1:
+            return
+        self.told = True
+        done, wanted = sum(self.run.computed.values()), sum(self.job.todo.values())
+        left = passed / max(done, 1) * (wanted - done)
+        if done and left > MEASURED_SECONDS:
+            self.run.tell(f"Measured on the first batches: about {duration(left)} left.")
 
 
-def _all_reasons(hashed: HashedSamples, job: _Job) -> dict[int, str]:
+def _all_reasons(hashed: HashedSamples, job: Job) -> dict[int, str]:
     """Give every sample that shares an undecodable content its reason, not only the one that was tried."""
     reasons = dict(hashed.reasons)
     for row, why in job.failures.items():

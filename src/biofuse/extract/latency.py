@@ -32,7 +32,7 @@ def measure_latency(
         Readable images; those timed are drawn by a hash of their ids.
     cards : sequence of EncoderCard
     options : ExtractOptions, optional
-        Device and batch size.
+        Device, batch size, and the precision of each encoder.
     n_images : int, default 16
 
     Returns
@@ -51,12 +51,13 @@ def measure_latency(
     device = "cpu"
     if any(card.runtime == "torch" for card in cards):
         device = choose_device(options.device)
-    rows = hash_order(samples.ids.tolist(), seed=0)[: min(n_images, options.batch_size)]
+    rows = hash_order(samples.ids.tolist(), seed=0)[: min(n_images, options.batch_size or n_images)]
     sources = [samples.sources[row] for row in rows]
     images = [decode(source.read(), samples.decode, description=source.description) for source in sources]
     found = {}
     for card in cards:
-        encoder = load_encoder(card, device=device, weights_path=options.weights_of(card))
+        precision = options.precisions.get(card.name, "fp32")
+        encoder = load_encoder(card, device=device, precision=precision, weights_path=options.weights_of(card))
         times = []
         for _ in range(1 + REPEATS):
             start = time.perf_counter()

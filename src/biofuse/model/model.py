@@ -2,7 +2,8 @@
 
 import shutil
 import uuid
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from html import escape
 from pathlib import Path
@@ -13,15 +14,16 @@ from numpy.typing import NDArray
 
 from biofuse.blocks import Blocks, read_blocks
 from biofuse.core.artefacts import seal, unseal
-from biofuse.core.errors import ArtifactError, DataError
+from biofuse.core.errors import ArtifactError, BioFuseWarning, DataError
 from biofuse.core.files import TEMPORARY_SUFFIX, disk_errors
 from biofuse.core.tasks import Task
 from biofuse.data.decoding import DecodePolicy
 from biofuse.data.load import load_samples
 from biofuse.data.samples import Samples
-from biofuse.encoders.card import EncoderCard
+from biofuse.encoders.card import EncoderCard, Precision
 from biofuse.encoders.weights import pin
 from biofuse.extract import Extraction, ExtractOptions, Progress, extract, progress_bars
+from biofuse.extract.precision import PRECISIONS
 from biofuse.predictors import Predictor, load_predictor, predict_labels
 from biofuse.store import EmbeddingStore
 
@@ -57,6 +59,9 @@ class BioFuseModel:
         How image files become pixels; the same as when the model was fitted.
     facts : dict
         JSON facts about the fit: ``fitted_on``, numbers of samples, the selection in words, versions.
+    precisions : mapping of str to {"fp32", "bf16", "fp16"}
+        What each encoder computed in when the predictor was fitted; fp32 for those not named. New images are embedded
+        at the same; where a device does not have it, at fp32, with a warning.
     """
 
     cards: tuple[EncoderCard, ...]
@@ -65,6 +70,7 @@ class BioFuseModel:
     classes: tuple[str, ...]
     decode: DecodePolicy = field(default_factory=DecodePolicy)
     facts: dict[str, Any] = field(default_factory=dict)
+    precisions: Mapping[str, Precision] = field(default_factory=dict)
 
     @property
     def encoders(self) -> tuple[str, ...]:
@@ -188,12 +194,20 @@ class BioFuseModel:
             raise DataError(f"{samples.name} holds no image.", remedy="Give at least one image.")
         chosen = store if isinstance(store, EmbeddingStore) else EmbeddingStore(store)
         cards = tuple(pin(card) for card in self.cards)
+        precisions = {name: self.precisions.get(name, "fp32") for name in self.encoders}
+        options = replace(options or ExtractOptions(), precisions=precisions)
         if isinstance(progress, bool):
             with progress_bars(quiet=not progress) as bars:
                 done = extract(samples, cards, store=chosen, options=options, progress=bars)
         else:
             done = extract(samples, cards, store=chosen, options=options, progress=progress)
-        return read_blocks(chosen, cards, ids=done.samples.ids, contents=done.contents), done
+        for work in done.work:
+            if work.precision != precisions[work.encoder]:
+                warnings.warn(
+                    f"{work.encoder} is run at {work.precision}: {work.reason}.", BioFuseWarning, stacklevel=3
+                )
+        blocks = read_blocks(chosen, cards, ids=done.samples.ids, contents=done.contents, precisions=done.precisions)
+        return blocks, done
 
     def decide(self, probabilities: NDArray[np.float64]) -> NDArray[np.object_]:
         """Turn probabilities, shape (n, n_classes), into names, shape (n,)."""
@@ -223,6 +237,7 @@ class BioFuseModel:
             "classes": list(self.classes),
             "decode": self.decode.model_dump(mode="json"),
             "encoders": [card.model_dump(mode="json") for card in self.cards],
+            "precisions": {name: self.precisions.get(name, "fp32") for name in self.encoders},
             "facts": self.facts,
         }
         # Written beside and moved into place, so that a model is whole or absent, and an older one is not lost to a
@@ -266,6 +281,7 @@ class BioFuseModel:
                 classes=tuple(str(name) for name in record["classes"]),
                 decode=DecodePolicy.model_validate(record["decode"]),
                 facts=dict(record["facts"]),
+                precisions=_precisions(record.get("precisions", {})),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ArtifactError(f"{folder / SEAL} is not a BioFuse model: {error}", remedy=AGAIN) from error
@@ -354,6 +370,20 @@ class BioFuseModel:
 
 def _strict(options: ExtractOptions | None) -> ExtractOptions:
     return replace(options or ExtractOptions(), on_error="error")
+
+
+def _precisions(record: Mapping[str, str]) -> dict[str, Precision]:
+    """Read precisions; models of versions that knew only fp32 have none.
+
+    Raises
+    ------
+    ValueError
+        If one is not known.
+    """
+    known: dict[str, Precision] = {precision: precision for precision in PRECISIONS}
+    if set(record.values()) - known.keys():
+        raise ValueError(f"a precision is none of {', '.join(known)}")
+    return {name: known[precision] for name, precision in record.items()}
 
 
 def _join(names: Sequence[str], present: NDArray[np.int64]) -> str:

@@ -15,9 +15,11 @@ from biofuse.core.errors import SearchError
 from biofuse.core.interrupts import workers_ignore_interrupts
 from biofuse.extract.pool import exit_with_parent
 from biofuse.extract.progress import Progress, Silent
+from biofuse.extract.ray_cluster import cluster_cores
 from biofuse.heads.threads import limit_threads
 from biofuse.search.cost import Cost, check_cost, estimate_cost
 from biofuse.search.leaderboard import Leaderboard, Predictions, Row
+from biofuse.search.ray_tasks import score_on_ray
 from biofuse.search.scorer import FoldPart, FoldScores, FoldwiseScorer, Scorer, gather
 from biofuse.search.sink import Sink
 from biofuse.search.strategies import Strategy
@@ -28,6 +30,8 @@ SHARE_BYTES = 10_000
 
 WORTH_WORKERS = 5.0
 """Seconds of work below which starting processes costs more than it saves."""
+
+ENGINES = ("local", "ray")
 
 TASK = "subsets"
 """What the work is called to those who watch its progress."""
@@ -42,14 +46,16 @@ def run_search(
     sink: Path | None = None,
     key: str = "",
     workers: int | None = None,
+    engine: str = "local",
+    ray_address: str | None = None,
     progress: Progress | None = None,
     announce: Callable[[Cost], None] | None = None,
     yes: bool = False,
 ) -> Leaderboard:
     """Score the subsets that a strategy asks for.
 
-    Scores depend neither on the number of workers nor on the order of the work: every fit has its own seed and one
-    thread.
+    Scores depend neither on the engine, nor on the number of workers, nor on the order of the work: every fit has its
+    own seed and one thread.
 
     Parameters
     ----------
@@ -67,7 +73,11 @@ def run_search(
     key : str
         Hash of everything that decides the scores (``search_key``); with another key the file starts anew.
     workers : int, optional
-        Processes; by default one per core that this process may use.
+        Processes; by default one per core that this process may use, or that the Ray cluster has.
+    engine : {"local", "ray"}
+        Whether fits run on this machine or on a Ray cluster; few fits run in this process either way.
+    ray_address : str, optional
+        Cluster for the engine ``ray``; by default that of ``RAY_ADDRESS``, else Ray is started on this machine.
     progress : Progress, optional
         Told of every finished subset; where a strategy stops early, what it did not need counts as finished.
     announce : callable, optional
@@ -88,6 +98,8 @@ def run_search(
     UndefinedMetricError
         If the selecting metric is undefined in every fold.
     """
+    if engine not in ENGINES:
+        raise SearchError(f"There is no engine {engine!r}.", remedy=f"Use one of: {', '.join(ENGINES)}.")
     names = check_pool(pool)
     columns = _columns(names, scorer, metric)
     if sink is not None and not key:
@@ -101,7 +113,9 @@ def run_search(
             metric=metric,
             planned=planned,
             progress=progress or Silent(),
-            workers=workers or _cores(),
+            workers=workers or (cluster_cores(ray_address) if engine == "ray" else _cores()),
+            engine=engine,
+            ray_address=ray_address,
             announce=announce,
             yes=yes,
         )
@@ -142,6 +156,8 @@ class _Run:
     planned: Sequence[Subset]
     progress: Progress
     workers: int
+    engine: str
+    ray_address: str | None
     announce: Callable[[Cost], None] | None
     yes: bool
     sink: Sink | None = None
@@ -225,7 +241,7 @@ class _Run:
             return
         folds = range(len(scorer.n_train))
         tasks = [(subset, fold) for subset in subsets for fold in folds if (subset, fold) not in self.ready]
-        parts = _parallel(scorer, tasks, self.workers) if self.workers > 1 else _serial(scorer, tasks)
+        parts = self._parts(scorer, tasks)
         try:
             for subset in subsets:
                 # Parts arrive in the order of the tasks.
@@ -243,6 +259,13 @@ class _Run:
                 # Tasks are cancelled on purpose where a search is stopped; joblib takes that for waste.
                 warnings.simplefilter("ignore", UserWarning)
                 parts.close()
+
+    def _parts(self, scorer: FoldwiseScorer, tasks: Sequence[tuple[Subset, int]]) -> Generator[FoldPart]:
+        if self.workers == 1:
+            return _serial(scorer, tasks)
+        if self.engine == "ray":
+            return score_on_ray(scorer, tasks, address=self.ray_address)
+        return _parallel(scorer, tasks, self.workers)
 
 
 def _serial(scorer: FoldwiseScorer, tasks: Sequence[tuple[Subset, int]]) -> Generator[FoldPart]:

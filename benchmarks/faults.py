@@ -1,0 +1,128 @@
+"""Does an extraction survive being killed? Kills one again and again, and compares its store with an undisturbed one.
+
+``python benchmarks/faults.py DATA`` prints one JSON object: how often it was killed, how many rows were computed more
+than once, and the greatest difference from embeddings computed without a stop. The encoder is EfficientNet-Lite0,
+wrapped so that every batch it embeds is written down.
+"""
+
+import argparse
+import functools
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+import biofuse
+from biofuse.api.embedding import embed_samples
+from biofuse.data.load import load_samples
+from biofuse.encoders.protocol import Encoder
+from biofuse.encoders.registry import load_encoder, resolve
+from biofuse.extract import ExtractOptions
+from biofuse.store import EmbeddingStore
+
+PART_ROWS = 32
+BATCH = 8
+LOG = "BIOFUSE_FAULTS_LOG"
+
+
+@functools.cache
+def network() -> Encoder:
+    return load_encoder(resolve("efficientnet_lite0")[0])
+
+
+def counted_lite0(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Embed with EfficientNet-Lite0 and append the number of images to the log."""
+    embeddings = network().encode(images)
+    log = os.open(os.environ[LOG], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(log, f"{len(images)}\n".encode())
+    os.close(log)
+    return embeddings
+
+
+def run_once(data: str, rows: int, store: str) -> None:
+    card = resolve("efficientnet_lite0")[0]
+    biofuse.register_encoder("counted_lite0", dim=card.dim, preprocessing=card.preprocessing)(counted_lite0)
+    samples = load_samples(data, labelled=False)
+    options = ExtractOptions(batch_size=BATCH, part_rows=PART_ROWS)
+    embedded = embed_samples(
+        samples.take(np.arange(min(rows, len(samples)))),
+        resolve("counted_lite0"),
+        store=EmbeddingStore(store),
+        options=options,
+        progress=False,
+    )
+    np.save(Path(store).with_suffix(".npy"), embedded["counted_lite0"])
+
+
+def rows_stored(store: Path) -> int:
+    return sum(folder.n_embeddings() for folder in EmbeddingStore(store).folders())
+
+
+def start(arguments: argparse.Namespace, store: Path) -> subprocess.Popen[bytes]:
+    environment = os.environ | {LOG: str(store.with_suffix(".log"))}
+    command = [sys.executable, __file__, arguments.data, "--rows", str(arguments.rows), "--child", str(store)]
+    return subprocess.Popen(command, env=environment)
+
+
+def finish(arguments: argparse.Namespace, store: Path) -> tuple[NDArray[np.float32], float]:
+    begin = time.perf_counter()
+    if start(arguments, store).wait():
+        raise SystemExit("an undisturbed run failed")
+    return np.load(store.with_suffix(".npy")), time.perf_counter() - begin
+
+
+def encoded(store: Path) -> int:
+    log = store.with_suffix(".log")
+    return sum(int(line) for line in log.read_text().split()) if log.exists() else 0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data")
+    parser.add_argument("--rows", type=int, default=1200)
+    parser.add_argument("--kills", type=int, default=30)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.child:
+        run_once(arguments.data, arguments.rows, arguments.child)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        calm, stormy = Path(folder) / "calm", Path(folder) / "stormy"
+        expected, seconds = finish(arguments, calm)
+        moments = np.random.default_rng(arguments.seed)
+        kills, lost = 0, []
+        for _ in range(arguments.kills):
+            process = start(arguments, stormy)
+            time.sleep(moments.uniform(0.2, seconds / 4))
+            process.send_signal(signal.SIGKILL)
+            kills += process.wait() == -signal.SIGKILL
+            time.sleep(3)  # its workers notice within two seconds
+            lost.append(encoded(stormy) - rows_stored(stormy) - sum(lost))
+        found, _ = finish(arguments, stormy)
+        print(
+            json.dumps(
+                {
+                    "rows": len(expected),
+                    "part_rows": PART_ROWS,
+                    "seconds_undisturbed": seconds,
+                    "kills": kills,
+                    "rows_redone": encoded(stormy) - rows_stored(stormy),
+                    "most_rows_redone_for_one_kill": max(lost),
+                    "rows_redone_each": lost,
+                    "greatest_difference": float(np.abs(found - expected).max()),
+                },
+                indent=2,
+            )
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,245 @@
+"""The Ray engine against the local one. Ray is started once, on two cores, for all tests of this file."""
+
+import os
+import signal
+import sys
+
+import numpy as np
+import pytest
+
+from biofuse.blocks import read_blocks
+from biofuse.core.errors import BioFuseError, DependencyError, EncoderError, UnreadableImageError
+from biofuse.encoders.functions import register_encoder
+from biofuse.encoders.registry import get_card
+from biofuse.extract import ExtractOptions, extract, plan_extraction
+from biofuse.extract import ray_cluster as clusters
+from biofuse.extract import ray_engine as engines
+from biofuse.extract import ray_stages as stages
+from biofuse.extract.ray_cluster import named_address, ray_cluster, require_ray
+from biofuse.extract.ray_engine import RayEngine
+from biofuse.store import EmbeddingStore
+
+RAY = ExtractOptions(engine="ray", batch_size=8, device="cpu")
+LOCAL = ExtractOptions(workers=0, batch_size=8, device="cpu")
+
+uses_ray = pytest.mark.enable_socket
+"""Ray's processes talk over sockets of this machine's own address."""
+
+
+@register_encoder("test_ray_mean", dim=3, size=8, replace=True)
+def mean_of_channels(images):
+    return images.mean(axis=(1, 2))
+
+
+MEAN = get_card("test_ray_mean")
+
+
+@pytest.fixture(scope="module")
+def _ray():
+    pytest.importorskip("ray")
+    with ray_cluster():
+        yield
+
+
+@pytest.fixture
+def ray(_ray, socket_enabled):
+    import ray
+
+    return ray
+
+
+def blocks_of(done, store, cards):
+    return read_blocks(store, cards, ids=done.samples.ids, contents=done.contents, precisions=done.precisions)
+
+
+def assert_equal_blocks(one, other):
+    assert list(one) == list(other)
+    for name in one:
+        np.testing.assert_allclose(one[name], other[name], rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
+@uses_ray
+def test_results_are_those_of_the_local_engine_in_the_same_folders_and_order(ray, pictures, network, store, tmp_path):
+    cards = (network("test_ray_network"), MEAN)
+    samples = pictures(60)
+    seen, told = {}, []
+
+    class Watching:
+        def begin(self, task, total):
+            seen[task] = [total, 0]
+
+        def advance(self, task, units):
+            seen[task][1] += units
+
+    done = extract(samples, cards, store=store, options=RAY, progress=Watching(), tell=told.append)
+    other = EmbeddingStore(tmp_path / "other")
+    local = extract(samples, cards, store=other, options=LOCAL)
+    assert_equal_blocks(blocks_of(done, store, cards), blocks_of(local, other, cards))
+    assert [(work.encoder, work.computed) for work in done.work] == [(card.name, 60) for card in cards]
+    assert seen == {"reading": [60, 60], "test_ray_network": [60, 60], "test_ray_mean": [60, 60]}
+    folders = {path.name for path in store.root.iterdir() if path.is_dir()}
+    assert folders == {path.name for path in other.root.iterdir() if path.is_dir()}
+    (part,) = store.open(cards[0]).parts()
+    np.testing.assert_array_equal(part.contents, done.contents)
+    assert done.stages.by_encoder()["test_ray_network"] > 0
+    again = extract(samples, cards, store=store, options=RAY)
+    assert again.computed == 0
+
+
+@pytest.mark.slow
+@uses_ray
+def test_a_killed_actor_loses_nothing(ray, pictures, network, store, tmp_path, monkeypatch):
+    card, samples, flag = network("test_ray_network"), pictures(96), tmp_path / "killed"
+    whole = stages.EncodeStage
+
+    class Mortal(whole):
+        def __call__(self, packed):
+            result = whole.__call__(self, packed)
+            if not flag.exists():
+                flag.write_text(str(os.getpid()))
+                os.kill(os.getpid(), signal.SIGKILL)
+            return result
+
+    monkeypatch.setattr(engines, "EncodeStage", Mortal)
+    done = extract(samples, [card], store=store, options=RAY)
+    assert int(flag.read_text()) != os.getpid()
+    assert done.computed == 96
+    other = EmbeddingStore(tmp_path / "other")
+    local = extract(samples, [card], store=other, options=LOCAL)
+    assert_equal_blocks(blocks_of(done, store, [card]), blocks_of(local, other, [card]))
+    assert sum(len(part) for part in store.open(card).parts()) == 96  # none twice, either
+
+
+@pytest.mark.slow
+@uses_ray
+def test_a_lost_pipeline_is_begun_again_with_what_is_missing(ray, pictures, store, monkeypatch):
+    asked, told = [], []
+    pipeline = RayEngine._pipeline
+
+    def breaks_once(self, blocks, *rest):
+        asked.append(sum(len(block) for block in blocks))
+        finished = pipeline(self, blocks, *rest)
+        return Breaking(finished) if len(asked) == 1 else finished
+
+    class Breaking:
+        def __init__(self, finished):
+            self.finished = finished
+
+        def iter_batches(self, **options):
+            for number, batch in enumerate(self.finished.iter_batches(**options)):
+                if number == 2:
+                    raise ray.exceptions.ObjectLostError("0" * 56, None, "")
+                yield batch
+
+    monkeypatch.setattr(RayEngine, "_pipeline", breaks_once)
+    done = extract(pictures(64), [MEAN], store=store, options=RAY, tell=told.append)
+    assert asked == [8, 6]
+    assert done.computed == 64
+    assert sum(len(part) for part in store.open(MEAN).parts()) == 64
+    assert any("done again" in line for line in told)
+
+
+@pytest.mark.slow
+@uses_ray
+def test_ray_that_makes_no_headway_is_an_error(ray, pictures, store, monkeypatch):
+    class Broken:
+        def iter_batches(self, **options):
+            raise ray.exceptions.ObjectLostError("0" * 56, None, "")
+            yield
+
+    monkeypatch.setattr(RayEngine, "_pipeline", lambda *_: Broken())
+    with pytest.raises(BioFuseError, match="Ray could not go on") as caught:
+        extract(pictures(4), [MEAN], store=store, options=RAY)
+    assert "--batch-size" in caught.value.remedy
+
+
+@pytest.mark.slow
+@uses_ray
+def test_unreadable_images_are_refused_or_set_aside_as_ever(ray, pictures, store):
+    samples = pictures(20)
+    path = samples.sources[13].path
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(UnreadableImageError, match=r"0013\.png"):
+        extract(samples, [MEAN], store=store, options=RAY)
+    options = ExtractOptions(engine="ray", device="cpu", batch_size=8, on_error="quarantine")
+    done = extract(samples, [MEAN], store=store, options=options)
+    assert [entry.id for entry in done.quarantined] == ["0013.png"]
+    assert len(done.samples) == 19
+
+
+@pytest.mark.slow
+@uses_ray
+def test_an_encoder_that_fails_on_an_actor_is_named(ray, pictures, network, store):
+    with pytest.raises(EncoderError, match=r"test_ray_room runs out of memory with a single image"):
+        extract(pictures(4), [network("test_ray_room", room=0)], store=store, options=RAY)
+
+
+def test_without_ray_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # which Ray reads when it is imported; here it is not
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.setitem(sys.modules, "ray.data", None)
+    with pytest.raises(DependencyError) as caught:
+        RayEngine(RAY)
+    assert "biofuse-embed[ray]" in caught.value.remedy
+
+
+@pytest.mark.slow
+def test_no_cluster_at_the_address_is_an_error_that_names_it(monkeypatch):
+    ray = pytest.importorskip("ray")
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+
+    def refuse(**options):
+        assert options["address"] == "10.0.0.1:6379"
+        raise ConnectionError("nobody answers")
+
+    monkeypatch.setattr(ray, "init", refuse)
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    with pytest.raises(BioFuseError, match=r"no Ray cluster at 10\.0\.0\.1:6379: nobody answers"), ray_cluster():
+        pass
+
+
+def test_the_address_given_comes_before_that_of_the_environment(monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert named_address(None) is None
+    monkeypatch.setenv("RAY_ADDRESS", "one:1")
+    assert named_address(None) == "one:1"
+    assert named_address("two:2") == "two:2"
+
+
+def test_a_local_ray_asks_for_a_secret(monkeypatch):
+    for name in ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delitem(sys.modules, "ray", raising=False)
+    monkeypatch.setitem(sys.modules, "ray.data", None)
+    with pytest.raises(DependencyError):
+        require_ray()
+    assert os.environ["RAY_AUTH_MODE"] == "token"
+    assert len(os.environ["RAY_AUTH_TOKEN"]) == 64
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("device", ["mps", "cuda:1", "cpu,cpu"])
+def test_ray_chooses_devices_by_itself(device):
+    pytest.importorskip("ray")
+    with pytest.raises(BioFuseError, match="Ray chooses devices"):
+        RayEngine(ExtractOptions(engine="ray", device=device))
+
+
+@pytest.mark.slow
+def test_a_cluster_without_gpus_cannot_be_asked_for_them(monkeypatch):
+    pytest.importorskip("ray")
+    monkeypatch.setattr(engines, "cluster_resources", lambda _: {"CPU": 8.0})
+    with pytest.raises(BioFuseError, match="has no GPU"):
+        _ = RayEngine(ExtractOptions(engine="ray", device="cuda")).device
+    assert RayEngine(ExtractOptions(engine="ray")).device == "cpu"
+    monkeypatch.setattr(engines, "cluster_resources", lambda _: {"CPU": 8.0, "GPU": 2.0})
+    assert RayEngine(ExtractOptions(engine="ray")).device == "cuda"
+
+
+@pytest.mark.slow
+def test_a_plan_starts_no_ray(pictures, store, monkeypatch):
+    pytest.importorskip("ray")
+    monkeypatch.setattr(clusters, "_start", lambda: pytest.fail("Ray was started"))
+    plan = plan_extraction(pictures(4), [MEAN], store=store, options=RAY)
+    assert plan.groups[0].images == 4

@@ -10,7 +10,7 @@ STAMP := .venv/.installed
 $(shell test -x $(BIN)/python || rm -f $(STAMP))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lint format constraints clean
+.PHONY: help setup demo test test-fast lint format tutorials constraints clean
 
 help: ## Show this list
 	@sed -n -E 's/^([a-z-]+):[^#]*## (.*)/  make \1@\2/p' Makefile | awk -F@ '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -20,11 +20,11 @@ setup: $(STAMP) ## Make or update the environment (done by every other target wh
 demo: $(STAMP) ## Run BioFuse on real images; results in demo-run/
 	$(BIN)/biofuse demo --out demo-run
 
-test: $(STAMP) ## Run all tests
-	$(BIN)/python -m pytest
+test: $(STAMP) ## Run all tests, on all cores
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 test-fast: $(STAMP) ## Run the tests not marked slow
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
 
 lint: $(STAMP) ## Check style, types and the order of the packages
 	$(BIN)/ruff check
@@ -35,6 +35,9 @@ lint: $(STAMP) ## Check style, types and the order of the packages
 format: $(STAMP) ## Format the code and apply the safe fixes
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
+
+tutorials: $(STAMP) ## Run the tutorials and write their outputs and pictures anew
+	$(BIN)/python docs/tutorials/run.py
 
 constraints: $(STAMP) ## Write the versions now installed to constraints.txt
 	@{ echo "# Versions that were tested together on $$($(BIN)/python -VV | cut -d' ' -f1,2). Written by: make constraints"; \

@@ -2,8 +2,10 @@
 
 import base64
 import hashlib
+import importlib.util
 import json
 import os
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -22,6 +24,8 @@ os.environ["HF_HUB_OFFLINE"] = (
     "1"  # read when huggingface_hub is imported, which test modules may do before any fixture
 )
 os.environ.pop("BIOFUSE_WEIGHTS_DIR", None)
+# Rich reads the width of a console once, when it is made; tests set their own afterwards. pytest-xdist sets one.
+os.environ.pop("COLUMNS", None)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -223,3 +227,62 @@ def hub(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatc
     yield there
     server.shutdown()
     server.server_close()
+
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    """Start a browser: ``$BIOFUSE_BROWSER``, one that is installed, or Playwright's own; skip where there is none."""
+    if importlib.util.find_spec("playwright") is None:
+        pytest.skip("playwright is not installed")
+    from playwright.sync_api import Error, sync_playwright
+
+    with sync_playwright() as play:
+        found = [os.environ.get("BIOFUSE_BROWSER"), *map(shutil.which, BROWSERS), play.chromium.executable_path]
+        program = next((path for path in found if path and Path(path).exists()), None)
+        if program is None:
+            pytest.skip("there is no browser: install chromium, or run `playwright install chromium`")
+        try:
+            browser = play.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        except Error as error:
+            pytest.skip(f"{program} does not start: {error.message.splitlines()[0]}")
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(chromium: Any) -> Iterator[Callable[..., Any]]:
+    """Return a function that opens a file; afterwards nothing may have been asked of the network or complained of."""
+    contexts, requests, complaints = [], [], []
+
+    def visit(path: Path, size: dict[str, int] | None = None, **options: Any) -> Any:
+        context = chromium.new_context(viewport=size or {"width": 1280, "height": 900}, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("request", lambda request: requests.append(request.url))
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto(path.as_uri())
+        if page.locator("script").count():
+            page.wait_for_selector("html[data-ready]")
+        return page
+
+    yield visit
+    for context in contexts:
+        context.close()
+    assert complaints == []
+    assert [url for url in requests if not url.startswith(("file:", "data:", "blob:"))] == []
+
+
+@pytest.fixture(scope="session")
+def violations() -> Callable[[Any], list[tuple[str, str, str]]]:
+    """Return a function that lists what axe-core finds wrong with a page: rule, impact, first element."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+
+    def find(page: Any) -> list[tuple[str, str, str]]:
+        found = axe.run(page).response["violations"]
+        return [(each["id"], each["impact"], each["nodes"][0]["html"]) for each in found]
+
+    return find

@@ -116,7 +116,7 @@ def test_the_second_time_no_embedding_is_computed(root, store, monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("an encoder was loaded")
 
-    monkeypatch.setattr("biofuse.extract.engine.load_encoder", refuse)
+    monkeypatch.setattr("biofuse.extract.local.load_encoder", refuse)
     assert run(root, store, files_at_once=700).scores == first.scores
 
 

@@ -17,6 +17,29 @@ def test_every_data_set_is_fitted_evaluated_and_compared(fuse, make_images, arch
         assert set(run.metrics["singles"]) == {"s_rows", "s_tiles"}
     assert outcome.comparison.runs[0].metrics["n"] == sum(outcome.comparison.runs[0].record.counts["test"].values())
     assert "colours" in outcome.to_html()
+    assert outcome.suite.reports == {"colours": "colours/report.html", "octmnist": "octmnist/report.html"}
+    for name, address in outcome.suite.reports.items():
+        page = (tmp_path / "out" / address).read_text()
+        assert f"<title>{name}" in page
+        assert "Test results" in page
+        assert "has not been tested yet" not in page
+        assert page.count("<img ") >= 6
+        assert f'href="{address}"' in outcome.to_html()
+    assert outcome._repr_html_().count("<table>") == len(outcome.tables())
+
+
+def test_a_report_that_fails_is_said_and_the_benchmark_goes_on(fuse, make_images, tmp_path, monkeypatch):
+    make_images(tmp_path / "colours", per_class=12)
+
+    def broken(*_):
+        raise ZeroDivisionError("by zero")
+
+    monkeypatch.setattr("biofuse.api.reporting.build_report", broken)
+    said = []
+    outcome = benchmark_data(fuse, [str(tmp_path / "colours")], out=tmp_path / "out", progress=False, tell=said.append)
+    assert list(outcome.suite.finished) == ["colours"]
+    assert outcome.suite.reports == {}
+    assert any("was not written (ZeroDivisionError: by zero)" in line for line in said)
 
 
 def test_one_that_cannot_be_read_is_passed_over_and_named(fuse, make_images, tmp_path):

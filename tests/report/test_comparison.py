@@ -164,7 +164,8 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         names = dict(attributes)
-        if tag in {"script", "link", "img", "iframe", "object"} or {"src", "href", "onclick"} & set(names):
+        outward = {name: address for name, address in names.items() if name in {"src", "href", "onclick"}}
+        if tag in {"script", "img", "iframe", "object"} or set(outward.values()) - {"data:,"}:
             self.reaching.append(tag)
         if tag == "td":
             self._open = [names.get("class") or "", ""]

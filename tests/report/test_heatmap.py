@@ -49,6 +49,12 @@ def test_what_reads_the_same_is_ranked_the_same():
     assert dense_ranks(BY_HAND, digits=5)[:, 2].tolist() == [1, 0, 2, 3, 4]
 
 
+def test_what_is_written_decides_where_rounding_and_writing_differ():
+    # 0.5785 is a little more than it says and 0.57849 less: NumPy rounds both to 0.578, and one is written 0.579.
+    assert (np.round(0.5785, 3), f"{0.5785:.3f}") == (0.578, "0.579")
+    assert dense_ranks([[0.5785], [0.57849], [0.579]], digits=3)[:, 0].tolist() == [1, 2, 1]
+
+
 def test_best_in_white_second_and_third_in_red_as_marked_by_hand():
     values = BY_HAND.copy()
     values[2, 2] = 0.71214
@@ -90,7 +96,9 @@ def test_ranks_are_scipys_dense_ranks(values):
     ranks = dense_ranks(values, digits=3)
     for column, found in zip(values.T, ranks.T, strict=True):
         there = ~np.isnan(column)
-        np.testing.assert_array_equal(found[there], rankdata(-np.round(column[there], 3), method="dense"))
+        np.testing.assert_array_equal(
+            found[there], rankdata([-float(f"{value:.3f}") for value in column[there]], method="dense")
+        )
         assert not found[~there].any()
 
 

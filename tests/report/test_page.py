@@ -6,7 +6,6 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 from plotly.offline import get_plotlyjs
@@ -32,70 +31,6 @@ def page(made: Any, parse: Callable[[str], Any]) -> Any:
     return parse(made.page)
 
 
-@pytest.fixture(scope="module")
-def metrics(made: Any) -> dict[str, Any]:
-    return json.loads(made.run.metrics_path.read_text())
-
-
-# --- numbers
-
-
-def test_scores_on_the_page_are_those_of_metrics_json(page: Any, metrics: dict[str, Any]) -> None:
-    titles = {"auroc": "AUROC", "accuracy": "accuracy", "mcc": "Matthews correlation", "log_loss": "log-loss"}
-    rows = page.table("scores")
-    assert [row["model"] for row in rows] == ["chosen", "best single", "all"]
-    for row, model in zip(rows, metrics["models"].values(), strict=True):
-        for name, title in titles.items():
-            assert row[title] == model["metrics"][name]
-        for end in ("low", "high"):
-            assert row[f"{end} AUROC"] == model["intervals"]["auroc"][end]
-
-
-def test_scores_per_class_are_those_of_metrics_json(page: Any, metrics: dict[str, Any]) -> None:
-    for row in page.table("per-class"):
-        own = metrics["models"]["chosen"]["per_class"][row["class"]]
-        assert (row["samples"], row["AUROC"], row["F1"]) == (own["n"], own["auroc"], own["f1"])
-
-
-def test_the_leaderboard_is_that_of_both_files(page: Any, made: Any) -> None:
-    rows = {row["encoders"].replace(" + ", "+"): row for row in page.table("subsets")}
-    board = pd.read_parquet(made.run.path / "leaderboard.parquet").set_index("subset")
-    screen = pd.read_parquet(made.run.path / "screen.parquet").set_index("subset")
-    assert set(rows) == set(board.index) | set(screen.index)
-    for subset, row in rows.items():
-        assert row["screened AUROC"] == screen.loc[subset, "auroc_mean"]
-        if subset in board.index:
-            assert row["AUROC"] == pytest.approx(board.loc[subset, "auroc_mean"], abs=1e-12)
-            assert row["± over folds"] == pytest.approx(board.loc[subset, "auroc_std"], abs=1e-12)
-        else:
-            assert row["AUROC"] == ""
-        assert (row["size"], row["columns"]) == (screen.loc[subset, "n_encoders"], screen.loc[subset, "n_dims"])
-
-
-def test_the_leaderboard_marks_the_chosen_subset_and_what_it_stands_beside(page: Any, made: Any) -> None:
-    notes = {row["encoders"]: row["note"] for row in page.table("subsets") if row["note"]}
-    selection = made.run.read().selection
-    for name, words in (("chosen", "chosen"), ("best_single", "best single"), ("all", "all"), ("greedy", "greedy")):
-        assert words in notes[" + ".join(selection[name]["encoders"])].split(", ")
-
-
-def test_contributions_are_those_of_run_json(page: Any, made: Any) -> None:
-    facts = made.run.read().evidence["attribution"]
-    for row in page.table("contribution-data"):
-        place = facts["encoders"].index(row["encoder"])
-        assert row["Shapley value"] == facts["shapley"][place]
-        assert row["marginal gain"] == facts["marginal"][place]
-    for row in page.table("interaction-data"):
-        i, j = (facts["encoders"].index(row[name]) for name in ("first", "second"))
-        assert row["interaction"] == facts["interaction"][i][j]
-
-
-def test_counts_are_those_of_run_json(page: Any, made: Any) -> None:
-    counts = made.run.read().counts
-    for row in page.table("balance-data"):
-        assert [row[split] for split in counts] == [counts[split][row["class"]] for split in counts]
-
-
 def test_the_answer_names_the_encoders_the_gain_and_the_noise(page: Any, made: Any) -> None:
     answer = page.words("answer")
     assert made.report.answer in answer
@@ -104,39 +39,6 @@ def test_the_answer_names_the_encoders_the_gain_and_the_noise(page: Any, made: A
     assert "+0.0500 against the best single encoder" in answer
     assert "better beyond noise (p = 0.01)" in answer
     assert "+0.0100 against all 4 encoders together, within noise" in answer
-
-
-def test_curves_on_the_page_are_scikit_learns(page: Any, made: Any) -> None:
-    from sklearn.metrics import precision_recall_curve, roc_curve
-
-    roc, precision = (page.figures()[name]["data"] for name in ("roc", "precision-recall"))
-    for column, name in enumerate(made.classes):
-        target, values = made.labels == column, made.probabilities[:, column]
-        x, y, _ = roc_curve(target, values)
-        assert roc[column]["name"].startswith(f"{name} (")
-        np.testing.assert_allclose([roc[column]["x"], roc[column]["y"]], [x, y], rtol=1e-5)
-        y, x, _ = precision_recall_curve(target, values)
-        np.testing.assert_allclose([precision[column]["x"], precision[column]["y"]], [x, y], rtol=1e-5)
-
-
-def test_the_pareto_front_is_undominated(page: Any, made: Any) -> None:
-    front = [(row["columns"], row["AUROC"]) for row in page.table("cost-data")]
-    everything = [(row.n_dims, row.mean("auroc")) for row in made.screen]
-    for cost, value in front:
-        assert not any(c <= cost and v > value + 1e-12 for c, v in everything)
-    assert "Cost is the number of columns" in page.words("cost")
-
-
-def test_measured_times_become_the_cost(make_run: Callable[..., Any], parse: Callable[[str], Any]) -> None:
-    from dataclasses import replace
-
-    made = make_run()
-    latency = {f"encoder_{number}": 1.5 + number for number in range(4)}
-    timed = replace(made, extras=replace(made.extras, latency=latency))
-    page = parse(timed.page)
-    assert "measured on this machine in milliseconds" in page.words("cost")
-    single = next(row for row in page.table("subsets") if row["encoders"] == "encoder_2")
-    assert single["ms per image"] == 3.5
 
 
 # --- whole and safe

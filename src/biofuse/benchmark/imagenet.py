@@ -5,13 +5,14 @@ Memory is bounded by one block of files, one block of embeddings and a handful o
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from biofuse.api.embedding import stored
 from biofuse.api.runtime import Tell
 from biofuse.benchmark.image_folders import ClassFolders, Whole
 from biofuse.benchmark.streaming import LinearScores, Moments
@@ -19,7 +20,7 @@ from biofuse.core.errors import DataError
 from biofuse.encoders.availability import Skipped, available
 from biofuse.encoders.card import EncoderCard
 from biofuse.extract import ExtractOptions, Progress, Quarantined, extract, progress_bars
-from biofuse.report.page import Table, cells, render_page
+from biofuse.report.page import Table, cells, render_page, render_tables
 from biofuse.store import EmbeddingStore
 
 FILES_AT_ONCE = 65_536
@@ -137,6 +138,9 @@ class ImageNetOutcome:
             "notes": list(self.notes),
         }
 
+    def _repr_html_(self) -> str:
+        return render_tables(self.tables())
+
 
 def benchmark_imagenet(
     cards: Sequence[EncoderCard],
@@ -178,7 +182,7 @@ def benchmark_imagenet(
         on_unavailable=options.on_unavailable,
         weights_paths=options.weights_paths,
         weights_dir=options.weights_dir,
-        needed=lambda card: not store.open(card).part_paths(),
+        needed=lambda card: not stored(store, card),
     )
     say(f"{len(train.classes):,} classes, {train.n:,} training and {val.n:,} validation images.")
     with progress_bars(quiet=not progress) as bars:
@@ -229,6 +233,8 @@ class _Stream:
         """Embed the images, and yield contents and labels of one block of files after the other."""
         for samples in folders.blocks(self.files_at_once):
             done = extract(samples, self.cards, store=self.store, options=self.options, progress=self.progress)
+            # What the first block decides holds for all of them, and for reading them again.
+            self.options = replace(self.options, precisions=done.precisions)
             self.quarantined += done.quarantined
             if done.samples.labels is not None:
                 yield done.contents, done.samples.labels
@@ -238,7 +244,9 @@ class _Stream:
     ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
         """Yield the embeddings of the images to keep, side by side, a few thousand at a time."""
         wanted = np.flatnonzero(keep)
-        folders = [self.store.open(card) for card in self.cards]
+        folders = [
+            self.store.open(card, precision=self.options.precisions.get(card.name, "fp32")) for card in self.cards
+        ]
         for start in range(0, len(wanted), ROWS_AT_ONCE):
             rows = wanted[start : start + ROWS_AT_ONCE]
             yield np.concatenate([folder.read(contents[rows]) for folder in folders], axis=1), labels[rows]

@@ -19,7 +19,7 @@ from biofuse.core.hashing import digest_file
 from biofuse.data.medmnist import medmnist_catalogue, medmnist_file, medmnist_path, parse_medmnist_name
 from biofuse.extract import Progress, progress_bars
 from biofuse.report.comparison import METRICS, Comparison
-from biofuse.report.page import Table, render_page
+from biofuse.report.page import Table, render_page, render_tables
 
 SIZES = (28, 64, 128, 224)
 """Pixels, as published."""
@@ -76,7 +76,7 @@ class MedMNISTOutcome:
 
     def to_html(self) -> str:
         """Return one self-contained page."""
-        return render_page(f"MedMNIST+ at {self.size} pixels", self.tables(), lead=self.notes)
+        return render_page(f"MedMNIST+ at {self.size} pixels", self.tables(), lead=self.notes, links=self.suite.reports)
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON values, published scores included."""
@@ -97,6 +97,9 @@ class MedMNISTOutcome:
                 },
             },
         } | {"notes": list(self.notes)}
+
+    def _repr_html_(self) -> str:
+        return render_tables(self.tables())
 
 
 def benchmark_medmnist(

@@ -12,7 +12,7 @@ from biofuse.benchmark.published import medmnist_modality
 from biofuse.benchmark.suite import Entry, SuiteOutcome, run_suite
 from biofuse.core.errors import DataError
 from biofuse.report.comparison import Comparison
-from biofuse.report.page import Table, render_page
+from biofuse.report.page import Table, render_page, render_tables
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -40,12 +40,15 @@ class OwnOutcome:
 
     def to_html(self) -> str:
         """Return one self-contained page."""
-        return render_page("Benchmark", self.tables(), lead=self.notes)
+        return render_page("Benchmark", self.tables(), lead=self.notes, links=self.suite.reports)
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON values."""
         failed = {name: error.message for name, error in self.suite.failed.items()}
         return {"failed": failed, **self.comparison.to_json()} | {"notes": list(self.notes)}
+
+    def _repr_html_(self) -> str:
+        return render_tables(self.tables())
 
 
 def benchmark_data(

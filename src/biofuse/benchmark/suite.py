@@ -5,9 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from biofuse.api.development import development_data, split_off_test
 from biofuse.api.estimator import BioFuse
+from biofuse.api.reporting import REPORT, attempt_report
 from biofuse.api.running import evaluate_run
 from biofuse.api.runtime import Tell
 from biofuse.core.errors import ArtifactError, BioFuseError, DataError
@@ -63,6 +65,13 @@ class SuiteOutcome:
     finished: dict[str, Path] = field(default_factory=dict)
     reused: tuple[str, ...] = ()
     failed: dict[str, BioFuseError] = field(default_factory=dict)
+
+    @property
+    def reports(self) -> dict[str, str]:
+        """Address of each run's report, by name, as seen from the folder of all runs."""
+        return {
+            name: f"{quote(path.name)}/{REPORT}" for name, path in self.finished.items() if (path / REPORT).exists()
+        }
 
     def require_something(self) -> None:
         """Raise the first failure where nothing was finished.
@@ -138,8 +147,9 @@ def _fit_and_evaluate(
     samples, made = split_off_test(_load(entry), seed=fuse.config.seed)
     if made:
         tell(made)
+    development = development_data(samples)
     fuse.fit_development(
-        development_data(samples),
+        development,
         out=path,
         overwrite=overwrite,
         yes=yes,
@@ -148,6 +158,7 @@ def _fit_and_evaluate(
         data={"source": _absolute(entry.source), "label": entry.label, "group": entry.group, "task": entry.task},
     )
     evaluate_run(path, store=fuse.store, options=fuse.options, progress=progress)
+    attempt_report(path, tell=tell, store=fuse.store, development=development.samples, test=development.held_out)
 
 
 def _load(entry: Entry) -> Samples:

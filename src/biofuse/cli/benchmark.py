@@ -90,7 +90,8 @@ def medmnist(
     max_encoders: searching.MaxEncoders = None,
     seed: searching.Seed = 0,
     device: options.Device = "auto",
-    batch_size: options.BatchSize = 32,
+    precision: options.Precision = "auto",
+    batch_size: options.BatchSize = None,
     workers: options.Workers = None,
     weights_dir: options.WeightsDir = None,
     on_unavailable: options.OnUnavailable = "error",
@@ -121,7 +122,7 @@ def medmnist(
         select=select, rule=rule, metric=metric, folds=folds, repeats=repeats, max_encoders=max_encoders, seed=seed,
         store=store,
         options=ExtractOptions(
-            device=device, batch_size=batch_size, workers=workers, on_unavailable=on_unavailable,
+            device=device, precision=precision, batch_size=batch_size, workers=workers, on_unavailable=on_unavailable,
             weights_dir=weights_dir,
         ),
     )  # fmt: skip
@@ -139,7 +140,8 @@ def imagenet(
     encoders: options.Encoders = "starter",
     on_error: options.OnError = "error",
     device: options.Device = "auto",
-    batch_size: options.BatchSize = 32,
+    precision: options.Precision = "auto",
+    batch_size: options.BatchSize = None,
     workers: options.Workers = None,
     weights_dir: options.WeightsDir = None,
     on_unavailable: options.OnUnavailable = "error",
@@ -168,7 +170,8 @@ def imagenet(
         root,
         store=EmbeddingStore(store),
         options=ExtractOptions(
-            device=device, batch_size=batch_size, workers=workers, on_error=on_error, on_unavailable=on_unavailable,
+            device=device, precision=precision, batch_size=batch_size, workers=workers, on_error=on_error,
+            on_unavailable=on_unavailable,
             weights_dir=weights_dir,
         ),
         tell=note,
@@ -203,7 +206,8 @@ def data(
     max_encoders: searching.MaxEncoders = None,
     seed: searching.Seed = 0,
     device: options.Device = "auto",
-    batch_size: options.BatchSize = 32,
+    precision: options.Precision = "auto",
+    batch_size: options.BatchSize = None,
     workers: options.Workers = None,
     weights_dir: options.WeightsDir = None,
     on_unavailable: options.OnUnavailable = "error",
@@ -231,7 +235,8 @@ def data(
         select=select, rule=rule, metric=metric, folds=folds, repeats=repeats, max_encoders=max_encoders, seed=seed,
         store=store,
         options=ExtractOptions(
-            device=device, batch_size=batch_size, workers=workers, on_error=on_error, on_unavailable=on_unavailable,
+            device=device, precision=precision, batch_size=batch_size, workers=workers, on_error=on_error,
+            on_unavailable=on_unavailable,
             weights_dir=weights_dir,
         ),
     )  # fmt: skip

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from biofuse.cli.console import note, say, show_json, show_table
+from biofuse.cli.console import note, output, say, show_json, show_table
 from biofuse.cli.options import Json
 
 if TYPE_CHECKING:
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 MANY_COLUMNS = 8
 """Columns from which the rows of a table take several lines, and need lines between them."""
+
+BETWEEN = 3
+"""Columns of output that a table puts between two of its own."""
 
 
 def compare(
@@ -56,13 +59,37 @@ def compare(
 
 
 def show_tables(tables: "Sequence[Table]") -> None:
-    """Print the tables of a page, each note once, below the first table that has it."""
+    """Print the tables of a page, each note once, below the first table that has it.
+
+    A table that would have to break words is printed row by row instead, a line per column.
+    """
     said: set[str] = set()
     for table in tables:
-        lines = len(table.columns) > MANY_COLUMNS
-        show_table(table.title, table.columns, table.texts(), numbers=tuple(table.numbers), lines=lines)
+        if narrowest(table) > output.width:
+            _show_rows(table)
+        else:
+            lines = len(table.columns) > MANY_COLUMNS
+            show_table(table.title, table.columns, table.texts(), numbers=tuple(table.numbers), lines=lines)
         for sentence in table.notes:
             if sentence not in said:
                 say(sentence)
         said |= set(table.notes)
         say("")
+
+
+def narrowest(table: "Table") -> int:
+    """Return the columns of output below which a table has to break words."""
+    by_column = zip(table.columns, *table.texts(), strict=True)
+    words = [[word for text in texts for word in text.split()] for texts in by_column]
+    return sum(max(map(len, each), default=0) + BETWEEN for each in words)
+
+
+def _show_rows(table: "Table") -> None:
+    say(table.title)
+    width = max(map(len, table.columns[1:]), default=0)
+    for name, *cells in table.texts():
+        say("")
+        say(name)
+        for column, text in zip(table.columns[1:], cells, strict=True):
+            say(f"  {column:<{width}}   {text}")
+    say("")

@@ -22,7 +22,7 @@ def report(
         bool, typer.Option("--latency", help="Time the encoders here, so that costs are in milliseconds.")
     ] = False,
     device: options.Device = "auto",
-    batch_size: options.BatchSize = 32,
+    batch_size: options.BatchSize = None,
     weights_dir: options.WeightsDir = None,
     store: options.Store = None,
 ) -> None:

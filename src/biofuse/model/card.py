@@ -6,7 +6,8 @@ from typing import Any
 from biofuse.core.tasks import Task
 from biofuse.encoders.card import EncoderCard
 from biofuse.encoders.hub import is_repository
-from biofuse.model.licences import OTHER, combine_licences
+from biofuse.model.contamination import seen_before
+from biofuse.model.licences import OTHER, combine_licences, licence_sentences
 from biofuse.model.model import BioFuseModel
 
 TITLES = {"auroc": "AUROC", "accuracy": "accuracy", "balanced_accuracy": "balanced accuracy"}
@@ -201,14 +202,15 @@ def _limits(model: BioFuseModel, data: str, metrics: Mapping[str, Any] | None) -
             said.append(f"{metrics['quarantined']} test images could not be read and are not scored.")
         undefined = metrics["models"]["chosen"].get("undefined", {})
         said += [f"{TITLES.get(name, name)} is undefined: {reason}" for name, reason in undefined.items()]
-    for card in model.cards:
-        said += [
-            f"{card.title} may have been trained on images of {name} ({reason}), so its scores there are optimistic."
-            for name, reason in card.overlaps.items()
-            if name in data.lower()
-        ]
-        if card.unverified:
-            said.append(f"Of {card.title}, no external source confirms: {', '.join(card.unverified)}.")
+    said += [
+        f"{card.title} may have been trained on these images ({why}), so its scores here are optimistic."
+        for card, why in seen_before(model.cards, [data])
+    ]
+    said += [
+        f"Of {card.title}, no external source confirms: {', '.join(card.unverified)}."
+        for card in model.cards
+        if card.unverified
+    ]
     said.append("Probabilities are those of the head; they were not checked for calibration on other data.")
     return "\n".join(f"- {_plain(sentence)}" for sentence in said)
 
@@ -217,9 +219,13 @@ def _licence(cards: Sequence[EncoderCard]) -> str:
     licence = combine_licences(cards)
     each = ", ".join(f"{card.title}: {card.licence}" for card in cards)
     what = f"The strictest of them is {licence.name}." if licence.identifier != OTHER else "They are not of one kind."
-    return (
-        f"The model needs every one of its encoders, so the terms of all apply: {_plain(each)}. {what} "
-        f"{licence.sentence} The data it was fitted on have terms of their own."
+    said, warnings = licence_sentences(cards)
+    return "\n\n".join(
+        [
+            f"The model needs every one of its encoders, so the terms of all apply: {_plain(each)}. {what}",
+            *(f"**{_plain(warning)}**" for warning in warnings),
+            _plain(" ".join([*said, "The data it was fitted on have terms of their own."])),
+        ]
     )
 
 

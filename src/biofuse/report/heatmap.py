@@ -33,7 +33,10 @@ def dense_ranks(values: ArrayLike, *, digits: int) -> NDArray[np.int64]:
     ndarray of int64, shape (n_rows, n_columns)
         1 for the best; 0 where there is no value.
     """
-    shown = np.round(np.asarray(values, dtype=np.float64), digits)
+    given = np.asarray(values, dtype=np.float64)
+    # Through text, because rounding numbers and writing them can differ in the last place.
+    texts = [f"{value:.{digits}f}" for value in given.ravel().tolist()]
+    shown: NDArray[np.float64] = np.array(texts, dtype=np.float64).reshape(given.shape)
     ranks = np.zeros(shown.shape, dtype=np.int64)
     for column in range(shown.shape[1]):
         there = ~np.isnan(shown[:, column])

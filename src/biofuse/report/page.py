@@ -1,7 +1,7 @@
 """A page of tables as one HTML file: no script, no network, readable in print, light and dark."""
 
 import importlib.metadata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -79,7 +79,9 @@ def cells(*values: object) -> tuple[Cell, ...]:
     )
 
 
-def render_page(title: str, tables: Sequence[Table], *, lead: Sequence[str] = ()) -> str:
+def render_page(
+    title: str, tables: Sequence[Table], *, lead: Sequence[str] = (), links: Mapping[str, str] | None = None
+) -> str:
     """Return a whole HTML document.
 
     Parameters
@@ -88,9 +90,12 @@ def render_page(title: str, tables: Sequence[Table], *, lead: Sequence[str] = ()
     tables : sequence of Table
     lead : sequence of str
         Paragraphs before the first table.
+    links : mapping of str to str, optional
+        Other pages that belong to it: what they are called, and their relative addresses.
     """
     version = importlib.metadata.version("biofuse-embed")
-    return str(_template("tables.html.j2").render(title=title, lead=lead, tables=tables, version=version))
+    page = _template("tables.html.j2").render(title=title, lead=lead, links=links or {}, tables=tables, version=version)
+    return str(page)
 
 
 def render_tables(tables: Sequence[Table]) -> str:

@@ -141,9 +141,9 @@ def _interaction(facts: Mapping[str, Any]) -> Chart:
     return Chart(
         id="interaction",
         title="Which encoders go together",
-        summary="Above zero, two encoders gain more together than each by itself; below, they know much of the same. "
-        f"Highest: {names[a]} and {names[b]} ({matrix[a, b]:+.4f}); lowest: {names[c]} and {names[d]} "
-        f"({matrix[c, d]:+.4f}).",
+        summary="Above zero, two encoders gain more together than each by itself; below, they know much of the same"
+        f"{', as all pairs do here' if matrix[a, b] < 0 else ''}. Highest: {names[a]} and {names[b]} "
+        f"({matrix[a, b]:+.4f}); lowest: {names[c]} and {names[d]} ({matrix[c, d]:+.4f}).",
         body=Heat(
             rows=names,
             columns=names,

@@ -1,17 +1,9 @@
 """Where the numbers come from: versions, hashes, licences, and what the encoders may have seen before."""
 
-import re
-from collections.abc import Sequence
-
-from biofuse.encoders.card import EncoderCard
+from biofuse.model.contamination import seen_before
+from biofuse.model.licences import licence_sentences
 from biofuse.report.content import Cell, Column, Item, Section, Table
 from biofuse.report.material import Material
-
-SHARE_ALIKE = ("-SA", "GPL")
-"""What SPDX identifiers of licences have in them that ask for the same licence again."""
-
-NO_DERIVATIVES = "-ND"
-"""What those have that forbid handing on changed works."""
 
 SHORT = 12
 """Characters of a hash that are shown."""
@@ -35,70 +27,15 @@ def provenance_section(material: Material) -> Section:
     )
 
 
-def licence_sentences(chosen: Sequence[EncoderCard], unknown: Sequence[str] = ()) -> tuple[list[str], list[str]]:
-    """Say what the licences of the chosen encoders mean for the model that combines them.
-
-    Parameters
-    ----------
-    chosen : sequence of EncoderCard
-    unknown : sequence of str
-        Chosen encoders whose cards are not at hand.
-
-    Returns
-    -------
-    sentences, warnings : list of str
-    """
-    said, warnings = [], []
-    forbidden = [card for card in chosen if card.commercial is False]
-    unclear = [card.name for card in chosen if card.commercial is None] + list(unknown)
-    if forbidden:
-        warnings.append(
-            f"The combined model must not be used commercially: the licence of {_each(forbidden)} forbids it."
-        )
-    if unclear:
-        warnings.append(
-            f"Whether the combined model may be used commercially is not known: {', '.join(unclear)} "
-            f"{'does' if len(unclear) == 1 else 'do'} not say."
-        )
-    if not forbidden and not unclear:
-        licences = ", ".join(dict.fromkeys(card.licence for card in chosen))
-        said.append(f"Every chosen encoder's licence allows commercial use ({licences}).")
-    gated = [card.name for card in chosen if card.gated]
-    if gated:
-        said.append(f"Whoever runs the model has to ask for access to {', '.join(gated)} first.")
-    alike = [card for card in chosen if any(mark in card.licence.upper() for mark in SHARE_ALIKE)]
-    if alike:
-        warnings.append(f"{_each(alike)} may ask that what is derived is handed on under the same licence.")
-    fixed = [card for card in chosen if NO_DERIVATIVES in card.licence.upper()]
-    if fixed:
-        warnings.append(f"{_each(fixed)} forbids handing on changed weights, such as fine-tuned ones.")
-    said.append(
-        "The model holds a predictor and refers to its encoders; their weights are not part of it and keep their own "
-        "terms, all of which hold for whoever uses the combination. This is a summary of what the cards say, not legal "
-        "advice."
-    )
-    return said, warnings
-
-
-def _each(cards: Sequence[EncoderCard]) -> str:
-    return " and ".join(f"{card.name} ({card.licence})" for card in cards)
-
-
 def contamination(material: Material) -> list[str]:
     """Warn of encoders that may have been trained on the data set of the run."""
-    given = {_plain(str(material.run.data.get(key) or "")) for key in ("name", "source")}
-    found = []
-    for name in material.pool:
-        card = material.extras.cards.get(name)
-        for data, why in card.overlaps.items() if card is not None else ():
-            if any(_plain(data) in words for words in given):
-                role = "chosen" if name in material.chosen else "in the pool"
-                found.append(f"{name} ({role}) may have been trained on these images: {why}")
-    return found
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower())
+    cards = [material.extras.cards[name] for name in material.pool if name in material.extras.cards]
+    names = [str(material.run.data.get(key) or "") for key in ("name", "source")]
+    return [
+        f"{card.name} ({'chosen' if card.name in material.chosen else 'in the pool'}) may have been trained on these "
+        f"images: {why}"
+        for card, why in seen_before(cards, names)
+    ]
 
 
 def _encoders(material: Material) -> Table:

@@ -9,29 +9,26 @@ from biofuse.report.content import (
     Cell,
     Chart,
     Column,
-    Dots,
     Heat,
     Item,
     Line,
     Lines,
     Section,
-    Series,
     Table,
 )
 from biofuse.report.curves import (
     BINS,
-    RANKED_GROUPS,
     Curve,
     Predicted,
     best_beyond,
     calibration,
     confusion,
-    group_scores,
     interpolated,
     precision_recall_curves,
     roc_curves,
 )
 from biofuse.report.material import CHOSEN, Material, finite, name_of
+from biofuse.report.sections.groups import group_item
 
 DRAWN = 10
 """Classes whose curves are drawn: those that are hardest. Tables have them all."""
@@ -39,8 +36,8 @@ DRAWN = 10
 CONFUSED = 30
 """Classes of a confusion matrix that are drawn."""
 
-GROUPS_DRAWN, GROUPS_LISTED = 30, RANKED_GROUPS
-"""Groups on the figure and in its table, the worst first."""
+CONFUSIONS = 300
+"""Pairs of classes that are listed, the most frequently confused first, where there are more classes."""
 
 
 def results_section(material: Material, predicted: Predicted | None) -> Section:
@@ -73,7 +70,7 @@ def results_section(material: Material, predicted: Predicted | None) -> Section:
     else:
         items.append(_confusion(predicted))
     items.append(_calibration(predicted))
-    groups = _group_item(predicted)
+    groups = group_item(predicted)
     if groups is not None:
         items.append(groups)
     return Section(id="test", title=title, paragraphs=tuple(said), warnings=warnings, items=tuple(items))
@@ -269,7 +266,7 @@ def _confusion_table(predicted: Predicted, counts: Any, pairs: list[Any]) -> dic
         rows = tuple((name, *row) for name, row in zip(predicted.classes, counts.tolist(), strict=True))
         return {"columns": columns, "rows": rows}
     columns = (Column(title="label"), Column(title="prediction"), Column(title="samples", number=True))
-    rows = tuple((predicted.classes[i], predicted.classes[j], int(counts[i, j])) for i, j in pairs[:GROUPS_LISTED])
+    rows = tuple((predicted.classes[i], predicted.classes[j], int(counts[i, j])) for i, j in pairs[:CONFUSIONS])
     return {"columns": columns, "rows": rows}
 
 
@@ -327,48 +324,4 @@ def _calibration(predicted: Predicted) -> Chart:
                 for a, b, c in zip(found.confidence, found.accuracy, found.counts, strict=True)
             ),
         ),
-    )
-
-
-def _group_item(predicted: Predicted) -> Item | None:
-    scores = group_scores(predicted)
-    if len(scores) < 2:
-        return None
-    drawn = scores[:GROUPS_DRAWN]
-    perfect = sum(score.accuracy == 1 for score in scores)
-    more = f" The worst {GROUPS_DRAWN} are drawn." if len(scores) > GROUPS_DRAWN else ""
-    listed = f", the worst {GROUPS_LISTED} of {len(scores):,}" if len(scores) > GROUPS_LISTED else ""
-    table = Table(
-        id="groups-data",
-        caption=f"Scores per group{listed}",
-        columns=(
-            Column(title="group"),
-            Column(title="samples", number=True),
-            *(Column(title=name, number=True, decimals=3) for name in ("accuracy", "low", "high", "AUROC")),
-        ),
-        rows=tuple((s.name, s.n, s.accuracy, s.low, s.high, s.auroc) for s in scores[:GROUPS_LISTED]),
-        filtered=True,
-    )
-    if perfect == len(scores):
-        return table
-    return Chart(
-        id="groups",
-        title="Scores per group",
-        summary=f"{len(scores):,} groups; in {perfect:,} of them everything is right. The worst is {scores[0].name}: "
-        f"accuracy {scores[0].accuracy:.3f} over {scores[0].n} samples.{more}",
-        body=Dots(
-            labels=tuple(f"{score.name} ({score.n})" for score in drawn),
-            series=(
-                Series(
-                    name="accuracy",
-                    values=np.array([score.accuracy for score in drawn]),
-                    low=np.array([score.low for score in drawn]),
-                    high=np.array([score.high for score in drawn]),
-                ),
-            ),
-            axis="accuracy, 95 % interval",
-            baseline=float(np.average([s.accuracy for s in scores], weights=[s.n for s in scores])),
-            baseline_name="all samples",
-        ),
-        table=table,
     )

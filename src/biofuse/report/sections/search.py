@@ -40,7 +40,10 @@ def leaderboard_section(material: Material) -> Section:
     """List every scored subset."""
     selection, board, screen = material.run.selection, material.board, material.screen
     folds = f"means over {board.n_folds} folds" if board.n_folds > 1 else "scores of the validation split"
-    said = [str(selection["reason"]), f"Scores are {folds} of the development data, with the {selection['head']} head."]
+    said = [
+        str(selection["reason"]),
+        f"Scores are {folds} of the development data, with the {selection.get('head')} head.",
+    ]
     if screen is not None:
         said.append(
             f"{len(screen):,} subsets were screened with ridge regression in closed form; {len(board):,} were then "
@@ -108,16 +111,17 @@ def _leaderboard(material: Material) -> Table:
     rows = []
     for encoders, row in everything:
         real, quick = refitted.get(encoders), screened.get(encoders)
-        cells: list[Cell] = [" + ".join(row.subset), row.n_encoders, row.n_dims]
+        cells: list[Cell] = [" + ".join(row.subset), remarks.get(encoders, ""), row.n_encoders, row.n_dims]
         cells += [None if real is None else real.mean(name) for name in metrics]
         cells.append(None if real is None else real.std(metric))
         if screen is not None:
             cells.append(None if quick is None else quick.mean(metric))
         if latency:
             cells.append(summed_cost(row.subset, latency))
-        rows.append((*cells, remarks.get(encoders, "")))
+        rows.append(tuple(cells))
     columns = [
         Column(title="encoders"),
+        Column(title="note"),
         Column(title="size", number=True),
         Column(title="columns", number=True),
         *(Column(title=get_metric(name).title, number=True) for name in metrics),
@@ -130,7 +134,7 @@ def _leaderboard(material: Material) -> Table:
     return Table(
         id="subsets",
         caption=f"Scored subsets, the best first{more}",
-        columns=(*columns, Column(title="note")),
+        columns=tuple(columns),
         rows=tuple(rows),
         marked=frozenset(
             place for place, (encoders, _) in enumerate(everything) if "chosen" in remarks.get(encoders, "").split(", ")

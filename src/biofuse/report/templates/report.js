@@ -54,6 +54,24 @@
     return { data, layout };
   }
 
+  function brightness(colour) { // relative luminance as in WCAG 2
+    const linear = (share) => (share <= 0.03928 ? share / 12.92 : ((share + 0.055) / 1.055) ** 2.4);
+    const [red, green, blue] = colour.map((part) => linear(part / 255));
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue;
+  }
+
+  // What is written on a heat map is black or white, whichever stands out more; Plotly's own choice is too faint.
+  function ink(plot) {
+    const { colorscale, zmin, zmax } = plot.data[0];
+    const colours = colorscale.map(([, colour]) => [1, 3, 5].map((place) => parseInt(colour.slice(place, place + 2), 16)));
+    for (const label of plot.querySelectorAll(".heatmap-label text")) {
+      const at = Math.max(0, Math.min(1, (label.__data__.z - zmin) / (zmax - zmin))) * (colours.length - 1);
+      const below = Math.min(Math.floor(at), colours.length - 2);
+      const behind = colours[below].map((part, index) => part + (colours[below + 1][index] - part) * (at - below));
+      label.style.fill = brightness(behind) > 0.179 ? "#000" : "#fff"; // where both have the same contrast
+    }
+  }
+
   // --- figures
 
   const config = { displayModeBar: false, displaylogo: false, responsive: true, showTips: false, scrollZoom: false };
@@ -66,6 +84,9 @@
     plot.style.minHeight = `${layout.height}px`;
     return Plotly.react(plot, data, layout, config).then(() => {
       if (first && plot.getAttribute("role") === "application") interactive(plot, figure);
+      if (!data[0].colorscale) return;
+      ink(plot);
+      if (first) plot.on("plotly_afterplot", () => ink(plot));
     });
   }
 
@@ -217,7 +238,7 @@
       const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
       let found = 0;
       for (const row of table.tBodies[0].rows) {
-        const names = ` ${row.cells[0].textContent} ${row.cells[row.cells.length - 1].textContent} `.toLowerCase();
+        const names = [...row.cells].filter((cell) => !cell.classList.contains("number")).map((cell) => cell.textContent).join(" ").toLowerCase();
         const fits = words.every((word) =>
           word.startsWith("-") && word.length > 1 ? !names.includes(word.slice(1)) : names.includes(word));
         found += fits;

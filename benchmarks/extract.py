@@ -32,7 +32,7 @@ from typing import Any
 
 import numpy as np
 from measuring import PeakMemory
-from pictures import find_images, make_jpegs, shares
+from pictures import distinct, find_images, make_jpegs, shares
 
 from biofuse.data.decoding import DecodePolicy, decode
 from biofuse.data.samples import Samples
@@ -108,8 +108,8 @@ def bare_decode(paths: Sequence[Path]) -> float:
     workers = get_reusable_executor(max_workers=cores, env=THREADS_ENV | MEMORY_ENV)
     list(workers.map(decode_share, [paths[:2]] * cores))
     start = time.perf_counter()
-    done = sum(workers.map(decode_share, shares(paths, cores)))
-    return (time.perf_counter() - start) / done
+    done = sum(list(workers.map(decode_share, shares(paths, cores))))
+    return float((time.perf_counter() - start) / done)
 
 
 def bare_resize(paths: Sequence[Path], specifications: Sequence[Preprocessing]) -> float:
@@ -268,7 +268,7 @@ def write(paths: Sequence[Path], folder: Path, options: argparse.Namespace) -> d
         seconds, done = run_once(paths, cards, folder)
         kept.append(seconds)
         shares_of.append(done.stages.seconds("write") / seconds)
-        EncoderFolder.write = lambda *_: None  # type: ignore[method-assign, assignment, return-value]
+        EncoderFolder.write = lambda *_: None  # type: ignore[method-assign, assignment]
         try:
             dropped.append(run_once(paths, cards, folder)[0])
         finally:
@@ -318,15 +318,22 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=1024, help="pixels of the JPEG files")
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16", "fp16"))
     parser.add_argument("--images", type=Path, help="folder of real images that the JPEG files are made of")
+    parser.add_argument("--as-is", action="store_true", help="embed the files of --images themselves")
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "biofuse-benchmark")
     parser.add_argument("--repeats", type=int, default=3, help="of the case write")
     parser.add_argument("--slow-share", type=int, default=4, help="the loop of the case original sees 1/this of --n")
     options = parser.parse_args()
     n = 10 * options.n if options.case == "memory" else options.n
-    paths = make_jpegs(options.work / "jpegs", find_images(options.images), n=n, side=options.side)
+    found = find_images(options.images)
+    paths = distinct(found, n) if options.as_is else make_jpegs(options.work / "jpegs", found, n=n, side=options.side)
     load = os.getloadavg()
     result = CASES[options.case](paths[: options.n], options.work, options)
-    facts = {"n": options.n, "side": options.side, "cores": usable_cores(), "load_before": load[0]}
+    facts = {
+        "n": options.n,
+        "side": None if options.as_is else options.side,
+        "cores": usable_cores(),
+        "load_before": load[0],
+    }
     print(json.dumps({"case": options.case} | result | facts, indent=2))
 
 

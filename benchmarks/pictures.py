@@ -1,5 +1,6 @@
 """JPEG files for benchmarks of extraction, made of real images."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -20,6 +21,14 @@ def find_images(folder: Path | None) -> list[Path]:
     if not found:
         raise SystemExit(f"There are no images in {place}: give a folder of some with --images.")
     return found
+
+
+def distinct(images: Sequence[Path], n: int) -> list[Path]:
+    """Return the first ``n`` files of different content."""
+    found = {hashlib.sha256(path.read_bytes()).digest(): path for path in reversed(images)}
+    if len(found) < n:
+        raise SystemExit(f"There are only {len(found)} different images.")
+    return sorted(found.values())[:n]
 
 
 def make_jpegs(folder: Path, images: Sequence[Path], *, n: int, side: int, seed: int = 0) -> list[Path]:

@@ -161,3 +161,17 @@ def test_an_image_that_failed_is_not_tried_again_by_the_next_group(network, pict
 @pytest.mark.parametrize(("seconds", "words"), [(0.2, "1 s"), (89, "89 s"), (600, "10 min"), (7200, "2.0 h")])
 def test_durations_are_written_for_people(seconds, words):
     assert duration(seconds) == words
+
+
+def test_the_second_plan_knows_the_time(network, pictures, store, monkeypatch):
+    monkeypatch.setattr("biofuse.extract.rates.ENOUGH_IMAGES", 4)
+    card, options = network("p_one"), ExtractOptions(workers=0, device="cpu")
+    assert plan_extraction(pictures(6), [card], store=store, options=options).seconds is None
+    done = extract(pictures(6), [card], store=store, options=options)
+    assert done.plan.seconds is None
+    plan = plan_extraction(pictures(36), [card], store=store, options=options)
+    each = done.stages.by_encoder()["p_one"] / 6 / plan.hardware.lanes
+    assert plan.seconds == pytest.approx(30 * each)
+    assert "in encoders" in plan.lines()[0]
+    (store.root / ".rates.json").write_text("{not JSON")
+    assert plan_extraction(pictures(36), [card], store=store, options=options).seconds is None

@@ -181,9 +181,8 @@ def tell_work(embeddings: "EmbeddingSet") -> None:
     if not computed:
         note("No embedding had to be computed: the store has them all.")
     for work in computed:
-        rate = f" ({work.computed / work.seconds:,.0f} images/s)" if work.seconds else ""
         reused = f", {work.reused} from the store" if work.reused else ""
-        note(f"{work.encoder}: {work.computed} embeddings computed in {work.seconds:.1f} s{rate}{reused}")
+        note(f"{work.encoder}: {work.computed} embeddings computed in {work.seconds:.1f} s of work{reused}")
 
 
 def describe_work(embeddings: "EmbeddingSet") -> dict[str, Any]:

@@ -19,6 +19,7 @@ from biofuse.extract.options import ExtractOptions
 from biofuse.extract.plan import ExtractionPlan, duration, make_plan
 from biofuse.extract.precision import PARITY_COSINE, announce
 from biofuse.extract.progress import Progress, Silent
+from biofuse.extract.rates import known_rates, remember_rates
 from biofuse.extract.results import EncoderWork, Extraction, Quarantined
 from biofuse.extract.stages import READ, Stages
 from biofuse.extract.worker import Outcome
@@ -169,6 +170,7 @@ class _Run:
             folders, max_rows=options.part_rows, max_seconds=options.part_seconds, stages=self.stages
         ) as writer:
             self.engine.run(job, plan, _Kept(job=job, plan=plan, run=self, writer=writer))
+        remember_rates(job, plan.hardware, seconds=self.stages.by_encoder(), computed=self.computed)
         if self.stages.total >= WORTH_TELLING:
             self.tell(self.stages.sentence())
 
@@ -189,7 +191,8 @@ class _Run:
 
     def _plan(self, job: Job) -> ExtractionPlan:
         networks = any(job.cards[name].runtime == "torch" for name in job.todo)
-        return make_plan(job, self.engine.hardware(networks=networks), self.options)
+        hardware = self.engine.hardware(networks=networks)
+        return make_plan(job, hardware, self.options, seconds_per_image=known_rates(job, hardware))
 
 
 @dataclass(kw_only=True)
@@ -200,7 +203,7 @@ class _Kept:
     plan: ExtractionPlan
     run: _Run
     writer: Writer
-    since: float = field(default_factory=time.perf_counter)
+    first: tuple[float, int] | None = None
     told: bool = False
 
     def take(self, outcome: Outcome) -> None:
@@ -222,13 +225,13 @@ class _Kept:
 
     def _estimate(self) -> None:
         """Say once how long it will take, as soon as that can be told; of several groups, the first says little."""
-        passed = time.perf_counter() - self.since
-        if self.told or passed < MEASURED_SECONDS or len(self.plan.groups) > 1:
+        now, done = time.perf_counter(), sum(self.run.computed.values())
+        since, before = self.first = self.first or (now, done)  # what was needed to start is not needed again
+        if self.told or now - since < MEASURED_SECONDS or len(self.plan.groups) > 1:
             return
         self.told = True
-        done, wanted = sum(self.run.computed.values()), sum(self.job.todo.values())
-        left = passed / max(done, 1) * (wanted - done)
-        if done and left > MEASURED_SECONDS:
+        left = (now - since) / max(done - before, 1) * (sum(self.job.todo.values()) - done)
+        if left > MEASURED_SECONDS:
             self.run.tell(f"Measured on the first batches: about {duration(left)} left.")
 
 

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from biofuse.encoders.card import EncoderCard, Precision
 from biofuse.encoders.memory import BYTES, weight_bytes
 from biofuse.extract.job import Job
@@ -126,7 +128,8 @@ class ExtractionPlan:
     workers : int
         Processes that decode and resize.
     seconds : float or None
-        Expected time of the forward passes; None where nothing has been measured yet.
+        Expected time in encoders, which is nearly all where decoding keeps up; None where one of them has not been
+        measured on this machine yet.
     notes : tuple of str
         What is unusual.
     """
@@ -147,7 +150,11 @@ class ExtractionPlan:
         if self.hardware.lanes > 1:
             where += f", {self.hardware.lanes} batches at a time"
         workers = f"{self.workers} processes decode" if self.workers else "this process decodes"
-        time = "time unknown until the first batches" if self.seconds is None else f"about {duration(self.seconds)}"
+        time = (
+            "time unknown until the first batches"
+            if self.seconds is None
+            else f"about {duration(self.seconds)} in encoders"
+        )
         said = [f"Plan: {self.images:,} images on {where}; {workers}; {time}."]
         for number, group in enumerate(self.groups, start=1):
             which = f"Group {number} of {len(self.groups)}" if len(self.groups) > 1 else "One pass"
@@ -311,7 +318,7 @@ def _batch_size(plans: Sequence[EncoderPlan], hardware: Hardware, options: Extra
 
 
 def _group(job: Job, plans: Sequence[EncoderPlan], size: int, hardware: Hardware) -> GroupPlan:
-    images = int(sum(len(rows) for _, rows in job.batches([each.encoder for each in plans], 4096)))
+    images = int(np.any([job.missing[each.encoder] for each in plans], axis=0).sum())
     activations = max(each.per_image for each in plans) * size * hardware.lanes
     return GroupPlan(
         encoders=tuple(plans),

@@ -102,7 +102,10 @@ class Decoder:
 
         with worker_errors():
             executor = get_reusable_executor(
-                max_workers=self._workers, env=THREADS_ENV | MEMORY_ENV, initializer=exit_with_parent, initargs=(os.getpid(),)
+                max_workers=self._workers,
+                env=THREADS_ENV | MEMORY_ENV,
+                initializer=exit_with_parent,
+                initargs=(os.getpid(),),
             )
             while len(self._pending) < AHEAD * self._workers:
                 chunk = next(self._chunks, None)

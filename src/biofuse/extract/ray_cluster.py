@@ -18,11 +18,14 @@ STORE_BYTES, STORE_SHARE = 2_000_000_000, 0.2
 """Most memory in which a local Ray keeps decoded images under way, and the share of the free memory that it may be.
 What does not fit waits: Ray Data starts no further decode tasks. Ray would take 30 % of all memory."""
 
-LOCAL_SETTINGS = {
-    "RAY_USAGE_STATS_ENABLED": "0",  # nothing is reported to anyone
-    "RAY_BACKEND_LOG_LEVEL": "fatal",  # the log of its processes is in Ray's own folder
+SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # nothing is reported to Ray's makers
+    "RAY_DATA_USAGE_DISABLED": "1",
 }
-"""Environment in which a local Ray is started, where the user has not set something else."""
+"""Environment for Ray in this process, where the user has not set something else."""
+
+LOCAL_SETTINGS = {"RAY_BACKEND_LOG_LEVEL": "fatal"}
+"""Environment in which a local Ray is started: the log of its processes is in Ray's own folder."""
 
 
 def named_address(address: str | None) -> str | None:
@@ -42,6 +45,7 @@ def require_ray(address: str | None = None) -> None:
     DependencyError
         If it is not installed.
     """
+    os.environ |= {name: value for name, value in SETTINGS.items() if name not in os.environ}
     if named_address(address) is None and "ray" not in sys.modules and "RAY_AUTH_MODE" not in os.environ:
         os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     try:

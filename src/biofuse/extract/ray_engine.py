@@ -161,11 +161,13 @@ class RayEngine:
             for start in range(0, len(left), per_task)
         ]
         finished = self._pipeline(blocks, job, group, networks)
-        for packed in finished.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1):
-            for number, outcome in rows_of(packed):
-                if isinstance(outcome, BioFuseError):
-                    raise outcome
-                yield number, outcome
+        tables: Any = iter(finished.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1))
+        with closing(tables):  # which ends the pipeline, should something be wrong
+            for packed in tables:
+                for number, outcome in rows_of(packed):
+                    if isinstance(outcome, BioFuseError):
+                        raise outcome
+                    yield number, outcome
 
     def _per_task(self, n_batches: int, batch_size: int) -> int:
         """Return the number of batches that travel together."""

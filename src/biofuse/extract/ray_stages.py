@@ -1,14 +1,16 @@
 """What runs on the nodes of a Ray cluster: a decode stage, and actors that hold encoders."""
 
 import pickle
+import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
-from biofuse.core.errors import BioFuseError
+from biofuse.core.errors import BioFuseError, EncoderError
 from biofuse.encoders.card import EncoderCard, Precision
+from biofuse.encoders.protocol import Encoder
 from biofuse.encoders.travel import Builders
 from biofuse.extract.allocator import keep_freed_memory
 from biofuse.extract.options import ExtractOptions
@@ -42,6 +44,7 @@ def decode_stage(packed: "pa.Table") -> "pa.Table":
 
     What BioFuse itself refuses travels on in place of the result, so that it reaches the driver as it is.
     """
+    _keep_memory()
     return table([(number, _attempt(partial(prepare, chunk))) for number, chunk in rows_of(packed)])
 
 
@@ -78,14 +81,22 @@ class EncodeStage:
 
         builders.register()
         if options.device == "cpu":
-            self._memory = ExitStack()
-            self._memory.enter_context(keep_freed_memory())  # for the life of this process, and before its threads
+            _keep_memory()  # before there are threads
         self._engine = LocalEngine(replace(options, engine="local"))
         self._sizes = self._engine.sizes(cards, batch_size)
         # An error here would make Ray start the actor again and again.
-        self._networks = _attempt(
-            lambda: {name: self._engine.load(card, precisions[name]) for name, card in cards.items()}
-        )
+        self._networks = _attempt(lambda: {name: self._load(card, precisions[name]) for name, card in cards.items()})
+
+    def _load(self, card: EncoderCard, precision: Precision) -> Encoder:
+        try:
+            return self._engine.load(card, precision)
+        except BioFuseError:
+            raise
+        except Exception as error:  # what a network or its builder may raise
+            raise EncoderError(
+                f"{card.name} cannot be loaded on {platform.node()}: {type(error).__name__}: {error}",
+                remedy="Weights and libraries have to be the same on all nodes of the cluster.",
+            ) from error
 
     def __call__(self, packed: "pa.Table") -> "pa.Table":
         """Embed some prepared batches."""
@@ -122,6 +133,14 @@ class _Collected:
 
 def _finished(prepared: Prepared | BioFuseError) -> Outcome | BioFuseError:
     return prepared if isinstance(prepared, BioFuseError) else Outcome.of(prepared)
+
+
+@cache
+def _keep_memory() -> ExitStack:
+    """Have this process keep the memory of batches for the next ones, for as long as it lives."""
+    stack = ExitStack()
+    stack.enter_context(keep_freed_memory())
+    return stack
 
 
 def _attempt(work: Callable[[], Any]) -> Any:

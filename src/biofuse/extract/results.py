@@ -29,7 +29,7 @@ class EncoderWork:
     reused : int
         How many the store had.
     seconds : float
-        Of its forward passes.
+        Of its forward passes, over all that ran at the same time.
     precision : {"fp32", "bf16", "fp16"}
         What it computed in; part of the fingerprint under which its embeddings lie.
     reason : str

@@ -88,7 +88,10 @@ class Stages:
         shares = {stage: self.seconds(stage) / self.total for stage in order}
         first, *others = order
         forward = self.by_encoder()
-        which = f" ({max(forward, key=lambda name: forward[name])})" if first == FORWARD and forward else ""
+        which = ""
+        if first == FORWARD and forward:
+            most = max(forward, key=lambda name: forward[name])
+            which = f" ({most} alone {forward[most] / self.total:.0%})"
         rest = "; ".join(f"{stage} {shares[stage]:.0%}" for stage in others)
-        said = f"Slowest stage: {first}{which}, {shares[first]:.0%} of {self.total:,.1f} s of work"
+        said = f"Slowest stage: {first}, {shares[first]:.0%} of {self.total:,.1f} s of work{which}"
         return f"{said}; {rest}." if rest else f"{said}."

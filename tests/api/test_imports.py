@@ -226,7 +226,9 @@ def test_a_search_uses_it_and_a_model_says_which_images_it_cannot_predict(tmp_pa
     draw(tmp_path / "new", each=1, seed=8)
     with pytest.raises(EncoderError, match="oracle cannot embed images: its embeddings were made elsewhere") as caught:
         result.model.predict(tmp_path / "new", store=store, options=ALONE, progress=False)
+    assert "of these images have none, e.g. " in caught.value.message
     assert "biofuse store import" in caught.value.remedy
+    assert embed(samples, "imported:oracle", store=store, progress=False)["oracle"].shape == known.shape
 
 
 def test_it_cannot_be_loaded_or_recomputed(samples, store, tmp_path):

@@ -116,15 +116,15 @@ class EmbeddingSet(Mapping[str, Matrix]):
         Parameters
         ----------
         path : path
-            Ends in ``.parquet`` (one list column per encoder), ``.npz`` (one array per encoder) or ``.csv``
-            (one column per value).
+            Ends in ``.parquet`` (one list column per encoder), ``.npz`` (one array per encoder), ``.csv`` (one column
+            per value) or ``.h5ad`` (AnnData).
 
         Raises
         ------
         BioFuseError
             If the ending is none of these.
         """
-        return save_embeddings(self.samples, self.blocks, Path(path))
+        return save_embeddings(self.samples, self.blocks, Path(path), cards=self.cards, precisions=self.precisions)
 
     def __repr__(self) -> str:
         shapes = ", ".join(f"{name}: {dim}" for name, dim in self.blocks.dims.items())
@@ -248,8 +248,9 @@ def embed(
         engine=engine,
         ray_address=ray_address,
     )
-    cards = resolve(encoders, allow_random_weights=allow_random_weights)
-    return embed_samples(samples, cards, store=as_store(store), options=options, progress=progress, tell=tell)
+    kept = as_store(store)
+    cards = resolve(encoders, allow_random_weights=allow_random_weights, find=kept.find_imported)
+    return embed_samples(samples, cards, store=kept, options=options, progress=progress, tell=tell)
 
 
 def embed_samples(

@@ -18,7 +18,7 @@ def embed(
     *,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="Where to write: .parquet, .npz or .csv.", show_default=False),
+        typer.Option("--out", "-o", help="Where to write: .parquet, .npz, .csv or .h5ad.", show_default=False),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only show the plan: nothing is computed, downloaded or written.")
@@ -105,7 +105,9 @@ def embed(
     part = None if shard is None else Shard.parse(shard)
     precisions: dict[str, Any] = {}
     if model is None:
-        decode, cards = None, resolve(encoders or "starter", allow_random_weights=allow_random_weights)
+        decode = None
+        found = EmbeddingStore(store).find_imported
+        cards = resolve(encoders or "starter", allow_random_weights=allow_random_weights, find=found)
     else:
         from biofuse.model import BioFuseModel
 

@@ -137,8 +137,9 @@ def show_encoder(
       biofuse encoders show starter --json
     """
     from biofuse.encoders.registry import resolve
+    from biofuse.store import EmbeddingStore
 
-    cards = resolve(names)
+    cards = resolve(names, find=EmbeddingStore().find_imported)
     if as_json:
         show_json([_as_json(card) for card in cards])
         return

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from biofuse.core.seeds import hash_order
 from biofuse.data.samples import Samples
 from biofuse.encoders.card import EncoderCard, Precision
+from biofuse.encoders.imported import LOADER as IMPORTED
+from biofuse.encoders.imported import refuse_images
 from biofuse.encoders.protocol import Encoder
 from biofuse.extract.contents import HashedSamples
 from biofuse.extract.options import ExtractOptions
@@ -73,7 +75,9 @@ class Job:
         if heal:
             self.healed += [str(path) for path in folder.check()]
         self.choices[name], self.folders[name] = choice, folder
-        self.missing[name] = folder.missing(self.contents)
+        self.missing[name] = missing = folder.missing(self.contents)
+        if self.cards[name].loader == IMPORTED and missing.any():
+            raise refuse_images(self.cards[name], [str(self.samples.ids[row]) for row in self.rows[missing]])
 
     def batches(self, names: Iterable[str], size: int) -> Iterator[tuple[tuple[str, ...], list[int]]]:
         """Divide what some encoders lack into batches of images that the same encoders lack.

@@ -6,7 +6,6 @@ wrapped so that every batch it embeds is written down.
 """
 
 import argparse
-import functools
 import json
 import os
 import signal
@@ -22,33 +21,37 @@ from numpy.typing import NDArray
 import biofuse
 from biofuse.api.embedding import embed_samples
 from biofuse.data.load import load_samples
-from biofuse.encoders.protocol import Encoder
 from biofuse.encoders.registry import load_encoder, resolve
 from biofuse.extract import ExtractOptions
 from biofuse.store import EmbeddingStore
 
 PART_ROWS = 32
 BATCH = 8
+SLOWER = 0.05
+"""Seconds that every image takes more, so that one extraction lasts long enough to be killed often."""
+
 LOG = "BIOFUSE_FAULTS_LOG"
-
-
-@functools.cache
-def network() -> Encoder:
-    return load_encoder(resolve("efficientnet_lite0")[0])
 
 
 def counted_lite0(images: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Embed with EfficientNet-Lite0 and append the number of images to the log."""
-    embeddings = network().encode(images)
-    log = os.open(os.environ[LOG], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    os.write(log, f"{len(images)}\n".encode())
-    os.close(log)
+    # Kept on the function, which travels to the workers as it is.
+    state = counted_lite0.__dict__
+    if "network" not in state:
+        state["network"] = load_encoder(resolve("efficientnet_lite0")[0])
+    embeddings: NDArray[np.float32] = state["network"].encode(images)
+    time.sleep(SLOWER * len(images))
+    if LOG in os.environ:
+        log = os.open(os.environ[LOG], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        os.write(log, f"{len(images)}\n".encode())
+        os.close(log)
     return embeddings
 
 
 def run_once(data: str, rows: int, store: str) -> None:
     card = resolve("efficientnet_lite0")[0]
     biofuse.register_encoder("counted_lite0", dim=card.dim, preprocessing=card.preprocessing)(counted_lite0)
+    os.environ[LOG] = str(Path(store).with_suffix(".log"))  # from now on: registering tries the function, too
     samples = load_samples(data, labelled=False)
     options = ExtractOptions(batch_size=BATCH, part_rows=PART_ROWS)
     embedded = embed_samples(
@@ -66,16 +69,22 @@ def rows_stored(store: Path) -> int:
 
 
 def start(arguments: argparse.Namespace, store: Path) -> subprocess.Popen[bytes]:
-    environment = os.environ | {LOG: str(store.with_suffix(".log"))}
     command = [sys.executable, __file__, arguments.data, "--rows", str(arguments.rows), "--child", str(store)]
-    return subprocess.Popen(command, env=environment)
+    return subprocess.Popen(command)
 
 
-def finish(arguments: argparse.Namespace, store: Path) -> tuple[NDArray[np.float32], float]:
-    begin = time.perf_counter()
-    if start(arguments, store).wait():
+def finish(arguments: argparse.Namespace, store: Path) -> tuple[NDArray[np.float32], float, float]:
+    """Run to the end; return the embeddings, and the seconds until the first batch and from there on."""
+    begin = first = time.perf_counter()
+    before = encoded(store)
+    process = start(arguments, store)
+    while process.poll() is None:
+        time.sleep(0.05)
+        if encoded(store) == before:
+            first = time.perf_counter()
+    if process.returncode:
         raise SystemExit("an undisturbed run failed")
-    return np.load(store.with_suffix(".npy")), time.perf_counter() - begin
+    return np.load(store.with_suffix(".npy")), first - begin, time.perf_counter() - first
 
 
 def encoded(store: Path) -> int:
@@ -96,24 +105,26 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         calm, stormy = Path(folder) / "calm", Path(folder) / "stormy"
-        expected, seconds = finish(arguments, calm)
+        expected, starting, working = finish(arguments, calm)
         moments = np.random.default_rng(arguments.seed)
         kills, lost = 0, []
         for _ in range(arguments.kills):
             process = start(arguments, stormy)
-            time.sleep(moments.uniform(0.2, seconds / 4))
+            time.sleep(moments.uniform(0.2, starting + 3 * working / arguments.kills))
             process.send_signal(signal.SIGKILL)
             kills += process.wait() == -signal.SIGKILL
             time.sleep(3)  # its workers notice within two seconds
             lost.append(encoded(stormy) - rows_stored(stormy) - sum(lost))
-        found, _ = finish(arguments, stormy)
+        stored = rows_stored(stormy)
+        found, _, _ = finish(arguments, stormy)
         print(
             json.dumps(
                 {
                     "rows": len(expected),
                     "part_rows": PART_ROWS,
-                    "seconds_undisturbed": seconds,
+                    "seconds_undisturbed": starting + working,
                     "kills": kills,
+                    "rows_stored_by_killed_runs": stored,
                     "rows_redone": encoded(stormy) - rows_stored(stormy),
                     "most_rows_redone_for_one_kill": max(lost),
                     "rows_redone_each": lost,

@@ -4,7 +4,8 @@ import os
 import pytest
 
 from biofuse.core.errors import DiskError
-from biofuse.core.files import atomic_path, disk_errors, write_text
+from biofuse.core.files import atomic_path, disk_errors, hash_named_file, write_text
+from biofuse.core.hashing import digest_bytes
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path):
@@ -35,3 +36,16 @@ def test_a_file_where_a_folder_is_needed_is_named(tmp_path):
     (tmp_path / "store").write_text("")
     with pytest.raises(DiskError, match="store"):
         write_text(tmp_path / "store" / "card.json", "{}")
+
+
+def test_a_file_named_by_its_hash_is_whole_or_absent(tmp_path):
+    folder = tmp_path / "new"
+    with hash_named_file(folder, suffix=".bin") as (file, path):
+        file.write(b"left ")
+        file.write(memoryview(b"right"))
+    assert path() == folder / f"{digest_bytes(b'left right')}.bin"
+    assert path().read_bytes() == b"left right"
+    with pytest.raises(ZeroDivisionError), hash_named_file(folder, suffix=".bin") as (file, _):
+        file.write(b"half")
+        raise ZeroDivisionError
+    assert list(folder.iterdir()) == [path()]

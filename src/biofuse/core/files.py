@@ -2,10 +2,12 @@
 
 import contextlib
 import errno
+import hashlib
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from biofuse.core.errors import DiskError
 
@@ -67,6 +69,76 @@ def atomic_path(target: Path) -> Iterator[Path]:
                 os.fsync(file.fileno())
             temporary.replace(target)
             _sync_folder(target.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+class HashingFile:
+    """A file being written, and the hash of what was written; for libraries that write to a file object.
+
+    Parameters
+    ----------
+    file : binary file
+    size : int, default 16
+        Length of the BLAKE2b hash in bytes.
+    """
+
+    closed = False
+
+    def __init__(self, file: BinaryIO, *, size: int = 16) -> None:
+        self._file = file
+        self._state = hashlib.blake2b(digest_size=size)
+
+    def write(self, data: bytes | memoryview) -> int:
+        """Write bytes, without copying them."""
+        self._state.update(data)
+        return self._file.write(data)
+
+    def flush(self) -> None:
+        """Hand over to the operating system."""
+        self._file.flush()
+
+    def close(self) -> None:
+        """Leave the file open: whoever opened it closes it."""
+        self._file.flush()
+
+    def hexdigest(self) -> str:
+        """Hexadecimal hash of everything written so far."""
+        return self._state.hexdigest()
+
+
+@contextlib.contextmanager
+def hash_named_file(folder: Path, *, suffix: str) -> Iterator[tuple[HashingFile, Callable[[], Path]]]:
+    """Write a file atomically whose name is the hash of its bytes.
+
+    Parameters
+    ----------
+    folder : Path
+        Created if need be.
+    suffix : str
+        What follows the hash in the name.
+
+    Yields
+    ------
+    file : HashingFile
+    path : callable
+        Returns the name that the file gets, once everything is written.
+    """
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = folder / f".part.{os.getpid()}-{uuid.uuid4().hex[:8]}{TEMPORARY_SUFFIX}"
+        try:
+            with temporary.open("wb") as raw:
+                file = HashingFile(raw)
+
+                def path() -> Path:
+                    return folder / f"{file.hexdigest()}{suffix}"
+
+                yield file, path
+                raw.flush()
+                os.fsync(raw.fileno())
+            temporary.replace(path())
+            _sync_folder(folder)
         finally:
             temporary.unlink(missing_ok=True)
 

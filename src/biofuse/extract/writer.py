@@ -1,6 +1,7 @@
 """Rows on their way to the store, written by a thread of their own."""
 
 import contextlib
+import mmap
 import queue
 import threading
 import time
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from biofuse.core.errors import DiskError
 from biofuse.extract.stages import WRITE, Stages
-from biofuse.store.parts import Contents
+from biofuse.store.parts import CONTENT_BYTES, Contents
 from biofuse.store.store import EncoderFolder
 
 FIRST_ROWS = 256
@@ -44,8 +45,8 @@ class RowBuffer:
         self._max_rows = max_rows
         self._limit = min(FIRST_ROWS, max_rows)
         self._max_seconds = max_seconds
-        self._contents: list[Contents] = []
-        self._embeddings: list[NDArray[np.float32]] = []
+        self._contents = np.zeros(0, dtype=f"S{CONTENT_BYTES}")
+        self._embeddings = np.zeros((0, 0), dtype=np.float32)
         self._rows = 0
         self._since = time.monotonic()
 
@@ -53,9 +54,12 @@ class RowBuffer:
         """Take rows; write a part if it is time."""
         if not self._rows:
             self._since = time.monotonic()
-        self._contents.append(contents)
-        self._embeddings.append(embeddings)
-        self._rows += len(contents)
+        end = self._rows + len(contents)
+        if end > len(self._contents):
+            self._make_room(max(end, self._max_rows), embeddings.shape[1])
+        self._contents[self._rows : end] = contents
+        self._embeddings[self._rows : end] = embeddings
+        self._rows = end
         if self._rows >= self._limit or self.due == 0:
             self.flush()
 
@@ -67,9 +71,19 @@ class RowBuffer:
     def flush(self) -> None:
         """Write what is held, if anything."""
         if self._rows:
-            self._folder.write(np.concatenate(self._contents), np.concatenate(self._embeddings))
-            self._contents, self._embeddings, self._rows = [], [], 0
+            self._folder.write(self._contents[: self._rows], self._embeddings[: self._rows])
+            self._rows = 0
             self._limit = min(2 * self._limit, self._max_rows)
+
+    def _make_room(self, rows: int, dim: int) -> None:
+        # Straight from the operating system, which gives pages as they are filled: pieces of growing parts would leave
+        # holes in the memory that the networks keep for themselves.
+        memory = np.frombuffer(mmap.mmap(-1, rows * dim * 4), dtype=np.float32).reshape(rows, dim)
+        contents = np.zeros(rows, dtype=self._contents.dtype)
+        if self._rows:
+            memory[: self._rows] = self._embeddings[: self._rows]
+            contents[: self._rows] = self._contents[: self._rows]
+        self._contents, self._embeddings = contents, memory
 
 
 class Writer:

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biofuse.core.errors import AlignmentError, CorruptPartError
-from biofuse.core.files import write_bytes
-from biofuse.core.hashing import digest_bytes, digest_file
+from biofuse.core.files import hash_named_file
+from biofuse.core.hashing import digest_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -108,14 +108,13 @@ def write_part(folder: Path, contents: Contents, embeddings: NDArray[np.float32]
         raise AlignmentError(f"{len(contents)} content hashes for embeddings of shape {embeddings.shape}.")
     import pyarrow as pa
 
-    sink = pa.BufferOutputStream()
     batch = _to_batch(contents, embeddings)
-    with pa.ipc.new_file(sink, batch.schema) as writer:
+    with (
+        hash_named_file(folder, suffix=PART_SUFFIX) as (file, path),
+        pa.ipc.new_file(pa.PythonFile(file, mode="w"), batch.schema) as writer,
+    ):
         writer.write_batch(batch)
-    data = sink.getvalue()
-    path = folder / f"{digest_bytes(data)}{PART_SUFFIX}"
-    write_bytes(path, data)
-    return path
+    return path()
 
 
 def read_part(path: Path, *, dim: int, verify: bool) -> Part:

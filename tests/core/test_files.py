@@ -38,6 +38,11 @@ def test_a_file_where_a_folder_is_needed_is_named(tmp_path):
         write_text(tmp_path / "store" / "card.json", "{}")
 
 
+def fails_halfway(file):
+    file.write(b"half")
+    raise ValueError("the source was closed")
+
+
 def test_a_file_named_by_its_hash_is_whole_or_absent(tmp_path):
     folder = tmp_path / "new"
     with hash_named_file(folder, suffix=".bin") as (file, path):
@@ -45,7 +50,6 @@ def test_a_file_named_by_its_hash_is_whole_or_absent(tmp_path):
         file.write(memoryview(b"right"))
     assert path() == folder / f"{digest_bytes(b'left right')}.bin"
     assert path().read_bytes() == b"left right"
-    with pytest.raises(ZeroDivisionError), hash_named_file(folder, suffix=".bin") as (file, _):
-        file.write(b"half")
-        raise ZeroDivisionError
+    with pytest.raises(ValueError, match="closed"), hash_named_file(folder, suffix=".bin") as (file, _):
+        fails_halfway(file)
     assert list(folder.iterdir()) == [path()]

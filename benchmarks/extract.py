@@ -53,7 +53,7 @@ VIT = "timm:vit_base_patch16_224"
 
 def samples_of(paths: Sequence[Path]) -> Samples:
     return Samples(
-        ids=np.array([path.name for path in paths], dtype=object), sources=tuple(FileSource(path) for path in paths)
+        ids=np.array([str(path) for path in paths], dtype=object), sources=tuple(FileSource(path) for path in paths)
     )
 
 

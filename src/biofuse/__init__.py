@@ -7,29 +7,28 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from biofuse.api.embedding import EmbeddingSet, embed
-    from biofuse.api.estimator import BioFuse
-    from biofuse.api.evaluation import Evaluation
-    from biofuse.api.result import FitResult
-    from biofuse.api.streaming import embed_batches
+    from biofuse.api.embed import embed, embed_batches
+    from biofuse.api.fit import BioFuse, FitResult
     from biofuse.core.errors import BioFuseError
     from biofuse.data.load import load_samples
     from biofuse.encoders.functions import register_encoder
+    from biofuse.extract.embeddings import EmbeddingSet
     from biofuse.extract.options import ExtractOptions
+    from biofuse.model.evaluate import Evaluation
     from biofuse.model.model import BioFuseModel
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "BioFuse": "biofuse.api.estimator",
+    "BioFuse": "biofuse.api.fit",
     "BioFuseModel": "biofuse.model.model",
-    "Evaluation": "biofuse.api.evaluation",
+    "Evaluation": "biofuse.model.evaluate",
     "ExtractOptions": "biofuse.extract.options",
-    "FitResult": "biofuse.api.result",
+    "FitResult": "biofuse.api.fit",
     "BioFuseError": "biofuse.core.errors",
-    "EmbeddingSet": "biofuse.api.embedding",
-    "embed": "biofuse.api.embedding",
-    "embed_batches": "biofuse.api.streaming",
+    "EmbeddingSet": "biofuse.api.embed",
+    "embed": "biofuse.api.embed",
+    "embed_batches": "biofuse.api.embed",
     "load_samples": "biofuse.data.load",
     "register_encoder": "biofuse.encoders.functions",
 }

@@ -11,18 +11,18 @@ import pytest
 from PIL import Image
 
 from biofuse import BioFuse, ExtractOptions, register_encoder
-from biofuse.api.config import Config
-from biofuse.api.embedding import EmbeddingSet
-from biofuse.api.problem import Problem, pose
-from biofuse.api.runtime import Runtime
-from biofuse.api.searching import Search
-from biofuse.api.searching import run as run_search
-from biofuse.blocks import Blocks
-from biofuse.core.tasks import Task
+from biofuse.blocks.blocks import Blocks
+from biofuse.core.target import Task
 from biofuse.data.load import load_samples
 from biofuse.data.samples import Samples
 from biofuse.encoders.registry import default_registry, get_card
-from biofuse.search import Budget
+from biofuse.extract.embeddings import EmbeddingSet
+from biofuse.search.config import Config
+from biofuse.search.problem import Problem, pose
+from biofuse.search.rules import Budget
+from biofuse.search.runner import Runtime
+from biofuse.search.search import Search
+from biofuse.search.search import run as run_search
 
 ALONE = ExtractOptions(workers=0)
 

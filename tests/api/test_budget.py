@@ -2,12 +2,12 @@ from dataclasses import replace
 
 import pytest
 
-from biofuse.api import budget
-from biofuse.api.budget import allowed, make_budget
-from biofuse.api.config import Config
 from biofuse.core.errors import SearchError
 from biofuse.encoders.registry import get_card
-from biofuse.extract import ExtractOptions
+from biofuse.extract.options import ExtractOptions
+from biofuse.search import search as budget
+from biofuse.search.config import Config
+from biofuse.search.search import allowed, make_budget
 
 ALONE = ExtractOptions(workers=0)
 

@@ -1,7 +1,7 @@
 import pytest
 
-from biofuse.api.config import PAPER, Config
 from biofuse.core.errors import SearchError
+from biofuse.search.config import PAPER, Config
 
 
 def test_the_defaults_are_those_of_the_design():

@@ -9,8 +9,8 @@ from biofuse.core.errors import BioFuseError, EncoderError, UnreadableImageError
 from biofuse.data.load import load_samples
 from biofuse.encoders import EncoderCard, Preprocessing, Weights, pin
 from biofuse.encoders.registry import default_registry, load_encoder
-from biofuse.extract import extract
-from biofuse.store import EmbeddingStore
+from biofuse.extract.engine import extract
+from biofuse.store.store import EmbeddingStore
 
 NAMES = ["t_colour", "t_edge"]
 

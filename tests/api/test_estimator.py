@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from biofuse import BioFuse, ExtractOptions
-from biofuse.api.development import development_data, split_off_test
-from biofuse.api.problem import pose
 from biofuse.core.errors import BioFuseError, DataError, LeakageError, SearchError, UnreadableImageError
-from biofuse.core.tasks import Task
+from biofuse.core.target import Task
+from biofuse.data.development import development_data, split_off_test
 from biofuse.data.load import load_samples
+from biofuse.search.problem import pose
 
 ALL = ("t_colour", "t_spread", "t_edge")
 

@@ -9,7 +9,7 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, l
 
 from biofuse import ExtractOptions
 from biofuse.core.errors import DataError, UnreadableImageError
-from biofuse.core.tasks import Task
+from biofuse.core.target import Task
 from biofuse.data.decoding import DecodePolicy
 from biofuse.data.load import load_samples
 

@@ -3,10 +3,10 @@ import json
 import numpy as np
 import pytest
 
-from biofuse.api.evidence import Evidence, weigh
-from biofuse.api.runtime import Runtime
-from biofuse.core.tasks import Task
-from biofuse.search import Budget
+from biofuse.core.target import Task
+from biofuse.search.evidence import Evidence, weigh
+from biofuse.search.rules import Budget
+from biofuse.search.runner import Runtime
 
 PLANTED = ("a", "b", "c", "d")
 

@@ -5,10 +5,11 @@ import pandas as pd
 import pytest
 
 from biofuse import BioFuseModel
-from biofuse.api.fitting import encoders_to_fit, fit_predictors, fit_singles, singles_to_fit
-from biofuse.api.running import evaluate_run
-from biofuse.blocks import Blocks
-from biofuse.store import EmbeddingStore
+from biofuse.api.evaluate import evaluate_run
+from biofuse.api.fit import fit_singles
+from biofuse.blocks.blocks import Blocks
+from biofuse.search.search import encoders_to_fit, fit_predictors, singles_to_fit
+from biofuse.store.store import EmbeddingStore
 
 PLANTED = ("a", "b", "c", "d")
 

@@ -5,12 +5,13 @@ import pandas as pd
 import pytest
 
 from biofuse import BioFuse, ExtractOptions, embed
-from biofuse.api.imports import import_embeddings
-from biofuse.api.stored import read_stored, recompute
 from biofuse.core.errors import AlignmentError, DataError, EncoderError, UnknownEncoderError
 from biofuse.data.load import load_samples
 from biofuse.encoders.registry import load_encoder, resolve
-from biofuse.store import EmbeddingStore, list_store
+from biofuse.extract.stored import read_stored, recompute
+from biofuse.store.exchange import import_embeddings
+from biofuse.store.store import EmbeddingStore
+from biofuse.store.upkeep import list_store
 
 ALONE = ExtractOptions(workers=0)
 DIM = 5

@@ -3,9 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from biofuse.api.leakage import refuse_leaked_labels
-from biofuse.blocks import Blocks
+from biofuse.blocks.blocks import Blocks
 from biofuse.core.errors import LeakageError
+from biofuse.search.problem import refuse_leaked_labels
 
 LABELS = np.array([0, 1, 2] * 12)
 NOISE = np.random.default_rng(0).normal(size=(36, 4)).astype(np.float32)

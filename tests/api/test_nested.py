@@ -5,13 +5,14 @@ import numpy as np
 import pytest
 from scipy.stats import t
 
-from biofuse.api import nested
-from biofuse.api.evaluation import hex_contents
-from biofuse.api.nested import nest
-from biofuse.api.runtime import Runtime
 from biofuse.core.errors import DataError
-from biofuse.core.tasks import Task
-from biofuse.search import Budget, RefitScorer
+from biofuse.core.target import Task
+from biofuse.extract.embeddings import hex_contents
+from biofuse.search import evidence as nested
+from biofuse.search.evidence import nest
+from biofuse.search.rules import Budget
+from biofuse.search.runner import Runtime
+from biofuse.search.scorers import RefitScorer
 
 ONE = Runtime(workers=1)
 

@@ -10,9 +10,9 @@ from biofuse import BioFuseModel, ExtractOptions, embed
 from biofuse.core.errors import BioFuseError, EncoderError, WeightsError
 from biofuse.core.hashing import digest_file
 from biofuse.data.load import load_samples
+from biofuse.data.samples import hash_samples
 from biofuse.encoders import EncoderCard, Preprocessing, Weights, pin, register
 from biofuse.encoders.registry import default_registry, get_card
-from biofuse.extract import hash_samples
 
 
 class TableEncoder:

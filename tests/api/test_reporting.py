@@ -12,11 +12,11 @@ import pytest
 from plotly.offline import get_plotlyjs
 
 from biofuse import ExtractOptions
-from biofuse.api import reporting
-from biofuse.api.reporting import attempt_report, write_report
-from biofuse.api.running import evaluate_run
+from biofuse.api import report as reporting
+from biofuse.api.evaluate import evaluate_run
+from biofuse.api.report import attempt_report, write_report
 from biofuse.core.errors import ArtifactError
-from biofuse.store import EmbeddingStore
+from biofuse.store.store import EmbeddingStore
 
 ALONE = ExtractOptions(workers=0)
 
@@ -92,7 +92,7 @@ def test_images_come_from_the_data(page):
 
 
 def test_the_similarity_is_that_of_the_stored_embeddings(page, fitted):
-    from biofuse.blocks.similarity import linear_cka
+    from biofuse.blocks.blocks import linear_cka
 
     names, matrix = fitted.embeddings.blocks.encoders, linear_cka(fitted.embeddings.blocks)
     for row in rows(page, "similarity-data"):

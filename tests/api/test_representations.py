@@ -4,7 +4,7 @@ import html5lib
 import pytest
 
 from biofuse import BioFuseModel
-from biofuse.report.comparison import Comparison
+from biofuse.report.compare import Comparison
 
 HOSTILE = ("<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "a&b </table>")
 

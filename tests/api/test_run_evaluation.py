@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 
 from biofuse import BioFuse, ExtractOptions
-from biofuse.api.running import evaluate_run
+from biofuse.api.evaluate import evaluate_run
 from biofuse.core.errors import ArtifactError, BioFuseError, DataError
-from biofuse.store import EmbeddingStore
+from biofuse.store.store import EmbeddingStore
 
 POOL = ["t_colour", "t_edge"]
 ALONE = ExtractOptions(workers=0)

@@ -14,12 +14,13 @@ import pandas as pd
 import pytest
 
 from biofuse import BioFuse, BioFuseModel, ExtractOptions
-from biofuse.api import fitting
-from biofuse.api.running import evaluate_run
+from biofuse.api import fit as fitting
+from biofuse.api.evaluate import evaluate_run
 from biofuse.core.errors import ArtifactError, SearchError
 from biofuse.data.load import load_samples
-from biofuse.search import ClosedFormScorer, RefitScorer
-from biofuse.store import EmbeddingStore
+from biofuse.search.closed_form import ClosedFormScorer
+from biofuse.search.scorers import RefitScorer
+from biofuse.store.store import EmbeddingStore
 
 POOL = ["t_colour", "t_edge"]
 ALONE = ExtractOptions(workers=0)

@@ -9,12 +9,14 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from biofuse.api import searching
-from biofuse.api.fitting import encoders_to_fit, fit_predictors
 from biofuse.core.errors import SearchError
-from biofuse.core.tasks import Task
-from biofuse.heads import CHEAP_HEADS
-from biofuse.search import Budget, ClosedFormScorer, RefitScorer, finalists, greedy_path, select
+from biofuse.core.target import Task
+from biofuse.heads.registry import CHEAP_HEADS
+from biofuse.search import search as searching
+from biofuse.search.closed_form import ClosedFormScorer
+from biofuse.search.rules import Budget, finalists, greedy_path, select
+from biofuse.search.scorers import RefitScorer
+from biofuse.search.search import encoders_to_fit, fit_predictors
 
 PLANTED = ("a", "b", "c", "d")
 EVERY = [subset for size in range(1, 5) for subset in itertools.combinations(PLANTED, size)]

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from biofuse import BioFuseModel, ExtractOptions
-from biofuse.api.running import evaluate_run
+from biofuse.api.evaluate import evaluate_run
 from biofuse.core.errors import ArtifactError
 from biofuse.evaluation.metrics import score
-from biofuse.store import EmbeddingStore
+from biofuse.store.store import EmbeddingStore
 
 ALONE = ExtractOptions(workers=0)
 

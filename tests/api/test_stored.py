@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 
 from biofuse import ExtractOptions, embed
-from biofuse.api.export import save_embeddings
-from biofuse.api.stored import read_stored, recompute
 from biofuse.core.errors import AlignmentError, DependencyError, StoreError, UnreadableImageError
 from biofuse.data.load import load_samples
 from biofuse.encoders.registry import get_card
-from biofuse.store import EmbeddingStore
+from biofuse.extract.stored import read_stored, recompute
+from biofuse.store.exchange import save_embeddings
+from biofuse.store.store import EmbeddingStore
 
 NAMES = ["t_colour", "t_edge"]
 ALONE = ExtractOptions(workers=0)
@@ -124,7 +124,7 @@ def test_the_sample_is_random_and_the_same_for_the_same_seed(filled):
 
 
 def test_lower_precisions_are_compared_by_direction(filled, monkeypatch):
-    from biofuse.api import stored
+    from biofuse.extract import stored
 
     store, samples = filled
     real = stored.load_encoder
@@ -157,7 +157,7 @@ def test_images_that_are_not_in_the_store_are_an_error(filled, draw, tmp_path):
 
 
 def test_an_encoder_that_cannot_be_loaded_is_skipped_unless_it_was_named(filled, monkeypatch):
-    from biofuse.api import stored
+    from biofuse.extract import stored
 
     store, samples = filled
     real = stored.load_encoder
@@ -212,7 +212,7 @@ def test_unlabelled_samples_are_written_to_anndata_too(filled, tmp_path):
 def test_without_anndata_it_is_said_before_any_work(filled, tmp_path, monkeypatch):
     import importlib.util
 
-    from biofuse.api.export import check_format
+    from biofuse.store.exchange import check_format
 
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(DependencyError, match="anndata is not installed") as caught:

@@ -4,7 +4,7 @@ import pytest
 import biofuse
 from biofuse import ExtractOptions, embed, embed_batches, load_samples
 from biofuse.core.errors import AlignmentError, BioFuseError, DataError
-from biofuse.store import EmbeddingStore
+from biofuse.store.store import EmbeddingStore
 
 NAMES = ["t_colour", "t_edge"]
 ALONE = ExtractOptions(workers=0)
@@ -86,7 +86,7 @@ def test_pieces_that_do_not_belong_together_are_refused(files, tmp_path):
 def test_the_precision_of_the_first_batch_is_kept(files, monkeypatch):
     from dataclasses import replace
 
-    from biofuse.api import streaming
+    from biofuse.api import embed as streaming
 
     asked = []
 
@@ -101,7 +101,7 @@ def test_the_precision_of_the_first_batch_is_kept(files, monkeypatch):
 
 
 def test_the_number_of_rows_is_bounded_by_their_size():
-    from biofuse.api.streaming import _rows_for
+    from biofuse.api.embed import _rows_for
     from biofuse.encoders.registry import get_card
 
     card = get_card("lbp")

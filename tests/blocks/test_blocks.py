@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from biofuse.blocks import Blocks
+from biofuse.blocks.blocks import Blocks
 from biofuse.core.errors import AlignmentError
 
 

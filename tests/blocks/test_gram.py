@@ -3,7 +3,8 @@ import pytest
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
-from biofuse.blocks import Blocks, column_blocks, gram_blocks
+from biofuse.blocks.blocks import Blocks
+from biofuse.blocks.gram import column_blocks, gram_blocks
 from biofuse.core.errors import AlignmentError, DataError
 from biofuse.fusion.concatenation import Concatenation
 

@@ -1,11 +1,12 @@
 import numpy as np
 import pytest
 
-from biofuse.blocks import BlockReader, read_blocks
+from biofuse.blocks.reader import BlockReader, read_blocks
 from biofuse.core.errors import AlignmentError
 from biofuse.encoders.card import EncoderCard
 from biofuse.encoders.preprocessing import Preprocessing
-from biofuse.store import EmbeddingStore, as_contents
+from biofuse.store.parts import as_contents
+from biofuse.store.store import EmbeddingStore
 
 N = 50
 IDS = np.array([f"s{row:02d}" for row in range(N)], dtype=object)

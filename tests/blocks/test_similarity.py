@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from biofuse.blocks import Blocks
-from biofuse.blocks.similarity import linear_cka
+from biofuse.blocks.blocks import Blocks, linear_cka
 from biofuse.core.errors import AlignmentError
 
 

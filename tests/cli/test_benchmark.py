@@ -120,8 +120,8 @@ def test_help_has_examples(command, succeeds):
 
 
 def test_tables_too_wide_for_the_terminal_are_printed_row_by_row(monkeypatch, capsys):
-    from biofuse.cli.compare import narrowest, show_tables
-    from biofuse.report.page import Table, cells
+    from biofuse.cli.report import narrowest, show_tables
+    from biofuse.report.draw import Table, cells
 
     columns = ("run", *(f"encoders of column {number}" for number in range(9)))
     table = Table(title="Wide", columns=columns, rows=(cells("blood", *(f"efficientnet_lite{n}" for n in range(9))),))

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from biofuse.benchmark import demo as module
+from biofuse.studies import demo as module
 
 
 @pytest.fixture

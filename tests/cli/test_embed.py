@@ -114,7 +114,7 @@ def test_no_labels_ignores_class_folders(images, succeeds, fails, tmp_path):
 
 
 def test_model_embeds_with_the_encoders_it_chose(fitted, images, succeeds, tmp_path):
-    from biofuse.model import BioFuseModel
+    from biofuse.model.model import BioFuseModel
 
     model = BioFuseModel.load(fitted)
     for where in (fitted, fitted / "model"):

@@ -7,9 +7,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from biofuse.api.evidence import Evidence
-from biofuse.cli.show import SHOWN, show_fit
-from biofuse.search import Leaderboard, Row, attribute, select
+from biofuse.cli.fit import SHOWN, show_fit
+from biofuse.search.attribution import attribute
+from biofuse.search.evidence import Evidence
+from biofuse.search.leaderboard import Leaderboard, Row
+from biofuse.search.rules import select
 
 POOL = ("efficientnet_lite2", "dinov2_small", "haralick", "colour", "squeezenet")
 WORTH = dict(zip(POOL, (0.25, 0.1, 0.05, 0.02, -0.01), strict=True))

@@ -3,7 +3,7 @@ import re
 
 import pytest
 
-from biofuse.store import EmbeddingStore
+from biofuse.store.store import EmbeddingStore
 
 
 @pytest.fixture

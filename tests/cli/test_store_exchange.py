@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from biofuse.store import EmbeddingStore
+from biofuse.store.store import EmbeddingStore
 
 
 @pytest.fixture

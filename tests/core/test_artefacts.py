@@ -3,9 +3,9 @@ import pickle
 
 import pytest
 
-from biofuse.core.artefacts import FORMAT_VERSION, seal, unseal
 from biofuse.core.errors import ArtifactError
 from biofuse.core.hashing import digest_json
+from biofuse.core.seals import FORMAT_VERSION, seal, unseal
 
 
 @pytest.fixture

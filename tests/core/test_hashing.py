@@ -3,8 +3,7 @@ import hashlib
 from hypothesis import given
 from hypothesis import strategies as st
 
-from biofuse.core.hashing import canonical_json, digest, digest_bytes, digest_file, digest_json
-from biofuse.core.seeds import derive_seed, hash_order
+from biofuse.core.hashing import canonical_json, derive_seed, digest, digest_bytes, digest_file, digest_json, hash_order
 
 
 @given(st.lists(st.binary(max_size=4), max_size=4), st.lists(st.binary(max_size=4), max_size=4))

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from biofuse.core.interrupts import workers_ignore_interrupts
+from biofuse.core.machine import workers_ignore_interrupts
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="signal masks are POSIX")
 

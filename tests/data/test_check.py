@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from biofuse.core.errors import DataError
-from biofuse.data import Samples, check_samples, find_duplicates, load_samples, shared_content
-from biofuse.data.check import _guessable
-from biofuse.data.duplicates import Overlap, Repeats
+from biofuse.data.check import Overlap, Repeats, _guessable, check_samples, find_duplicates, shared_content
+from biofuse.data.load import load_samples
+from biofuse.data.samples import Samples
 
 MakeImages = Callable[..., list[Path]]
 

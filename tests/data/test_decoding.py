@@ -15,9 +15,18 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image, ImageFile
 
 from biofuse.core.errors import DataError, UnreadableImageError
-from biofuse.data import ArraySource, DecodePolicy, FileSource, PillowSource, content_hash, decode, pixel_hash
-from biofuse.data.decoding import FORMATS, image_facts
-from biofuse.data.sources import raw_image
+from biofuse.data.decoding import (
+    FORMATS,
+    ArraySource,
+    DecodePolicy,
+    FileSource,
+    PillowSource,
+    content_hash,
+    decode,
+    image_facts,
+    pixel_hash,
+    raw_image,
+)
 
 MINMAX = DecodePolicy()
 FULL = DecodePolicy(sixteen_bit="full")

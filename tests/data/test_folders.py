@@ -6,8 +6,9 @@ import pytest
 from PIL import Image
 
 from biofuse.core.errors import BioFuseWarning, DataError
-from biofuse.core.tasks import Task
-from biofuse.data import Samples, load_samples
+from biofuse.core.target import Task
+from biofuse.data.load import load_samples
+from biofuse.data.samples import Samples
 
 
 def picture(path: Path, level: int = 0) -> Path:

@@ -9,7 +9,9 @@ import pytest
 from PIL import Image
 
 from biofuse.core.errors import DataError, LeakageError
-from biofuse.data import Samples, decode, load_samples
+from biofuse.data.decoding import decode
+from biofuse.data.load import load_samples
+from biofuse.data.samples import Samples
 
 MakeImages = Callable[..., list[Path]]
 

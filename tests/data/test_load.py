@@ -8,8 +8,10 @@ import pytest
 from PIL import Image
 
 from biofuse.core.errors import DataError
-from biofuse.core.tasks import Task
-from biofuse.data import DecodePolicy, Samples, content_hash, describe_task, load_samples
+from biofuse.core.target import Task
+from biofuse.data.decoding import DecodePolicy, content_hash
+from biofuse.data.load import describe_task, load_samples
+from biofuse.data.samples import Samples
 
 
 def picture(path: Path, level: int = 0) -> Path:

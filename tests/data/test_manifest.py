@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from biofuse.core.errors import DataError, LeakageError, UnreadableImageError
-from biofuse.core.tasks import Task
-from biofuse.data import Samples, load_samples
+from biofuse.core.target import Task
 from biofuse.data.labels import class_table, natural_key
+from biofuse.data.load import load_samples
+from biofuse.data.samples import Samples
 
 
 def picture(path: Path, level: int = 0) -> Path:

@@ -12,9 +12,10 @@ import pytest
 
 from biofuse.core.errors import DataError
 from biofuse.core.hashing import digest_file
-from biofuse.core.tasks import Task
-from biofuse.data import MappedRowSource, load_samples, medmnist_catalogue, medmnist_file
-from biofuse.data.medmnist import MedMNISTInfo
+from biofuse.core.target import Task
+from biofuse.data.decoding import MappedRowSource
+from biofuse.data.load import load_samples
+from biofuse.data.medmnist import MedMNISTInfo, medmnist_catalogue, medmnist_file
 
 RNG = np.random.default_rng(0)
 

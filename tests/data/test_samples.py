@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from biofuse.core.errors import DataError
-from biofuse.core.tasks import Task
+from biofuse.core.target import Task
+from biofuse.data.decoding import ArraySource
 from biofuse.data.samples import Samples
-from biofuse.data.sources import ArraySource
 
 
 def table(n=4, **changes):

@@ -4,9 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from biofuse.core.errors import DataError
-from biofuse.data.samples import Samples
-from biofuse.data.shards import Shard
-from biofuse.data.sources import ArraySource
+from biofuse.data.decoding import ArraySource
+from biofuse.data.samples import Samples, Shard
 
 
 @given(st.integers(0, 2000), st.integers(1, 300))

@@ -9,17 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from biofuse.core.errors import DataError, LeakageError
-from biofuse.core.tasks import Task
-from biofuse.data import (
-    ArraySource,
-    Samples,
-    check_groups,
-    load_samples,
-    make_folds,
-    merge_groups,
-    split_counts,
-    with_splits,
-)
+from biofuse.core.target import Task
+from biofuse.data.decoding import ArraySource
+from biofuse.data.load import load_samples
+from biofuse.data.samples import Samples, check_groups
+from biofuse.data.splits import make_folds, merge_groups, split_counts, with_splits
 
 SOURCE = ArraySource(np.zeros((2, 2), np.uint8), "x")
 

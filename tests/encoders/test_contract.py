@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from biofuse.core.errors import EncoderError, UnknownEncoderError
-from biofuse.encoders import EncoderCard, Preprocessing, assert_encoder_contract, get_card
+from biofuse.encoders import EncoderCard, Preprocessing, get_card
 from biofuse.encoders.batches import require_images
 from biofuse.encoders.pool import POOL_CARDS
 from biofuse.encoders.registry import FAMILIES
 from biofuse.encoders.starter import STARTER_CARDS
+from biofuse.testing import assert_encoder_contract
 
 
 @pytest.mark.parametrize("name", [card.name for card in STARTER_CARDS])

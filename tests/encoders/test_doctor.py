@@ -2,9 +2,10 @@
 
 import pytest
 
+from biofuse.core.machine import free_memory
 from biofuse.encoders import Weights, get_card
 from biofuse.encoders.doctor import diagnose
-from biofuse.encoders.memory import free_memory, weight_bytes
+from biofuse.encoders.memory import weight_bytes
 from biofuse.encoders.places import locate
 
 pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])

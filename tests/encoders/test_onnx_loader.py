@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from biofuse.core.errors import DependencyError, EncoderError, WeightsError
-from biofuse.encoders import Preprocessing, assert_encoder_contract, register_onnx
+from biofuse.encoders import Preprocessing, register_onnx
+from biofuse.testing import assert_encoder_contract
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")

@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 from torchvision.transforms import Normalize
 
 from biofuse.core.errors import EncoderError, WeightsError, WrongWeightsError
-from biofuse.encoders import Preprocessing, assert_encoder_contract, get_card, load_encoder, register_timm
+from biofuse.encoders import Preprocessing, get_card, load_encoder, register_timm
+from biofuse.testing import assert_encoder_contract
 
 pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])
 

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from biofuse.core.errors import EncoderError
-from biofuse.encoders import TorchEncoder, assert_encoder_contract, check_encoder, get_card, load_encoder
+from biofuse.encoders import TorchEncoder, check_encoder, get_card, load_encoder
+from biofuse.testing import assert_encoder_contract
 
 
 @pytest.fixture

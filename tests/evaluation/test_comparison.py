@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from biofuse.core.errors import AlignmentError, UndefinedMetricError
-from biofuse.core.tasks import Task
+from biofuse.core.target import Task
 from biofuse.evaluation.comparison import compare, compare_with, corrected_standard_error, holm, sentence
 
 

@@ -5,11 +5,9 @@ import pytest
 from scipy.special import softmax
 
 from biofuse.core.errors import AlignmentError
-from biofuse.core.tasks import Task
-from biofuse.evaluation.formulas import get_metric
+from biofuse.core.target import Task
 from biofuse.evaluation.intervals import Units, bootstrap_intervals
-from biofuse.evaluation.metrics import score
-from biofuse.evaluation.prepared import prepare
+from biofuse.evaluation.metrics import get_metric, prepare, score
 
 
 def data(n=120, k=3, seed=0):

@@ -10,10 +10,8 @@ from medmnist.evaluator import getACC, getAUC
 from scipy.special import softmax
 
 from biofuse.core.errors import AlignmentError, UndefinedMetricError
-from biofuse.core.tasks import Task
-from biofuse.evaluation.formulas import METRICS
-from biofuse.evaluation.metrics import applicable, auroc_columns, score
-from biofuse.evaluation.prepared import prepare
+from biofuse.core.target import Task
+from biofuse.evaluation.metrics import METRICS, applicable, auroc_columns, prepare, score
 
 MEDMNIST = {
     Task.BINARY: "binary-class",

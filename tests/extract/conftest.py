@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from biofuse.data.decoding import FileSource
 from biofuse.data.samples import Samples
-from biofuse.data.sources import FileSource
 from biofuse.encoders import EncoderCard, Preprocessing, TorchEncoder
 from biofuse.encoders.registry import default_registry
-from biofuse.store import EmbeddingStore
+from biofuse.store.store import EmbeddingStore
 
 SIDE = 8
 

@@ -3,10 +3,11 @@ import threading
 import numpy as np
 import pytest
 
-from biofuse.blocks import read_blocks
+from biofuse.blocks.reader import read_blocks
 from biofuse.core.errors import EncoderError
-from biofuse.extract import ExtractOptions, extract
-from biofuse.extract.batches import BatchSizes, out_of_memory
+from biofuse.extract.engine import extract
+from biofuse.extract.forward import BatchSizes, out_of_memory
+from biofuse.extract.options import ExtractOptions
 
 
 def limited(room, seen, error=RuntimeError):

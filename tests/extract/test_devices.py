@@ -6,14 +6,15 @@ import signal
 import numpy as np
 import pytest
 
-from biofuse.blocks import read_blocks
+from biofuse.blocks.reader import read_blocks
 from biofuse.core.errors import BioFuseError
 from biofuse.encoders.functions import register_encoder
 from biofuse.encoders.registry import get_card
-from biofuse.extract import ExtractOptions, extract
 from biofuse.extract.device_process import DeviceProcesses
-from biofuse.extract.devices import MachineEngine, device_names
-from biofuse.store import EmbeddingStore
+from biofuse.extract.engine import extract
+from biofuse.extract.local import MachineEngine, device_names
+from biofuse.extract.options import ExtractOptions
+from biofuse.store.store import EmbeddingStore
 
 ONE = ExtractOptions(workers=0, batch_size=8, device="cpu")
 TWO = ExtractOptions(workers=0, batch_size=8, device="cpu,cpu")

@@ -13,14 +13,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from biofuse.blocks import read_blocks
+from biofuse.blocks.reader import read_blocks
 from biofuse.core.errors import BioFuseError, DiskError, EncoderError, UnreadableImageError
+from biofuse.data.decoding import ArraySource, FileSource
 from biofuse.data.samples import Samples
-from biofuse.data.sources import ArraySource, FileSource
 from biofuse.encoders.functions import register_encoder
 from biofuse.encoders.registry import get_card
-from biofuse.extract import ExtractOptions, extract
-from biofuse.store import EmbeddingStore
+from biofuse.extract.engine import extract
+from biofuse.extract.options import ExtractOptions
+from biofuse.store.store import EmbeddingStore
 
 ALONE = ExtractOptions(workers=0, batch_size=4)
 
@@ -300,7 +301,7 @@ def test_two_processes_at_once_end_with_one_correct_store(files, tmp_path):
 def test_a_disk_that_fills_up_keeps_what_was_written(files, store, monkeypatch):
     import errno
 
-    from biofuse.store import folder as module
+    from biofuse.store import store as module
 
     real, calls = module.write_part, []
 

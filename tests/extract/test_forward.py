@@ -4,10 +4,12 @@ import time
 import numpy as np
 import pytest
 
-from biofuse.blocks import read_blocks
+from biofuse.blocks.reader import read_blocks
 from biofuse.core.errors import EncoderError
-from biofuse.extract import ExtractOptions, extract, forward, local
-from biofuse.store import EmbeddingStore
+from biofuse.extract import forward, local
+from biofuse.extract.engine import extract
+from biofuse.extract.options import ExtractOptions
+from biofuse.store.store import EmbeddingStore
 
 
 @pytest.fixture
@@ -97,7 +99,7 @@ def test_the_error_of_a_lane_names_the_encoder(network, pictures, store, cores, 
 
 def test_decode_workers_start_before_a_network_is_loaded(network, pictures, store, monkeypatch):
     """What is forked or started after a device runtime may hang; and decoding need not wait for weights."""
-    from biofuse.extract import pool
+    from biofuse.extract import prepare as pool
 
     order = []
     real_fill, real_load = pool.Decoder._fill, local.load_encoder
@@ -120,7 +122,7 @@ def test_cuda_gives_the_rows_of_the_cpu(room, network, pictures, store, tmp_path
 
 @pytest.mark.parametrize("set_by_user", [False, True])
 def test_freed_memory_is_kept_only_meanwhile_and_not_against_the_users_will(set_by_user, monkeypatch):
-    from biofuse.extract import allocator
+    from biofuse.core import machine as allocator
 
     calls = []
 

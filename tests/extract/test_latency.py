@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 
 from biofuse.core.errors import DataError
+from biofuse.data.decoding import ArraySource
 from biofuse.data.samples import Samples
-from biofuse.data.sources import ArraySource
 from biofuse.encoders.functions import register_encoder
 from biofuse.encoders.registry import default_registry, get_card
-from biofuse.extract import ExtractOptions, latency
+from biofuse.extract import latency
 from biofuse.extract.latency import REPEATS, measure_latency
+from biofuse.extract.options import ExtractOptions
 
 SECONDS = {"l_slow": 0.4, "l_quick": 0.02}
 

@@ -3,12 +3,12 @@ import json
 import numpy as np
 import pytest
 
-from biofuse.blocks import read_blocks
+from biofuse.blocks.reader import read_blocks
+from biofuse.data.samples import hash_samples
 from biofuse.encoders.registry import get_card
-from biofuse.extract import ExtractOptions, extract, plan_extraction
-from biofuse.extract.contents import hash_samples
-from biofuse.extract.job import plan_job
-from biofuse.extract.plan import ACTIVATION_VALUES, CPU_BATCH, DEVICE_BATCH, Hardware, duration, make_plan
+from biofuse.extract.engine import extract, plan_extraction
+from biofuse.extract.options import ExtractOptions
+from biofuse.extract.plan import ACTIVATION_VALUES, CPU_BATCH, DEVICE_BATCH, Hardware, duration, make_plan, plan_job
 
 MB = 1 << 20
 PER_IMAGE = ACTIVATION_VALUES * 64 * 4
@@ -90,7 +90,7 @@ def test_a_dry_run_decodes_nothing_and_writes_nothing_and_tells_what_is_missing(
     extract(pictures(4), cards[:1], store=store, options=ExtractOptions(workers=0))
     before = sorted(store.root.rglob("*"))
     monkeypatch.setattr("biofuse.extract.local.load_encoder", lambda *_, **__: pytest.fail("an encoder was loaded"))
-    monkeypatch.setattr("biofuse.extract.worker.decode", lambda *_, **__: pytest.fail("an image was decoded"))
+    monkeypatch.setattr("biofuse.extract.prepare.decode", lambda *_, **__: pytest.fail("an image was decoded"))
     plan = plan_extraction(pictures(6), cards, store=store, options=ExtractOptions(workers=0))
     assert sorted(store.root.rglob("*")) == before
     (group,) = plan.groups
@@ -120,8 +120,8 @@ def test_the_plan_is_told_before_anything_is_computed(network, pictures, store):
 
 
 def test_groups_decode_once_each_and_end_with_the_same_rows(network, pictures, store, tmp_path, monkeypatch):
-    from biofuse.extract import worker
-    from biofuse.store import EmbeddingStore
+    from biofuse.extract import prepare as worker
+    from biofuse.store.store import EmbeddingStore
 
     cards = [network(f"p_{number}", dim=5000, gflops=float(number + 1)) for number in range(3)]
     samples, calls = pictures(10), []
@@ -144,7 +144,7 @@ def test_groups_decode_once_each_and_end_with_the_same_rows(network, pictures, s
 
 
 def test_an_image_that_failed_is_not_tried_again_by_the_next_group(network, pictures, store, monkeypatch):
-    from biofuse.extract import worker
+    from biofuse.extract import prepare as worker
 
     cards = [network(f"p_{number}", dim=5000, gflops=float(number + 1)) for number in range(2)]
     samples = pictures(6)
@@ -164,7 +164,7 @@ def test_durations_are_written_for_people(seconds, words):
 
 
 def test_the_second_plan_knows_the_time(network, pictures, store, monkeypatch):
-    monkeypatch.setattr("biofuse.extract.rates.ENOUGH_IMAGES", 4)
+    monkeypatch.setattr("biofuse.extract.plan.ENOUGH_IMAGES", 4)
     card, options = network("p_one"), ExtractOptions(workers=0, device="cpu")
     assert plan_extraction(pictures(6), [card], store=store, options=options).seconds is None
     done = extract(pictures(6), [card], store=store, options=options)

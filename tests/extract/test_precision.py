@@ -1,10 +1,12 @@
 import numpy as np
 import pytest
 
-from biofuse.blocks import read_blocks
+from biofuse.blocks.reader import read_blocks
 from biofuse.core.errors import BioFuseError
 from biofuse.encoders.registry import get_card
-from biofuse.extract import ExtractOptions, extract, precision
+from biofuse.extract import precision
+from biofuse.extract.engine import extract
+from biofuse.extract.options import ExtractOptions
 from biofuse.extract.precision import Choice, advised, choose_precision, least_cosine, native
 
 
@@ -139,8 +141,8 @@ def test_the_decision_does_not_hang_on_what_is_left_to_do(network, pictures, sto
 
 
 def test_the_images_compared_do_not_hang_on_their_order(network, pictures, store, bf16):
-    from biofuse.extract.contents import hash_samples
-    from biofuse.extract.job import plan_job
+    from biofuse.data.samples import hash_samples
+    from biofuse.extract.plan import plan_job
 
     samples, card = pictures(30), network("p_low", advised_precision="bf16")
     found = []

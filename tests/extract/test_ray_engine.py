@@ -9,17 +9,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from biofuse.blocks import read_blocks
+from biofuse.blocks.reader import read_blocks
+from biofuse.core import ray as clusters
 from biofuse.core.errors import BioFuseError, DependencyError, EncoderError, UnreadableImageError
+from biofuse.core.ray import named_address, ray_cluster, require_ray
 from biofuse.encoders.functions import register_encoder
 from biofuse.encoders.registry import get_card
-from biofuse.extract import ExtractOptions, extract, plan_extraction
-from biofuse.extract import ray_cluster as clusters
-from biofuse.extract import ray_engine as engines
-from biofuse.extract import ray_stages as stages
-from biofuse.extract.ray_cluster import named_address, ray_cluster, require_ray
-from biofuse.extract.ray_engine import RayEngine
-from biofuse.store import EmbeddingStore
+from biofuse.extract import ray as engines
+from biofuse.extract import ray as stages
+from biofuse.extract.engine import extract, plan_extraction
+from biofuse.extract.options import ExtractOptions
+from biofuse.extract.ray import RayEngine
+from biofuse.store.store import EmbeddingStore
 
 RAY = ExtractOptions(engine="ray", batch_size=8, device="cpu")
 LOCAL = ExtractOptions(workers=0, batch_size=8, device="cpu")

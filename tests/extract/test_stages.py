@@ -3,8 +3,9 @@ import threading
 
 import pytest
 
-from biofuse.extract import ExtractOptions, extract
-from biofuse.extract.stages import STAGES, Stages
+from biofuse.extract.engine import extract
+from biofuse.extract.options import ExtractOptions
+from biofuse.extract.prepare import STAGES, Stages
 
 
 def test_the_slowest_stage_is_named_with_its_encoder_and_the_shares_of_all():

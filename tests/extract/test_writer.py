@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from biofuse.core.errors import DiskError
-from biofuse.extract.stages import Stages
+from biofuse.extract.prepare import Stages
 from biofuse.extract.writer import FIRST_ROWS, QUEUE, RowBuffer, Writer
-from biofuse.store import as_contents
+from biofuse.store.parts import as_contents
 
 
 class Folder:

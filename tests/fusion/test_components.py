@@ -4,10 +4,11 @@ from sklearn.decomposition import PCA
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from biofuse.blocks import Blocks
+from biofuse.blocks.blocks import Blocks
 from biofuse.blocks.gram import column_blocks
 from biofuse.core.errors import AlignmentError, ArtifactError, DataError, SearchError
-from biofuse.fusion import FittedProjection, PrincipalComponents, Whitening, assert_fusion_contract
+from biofuse.fusion.projections import FittedProjection, PrincipalComponents, Whitening
+from biofuse.testing import assert_fusion_contract
 
 DIMS = {"wide": 60, "narrow": 3, "middle": 20}
 
@@ -117,7 +118,7 @@ def test_the_same_rows_give_the_same_matrix_bit_for_bit() -> None:
 
 
 def test_many_rows_are_projected_in_pieces() -> None:
-    from biofuse.fusion.standard import ROWS_AT_ONCE
+    from biofuse.fusion.base import ROWS_AT_ONCE
 
     train = make_blocks(ROWS_AT_ONCE + 5, dims={"a": 4})
     fitted = PrincipalComponents().fit(train)

@@ -3,7 +3,7 @@ import pytest
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import LeaveOneOut, cross_val_predict
 
-from biofuse.fusion.kernel_weights import SPREAD, kernel_weights, objective
+from biofuse.fusion.weighted import SPREAD, kernel_weights, objective
 
 
 def make_problem(n: int = 40, *, seed: int = 0):

@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 from scipy.linalg import eigh
 
-from biofuse.blocks import Blocks
+from biofuse.blocks.blocks import Blocks
 from biofuse.core.errors import AlignmentError, DataError, SearchError
-from biofuse.fusion import ProjectedMean, assert_fusion_contract
+from biofuse.fusion.projections import ProjectedMean
+from biofuse.testing import assert_fusion_contract
 
 DIMS = {"wide": 50, "narrow": 6, "middle": 15}
 

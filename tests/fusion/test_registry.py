@@ -4,10 +4,12 @@ from importlib.metadata import EntryPoint
 import numpy as np
 import pytest
 
-from biofuse.blocks import Blocks
+from biofuse.blocks.blocks import Blocks
 from biofuse.core.errors import BioFuseWarning, SearchError
-from biofuse.fusion import Concatenation, PluginRegistry, assert_fusion_contract, fusion_registry, make_fusion
-from biofuse.fusion.concatenation import FittedConcatenation
+from biofuse.core.registry import PluginRegistry
+from biofuse.fusion.concatenation import Concatenation, FittedConcatenation
+from biofuse.fusion.registry import fusion_registry, make_fusion
+from biofuse.testing import assert_fusion_contract
 
 
 def test_every_registered_fusion_keeps_the_contract() -> None:

@@ -5,9 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from biofuse.blocks import Blocks
+from biofuse.blocks.blocks import Blocks
 from biofuse.core.errors import AlignmentError, ArtifactError, DataError, SearchError
-from biofuse.fusion import Concatenation, FittedWeightedConcatenation, WeightedConcatenation, assert_fusion_contract
+from biofuse.fusion.concatenation import Concatenation
+from biofuse.fusion.weighted import FittedWeightedConcatenation, WeightedConcatenation
+from biofuse.testing import assert_fusion_contract
 
 DIMS = {"noise": 90, "signal": 10, "hum": 30}
 

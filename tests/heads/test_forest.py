@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from biofuse.core.errors import ArtifactError
-from biofuse.heads.forest import Forest
+from biofuse.heads.lightgbm import Forest
 
 
 def forest() -> Forest:

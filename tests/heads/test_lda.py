@@ -7,10 +7,10 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.metrics import log_loss
 
 from biofuse.core.errors import SearchError
-from biofuse.core.tasks import Task
-from biofuse.heads import LDA, assert_head_contract
-from biofuse.heads.discriminant import fit_discriminant
-from biofuse.heads.problems import Problem
+from biofuse.core.target import Task
+from biofuse.heads.base import Problem
+from biofuse.heads.lda import LDA, fit_discriminant
+from biofuse.testing import assert_head_contract
 
 SHAPES = [(60, 150), (200, 40), (80, 80)]
 

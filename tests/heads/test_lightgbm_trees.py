@@ -6,10 +6,9 @@ import pytest
 from sklearn.utils.class_weight import compute_sample_weight
 
 from biofuse.core.errors import ArtifactError, DependencyError, SearchError
-from biofuse.core.tasks import Task
-from biofuse.heads import FittedLightGBM, LightGBM, assert_head_contract
-from biofuse.heads.forest import Forest
-from biofuse.heads.lightgbm_trees import BINS
+from biofuse.core.target import Task
+from biofuse.heads.lightgbm import BINS, FittedLightGBM, Forest, LightGBM
+from biofuse.testing import assert_head_contract
 
 
 def make_data(n: int, k: int, *, d: int = 60, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -3,18 +3,11 @@ import pytest
 
 from biofuse.blocks.blocks import Blocks
 from biofuse.core.errors import SearchError
-from biofuse.core.tasks import Task
-from biofuse.heads import (
-    CHEAP_HEADS,
-    OWN_HEADS,
-    FittedHead,
-    Limits,
-    Logistic,
-    check_limits,
-    make_head,
-    within_limits,
-)
-from biofuse.predictors import fit_predictor
+from biofuse.core.target import Task
+from biofuse.heads.base import FittedHead, Limits, check_limits, within_limits
+from biofuse.heads.logistic import Logistic
+from biofuse.heads.registry import CHEAP_HEADS, OWN_HEADS, make_head
+from biofuse.predictors.fused import fit_predictor
 
 PAPER = {"features": 8704, "classes": 9}
 """All nine encoders of the paper, and the classes of PathMNIST."""

@@ -6,9 +6,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 
 from biofuse.core.errors import SearchError
-from biofuse.core.tasks import Task
-from biofuse.heads import Logistic, assert_head_contract
+from biofuse.core.target import Task
 from biofuse.heads.likelihood import LOGIT_VARIANCE
+from biofuse.heads.logistic import Logistic
+from biofuse.testing import assert_head_contract
 
 
 def make_data(n: int, d: int, k: int, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

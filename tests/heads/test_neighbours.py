@@ -3,8 +3,9 @@ import pytest
 from sklearn.neighbors import KNeighborsClassifier
 
 from biofuse.core.errors import ArtifactError, SearchError
-from biofuse.core.tasks import Task
-from biofuse.heads import FittedNeighbours, Neighbours, assert_head_contract
+from biofuse.core.target import Task
+from biofuse.heads.knn import FittedNeighbours, Neighbours
+from biofuse.testing import assert_head_contract
 
 
 def make_data(n: int, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

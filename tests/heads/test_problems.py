@@ -7,9 +7,8 @@ from scipy.special import logit, softmax
 from sklearn.utils.class_weight import compute_sample_weight
 
 from biofuse.core.errors import ArtifactError, DataError
-from biofuse.core.tasks import Task
-from biofuse.heads.outputs import CERTAIN, Outputs
-from biofuse.heads.problems import set_up
+from biofuse.core.target import Task
+from biofuse.heads.base import CERTAIN, Outputs, set_up
 
 X = np.zeros((6, 2), dtype=np.float32)
 

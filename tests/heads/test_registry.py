@@ -7,17 +7,11 @@ import numpy as np
 import pytest
 
 from biofuse.core.errors import ArtifactError, SearchError
-from biofuse.core.tasks import Task
-from biofuse.heads import (
-    CHEAP_HEADS,
-    OWN_HEADS,
-    FittedLinear,
-    Limits,
-    Logistic,
-    assert_head_contract,
-    head_registry,
-    make_head,
-)
+from biofuse.core.target import Task
+from biofuse.heads.base import FittedLinear, Limits
+from biofuse.heads.logistic import Logistic
+from biofuse.heads.registry import CHEAP_HEADS, OWN_HEADS, head_registry, make_head
+from biofuse.testing import assert_head_contract
 
 
 @pytest.mark.parametrize("name", ["logistic", "ridge", "lda", "knn", "xgboost", "lightgbm"])

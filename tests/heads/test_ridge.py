@@ -3,9 +3,9 @@ import pytest
 from sklearn.linear_model import RidgeClassifier, RidgeClassifierCV
 
 from biofuse.core.errors import SearchError
-from biofuse.core.tasks import Task
-from biofuse.heads import Ridge, assert_head_contract
-from biofuse.heads.ridge import _Design
+from biofuse.core.target import Task
+from biofuse.heads.ridge import Ridge, _Design
+from biofuse.testing import assert_head_contract
 
 
 def make_data(n: int, d: int, k: int, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -4,8 +4,11 @@ import xgboost
 from sklearn.utils.class_weight import compute_sample_weight
 
 from biofuse.core.errors import ArtifactError, DependencyError, SearchError
-from biofuse.core.tasks import Task
-from biofuse.heads import FittedTrees, XGBoost, assert_head_contract, make_head, trees
+from biofuse.core.target import Task
+from biofuse.heads import xgboost as trees
+from biofuse.heads.registry import make_head
+from biofuse.heads.xgboost import FittedTrees, XGBoost
+from biofuse.testing import assert_head_contract
 
 
 def make_data(n: int, k: int, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

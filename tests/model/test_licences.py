@@ -3,7 +3,7 @@
 import pytest
 
 from biofuse.encoders.registry import list_cards
-from biofuse.model.licences import combine_licences, licence_sentences
+from biofuse.model.card import combine_licences, licence_sentences
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from biofuse import BioFuseModel, ExtractOptions
-from biofuse.core.artefacts import seal
 from biofuse.core.errors import ArtifactError, DataError, DiskError, UnreadableImageError
 from biofuse.core.hashing import digest_file, digest_json
+from biofuse.core.seals import seal
 from biofuse.data.decoding import DecodePolicy
 from biofuse.data.load import load_samples
 

@@ -11,8 +11,8 @@ from biofuse.core.errors import ArtifactError, BioFuseWarning
 from biofuse.encoders import EncoderCard, Preprocessing, TorchEncoder
 from biofuse.encoders.registry import default_registry
 from biofuse.extract import precision
-from biofuse.model import BioFuseModel
-from biofuse.store import EmbeddingStore
+from biofuse.model.model import BioFuseModel
+from biofuse.store.store import EmbeddingStore
 
 ALONE = ExtractOptions(workers=0, device="cpu")
 SIDE = 8
@@ -95,14 +95,14 @@ def test_evaluation_finds_the_embeddings_at_that_precision(fitted, pictures, tmp
     evaluation = fitted.evaluate(pictures[0].parents[1], progress=False)
     assert evaluation.n == 36
     assert sorted((tmp_path / "s").rglob("*.arrow")) == before
-    from biofuse.api.reporting import write_report
+    from biofuse.api.report import write_report
 
     page = write_report(tmp_path / "run", store=EmbeddingStore(tmp_path / "s")).read_text()
     assert "The embeddings are not in this store" not in page
 
 
 def test_models_of_before_are_fp32_and_unknown_precisions_are_refused(fitted, tmp_path):
-    from biofuse.core.artefacts import seal, unseal
+    from biofuse.core.seals import seal, unseal
 
     folder = tmp_path / "run" / "model"
     record = unseal(folder, name="model.json")

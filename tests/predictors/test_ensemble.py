@@ -4,20 +4,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from biofuse.blocks import Blocks
-from biofuse.core.artefacts import seal
+from biofuse.blocks.blocks import Blocks
 from biofuse.core.errors import AlignmentError, ArtifactError, SearchError
-from biofuse.core.tasks import Task
-from biofuse.heads import CERTAIN
-from biofuse.predictors import (
-    EnsemblePredictor,
-    FusedPredictor,
-    average,
-    fit_late_fusion,
-    fit_predictor,
-    load_predictor,
-)
-from biofuse.predictors.members import log_odds
+from biofuse.core.seals import seal
+from biofuse.core.target import Task
+from biofuse.heads.base import CERTAIN
+from biofuse.predictors.base import log_odds
+from biofuse.predictors.combined import EnsemblePredictor, average, fit_late_fusion, load_predictor
+from biofuse.predictors.fused import FusedPredictor, fit_predictor
 
 DIMS = {"wide": 40, "narrow": 3, "middle": 11}
 POOL = ("other", *DIMS)

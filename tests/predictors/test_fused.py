@@ -11,13 +11,19 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from biofuse.blocks import Blocks
-from biofuse.core.artefacts import seal
+from biofuse.blocks.blocks import Blocks
 from biofuse.core.errors import AlignmentError, ArtifactError, DataError, SearchError
-from biofuse.core.tasks import Task
-from biofuse.fusion import Concatenation
-from biofuse.heads import Head, Logistic, Neighbours, Ridge, XGBoost
-from biofuse.predictors import FusedPredictor, fit_predictor, load_predictor, predict_labels
+from biofuse.core.seals import seal
+from biofuse.core.target import Task
+from biofuse.fusion.concatenation import Concatenation
+from biofuse.heads.base import Head
+from biofuse.heads.knn import Neighbours
+from biofuse.heads.logistic import Logistic
+from biofuse.heads.ridge import Ridge
+from biofuse.heads.xgboost import XGBoost
+from biofuse.predictors.base import predict_labels
+from biofuse.predictors.combined import load_predictor
+from biofuse.predictors.fused import FusedPredictor, fit_predictor
 
 DIMS = {"wide": 40, "narrow": 3, "middle": 11}
 HEADS: list[Head] = [Logistic(), Ridge(), Neighbours(k=5), XGBoost(trees=8, device="cpu")]

@@ -8,15 +8,15 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, roc_auc_score
 
-from biofuse.blocks import Blocks
-from biofuse.core.artefacts import seal
+from biofuse.blocks.blocks import Blocks
 from biofuse.core.errors import AlignmentError, ArtifactError, DataError, SearchError
-from biofuse.core.seeds import derive_seed
-from biofuse.core.tasks import Task
+from biofuse.core.hashing import derive_seed
+from biofuse.core.seals import seal
+from biofuse.core.target import Task
 from biofuse.data.splits import make_folds
-from biofuse.heads import Logistic
-from biofuse.predictors import LateFusion, average, fit_late_fusion, fit_predictor, load_predictor
-from biofuse.predictors.late import META_C, meta_features
+from biofuse.heads.logistic import Logistic
+from biofuse.predictors.combined import META_C, LateFusion, average, fit_late_fusion, load_predictor, meta_features
+from biofuse.predictors.fused import fit_predictor
 
 DIMS = {"noise": 30, "signal": 6, "weak": 10}
 STRENGTH = {"noise": 0.0, "signal": 1.5, "weak": 0.5}

@@ -10,22 +10,21 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from biofuse.api.evidence import Evidence
-from biofuse.api.record import _describe_row
-from biofuse.blocks import Blocks
-from biofuse.core.tasks import Task
+from biofuse.blocks.blocks import Blocks
+from biofuse.core.target import Task
 from biofuse.data.load import load_samples
 from biofuse.encoders.card import EncoderCard, Weights
 from biofuse.encoders.preprocessing import Preprocessing
 from biofuse.evaluation.metrics import score
 from biofuse.report.build import build_report
 from biofuse.report.content import Report
-from biofuse.report.material import Embedded, Extras, Material, read_material
-from biofuse.report.pictures import Album
-from biofuse.report.render import render_html
-from biofuse.runs import Run, RunRecord, describe_environment
-from biofuse.search import Leaderboard, Row, attribute, select
-from biofuse.search.subsets import all_subsets
+from biofuse.report.html import render_html
+from biofuse.report.input import Album, Embedded, Extras, Material, read_material
+from biofuse.runs.run import Run, RunRecord, _describe_row, describe_environment
+from biofuse.search.attribution import attribute
+from biofuse.search.evidence import Evidence
+from biofuse.search.leaderboard import Leaderboard, Row, all_subsets
+from biofuse.search.rules import select
 
 METRICS = ("auroc", "accuracy", "balanced_accuracy")
 

@@ -176,7 +176,7 @@ def test_names_that_look_like_html_are_shown_as_they_are(
 def test_a_large_report_opens_with_every_subset_and_2000_points(
     open_page: Callable[..., Any], large_page: Path
 ) -> None:
-    # How quickly is measured by benchmarks/report.py; here it may only not take for ever on a busy machine.
+    # How quickly is measured by perf/report.py; here it may only not take for ever on a busy machine.
     start = time.perf_counter()
     page = open_page(large_page)
     assert time.perf_counter() - start < 30

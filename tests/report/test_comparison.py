@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from biofuse.core.errors import ArtifactError
-from biofuse.report.comparison import Comparison, RunSummary
-from biofuse.runs import Run, RunRecord
+from biofuse.report.compare import Comparison, RunSummary
+from biofuse.runs.run import Run, RunRecord
 
 POOL = ("clip", "uni", "hog")
 

@@ -13,7 +13,7 @@ from sklearn.metrics import (
     roc_curve,
 )  # fmt: skip
 
-from biofuse.core.tasks import Task
+from biofuse.core.target import Task
 from biofuse.report.curves import (
     DRAWN_POINTS,
     Predicted,

@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.stats import rankdata
 
 from biofuse.core.errors import AlignmentError
-from biofuse.report.heatmap import Heatmap, dense_ranks
+from biofuse.report.draw import Heatmap, dense_ranks
 
 NAN = float("nan")
 
@@ -110,7 +110,7 @@ def luminance(colour):
 
 def test_marks_can_be_read_on_every_shade():
     """WCAG 2: a contrast of at least 4.5 to 1, by its formula."""
-    from biofuse.report.page import Cell
+    from biofuse.report.draw import Cell
 
     for shade in np.linspace(0, 1, 11):
         behind = luminance(Cell(text="x", shade=float(shade)).background)

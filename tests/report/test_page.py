@@ -11,9 +11,9 @@ import pytest
 from plotly.offline import get_plotlyjs
 
 from biofuse.core.errors import ArtifactError
-from biofuse.core.tasks import Task
-from biofuse.report.material import read_material
-from biofuse.report.render import render_html, write_html
+from biofuse.core.target import Task
+from biofuse.report.html import render_html, write_html
+from biofuse.report.input import read_material
 
 HOSTILE = ("<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "a&b 'c' </title>", "{{ 7*7 }} ${x}")
 SECTIONS = (
@@ -164,7 +164,7 @@ def test_a_run_without_images_and_embeddings_says_why(
 ) -> None:
     from dataclasses import replace
 
-    from biofuse.report.material import Extras
+    from biofuse.report.input import Extras
 
     made = make_run()
     page = parse(replace(made, extras=Extras(absent=("The folder is gone.",))).page)

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from biofuse.data.load import load_samples
-from biofuse.report import pictures
-from biofuse.report.pictures import Album, jpeg_uri, make_sheet
+from biofuse.report import input as pictures
+from biofuse.report.input import Album, jpeg_uri, make_sheet
 
 
 def opened(source: str) -> Image.Image:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from biofuse.core.tasks import Task
+from biofuse.core.target import Task
 from biofuse.report.static import draw, write_figures
 
 

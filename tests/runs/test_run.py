@@ -5,8 +5,7 @@ import pytest
 from pydantic import ValidationError
 
 from biofuse.core.errors import ArtifactError
-from biofuse.runs import Run, RunRecord, describe_environment
-from biofuse.runs.run import RUN_FORMAT
+from biofuse.runs.run import RUN_FORMAT, Run, RunRecord, describe_environment
 
 RECORD = RunRecord(
     version="0.1.0",

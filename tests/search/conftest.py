@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from biofuse.blocks.blocks import Blocks
-from biofuse.core.tasks import Task
-from biofuse.search.plan import ValidationPlan
-from biofuse.search.scorer import RefitScorer
+from biofuse.core.target import Task
+from biofuse.search.problem import ValidationPlan
+from biofuse.search.scorers import RefitScorer
 
 
 def _make_fit(calls=None):

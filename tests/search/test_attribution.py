@@ -10,8 +10,7 @@ from scipy.stats import t
 from biofuse.core.errors import SearchError, UndefinedMetricError
 from biofuse.evaluation.comparison import corrected_standard_error
 from biofuse.search.attribution import attribute, leave_one_out_gains
-from biofuse.search.leaderboard import Leaderboard, Row
-from biofuse.search.subsets import all_subsets
+from biofuse.search.leaderboard import Leaderboard, Row, all_subsets
 
 
 def board(pool, value, *, n_folds=5, metric="auroc", n_train=80, n_test=20):

@@ -10,18 +10,17 @@ from sklearn.preprocessing import StandardScaler
 
 from biofuse.blocks.blocks import Blocks
 from biofuse.core.errors import AlignmentError, SearchError
-from biofuse.core.tasks import Task
+from biofuse.core.target import Task
 from biofuse.evaluation.metrics import score
 from biofuse.heads.ridge import RELATIVE_PENALTIES
 from biofuse.heads.ridge import Ridge as RidgeHead
 from biofuse.predictors.fused import fit_predictor
 from biofuse.search.closed_form import ClosedFormScorer
-from biofuse.search.cost import Weighing
-from biofuse.search.plan import ValidationPlan
-from biofuse.search.runner import run_search
-from biofuse.search.scorer import FoldwiseScorer, RefitScorer
+from biofuse.search.leaderboard import all_subsets
+from biofuse.search.problem import ValidationPlan
+from biofuse.search.runner import Weighing, run_search
+from biofuse.search.scorers import FoldwiseScorer, RefitScorer
 from biofuse.search.strategies import make_strategy
-from biofuse.search.subsets import all_subsets
 
 N, FOLDS = 90, 3
 DIMS = {"a": 20, "b": 150, "c": 9, "d": 40}

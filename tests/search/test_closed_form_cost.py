@@ -1,8 +1,8 @@
 import pytest
 
 from biofuse.core.errors import SearchError
-from biofuse.search.closed_form_cost import choose, estimate, flops_per_fold
-from biofuse.search.subsets import all_subsets
+from biofuse.search.closed_form import choose, estimate, flops_per_fold
+from biofuse.search.leaderboard import all_subsets
 
 ROWS = {"n_train": (400,) * 5, "n_test": (100,) * 5}
 

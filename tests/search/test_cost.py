@@ -3,9 +3,8 @@ from dataclasses import replace
 import pytest
 
 from biofuse.core.errors import SearchError
-from biofuse.search.cost import START_SECONDS, Cost, check_cost, duration, estimate_cost
-from biofuse.search.runner import run_search
-from biofuse.search.scorer import FoldPart
+from biofuse.search.runner import START_SECONDS, Cost, check_cost, duration, estimate_cost, run_search
+from biofuse.search.scorers import FoldPart
 from biofuse.search.strategies import Exhaustive
 
 

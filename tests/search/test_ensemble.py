@@ -3,9 +3,9 @@ import pytest
 from sklearn.metrics import accuracy_score, roc_auc_score
 
 from biofuse.core.errors import SearchError
-from biofuse.core.tasks import Task
-from biofuse.search import Leaderboard, Row, choose_ensemble
-from biofuse.search.ensemble import SIZES
+from biofuse.core.target import Task
+from biofuse.search.ensemble import SIZES, choose_ensemble
+from biofuse.search.leaderboard import Leaderboard, Row
 
 POOL = ("a", "b", "c", "d")
 SUBSETS = [("a",), ("b",), ("c",), ("d",), ("a", "b"), ("a", "c"), ("b", "c"), ("a", "b", "c")]

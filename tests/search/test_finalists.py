@@ -2,12 +2,11 @@ import numpy as np
 import pytest
 
 from biofuse.core.errors import SearchError
-from biofuse.search.finalists import finalists
+from biofuse.search.leaderboard import all_subsets, combination_order
+from biofuse.search.rules import finalists, greedy_path, select
 from biofuse.search.runner import run_search
-from biofuse.search.scorer import TableScorer
-from biofuse.search.selection import greedy_path, select
+from biofuse.search.scorers import TableScorer
 from biofuse.search.strategies import Exhaustive, Listed, make_strategy
-from biofuse.search.subsets import all_subsets, combination_order
 
 POOL = tuple("abcdef")
 FOLDS = {"n_train": [80] * 4, "n_test": [20] * 4}

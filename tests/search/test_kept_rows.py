@@ -1,7 +1,7 @@
 import numpy as np
 
-from biofuse.search.kept_rows import count_subsets, kept_in_folds, positions, rows_to_keep
-from biofuse.search.plan import ValidationPlan
+from biofuse.search.closed_form import count_subsets, kept_in_folds, positions, rows_to_keep
+from biofuse.search.problem import ValidationPlan
 
 
 def make_plan(ids, repeats=1, n_folds=4):

@@ -5,8 +5,7 @@ import pandas as pd
 import pytest
 
 from biofuse.core.errors import SearchError, UndefinedMetricError
-from biofuse.search.leaderboard import Leaderboard, Row
-from biofuse.search.subsets import all_subsets
+from biofuse.search.leaderboard import Leaderboard, Row, all_subsets
 
 NAN = float("nan")
 ROWS = [

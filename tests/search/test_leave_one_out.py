@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from biofuse.core.errors import SearchError
-from biofuse.search.leave_one_out import SMALLEST, Workspace, column_path, row_path
+from biofuse.search.closed_form import SMALLEST, Workspace, column_path, row_path
 
 RELATIVE = 10.0 ** np.arange(-3, 4.5, 0.5)
 GROUPS = (slice(0, 1), slice(1, 3))

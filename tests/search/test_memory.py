@@ -1,6 +1,6 @@
 import pytest
 
-from biofuse.search.memory import SHARE, available_memory, memory_limit
+from biofuse.core.machine import SHARE, available_memory, memory_limit
 
 
 def machine(tmp_path, **files):

@@ -6,10 +6,8 @@ from scipy.stats import t
 
 from biofuse.core.errors import SearchError
 from biofuse.evaluation.comparison import corrected_standard_error
-from biofuse.search.gains import paired_gain
-from biofuse.search.leaderboard import Leaderboard, Row
-from biofuse.search.modality import cross_modal
-from biofuse.search.subsets import all_subsets
+from biofuse.search.attribution import cross_modal, paired_gain
+from biofuse.search.leaderboard import Leaderboard, Row, all_subsets
 
 POOL = ("photo2", "photo", "path2", "path", "xray")
 MODALITY = {"photo": "general", "photo2": "general", "path": "pathology", "path2": "pathology", "xray": "radiology"}

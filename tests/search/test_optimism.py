@@ -5,13 +5,12 @@ import numpy as np
 import pytest
 
 from biofuse.core.errors import AlignmentError, SearchError, UndefinedMetricError
-from biofuse.core.tasks import Task
+from biofuse.core.target import Task
 from biofuse.evaluation.intervals import Units
 from biofuse.evaluation.metrics import score
-from biofuse.search.leaderboard import Leaderboard, Row
+from biofuse.search.leaderboard import Leaderboard, Row, all_subsets, label
 from biofuse.search.optimism import FEWEST_RESAMPLES, MOST_RESAMPLES, correct_optimism, default_resamples
-from biofuse.search.selection import RULES, select
-from biofuse.search.subsets import all_subsets, label
+from biofuse.search.rules import RULES, select
 
 METRICS = ("auroc", "accuracy", "log_loss")
 

@@ -6,10 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from biofuse.core.errors import SearchError
-from biofuse.search.leaderboard import Leaderboard, Row
-from biofuse.search.pareto import Budget, cheapest_within, pareto_front, summed_cost
-from biofuse.search.selection import select
-from biofuse.search.subsets import all_subsets
+from biofuse.search.leaderboard import Leaderboard, Row, all_subsets
+from biofuse.search.rules import Budget, cheapest_within, pareto_front, select, summed_cost
 
 
 def board(table, *, pool="abc", metric="auroc", n_folds=4):

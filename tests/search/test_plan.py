@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from biofuse.core.errors import LeakageError, SearchError
-from biofuse.search.plan import ValidationPlan, search_key
+from biofuse.search.problem import ValidationPlan, search_key
 
 IDS = [f"s{i}" for i in range(10)]
 FOLDS = [(np.arange(5), np.arange(5, 10)), (np.arange(5, 10), np.arange(5))]

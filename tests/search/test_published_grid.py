@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from biofuse.search.rules import greedy_path, select
 from biofuse.search.runner import run_search
-from biofuse.search.scorer import TableScorer
-from biofuse.search.selection import greedy_path, select
+from biofuse.search.scorers import TableScorer
 from biofuse.search.strategies import PATIENCE, WIDTH, Exhaustive, Walk, make_strategy
 
 GRID = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "published-grid"

@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 
 from biofuse.core.errors import BioFuseError, SearchError
-from biofuse.extract.ray_cluster import ray_cluster
+from biofuse.core.ray import ray_cluster
 from biofuse.search import runner
-from biofuse.search.ray_tasks import score_on_ray
-from biofuse.search.runner import run_search
-from biofuse.search.sink import read_sink
+from biofuse.search.leaderboard import read_sink
+from biofuse.search.runner import run_search, score_on_ray
 from biofuse.search.strategies import Exhaustive
 
 POOL = ("a", "b", "c")

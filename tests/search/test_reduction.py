@@ -3,10 +3,10 @@ import pytest
 
 from biofuse.blocks.blocks import Blocks
 from biofuse.core.errors import SearchError
-from biofuse.core.tasks import Task
+from biofuse.core.target import Task
 from biofuse.search.closed_form import ClosedFormScorer
-from biofuse.search.plan import ValidationPlan
-from biofuse.search.reduction import reduction_loss
+from biofuse.search.problem import ValidationPlan
+from biofuse.search.screen import reduction_loss
 
 
 def make_data(n=240, seed=0):

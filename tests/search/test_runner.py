@@ -13,12 +13,12 @@ import pytest
 
 from biofuse.blocks.blocks import Blocks
 from biofuse.core.errors import SearchError, UndefinedMetricError
-from biofuse.core.tasks import Task
+from biofuse.core.target import Task
 from biofuse.search import runner
+from biofuse.search.leaderboard import read_sink
+from biofuse.search.rules import select
 from biofuse.search.runner import run_search
-from biofuse.search.scorer import RefitScorer, TableScorer
-from biofuse.search.selection import select
-from biofuse.search.sink import read_sink
+from biofuse.search.scorers import RefitScorer, TableScorer
 from biofuse.search.strategies import AllEncoders, Exhaustive, make_strategy
 
 POOL = ("a", "b", "c", "d", "e")
@@ -165,7 +165,7 @@ SCRIPT = """
     import sys, time, numpy as np
     from pathlib import Path
     from biofuse.search.runner import run_search
-    from biofuse.search.scorer import FoldScores
+    from biofuse.search.scorers import FoldScores
     from biofuse.search.strategies import Exhaustive
 
     class Slow:

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 
 from biofuse.core.errors import AlignmentError, SearchError
-from biofuse.core.tasks import Task
+from biofuse.core.target import Task
 from biofuse.evaluation.metrics import score
-from biofuse.search.plan import ValidationPlan
-from biofuse.search.scorer import FoldwiseScorer, TableScorer
+from biofuse.search.problem import ValidationPlan
+from biofuse.search.scorers import FoldwiseScorer, TableScorer
 
 
 def test_fits_see_training_rows_only_and_the_scores_are_those_of_held_out_rows(tiny):

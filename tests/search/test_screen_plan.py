@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from biofuse.core.errors import SearchError
-from biofuse.search.screen_plan import measure_speed, plan_screen
+from biofuse.search.screen import measure_speed, plan_screen
 
 NINE = (512, 512, 512, 768, 768, 1024, 1408, 1536, 1536)
 GIB = 2**30

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 
 from biofuse.core.errors import SearchError, UndefinedMetricError
-from biofuse.core.tasks import Task
+from biofuse.core.target import Task
 from biofuse.search.closed_form import ClosedFormScorer
+from biofuse.search.rules import RULES, greedy_path, select
 from biofuse.search.runner import run_search
-from biofuse.search.scorer import TableScorer
-from biofuse.search.selection import RULES, greedy_path, select
+from biofuse.search.scorers import TableScorer
 from biofuse.search.strategies import AllEncoders, Exhaustive, Listed, screening_strategy
 
 

@@ -6,8 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from biofuse.core.errors import ArtifactError, DiskError
-from biofuse.search.leaderboard import Row
-from biofuse.search.sink import Sink, read_sink
+from biofuse.search.leaderboard import Row, Sink, read_sink
 
 NAN = float("nan")
 HEADER = {

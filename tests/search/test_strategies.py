@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from biofuse.core.errors import SearchError
-from biofuse.search.leaderboard import Row
+from biofuse.search.leaderboard import Row, all_subsets, check_pool, count_subsets, in_pool_order
+from biofuse.search.rules import greedy_path
 from biofuse.search.runner import run_search
-from biofuse.search.scorer import TableScorer
-from biofuse.search.selection import greedy_path
+from biofuse.search.scorers import TableScorer
 from biofuse.search.strategies import (
     STRATEGIES,
     AllEncoders,
@@ -19,7 +19,6 @@ from biofuse.search.strategies import (
     make_strategy,
     screening_strategy,
 )
-from biofuse.search.subsets import all_subsets, check_pool, count_subsets, in_pool_order
 
 
 def test_exhaustive_goes_by_size_then_pool_order():
@@ -226,7 +225,7 @@ def test_a_walk_over_60_encoders_takes_seconds():
             return len(subset)
 
         def score(self, subset):
-            from biofuse.search.scorer import FoldScores
+            from biofuse.search.scorers import FoldScores
 
             total = sum(worth[name] for name in subset)
             return FoldScores(folds={"auroc": (total - len(subset) ** 2 / 20,)})

@@ -5,13 +5,13 @@ from functools import partial
 import numpy as np
 import pytest
 
-from biofuse.core.tasks import Task
+from biofuse.core.target import Task
 from biofuse.data.splits import make_folds
-from biofuse.predictors import fit_predictor
+from biofuse.predictors.fused import fit_predictor
 from biofuse.search import runner
-from biofuse.search.plan import ValidationPlan
+from biofuse.search.problem import ValidationPlan
+from biofuse.search.rules import select
 from biofuse.search.runner import run_search
-from biofuse.search.selection import select
 from biofuse.search.strategies import Exhaustive
 
 POOL = ("a", "b", "c")

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from biofuse.core.errors import AlignmentError, CorruptPartError
 from biofuse.encoders.card import EncoderCard
 from biofuse.encoders.preprocessing import Preprocessing
-from biofuse.store import EmbeddingStore, as_contents, clean_store
-from biofuse.store.rows import locate, locate_ids
+from biofuse.store.parts import as_contents, locate, locate_ids
+from biofuse.store.store import EmbeddingStore
+from biofuse.store.upkeep import clean_store
 
 DIM = 3
 

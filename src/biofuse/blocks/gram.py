@@ -149,7 +149,7 @@ def gram_blocks(
 ) -> GramBlocks:
     """Standardise every block on the training rows and multiply its rows with each other.
 
-    Columns become what ``biofuse.fusion.Concatenation(scaling=scaling)`` makes of them, but stay in float64.
+    Columns become what ``Concatenation(scaling=scaling)`` of the fusions makes of them, but stay in float64.
 
     Parameters
     ----------

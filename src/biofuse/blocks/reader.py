@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from biofuse.blocks.blocks import Blocks
 from biofuse.core.errors import AlignmentError
+from biofuse.core.hashing import Contents
 from biofuse.encoders.card import EncoderCard, Precision
-from biofuse.store.parts import Contents
+from biofuse.store.parts import locate_ids
 from biofuse.store.reading import ROWS_AT_ONCE, Memory
-from biofuse.store.rows import locate_ids
 from biofuse.store.store import EmbeddingStore, EncoderFolder
 
 

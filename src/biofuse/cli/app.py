@@ -11,19 +11,31 @@ from typer.core import TyperGroup
 
 from biofuse import __version__
 from biofuse.cli import (
-    benchmark,
-    card,
-    check,
-    compare,
-    demo,
     doctor,
     embed,
     encoders,
     fit,
-    predict,
     report,
     store,
     verify,
+)
+from biofuse.cli import (
+    embed as check,
+)
+from biofuse.cli import (
+    fit as predict,
+)
+from biofuse.cli import (
+    report as card,
+)
+from biofuse.cli import (
+    report as compare,
+)
+from biofuse.cli import (
+    studies as benchmark,
+)
+from biofuse.cli import (
+    studies as demo,
 )
 from biofuse.cli.console import errors, note, show_error
 from biofuse.core.errors import BioFuseError, BioFuseWarning

@@ -137,7 +137,7 @@ def show_encoder(
       biofuse encoders show starter --json
     """
     from biofuse.encoders.registry import resolve
-    from biofuse.store import EmbeddingStore
+    from biofuse.store.store import EmbeddingStore
 
     cards = resolve(names, find=EmbeddingStore().find_imported)
     if as_json:

@@ -12,7 +12,7 @@ from biofuse.cli.console import human_bytes, note, show_json, show_table
 from biofuse.cli.options import Json, Store
 
 if TYPE_CHECKING:
-    from biofuse.api.stored import Recomputed
+    from biofuse.extract.stored import Recomputed
 
 app = typer.Typer(
     no_args_is_help=True, help="The embeddings kept on disk: list, verify, clean, export, and import those of others."
@@ -32,7 +32,8 @@ def ls(*, store: Store = None, as_json: Json = False) -> None:
 
       biofuse store ls
     """
-    from biofuse.store import EmbeddingStore, list_store
+    from biofuse.store.store import EmbeddingStore
+    from biofuse.store.upkeep import list_store
 
     chosen = EmbeddingStore(store)
     entries = list_store(chosen)
@@ -84,7 +85,8 @@ def verify(
     if (recompute is None) != (data is None):
         raise typer.BadParameter("--recompute N and --data DATA belong together.")
 
-    from biofuse.store import EmbeddingStore, verify_store
+    from biofuse.store.store import EmbeddingStore
+    from biofuse.store.upkeep import verify_store
 
     chosen = EmbeddingStore(store)
     found = verify_store(chosen)
@@ -99,9 +101,9 @@ def verify(
         _tell_unreadable(unreadable)
     compared: list[Recomputed] = []
     if recompute is not None and data is not None:
-        from biofuse.api.stored import recompute as compute_again
         from biofuse.data.load import load_samples
-        from biofuse.extract import ExtractOptions
+        from biofuse.extract.options import ExtractOptions
+        from biofuse.extract.stored import recompute as compute_again
 
         compared = compute_again(
             load_samples(data, labelled=False),
@@ -135,7 +137,8 @@ def gc(
 
       biofuse store gc --dry-run
     """
-    from biofuse.store import EmbeddingStore, clean_store
+    from biofuse.store.store import EmbeddingStore
+    from biofuse.store.upkeep import clean_store
 
     cleaning = clean_store(EmbeddingStore(store), dry_run=dry_run)
     if as_json:
@@ -176,10 +179,10 @@ def export(
 
       biofuse store export images/ --encoders efficientnet_lite0,lbp --out embeddings.h5ad
     """
-    from biofuse.api.export import check_format, save_embeddings
-    from biofuse.api.stored import read_stored
     from biofuse.data.load import load_samples
-    from biofuse.store import EmbeddingStore
+    from biofuse.extract.stored import read_stored
+    from biofuse.store.exchange import check_format, save_embeddings
+    from biofuse.store.store import EmbeddingStore
 
     check_format(out)
     samples = load_samples(data, label=options.label_option(label), group=group, task=task)
@@ -217,9 +220,9 @@ def import_(
 
       biofuse fit images/ --encoders lbp,imported:ctranspath --out run
     """
-    from biofuse.api.imports import import_embeddings
     from biofuse.data.load import load_samples
-    from biofuse.store import EmbeddingStore
+    from biofuse.store.exchange import import_embeddings
+    from biofuse.store.store import EmbeddingStore
 
     done = import_embeddings(
         file,

@@ -1,9 +1,15 @@
-"""Content addresses: BLAKE2b of bytes and of canonical JSON."""
+"""Content addresses (BLAKE2b of bytes and of canonical JSON), and random numbers and orders derived from names."""
 
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    pass
 
 CHUNK = 1 << 20
 """Bytes read at a time when a file is hashed."""
@@ -62,3 +68,41 @@ def digest_file(path: Path, *, algorithm: str = "blake2b", size: int = 16) -> st
         while chunk := file.read(CHUNK):
             state.update(chunk)
     return state.hexdigest()
+
+
+def derive_seed(seed: int, *names: str | int) -> int:
+    """Derive an independent 32-bit seed from a run's seed and the name of its use.
+
+    Parameters
+    ----------
+    seed : int
+        The run's seed.
+    *names : str or int
+        What the random numbers are for, e.g. ``"bootstrap", "test"``.
+    """
+    return int.from_bytes(digest(str(seed).encode(), *(str(name).encode() for name in names), size=4), "little")
+
+
+def generator(seed: int, *names: str | int) -> np.random.Generator:
+    """Return a NumPy generator seeded by :func:`derive_seed`."""
+    return np.random.default_rng(derive_seed(seed, *names))
+
+
+def hash_order(keys: list[str], seed: int) -> np.ndarray:
+    """Order keys pseudo-randomly by a hash of key and seed, so that shuffled input gives the same order.
+
+    Returns
+    -------
+    ndarray of int64, shape (n,)
+        Indices that sort the keys.
+    """
+    hashes = [digest(str(seed).encode(), key.encode()) for key in keys]
+    return np.array(sorted(range(len(keys)), key=lambda index: (hashes[index], keys[index])), dtype=np.int64)
+
+
+CONTENT_BYTES = 16
+"""Length of a content hash (BLAKE2b-128)."""
+
+
+Contents = NDArray[np.bytes_]
+"""Content hashes as fixed-width bytes, dtype ``S16``, shape (n,)."""

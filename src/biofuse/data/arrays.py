@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from biofuse.core.errors import DataError
+from biofuse.data.decoding import ArraySource, FileSource, PillowSource, raw_image
 from biofuse.data.labels import listing
-from biofuse.data.samples import Source
-from biofuse.data.sources import ArraySource, FileSource, PillowSource, raw_image
-from biofuse.data.table import LoadOptions, Table
+from biofuse.data.samples import LoadOptions, Source, Table
 
 ID_DIGITS = 6
 """Index-based ids are padded to this width, so that they sort in the order of the rows."""

@@ -9,9 +9,9 @@ from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
 from biofuse.core.errors import BioFuseWarning, DataError
+from biofuse.data.decoding import FileSource
 from biofuse.data.labels import listing, natural_key
-from biofuse.data.sources import FileSource
-from biofuse.data.table import SPLIT_NAMES, LoadOptions, Table, split_name
+from biofuse.data.samples import SPLIT_NAMES, LoadOptions, Table, split_name
 
 logger = logging.getLogger(__name__)
 

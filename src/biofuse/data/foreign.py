@@ -8,10 +8,10 @@ import numpy as np
 
 from biofuse.core.errors import DataError, UnreadableImageError
 from biofuse.data.arrays import as_label_rows, per_row, row_id
+from biofuse.data.decoding import ItemSource, Rows
 from biofuse.data.labels import listing
 from biofuse.data.manifest import LABEL_COLUMNS
-from biofuse.data.sources import ItemSource, Rows
-from biofuse.data.table import LoadOptions, Table
+from biofuse.data.samples import LoadOptions, Table
 
 PROBED_ROWS = 4
 """Rows of a torch data set that are read twice at loading, to find random transforms."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biofuse.core.errors import DataError
-from biofuse.core.tasks import Task
+from biofuse.core.target import Task
 
 INTEGER = re.compile(r"[+-]?\d+")
 ZERO_ONE = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "False": 0, "True": 1, "false": 0, "true": 1}

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from biofuse.core.errors import DataError
-from biofuse.core.tasks import Task
+from biofuse.core.target import Task
 from biofuse.data.arrays import load_arrays
 from biofuse.data.decoding import DecodePolicy
 from biofuse.data.folders import is_image_name, load_folder, load_image_file
@@ -17,8 +17,7 @@ from biofuse.data.foreign import is_hugging_face, is_row_data, load_hugging_face
 from biofuse.data.labels import RawLabels, parse_task
 from biofuse.data.manifest import MANIFEST_SUFFIXES, load_frame, load_manifest
 from biofuse.data.medmnist import load_medmnist, load_npz, medmnist_catalogue, parse_medmnist_name
-from biofuse.data.samples import Samples
-from biofuse.data.table import LoadOptions, Table, TornGroups, assemble, join_tables, table_of
+from biofuse.data.samples import LoadOptions, Samples, Table, TornGroups, assemble, join_tables, table_of
 
 
 def load_samples(

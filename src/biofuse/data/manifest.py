@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from biofuse.core.errors import DataError
+from biofuse.data.decoding import FileSource
 from biofuse.data.folders import excluded
 from biofuse.data.labels import RawLabels, label_text, listing
-from biofuse.data.sources import FileSource
-from biofuse.data.table import LoadOptions, Table
+from biofuse.data.samples import LoadOptions, Table
 
 if TYPE_CHECKING:
     import pandas as pd

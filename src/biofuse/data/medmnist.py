@@ -24,12 +24,11 @@ from pydantic import BaseModel, ConfigDict
 from biofuse.core.errors import DataError
 from biofuse.core.files import disk_errors
 from biofuse.core.hashing import digest_file
-from biofuse.core.tasks import Task
+from biofuse.core.target import Task
 from biofuse.data.arrays import row_id
+from biofuse.data.decoding import ArraySource, MappedRowSource
 from biofuse.data.labels import listing
-from biofuse.data.samples import SPLITS, Source
-from biofuse.data.sources import ArraySource, MappedRowSource
-from biofuse.data.table import LoadOptions, Table
+from biofuse.data.samples import SPLITS, LoadOptions, Source, Table
 
 logger = logging.getLogger(__name__)
 

@@ -1,15 +1,24 @@
 """The one table every data source becomes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Protocol, Self
+from pathlib import Path
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from biofuse.core.errors import DataError
-from biofuse.core.tasks import Task
-from biofuse.data.decoding import DecodePolicy
+from biofuse.core.errors import (
+    DataError,
+    LeakageError,
+    UnreadableImageError,
+)
+from biofuse.core.hashing import CONTENT_BYTES, Contents
+from biofuse.core.progress import Progress, Silent
+from biofuse.core.target import Task
+from biofuse.data.decoding import DecodePolicy, ItemSource, PillowSource, content_hash
+from biofuse.data.labels import RawLabels, encode_labels, label_text, listing
 
 SPLITS = ("train", "val", "test")
 """Names of the splits; the first two are development data."""
@@ -113,5 +122,435 @@ class Samples:
             If the table has no splits yet.
         """
         if self.splits is None:
-            raise DataError(f"{self.name} has no splits.", remedy="Call biofuse.data.with_splits(samples) first.")
+            raise DataError(
+                f"{self.name} has no splits.", remedy="Call biofuse.data.splits.with_splits(samples) first."
+            )
         return self.take(np.isin(self.splits.astype(str), names))
+
+
+REMEDY = "Write --shard i/n with i from 1 to n, such as --shard 3/8; for SLURM: --array=1-8."
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One of several parts of nearly equal size, each a run of neighbouring rows.
+
+    Attributes
+    ----------
+    index : int
+        From 1.
+    count : int
+        How many there are.
+    """
+
+    index: int
+    count: int
+
+    def __post_init__(self) -> None:
+        if self.count < 1 or not 1 <= self.index <= self.count:
+            raise DataError(f"There is no shard {self.index} of {self.count}.", remedy=REMEDY)
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.count}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read ``i/n``.
+
+        Raises
+        ------
+        DataError
+            If it is not that, or there is no such shard.
+        """
+        index, slash, count = text.partition("/")
+        if not (slash and index.strip().isdecimal() and count.strip().isdecimal()):
+            raise DataError(f"{text!r} does not name a shard.", remedy=REMEDY)
+        return cls(int(index), int(count))
+
+    def rows(self, n: int) -> range:
+        """Return the rows of this shard of ``n``; those of all shards, one after the other, are all rows."""
+        return range(n * (self.index - 1) // self.count, n * self.index // self.count)
+
+    def take(self, samples: Samples) -> Samples:
+        """Return this shard of a table; nothing is read."""
+        return samples.take(np.array(self.rows(len(samples)), dtype=np.int64))
+
+
+SPLIT_NAMES = {
+    "train": "train", "training": "train",
+    "val": "val", "valid": "val", "validation": "val",
+    "test": "test", "testing": "test",
+}  # fmt: skip
+"""What folders, columns and data sets call their splits, in lower case."""
+
+Columns = str | Sequence[str]
+
+TornGroups = Literal["error", "allow"]
+"""What to do with a group that lies in more than one of the given splits."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadOptions:
+    """What a user may say about a data set; see :func:`biofuse.data.load.load_samples`."""
+
+    label: Columns | None = None
+    group: str | Sequence[object] | None = None
+    split: str | Sequence[object] | None = None
+    id: str | Sequence[object] | None = None
+    path: str | None = None
+    labels: RawLabels | None = None
+    task: Task | None = None
+    classes: Sequence[str] | None = None
+    decode: DecodePolicy | None = None
+    root: Path | None = None
+    labelled: bool | None = None
+    label_separator: str | None = None
+    exclude: tuple[str, ...] = ()
+    use_splits: bool = True
+    torn_groups: TornGroups = "error"
+    size: int | None = None
+    download: bool = True
+    name: str | None = None
+
+    def given(self) -> set[str]:
+        """Return the names of the options that are not at their default."""
+        defaults = type(self)()
+        changed = {
+            name for name in self.__dataclass_fields__ if getattr(self, name) is not getattr(defaults, name)
+        }  # identity, because labels may be an array
+        return changed if self.exclude else changed - {"exclude"}
+
+    def only(self, kind: str, *allowed: str) -> Self:
+        """Refuse options that have no meaning for a kind of data, instead of ignoring them.
+
+        Raises
+        ------
+        DataError
+            If such an option was given.
+        """
+        general = {"task", "classes", "decode", "labelled", "use_splits", "torn_groups", "name"}
+        strange = sorted(self.given() - general - set(allowed))
+        if strange:
+            raise DataError(
+                f"{', '.join(f'{name}=' for name in strange)} cannot be used with {kind}.",
+                remedy=f"Here you can say {', '.join(f'{name}=' for name in sorted({*general, *allowed}))}.",
+            )
+        return self
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Table:
+    """Rows as found.
+
+    Attributes
+    ----------
+    name : str
+        What the data set is called.
+    ids : sequence of str
+        One per row.
+    sources : sequence of Source
+        One per row.
+    labels : sequence, ndarray or None
+        As written: one per row, a list per row, or a table of zeros and ones.
+    columns : tuple of str
+        Names of a label table's columns.
+    classes : tuple of str or None
+        The class table that comes with the data.
+    task : Task or None
+        Where the data say it themselves.
+    splits, groups : sequence or None
+        One per row.
+    decode : DecodePolicy or None
+        Where the data carry one already.
+    """
+
+    name: str
+    ids: Sequence[str]
+    sources: Sequence[Source]
+    labels: RawLabels | None = None
+    columns: tuple[str, ...] = ()
+    classes: tuple[str, ...] | None = None
+    task: Task | None = None
+    splits: Sequence[object] | None = None
+    groups: Sequence[object] | None = None
+    decode: DecodePolicy | None = None
+
+
+def assemble(table: Table, options: LoadOptions) -> Samples:
+    """Build the samples: labels as numbers, splits by their usual names, groups checked.
+
+    Raises
+    ------
+    DataError
+        If there are no rows, labels are missing or do not fit the task, or splits or groups are incomplete.
+    LeakageError
+        If a group lies in two of the given splits, unless ``options.torn_groups`` allows it.
+    """
+    if not table.ids:
+        raise DataError(f"{table.name} has no images.", remedy="Check the path and the exclude= patterns.")
+    if options.labelled and table.labels is None:
+        raise DataError(
+            f"{table.name} has no labels.", remedy="Name the label column with --label (label=, or labels=, in Python)."
+        )
+    encoded = None
+    if table.labels is not None and options.labelled is not False:
+        encoded = encode_labels(
+            table.labels,
+            rows=table.ids,
+            columns=table.columns,
+            task=options.task or table.task,
+            classes=options.classes,
+            known=table.classes,
+        )
+    samples = Samples(
+        ids=object_array(table.ids),
+        sources=tuple(table.sources),
+        labels=None if encoded is None else encoded.labels,
+        classes=() if encoded is None else encoded.classes,
+        task=None if encoded is None else encoded.task,
+        splits=_splits(table) if options.use_splits else None,
+        groups=_groups(table),
+        decode=options.decode or table.decode or DecodePolicy(),
+        name=options.name or table.name,
+    )
+    if options.torn_groups == "error":
+        check_groups(samples)
+    return samples
+
+
+def check_groups(samples: Samples) -> None:
+    """Refuse splits that tear a group apart.
+
+    Raises
+    ------
+    LeakageError
+        If a group (patient, slide) has samples in more than one split.
+    """
+    torn = groups_across_splits(samples)
+    if torn:
+        named = [f"{group} ({', '.join(splits)})" for group, splits in torn.items()]
+        raise LeakageError(
+            f"{samples.name}: {len(torn)} group(s) lie in more than one split: {listing(named)}.",
+            remedy="Keep every group in one split, or give no splits (use_splits=False in Python) to have them made "
+            "by group.",
+        )
+
+
+def groups_across_splits(samples: Samples) -> dict[str, tuple[str, ...]]:
+    """Return the groups that have samples in more than one split, with those splits."""
+    if samples.groups is None or samples.splits is None:
+        return {}
+    found: dict[str, set[str]] = {}
+    for group, split in zip(samples.groups.tolist(), samples.splits.tolist(), strict=True):
+        found.setdefault(group, set()).add(split)
+    return {
+        group: tuple(split for split in SPLITS if split in splits)
+        for group, splits in sorted(found.items())
+        if len(splits) > 1
+    }
+
+
+def join_tables(parts: Mapping[str, Table]) -> Table:
+    """Put the tables of several splits together; one class table is then made of all of them.
+
+    Parameters
+    ----------
+    parts : mapping of str to Table
+        By split; synonyms such as "validation" are understood. Ids get the split's name in front.
+
+    Raises
+    ------
+    DataError
+        If a name is no split, or the parts do not agree in what they carry.
+    """
+    splits = [split_name(key) for key in parts]
+    if len(set(splits)) != len(splits):
+        raise DataError(f"Two parts are the same split: {listing(list(parts))}.")
+    tables = list(parts.values())
+    for what in ("labels", "groups"):
+        holds = [getattr(table, what) is not None for table in tables]
+        if any(holds) and not all(holds):
+            raise DataError(
+                f"Some splits have {what} and others have none: {listing(list(parts))}.",
+                remedy=f"Give {what} for every split" + ("" if what == "groups" else ", or use labelled=False") + ".",
+            )
+    for what in ("columns", "task"):
+        if any(getattr(table, what) != getattr(tables[0], what) for table in tables):
+            raise DataError(f"The splits {listing(list(parts))} differ in their {what}.")
+    policies = {table.decode or DecodePolicy() for table in tables}
+    if len(policies) > 1:
+        raise DataError(f"The splits {listing(list(parts))} differ in how they are decoded.")
+    return replace(
+        tables[0],
+        decode=policies.pop(),
+        name="data",
+        ids=[f"{split}/{name}" for split, table in zip(splits, tables, strict=True) for name in table.ids],
+        sources=[source for table in tables for source in table.sources],
+        labels=_join_labels([table.labels for table in tables if table.labels is not None]),
+        classes=tables[0].classes if all(table.classes == tables[0].classes for table in tables) else None,
+        splits=[split for split, table in zip(splits, tables, strict=True) for _ in table.ids],
+        groups=None if tables[0].groups is None else [group for table in tables for group in table.groups or ()],
+    )
+
+
+def table_of(samples: Samples) -> Table:
+    """Turn samples back into rows with label names, so that they can be joined with others."""
+    names: RawLabels | None = None
+    multi = samples.labels is not None and samples.labels.ndim == 2
+    if samples.labels is not None:
+        names = samples.labels if multi else [samples.classes[label] for label in samples.labels]
+    return Table(
+        name=samples.name,
+        ids=samples.ids.tolist(),
+        sources=samples.sources,
+        labels=names,
+        columns=samples.classes if multi else (),
+        classes=samples.classes if samples.labels is not None else None,
+        task=samples.task if samples.task in {Task.ORDINAL, Task.MULTILABEL} else None,
+        groups=None if samples.groups is None else samples.groups.tolist(),
+        decode=samples.decode,
+    )
+
+
+def split_name(value: object) -> str:
+    """Return train, val or test for one of the names a split goes by.
+
+    Raises
+    ------
+    DataError
+        If it is none of them.
+    """
+    try:
+        return SPLIT_NAMES[str(value).strip().lower()]
+    except KeyError as error:
+        raise DataError(
+            f"{value!r} is no split.",
+            remedy=f"Call splits {', '.join(SPLIT_NAMES)}; leave them all out to have them made.",
+        ) from error
+
+
+def object_array(values: Sequence[object]) -> NDArray[np.object_]:
+    """Return strings as an object array, the type of ids, splits and groups."""
+    array = np.empty(len(values), dtype=object)
+    array[:] = [str(value) for value in values]
+    return array
+
+
+def _join_labels(labels: list[RawLabels]) -> RawLabels | None:
+    if not labels:
+        return None
+    if all(isinstance(part, np.ndarray) and part.ndim == 2 for part in labels):
+        return np.concatenate([np.asarray(part) for part in labels])
+    return [value for part in labels for value in part]
+
+
+def _splits(table: Table) -> NDArray[np.object_] | None:
+    names = _complete(table, table.splits, "split")
+    return None if names is None else object_array([split_name(name) for name in names])
+
+
+def _groups(table: Table) -> NDArray[np.object_] | None:
+    names = _complete(table, table.groups, "group")
+    return None if names is None else object_array(names)
+
+
+def _complete(table: Table, values: Sequence[Any] | None, what: str) -> list[str] | None:
+    if values is None:
+        return None
+    if len(values) != len(table.ids):
+        raise DataError(f"{table.name}: {len(table.ids)} images but {len(values)} {what}s.")
+    names = [label_text(value) for value in values]
+    missing = [name for name, value in zip(table.ids, names, strict=True) if not value]
+    if len(missing) == len(names):
+        return None
+    if missing:
+        raise DataError(
+            f"{table.name}: {len(missing)} sample(s) have no {what}: {listing(missing)}.",
+            remedy=f"Fill in the {what} of every row, or of none.",
+        )
+    return names
+
+
+THREADS = 8
+"""Reading waits for the disk and hashing releases the interpreter lock, so threads pay even on few cores."""
+
+
+@dataclass(frozen=True, eq=False)
+class HashedSamples:
+    """Content hashes aligned with a table of samples.
+
+    Attributes
+    ----------
+    contents : ndarray of S16, shape (n,)
+        Meaningless where ``readable`` is false.
+    readable : ndarray of bool, shape (n,)
+    reasons : dict of int to str
+        Why a row could not be read.
+    """
+
+    contents: Contents
+    readable: NDArray[np.bool_]
+    reasons: dict[int, str]
+
+
+def hash_samples(samples: Samples, *, progress: Progress | None = None) -> HashedSamples:
+    """Read every image's bytes once and hash them.
+
+    Parameters
+    ----------
+    samples : Samples
+    progress : Progress, optional
+
+    Returns
+    -------
+    HashedSamples
+        Unreadable rows are listed, not raised: whether they are an error is the caller's choice.
+    """
+    progress = progress or Silent()
+    progress.begin("reading", len(samples))
+    contents = np.zeros(len(samples), dtype=f"S{CONTENT_BYTES}")
+    reasons: dict[int, str] = {}
+    for row, outcome in enumerate(_outcomes(samples)):
+        if isinstance(outcome, str):
+            reasons[row] = outcome
+        else:
+            contents[row] = outcome
+        progress.advance("reading", 1)
+    readable = np.ones(len(samples), dtype=bool)
+    readable[list(reasons)] = False
+    return HashedSamples(contents, readable, reasons)
+
+
+def _outcomes(samples: Samples) -> Iterator[bytes | str]:
+    def outcome(row: int) -> bytes | str:
+        try:
+            return content_hash(samples.sources[row].read(), samples.decode)
+        except UnreadableImageError as error:
+            return error.message
+
+    # Rows of other libraries' data sets may share one open file, and threads would mix up what they read from it.
+    alone = any(isinstance(source, ItemSource | PillowSource) for source in samples.sources)
+    with ThreadPoolExecutor(1 if alone else THREADS) as threads:
+        yield from threads.map(outcome, range(len(samples)))
+
+
+NAMED = 5
+"""Files and rows named in a message."""
+
+
+def require_contents(samples: Samples) -> Contents:
+    """Return the content hash of every sample, shape (n,).
+
+    Raises
+    ------
+    UnreadableImageError
+        If a file cannot be read.
+    """
+    hashed = hash_samples(samples)
+    if hashed.reasons:
+        shown = [hashed.reasons[row] for row in sorted(hashed.reasons)[:NAMED]]
+        more = f"\n... and {len(hashed.reasons) - NAMED} more." if len(hashed.reasons) > NAMED else ""
+        raise UnreadableImageError(
+            "\n".join(shown) + more, remedy="Repair these files, or take them out of the data set."
+        )
+    return hashed.contents

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biofuse.core.errors import DataError
-from biofuse.core.seeds import derive_seed, hash_order
+from biofuse.core.hashing import derive_seed, hash_order
 from biofuse.data.labels import listing
 from biofuse.data.samples import SPLITS, Samples
 

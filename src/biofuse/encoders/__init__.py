@@ -5,7 +5,6 @@ Importing this package, listing cards and resolving names load no model library;
 
 from biofuse.encoders.card import EncoderCard, Precision, Weights
 from biofuse.encoders.checks import check_encoder
-from biofuse.encoders.contract import assert_encoder_contract
 from biofuse.encoders.functions import FunctionEncoder, register_encoder
 from biofuse.encoders.onnx_loader import OnnxEncoder, register_onnx
 from biofuse.encoders.preprocessing import Preprocessing, ResizeKey
@@ -40,7 +39,6 @@ __all__ = [
     "TorchEncoder",
     "UInt8Images",
     "Weights",
-    "assert_encoder_contract",
     "check_encoder",
     "default_registry",
     "get_card",

@@ -3,7 +3,7 @@
 import numpy as np
 
 from biofuse.core.errors import EncoderError, WeightsError
-from biofuse.core.seeds import generator
+from biofuse.core.hashing import generator
 from biofuse.encoders.protocol import Encoder, UInt8Images
 from biofuse.encoders.published import check_published
 from biofuse.encoders.torch_encoder import TorchEncoder

@@ -15,12 +15,13 @@ from biofuse.core.errors import (
     NotOnHubError,
     UnavailableWeightsError,
 )
+from biofuse.core.machine import free_memory
 from biofuse.encoders.availability import missing_libraries
 from biofuse.encoders.card import EncoderCard, Weights
 from biofuse.encoders.checks import probe_images
 from biofuse.encoders.facts import Frozen
 from biofuse.encoders.hub import ask, endpoint, is_repository, offline
-from biofuse.encoders.memory import free_memory, weight_bytes
+from biofuse.encoders.memory import weight_bytes
 from biofuse.encoders.places import Place, hub_file, locate, located, place_of, weights_folder
 from biofuse.encoders.protocol import Encoder, UInt8Images
 from biofuse.encoders.registry import Registry, default_registry

@@ -7,10 +7,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from biofuse.core.errors import AlignmentError, UndefinedMetricError
-from biofuse.core.tasks import Task
-from biofuse.evaluation.formulas import get_metric
+from biofuse.core.target import Task
 from biofuse.evaluation.intervals import RESAMPLES, Units, percentile_ends, resample
-from biofuse.evaluation.prepared import prepare
+from biofuse.evaluation.metrics import get_metric, prepare
 
 SIGNIFICANCE = 0.05
 """A difference with a larger (Holm-corrected) p-value is called noise."""

@@ -8,10 +8,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from biofuse.core.errors import AlignmentError
-from biofuse.core.seeds import generator
-from biofuse.core.tasks import Task
-from biofuse.evaluation.formulas import get_metric
-from biofuse.evaluation.prepared import Prepared, prepare
+from biofuse.core.hashing import generator
+from biofuse.core.target import Task
+from biofuse.evaluation.metrics import Prepared, get_metric, prepare
 
 RESAMPLES = 2000
 """Enough for the ends of a 95 % interval: 50 resamples lie beyond each (Efron and Tibshirani 1993 ask for 1,000)."""

@@ -1,17 +1,433 @@
-"""Scores of predictions, with a reason wherever a score does not exist."""
+"""The metrics, and scores of predictions with a reason wherever a score does not exist."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-from biofuse.core.errors import UndefinedMetricError
-from biofuse.core.tasks import Task
-from biofuse.evaluation.formulas import METRICS, auroc_columns, get_metric, is_probability
-from biofuse.evaluation.prepared import Prepared, prepare
+from biofuse.core.errors import AlignmentError, UndefinedMetricError
+from biofuse.core.target import Task
 
-__all__ = ["METRICS", "Metrics", "auroc_columns", "get_metric", "score"]
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
+    Sums = NDArray[np.float64] | csr_array
+
+THRESHOLD = 0.5
+"""A label is predicted where its probability exceeds this, strictly: the convention of ``medmnist.Evaluator``."""
+
+FEW_CLASSES = 16
+"""Up to so many classes, multiplying mostly zeros is quicker than leaving them out."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Ranking:
+    """How the positives of one class stand among its negatives.
+
+    Attributes
+    ----------
+    positives, negatives : ndarray of int64
+        Rows by ascending score.
+    below, up_to : ndarray of int64, shape (n_positives,)
+        Number of negatives that score less than, and at most as much as, each positive.
+    positives_below : ndarray of int64, shape (n_positives,)
+        Number of positives that score less than each positive.
+    """
+
+    positives: NDArray[np.int64]
+    negatives: NDArray[np.int64]
+    below: NDArray[np.int64]
+    up_to: NDArray[np.int64]
+    positives_below: NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prepared:
+    """Labels and predictions of the same rows.
+
+    Attributes
+    ----------
+    task : Task
+        What the labels are.
+    classes : tuple of str
+        Class or label names, one per column.
+    labels : ndarray of int64
+        Shape (n,) class indices, or (n, n_labels) zeros and ones for multi-label tasks.
+    probabilities : ndarray of float64, shape (n, n_classes)
+        One column per class or label.
+    ranked_by : ndarray of float64, shape (n, n_classes)
+        What ranking metrics order rows by: decision values, or the probabilities themselves.
+    targets, predicted : ndarray of bool, shape (n, n_classes)
+        Which class each row has, and which is predicted.
+    """
+
+    task: Task
+    classes: tuple[str, ...]
+    labels: NDArray[np.int64]
+    probabilities: NDArray[np.float64]
+    ranked_by: NDArray[np.float64]
+    targets: NDArray[np.bool_]
+    predicted: NDArray[np.bool_]
+
+    @property
+    def n(self) -> int:
+        """Number of rows."""
+        return len(self.labels)
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether a row may have any number of labels."""
+        return self.task is Task.MULTILABEL
+
+    @property
+    def ranked_columns(self) -> tuple[int, ...]:
+        """Columns that ranking metrics average over: the last of a binary task, otherwise all."""
+        return (1,) if self.task is Task.BINARY else tuple(range(len(self.classes)))
+
+    @cached_property
+    def rankings(self) -> tuple[Ranking, ...]:
+        """One ranking per column of ``ranked_columns``."""
+        return tuple(_rank(self.targets[:, c], self.ranked_by[:, c]) for c in self.ranked_columns)
+
+    @cached_property
+    def target_sums(self) -> "Sums":
+        """Shape (n_classes, n): times row weights, the weight of each class."""
+        return _sums(self.targets)
+
+    @cached_property
+    def predicted_sums(self) -> "Sums":
+        """Shape (n_classes, n): times row weights, how much of the weight each class is predicted for."""
+        return _sums(self.predicted)
+
+    @cached_property
+    def hit_sums(self) -> "Sums":
+        """Shape (n_classes, n): times row weights, how much of each class is predicted rightly."""
+        return _sums(self.targets & self.predicted)
+
+
+def prepare(
+    task: Task,
+    labels: ArrayLike,
+    probabilities: ArrayLike,
+    *,
+    classes: Sequence[str] | None = None,
+    decision: ArrayLike | None = None,
+) -> Prepared:
+    """Check labels against predictions.
+
+    Parameters
+    ----------
+    task : Task
+        What the labels are.
+    labels : array-like of int
+        Shape (n,) or (n, 1) class indices, or (n, n_labels) zeros and ones for multi-label tasks.
+    probabilities : array-like of float
+        Shape (n, n_classes); for binary tasks also (n,) or (n, 1), the probability of the second class.
+    classes : sequence of str, optional
+        Names of the columns; their numbers by default.
+    decision : array-like of float, optional
+        Shape of the probabilities: values to rank by, where probabilities round to 0 or 1.
+
+    Raises
+    ------
+    AlignmentError
+        If shapes or class indices do not belong together.
+    UndefinedMetricError
+        If a prediction is not a finite number.
+    """
+    scores = np.asarray(probabilities, dtype=np.float64)
+    truth = np.asarray(labels).astype(np.int64)
+    multilabel = task is Task.MULTILABEL
+    if not multilabel and truth.ndim == 2 and truth.shape[1] == 1:
+        truth = truth[:, 0]
+    if task is Task.BINARY and (scores.ndim == 1 or scores.shape[1:] == (1,)):
+        scores = np.column_stack([1 - scores.ravel(), scores.ravel()])
+    if scores.ndim != 2 or len(scores) != len(truth) or truth.ndim != (2 if multilabel else 1):
+        raise AlignmentError(f"Labels of shape {truth.shape} and predictions of shape {scores.shape} do not match.")
+    n_classes = scores.shape[1]
+    if classes is not None and len(classes) != n_classes:
+        raise AlignmentError(f"{len(classes)} classes but predictions for {n_classes}.")
+    if task is Task.BINARY and n_classes != 2:
+        raise AlignmentError(f"A binary task has two classes, but there are predictions for {n_classes}.")
+    if multilabel and truth.shape != scores.shape:
+        raise AlignmentError(f"Labels of shape {truth.shape} and predictions of shape {scores.shape} do not match.")
+    if truth.size and not 0 <= truth.min() <= truth.max() < (2 if multilabel else n_classes):
+        raise AlignmentError(
+            f"Labels run from {truth.min()} to {truth.max()}, predictions are for {n_classes} classes."
+        )
+    order = scores if decision is None else np.asarray(decision, dtype=np.float64)
+    if order.shape != scores.shape:
+        raise AlignmentError(f"Decision values of shape {order.shape} for predictions of shape {scores.shape}.")
+    bad = int((~(np.isfinite(scores) & np.isfinite(order))).any(axis=1).sum())
+    if bad:
+        raise UndefinedMetricError(
+            f"{bad} of {len(scores)} predictions are not finite numbers.",
+            remedy="Look for constant or non-finite embeddings, or choose another head.",
+        )
+    names = tuple(classes) if classes is not None else tuple(str(c) for c in range(n_classes))
+    return Prepared(
+        task=task,
+        classes=names,
+        labels=truth,
+        probabilities=scores,
+        ranked_by=order,
+        targets=truth.astype(bool) if multilabel else truth[:, None] == np.arange(n_classes),
+        predicted=_decide(task, scores),
+    )
+
+
+def _decide(task: Task, scores: NDArray[np.float64]) -> NDArray[np.bool_]:
+    if task is Task.MULTILABEL:
+        return scores > THRESHOLD
+    if task is Task.BINARY:
+        second = scores[:, 1] > THRESHOLD
+        return np.column_stack([~second, second])
+    return np.asarray(scores.argmax(axis=1)[:, None] == np.arange(scores.shape[1]))
+
+
+def _rank(positive: NDArray[np.bool_], scores: NDArray[np.float64]) -> Ranking:
+    order = np.argsort(scores, kind="stable")
+    positives, negatives = order[positive[order]], order[~positive[order]]
+    up, down = scores[positives], scores[negatives]
+    return Ranking(
+        positives=positives,
+        negatives=negatives,
+        below=np.searchsorted(down, up, side="left"),
+        up_to=np.searchsorted(down, up, side="right"),
+        positives_below=np.searchsorted(up, up, side="left"),
+    )
+
+
+def _sums(indicator: NDArray[np.bool_]) -> "Sums":
+    transposed = indicator.T.astype(np.float64)
+    if indicator.shape[1] <= FEW_CLASSES:
+        return transposed
+    from scipy.sparse import csr_array
+
+    return csr_array(transposed)
+
+
+Values = NDArray[np.float64]
+
+TOP_K = 5
+"""Top-5 accuracy is what ImageNet results report beside accuracy; it needs more than five classes."""
+
+NORMALISED = 1e-3
+"""How far a row of probabilities may be from adding to one before its log-loss means nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """What a metric is called, how it is computed and how to read it.
+
+    Attributes
+    ----------
+    name, title : str
+        Its key in tables, and its name in prose.
+    formula : callable
+        Maps (prepared, weights) to values per column and weighting.
+    applies : callable
+        Whether the metric exists for a task with so many classes.
+    per_class : bool
+        Whether the formula's columns are the classes or labels.
+    higher_is_better : bool
+        False for losses.
+    chance : float or None
+        What a guess scores whatever the data; None where that depends on them.
+    """
+
+    name: str
+    title: str
+    formula: Callable[[Prepared, Values], Values]
+    applies: Callable[[Task, int], bool] = lambda _task, _n_classes: True
+    per_class: bool = False
+    higher_is_better: bool = True
+    chance: float | None = None
+
+    def resample(self, data: Prepared, weights: Values) -> Values:
+        """Return the metric under each weighting, shape (n_weightings,); NaN where it is undefined."""
+        return np.asarray(self.formula(data, weights).mean(axis=0))
+
+
+def auroc_columns(targets: NDArray[np.bool_], scores: NDArray[np.floating]) -> Values:
+    """Area under the ROC curve of every column at once, from ranks; ties count half.
+
+    Parameters
+    ----------
+    targets : ndarray of bool, shape (n, n_columns)
+        Which rows are positive.
+    scores : ndarray of float, shape (n, n_columns)
+        Probabilities or decision values: only their order counts.
+
+    Returns
+    -------
+    ndarray of float64, shape (n_columns,)
+        NaN where a column has no positive or no negative row.
+    """
+    positive = targets.sum(axis=0).astype(np.float64)
+    order = np.argsort(np.ascontiguousarray(scores.T), axis=1)
+    ascending = np.take_along_axis(scores.T, order, axis=1)
+    ranks = np.broadcast_to(np.arange(1.0, len(scores) + 1), order.shape)
+    tied = np.flatnonzero((ascending[:, 1:] == ascending[:, :-1]).any(axis=1))
+    if len(tied):
+        ranks = ranks.copy()
+        ranks[tied] = [_mean_ranks(row) for row in ascending[tied]]
+    total = np.einsum("ij,ij->i", ranks, np.take_along_axis(targets.T, order, axis=1))
+    return _divide(total - positive * (positive + 1) / 2, positive * (len(targets) - positive))
+
+
+def _mean_ranks(ascending: NDArray[np.floating]) -> Values:
+    """Return ranks from 1, those of ties their mean."""
+    below, up_to = (np.searchsorted(ascending, ascending, side=side) for side in ("left", "right"))
+    return np.asarray((below + 1 + up_to) / 2, dtype=np.float64)
+
+
+def _divide(over: Values, under: Values) -> Values:
+    quotient = np.full(np.broadcast_shapes(over.shape, under.shape), np.nan)
+    np.divide(over, under, out=quotient, where=under > 0)
+    return quotient
+
+
+def _running(weights: Values) -> Values:
+    return np.concatenate([np.zeros((1, weights.shape[1])), np.cumsum(weights, axis=0)])
+
+
+def _auroc(data: Prepared, weights: Values) -> Values:
+    return np.stack([_ranking_auroc(ranking, weights) for ranking in data.rankings])
+
+
+def _ranking_auroc(ranking: Ranking, weights: Values) -> Values:
+    positive, below = weights[ranking.positives], _running(weights[ranking.negatives])
+    beaten = below[ranking.below]
+    if not np.array_equal(ranking.below, ranking.up_to):
+        beaten = (beaten + below[ranking.up_to]) / 2
+    return _divide(np.einsum("ij,ij->j", positive, beaten), positive.sum(axis=0) * below[-1])
+
+
+def _average_precision(data: Prepared, weights: Values) -> Values:
+    return np.stack([_ranking_precision(ranking, weights) for ranking in data.rankings])
+
+
+def _ranking_precision(ranking: Ranking, weights: Values) -> Values:
+    positive = weights[ranking.positives]
+    hits, misses = _running(positive), _running(weights[ranking.negatives])
+    above = hits[-1] - hits[ranking.positives_below]
+    precision = _divide(above, above + misses[-1] - misses[ranking.below])
+    # A row of weight nothing has no precision when nothing stands above it; it does not count either.
+    return _divide(np.einsum("ij,ij->j", positive, np.where(positive > 0, precision, 0)), hits[-1])
+
+
+def _accuracy(data: Prepared, weights: Values) -> Values:
+    right = data.targets == data.predicted
+    right = right.T if data.multilabel else right.all(axis=1)[np.newaxis]
+    return _divide(right.astype(np.float64) @ weights, weights.sum(axis=0))
+
+
+def _balanced_accuracy(data: Prepared, weights: Values) -> Values:
+    total, truth, hits = weights.sum(axis=0), data.target_sums @ weights, data.hit_sums @ weights
+    recall = _divide(hits, truth)
+    if not data.multilabel:
+        return recall
+    return (recall + _divide(total - truth - data.predicted_sums @ weights + hits, total - truth)) / 2
+
+
+def _f1(data: Prepared, weights: Values) -> Values:
+    truth, said, hits = (sums @ weights for sums in (data.target_sums, data.predicted_sums, data.hit_sums))
+    return _divide(2 * hits, truth + said)
+
+
+def _mcc(data: Prepared, weights: Values) -> Values:
+    truth, said, hits = (sums @ weights for sums in (data.target_sums, data.predicted_sums, data.hit_sums))
+    total = weights.sum(axis=0)
+    if data.multilabel:
+        over, spread = hits * total - truth * said, said * (total - said)
+        variety = truth * (total - truth)
+    else:
+        over = (hits.sum(axis=0) * total - (truth * said).sum(axis=0))[None]
+        spread, variety = ((total**2 - (counts**2).sum(axis=0))[None] for counts in (said, truth))
+    # Constant predictions have no correlation by definition of scikit-learn (0); constant labels leave it undefined.
+    under = np.sqrt(np.maximum(spread, 0) * np.maximum(variety, 0))
+    return np.where((spread <= 0) & (variety > 0), 0.0, _divide(over, under))
+
+
+def _quadratic_kappa(data: Prepared, weights: Values) -> Values:
+    total, grades = weights.sum(axis=0), np.arange(len(data.classes), dtype=np.float64)
+    truth, said = data.target_sums @ weights, data.predicted_sums @ weights
+    observed = ((data.labels - data.predicted.argmax(axis=1)) ** 2).astype(np.float64) @ weights
+    # Expected squared distance of independent grades, from their first two moments.
+    expected = grades**2 @ (truth + said) - 2 * _divide((grades @ truth) * (grades @ said), total)
+    return (1 - _divide(observed, np.where(expected > 1e-12 * total, expected, 0)))[None]
+
+
+def _log_loss(data: Prepared, weights: Values) -> Values:
+    tiny = np.finfo(np.float64).eps  # as scikit-learn clips
+    p = np.clip(data.probabilities, tiny, 1 - tiny)
+    loss = (
+        -np.where(data.targets, np.log(p), np.log1p(-p)).T
+        if data.multilabel
+        else -np.log(p[np.arange(data.n), data.labels])[None]
+    )
+    if not is_probability(data):
+        loss = np.full_like(loss, np.nan)
+    return _divide(loss @ weights, weights.sum(axis=0))
+
+
+def is_probability(data: Prepared) -> bool:
+    """Whether the predictions lie in [0, 1] and, with one label per row, add to one."""
+    p = data.probabilities
+    inside = bool(((p >= 0) & (p <= 1)).all())
+    return inside and (data.multilabel or bool((np.abs(p.sum(axis=1) - 1) <= NORMALISED).all()))
+
+
+def _top_k(data: Prepared, weights: Values) -> Values:
+    own = data.probabilities[np.arange(data.n), data.labels][:, None]
+    earlier = np.arange(data.probabilities.shape[1]) < data.labels[:, None]
+    ahead = ((data.probabilities > own) | ((data.probabilities == own) & earlier)).sum(axis=1)
+    return _divide((ahead < TOP_K).astype(np.float64)[None] @ weights, weights.sum(axis=0))
+
+
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric(name="auroc", title="AUROC", formula=_auroc, per_class=True, chance=0.5),
+        Metric(name="accuracy", title="accuracy", formula=_accuracy),
+        Metric(name="balanced_accuracy", title="balanced accuracy", formula=_balanced_accuracy),
+        Metric(name="average_precision", title="average precision", formula=_average_precision, per_class=True),
+        Metric(name="f1", title="F1", formula=_f1, per_class=True),
+        Metric(name="mcc", title="Matthews correlation", formula=_mcc, chance=0.0),
+        Metric(name="log_loss", title="log-loss", formula=_log_loss, higher_is_better=False),
+        Metric(
+            name="quadratic_kappa",
+            title="quadratic kappa",
+            formula=_quadratic_kappa,
+            applies=lambda task, _n_classes: task is Task.ORDINAL,
+            chance=0.0,
+        ),
+        Metric(
+            name=f"top_{TOP_K}",
+            title=f"top-{TOP_K} accuracy",
+            formula=_top_k,
+            applies=lambda task, n_classes: task is not Task.MULTILABEL and n_classes > TOP_K,
+        ),
+    )
+}
+"""The metrics by name, in the order in which tables show them."""
+
+
+def get_metric(name: str) -> Metric:
+    """Return a metric by name.
+
+    Raises
+    ------
+    UndefinedMetricError
+        If there is no such metric.
+    """
+    if name not in METRICS:
+        raise UndefinedMetricError(f"There is no metric {name!r}.", remedy=f"Choose one of {', '.join(METRICS)}.")
+    return METRICS[name]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -114,7 +530,7 @@ def score(
             raise UndefinedMetricError(
                 f"There is no {metric.title} for a {task} task with {len(data.classes)} classes."
             )
-        columns[name] = _auroc(data) if name == "auroc" else metric.formula(data, ones)[:, 0]
+        columns[name] = _auroc_by_class(data) if name == "auroc" else metric.formula(data, ones)[:, 0]
         values[name] = float(columns[name].mean())
         if np.isnan(values[name]):
             undefined[name] = _reason(data, name, columns[name])
@@ -126,7 +542,7 @@ def applicable(task: Task, n_classes: int) -> tuple[str, ...]:
     return tuple(name for name, metric in METRICS.items() if metric.applies(task, n_classes))
 
 
-def _auroc(data: Prepared) -> np.ndarray:
+def _auroc_by_class(data: Prepared) -> np.ndarray:
     columns = list(data.ranked_columns)
     return auroc_columns(data.targets[:, columns], data.ranked_by[:, columns])
 

@@ -12,15 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biofuse.core.errors import BioFuseError
-from biofuse.core.interrupts import workers_ignore_interrupts
+from biofuse.core.machine import exit_with_parent, workers_ignore_interrupts
 from biofuse.encoders.travel import Builders
-from biofuse.extract.batches import Tell
-from biofuse.extract.forward import Sink
-from biofuse.extract.job import Job
+from biofuse.extract.forward import Sink, Tell
 from biofuse.extract.options import ExtractOptions
-from biofuse.extract.plan import ExtractionPlan
-from biofuse.extract.pool import exit_with_parent
-from biofuse.extract.worker import Outcome
+from biofuse.extract.plan import ExtractionPlan, Job
+from biofuse.extract.prepare import Outcome
 
 END_SECONDS = 10.0
 """How long a process that has said that it is finished, or was told to stop, is waited for."""

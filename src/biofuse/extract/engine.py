@@ -1,30 +1,82 @@
-"""Extraction: find out what is missing, plan it, have an engine compute it, keep the rows."""
+"""The engines that can run an extraction, by name."""
 
 import contextlib
+import importlib
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from biofuse.core.errors import UnreadableImageError
-from biofuse.data.samples import Samples
+from biofuse.blocks.reader import read_blocks
+from biofuse.core.errors import BioFuseError, UnreadableImageError
+from biofuse.core.machine import keep_freed_memory
+from biofuse.core.progress import Progress, Silent, progress_bars
+from biofuse.data.samples import HashedSamples, Samples, hash_samples
+from biofuse.encoders.availability import available, pinned_here
 from biofuse.encoders.card import EncoderCard
-from biofuse.extract.allocator import keep_freed_memory
-from biofuse.extract.batches import Tell
-from biofuse.extract.contents import HashedSamples, hash_samples
-from biofuse.extract.engines import Engine, make_engine
-from biofuse.extract.job import Job, plan_job
+from biofuse.extract.embeddings import EncoderWork, Extraction, Quarantined
+from biofuse.extract.forward import Sink, Tell
 from biofuse.extract.options import ExtractOptions
-from biofuse.extract.plan import ExtractionPlan, duration, make_plan
-from biofuse.extract.precision import PARITY_COSINE, announce
-from biofuse.extract.progress import Progress, Silent
-from biofuse.extract.rates import known_rates, remember_rates
-from biofuse.extract.results import EncoderWork, Extraction, Quarantined
-from biofuse.extract.stages import READ, Stages
-from biofuse.extract.worker import Outcome
+from biofuse.extract.plan import (
+    ExtractionPlan,
+    Hardware,
+    Job,
+    duration,
+    known_rates,
+    make_plan,
+    plan_job,
+    remember_rates,
+)
+from biofuse.extract.precision import PARITY_COSINE, PRECISIONS, announce
+from biofuse.extract.prepare import READ, Outcome, Stages
 from biofuse.extract.writer import Writer
 from biofuse.store.store import EmbeddingStore
+
+if TYPE_CHECKING:
+    pass
+from biofuse.extract.embeddings import EmbeddingSet
+
+ENGINES = {"local": "biofuse.extract.local:MachineEngine", "ray": "biofuse.extract.ray:RayEngine"}
+"""Engines by name: module and class, imported when it is asked for."""
+
+
+class Engine(Protocol):
+    """Runs encoders somewhere. Made with ``(options, tell=...)``."""
+
+    @property
+    def device(self) -> str:
+        """The torch device that networks run on; found out when first asked for."""
+        ...
+
+    def hardware(self, *, networks: bool) -> Hardware:
+        """Return what an extraction is planned with; ``networks``: whether any encoder needs the device."""
+        ...
+
+    def parity(self, job: Job, names: tuple[str, ...], *, keep: bool) -> dict[str, float]:
+        """Return each encoder's least cosine, over some images, between its lower precision and fp32."""
+        ...
+
+    def run(self, job: Job, plan: ExtractionPlan, sink: Sink) -> None:
+        """Compute what is missing, and hand it over batch by batch, from the thread that called."""
+        ...
+
+
+def make_engine(options: ExtractOptions, *, tell: Tell) -> Engine:
+    """Return the engine that the options name.
+
+    Raises
+    ------
+    BioFuseError
+        If there is none of that name.
+    """
+    if options.engine not in ENGINES:
+        raise BioFuseError(f"There is no engine {options.engine!r}.", remedy=f"Use one of: {', '.join(ENGINES)}.")
+    module, _, name = ENGINES[options.engine].partition(":")
+    engine: Engine = getattr(importlib.import_module(module), name)(options, tell=tell)
+    return engine
+
 
 NAMED_FAILURES = 5
 """Unreadable files named in an error; `biofuse check` lists them all."""
@@ -254,3 +306,77 @@ def _refuse(reasons: dict[int, str]) -> None:
         remedy="Repair or remove the file(s), or set them aside with --on-error quarantine "
         "(on_error='quarantine' in Python).",
     )
+
+
+def embed_samples(
+    samples: Samples,
+    cards: Sequence[EncoderCard],
+    *,
+    store: EmbeddingStore,
+    options: ExtractOptions | None = None,
+    progress: Progress | bool = True,
+    tell: Tell | None = None,
+) -> EmbeddingSet:
+    """Embed a table of samples; :func:`embed` with everything already resolved.
+
+    Returns
+    -------
+    EmbeddingSet
+        Its cards hold the hash of the weights used, where those given left it open.
+    """
+    options = options or ExtractOptions()
+    cards, skipped = available(
+        cards,
+        on_unavailable=options.on_unavailable,
+        weights_paths=options.weights_paths,
+        weights_dir=options.weights_dir,
+        # Where the store holds an encoder's embeddings its weights may no longer be needed; loading it says otherwise.
+        needed=lambda card: not stored(store, card),
+    )
+    if isinstance(progress, bool):
+        with progress_bars(quiet=not progress) as bars:
+            done = extract(samples, cards, store=store, options=options, progress=bars, tell=tell)
+    else:
+        done = extract(samples, cards, store=store, options=options, progress=progress, tell=tell)
+    return EmbeddingSet(
+        samples=done.samples,
+        blocks=read_blocks(store, cards, ids=done.samples.ids, contents=done.contents, precisions=done.precisions),
+        cards=cards,
+        contents=done.contents,
+        quarantined=done.quarantined,
+        work=done.work,
+        healed=done.healed,
+        skipped=skipped,
+        precisions=done.precisions,
+        plan=done.plan,
+        stages=done.stages,
+    )
+
+
+def plan_embedding(
+    samples: Samples,
+    cards: Sequence[EncoderCard],
+    *,
+    store: EmbeddingStore,
+    options: ExtractOptions | None = None,
+    progress: Progress | bool = True,
+) -> ExtractionPlan:
+    """Return what :func:`embed_samples` would do; images are read and hashed, nothing is computed or downloaded.
+
+    Raises
+    ------
+    DataError
+        If the data set cannot be used as it is.
+    """
+    options = options or ExtractOptions()
+    known, absent = pinned_here(cards, weights_paths=options.weights_paths, weights_dir=options.weights_dir)
+    with progress_bars(quiet=progress is False) as bars:
+        watched = bars if isinstance(progress, bool) else progress
+        plan = plan_extraction(samples, known, store=store, options=options, progress=watched)
+    notes = [f"{name}: its weights are not here yet; they are fetched first." for name in absent]
+    return replace(plan, notes=(*plan.notes, *notes))
+
+
+def stored(store: EmbeddingStore, card: EncoderCard) -> bool:
+    """Tell whether the store has any embedding of an encoder, at whatever precision."""
+    return any(store.open(card, precision=precision).part_paths() for precision in PRECISIONS)

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from biofuse.core.errors import DataError
-from biofuse.core.seeds import hash_order
+from biofuse.core.hashing import hash_order
 from biofuse.data.decoding import decode
 from biofuse.data.samples import Samples
 from biofuse.encoders.card import EncoderCard
 from biofuse.encoders.registry import load_encoder
 from biofuse.extract.options import ExtractOptions, choose_device
-from biofuse.extract.worker import encode
+from biofuse.extract.prepare import encode
 
 IMAGES = 16
 """Enough for a batch that is representative, few enough for the slowest encoder on a CPU."""

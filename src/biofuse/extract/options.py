@@ -1,12 +1,12 @@
 """How an extraction is run; of all this, precision alone changes an embedding, and has a folder of its own for it."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from biofuse.core.errors import BioFuseError
+from biofuse.core.machine import usable_cores
 from biofuse.encoders.availability import OnUnavailable
 from biofuse.encoders.card import EncoderCard, Precision
 from biofuse.encoders.places import located
@@ -55,7 +55,7 @@ class ExtractOptions:
     part_seconds : float
         Seconds after which a part is written, however few rows it has: what a killed run can lose.
     engine : str
-        What runs the encoders: a name in :data:`biofuse.extract.engines.ENGINES`.
+        What runs the encoders: a name in :data:`biofuse.extract.engine.ENGINES`.
     ray_address : str or None
         Cluster for the engine ``ray``; by default that of ``RAY_ADDRESS``, else Ray is started on this machine.
     """
@@ -94,11 +94,6 @@ class ExtractOptions:
         if self.workers is not None:
             return self.workers
         return 0 if n_images <= SMALL_JOB else min(usable_cores(), MAX_WORKERS, 2 * n_images // SMALL_JOB)
-
-
-def usable_cores() -> int:
-    """Return the number of cores this process may use (a container or a scheduler may allow fewer than exist)."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def choose_device(requested: str) -> str:

@@ -7,8 +7,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from biofuse.core.hashing import Contents
 from biofuse.encoders.card import EncoderCard, Precision
-from biofuse.store.parts import Contents
 from biofuse.store.store import EmbeddingStore
 
 PrecisionOption = Literal["auto", "fp32", "bf16", "fp16"]

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biofuse.core.errors import DiskError
-from biofuse.extract.stages import WRITE, Stages
-from biofuse.store.parts import CONTENT_BYTES, Contents
+from biofuse.core.hashing import CONTENT_BYTES, Contents
+from biofuse.extract.prepare import WRITE, Stages
 from biofuse.store.store import EncoderFolder
 
 FIRST_ROWS = 256

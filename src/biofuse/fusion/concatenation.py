@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from biofuse.blocks.blocks import Blocks, Matrix
 from biofuse.core.errors import ArtifactError
-from biofuse.fusion.protocol import Arrays
-from biofuse.fusion.standard import ROWS_AT_ONCE, Standard, fitting_block, require_training_rows, slices
+from biofuse.core.seals import Arrays
+from biofuse.fusion.base import ROWS_AT_ONCE, Standard, fitting_block, require_training_rows, slices
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,8 +3,8 @@
 import functools
 from collections.abc import Callable
 
-from biofuse.fusion.plugins import PluginRegistry
-from biofuse.fusion.protocol import Fusion
+from biofuse.core.registry import PluginRegistry
+from biofuse.fusion.base import Fusion
 
 ENTRY_POINT_GROUP = "biofuse.fusions"
 """Each entry point of this group is a class or function that, called without arguments, gives a :class:`Fusion`."""
@@ -47,13 +47,13 @@ def _concatenation() -> Callable[[], Fusion]:
 
 
 def _pca() -> Callable[[], Fusion]:
-    from biofuse.fusion.components import PrincipalComponents
+    from biofuse.fusion.projections import PrincipalComponents
 
     return PrincipalComponents
 
 
 def _whitening() -> Callable[[], Fusion]:
-    from biofuse.fusion.components import Whitening
+    from biofuse.fusion.projections import Whitening
 
     return Whitening
 
@@ -65,6 +65,6 @@ def _weighted() -> Callable[[], Fusion]:
 
 
 def _mean() -> Callable[[], Fusion]:
-    from biofuse.fusion.mean import ProjectedMean
+    from biofuse.fusion.projections import ProjectedMean
 
     return ProjectedMean

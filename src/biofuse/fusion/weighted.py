@@ -1,4 +1,13 @@
-"""Concatenation of standardised blocks, each with a weight learned from the labels."""
+"""Weights of kernels in ridge regression, found by exact leave-one-out: multiple-kernel learning with few rows.
+
+The kernel is ``K = sum of exp(t_m) K_m`` and the penalty 1, so that the size of the weights is the inverse of the
+penalty and their proportions are the weights proper. With ``G = (K + 1)^-1`` and centred kernels a row i that is left
+out has the error ``(G y)_i / (G_ii - 1/n)``, y centred; all of it, and its gradient, from one inversion.
+
+Sources: multiple-kernel learning in general, Gönen and Alpaydın (2011), JMLR 12:2211-2268; kernel parameters by the
+gradient of a leave-one-out error, Chapelle et al. (2002), Machine Learning 46:131-159, and for squared errors
+Sundararajan and Keerthi (2001), Neural Computation 13:1103-1118.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,11 +18,115 @@ from numpy.typing import NDArray
 
 from biofuse.blocks.blocks import Blocks, Matrix
 from biofuse.core.errors import ArtifactError, DataError
-from biofuse.core.seeds import hash_order
-from biofuse.fusion.components import check_count
+from biofuse.core.hashing import hash_order
+from biofuse.core.seals import Arrays
 from biofuse.fusion.concatenation import Concatenation, FittedConcatenation
-from biofuse.fusion.kernel_weights import Matrix64, kernel_weights
-from biofuse.fusion.protocol import Arrays
+from biofuse.fusion.projections import check_count
+
+Matrix64 = NDArray[np.float64]
+
+SPREAD = 2.0
+"""Standard deviation of the normal prior on the logarithm of a weight about their mean, so that one weight being seven
+times another is no surprise. It decides little where there are many rows; with few it keeps weights from running off
+to 0, and where labels tell nothing it leaves them equal. On real embeddings (brain MRI, 400 and 1,500 rows, logistic
+and ridge heads) 1 and 3 differ by less than .001 in AUROC, to the advantage of 1."""
+
+STARTS = tuple(float(value) for value in 10.0 ** np.arange(-4, 3.5, 0.5))
+"""Totals of equal weights tried as the start: the inverse of the relative penalties that the ridge head tries."""
+
+BOUNDS = (float(np.log(1e-8)), float(np.log(1e4)))
+"""Range of the logarithm of a weight before they are divided by their sum."""
+
+STEPS = 200
+"""Most L-BFGS steps."""
+
+TOLERANCE = 1e-2
+"""Largest gradient entry at the end: what the log-likelihood gains as a weight grows by one per cent, times a hundred.
+On made-up blocks weights are then within 2e-4 of the minimum's, after 1 to 45 evaluations."""
+
+
+def kernel_weights(kernels: Matrix64, targets: Matrix64) -> Matrix64:
+    """Find the weights that predict each row best from all others.
+
+    Parameters
+    ----------
+    kernels : ndarray of float64, shape (n_kernels, n, n)
+        Of comparable size; rows and columns of each sum to 0.
+    targets : ndarray of float64, shape (n, n_columns)
+        Columns sum to 0.
+
+    Returns
+    -------
+    ndarray of float64, shape (n_kernels,)
+        Non-negative, with sum 1. Equal where there is nothing to learn from: targets without variance, or fewer than
+        three rows.
+    """
+    from scipy.optimize import minimize
+
+    count, n = len(kernels), len(targets)
+    total = float(np.square(targets).sum())
+    if count == 1 or n < 3 or total <= n * np.finfo(np.float64).eps:
+        return np.full(count, 1 / count)
+    scaled = targets / np.sqrt(total)
+    start = np.log(_best_start(kernels, scaled) / count)
+    result = minimize(
+        objective,
+        np.full(count, start, dtype=np.float64),
+        args=(kernels, scaled),
+        jac=True,
+        method="L-BFGS-B",
+        bounds=[BOUNDS] * count,
+        options={"maxiter": STEPS, "gtol": TOLERANCE, "ftol": 0.0},
+    )
+    weights = np.exp(result.x)
+    return np.asarray(weights / weights.sum())
+
+
+def objective(logs: Matrix64, kernels: Matrix64, targets: Matrix64) -> tuple[float, Matrix64]:
+    """Return minus the logarithm of likelihood times prior, and its derivative in the logarithms of the weights.
+
+    The likelihood is that of the leave-one-out errors, normal with a variance of their own.
+    """
+    n = len(targets)
+    G = _inverse(np.tensordot(np.exp(logs), kernels, axes=1))
+    dual = G @ targets
+    leaving = np.diag(G) - 1 / n
+    errors = dual / leaving[:, None]
+    total = float(np.square(errors).sum())
+    # d errors = d dual / leaving - errors * d diag(G) / leaving, and dG = -G dK G.
+    outward = G @ (errors / leaving[:, None])
+    inward = np.square(errors).sum(axis=1) / leaving
+    slope = (G * inward) @ G - outward @ dual.T
+    off = logs - logs.mean()
+    value = 0.5 * n * np.log(total) + float(off @ off) / (2 * SPREAD**2)
+    change = np.exp(logs) * (kernels.reshape(len(kernels), -1) @ slope.ravel())
+    return value, np.asarray(n * change / total + off / SPREAD**2)
+
+
+def _best_start(kernels: Matrix64, targets: Matrix64) -> float:
+    """Return the total of equal weights with the least leave-one-out error; the smallest among equals."""
+    values, vectors = np.linalg.eigh(kernels.mean(axis=0))
+    values, along = np.maximum(values, 0), vectors.T @ targets
+    errors = []
+    for scale in STARTS:
+        shrunk = 1 / (scale * values + 1)
+        leaving = np.square(vectors) @ shrunk - 1 / len(targets)
+        errors.append(float(np.square(vectors @ (shrunk[:, None] * along) / leaving[:, None]).sum()))
+    return STARTS[int(np.argmin(errors))]
+
+
+def _inverse(K: Matrix64) -> Matrix64:
+    """Return the inverse of ``K + 1``, K positive semi-definite."""
+    from scipy.linalg import lapack
+
+    K.flat[:: len(K) + 1] += 1
+    factor, failed = lapack.dpotrf(K, lower=0, overwrite_a=1)
+    inverse, singular = lapack.dpotri(factor, lower=0, overwrite_c=1)
+    if failed or singular:
+        raise np.linalg.LinAlgError("The weighted kernels are not positive to rounding.")
+    upper = np.triu(inverse)
+    return np.asarray(upper + np.triu(upper, 1).T, dtype=np.float64)
+
 
 ROWS = 500
 """Training rows from which weights are learned where no number is given. There are only as many weights as encoders,
@@ -27,7 +140,7 @@ class WeightedConcatenation:
     A block of d columns is multiplied by ``sqrt(weight / d)``, so that the inner products of fused rows are the
     weighted sum of those of the blocks. Weights are non-negative, add up to 1, and are those with which kernel ridge
     regression on the labels (one column of zeros and ones per class or label) predicts each row best when it is left
-    out; see :mod:`biofuse.fusion.kernel_weights`. Near-duplicate rows make leaving one out optimistic.
+    out; see :mod:`biofuse.fusion.weighted`. Near-duplicate rows make leaving one out optimistic.
 
     Parameters
     ----------

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from biofuse.heads.problems import Problem
+from biofuse.heads.base import Problem
 
 Matrix64 = NDArray[np.float64]
 
@@ -211,3 +211,24 @@ def log_loss(logits: Matrix64, targets: Matrix64) -> tuple[Matrix64, Matrix64]:
     odds = np.exp(shifted)
     total = odds.sum(axis=1, keepdims=True)
     return np.log(total[:, 0]) - np.einsum("ij,ij->i", targets, shifted), odds / total - targets
+
+
+def fit_slope(decisions: NDArray[np.float64], problem: Problem, *, bounds: tuple[float, float]) -> float:
+    """Return the positive number times which decision values have the least weighted log-loss.
+
+    Parameters
+    ----------
+    decisions : ndarray of float64, shape (n, width)
+        Of rows that the fit did not see: one column for two classes, else one per class.
+    problem : Problem
+        Classes and weights of the rows.
+    bounds : tuple of float
+        Range of the number's natural logarithm.
+    """
+    from scipy.optimize import minimize_scalar
+
+    def loss(log_slope: float) -> float:
+        losses, _ = log_loss(np.exp(log_slope) * decisions, problem.indicators)
+        return float(losses @ problem.weights)
+
+    return float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x))

@@ -8,14 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biofuse.core.errors import SearchError
-from biofuse.core.tasks import Task
+from biofuse.core.machine import limit_threads
+from biofuse.core.target import Task
+from biofuse.heads.base import MATRIX_CELLS, ClassWeight, Features, FittedLinear, Limits, assemble, options_of, set_up
 from biofuse.heads.likelihood import LOGIT_VARIANCE, solve, spectrum
-from biofuse.heads.limits import MATRIX_CELLS
-from biofuse.heads.linear import FittedLinear, assemble
-from biofuse.heads.options import options_of
-from biofuse.heads.problems import set_up
-from biofuse.heads.protocol import ClassWeight, Features, Limits
-from biofuse.heads.threads import limit_threads
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +24,7 @@ class Logistic:
         Inverse strength of the penalty, as in scikit-learn. If it is not given, it follows from
         :data:`biofuse.heads.likelihood.LOGIT_VARIANCE`: 10 over the mean squared distance of a row from the mean row.
     class_weight : mapping, "balanced" or None
-        As in scikit-learn; see :data:`biofuse.heads.ClassWeight`.
+        As in scikit-learn; see :data:`biofuse.heads.base.ClassWeight`.
     """
 
     C: float | None = None

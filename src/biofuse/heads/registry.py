@@ -4,8 +4,8 @@ import functools
 from typing import Protocol
 
 from biofuse.core.errors import SearchError
-from biofuse.fusion.plugins import PluginRegistry
-from biofuse.heads.protocol import ClassWeight, Head
+from biofuse.core.registry import PluginRegistry
+from biofuse.heads.base import ClassWeight, Head
 
 ENTRY_POINT_GROUP = "biofuse.heads"
 """Each entry point of this group is a class or function that takes ``class_weight`` by keyword and gives a head."""
@@ -79,18 +79,18 @@ def _lda() -> HeadFactory:
 
 
 def _knn() -> HeadFactory:
-    from biofuse.heads.neighbours import Neighbours
+    from biofuse.heads.knn import Neighbours
 
     return Neighbours
 
 
 def _xgboost() -> HeadFactory:
-    from biofuse.heads.trees import XGBoost
+    from biofuse.heads.xgboost import XGBoost
 
     return XGBoost
 
 
 def _lightgbm() -> HeadFactory:
-    from biofuse.heads.lightgbm_trees import LightGBM
+    from biofuse.heads.lightgbm import LightGBM
 
     return LightGBM

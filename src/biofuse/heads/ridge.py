@@ -8,14 +8,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biofuse.core.errors import SearchError
-from biofuse.core.tasks import Task
-from biofuse.heads.calibration import fit_slope
-from biofuse.heads.limits import MATRIX_CELLS
-from biofuse.heads.linear import FittedLinear, assemble
-from biofuse.heads.options import options_of
-from biofuse.heads.problems import Problem, set_up
-from biofuse.heads.protocol import ClassWeight, Features, Limits
-from biofuse.heads.threads import limit_threads
+from biofuse.core.machine import limit_threads
+from biofuse.core.target import Task
+from biofuse.heads.base import (
+    MATRIX_CELLS,
+    ClassWeight,
+    Features,
+    FittedLinear,
+    Limits,
+    Problem,
+    assemble,
+    options_of,
+    set_up,
+)
+from biofuse.heads.likelihood import fit_slope
 
 Matrix64 = NDArray[np.float64]
 
@@ -43,7 +49,7 @@ class Ridge:
     alpha : float, optional
         Strength of the penalty, as in scikit-learn. Chosen by leave-one-out if not given.
     class_weight : mapping, "balanced" or None
-        As in scikit-learn; see :data:`biofuse.heads.ClassWeight`.
+        As in scikit-learn; see :data:`biofuse.heads.base.ClassWeight`.
     """
 
     alpha: float | None = None

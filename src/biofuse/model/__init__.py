@@ -1,5 +1,1 @@
 """The fitted artefact."""
-
-from biofuse.model.model import BioFuseModel
-
-__all__ = ["BioFuseModel"]

@@ -5,8 +5,8 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from biofuse.core.artefacts import listed_files
 from biofuse.core.errors import ArtifactError, HubUnreachableError
+from biofuse.core.seals import listed_files
 from biofuse.encoders.hub import HubFile, commit_of, download, hub_errors, is_repository, offline
 from biofuse.model.card import model_card
 from biofuse.model.model import SEAL, BioFuseModel

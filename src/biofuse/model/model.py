@@ -12,20 +12,25 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from biofuse.blocks import Blocks, read_blocks
-from biofuse.core.artefacts import seal, unseal
+from biofuse.blocks.blocks import Blocks
+from biofuse.blocks.reader import read_blocks
 from biofuse.core.errors import ArtifactError, BioFuseWarning, DataError
 from biofuse.core.files import TEMPORARY_SUFFIX, disk_errors
-from biofuse.core.tasks import Task
+from biofuse.core.progress import Progress, progress_bars
+from biofuse.core.seals import seal, unseal
+from biofuse.core.target import Task
 from biofuse.data.decoding import DecodePolicy
 from biofuse.data.load import load_samples
 from biofuse.data.samples import Samples
 from biofuse.encoders.card import EncoderCard, Precision
 from biofuse.encoders.weights import pin
-from biofuse.extract import Extraction, ExtractOptions, Progress, extract, progress_bars
+from biofuse.extract.embeddings import Extraction
+from biofuse.extract.engine import extract
+from biofuse.extract.options import ExtractOptions
 from biofuse.extract.precision import PRECISIONS
-from biofuse.predictors import Predictor, load_predictor, predict_labels
-from biofuse.store import EmbeddingStore
+from biofuse.predictors.base import Predictor, predict_labels
+from biofuse.predictors.combined import load_predictor
+from biofuse.store.store import EmbeddingStore
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,15 +10,13 @@ from numpy.typing import NDArray
 
 from biofuse.blocks.blocks import Blocks, Matrix
 from biofuse.core.errors import AlignmentError, ArtifactError, BioFuseError
-from biofuse.core.tasks import Task
-from biofuse.fusion.protocol import FittedFusion, Fusion
+from biofuse.core.machine import limit_threads
+from biofuse.core.target import Task
+from biofuse.fusion.base import FittedFusion, Fusion
 from biofuse.fusion.registry import make_fusion
-from biofuse.heads.limits import check_limits
-from biofuse.heads.protocol import FittedHead, Head, Scores
+from biofuse.heads.base import FittedHead, Head, Scores, check_limits
 from biofuse.heads.registry import make_head
-from biofuse.heads.threads import limit_threads
-from biofuse.predictors.artefact import below, read_artefact, write_artefact
-from biofuse.predictors.members import remove_members
+from biofuse.predictors.base import below, read_artefact, remove_members, write_artefact
 
 KIND = "fused"
 """What ``predictor.json`` calls this predictor."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from biofuse.core.tasks import Task
+from biofuse.core.target import Task
 
 BINS = 10
 """Bins of equal width between 0 and 1: what reliability diagrams usually have (Guo et al. 2017, arXiv:1706.04599)."""
@@ -184,7 +184,7 @@ class GroupScore:
 
 def group_scores(predicted: Predicted) -> tuple[GroupScore, ...]:
     """Score every group, the worst first; empty without groups."""
-    from biofuse.evaluation.formulas import auroc_columns
+    from biofuse.evaluation.metrics import auroc_columns
 
     if predicted.groups is None:
         return ()

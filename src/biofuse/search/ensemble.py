@@ -7,10 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biofuse.core.errors import SearchError
-from biofuse.core.tasks import Task
+from biofuse.core.target import Task
 from biofuse.evaluation.metrics import get_metric, score
-from biofuse.search.leaderboard import DECIMALS, Leaderboard, Row
-from biofuse.search.subsets import Subset, label
+from biofuse.search.leaderboard import DECIMALS, Leaderboard, Row, Subset, label
 
 SIZES = (1, 2, 4, 8)
 """Numbers of members tried."""
@@ -74,7 +73,7 @@ def choose_ensemble(
     rows : sequence of ndarray of int64
         Per fold, the samples that the kept predictions belong to.
     task, classes, metric
-        As for :func:`biofuse.evaluation.score`.
+        As for :func:`biofuse.evaluation.metrics.score`.
     sizes : sequence of int
         Numbers of members tried, in increasing order; fewer members win ties.
     eligible : callable, optional

@@ -8,13 +8,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from biofuse.core.errors import AlignmentError, SearchError, UndefinedMetricError
-from biofuse.core.tasks import Task
+from biofuse.core.target import Task
 from biofuse.evaluation.intervals import Units, percentile_ends
-from biofuse.evaluation.metrics import get_metric
-from biofuse.evaluation.prepared import Prepared, prepare
-from biofuse.search.leaderboard import DECIMALS, Leaderboard, Row
-from biofuse.search.selection import select
-from biofuse.search.subsets import Subset, label
+from biofuse.evaluation.metrics import Prepared, get_metric, prepare
+from biofuse.search.leaderboard import DECIMALS, Leaderboard, Row, Subset, label
+from biofuse.search.rules import select
 
 Values = NDArray[np.float64]
 
@@ -145,7 +143,7 @@ def correct_optimism(
     task : Task
         What the labels are.
     rule : {"one_se", "best", "first_best"}
-        As for :func:`biofuse.search.selection.select`.
+        As for :func:`biofuse.search.rules.select`.
     metric : str, optional
         By which metric; the leaderboard's first by default.
     eligible : ndarray of bool, shape (n_subsets,), or callable, optional
@@ -326,7 +324,7 @@ class _Predictions:
 
 
 class _Chooser:
-    """The selection rules on a table of fold values: what :func:`biofuse.search.selection.select` would choose."""
+    """The selection rules on a table of fold values: what :func:`biofuse.search.rules.select` would choose."""
 
     def __init__(self, board: Leaderboard, rule: str) -> None:
         sizes = [(row.n_encoders, row.n_dims) for row in board]

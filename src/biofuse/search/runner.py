@@ -1,29 +1,219 @@
-"""Runs a strategy over a scorer: in parallel, into a file, and on from where it was stopped."""
+"""How long a search will take, from one timed fit."""
 
 import functools
 import os
 import warnings
-from collections.abc import Callable, Generator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 
-from biofuse.core.errors import SearchError
-from biofuse.core.interrupts import workers_ignore_interrupts
-from biofuse.extract.pool import exit_with_parent
-from biofuse.extract.progress import Progress, Silent
-from biofuse.extract.ray_cluster import cluster_cores
-from biofuse.heads.threads import limit_threads
-from biofuse.search.cost import Cost, check_cost, estimate_cost
-from biofuse.search.leaderboard import Leaderboard, Predictions, Row
-from biofuse.search.ray_tasks import score_on_ray
-from biofuse.search.scorer import FoldPart, FoldScores, FoldwiseScorer, Scorer, gather
-from biofuse.search.sink import Sink
+from biofuse.core.errors import BioFuseError, SearchError
+from biofuse.core.machine import exit_with_parent, limit_threads, workers_ignore_interrupts
+from biofuse.core.progress import Progress, Silent
+from biofuse.core.ray import cluster_cores, ray_cluster
+from biofuse.search.leaderboard import Leaderboard, Predictions, Row, Sink, Subset, check_pool, in_pool_order
+from biofuse.search.scorers import FoldPart, FoldScores, FoldwiseScorer, Scorer, gather
 from biofuse.search.strategies import Strategy
-from biofuse.search.subsets import Subset, check_pool, in_pool_order
+
+LONG_SECONDS = 3600.0
+"""A search expected to take longer is asked for."""
+
+WARM_SECONDS = 5.0
+"""A first fit quicker than this is timed again: it may be mostly imports."""
+
+
+SHORT_SECONDS = 0.05
+"""A fit quicker than this varies so much that the median of five is taken."""
+
+START_SECONDS = 1.0
+"""What starting worker processes takes: most of it is importing numpy and scipy."""
+
+
+@runtime_checkable
+class Weighing(Protocol):
+    """A scorer that knows how its work depends on the subset."""
+
+    def relative_work(self, subset: Subset) -> float:
+        """Return how long scoring a subset takes, in any unit."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What a search will cost.
+
+    Attributes
+    ----------
+    n_subsets, n_fits : int
+        What is left to score; a fit is one subset on one fold.
+    seconds_first_fit : float
+        The timed fit: all encoders on the first fold.
+    seconds : float
+        Expected time over all workers together being busy, that is wall-clock time.
+    workers : int
+        Processes.
+    """
+
+    n_subsets: int
+    n_fits: int
+    seconds_first_fit: float
+    seconds: float
+    workers: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.n_subsets:,} subsets, {self.n_fits:,} fits on {self.workers} "
+            f"{'process' if self.workers == 1 else 'processes'}: about {duration(self.seconds)} "
+            f"(a fit of all encoders takes {duration(self.seconds_first_fit)})"
+        )
+
+
+def estimate_cost(
+    scorer: FoldwiseScorer, subsets: Sequence[Subset], *, workers: int
+) -> tuple[Cost, tuple[Subset, FoldPart] | None]:
+    """Time one fit and extrapolate.
+
+    A fit's time is taken as proportional to the scorer's ``relative_work`` where it has one, else to the columns of the
+    subset, which holds for linear heads and trees.
+
+    Parameters
+    ----------
+    scorer : FoldwiseScorer
+        What will score them.
+    subsets : sequence of subset
+        Those that are left.
+    workers : int
+        Processes.
+
+    Returns
+    -------
+    cost : Cost
+        Nothing to do costs nothing, and times nothing.
+    first : tuple of (subset, FoldPart), or None
+        The timed fit, so that it need not be done again.
+    """
+    if not subsets:
+        return Cost(n_subsets=0, n_fits=0, seconds_first_fit=0.0, seconds=0.0, workers=workers), None
+    work = scorer.relative_work if isinstance(scorer, Weighing) else scorer.n_dims
+    widest = max(subsets, key=work)
+    part = scorer.score_fold(widest, 0)
+    if part.seconds < WARM_SECONDS:
+        part = scorer.score_fold(widest, 0)
+    if part.seconds < SHORT_SECONDS:
+        part = sorted((scorer.score_fold(widest, 0) for _ in range(5)), key=lambda timed: timed.seconds)[2]
+    n_folds = len(scorer.n_train)
+    share = sum(work(subset) for subset in subsets) / max(1, work(widest))
+    seconds = part.seconds * n_folds * share / workers
+    cost = Cost(
+        n_subsets=len(subsets),
+        n_fits=len(subsets) * n_folds,
+        seconds_first_fit=part.seconds,
+        seconds=seconds + (START_SECONDS if workers > 1 and seconds > START_SECONDS else 0),
+        workers=workers,
+    )
+    return cost, (widest, part)
+
+
+def check_cost(cost: Cost, *, yes: bool) -> None:
+    """Refuse a long search that nobody confirmed.
+
+    Raises
+    ------
+    SearchError
+        If it is expected to take more than an hour and ``yes`` is False.
+    """
+    if cost.seconds > LONG_SECONDS and not yes:
+        raise SearchError(
+            f"This search would take about {duration(cost.seconds)}: {cost}.",
+            remedy="Confirm with --yes (yes=True), offer fewer encoders, choose a cheaper head, or fewer folds.",
+        )
+
+
+def duration(seconds: float) -> str:
+    """Return a time span as a person would say it."""
+    for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= size * 1.5:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds:.0f} seconds" if seconds >= 10 else f"{seconds:.2f} seconds"
+
+
+AHEAD = 4
+"""Tasks given to Ray per core before their results are taken: enough to keep it busy, few enough to be stopped."""
+
+
+def score_on_ray(
+    scorer: FoldwiseScorer, tasks: Sequence[tuple[Subset, int]], *, address: str | None = None
+) -> Generator[FoldPart]:
+    """Score folds of subsets on a Ray cluster.
+
+    The scorer is put into Ray's object store once; tasks on one node share its arrays. Every fit has its own seed and
+    one thread, so that scores are those of any other way to run them. A lost node's tasks are done again by Ray.
+
+    Parameters
+    ----------
+    scorer : FoldwiseScorer
+    tasks : sequence of (subset, fold)
+    address : str, optional
+        As for :func:`biofuse.core.ray.ray_cluster`.
+
+    Yields
+    ------
+    FoldPart
+        In the order of the tasks.
+
+    Raises
+    ------
+    BioFuseError
+        Whatever a fit raised.
+    SearchError
+        If Ray gives a task up.
+    """
+    with ray_cluster(address):
+        import ray
+        from ray.exceptions import RayError
+
+        remote = ray.remote(_score_fold_on_ray).options(num_cpus=1)
+        shared = ray.put(scorer)
+        ahead = AHEAD * cluster_cores(address)
+        waiting: deque[Any] = deque()
+        left = iter(tasks)
+        try:
+            while True:
+                while len(waiting) < ahead and (task := next(left, None)) is not None:
+                    waiting.append(remote.remote(shared, *task))
+                if not waiting:
+                    return
+                found = ray.get(waiting.popleft())
+                if isinstance(found, BioFuseError):
+                    raise found
+                yield found
+        except RayError as error:
+            raise SearchError(
+                f"Ray gave up a fit: {str(error).strip().splitlines()[-1]}",
+                remedy="If memory ran out, give Ray fewer cores; what was scored before is kept where the search "
+                "writes to a file.",
+            ) from error
+        finally:
+            for each in waiting:
+                ray.cancel(each, force=False)
+
+
+def _score_fold_on_ray(scorer: FoldwiseScorer, subset: Subset, fold: int) -> FoldPart | BioFuseError:
+    try:
+        # The first call may load the libraries whose threads are to be limited; those obey the environment that Ray
+        # sets for a task of one core.
+        with limit_threads(1):
+            return scorer.score_fold(subset, fold)
+    except BioFuseError as error:
+        # As a value: Ray would wrap what is raised in an error of its own.
+        return error
+
 
 SHARE_BYTES = 10_000
 """Arrays above this size reach the workers by memory map, once, instead of with every task."""
@@ -313,3 +503,54 @@ def _columns(pool: Subset, scorer: Scorer, metric: str) -> tuple[str, ...]:
             f"The search does not compute {metric!r}.", remedy=f"Choose one of {', '.join(scorer.metrics)}."
         )
     return (metric, *(name for name in scorer.metrics if name != metric))
+
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runtime:
+    """How a search is run; nothing of it changes a result.
+
+    Attributes
+    ----------
+    folder : Path or None
+        Where scores are kept as they come in; a killed search goes on from there.
+    workers : int or None
+        Processes; by default one per core.
+    progress : Progress
+    tell : callable
+        Receives news line by line.
+    yes : bool
+        Whether a search of more than an hour is wanted.
+    engine : {"local", "ray"}
+        Where predictors are fitted while subsets are scored.
+    ray_address : str or None
+        Cluster for the engine ``ray``.
+    """
+
+    folder: Path | None = None
+    workers: int | None = None
+    progress: Progress = field(default_factory=Silent)
+    tell: Tell = lambda _: None
+    yes: bool = False
+    engine: str = "local"
+    ray_address: str | None = None
+
+    @contextmanager
+    def cluster(self) -> Iterator[None]:
+        """Keep one connection to the Ray cluster, where there is one, for all that is scored in this context."""
+        if self.engine == "ray":
+            with ray_cluster(self.ray_address):
+                yield
+        else:
+            yield
+
+    def sink(self, name: str) -> Path | None:
+        """Return the file in which the scores of one stage are kept."""
+        return None if self.folder is None else self.folder / f"{name}.jsonl"
+
+    def below(self, name: str) -> Self:
+        """Return the same for a part of the search that keeps its scores in a folder of its own, without news."""
+        folder = None if self.folder is None else self.folder / name
+        return replace(self, folder=folder, progress=Silent(), tell=lambda _: None)

@@ -7,8 +7,7 @@ from types import MappingProxyType
 from typing import Protocol
 
 from biofuse.core.errors import SearchError
-from biofuse.search.leaderboard import Row
-from biofuse.search.subsets import Subset, all_subsets, combination_order, count_subsets, in_pool_order
+from biofuse.search.leaderboard import Row, Subset, all_subsets, combination_order, count_subsets, in_pool_order
 
 EXHAUSTIVE_LIMIT = 15
 """Most encoders of which every subset is scored: 32,767 subsets."""
@@ -18,7 +17,7 @@ WIDTH = 4
 
 PATIENCE = 3
 """Sizes in a row without a better subset after which a beam stops; a greedy walk stops after one. On the published
-tables of 255 subsets (benchmarks/strategies.py) this is the least patience with which a beam reaches the best subset of
+tables of 255 subsets (perf/strategies.py) this is the least patience with which a beam reaches the best subset of
 every set by either metric; a width above 2 makes no difference there."""
 
 Evaluate = Callable[[Sequence[Subset]], Sequence[Row]]
@@ -143,7 +142,7 @@ class Listed:
 class Walk:
     """Steps from subset to subset, one encoder at a time.
 
-    The greedy path is always walked (see :func:`biofuse.search.greedy_path`), and single encoders and all of them
+    The greedy path is always walked (see :func:`biofuse.search.rules.greedy_path`), and single encoders and all of them
     together are always scored, so that what the choice must be compared with is there.
 
     Parameters

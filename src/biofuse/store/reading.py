@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from biofuse.core.errors import BioFuseError
 from biofuse.core.files import TEMPORARY_SUFFIX, disk_errors
-from biofuse.encoders.memory import free_memory
-from biofuse.store.parts import Contents, Part
-from biofuse.store.rows import Index, Segment, runs, whole_parts
+from biofuse.core.hashing import Contents
+from biofuse.core.machine import free_memory
+from biofuse.store.parts import Index, Part, Segment, runs, whole_parts
 
 Memory = Literal["auto", "ram", "map"]
 """Where a block that has to be put together is held; see :meth:`biofuse.store.EncoderFolder.read`."""

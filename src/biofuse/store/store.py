@@ -1,16 +1,305 @@
-"""Embeddings on disk, found by encoder fingerprint and content hash."""
+"""Where BioFuse keeps what it computes."""
 
 import contextlib
+import json
+import os
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Self
 
-from biofuse.core.errors import StoreError, UnknownEncoderError
-from biofuse.core.files import disk_errors, write_text
+import numpy as np
+from numpy.typing import NDArray
+
+from biofuse.core.errors import AlignmentError, CorruptPartError, DiskError, StoreError, UnknownEncoderError
+from biofuse.core.files import TEMPORARY_SUFFIX, disk_errors, write_text
+from biofuse.core.hashing import Contents
 from biofuse.encoders.card import EncoderCard, Precision
 from biofuse.encoders.imported import LOADER
-from biofuse.store.folder import BROKEN_SUFFIX, EncoderFolder
-from biofuse.store.location import home
-from biofuse.store.parts import CONTENT_BYTES, PART_SUFFIX, Part
+from biofuse.store.parts import PART_SUFFIX, Index, Part, make_index, n_distinct, read_part, write_part
+from biofuse.store.reading import ROWS_AT_ONCE, Memory, Plan, in_blocks, make_plan, scratch_matrix, too_large
+
+if TYPE_CHECKING:
+    pass
+
+
+def home() -> Path:
+    """Return BioFuse's folder: ``BIOFUSE_HOME`` if set, else the user's cache folder."""
+    from platformdirs import user_cache_path
+
+    override = os.environ.get("BIOFUSE_HOME", "").strip()
+    return Path(override).expanduser() if override else user_cache_path("biofuse", appauthor=False)
+
+
+BROKEN_SUFFIX = ".broken"
+"""Added to the name of a part that failed its checksum; such a file is never read again."""
+
+
+@dataclass(eq=False)
+class EncoderFolder:
+    """The embeddings of one encoder: ``card.json`` and parts.
+
+    Attributes
+    ----------
+    path : Path
+        ``<store>/<fingerprint>``.
+    card : EncoderCard
+    precision : {"fp32", "fp16", "bf16"}
+    """
+
+    path: Path
+    card: EncoderCard
+    precision: Precision
+    _parts: dict[str, Part] = field(default_factory=dict, repr=False)
+    _checked: dict[str, tuple[int, ...]] = field(default_factory=dict, repr=False)
+    _index: Index | None = field(default=None, repr=False)
+
+    @classmethod
+    def from_disk(cls, path: Path) -> Self:
+        """Open an existing folder by its ``card.json``.
+
+        Raises
+        ------
+        StoreError
+            If ``card.json`` is missing or not a card.
+        """
+        try:
+            record = json.loads((path / "card.json").read_text())
+            return cls(path, card=EncoderCard.model_validate(record["card"]), precision=record["precision"])
+        except (OSError, ValueError, KeyError) as error:
+            raise StoreError(
+                f"{path / 'card.json'} is not the card of an encoder: {error}", remedy="Remove this folder."
+            ) from error
+
+    def part_paths(self) -> list[Path]:
+        """Return the finished parts, ordered by name."""
+        return sorted(self.path.glob(f"*{PART_SUFFIX}"))
+
+    def broken_paths(self) -> list[Path]:
+        """Return the parts that failed their checksum and were set aside."""
+        return sorted(self.path.glob(f"*{BROKEN_SUFFIX}"))
+
+    def temporary_paths(self) -> list[Path]:
+        """Return unfinished files, left by a killed run or being written right now."""
+        return sorted(self.path.glob(f".*{TEMPORARY_SUFFIX}"))
+
+    def write(self, contents: Contents, embeddings: NDArray[np.float32]) -> Path:
+        """Add rows as one new part.
+
+        Raises
+        ------
+        AlignmentError
+            If the embeddings do not have the card's dimension, or not one row per hash.
+        DiskError
+            If the disk is full or read-only.
+        """
+        if embeddings.ndim != 2 or embeddings.shape[1] != self.card.dim:
+            raise AlignmentError(f"{self.card.name} has {self.card.dim} columns, not {embeddings.shape}.")
+        card_path = self.path / "card.json"
+        if not card_path.exists():
+            record = {"card": self.card.model_dump(mode="json"), "precision": self.precision}
+            write_text(card_path, json.dumps(record, indent=2) + "\n")
+        return write_part(self.path, contents, embeddings)
+
+    def save_card(self, card: EncoderCard) -> None:
+        """Write the card anew, with other prose.
+
+        Raises
+        ------
+        StoreError
+            If it is the card of another encoder.
+        DiskError
+            If the disk is full or read-only.
+        """
+        if card.fingerprint(precision=self.precision) != self.path.name:
+            raise StoreError(f"The card of {card.name} does not belong to {self.path}.")
+        record = {"card": card.model_dump(mode="json"), "precision": self.precision}
+        write_text(self.path / "card.json", json.dumps(record, indent=2) + "\n")
+        self.card = card
+
+    def check(self, *, again: bool = False) -> list[Path]:
+        """Hash every part and set aside those that changed since they were written.
+
+        Parameters
+        ----------
+        again : bool, default False
+            Whether to hash even parts that the same :class:`EmbeddingStore` object has hashed before and whose size
+            and time of change are what they were.
+
+        Returns
+        -------
+        list of Path
+            The parts that were broken, under their new names; their rows count as missing from now on.
+        """
+        broken = []
+        for path in self.part_paths():
+            try:
+                state = _state(path)
+                known = self._checked.get(str(path)) == state and not again
+                if known and path.name in self._parts:
+                    continue
+                self._parts[path.name] = read_part(path, dim=self.card.dim, verify=not known)
+                self._checked[str(path)] = state
+            except FileNotFoundError:  # another process has removed it or set it aside
+                self._parts.pop(path.name, None)
+            except CorruptPartError:
+                self._parts.pop(path.name, None)
+                broken.append(self._set_aside(path))
+        return broken
+
+    def parts(self) -> list[Part]:
+        """Look at all parts; checksums are not recomputed here (see :meth:`check`).
+
+        Raises
+        ------
+        CorruptPartError
+            If a file is not a part at all.
+        """
+        parts = []
+        for path in self.part_paths():
+            if path.name not in self._parts:
+                try:
+                    self._parts[path.name] = read_part(path, dim=self.card.dim, verify=False)
+                except FileNotFoundError:  # another process has removed it or set it aside
+                    continue
+            parts.append(self._parts[path.name])
+        return parts
+
+    def index(self) -> Index:
+        """Give the rows of all parts their numbers; made once as long as the parts stay the same."""
+        parts = tuple(self.parts())
+        if self._index is None or self._index.parts != parts:
+            self._index = make_index(parts)
+        return self._index
+
+    def missing(self, contents: Contents) -> NDArray[np.bool_]:
+        """Tell which content hashes have no embedding here.
+
+        Returns
+        -------
+        ndarray of bool, shape (n,)
+        """
+        return self.index().locate(contents) < 0
+
+    def read(self, contents: Contents, *, memory: Memory = "auto") -> NDArray[np.float32]:
+        """Return the embeddings of the given contents, row by row.
+
+        A run of rows that lies in one part in the order asked for is returned as a read-only view of the file.
+
+        Parameters
+        ----------
+        contents : ndarray of S16, shape (n,)
+        memory : {"auto", "ram", "map"}
+            Where rows of several parts are put together. ``ram``: in memory. ``map``: in a scratch file in the
+            encoder's folder, mapped read-only and removed with the last array that uses it; its pages can be dropped
+            from memory at any time. ``auto``: in memory, unless that takes more than a quarter of what is free.
+
+        Returns
+        -------
+        ndarray of float32, shape (n, dim)
+
+        Raises
+        ------
+        AlignmentError
+            If a content has no embedding here.
+        DiskError
+            If the disk has no room for the scratch file.
+        """
+        found = self._plan(contents)
+        if len(found.runs) == 1:
+            (run,) = found.runs
+            with contextlib.suppress(FileNotFoundError):  # just removed as redundant: its rows stand elsewhere
+                return run.part.embeddings[run.start : run.start + run.rows]
+        shape = (len(contents), self.card.dim)
+        if len(contents) and (memory == "map" or (memory == "auto" and too_large(4 * shape[0] * shape[1]))):
+            return scratch_matrix(self.path, shape, self.iter_blocks(contents))
+        return self._block(found, contents, slice(0, len(contents)))
+
+    def read_into(self, out: NDArray[np.float32], contents: Contents) -> None:
+        """Copy the embeddings of the given contents into the rows of ``out``.
+
+        Parameters
+        ----------
+        out : ndarray of float32, C-contiguous, shape (n, dim)
+        contents : ndarray of S16, shape (n,)
+
+        Raises
+        ------
+        AlignmentError
+            If a content has no embedding here, or ``out`` is of another shape or kind.
+        """
+        expected = (len(contents), self.card.dim)
+        if out.shape != expected or out.dtype != np.float32 or not out.flags.c_contiguous:
+            raise AlignmentError(f"{self.card.name}: rows of float32 of shape {expected} fit, not {out.shape}.")
+        self._fill(out, self._plan(contents), contents, slice(0, len(contents)))
+
+    def iter_blocks(self, contents: Contents, *, rows: int = ROWS_AT_ONCE) -> Iterator[NDArray[np.float32]]:
+        """Read the embeddings of the given contents piece by piece; only one piece is held in memory.
+
+        Parameters
+        ----------
+        contents : ndarray of S16, shape (n,)
+        rows : int, default 65536
+            Most rows of a piece.
+
+        Yields
+        ------
+        ndarray of float32, shape (at most ``rows``, dim)
+
+        Raises
+        ------
+        AlignmentError
+            If a content has no embedding here; before the first piece.
+        """
+        found = self._plan(contents)
+        for piece in in_blocks(len(contents), rows):
+            yield self._block(found, contents, piece)
+
+    def n_embeddings(self) -> int:
+        """Count the distinct contents embedded here."""
+        return n_distinct(self.index().contents)
+
+    def n_bytes(self) -> int:
+        """Total size of all files of this folder in bytes."""
+        return sum(path.stat().st_size for path in self.path.iterdir() if path.is_file())
+
+    def _plan(self, contents: Contents) -> Plan:
+        return make_plan(self.parts(), contents, self.index, lambda n: self._absent(n, len(contents)))
+
+    def _block(self, found: Plan, contents: Contents, rows: slice) -> NDArray[np.float32]:
+        out = np.empty((rows.stop - rows.start, self.card.dim), dtype=np.float32)
+        self._fill(out, found, contents, rows)
+        return out
+
+    def _fill(self, out: NDArray[np.float32], found: Plan, contents: Contents, rows: slice) -> None:
+        try:
+            found.fill(out, place=rows.start)
+        except FileNotFoundError:  # a part was removed as redundant since it was looked at: its rows stand elsewhere
+            self._plan(contents[rows]).fill(out, place=0)
+
+    def _absent(self, n: int, of: int) -> AlignmentError:
+        if self.card.loader == LOADER:
+            remedy = f"Import theirs: `biofuse store import FILE --encoder {self.card.name} --data DATA`."
+        else:
+            remedy = "Run `biofuse embed` on these data first."
+        return AlignmentError(f"{n} of {of} samples have no {self.card.name} embedding in {self.path}.", remedy=remedy)
+
+    def _set_aside(self, path: Path) -> Path:
+        target = path.with_name(path.name + BROKEN_SUFFIX)
+        try:
+            with disk_errors(path):
+                path.replace(target)
+        except DiskError as error:
+            raise CorruptPartError(
+                f"{path} has changed since it was written, and cannot be set aside: {error.message}",
+                remedy="Make the store writable, or remove the file; its rows are computed again on the next run.",
+            ) from error
+        return target
+
+
+def _state(path: Path) -> tuple[int, ...]:
+    facts = path.stat()
+    return facts.st_size, facts.st_mtime_ns, facts.st_ino
 
 
 class EmbeddingStore:
@@ -19,7 +308,7 @@ class EmbeddingStore:
     Parameters
     ----------
     root : Path, optional
-        The store's folder; by default ``embeddings`` in :func:`biofuse.store.home`.
+        The store's folder; by default ``embeddings`` in :func:`biofuse.store.store.home`.
     """
 
     def __init__(self, root: Path | str | None = None) -> None:
@@ -114,4 +403,6 @@ def _has_card(path: Path) -> bool:
     return True
 
 
-__all__ = ["BROKEN_SUFFIX", "CONTENT_BYTES", "EmbeddingStore", "EncoderFolder"]
+def as_store(store: EmbeddingStore | Path | str | None) -> EmbeddingStore:
+    """Return the store itself, the store at a path, or the user's own."""
+    return store if isinstance(store, EmbeddingStore) else EmbeddingStore(store)

@@ -8,8 +8,7 @@ import numpy as np
 
 from biofuse.core.files import disk_errors
 from biofuse.encoders.imported import LOADER
-from biofuse.store.parts import Part
-from biofuse.store.rows import make_index
+from biofuse.store.parts import Part, make_index
 from biofuse.store.store import EmbeddingStore, EncoderFolder
 
 STALE_SECONDS = 3600.0

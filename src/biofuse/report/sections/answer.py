@@ -3,8 +3,8 @@
 from biofuse.evaluation.comparison import SIGNIFICANCE
 from biofuse.evaluation.metrics import get_metric
 from biofuse.report.content import Fact
-from biofuse.report.material import CHOSEN, Material, finite, name_of
-from biofuse.search.gains import paired_gain
+from biofuse.report.input import CHOSEN, Material, finite, name_of
+from biofuse.search.attribution import paired_gain
 
 OTHERS = {"best_single": "the best single encoder", "all": "all encoders together"}
 """What the answer compares the chosen model with, in words."""

@@ -4,12 +4,11 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from biofuse.core.seeds import hash_order
-from biofuse.core.tasks import Task
+from biofuse.core.hashing import hash_order
+from biofuse.core.target import Task
 from biofuse.data.samples import SPLITS
 from biofuse.report.content import Bars, Chart, Column, Gallery, Item, Picture, Section, Series, Table
-from biofuse.report.material import Material
-from biofuse.report.pictures import Album, jpeg_uri
+from biofuse.report.input import Album, Material, jpeg_uri
 
 EXAMPLES = 6
 """Images shown per class."""

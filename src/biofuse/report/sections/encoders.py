@@ -7,8 +7,8 @@ import numpy as np
 
 from biofuse.evaluation.metrics import get_metric
 from biofuse.report.content import Chart, Column, Dots, Heat, Item, Section, Series, Table, Values
-from biofuse.report.material import CHOSEN, Material, array, finite
-from biofuse.search.gains import corrected_t
+from biofuse.report.input import CHOSEN, Material, array, finite
+from biofuse.search.attribution import corrected_t
 
 EXPLAINED = (
     "The Shapley value shares the score of all encoders together among them, from what guessing scores: it is the mean "

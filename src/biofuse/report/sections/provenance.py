@@ -1,9 +1,8 @@
 """Where the numbers come from: versions, hashes, licences, and what the encoders may have seen before."""
 
-from biofuse.model.contamination import seen_before
-from biofuse.model.licences import licence_sentences
+from biofuse.model.card import licence_sentences, seen_before
 from biofuse.report.content import Cell, Column, Item, Section, Table
-from biofuse.report.material import Material
+from biofuse.report.input import Material
 
 SHORT = 12
 """Characters of a hash that are shown."""

@@ -1,4 +1,4 @@
-"""Test results: scores, curves, confusions, calibration, groups."""
+"""What the model is wrong about with the greatest confidence."""
 
 from typing import Any
 
@@ -9,26 +9,134 @@ from biofuse.report.content import (
     Cell,
     Chart,
     Column,
+    Dots,
+    Gallery,
     Heat,
     Item,
     Line,
     Lines,
+    Picture,
     Section,
+    Series,
     Table,
 )
 from biofuse.report.curves import (
     BINS,
+    RANKED_GROUPS,
     Curve,
     Predicted,
     best_beyond,
     calibration,
     confusion,
+    group_scores,
     interpolated,
     precision_recall_curves,
     roc_curves,
+    worst_mistakes,
 )
-from biofuse.report.material import CHOSEN, Material, finite, name_of
-from biofuse.report.sections.groups import group_item
+from biofuse.report.input import CHOSEN, Material, finite, jpeg_uri, name_of
+
+MISTAKES = 12
+"""Most confident mistakes that are shown."""
+
+SIDE = 176
+"""Pixels of their images."""
+
+
+def mistakes_section(material: Material, predicted: Predicted | None) -> Section:
+    """Show what the model is wrong about with the greatest confidence."""
+    title = "Most confident mistakes"
+    if predicted is None:
+        return Section(id="mistakes", title=title, paragraphs=("The model has not been tested yet.",))
+    worst, album = worst_mistakes(predicted, MISTAKES), material.extras.test_images
+    if not worst:
+        return Section(id="mistakes", title=title, paragraphs=("There are none: every prediction is right.",))
+    pictures = []
+    for row, what, confidence in worst:
+        image = None if album is None else album.image(predicted.ids[row])
+        if image is not None:
+            source, width, height = jpeg_uri(image, side=SIDE)
+            caption = f"{what} ({confidence:.0%}): {predicted.ids[row]}"
+            pictures.append(
+                Picture(
+                    source=source,
+                    alternative=f"{predicted.ids[row]}, {what}",
+                    caption=caption,
+                    width=width,
+                    height=height,
+                )
+            )
+    said = ["What looks like a mistake may be a wrong label: these are the first images to look at again."]
+    if len(pictures) < len(worst):
+        said.append("Where no image is shown, it is not at hand.")
+    items: list[Item] = []
+    if pictures:
+        items.append(Gallery(id="mistake-images", title="Images", pictures=tuple(pictures)))
+    items.append(
+        Table(
+            id="mistake-list",
+            caption=f"The {len(worst)} most confident mistakes",
+            columns=(Column(title="sample"), Column(title="what is wrong"), Column(title="probability", number=True)),
+            rows=tuple((predicted.ids[row], what, confidence) for row, what, confidence in worst),
+        )
+    )
+    return Section(id="mistakes", title=title, paragraphs=tuple(said), items=tuple(items))
+
+
+GROUPS_DRAWN, GROUPS_LISTED = 30, RANKED_GROUPS
+"""Groups on the figure and in its table, the worst first."""
+
+DRAWN_FROM = 3
+"""Samples of a group that is drawn: with fewer, the interval of its accuracy spans two thirds of the scale."""
+
+
+def group_item(predicted: Predicted) -> Item | None:
+    """Return a figure of the worst groups, or a table where too few can be drawn; None without groups."""
+    scores = group_scores(predicted)
+    if len(scores) < 2:
+        return None
+    large = [score for score in scores if score.n >= DRAWN_FROM]
+    drawn = large[:GROUPS_DRAWN]
+    perfect = sum(score.accuracy == 1 for score in scores)
+    few = f" of at least {DRAWN_FROM} samples" if len(large) < len(scores) else ""
+    worst = f"the worst {GROUPS_DRAWN}" if len(large) > GROUPS_DRAWN else f"the {len(large)}"
+    more = f" Drawn are {worst} groups{few}." if len(drawn) < len(scores) else ""
+    listed = f", the worst {GROUPS_LISTED} of {len(scores):,}" if len(scores) > GROUPS_LISTED else ""
+    table = Table(
+        id="groups-data",
+        caption=f"Scores per group{listed}",
+        columns=(
+            Column(title="group"),
+            Column(title="samples", number=True),
+            *(Column(title=name, number=True, decimals=3) for name in ("accuracy", "low", "high", "AUROC")),
+        ),
+        rows=tuple((s.name, s.n, s.accuracy, s.low, s.high, s.auroc) for s in scores[:GROUPS_LISTED]),
+        filtered=True,
+    )
+    if perfect == len(scores) or len(drawn) < 2:
+        return table
+    return Chart(
+        id="groups",
+        title="Scores per group",
+        summary=f"{len(scores):,} groups; in {perfect:,} of them everything is right. The worst is {scores[0].name}: "
+        f"accuracy {scores[0].accuracy:.3f} over {scores[0].n} samples.{more}",
+        body=Dots(
+            labels=tuple(f"{score.name} ({score.n})" for score in drawn),
+            series=(
+                Series(
+                    name="accuracy",
+                    values=np.array([score.accuracy for score in drawn]),
+                    low=np.array([score.low for score in drawn]),
+                    high=np.array([score.high for score in drawn]),
+                ),
+            ),
+            axis="accuracy, 95 % interval",
+            baseline=float(np.average([s.accuracy for s in scores], weights=[s.n for s in scores])),
+            baseline_name="all samples",
+        ),
+        table=table,
+    )
+
 
 DRAWN = 10
 """Classes whose curves are drawn: those that are hardest. Tables have them all."""

@@ -7,10 +7,10 @@ import numpy as np
 
 from biofuse.evaluation.metrics import get_metric
 from biofuse.report.content import Cell, Chart, Cloud, Column, Line, Points, Section, Table
-from biofuse.report.material import CHOSEN, Material, array, finite
-from biofuse.search import Leaderboard, Row, label, pareto_front
+from biofuse.report.input import CHOSEN, Material, array, finite
+from biofuse.search.leaderboard import Leaderboard, Row, label
 from biofuse.search.optimism import Optimism
-from biofuse.search.pareto import summed_cost
+from biofuse.search.rules import pareto_front, summed_cost
 
 LISTED = 5000
 """Subsets on the page, the best first; leaderboard.csv and screen.csv have them all."""

@@ -1,0 +1,184 @@
+"""Time the closed-form screen of all subsets, and compare with mlxtend's exhaustive search on a sample of them.
+
+``python perf/screen.py --n 546 --classes 2`` prints one JSON object. Blocks are synthetic and correlated (see
+``measuring.py``). Without ``--reduce-to`` the screen decides as it does in use: unreduced where that is expected to be
+quick on this machine.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from joblib.externals.loky import get_reusable_executor
+from measuring import FOLDS, PeakMemory, Processor, make_data
+from numpy.typing import NDArray
+
+from biofuse.blocks.blocks import Blocks
+from biofuse.core.machine import limit_threads
+from biofuse.core.target import Task
+from biofuse.search.closed_form import ClosedFormScorer
+from biofuse.search.leaderboard import Subset, all_subsets
+from biofuse.search.problem import ValidationPlan
+from biofuse.search.runner import Cost, run_search
+from biofuse.search.screen import plan_screen
+from biofuse.search.strategies import make_strategy
+
+PENALTY = 1.0
+"""The one relative penalty of the comparison with mlxtend."""
+
+
+def mlxtend_scores(
+    blocks: Blocks, labels: NDArray[np.int64], plan: ValidationPlan, *, subset: Subset, metric: str
+) -> NDArray[np.float64]:
+    """Score one subset as its only combination of feature groups, with the same penalty."""
+    from mlxtend.feature_selection import ExhaustiveFeatureSelector
+    from sklearn.linear_model import RidgeClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    X = np.hstack([blocks[name] for name in subset]).astype(np.float64)
+    ends = np.cumsum([blocks.dims[name] for name in subset]).tolist()
+    groups = [list(range(end - blocks.dims[name], end)) for end, name in zip(ends, subset, strict=True)]
+    # Standardised columns have unit variance: the mean squared distance from the mean row is their number.
+    search = ExhaustiveFeatureSelector(
+        make_pipeline(StandardScaler(), RidgeClassifier(PENALTY * X.shape[1])),
+        min_features=len(groups),
+        max_features=len(groups),
+        feature_groups=groups,
+        scoring=metric,
+        cv=list(plan.folds),
+        n_jobs=1,
+        print_progress=False,
+    ).fit(X, labels)
+    (found,) = search.subsets_.values()
+    return np.asarray(found["cv_scores"], dtype=np.float64)
+
+
+def compare(
+    blocks: Blocks, labels: NDArray[np.int64], plan: ValidationPlan, *, sample: Sequence[Subset], n_all: int
+) -> dict[str, Any]:
+    """Score a sample of subsets both ways, with one penalty, process and thread."""
+    metric, theirs = ("auroc", "roc_auc") if labels.max() == 1 else ("accuracy", "accuracy")
+    with limit_threads(1):
+        mlxtend_scores(blocks, labels, plan, subset=sample[0], metric=theirs)  # imports
+        start = time.perf_counter()
+        expected = [mlxtend_scores(blocks, labels, plan, subset=subset, metric=theirs) for subset in sample]
+        slow = (time.perf_counter() - start) / len(sample)
+        start = time.perf_counter()
+        scorer = make_scorer(blocks, labels, plan, alphas=(PENALTY,), metrics=(metric,))
+        preparing = (time.perf_counter() - start) / n_all
+        start = time.perf_counter()
+        found = scorer.score_many(sample)
+        fast = preparing + (time.perf_counter() - start) / len(sample)
+    differences = [np.abs(np.array(f.folds[metric]) - e).max() for f, e in zip(found, expected, strict=True)]
+    return {
+        "subsets_sampled": len(sample),
+        "relative_penalty": PENALTY,
+        "seconds_per_subset_mlxtend": slow,
+        "seconds_per_subset_biofuse": fast,
+        "of_which_its_share_of_preparing": preparing,
+        "times_faster": slow / fast,
+        "metric": metric,
+        "largest_difference": float(max(differences)),
+        "processes": 1,
+        "threads": 1,
+        "hours_for_all_mlxtend_extrapolated": slow * n_all / 3600,
+    }
+
+
+def make_scorer(blocks: Blocks, labels: NDArray[np.int64], plan: ValidationPlan, **options: Any) -> ClosedFormScorer:
+    n_classes = int(labels.max()) + 1
+    return ClosedFormScorer(
+        blocks,
+        labels,
+        plan=plan,
+        task=Task.BINARY if n_classes == 2 else Task.MULTICLASS,
+        classes=[f"class {number}" for number in range(n_classes)],
+        **options,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--n", type=int, default=546)
+    parser.add_argument("--classes", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--reduce-to", type=int, help="components of each block; 0 for no reduction")
+    parser.add_argument("--sample", type=int, default=12, help="subsets given to mlxtend; 0 to leave it out")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    announced: list[Cost] = []
+    with PeakMemory() as memory:
+        blocks, labels, plan = make_data(options.n, options.classes, options.seed)
+        data_memory, load, clock = memory.gib, os.getloadavg()[0], Processor()
+        way = plan_screen(
+            list(blocks.dims.values()),
+            n_train=plan.n_train,
+            n_test=plan.n_test,
+            n_columns=1 if options.classes == 2 else options.classes,
+            reduce_to="auto" if options.reduce_to is None else options.reduce_to or None,
+            workers=options.workers,
+        )
+        planned = clock.wall
+        scorer = make_scorer(
+            blocks,
+            labels,
+            plan,
+            mode=way.mode,
+            reduce_to=way.reduce_to,
+            keep_predictions=True,
+            threads=options.workers,
+        )
+        prepared = clock.wall
+        board = run_search(
+            blocks.encoders,
+            make_strategy("exhaustive"),
+            scorer,
+            workers=options.workers,
+            announce=announced.append,
+            yes=True,
+        )
+        seconds, peak = clock.wall, memory.gib
+        get_reusable_executor().shutdown()  # processor time is counted when a process has ended
+        result: dict[str, Any] = {
+            "n": options.n,
+            "classes": options.classes,
+            "subsets": len(board),
+            "folds": FOLDS,
+            "workers": options.workers,
+            "plan": str(way),
+            "mode": scorer.mode,
+            "reduce_to": way.reduce_to,
+            "seconds_plan": planned,
+            "seconds_prepare": prepared - planned,
+            "seconds_score": seconds - prepared,
+            "seconds": seconds,
+            "seconds_expected_by_plan": way.seconds,
+            "seconds_score_announced": announced[0].seconds,
+            "cpu_seconds_with_workers": clock.cpu,
+            "load_before": load,
+            "rows_with_predictions_kept": sum(map(len, scorer.kept_rows)),
+            "peak_memory_gib_with_workers": peak,
+            "of_which_making_the_data": data_memory,
+            "best": list(board.best_first()[0].subset),
+            "best_auroc": board.best_first()[0].mean("auroc"),
+        }
+    if not options.sample or way.reduce_to is not None:
+        result["mlxtend"] = "not asked for" if not options.sample else "does not reduce blocks"
+    elif importlib.util.find_spec("mlxtend") is None:
+        result["mlxtend"] = "not installed"
+    else:
+        pool = all_subsets(blocks.encoders)
+        random = np.random.default_rng(options.seed)
+        chosen = random.choice(len(pool), min(options.sample, len(pool)), replace=False)
+        result["mlxtend"] = compare(blocks, labels, plan, sample=[pool[number] for number in chosen], n_all=len(pool))
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()

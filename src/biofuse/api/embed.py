@@ -1,0 +1,269 @@
+"""``biofuse.embed``: images in, aligned embeddings out."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from biofuse.core.errors import AlignmentError, BioFuseError, DataError
+from biofuse.core.hashing import digest
+from biofuse.core.progress import Progress
+from biofuse.data.load import load_samples
+from biofuse.data.samples import Samples, Shard
+from biofuse.encoders.card import EncoderCard
+from biofuse.encoders.registry import resolve
+from biofuse.extract.embeddings import EmbeddingSet
+from biofuse.extract.engine import embed_samples
+from biofuse.extract.forward import Tell
+from biofuse.extract.options import ExtractOptions
+from biofuse.store.store import EmbeddingStore, as_store
+
+
+def embed(
+    data: Any,
+    encoders: str | Sequence[str] = "starter",
+    *,
+    label: str | Sequence[str] | None = None,
+    group: str | None = None,
+    labels: Any = None,
+    task: str | None = None,
+    labelled: bool | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    batch_size: int | None = None,
+    workers: int | None = None,
+    on_error: str = "error",
+    on_unavailable: str = "error",
+    weights_dir: Path | None = None,
+    allow_random_weights: bool = False,
+    store: EmbeddingStore | Path | str | None = None,
+    shard: str | None = None,
+    engine: str = "local",
+    ray_address: str | None = None,
+    progress: Progress | bool = True,
+    tell: Tell | None = None,
+) -> EmbeddingSet:
+    """Embed images under every encoder of a pool; what the store already has is not computed again.
+
+    Parameters
+    ----------
+    data : path, Samples, DataFrame, arrays, data set
+        Anything :func:`biofuse.data.load.load_samples` takes: a folder of class folders, a manifest, a MedMNIST file or
+        name, arrays or PIL images, a torch or Hugging Face data set.
+    encoders : str or sequence of str, default "starter"
+        Encoder names or aliases, see ``biofuse encoders list``.
+    label, group : str, optional
+        Columns of a manifest. A sequence of label columns makes a multi-label task.
+    labels : array-like, optional
+        Labels for arrays and images.
+    task : {"binary", "multiclass", "multilabel", "ordinal"}, optional
+        By default inferred from the labels.
+    labelled : bool, optional
+        True: labels are required; False: they are ignored. By default they are used where they exist.
+    device : str, default "auto"
+        All CUDA devices, then MPS, then CPU; or PyTorch device names, separated by commas: a process for each.
+    precision : {"auto", "fp32", "bf16", "fp16"}
+        What networks compute in. ``auto``: what the store already has, else what each encoder's card advises where the
+        device has it. A lower precision is compared with fp32 on images of the job first.
+    batch_size : int, optional
+        Images per forward pass; by default what fits.
+    workers : int, optional
+        Processes that decode and resize; 0 uses only this process.
+    on_error : {"error", "quarantine"}
+        What to do with an image that cannot be read.
+    on_unavailable : {"error", "skip"}
+        What to do with an encoder whose weights or library cannot be had here.
+    weights_dir : Path, optional
+        Folder with weight files, ``<encoder>/<file on its card>``.
+    allow_random_weights : bool, default False
+        Let ``timm:NAME`` encoders have random weights, to try things out.
+    store : EmbeddingStore or path, optional
+        By default the store in the user's cache folder.
+    shard : str, optional
+        ``"i/n"``, with i from 1 to n: read and embed only this one of n runs of neighbouring rows, for jobs that share
+        a store. The result has these rows; without ``shard``, everything is found in the store afterwards.
+    engine : {"local", "ray"}
+        Where encoders run: on this machine, or on a Ray cluster.
+    ray_address : str, optional
+        The cluster; by default that of ``RAY_ADDRESS``, else Ray is started on this machine.
+    progress : Progress or bool, default True
+        True shows bars where standard error is a terminal.
+    tell : callable, optional
+        Receives the plan before anything is computed, and news, line by line.
+
+    Returns
+    -------
+    EmbeddingSet
+
+    Raises
+    ------
+    DataError
+        If the data set cannot be used as it is.
+    EncoderError
+        If an encoder is unknown, cannot be loaded or breaks its card's promises.
+    DiskError
+        If the store cannot be written to.
+
+    Examples
+    --------
+    >>> import biofuse
+    >>> embeddings = biofuse.embed("images/", encoders=["efficientnet_lite0", "lbp"])  # doctest: +SKIP
+    >>> embeddings["lbp"].shape  # doctest: +SKIP
+    (120, 54)
+    """
+    samples = load_samples(data, label=label, group=group, labels=labels, task=task, labelled=labelled)
+    if shard is not None:
+        samples = Shard.parse(shard).take(samples)
+    options = ExtractOptions(
+        device=device,
+        precision=precision,  # type: ignore[arg-type]
+        batch_size=batch_size,
+        workers=workers,
+        on_error=on_error,  # type: ignore[arg-type]
+        on_unavailable=on_unavailable,  # type: ignore[arg-type]
+        weights_dir=weights_dir,
+        engine=engine,
+        ray_address=ray_address,
+    )
+    kept = as_store(store)
+    cards = resolve(encoders, allow_random_weights=allow_random_weights, find=kept.find_imported)
+    return embed_samples(samples, cards, store=kept, options=options, progress=progress, tell=tell)
+
+
+BATCH_BYTES = 1 << 29
+"""Size that the blocks of one batch may have together, where the user names no number of rows: 512 MiB."""
+
+FEWEST_ROWS, MOST_ROWS = 1_024, 65_536
+"""Encoders are loaded anew for every batch that needs them, so batches are never small."""
+
+
+def embed_batches(
+    data: Any,
+    encoders: str | Sequence[str] = "starter",
+    *,
+    rows: int | None = None,
+    label: str | Sequence[str] | None = None,
+    group: str | None = None,
+    labels: Any = None,
+    task: str | None = None,
+    labelled: bool | None = None,
+    allow_random_weights: bool = False,
+    options: ExtractOptions | None = None,
+    store: EmbeddingStore | Path | str | None = None,
+    progress: Progress | bool = True,
+) -> Iterator[EmbeddingSet]:
+    """Embed images batch by batch: as :func:`biofuse.embed`, for embeddings that do not fit into memory together.
+
+    Every batch is in the store before it is handed out, so a stopped loop goes on where it was. Memory holds one batch,
+    and of the data what :func:`biofuse.load_samples` makes of them: ids, labels and where each image lies.
+
+    Parameters
+    ----------
+    data : path, Samples, DataFrame, arrays, data set, or iterator of Samples
+        Anything :func:`biofuse.load_samples` takes. Or an iterator (such as a generator) of :class:`Samples`, for a
+        table that does not fit into memory either; their ids must differ from each other's, and their class tables
+        must be the same (``load_samples(..., classes=...)``).
+    encoders : str or sequence of str, default "starter"
+        Encoder names or aliases.
+    rows : int, optional
+        Most samples of a batch; by default as many as have 512 MiB of embeddings.
+    label, group, labels, task, labelled
+        As in :func:`biofuse.embed`; not for an iterator of Samples.
+    allow_random_weights : bool, default False
+        Let ``timm:NAME`` encoders have random weights, to try things out.
+    options : ExtractOptions, optional
+        Device, precision, workers, and what to do with unreadable images. The precision that is chosen for the first
+        batch is kept for the others.
+    store : EmbeddingStore or path, optional
+        By default the store in the user's cache folder.
+    progress : Progress or bool, default True
+
+    Returns
+    -------
+    iterator of EmbeddingSet
+        In the order of the data; the rows of a batch's blocks are those of its ``samples``.
+
+    Raises
+    ------
+    DataError
+        If the data set cannot be used as it is, or the pieces of an iterator do not belong together.
+    AlignmentError
+        If two pieces of an iterator have the same id.
+    EncoderError
+        If an encoder is unknown, cannot be loaded or breaks its card's promises.
+    DiskError
+        If the store cannot be written to; what was written before is kept.
+
+    Examples
+    --------
+    >>> import biofuse
+    >>> for batch in biofuse.embed_batches("millions/", "efficientnet_lite0", rows=50_000):  # doctest: +SKIP
+    ...     index.add(batch.ids, batch["efficientnet_lite0"])
+    """
+    if rows is not None and rows < 1:
+        raise BioFuseError("rows must be at least 1.")
+    kept = as_store(store)
+    cards = resolve(encoders, allow_random_weights=allow_random_weights, find=kept.find_imported)
+    most = rows or _rows_for(cards)
+    if isinstance(data, Iterator):
+        given = {"label": label, "group": group, "labels": labels, "task": task, "labelled": labelled}
+        refused = [name for name, value in given.items() if value is not None]
+        if refused:
+            raise DataError(
+                f"{', '.join(refused)} cannot be given for an iterator of Samples.",
+                remedy="Give them to load_samples, which makes the pieces.",
+            )
+        pieces: Iterable[Samples] = _checked(data)
+    else:
+        pieces = [load_samples(data, label=label, group=group, labels=labels, task=task, labelled=labelled)]
+    return _embedded(pieces, cards, rows=most, store=kept, options=options or ExtractOptions(), progress=progress)
+
+
+def _embedded(
+    pieces: Iterable[Samples],
+    cards: Sequence[EncoderCard],
+    *,
+    rows: int,
+    store: EmbeddingStore,
+    options: ExtractOptions,
+    progress: Progress | bool,
+) -> Iterator[EmbeddingSet]:
+    for piece in pieces:
+        for start in range(0, len(piece), rows):
+            samples = piece.take(range(start, min(start + rows, len(piece))))
+            batch = embed_samples(samples, cards, store=store, options=options, progress=progress)
+            # Left to itself each batch would choose by what the store has of it, and their rows could not be compared.
+            options = replace(options, precisions={**batch.precisions, **options.precisions})
+            yield batch
+
+
+def _checked(pieces: Iterator[Any]) -> Iterator[Samples]:
+    """Refuse pieces that do not belong to one data set."""
+    first: Samples | None = None
+    seen: set[bytes] = set()
+    for piece in pieces:
+        if not isinstance(piece, Samples):
+            raise DataError(
+                f"The iterator gave a {type(piece).__name__}; its pieces must be Samples.",
+                remedy="Make them of whatever they are: biofuse.load_samples(piece, id=..., classes=...).",
+            )
+        first = first or piece
+        if (piece.classes, piece.task) != (first.classes, first.task):
+            raise DataError(
+                f"{piece.name} has the classes {', '.join(piece.classes) or 'none'}, the first piece "
+                f"{', '.join(first.classes) or 'none'}.",
+                remedy="Give every piece the whole table: load_samples(..., classes=[...], task=...).",
+            )
+        for each in piece.ids:
+            known = digest(str(each).encode())
+            if known in seen:
+                raise AlignmentError(
+                    f"The id {each!r} occurs in two pieces.", remedy="Give load_samples ids that differ: id=[...]."
+                )
+            seen.add(known)
+        yield piece
+
+
+def _rows_for(cards: Sequence[EncoderCard]) -> int:
+    columns = sum(card.dim for card in cards)
+    return max(FEWEST_ROWS, min(MOST_ROWS, BATCH_BYTES // (4 * columns)))

@@ -1,0 +1,302 @@
+"""``biofuse demo``."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
+
+import typer
+from typer.core import TyperGroup
+
+from biofuse.cli import options, searching
+from biofuse.cli.console import errors, note, say, show_json
+from biofuse.cli.embed import tell_work
+from biofuse.cli.fit import show_evaluation, show_fit
+from biofuse.cli.options import Json
+from biofuse.cli.report import report_beside, show_tables
+
+if TYPE_CHECKING:
+    from biofuse.report.draw import Table
+
+
+def demo(
+    *,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Where to put the data set, the run and the pictures.")
+    ] = Path("biofuse-demo"),
+    store: options.Store = None,
+) -> None:
+    """Run everything on a real data set: embed, search, evaluate, predict, draw.
+
+    The data set is made of 1,280 patches of a brain template; the task is to name the region. A second run reuses
+    what the first one computed.
+
+    [bold]Examples[/bold]
+
+      biofuse demo --out demo-run
+    """
+    from biofuse.core.progress import progress_bars
+    from biofuse.studies.demo import run_demo
+
+    with progress_bars(unit="images", console=errors) as bars:
+        outcome = run_demo(out, store=store, progress=bars, tell=note)
+    tell_work(outcome.result.embeddings)
+    if outcome.result.reused:
+        note("No fit had to be computed: the run was complete.")
+    show_fit(outcome.result)
+    show_evaluation(outcome.evaluation)
+    if outcome.result.path is not None:
+        report_beside(outcome.result.path, store)
+    for path in outcome.pictures:
+        note(f"Picture: {path}")
+    note(f"The run is in {outcome.result.path}; try `biofuse predict {outcome.result.path} IMAGES --out p.csv`.")
+
+
+DATA_COMMAND = "data"
+HELP = frozenset({"--help", "-h"})
+
+
+class _Benchmarks(TyperGroup):
+    """``biofuse benchmark images/`` is ``biofuse benchmark data images/``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] not in HELP:
+            args = [DATA_COMMAND, *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    cls=_Benchmarks,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    help="""Fit and evaluate on several data sets, and compare.
+
+    [bold]Examples[/bold]
+
+      biofuse benchmark medmnist breastmnist bloodmnist --size 28 --out benchmark
+
+      biofuse benchmark imagenet --root imagenet --out benchmark
+
+      biofuse benchmark blood/ brain/manifest.csv --out benchmark
+    """,
+)
+
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the runs, benchmark.json and benchmark.html.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace runs with other options in --out.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Start even what takes more than an hour.")]
+
+
+class _Outcome(Protocol):
+    @property
+    def notes(self) -> tuple[str, ...]: ...
+
+    def tables(self) -> "list[Table]": ...
+
+    def to_html(self) -> str: ...
+
+    def to_json(self) -> dict[str, Any]: ...
+
+
+@app.command("medmnist")
+def medmnist(
+    sets: Annotated[
+        list[str] | None,
+        typer.Argument(help="Such as breastmnist; by default the files in --root, or else all 12.", show_default=False),
+    ] = None,
+    *,
+    out: Out,
+    size: Annotated[int, typer.Option("--size", help="Pixels: 28, 64, 128 or 224.")] = 224,
+    root: Annotated[
+        Path | None,
+        typer.Option(
+            "--root", help="Folder of .npz files; missing sets that are named are fetched.", show_default="~/.medmnist"
+        ),
+    ] = None,
+    encoders: options.Encoders = "starter",
+    preset: searching.PresetName = None,
+    head: searching.Head = None,
+    predictor: searching.Predictor = None,
+    fusion: searching.Fusion = None,
+    search: searching.Search = None,
+    finalists: searching.Finalists = None,
+    select: searching.Select = None,
+    rule: searching.Rule = None,
+    metric: searching.Metric = None,
+    folds: searching.Folds = None,
+    repeats: searching.Repeats = None,
+    max_encoders: searching.MaxEncoders = None,
+    seed: searching.Seed = 0,
+    device: options.Device = "auto",
+    precision: options.Precision = "auto",
+    batch_size: options.BatchSize = None,
+    workers: options.Workers = None,
+    weights_dir: options.WeightsDir = None,
+    on_unavailable: options.OnUnavailable = "error",
+    store: options.Store = None,
+    overwrite: Overwrite = False,
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
+    """Fit and evaluate on the 12 two-dimensional MedMNIST+ sets, with published values beside.
+
+    Official splits, and the accuracy and AUC of medmnist.Evaluator. Give the same command again to go on after a stop;
+    sets that are finished are not run again. `--preset paper --encoders paper --size 224` is the published protocol.
+
+    [bold]Examples[/bold]
+
+      biofuse benchmark medmnist breastmnist bloodmnist --size 28 --out benchmark
+
+      biofuse benchmark medmnist --root medmnist-files --size 224 --out benchmark --yes
+
+      biofuse benchmark medmnist --preset paper --encoders paper --out paper --yes
+    """
+    from biofuse.api.fit import BioFuse
+    from biofuse.extract.options import ExtractOptions
+    from biofuse.studies.medmnist import benchmark_medmnist
+
+    fuse = BioFuse(
+        encoders, preset=preset, head=head, predictor=predictor, fusion=fusion, search=search, finalists=finalists,
+        select=select, rule=rule, metric=metric, folds=folds, repeats=repeats, max_encoders=max_encoders, seed=seed,
+        store=store,
+        options=ExtractOptions(
+            device=device, precision=precision, batch_size=batch_size, workers=workers, on_unavailable=on_unavailable,
+            weights_dir=weights_dir,
+        ),
+    )  # fmt: skip
+    outcome = benchmark_medmnist(
+        fuse, sets or (), out=out, size=size, root=root, overwrite=overwrite, yes=yes, tell=note
+    )
+    _deliver(outcome, out, as_json=as_json, failed=len(outcome.suite.failed))
+
+
+@app.command("imagenet")
+def imagenet(
+    *,
+    root: Annotated[Path, typer.Option("--root", help="Folder with train/<class>/ and val/<class>/ of images.")],
+    out: Out,
+    encoders: options.Encoders = "starter",
+    on_error: options.OnError = "error",
+    device: options.Device = "auto",
+    precision: options.Precision = "auto",
+    batch_size: options.BatchSize = None,
+    workers: options.Workers = None,
+    weights_dir: options.WeightsDir = None,
+    on_unavailable: options.OnUnavailable = "error",
+    store: options.Store = None,
+    as_json: Json = False,
+) -> None:
+    """Score single encoders and their fusion on ImageNet-1K, or on anything in its layout.
+
+    A linear head for all classes (discriminant analysis) is fitted on the training images block by block, in bounded
+    memory; top-1 and top-5 accuracy are those on the validation images. Embeddings that are in the store are not
+    computed again, so a stopped benchmark goes on where it was.
+
+    [bold]Examples[/bold]
+
+      biofuse benchmark imagenet --root imagenet --out benchmark
+
+      biofuse benchmark imagenet --root imagenet --encoders paper --device cuda --out benchmark
+    """
+    from biofuse.encoders.registry import resolve
+    from biofuse.extract.options import ExtractOptions
+    from biofuse.store.store import EmbeddingStore
+    from biofuse.studies.imagenet import benchmark_imagenet
+
+    outcome = benchmark_imagenet(
+        resolve(encoders),
+        root,
+        store=EmbeddingStore(store),
+        options=ExtractOptions(
+            device=device, precision=precision, batch_size=batch_size, workers=workers, on_error=on_error,
+            on_unavailable=on_unavailable,
+            weights_dir=weights_dir,
+        ),
+        tell=note,
+    )  # fmt: skip
+    _deliver(outcome, out, as_json=as_json)
+
+
+@app.command(DATA_COMMAND)
+def data(
+    sources: Annotated[
+        list[str],
+        typer.Argument(help="Folders, manifests, .npz files or MedMNIST names, as for `biofuse fit`.", metavar="DATA"),
+    ],
+    *,
+    out: Out,
+    encoders: options.Encoders = "starter",
+    label: options.Label = None,
+    group: options.Group = None,
+    task: options.TaskName = None,
+    on_error: options.OnError = "error",
+    preset: searching.PresetName = None,
+    head: searching.Head = None,
+    predictor: searching.Predictor = None,
+    fusion: searching.Fusion = None,
+    search: searching.Search = None,
+    finalists: searching.Finalists = None,
+    select: searching.Select = None,
+    rule: searching.Rule = None,
+    metric: searching.Metric = None,
+    folds: searching.Folds = None,
+    repeats: searching.Repeats = None,
+    max_encoders: searching.MaxEncoders = None,
+    seed: searching.Seed = 0,
+    device: options.Device = "auto",
+    precision: options.Precision = "auto",
+    batch_size: options.BatchSize = None,
+    workers: options.Workers = None,
+    weights_dir: options.WeightsDir = None,
+    on_unavailable: options.OnUnavailable = "error",
+    store: options.Store = None,
+    overwrite: Overwrite = False,
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
+    """Fit and evaluate on data sets of your own with the same options, and compare; `data` may be left out.
+
+    Every data set gets a run directory in --out. Without splits in the data, 25 % of the samples are set aside.
+
+    [bold]Examples[/bold]
+
+      biofuse benchmark data blood/ brain/ --out benchmark
+
+      biofuse benchmark a/manifest.csv b/manifest.csv --label diagnosis --group patient --out benchmark
+    """
+    from biofuse.api.fit import BioFuse
+    from biofuse.extract.options import ExtractOptions
+    from biofuse.studies.suite import benchmark_data
+
+    fuse = BioFuse(
+        encoders, preset=preset, head=head, predictor=predictor, fusion=fusion, search=search, finalists=finalists,
+        select=select, rule=rule, metric=metric, folds=folds, repeats=repeats, max_encoders=max_encoders, seed=seed,
+        store=store,
+        options=ExtractOptions(
+            device=device, precision=precision, batch_size=batch_size, workers=workers, on_error=on_error,
+            on_unavailable=on_unavailable,
+            weights_dir=weights_dir,
+        ),
+    )  # fmt: skip
+    outcome = benchmark_data(
+        fuse, sources, out=out, label=options.label_option(label), group=group, task=task,
+        overwrite=overwrite, yes=yes, tell=note,
+    )  # fmt: skip
+    _deliver(outcome, out, as_json=as_json, failed=len(outcome.suite.failed))
+
+
+def _deliver(outcome: _Outcome, out: Path, *, as_json: bool, failed: int = 0) -> None:
+    """Write JSON and page, print the tables, and fail where a data set could not be run."""
+    from biofuse.core.files import write_text
+
+    found = outcome.to_json()
+    write_text(out / "benchmark.json", json.dumps(found, indent=2, allow_nan=False) + "\n")
+    write_text(out / "benchmark.html", outcome.to_html())
+    if as_json:
+        show_json(found)
+    else:
+        show_tables(outcome.tables())
+        for sentence in outcome.notes:
+            say(sentence)
+    note(f"Written to {out / 'benchmark.html'} and {out / 'benchmark.json'}.")
+    if failed:
+        note(f"{failed} data set{'s' if failed > 1 else ''} could not be run; give the same command again to try them.")
+        raise typer.Exit(1)

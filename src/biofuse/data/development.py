@@ -1,0 +1,141 @@
+"""Development data: train and validation samples in one table, and never a test sample."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from biofuse.core.errors import DataError, LeakageError
+from biofuse.core.progress import Progress
+from biofuse.data.load import describe_task, load_samples
+from biofuse.data.samples import Samples, hash_samples
+from biofuse.data.splits import with_splits
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Development:
+    """What a search may see, and what it may not.
+
+    Attributes
+    ----------
+    samples : Samples
+        Train and validation samples with labels; every sample has a split.
+    held_out : Samples or None
+        Test samples; they are carried along unread.
+    notes : tuple of str
+        What was found and decided, in words for the log.
+    """
+
+    samples: Samples
+    held_out: Samples | None
+    notes: tuple[str, ...]
+
+
+def development_data(
+    train: Any,
+    val: Any = None,
+    *,
+    label: str | Sequence[str] | None = None,
+    group: str | None = None,
+    labels: Any = None,
+    val_labels: Any = None,
+    task: str | None = None,
+) -> Development:
+    """Read the data a search may see.
+
+    Parameters
+    ----------
+    train : anything :func:`biofuse.load_samples` takes
+        With a split column (or split folders), its train and validation samples are used and its test samples left
+        alone; without, all of it is development data.
+    val : likewise, optional
+        Validation data where they come apart from the training data. The two then decide who is train and who is val,
+        and ids get the split's name in front where both use the same one.
+    label, group, labels, val_labels, task
+        As for :func:`biofuse.load_samples`; ``val_labels`` go with ``val``.
+
+    Raises
+    ------
+    DataError
+        If there are no labels, or no training samples.
+    LeakageError
+        If ``train`` and ``val`` are given apart and test samples are among them.
+    """
+    if val is None:
+        if val_labels is not None:
+            raise DataError("val_labels= without validation data.", remedy="Give the validation images as val.")
+        samples = _load(train, label=label, group=group, labels=labels, task=task)
+    else:
+        # Loaded apart for the sake of their own labels, then joined, so that both share one table of classes.
+        first = _part(_load(train, label=label, group=group, labels=labels, task=task), "train")
+        second = _part(_load(val, label=label, group=group, labels=val_labels, task=task), "val")
+        known = first.classes if set(second.classes) <= set(first.classes) else None
+        samples = load_samples({"train": first, "val": second}, task=task, classes=known, name=first.name)
+        ids = np.concatenate([first.ids, second.ids])
+        if len(set(ids.tolist())) == len(ids):
+            samples = replace(samples, ids=ids)
+    if samples.labels is None:
+        raise DataError(
+            f"{samples.name} has no labels, so nothing can be learned from it.",
+            remedy="Name the label column with --label (label=...), or arrange the images in class folders.",
+        )
+    notes = [describe_task(samples)]
+    if samples.splits is None:
+        samples = replace(samples, splits=np.array(["train"] * len(samples), dtype=object))
+        return Development(samples=samples, held_out=None, notes=tuple(notes))
+    development, held_out = samples.in_split("train", "val"), samples.in_split("test")
+    if "train" not in set(development.splits.tolist() if development.splits is not None else ()):
+        raise DataError(f"{samples.name} has no training samples.", remedy="Give samples of split train.")
+    if len(held_out):
+        notes.append(f"{len(held_out)} test samples are set aside; the search does not read them.")
+    return Development(samples=development, held_out=held_out if len(held_out) else None, notes=tuple(notes))
+
+
+def split_off_test(samples: Samples, *, seed: int, progress: Progress | None = None) -> tuple[Samples, str | None]:
+    """Make the splits that labelled samples lack, keeping groups and identical images together.
+
+    Without splits, or with train alone, all three are made; with train and test, val is taken out of train and the
+    test images stay unread.
+
+    Returns
+    -------
+    samples : Samples
+        With train, val and test; unchanged where train and val are given.
+    note : str or None
+        What was done, in words.
+    """
+    given = set() if samples.splits is None else set(samples.splits.tolist())
+    if {"train", "val"} <= given:
+        return samples, None
+    # Test samples that are given stay unread.
+    rows = np.arange(len(samples)) if samples.splits is None else np.flatnonzero(samples.splits != "test")
+    hashed = hash_samples(samples.take(rows), progress=progress)
+    # What cannot be read is like nothing else, and shows up in the quarantine later.
+    contents: list[bytes | None] = [None] * len(samples)
+    for place in np.flatnonzero(hashed.readable).tolist():
+        contents[int(rows[place])] = hashed.contents[place : place + 1].tobytes()
+    samples = with_splits(samples, seed=seed, contents=contents)
+    made_splits = [] if samples.splits is None else samples.splits.tolist()
+    counts = {name: made_splits.count(name) for name in ("train", "val", "test")}
+    made = "val was taken out of train" if "test" in given else "splits were made"
+    sizes = ", ".join(f"{count} {name}" for name, count in counts.items())
+    return samples, f"{made[0].upper()}{made[1:]} by a hash of ids and seed {seed}: {sizes}."
+
+
+def _load(data: Any, **options: Any) -> Samples:
+    """Load labelled data; samples that are ready already take no options, and a task they have anyway is none."""
+    if isinstance(data, Samples) and data.task is not None and options["task"] == str(data.task):
+        options["task"] = None
+    return load_samples(data, **options)
+
+
+def _part(samples: Samples, split: str) -> Samples:
+    """Drop splits, since the caller has said which split this is; but never make training data of test samples."""
+    n_test = 0 if samples.splits is None else int((samples.splits == "test").sum())
+    if n_test:
+        raise LeakageError(
+            f"{n_test} of the samples given as {split} are of split test.",
+            remedy=f'Give samples.in_split("{split}"), or load the data with use_splits=False.',
+        )
+    return replace(samples, splits=None)

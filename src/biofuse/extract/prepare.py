@@ -1,0 +1,385 @@
+"""Where the time of an extraction goes, stage by stage."""
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pickle import PicklingError
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from biofuse.core.errors import BioFuseError, EncoderError, UnreadableImageError
+from biofuse.core.machine import exit_with_parent, workers_ignore_interrupts
+from biofuse.data.decoding import DecodePolicy, content_hash, decode
+from biofuse.data.samples import Source
+from biofuse.encoders.card import EncoderCard
+from biofuse.encoders.preprocessing import Preprocessing
+from biofuse.encoders.protocol import Encoder
+
+READ, DECODE, RESIZE, TRANSFER, FORWARD, WRITE = STAGES = ("read", "decode", "resize", "transfer", "forward", "write")
+"""Files read and hashed; bytes to pixels; pixels to an encoder's size; host to device; networks; embeddings to disk."""
+
+
+class Stages:
+    """Seconds spent in each stage, summed over everything that worked on it at the same time.
+
+    Reading, transfer and writing count as long as they take, since they wait for something else than a processor; so do
+    forward passes on an accelerator. Decoding, resizing and forward passes on a CPU count processor time, since they
+    share the cores with one another.
+    """
+
+    def __init__(self, seconds: Mapping[tuple[str, str], float] | None = None) -> None:
+        self._seconds: dict[tuple[str, str], float] = dict(seconds or {})
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[tuple[str, str], float]:
+        return self._seconds
+
+    def __setstate__(self, state: dict[tuple[str, str], float]) -> None:
+        self._seconds = state
+        self._lock = threading.Lock()
+
+    def add(self, stage: str, seconds: float, *, encoder: str = "") -> None:
+        """Count time; forward passes are told apart by encoder."""
+        with self._lock:
+            self._seconds[stage, encoder] = self._seconds.get((stage, encoder), 0.0) + seconds
+
+    @contextmanager
+    def wall(self, stage: str, *, encoder: str = "") -> Iterator[None]:
+        """Count as long as the context lasts."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.add(stage, time.perf_counter() - start, encoder=encoder)
+
+    @contextmanager
+    def processor(self, stage: str, *, encoder: str = "") -> Iterator[None]:
+        """Count the processor time that this thread takes while the context lasts."""
+        start = time.thread_time()
+        try:
+            yield
+        finally:
+            self.add(stage, time.thread_time() - start, encoder=encoder)
+
+    def merge(self, other: "Stages") -> None:
+        """Add what another has counted."""
+        for (stage, encoder), seconds in list(other._seconds.items()):
+            self.add(stage, seconds, encoder=encoder)
+
+    @property
+    def total(self) -> float:
+        """Seconds of all stages."""
+        return sum(self._seconds.values())
+
+    def seconds(self, stage: str) -> float:
+        """Return the seconds of one stage, over all encoders."""
+        return sum(value for (name, _), value in self._seconds.items() if name == stage)
+
+    def by_encoder(self) -> dict[str, float]:
+        """Return the seconds of each encoder's forward passes."""
+        return {encoder: value for (stage, encoder), value in self._seconds.items() if stage == FORWARD and encoder}
+
+    def to_json(self) -> dict[str, object]:
+        """Return seconds by stage, and those of forward passes by encoder."""
+        return {
+            "seconds": {stage: round(self.seconds(stage), 3) for stage in STAGES},
+            "forward": {encoder: round(value, 3) for encoder, value in self.by_encoder().items()},
+        }
+
+    def slowest(self) -> str:
+        """Return the stage that took most."""
+        return max(STAGES, key=self.seconds)
+
+    def sentence(self) -> str:
+        """Name the slowest stage and the shares of all; empty where nothing was counted."""
+        if self.total <= 0:
+            return ""
+        order = sorted((stage for stage in STAGES if self.seconds(stage) > 0), key=self.seconds, reverse=True)
+        shares = {stage: self.seconds(stage) / self.total for stage in order}
+        first, *others = order
+        forward = self.by_encoder()
+        which = ""
+        if first == FORWARD and forward:
+            most = max(forward, key=lambda name: forward[name])
+            which = f" ({most} alone {forward[most] / self.total:.0%})"
+        rest = "; ".join(f"{stage} {shares[stage]:.0%}" for stage in others)
+        said = f"Slowest stage: {first}, {shares[first]:.0%} of {self.total:,.1f} s of work{which}"
+        return f"{said}; {rest}." if rest else f"{said}."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chunk:
+    """Images to be prepared in one trip to a worker.
+
+    Attributes
+    ----------
+    names : tuple of str
+        The encoders that want them.
+    rows : tuple of int
+        Positions in the list of distinct contents.
+    sources : tuple of Source
+    contents : tuple of bytes
+        Content hashes found when the work was planned.
+    decode : DecodePolicy
+    resizes : dict of key to Preprocessing
+        The distinct resize specifications that device encoders need.
+    encoders : dict of name to Encoder
+        Encoders that run right here.
+    """
+
+    names: tuple[str, ...]
+    rows: tuple[int, ...]
+    sources: tuple[Source, ...]
+    contents: tuple[bytes, ...]
+    decode: DecodePolicy
+    resizes: dict[Any, Preprocessing]
+    encoders: dict[str, Encoder]
+
+
+@dataclass(kw_only=True)
+class Prepared:
+    """What comes back from a worker; everything refers to ``rows``, the positions that could be decoded."""
+
+    names: tuple[str, ...] = ()
+    rows: list[int] = field(default_factory=list)
+    images: dict[Any, NDArray[np.uint8]] = field(default_factory=dict)
+    embeddings: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    failures: dict[int, str] = field(default_factory=dict)
+    stages: Stages = field(default_factory=Stages)
+
+
+@dataclass(kw_only=True)
+class Outcome:
+    """A batch that has been through all its encoders: what an engine hands over.
+
+    Attributes
+    ----------
+    names : tuple of str
+        The encoders that this batch was for.
+    rows : list of int
+        Positions, in the list of distinct contents, that could be decoded.
+    embeddings : dict of str to ndarray of float32, shape (len(rows), dim)
+        By encoder; empty where no row could be decoded.
+    failures : dict of int to str
+        Positions that could not be decoded, and why.
+    stages : Stages
+        The time it took.
+    """
+
+    names: tuple[str, ...]
+    rows: list[int]
+    embeddings: dict[str, NDArray[np.float32]]
+    failures: dict[int, str]
+    stages: Stages
+
+    @classmethod
+    def of(cls, prepared: Prepared, embeddings: dict[str, NDArray[np.float32]] | None = None) -> Self:
+        """Join what a worker has computed and what a device has."""
+        return cls(
+            names=prepared.names,
+            rows=prepared.rows,
+            embeddings=prepared.embeddings | (embeddings or {}),
+            failures=prepared.failures,
+            stages=prepared.stages,
+        )
+
+
+def prepare(chunk: Chunk) -> Prepared:
+    """Read and decode each image once, resize it for every specification, run the encoders that need no device."""
+    result = Prepared(names=chunk.names)
+    decoded: list[NDArray[np.uint8]] = []
+    for row, source, content in zip(chunk.rows, chunk.sources, chunk.contents, strict=True):
+        try:
+            decoded.append(_decode(source, content, chunk.decode, result.stages))
+        except UnreadableImageError as error:
+            result.failures[row] = error.message
+        else:
+            result.rows.append(row)
+    if not decoded:
+        return result
+    resized: dict[Any, NDArray[np.uint8]] = {}
+    for key, preprocessing in chunk.resizes.items():
+        resized[key] = _resize(decoded, preprocessing, result.stages)
+        result.images[key] = resized[key]
+    for name, encoder in chunk.encoders.items():
+        key = encoder.card.preprocessing.resize_key
+        if key not in resized:
+            resized[key] = _resize(decoded, encoder.card.preprocessing, result.stages)
+        with result.stages.processor(FORWARD, encoder=name):
+            result.embeddings[name] = encode(encoder, resized[key])
+    return result
+
+
+def encode(encoder: Encoder, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Embed a batch and refuse what no encoder may return.
+
+    Raises
+    ------
+    EncoderError
+        If it fails, the shape is not the card's, or a value is not finite.
+    """
+    with encoder_errors(encoder.card, len(images)):
+        embeddings = np.asarray(encoder.encode(images), dtype=np.float32)
+    return accept(encoder.card, embeddings, len(images))
+
+
+@contextmanager
+def encoder_errors(card: EncoderCard, n_images: int) -> Iterator[None]:
+    """Name the encoder in whatever its code raises.
+
+    Raises
+    ------
+    EncoderError
+        In place of any error that is not BioFuse's own.
+    """
+    try:
+        yield
+    except BioFuseError:
+        raise
+    except Exception as error:
+        raise EncoderError(
+            f"Encoder {card.name} failed on a batch of {n_images} images: {type(error).__name__}: {error}",
+            remedy="Run `biofuse encoders show` for its facts; for your own encoder, run its contract test.",
+        ) from error
+
+
+def accept(card: EncoderCard, embeddings: NDArray[np.float32], n_images: int) -> NDArray[np.float32]:
+    """Return embeddings that have the card's shape and are finite.
+
+    Raises
+    ------
+    EncoderError
+        If they are not.
+    """
+    if embeddings.shape != (n_images, card.dim):
+        raise EncoderError(
+            f"Encoder {card.name} gave shape {embeddings.shape} for {n_images} images; "
+            f"its card promises {card.dim} columns."
+        )
+    if not np.isfinite(embeddings).all():
+        raise EncoderError(f"Encoder {card.name} gave values that are not finite.")
+    return embeddings
+
+
+def _resize(images: Sequence[NDArray[np.uint8]], preprocessing: Preprocessing, stages: Stages) -> NDArray[np.uint8]:
+    with stages.processor(RESIZE):
+        return np.stack([preprocessing.apply(image) for image in images])
+
+
+def _decode(source: Source, content: bytes, policy: DecodePolicy, stages: Stages) -> NDArray[np.uint8]:
+    with stages.wall(READ):
+        raw = source.read()
+        same = content_hash(raw, policy) == content
+    if not same:
+        raise UnreadableImageError(f"{source.description} changed while it was being embedded.")
+    with stages.processor(DECODE):
+        return decode(raw, policy, description=source.description)
+
+
+AHEAD = 2
+"""Batches held ready per worker, so that memory does not grow when the device is slower than decoding."""
+
+THREADS_ENV = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+"""Workers share the cores among themselves; threads inside them would only compete."""
+
+MEMORY_ENV = dict.fromkeys(("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"), str(256 << 20))
+"""A worker keeps the memory of one image for the next; glibc would give it back and have it filled with zeros anew."""
+
+
+class Decoder:
+    """Prepares chunks in order, in this process (``workers=0``) or ahead of time in worker processes.
+
+    loky starts its processes afresh (nothing is forked after a device runtime has started), without importing the
+    user's script again and with functions defined in a notebook sent along. A context manager and an iterable.
+
+    Parameters
+    ----------
+    chunks : iterable of Chunk
+    workers : int
+    """
+
+    def __init__(self, chunks: Iterable[Chunk], *, workers: int) -> None:
+        self._chunks = iter(chunks)
+        self._workers = workers
+        self._pending: deque[Future[Prepared]] = deque()
+
+    def __enter__(self) -> Self:
+        """Start the workers on the first chunks: before the caller loads networks onto a device."""
+        self._fill()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for future in self._pending:
+            future.cancel()
+        self._pending.clear()
+
+    def __iter__(self) -> Iterator[Prepared]:
+        """Yield what is ready, in order.
+
+        Raises
+        ------
+        BioFuseError
+            If a worker process dies, which usually means that memory ran out, or what it needs cannot be sent to it.
+        """
+        if self._workers == 0:
+            yield from map(prepare, self._chunks)
+            return
+        while self._pending:
+            with worker_errors():
+                prepared = self._pending.popleft().result()
+                self._fill()
+            yield prepared
+
+    def _fill(self) -> None:
+        if self._workers == 0:
+            return
+        from loky import get_reusable_executor
+
+        with worker_errors():
+            executor = get_reusable_executor(
+                max_workers=self._workers,
+                env=THREADS_ENV | MEMORY_ENV,
+                initializer=exit_with_parent,
+                initargs=(os.getpid(),),
+            )
+            while len(self._pending) < AHEAD * self._workers:
+                chunk = next(self._chunks, None)
+                if chunk is None:
+                    return
+                with workers_ignore_interrupts():  # workers start when there is something to do
+                    self._pending.append(executor.submit(prepare, chunk))
+
+
+@contextmanager
+def worker_errors() -> Iterator[None]:
+    """Say what it means that a worker process is gone, or could not be sent its work.
+
+    Raises
+    ------
+    BioFuseError
+        In place of loky's errors.
+    """
+    from loky.process_executor import BrokenProcessPool, TerminatedWorkerError
+
+    try:
+        yield
+    except TerminatedWorkerError as error:
+        raise BioFuseError(
+            "A worker process that decodes images was killed, most likely because memory ran out.",
+            remedy="Use fewer workers (--workers 1) or a smaller --batch-size. Finished embeddings are kept.",
+        ) from error
+    except (BrokenProcessPool, PicklingError) as error:
+        raise BioFuseError(
+            f"An encoder or an image source cannot be sent to a worker process: {error.__cause__ or error}",
+            remedy="Do everything in one process: --workers 0 (workers=0 in Python).",
+        ) from error

@@ -1,0 +1,651 @@
+"""What maps a fused matrix to probabilities."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from biofuse.core.errors import ArtifactError, DataError, SearchError
+from biofuse.core.seals import Arrays
+from biofuse.core.target import Task
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Features = NDArray[np.float32] | NDArray[np.float64]
+"""A fused matrix, shape (n, d)."""
+
+Scores = NDArray[np.float64]
+"""One column per class or label, shape (n, n_classes)."""
+
+ClassWeight = Mapping[int, float] | Literal["balanced"] | None
+"""As scikit-learn's ``class_weight``: ``balanced`` is n / (classes present * rows of the class), or total weights in
+place of numbers of rows where there are sample weights; a mapping gives the weight of class indices, 1 where none is
+given. For multi-label tasks it holds for each label by itself, so that the keys are 0 (absent) and 1 (present)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """The largest problem for which a head is meant; None where there is no limit of its own.
+
+    Attributes
+    ----------
+    rows, features, classes : int or None
+        Training rows, columns, and classes (or labels).
+    smaller : int or None
+        The smaller of rows and columns.
+    cells : int or None
+        Rows times columns.
+    reason : str
+        What happens beyond.
+    """
+
+    rows: int | None = None
+    features: int | None = None
+    classes: int | None = None
+    smaller: int | None = None
+    cells: int | None = None
+    reason: str = ""
+
+    def exceeded_by(self, *, rows: int, features: int, classes: int) -> str:
+        """Say in words which limit a problem exceeds; empty if none."""
+        asked = {
+            "rows": (rows, self.rows),
+            "features": (features, self.features),
+            "classes": (classes, self.classes),
+            "of both rows and features": (min(rows, features), self.smaller),
+            "rows times features": (rows * features, self.cells),
+        }
+        over = [f"{n:,} {what} (limit {most:,})" for what, (n, most) in asked.items() if most is not None and n > most]
+        return f"{', '.join(over)}: {self.reason}" if over else ""
+
+
+class FittedHead(Protocol):
+    """A head after fitting; immutable."""
+
+    @property
+    def n_classes(self) -> int:
+        """Columns of its probabilities."""
+        ...
+
+    @property
+    def n_features(self) -> int:
+        """Columns of the matrices it takes."""
+        ...
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a careful user would want to know about the fit: absent classes, no convergence."""
+        ...
+
+    def predict_proba(self, X: Features) -> Scores:
+        """Return probabilities.
+
+        Parameters
+        ----------
+        X : ndarray, shape (n, n_features)
+            Any number of rows, zero included.
+
+        Returns
+        -------
+        ndarray of float64, shape (n, n_classes)
+            Rows sum to 1; for multi-label tasks every column is a probability by itself. Columns of classes that
+            were absent at fitting are 0.
+
+        Raises
+        ------
+        DataError
+            If the number of columns is wrong or a value is not finite.
+        """
+        ...
+
+    def decision(self, X: Features) -> Scores:
+        """Return values to rank by, finer than probabilities that round to 0 or 1.
+
+        Returns
+        -------
+        ndarray of float64, shape (n, n_classes)
+            Log-odds or decision values where the head has them, else probabilities; for two classes the columns are
+            the negative and the positive of one value. Columns of absent classes are constant and finite.
+        """
+        ...
+
+    def state(self) -> tuple[dict[str, Any], Arrays]:
+        """Return everything :meth:`restore` needs: JSON values and arrays."""
+        ...
+
+    @classmethod
+    def restore(cls, json: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Self:
+        """Build the fitted head whose :meth:`state` this is.
+
+        Raises
+        ------
+        ArtifactError
+            If the state is malformed.
+        """
+        ...
+
+
+class Head(Protocol):
+    """A classifier's options; immutable, fitted into a new object."""
+
+    @property
+    def name(self) -> str:
+        """The name it is registered under."""
+        ...
+
+    @property
+    def limits(self) -> Limits:
+        """The largest problem for which it is meant."""
+        ...
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Its options as JSON values, for records and resume keys."""
+        ...
+
+    def fit(
+        self,
+        X: Features,
+        labels: NDArray[np.int64],
+        *,
+        task: Task,
+        n_classes: int,
+        sample_weight: NDArray[np.float64] | None = None,
+        seed: int = 0,
+        threads: int = 1,
+    ) -> FittedHead:
+        """Learn from training rows.
+
+        Parameters
+        ----------
+        X : ndarray, shape (n, d)
+            The fused matrix.
+        labels : ndarray of int64
+            Shape (n,) class indices; (n, n_classes) zeros and ones for multi-label tasks. Classes may be absent.
+        task : Task
+            Ordinal tasks are treated as multi-class.
+        n_classes : int
+            Number of classes or labels, absent ones included.
+        sample_weight : ndarray of float64, shape (n,), optional
+            Multiplied with the class weights.
+        seed : int, default 0
+            Decides everything random.
+        threads : int, default 1
+            Cores to use at most.
+
+        Raises
+        ------
+        DataError
+            If labels or features cannot be used.
+        """
+        ...
+
+    def restore(self, json: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> FittedHead:
+        """Build a fitted head of this kind from its state, whatever this object's own options."""
+        ...
+
+
+MATRIX_CELLS = 2_000_000_000
+"""Rows times columns that the linear heads take: 16 GB in float64. The union of training and validation data of the
+largest MedMNIST+ set (189,106 rows) with all nine encoders of the paper (8,704 columns) has 1.65e9."""
+
+
+def within_limits(head: Head, *, rows: int, features: int, classes: int) -> bool:
+    """Return whether a problem is within a head's limits; see :func:`check_limits`."""
+    return not head.limits.exceeded_by(rows=rows, features=features, classes=classes)
+
+
+def check_limits(head: Head, *, rows: int, features: int, classes: int) -> None:
+    """Refuse a problem that exceeds the limits that a head declares.
+
+    Parameters
+    ----------
+    head : Head
+        What is to be fitted.
+    rows, features, classes : int
+        Training rows, columns of the fused matrix, and classes or labels, absent ones included.
+
+    Raises
+    ------
+    SearchError
+        Naming the head, what exceeds which limit, why there is one, and the heads that would take the problem.
+    """
+    exceeded = head.limits.exceeded_by(rows=rows, features=features, classes=classes)
+    if exceeded:
+        raise SearchError(
+            f"The head {head.name} is not meant for {exceeded}.",
+            remedy=_remedy(rows=rows, features=features, classes=classes),
+        )
+
+
+def _remedy(*, rows: int, features: int, classes: int) -> str:
+    from biofuse.heads.registry import OWN_HEADS, make_head
+
+    able = [name for name in OWN_HEADS if within_limits(make_head(name), rows=rows, features=features, classes=classes)]
+    if able:
+        return f"Choose another head: {', '.join(able)}."
+    return "No head of BioFuse takes so much: give fewer rows, fewer encoders, or fewer classes."
+
+
+def options_of(head: "DataclassInstance") -> dict[str, Any]:
+    """Return the fields of a head as JSON values; class weights are keyed by text."""
+    values = {field.name: getattr(head, field.name) for field in fields(head)}
+    return {
+        name: {str(key): float(weight) for key, weight in sorted(value.items())}
+        if isinstance(value, Mapping)
+        else value
+        for name, value in values.items()
+    }
+
+
+CERTAIN = float(-np.log(np.finfo(np.float64).tiny))
+"""Decision value (about 708) of a column whose probability is constant: the largest log-odds that a float64 holds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outputs:
+    """Which columns of the result each fitted problem gives.
+
+    Attributes
+    ----------
+    task : Task
+        Kind of task.
+    n_classes : int
+        Columns of the result.
+    columns : tuple of tuple of int
+        For each problem its columns: the classes present for single-label tasks (one problem), one label for each
+        problem of a multi-label task.
+    constant : mapping of int to float
+        Probability of every column that no problem gives.
+    """
+
+    task: Task
+    n_classes: int
+    columns: tuple[tuple[int, ...], ...]
+    constant: Mapping[int, float]
+
+    @property
+    def n_codes(self) -> tuple[int, ...]:
+        """Classes that each problem tells apart."""
+        return tuple(max(2, len(columns)) for columns in self.columns)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Margins of each problem: one for two classes (that of the second), else one per class."""
+        return tuple(1 if codes == 2 else codes for codes in self.n_codes)
+
+    def split(self, margins: NDArray[np.floating]) -> list[Scores]:
+        """Cut the margins of all problems, side by side, into those of each."""
+        ends = np.cumsum(self.widths, dtype=np.int64)
+        return [margins[:, end - width : end].astype(np.float64) for width, end in zip(self.widths, ends, strict=True)]
+
+    def probabilities(self, margins: Sequence[Scores], *, n: int) -> Scores:
+        """Turn the margins of each problem into probabilities: logistic for two classes, softmax for more.
+
+        Parameters
+        ----------
+        margins : sequence of ndarray of float64, shape (n, width)
+            Those of each problem.
+        n : int
+            Number of rows.
+
+        Returns
+        -------
+        ndarray of float64, shape (n, n_classes)
+        """
+        from scipy.special import expit, softmax
+
+        return self.place(
+            [
+                np.hstack([expit(-margin), expit(margin)]) if margin.shape[1] == 1 else softmax(margin, axis=1)
+                for margin in margins
+            ],
+            n=n,
+        )
+
+    def place(self, probabilities: Sequence[Scores], *, n: int) -> Scores:
+        """Put the class probabilities of each problem, shape (n, n_codes), into their columns."""
+        placed = np.zeros((n, self.n_classes))
+        for column, value in self.constant.items():
+            placed[:, column] = value
+        for columns, values in zip(self.columns, probabilities, strict=True):
+            placed[:, list(columns)] = values[:, -len(columns) :]
+        return placed
+
+    def decision(self, margins: Sequence[Scores], *, n: int, log_odds: bool) -> Scores:
+        """Put the margins of each problem into their columns; both signs for two classes.
+
+        Parameters
+        ----------
+        margins : sequence of ndarray of float64, shape (n, width)
+            Those of each problem.
+        n : int
+            Number of rows.
+        log_odds : bool
+            Whether to turn the margins of three or more classes into the log-odds of each class, so that they rank
+            as the probabilities do (those of two classes are log-odds already).
+        """
+        placed = np.zeros((n, self.n_classes))
+        for column, value in self.constant.items():
+            placed[:, column] = CERTAIN if value == 1 else -CERTAIN
+        for columns, margin in zip(self.columns, margins, strict=True):
+            values = _log_odds(margin) if log_odds and margin.shape[1] > 1 else margin
+            placed[:, list(columns)] = np.hstack([-values, values])[:, -len(columns) :]
+        return placed
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON values."""
+        return {
+            "task": str(self.task),
+            "n_classes": self.n_classes,
+            "columns": [list(columns) for columns in self.columns],
+            "constant": {str(column): value for column, value in self.constant.items()},
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """Build from JSON values.
+
+        Raises
+        ------
+        ArtifactError
+            If they are malformed, or the columns are not each given once.
+        """
+        try:
+            outputs = cls(
+                task=Task(values["task"]),
+                n_classes=int(values["n_classes"]),
+                columns=tuple(tuple(int(column) for column in columns) for columns in values["columns"]),
+                constant={int(column): float(value) for column, value in values["constant"].items()},
+            )
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ArtifactError(f"The saved head's classes are malformed: {error!r}.", remedy="Fit again.") from error
+        given = sorted([*outputs.constant, *(column for columns in outputs.columns for column in columns)])
+        if given != list(range(outputs.n_classes)):
+            raise ArtifactError("The saved head does not give every class once.", remedy="Fit again.")
+        return outputs
+
+
+def _log_odds(margins: Scores) -> Scores:
+    from scipy.special import log_softmax, logsumexp
+
+    # log p - log(1 - p) loses all precision where p rounds to 1, which only the largest can: that one is taken
+    # against the sum of the others.
+    rows, top = np.arange(len(margins)), margins.argmax(axis=1)
+    others = margins.copy()
+    others[rows, top] = -np.inf
+    logs = log_softmax(margins, axis=1)
+    logs[rows, top] = -np.inf
+    odds = np.asarray(logs - np.log1p(-np.exp(logs)), dtype=np.float64)
+    odds[rows, top] = margins[rows, top] - logsumexp(others, axis=1)
+    return np.clip(odds, -CERTAIN, CERTAIN)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Problem:
+    """One classification problem; every one of its classes occurs.
+
+    Attributes
+    ----------
+    codes : ndarray of int64, shape (n,)
+        Class of each row, 0 to ``n_codes`` - 1.
+    n_codes : int
+        Number of classes, at least 2.
+    weights : ndarray of float64, shape (n,)
+        Weight of each row: class weight times sample weight.
+    """
+
+    codes: NDArray[np.int64]
+    n_codes: int
+    weights: NDArray[np.float64]
+
+    @property
+    def indicators(self) -> NDArray[np.float64]:
+        """Ones where a row is of a class, else zeros; shape (n, width): the second class alone if there are two."""
+        one_hot = np.asarray(self.codes[:, None] == np.arange(self.n_codes), dtype=np.float64)
+        return one_hot[:, 1:] if self.n_codes == 2 else one_hot
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Setup:
+    """What there is to fit: the problems, where their results belong, and what was noticed."""
+
+    problems: tuple[Problem, ...]
+    outputs: Outputs
+    notes: tuple[str, ...]
+
+
+def set_up(
+    X: Features,
+    labels: NDArray[np.int64],
+    *,
+    task: Task,
+    n_classes: int,
+    class_weight: ClassWeight,
+    sample_weight: NDArray[np.float64] | None,
+) -> Setup:
+    """Check features, labels and weights, and state the problems to be fitted.
+
+    Raises
+    ------
+    DataError
+        If shapes do not agree, a value is not finite, a label is out of range or there are no rows.
+    """
+    labels = np.asarray(labels)
+    _check_labels(labels, n=len(X), task=task, n_classes=n_classes)
+    check_features(X, n_features=X.shape[1] if X.ndim == 2 else 0)
+    weights = np.ones(len(X)) if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
+    if weights.shape != (len(X),) or not np.isfinite(weights).all() or (weights <= 0).any():
+        raise DataError(
+            "Sample weights must be one positive number per row.",
+            remedy="Leave rows out that are to count for nothing.",
+        )
+    _check_class_weight(class_weight, n_classes=2 if task is Task.MULTILABEL else n_classes)
+    if task is Task.MULTILABEL:
+        return _one_problem_per_label(labels, weights=weights, class_weight=class_weight)
+    return _one_problem(labels, weights=weights, class_weight=class_weight, task=task, n_classes=n_classes)
+
+
+def check_features(X: Features, *, n_features: int) -> None:
+    """Refuse a matrix of the wrong width, or with values that are not finite.
+
+    Raises
+    ------
+    DataError
+        Naming the first such row.
+    """
+    if X.ndim != 2 or X.shape[1] != n_features or n_features == 0:
+        raise DataError(
+            f"The features have shape {X.shape}; a matrix of {n_features or 'at least 1'} columns is needed."
+        )
+    finite = np.asarray(np.isfinite(X).all(axis=1))
+    if not finite.all():
+        raise DataError(
+            f"{int((~finite).sum())} rows of the features are not finite, the first is row {np.argmin(finite)}.",
+            remedy="Embed these samples again in fp32.",
+        )
+
+
+def _check_labels(labels: NDArray[np.int64], *, n: int, task: Task, n_classes: int) -> None:
+    shape = (n, n_classes) if task is Task.MULTILABEL else (n,)
+    if labels.shape != shape or not np.issubdtype(labels.dtype, np.integer):
+        raise DataError(
+            f"Labels have shape {labels.shape} and type {labels.dtype}; integers of shape {shape} are needed."
+        )
+    if n == 0:
+        raise DataError("There are no rows to fit a head on.")
+    if task is Task.BINARY and n_classes != 2:
+        raise DataError(f"A binary task has 2 classes, not {n_classes}.")
+    most = 1 if task is Task.MULTILABEL else n_classes - 1
+    if labels.min() < 0 or labels.max() > most:
+        raise DataError(f"Labels range from {labels.min()} to {labels.max()}; 0 to {most} are allowed.")
+
+
+def _check_class_weight(class_weight: ClassWeight, *, n_classes: int) -> None:
+    if class_weight is None or class_weight == "balanced":
+        return
+    if isinstance(class_weight, str):
+        raise DataError(f"class_weight is {class_weight!r}; it may be None, 'balanced' or a mapping.")
+    if not set(class_weight) <= set(range(n_classes)):
+        raise DataError(f"Class weights name {sorted(class_weight)}; there are classes 0 to {n_classes - 1}.")
+    if not all(np.isfinite(weight) and weight > 0 for weight in class_weight.values()):
+        raise DataError(f"Class weights must be positive: {dict(class_weight)}.")
+
+
+def _one_problem(
+    labels: NDArray[np.int64],
+    *,
+    weights: NDArray[np.float64],
+    class_weight: ClassWeight,
+    task: Task,
+    n_classes: int,
+) -> Setup:
+    present, codes = np.unique(labels, return_inverse=True)
+    absent = sorted(set(range(n_classes)) - set(present.tolist()))
+    notes = [f"No training row is of class {', '.join(map(str, absent))}: probability 0."] if absent else []
+    if len(present) == 1:
+        notes.append(f"All training rows are of class {present[0]}: always predicted.")
+        constant = dict.fromkeys(absent, 0.0) | {int(present[0]): 1.0}
+        outputs = Outputs(task=task, n_classes=n_classes, columns=(), constant=constant)
+        return Setup(problems=(), outputs=outputs, notes=tuple(notes))
+    weights = weights * _class_weights(labels, class_weight, weights)
+    return Setup(
+        problems=(Problem(codes=codes.astype(np.int64), n_codes=len(present), weights=weights),),
+        outputs=Outputs(
+            task=task,
+            n_classes=n_classes,
+            columns=(tuple(present.tolist()),),
+            constant=dict.fromkeys(absent, 0.0),
+        ),
+        notes=tuple(notes),
+    )
+
+
+def _one_problem_per_label(
+    labels: NDArray[np.int64], *, weights: NDArray[np.float64], class_weight: ClassWeight
+) -> Setup:
+    problems, columns, constant, notes = [], [], {}, []
+    for label, codes in enumerate(labels.T.astype(np.int64)):
+        if codes.min() == codes.max():
+            constant[label] = float(codes[0])
+            notes.append(f"Label {label} is {codes[0]} in all training rows: always predicted.")
+        else:
+            problems.append(
+                Problem(codes=codes, n_codes=2, weights=weights * _class_weights(codes, class_weight, weights))
+            )
+            columns.append((label,))
+    outputs = Outputs(task=Task.MULTILABEL, n_classes=labels.shape[1], columns=tuple(columns), constant=constant)
+    return Setup(problems=tuple(problems), outputs=outputs, notes=tuple(notes))
+
+
+def _class_weights(
+    labels: NDArray[np.int64], class_weight: ClassWeight, sample_weight: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    if class_weight is None:
+        return np.ones(len(labels))
+    if isinstance(class_weight, str):
+        totals = np.bincount(labels, weights=sample_weight)
+        return np.asarray(sample_weight.sum() / (np.count_nonzero(totals) * totals[labels]), dtype=np.float64)
+    return np.array([class_weight.get(int(label), 1.0) for label in labels], dtype=np.float64)
+
+
+ROWS_AT_ONCE = 4096
+"""Rows turned into float64 at a time."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FittedLinear:
+    """Margins ``X @ coef + intercept``, and how they become probabilities.
+
+    Attributes
+    ----------
+    outputs : Outputs
+        Where the margins belong.
+    coef : ndarray of float64, shape (n_features, n_margins)
+        The margins of all problems side by side.
+    intercept : ndarray of float64, shape (n_margins,)
+    slope : ndarray of float64, shape (n_margins,), or None
+        What margins are multiplied with before they become probabilities. None: they are logits as they stand.
+    penalty : tuple of float
+        The regularisation used for each problem (C, alpha or shrinkage).
+    notes : tuple of str
+        What was noticed at fitting.
+    """
+
+    outputs: Outputs
+    coef: NDArray[np.float64]
+    intercept: NDArray[np.float64]
+    slope: NDArray[np.float64] | None = None
+    penalty: tuple[float, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def n_classes(self) -> int:
+        """Columns of its probabilities."""
+        return self.outputs.n_classes
+
+    @property
+    def n_features(self) -> int:
+        """Columns of the matrices it takes."""
+        return len(self.coef)
+
+    def predict_proba(self, X: Features) -> Scores:
+        """Return probabilities; see :meth:`biofuse.heads.FittedHead.predict_proba`."""
+        margins = self._margins(X)
+        scaled = margins if self.slope is None else margins * self.slope
+        return self.outputs.probabilities(self.outputs.split(scaled), n=len(X))
+
+    def decision(self, X: Features) -> Scores:
+        """Return log-odds, or the decision values where a slope is needed to turn them into logits."""
+        return self.outputs.decision(self.outputs.split(self._margins(X)), n=len(X), log_odds=self.slope is None)
+
+    def _margins(self, X: Features) -> Scores:
+        check_features(X, n_features=self.n_features)
+        margins = np.empty((len(X), len(self.intercept)))
+        for start in range(0, len(X), ROWS_AT_ONCE):
+            rows = slice(start, start + ROWS_AT_ONCE)
+            margins[rows] = X[rows].astype(np.float64) @ self.coef + self.intercept
+        return margins
+
+    def state(self) -> tuple[dict[str, Any], Arrays]:
+        """Return JSON values and arrays."""
+        arrays: Arrays = {"coef": self.coef, "intercept": self.intercept}
+        if self.slope is not None:
+            arrays["slope"] = self.slope
+        values = {"outputs": self.outputs.to_json(), "penalty": list(self.penalty), "notes": list(self.notes)}
+        return values, arrays
+
+    @classmethod
+    def restore(cls, json: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Self:
+        """Build the fitted head whose state this is."""
+        try:
+            fitted = cls(
+                outputs=Outputs.from_json(json["outputs"]),
+                coef=np.array(arrays["coef"], dtype=np.float64, order="C"),
+                intercept=np.array(arrays["intercept"], dtype=np.float64),
+                slope=np.array(arrays["slope"], dtype=np.float64) if "slope" in arrays else None,
+                penalty=tuple(float(value) for value in json["penalty"]),
+                notes=tuple(str(note) for note in json["notes"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ArtifactError(f"The saved linear head is malformed: {error!r}.", remedy="Fit again.") from error
+        margins = (sum(fitted.outputs.widths),)
+        shapes = {
+            fitted.intercept.shape,
+            fitted.coef.shape[1:],
+            margins if fitted.slope is None else fitted.slope.shape,
+        }
+        if shapes != {margins}:
+            raise ArtifactError("The saved linear head's arrays do not fit its classes.", remedy="Fit again.")
+        return fitted
+
+
+def assemble(
+    solutions: list[tuple[NDArray[np.float64], NDArray[np.float64]]], *, n_features: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Put the coefficients and intercepts of all problems side by side."""
+    coef = np.hstack([np.zeros((n_features, 0)), *(coef for coef, _ in solutions)])
+    return np.ascontiguousarray(coef), np.concatenate([np.zeros(0), *(intercept for _, intercept in solutions)])

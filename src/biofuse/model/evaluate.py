@@ -1,0 +1,381 @@
+"""Test data in the terms of a fitted model: its classes, its task, its way of decoding."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from biofuse.core.errors import DataError
+from biofuse.core.progress import Progress
+from biofuse.core.target import Task
+from biofuse.data.load import load_samples
+from biofuse.data.samples import Samples
+from biofuse.evaluation.comparison import Comparison, compare_with
+from biofuse.evaluation.intervals import Interval, bootstrap_intervals
+from biofuse.evaluation.metrics import Metrics, score
+from biofuse.extract.embeddings import Quarantined, hex_contents
+from biofuse.extract.engine import embed_samples
+from biofuse.extract.options import ExtractOptions
+from biofuse.model.model import BioFuseModel
+from biofuse.search.rules import CHOSEN
+from biofuse.store.exchange import label_names
+from biofuse.store.store import EmbeddingStore
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def load_test(
+    data: Any,
+    model: BioFuseModel,
+    *,
+    split: str = "test",
+    labels: Any = None,
+    label: Any = None,
+    group: str | None = None,
+) -> Samples:
+    """Load test data as the model needs them: its classes, its task, its way of decoding.
+
+    Parameters
+    ----------
+    data : anything :func:`biofuse.load_samples` takes
+        Of data with several splits, only ``split`` is returned; data with one split or none are returned whole.
+    model : BioFuseModel
+    split : {"test", "val", "train"}
+    labels, label, group
+        As for :func:`biofuse.load_samples`.
+
+    Raises
+    ------
+    DataError
+        If the data have several splits and none of them is the one asked for.
+    """
+    if isinstance(data, Samples):
+        samples = load_samples(data, labels=labels, label=label, group=group)
+    else:
+        samples = load_samples(
+            data, labels=labels, label=label, group=group, classes=model.classes, task=model.task, decode=model.decode
+        )
+    given = set() if samples.splits is None else set(samples.splits.tolist())
+    if split in given:
+        return samples.in_split(split)
+    if len(given) > 1:
+        raise DataError(
+            f"{samples.name} has no {split} samples, only {', '.join(sorted(given))}.",
+            remedy="Choose one with --split, or give the samples to be scored alone.",
+        )
+    return samples
+
+
+def align_classes(samples: Samples, model: BioFuseModel) -> Samples:
+    """Express labels in the model's own table of classes, and have images decoded as at fitting.
+
+    Raises
+    ------
+    DataError
+        If there are no labels, or a class is not among the model's.
+    """
+    if samples.labels is None or samples.task is None:
+        raise DataError(
+            f"{samples.name} has no labels, so there is nothing to evaluate against.",
+            remedy="Name the label column with --label, or use `biofuse predict`.",
+        )
+    multi = model.task is Task.MULTILABEL
+    if multi != (samples.task is Task.MULTILABEL):
+        raise DataError(f"{samples.name} is a {samples.task} task, but the model was fitted for {model.task}.")
+    unknown = [name for name in samples.classes if name not in model.classes]
+    if unknown:
+        raise DataError(
+            f"{samples.name} has classes the model does not know: {', '.join(unknown)}.",
+            remedy=f"The model's classes are {', '.join(model.classes)}.",
+        )
+    position = np.array([model.classes.index(name) for name in samples.classes], dtype=np.int64)
+    if multi:
+        labels = np.zeros((len(samples), len(model.classes)), dtype=np.int64)
+        labels[:, position] = samples.labels
+    else:
+        labels = position[samples.labels]
+    return replace(samples, labels=labels, classes=model.classes, task=model.task, decode=model.decode)
+
+
+PRIMARY = ("auroc", "accuracy", "balanced_accuracy")
+"""Metrics that get intervals."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelScores:
+    """One model on test data.
+
+    Attributes
+    ----------
+    encoders : tuple of str
+    metrics : Metrics
+    intervals : dict of str to Interval
+        For the metrics of :data:`PRIMARY`.
+    """
+
+    encoders: tuple[str, ...]
+    metrics: Metrics
+    intervals: dict[str, Interval]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leak:
+    """Test samples whose image, byte for byte, is also among the development data.
+
+    Attributes
+    ----------
+    samples : int
+        How many test samples.
+    per_class : dict of str to int
+        The same by class; empty for multi-label tasks.
+    groups : int
+        Number of groups (patients, slides) that are also among the development data.
+    without : dict of str to Metrics
+        Scores of each model on the remaining test samples; empty where none leaks, or none remains.
+    """
+
+    samples: int
+    per_class: dict[str, int]
+    groups: int
+    without: dict[str, Metrics]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Evaluation:
+    """Scores of the chosen model and of its companions on test data.
+
+    Attributes
+    ----------
+    n : int
+        Test samples scored.
+    models : dict of str to ModelScores
+        ``chosen`` first.
+    comparisons : dict of str to Comparison
+        Chosen against each companion, on one primary metric, Holm-corrected.
+    leak : Leak
+    predictions : DataFrame
+        A row per sample: id, label, prediction, whether it is also development data, a probability per class.
+    quarantined : tuple of Quarantined
+    singles : dict of str to Metrics
+        Every encoder of the pool by itself; for a ranking of encoders, outside the corrected comparisons.
+    """
+
+    n: int
+    models: dict[str, ModelScores]
+    comparisons: dict[str, Comparison]
+    leak: Leak
+    predictions: "pd.DataFrame"
+    quarantined: tuple[Quarantined, ...]
+    singles: dict[str, Metrics] = field(default_factory=dict)
+
+    def __getitem__(self, metric: str) -> float:
+        """Return the chosen model's value of a metric."""
+        return self.models[CHOSEN].metrics[metric]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything but the predictions as JSON values."""
+        return {
+            "n": self.n,
+            "models": {
+                name: {
+                    "encoders": list(scores.encoders),
+                    **scores.metrics.to_json(),
+                    "intervals": {metric: _finite(vars(interval)) for metric, interval in scores.intervals.items()},
+                }
+                for name, scores in self.models.items()
+            },
+            "singles": {name: {"encoders": [name], **metrics.to_json()} for name, metrics in self.singles.items()},
+            "comparisons": {
+                name: _finite(vars(comparison)) | {"sentence": str(comparison)}
+                for name, comparison in self.comparisons.items()
+            },
+            "leak": {
+                "samples": self.leak.samples,
+                "per_class": self.leak.per_class,
+                "groups": self.leak.groups,
+                "without": {name: metrics.to_json() for name, metrics in self.leak.without.items()},
+            },
+            "quarantined": len(self.quarantined),
+        }
+
+    def to_frame(self) -> "pd.DataFrame":
+        """Return a row per model with its encoders, metrics, and the ends of their intervals."""
+        import pandas as pd
+
+        rows = []
+        for name, scores in self.models.items():
+            row: dict[str, Any] = {"model": name, "encoders": "+".join(scores.encoders), **scores.metrics}
+            for metric, interval in scores.intervals.items():
+                row |= {f"{metric}_low": interval.low, f"{metric}_high": interval.high}
+            rows.append(row)
+        return pd.DataFrame(rows)
+
+    def sentences(self) -> list[str]:
+        """Say in words how the chosen model compares, and whether test and development data overlap."""
+        said = [str(comparison) for comparison in self.comparisons.values()]
+        if self.leak.samples:
+            said.append(
+                f"{self.leak.samples} of {self.n} test samples are also development data, byte for byte"
+                f"{_per_class(self.leak.per_class)}; scores without them stand beside those with them."
+            )
+        if self.leak.groups:
+            said.append(
+                f"{self.leak.groups} groups are in both development and test data: these scores are optimistic."
+            )
+        return said
+
+    def __repr__(self) -> str:
+        chosen = self.models[CHOSEN].metrics
+        shown = ", ".join(f"{metric} {value:.4f}" for metric, value in chosen.items())
+        return f"<Evaluation on {self.n} samples: {shown}>"
+
+    def _repr_html_(self) -> str:
+        table: str = self.to_frame().to_html(index=False, float_format="{:.4f}".format)
+        return table + "".join(f"<p>{escape(sentence)}</p>" for sentence in self.sentences())
+
+
+def evaluate_models(
+    models: Mapping[str, BioFuseModel],
+    test: Samples,
+    *,
+    singles: Mapping[str, BioFuseModel] | None = None,
+    known_contents: frozenset[str],
+    known_groups: frozenset[str] = frozenset(),
+    store: EmbeddingStore,
+    options: ExtractOptions | None = None,
+    progress: Progress | bool = True,
+    metric: str = "auroc",
+    seed: int = 0,
+) -> Evaluation:
+    """Score models on test data, beside one another.
+
+    Parameters
+    ----------
+    models : mapping of str to BioFuseModel
+        ``chosen`` and what it is compared with; all of one task.
+    test : Samples
+        Labelled; its classes must be among the models'.
+    singles : mapping of str to BioFuseModel, optional
+        Models of single encoders, by encoder, that are scored too.
+    known_contents : frozenset of str
+        Hexadecimal content hashes of the development data.
+    known_groups : frozenset of str
+        Groups of the development data.
+    store : EmbeddingStore
+    options : ExtractOptions, optional
+    progress : Progress or bool, default True
+    metric : str, default "auroc"
+        What the models are compared on.
+    seed : int, default 0
+        Seed of the bootstrap.
+
+    Raises
+    ------
+    DataError
+        If the test data are unlabelled or have a class that the models do not know.
+    """
+    chosen = models[CHOSEN]
+    samples = align_classes(test, chosen)
+    singles = singles or {}
+    cards = {card.name: card for model in (*models.values(), *singles.values()) for card in model.cards}
+    # Each encoder at the precision that the models were fitted at.
+    precisions = {
+        card.name: model.precisions.get(card.name, "fp32")
+        for model in (*models.values(), *singles.values())
+        for card in model.cards
+    }
+    options = replace(options or ExtractOptions(), precisions=precisions)
+    embeddings = embed_samples(samples, tuple(cards.values()), store=store, options=options, progress=progress)
+    samples = embeddings.samples
+    if not len(samples):
+        raise DataError(f"No image of {test.name} could be read.", remedy="See the quarantine list for the reasons.")
+    probabilities = {name: model.predictor.predict_proba(embeddings.blocks) for name, model in models.items()}
+    labels, groups = _labels(samples), samples.groups
+    leaking = np.isin(hex_contents(embeddings), sorted(known_contents))
+    scores = {
+        name: ModelScores(
+            encoders=model.encoders,
+            metrics=score(chosen.task, labels, probabilities[name], classes=chosen.classes),
+            intervals=bootstrap_intervals(
+                chosen.task, labels, probabilities[name], ids=samples.ids, groups=groups, metrics=PRIMARY, seed=seed
+            ),
+        )
+        for name, model in models.items()
+    }
+    others = {n: p for n, p in probabilities.items() if models[n].encoders != chosen.encoders and n != CHOSEN}
+    return Evaluation(
+        n=len(samples),
+        models=scores,
+        comparisons=compare_with(
+            chosen.task, labels, probabilities[CHOSEN], others,
+            ids=samples.ids, groups=groups, name=CHOSEN, metric=metric, seed=seed,
+        ),
+        leak=_leak(chosen, samples, probabilities, leaking, known_groups),
+        predictions=_predictions(chosen, samples, probabilities[CHOSEN], leaking),
+        quarantined=embeddings.quarantined,
+        singles={
+            name: score(chosen.task, labels, model.predictor.predict_proba(embeddings.blocks), classes=chosen.classes)
+            for name, model in singles.items()
+        },
+    )  # fmt: skip
+
+
+def _labels(samples: Samples) -> NDArray[np.int64]:
+    if samples.labels is None:
+        raise DataError(f"{samples.name} has no labels.")
+    return samples.labels
+
+
+def _leak(
+    model: BioFuseModel,
+    samples: Samples,
+    probabilities: Mapping[str, NDArray[np.float64]],
+    leaking: NDArray[np.bool_],
+    known_groups: frozenset[str],
+) -> Leak:
+    labels = _labels(samples)
+    single = labels.ndim == 1
+    counts = np.bincount(labels[leaking], minlength=len(model.classes)) if single else np.zeros(0, dtype=np.int64)
+    rest = ~leaking
+    without = {}
+    if leaking.any() and rest.any():
+        without = {
+            name: score(model.task, labels[rest], values[rest], classes=model.classes)
+            for name, values in probabilities.items()
+        }
+    return Leak(
+        samples=int(leaking.sum()),
+        per_class={model.classes[i]: int(count) for i, count in enumerate(counts) if count},
+        groups=0 if samples.groups is None else len(set(samples.groups.tolist()) & known_groups),
+        without=without,
+    )
+
+
+def _predictions(
+    model: BioFuseModel, samples: Samples, probabilities: NDArray[np.float64], leaking: NDArray[np.bool_]
+) -> "pd.DataFrame":
+    import pandas as pd
+
+    frame = pd.DataFrame(
+        {
+            "id": samples.ids,
+            "label": label_names(samples),
+            "prediction": model.decide(probabilities),
+            "in_development": leaking,
+        }
+    )
+    for column, name in enumerate(model.classes):
+        frame[f"p_{name}"] = probabilities[:, column]
+    return frame
+
+
+def _per_class(counts: dict[str, int]) -> str:
+    return f" ({', '.join(f'{count} {name}' for name, count in counts.items())})" if counts else ""
+
+
+def _finite(facts: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: None if isinstance(value, float) and not np.isfinite(value) else value for key, value in facts.items()}

@@ -1,0 +1,229 @@
+"""Nested cross-validation: the whole search, repeated inside each outer fold, scored on what it never saw."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from biofuse.core.hashing import derive_seed
+from biofuse.core.machine import usable_cores
+from biofuse.encoders.card import EncoderCard
+from biofuse.evaluation.comparison import corrected_standard_error
+from biofuse.evaluation.metrics import get_metric, score
+from biofuse.search.attribution import GENERAL, Attribution, CrossModal, attribute, cross_modal
+from biofuse.search.leaderboard import Leaderboard, Subset, label
+from biofuse.search.optimism import Optimism, correct_optimism
+from biofuse.search.problem import Problem, make_plan
+from biofuse.search.rules import Budget
+from biofuse.search.runner import Runtime
+from biofuse.search.search import Search, fit_predictors, run
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Nested:
+    """Scores of the search itself.
+
+    Attributes
+    ----------
+    metric : str
+    folds : dict of str to tuple of float
+        Per outer fold the score of ``chosen``, ``best_single`` and ``all``, each as the inner search found it.
+    picked : tuple of subset
+        What the inner search chose in each outer fold.
+    low, high : float
+        95 % interval of the mean of ``chosen``, with the corrected standard error of overlapping training sets.
+    """
+
+    metric: str
+    folds: dict[str, tuple[float, ...]]
+    picked: tuple[Subset, ...]
+    low: float
+    high: float
+
+    @property
+    def mean(self) -> float:
+        """Mean score of the chosen predictor over the outer folds."""
+        return float(np.nanmean(self.folds["chosen"]))
+
+    def __str__(self) -> str:
+        others = " and ".join(
+            f"{np.nanmean(self.folds[name]):.4f} for {words}"
+            for name, words in (("best_single", "the best single encoder"), ("all", "all encoders"))
+            if name in self.folds
+        )
+        distinct = len(set(self.picked))
+        return (
+            f"Nested cross-validation, the whole search repeated in each of {len(self.picked)} outer folds: mean "
+            f"{get_metric(self.metric).title} {self.mean:.4f} (95 % interval {self.low:.4f} to {self.high:.4f}) for "
+            f"what the search chooses, {others}. It chose {distinct} different subset{'s' if distinct > 1 else ''}: "
+            f"{', '.join(dict.fromkeys(label(subset) for subset in self.picked))}."
+        )
+
+
+def nest(problem: Problem, runtime: Runtime, *, budget: Budget) -> Nested:
+    """Repeat the search inside each outer fold, and score what it chose on the outer fold's held-out rows.
+
+    Raises
+    ------
+    DataError
+        If an outer fold leaves too few samples of a class to search on.
+    """
+    config = problem.config
+    outer = make_plan(problem.samples, problem.contents, config.model_copy(update={"repeats": 1}))
+    found: dict[str, list[float]] = {}
+    picked = []
+    runtime.progress.begin("outer folds", len(outer.folds))
+    for number, (fit, held) in enumerate(outer.folds):
+        inner = replace(problem.restrict(fit), config=config.model_copy(update={"seed": _seed(config.seed, number)}))
+        inner = replace(inner, plan=make_plan(inner.samples, inner.contents, inner.config))
+        search = run(inner, runtime.below(f"nested-{number + 1}"), budget=budget)
+        for name, value in _scores(problem, inner, search, held).items():
+            found.setdefault(name, []).append(value)
+        picked.append(search.chosen)
+        runtime.progress.advance("outer folds", 1)
+    folds = {name: tuple(values) for name, values in found.items() if len(values) == len(outer.folds)}
+    low, high = _interval(np.array(folds["chosen"]), outer.n_train, outer.n_test)
+    return Nested(metric=config.metric, folds=folds, picked=tuple(picked), low=low, high=high)
+
+
+def _scores(problem: Problem, inner: Problem, search: Search, held: NDArray[np.int64]) -> dict[str, float]:
+    predictors = fit_predictors(inner, search, inner.fitted_rows, threads=usable_cores())
+    blocks, metric = problem.blocks.take(held), problem.config.metric
+    return {
+        name: score(
+            problem.task,
+            problem.labels[held],
+            predictor.predict_proba(blocks),
+            classes=problem.classes,
+            metrics=[metric],
+            decision=predictor.decision(blocks),
+        )[metric]
+        for name, predictor in predictors.items()
+    }
+
+
+def _seed(seed: int, number: int) -> int:
+    return derive_seed(seed, "nested", number) % 2**31
+
+
+def _interval(values: NDArray[np.float64], n_train: tuple[int, ...], n_test: tuple[int, ...]) -> tuple[float, float]:
+    from scipy.stats import t
+
+    error = corrected_standard_error(values, n_train, n_test)
+    count = int((~np.isnan(values)).sum())
+    reach = float(t.ppf((1 + CONFIDENCE) / 2, count - 1)) * error if count > 1 else float("nan")
+    low, high = np.clip(np.nanmean(values) + np.array([-reach, reach]), 0, 1)  # AUROC and accuracy end there
+    return float(low), float(high)
+
+
+EXPLAINED = 12
+"""Most encoders whose contributions are computed: pairs and subsets of more are no longer read by anyone."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Evidence:
+    """What corrects and explains a choice.
+
+    Attributes
+    ----------
+    optimism : Optimism or None
+        The score corrected for having been chosen; None where there was nothing to choose from.
+    screened : bool
+        Whether that is about the screen's scores and the choice the rule would make from them alone.
+    attribution : Attribution or None
+        What each encoder contributes; None unless every subset was scored.
+    modality : CrossModal or None
+        Gains over the general-purpose baseline; None without such an encoder.
+    nested : Nested or None
+        Scores of the search itself, where asked for.
+    """
+
+    optimism: Optimism | None = None
+    screened: bool = False
+    attribution: Attribution | None = None
+    modality: CrossModal | None = None
+    nested: Nested | None = None
+
+    def sentences(self) -> list[str]:
+        """Return what the user is told of it."""
+        said = []
+        if self.optimism is not None:
+            where = "How much choosing flatters a score, measured on the screen. " if self.screened else ""
+            said.append(f"{where}{self.optimism}")
+        return said if self.nested is None else [*said, str(self.nested)]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as JSON values."""
+        parts = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: _plain(part) for name, part in parts.items() if part is not None and part is not False}
+
+
+def weigh(
+    problem: Problem, search: Search, cards: Sequence[EncoderCard], *, runtime: Runtime, budget: Budget
+) -> Evidence:
+    """Gather the evidence on a finished search.
+
+    Raises
+    ------
+    DataError
+        If the search is to be nested and an outer fold leaves too few samples of a class.
+    """
+    board, metric = search.all_scores, problem.config.metric
+    complete = len(board) == 2 ** len(board.encoders) - 1
+    empty = problem.chance if problem.chance is not None else get_metric(metric).chance
+    attribution = None
+    if complete and len(board) > 1 and len(board.encoders) <= EXPLAINED and empty is not None:
+        attribution = attribute(board, metric=metric, empty=empty)
+    return Evidence(
+        optimism=_optimism(problem, search, budget),
+        screened=search.screen is not None,
+        attribution=attribution,
+        modality=_modality(board, cards, metric),
+        nested=nest(problem, runtime, budget=budget) if problem.config.select == "nested" else None,
+    )
+
+
+def _modality(board: Leaderboard, cards: Sequence[EncoderCard], metric: str) -> CrossModal | None:
+    modality = {card.name: card.modality for card in cards}
+    scored = all(board.get([name]) is not None for name in board.encoders)
+    if not scored or GENERAL not in modality.values() or len(set(modality.values())) < 2:
+        return None
+    return cross_modal(board, modality, metric=metric)
+
+
+def _optimism(problem: Problem, search: Search, budget: Budget) -> Optimism | None:
+    board = search.all_scores
+    rows = search.kept_rows if search.screen is None else search.screen.kept_rows
+    if len(board) < 2 or rows is None:
+        return None
+    return correct_optimism(
+        board,
+        problem.labels,
+        rows=rows,
+        ids=problem.samples.ids,
+        groups=problem.units,
+        task=problem.task,
+        rule=problem.config.rule,
+        metric=problem.config.metric,
+        eligible=np.array([budget.allows_row(row) for row in board]),
+        seed=problem.config.seed,
+    )
+
+
+def _plain(value: Any) -> Any:
+    """Turn dataclasses, arrays and subsets into JSON values."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, dict) or hasattr(value, "items"):
+        return {"+".join(key) if isinstance(key, tuple) else key: _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, float | np.floating):
+        return float(value) if np.isfinite(value) else None
+    return value

@@ -1,0 +1,451 @@
+"""Which development rows are fitted on and which are scored."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from biofuse.blocks.blocks import Blocks
+from biofuse.core.errors import DataError, LeakageError, SearchError
+from biofuse.core.hashing import digest, digest_json
+from biofuse.core.target import Task
+from biofuse.data.samples import Samples
+from biofuse.data.splits import make_folds, merge_groups, with_splits
+from biofuse.extract.embeddings import EmbeddingSet, hex_contents
+from biofuse.fusion.base import Fusion
+from biofuse.fusion.concatenation import Concatenation
+from biofuse.fusion.registry import make_fusion
+from biofuse.heads.base import Head
+from biofuse.heads.registry import make_head
+from biofuse.search.config import AUTO, Config
+
+Rows = NDArray[np.int64]
+
+DEVELOPMENT = frozenset({"train", "val"})
+"""The splits that a search may see."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ValidationPlan:
+    """Cross-validation folds, or one hold-out split, of development data.
+
+    Attributes
+    ----------
+    kind : {"cv", "holdout"}
+        How the rows were divided.
+    ids : ndarray of str (dtype object), shape (n,)
+        The development samples; rows below are indices into them.
+    folds : tuple of (fit_rows, score_rows)
+        Rows within a fold are ordered by id, so that the order of the table cannot matter to a fit.
+    n_repeats : int
+        How often the data were divided into folds anew.
+    notes : tuple of str
+        What a reader should know, such as a number of folds that had to fall.
+    """
+
+    kind: Literal["cv", "holdout"]
+    ids: NDArray[np.object_]
+    folds: tuple[tuple[Rows, Rows], ...]
+    n_repeats: int = 1
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def cross_validation(
+        cls,
+        folds: Iterable[tuple[ArrayLike, ArrayLike]],
+        *,
+        ids: ArrayLike,
+        splits: ArrayLike | None = None,
+        groups: ArrayLike | None = None,
+        n_repeats: int = 1,
+        notes: Sequence[str] = (),
+    ) -> "ValidationPlan":
+        """Plan from (training rows, held-out rows) pairs.
+
+        Parameters
+        ----------
+        folds : iterable of (rows, rows)
+            Indices into ``ids``; held-out rows are scored by a predictor fitted on the training rows.
+        ids : array-like of str, shape (n,)
+            The development samples.
+        splits, groups : array-like of str, shape (n,), optional
+            Checked where given: a test row, or a group on both sides of a fold, raises.
+
+        Raises
+        ------
+        LeakageError
+            If test rows are among the samples, or a row or group is both fitted on and scored.
+        SearchError
+            If there is no fold, or one without rows to fit or to score.
+        """
+        names = _development(ids, splits)
+        return cls(kind="cv", ids=names, folds=_folds(folds, names, groups), n_repeats=n_repeats, notes=tuple(notes))
+
+    @classmethod
+    def holdout(cls, *, ids: ArrayLike, splits: ArrayLike, groups: ArrayLike | None = None) -> "ValidationPlan":
+        """Plan to fit on the rows of split ``train`` and to score those of split ``val``.
+
+        Raises
+        ------
+        LeakageError, SearchError
+            As for :meth:`cross_validation`.
+        """
+        names = _development(ids, splits)
+        where = np.asarray(splits).astype(str)
+        pair = (np.flatnonzero(where == "train"), np.flatnonzero(where == "val"))
+        return cls(kind="holdout", ids=names, folds=_folds([pair], names, groups))
+
+    @property
+    def n_train(self) -> tuple[int, ...]:
+        """Rows fitted on, per fold."""
+        return tuple(len(fit) for fit, _ in self.folds)
+
+    @property
+    def n_test(self) -> tuple[int, ...]:
+        """Rows scored, per fold."""
+        return tuple(len(score) for _, score in self.folds)
+
+    def key(self) -> str:
+        """Hash of the division; the order of the table does not take part."""
+
+        def names(rows: Rows) -> str:
+            return digest(*(str(self.ids[row]).encode() for row in rows)).hex()
+
+        return digest_json([self.kind, [[names(fit), names(score)] for fit, score in self.folds]])
+
+
+def search_key(
+    *,
+    plan: ValidationPlan,
+    labels: NDArray[np.int64],
+    fingerprints: Sequence[tuple[str, str]],
+    settings: dict[str, Any],
+) -> str:
+    """Hash everything that decides the scores of a search; a leaderboard of another key is never resumed.
+
+    Parameters
+    ----------
+    plan : ValidationPlan
+        Its samples and folds.
+    labels : ndarray of int64, shape (n,) or (n, n_labels)
+        Labels of ``plan.ids``.
+    fingerprints : sequence of (name, fingerprint)
+        The encoders in pool order (the order of the fused columns).
+    settings : dict
+        JSON values: fusion, head and their options, class weights, seed, task, classes, versions.
+    """
+    order = np.argsort(plan.ids.astype(str), kind="stable")
+    samples = [[str(plan.ids[row]), np.asarray(labels[row]).tolist()] for row in order]
+    return digest_json(
+        {
+            "plan": plan.key(),
+            "samples": samples,
+            "encoders": [list(pair) for pair in fingerprints],
+            "settings": settings,
+        }
+    )
+
+
+def _development(ids: ArrayLike, splits: ArrayLike | None) -> NDArray[np.object_]:
+    names = np.asarray(ids, dtype=object)
+    if len(set(names.tolist())) != len(names):
+        raise SearchError("Sample ids are not unique.")
+    if splits is not None:
+        where = np.asarray(splits).astype(str)
+        outside = sorted(set(where.tolist()) - DEVELOPMENT)
+        if outside:
+            count = int(np.isin(where, outside).sum())
+            raise LeakageError(
+                f"{count} samples of split {', '.join(outside)} were given to a search, which sees train and val only.",
+                remedy='Pass samples.in_split("train", "val").',
+            )
+    return names
+
+
+def _folds(
+    folds: Iterable[tuple[ArrayLike, ArrayLike]], names: NDArray[np.object_], groups: ArrayLike | None
+) -> tuple[tuple[Rows, Rows], ...]:
+    rank = np.argsort(np.argsort(names.astype(str), kind="stable"))
+    unit = None if groups is None else np.asarray(groups).astype(str)
+    checked = []
+    for number, pair in enumerate(folds, start=1):
+        fit, score = (np.asarray(rows, dtype=np.int64) for rows in pair)
+        if not len(fit) or not len(score):
+            raise SearchError(
+                f"Fold {number} fits on {len(fit)} rows and scores {len(score)}.",
+                remedy="Give both train and val samples, or use cross-validation.",
+            )
+        if len(np.intersect1d(fit, score)):
+            raise LeakageError(f"Fold {number} scores rows that it was fitted on.")
+        shared = [] if unit is None else np.intersect1d(unit[fit], unit[score]).tolist()
+        if shared:
+            raise LeakageError(
+                f"Fold {number} has {len(shared)} groups on both sides, e.g. {shared[0]!r}.",
+                remedy="Split by group, so that each patient or slide is on one side.",
+            )
+        checked.append((fit[np.argsort(rank[fit])], score[np.argsort(rank[score])]))
+    if not checked:
+        raise SearchError("There is no fold to score on.", remedy="Ask for at least two folds.")
+    return tuple(checked)
+
+
+ENOUGH_ROWS = 10
+"""Rows per class from which a column that is constant within every class cannot be chance in real images."""
+
+
+def refuse_leaked_labels(blocks: Blocks, labels: NDArray[np.int64]) -> None:
+    """Refuse embeddings of which one column is the label itself.
+
+    An embedding computed from pixels varies within a class. A column that is constant within every class, and differs
+    between classes (the label itself, or whether it is a certain class), was written by somebody who knew the labels.
+    Classes of fewer than :data:`ENOUGH_ROWS` samples are not looked at.
+
+    Parameters
+    ----------
+    blocks : Blocks
+    labels : ndarray of int64, shape (n,) or (n, n_labels)
+
+    Raises
+    ------
+    LeakageError
+        Naming the encoder and the column.
+    """
+    indicators = labels[:, None] if labels.ndim == 1 else labels
+    for target in indicators.T:
+        classes, counts = np.unique(target, return_counts=True)
+        classes = classes[counts >= ENOUGH_ROWS]
+        if len(classes) < 2:
+            continue
+        for encoder, matrix in blocks.items():
+            lows = np.array([matrix[target == name].min(axis=0) for name in classes])
+            highs = np.array([matrix[target == name].max(axis=0) for name in classes])
+            leaked = (lows == highs).all(axis=0) & (lows != lows[0]).any(axis=0)
+            if leaked.any():
+                column = int(np.flatnonzero(leaked)[0])
+                raise LeakageError(
+                    f"Column {column} of encoder {encoder} is the label itself: it is constant within every class and "
+                    "differs between classes.",
+                    remedy="Leave this encoder out, or correct the embeddings or files it was made from.",
+                )
+
+
+HOLDOUT = (0.8, 0.2, 0.0)
+"""Shares of train, val and test where selection by hold-out needs a validation split and none is given: DESIGN.md's 60
+to 15 for train and val, without a test split."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Problem:
+    """Everything a search needs, aligned.
+
+    Attributes
+    ----------
+    blocks : Blocks
+        Development embeddings, in pool order.
+    labels : ndarray of int64
+        Shape (n,) or (n, n_labels).
+    samples : Samples
+        The development samples, same rows.
+    contents : ndarray of str, shape (n,)
+        Hexadecimal content hashes.
+    fingerprints : tuple of (name, fingerprint)
+        The encoders in pool order.
+    plan : ValidationPlan
+    config : Config
+    """
+
+    blocks: Blocks
+    labels: NDArray[np.int64]
+    samples: Samples
+    contents: NDArray[np.str_]
+    fingerprints: tuple[tuple[str, str], ...]
+    plan: ValidationPlan
+    config: Config
+
+    @property
+    def task(self) -> Task:
+        """The kind of labels."""
+        if self.samples.task is None:
+            raise DataError(f"{self.samples.name} has no labels.")
+        return self.samples.task
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class or label names."""
+        return self.samples.classes
+
+    @property
+    def units(self) -> NDArray[np.object_] | None:
+        """What stays together: groups, joined where samples are byte for byte the same; None where every row is one."""
+        return _units(self.samples, self.contents)
+
+    @property
+    def chance(self) -> float | None:
+        """What guessing scores, where the metric alone does not say it."""
+        if self.config.metric == "accuracy" and self.labels.ndim == 1:
+            return float(np.bincount(self.labels).max() / len(self.labels))
+        return None
+
+    @property
+    def fitted_rows(self) -> NDArray[np.int64]:
+        """Rows the final models are fitted on, by id: train and validation after cross-validation, else train."""
+        order: NDArray[np.int64] = np.argsort(self.samples.ids.astype(str), kind="stable")
+        if self.config.cross_validates or self.samples.splits is None:
+            return order
+        train = self.samples.splits[order] == "train"
+        return np.asarray(order[train], dtype=np.int64)
+
+    @property
+    def fitted_on(self) -> str:
+        """The same in words."""
+        return "train + val" if self.config.cross_validates else "train"
+
+    def key(self, **settings: Any) -> str:
+        """Hash everything that decides scores: data, folds, encoders, and the settings given (JSON values)."""
+        order = np.argsort(self.samples.ids.astype(str), kind="stable")
+        common = {
+            "seed": self.config.seed,
+            "task": str(self.task),
+            "classes": list(self.classes),
+            "contents": digest_json([str(self.contents[row]) for row in order]),
+        }
+        return search_key(
+            plan=self.plan, labels=self.labels, fingerprints=self.fingerprints, settings=common | settings
+        )
+
+    def restrict(self, rows: NDArray[np.int64]) -> Self:
+        """Return the same search on some of the rows, cross-validated within them."""
+        samples, contents = self.samples.take(rows), self.contents[rows]
+        return replace(
+            self,
+            blocks=self.blocks.take(rows),
+            labels=self.labels[rows],
+            samples=samples,
+            contents=contents,
+            plan=make_plan(samples, contents, self.config),
+        )
+
+
+def pose(embeddings: EmbeddingSet, config: Config) -> Problem:
+    """Plan the validation of development embeddings.
+
+    Raises
+    ------
+    DataError
+        If there are fewer than two classes, or a class has too few samples or groups to be validated.
+    LeakageError
+        If a column of an embedding is the label itself.
+    """
+    samples, labels = embeddings.samples, embeddings.samples.labels
+    if labels is None:
+        raise DataError(f"{samples.name} has no labels.")
+    if not len(samples):
+        raise DataError(f"No image of {samples.name} could be read.", remedy="`biofuse check` lists what is wrong.")
+    refuse_leaked_labels(embeddings.blocks, labels)
+    contents = hex_contents(embeddings)
+    notes = []
+    if not config.cross_validates and samples.splits is not None and "val" not in set(samples.splits.tolist()):
+        samples = with_splits(
+            replace(samples, splits=None), seed=config.seed, fractions=HOLDOUT, contents=contents.tolist()
+        )
+        notes.append(f"Validation samples ({HOLDOUT[1]:.0%}) were taken out of train by a hash of ids and the seed.")
+    plan = make_plan(samples, contents, config)
+    return Problem(
+        blocks=embeddings.blocks,
+        labels=labels,
+        samples=samples,
+        contents=contents,
+        fingerprints=tuple(
+            (card.name, card.fingerprint(precision=embeddings.precisions.get(card.name, "fp32")))
+            for card in embeddings.cards
+        ),
+        plan=replace(plan, notes=(*notes, *plan.notes)),
+        config=config,
+    )
+
+
+def fusion_of(config: Config) -> Fusion:
+    """Return the fusion that was asked for.
+
+    Raises
+    ------
+    SearchError
+        If there is none of that name.
+    """
+    return Concatenation(scaling=config.scaling) if config.fusion == "concatenation" else make_fusion(config.fusion)
+
+
+def head_of(config: Config, name: str | None = None) -> Head:
+    """Return a head with the class weights that were asked for; by default the configured one.
+
+    Raises
+    ------
+    SearchError
+        If there is none of that name.
+    """
+    return make_head(name or config.head, class_weight=config.class_weight)
+
+
+def check_parts(config: Config) -> None:
+    """Refuse a head or fusion that does not exist, before hours of embedding.
+
+    Raises
+    ------
+    SearchError
+        If one of them does not exist.
+    """
+    fusion_of(config)
+    if config.head != AUTO:
+        head_of(config)
+
+
+def make_plan(samples: Samples, contents: NDArray[np.str_], config: Config) -> ValidationPlan:
+    """Divide development samples as the options say; groups and identical contents stay whole.
+
+    Raises
+    ------
+    DataError
+        If there are no labels, no validation split where one is asked for, or too few samples of a class.
+    """
+    if not config.cross_validates:
+        if samples.splits is None:
+            raise DataError(f"{samples.name} has no validation split.")
+        plan = ValidationPlan.holdout(ids=samples.ids, splits=samples.splits)
+        return replace(plan, notes=_shared_by_splits(contents, samples.splits))
+    if samples.labels is None:
+        raise DataError(f"{samples.name} has no labels.")
+    units = _units(samples, contents)
+    folds = make_folds(
+        samples.labels,
+        ids=samples.ids.tolist(),
+        groups=None if units is None else units.tolist(),
+        n_folds=config.folds,
+        n_repeats=config.repeats,
+        seed=config.seed,
+        classes=samples.classes,
+    )
+    return ValidationPlan.cross_validation(
+        folds.folds,
+        ids=samples.ids,
+        splits=samples.splits,
+        groups=units,
+        n_repeats=folds.n_repeats,
+        notes=folds.notes,
+    )
+
+
+def _units(samples: Samples, contents: NDArray[np.str_]) -> NDArray[np.object_] | None:
+    if len(set(contents.tolist())) == len(contents):
+        return samples.groups
+    merged = merge_groups(None if samples.groups is None else samples.groups.tolist(), contents.tolist())
+    return np.asarray(merged, dtype=object)
+
+
+def _shared_by_splits(contents: NDArray[np.str_], splits: NDArray[np.object_]) -> tuple[str, ...]:
+    shared = int(np.isin(contents[splits == "val"], contents[splits == "train"]).sum())
+    if not shared:
+        return ()
+    overlap = f"{shared} of {int((splits == 'val').sum())} validation samples are also training samples, byte for byte"
+    return (f"{overlap}: selection by this split is optimistic.",)

@@ -1,0 +1,363 @@
+"""What the chosen encoders may cost."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from html import escape
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from biofuse.blocks.blocks import Blocks
+from biofuse.core.errors import SearchError
+from biofuse.core.progress import Silent
+from biofuse.encoders.card import EncoderCard
+from biofuse.extract.embeddings import EmbeddingSet
+from biofuse.extract.latency import measure_latency
+from biofuse.extract.options import ExtractOptions
+from biofuse.heads.base import Head, within_limits
+from biofuse.heads.registry import CHEAP_HEADS
+from biofuse.predictors.base import Predictor
+from biofuse.predictors.combined import average, fit_late_fusion
+from biofuse.predictors.fused import fit_predictor
+from biofuse.search.config import AUTO, Config
+from biofuse.search.ensemble import Ensemble, choose_ensemble
+from biofuse.search.leaderboard import Leaderboard, Subset
+from biofuse.search.problem import Problem, fusion_of, head_of
+from biofuse.search.rules import CHOSEN, Budget, Selection, finalists, select
+from biofuse.search.runner import Cost, Runtime, Tell, run_search
+from biofuse.search.scorers import RefitScorer
+from biofuse.search.screen import Screen, run_screen
+from biofuse.search.strategies import Listed, Strategy, make_strategy
+
+
+def allowed(cards: Sequence[EncoderCard], *, commercial_only: bool) -> tuple[tuple[EncoderCard, ...], tuple[str, ...]]:
+    """Leave encoders out of the pool whose licence does not allow commercial use, or does not say, if asked to.
+
+    Returns
+    -------
+    cards : tuple of EncoderCard
+    notes : tuple of str
+        Which were left out, and why.
+
+    Raises
+    ------
+    SearchError
+        If none is left.
+    """
+    kept = tuple(card for card in cards if card.commercial is True or not commercial_only)
+    left_out = [card for card in cards if card not in kept]
+    if not kept:
+        raise SearchError(
+            f"None of {', '.join(card.name for card in cards)} has a licence that allows commercial use.",
+            remedy="Offer others: biofuse encoders list --commercial.",
+        )
+    why = {False: "does not allow commercial use", None: "does not say whether commercial use is allowed"}
+    notes = [f"{card.name} is left out: its licence ({card.licence}) {why[card.commercial]}." for card in left_out]
+    return kept, tuple(notes)
+
+
+def make_budget(
+    config: Config,
+    embeddings: EmbeddingSet,
+    *,
+    options: ExtractOptions,
+    known: Mapping[str, float] | None = None,
+    tell: Tell,
+) -> Budget:
+    """Return what the options allow; where latency is limited, encoders not ``known`` are timed on this machine."""
+    latency: dict[str, float] = {}
+    if config.max_latency is not None:
+        latency = dict(known or {})
+        if any(card.name not in latency for card in embeddings.cards):
+            latency = measure_latency(
+                embeddings.samples, embeddings.cards, options=replace(options, precisions=embeddings.precisions)
+            )
+        tell("Milliseconds per image: " + ", ".join(f"{name} {value:.1f}" for name, value in latency.items()) + ".")
+    return Budget(max_encoders=config.max_encoders, max_latency=config.max_latency, latency=latency)
+
+
+METRICS = ("auroc", "accuracy", "balanced_accuracy", "log_loss")
+"""Columns of the leaderboard of refitted subsets."""
+
+KEEP_BYTES = 256 * 2**20
+"""Most memory for the out-of-fold predictions of refitted subsets; beyond, the choice is not corrected by them."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Search:
+    """What a search found.
+
+    Attributes
+    ----------
+    leaderboard : Leaderboard
+        Subsets scored by refitting the predictor: what the choice is made from.
+    selection : Selection
+    head : str
+        The head they were refitted with.
+    heads : dict of str to float
+        Mean score of each head that it was chosen from; empty where it was given.
+    screen : Screen or None
+        Scores of all subsets in closed form, from which the finalists were taken.
+    ensemble : Ensemble or None
+        The average of subsets, where one was asked for.
+    kept_rows : tuple of ndarray or None
+        Per fold, the samples that the leaderboard's predictions belong to.
+    """
+
+    leaderboard: Leaderboard
+    selection: Selection
+    head: str
+    heads: Mapping[str, float]
+    screen: Screen | None
+    ensemble: Ensemble | None
+    kept_rows: tuple[NDArray[np.int64], ...] | None
+
+    @property
+    def chosen(self) -> Subset:
+        """The encoders that the chosen predictor needs."""
+        return self.selection.chosen.subset if self.ensemble is None else self.ensemble.encoders
+
+    @property
+    def reason(self) -> str:
+        """The choice in words."""
+        return self.selection.reason if self.ensemble is None else str(self.ensemble)
+
+    @property
+    def all_scores(self) -> Leaderboard:
+        """The leaderboard with the most subsets: the screen's, where there was one."""
+        return self.leaderboard if self.screen is None else self.screen.leaderboard
+
+    def __repr__(self) -> str:
+        return f"<Search: {self.reason}>"
+
+    def _repr_html_(self) -> str:
+        tried = ", ".join(f"{name} {value:.4f}" for name, value in self.heads.items())
+        said = [self.reason, f"Head: {self.head}{f', of {tried}' if tried else ''}."]
+        if self.screen is not None:
+            said.append(f"{len(self.all_scores)} subsets were screened, {len(self.leaderboard)} of them refitted.")
+        return "".join(f"<p>{escape(sentence)}</p>" for sentence in said) + self.leaderboard._repr_html_()
+
+
+def run(problem: Problem, runtime: Runtime, *, budget: Budget) -> Search:
+    """Score subsets and choose one.
+
+    Raises
+    ------
+    SearchError
+        If the search would take long and that was not confirmed, memory does not suffice, or no subset is within the
+        budget.
+    """
+    config = problem.config
+    screen = run_screen(problem, runtime, budget=budget) if config.search == "screen" else None
+    head, heads = choose_head(problem, screen, runtime)
+    strategy = _strategy(problem, screen, budget)
+    leaderboard, kept = refit(problem, strategy, head_of(config, head), runtime)
+    selection = select(
+        leaderboard,
+        rule=config.rule,
+        metric=config.metric,
+        chance=problem.chance,
+        eligible=budget.allows_row,
+        screen=None if screen is None else screen.leaderboard,
+    )
+    ensemble = None
+    if config.predictor == "ensemble" and kept is not None:
+        ensemble = choose_ensemble(
+            leaderboard,
+            problem.labels,
+            rows=kept,
+            task=problem.task,
+            classes=problem.classes,
+            metric=config.metric,
+            eligible=budget.allows,
+        )
+    return Search(
+        leaderboard=leaderboard,
+        selection=selection,
+        head=head,
+        heads=heads,
+        screen=screen,
+        ensemble=ensemble,
+        kept_rows=kept,
+    )
+
+
+def choose_head(problem: Problem, screen: Screen | None, runtime: Runtime) -> tuple[str, dict[str, float]]:
+    """Choose the head by the folds that choose the subset, on all encoders together and on the screen's own choice.
+
+    Returns
+    -------
+    name : str
+        The head with the best mean; the given one where it was named.
+    scores : dict of str to float
+        Mean of each head tried.
+    """
+    config, pool = problem.config, problem.blocks.encoders
+    if config.head != AUTO:
+        return config.head, {}
+    subsets = [pool] if screen is None else list(dict.fromkeys([screen.choice.subset, pool]))
+    scores: dict[str, float] = {}
+    for name in _affordable(problem):
+        board, _ = refit(problem, Listed(subsets), head_of(config, name), runtime, quiet=True)
+        scores[name] = float(np.mean([board[subset].quality(config.metric) for subset in subsets]))
+    best = max(scores, key=lambda name: round(scores[name], 12))
+    said = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
+    runtime.tell(f"Head: {best} (mean {config.metric} over the folds: {said}).")
+    return best, scores
+
+
+def _affordable(problem: Problem) -> tuple[str, ...]:
+    rows, features = max(problem.plan.n_train), sum(problem.blocks.dims.values())
+    heads = {name: head_of(problem.config, name) for name in CHEAP_HEADS}
+    fitting = tuple(
+        name
+        for name, head in heads.items()
+        if within_limits(head, rows=rows, features=features, classes=len(problem.classes))
+    )
+    return fitting or CHEAP_HEADS[:1]  # whose own refusal says what is too large
+
+
+def refit(
+    problem: Problem, strategy: Strategy, head: Head, runtime: Runtime, *, quiet: bool = False
+) -> tuple[Leaderboard, tuple[NDArray[np.int64], ...] | None]:
+    """Score subsets by fitting the predictor on every fold.
+
+    Returns
+    -------
+    leaderboard : Leaderboard
+    rows : tuple of ndarray, or None
+        Per fold, the samples that the kept predictions belong to; None where they were not kept.
+    """
+    config, pool = problem.config, problem.blocks.encoders
+    fusion = fusion_of(config)
+    held_out = tuple(held for _, held in problem.plan.folds)
+    size = 4 * sum(map(len, held_out)) * len(problem.classes) * len(strategy.subsets(pool))
+    keep = config.predictor == "ensemble" or size <= KEEP_BYTES
+    scorer = RefitScorer(
+        problem.blocks,
+        problem.labels,
+        plan=problem.plan,
+        fit=Fit(problem, head),
+        task=problem.task,
+        classes=problem.classes,
+        metrics=METRICS,
+        seed=config.seed,
+        keep_predictions=keep,
+    )
+
+    def announce(cost: Cost) -> None:
+        if not quiet:
+            runtime.tell(f"Search: {cost}.")
+
+    leaderboard = run_search(
+        pool,
+        strategy,
+        scorer,
+        metric=config.metric,
+        sink=runtime.sink(f"scores-{head.name}"),
+        key=problem.key(
+            stage="refit",
+            predictor="fused" if config.predictor == "ensemble" else config.predictor,
+            fusion=[fusion.name, fusion.options],
+            head=[head.name, head.options],
+            metrics=METRICS,
+        ),
+        workers=runtime.workers,
+        engine=runtime.engine,
+        ray_address=runtime.ray_address,
+        progress=Silent() if quiet else runtime.progress,
+        announce=announce,
+        yes=runtime.yes,
+    )
+    return leaderboard, held_out if keep else None
+
+
+class Fit:
+    """Fits one predictor; an object rather than a closure, so that it travels to worker processes.
+
+    Parameters
+    ----------
+    problem : Problem
+        Whose options it follows.
+    head : Head
+    """
+
+    def __init__(self, problem: Problem, head: Head) -> None:
+        config, fusion = problem.config, fusion_of(problem.config)
+        common: dict[str, Any] = {"task": problem.task, "n_classes": len(problem.classes)}
+        self._fit: Callable[..., Predictor] = partial(fit_predictor, fusion=fusion, head=head, **common)
+        self._unit_of: dict[str, str] | None = None
+        self._late = False
+        match config.predictor:
+            case "average" | "stacking" as how:
+                self._late = True
+                self._fit = partial(
+                    fit_late_fusion, fusion=fusion, head=head, how=how, class_weight=config.class_weight, **common
+                )
+                units = problem.units
+                if units is not None:
+                    self._unit_of = dict(zip(problem.blocks.ids.tolist(), units.tolist(), strict=True))
+
+    def __call__(
+        self, blocks: Blocks, labels: NDArray[np.int64], *, encoders: Subset, seed: int, threads: int
+    ) -> Predictor:
+        """Fit on these rows alone."""
+        if not self._late:
+            return self._fit(blocks, labels, encoders=encoders, seed=seed, threads=threads)
+        units = None if self._unit_of is None else [self._unit_of[name] for name in blocks.ids.tolist()]
+        return self._fit(blocks, labels, encoders=encoders, seed=seed, threads=threads, groups=units)
+
+
+def _strategy(problem: Problem, screen: Screen | None, budget: Budget) -> Strategy:
+    config = problem.config
+    if screen is not None:
+        chosen = finalists(screen.leaderboard, count=config.finalists, metric=config.metric, eligible=budget.allows_row)
+        return Listed(chosen)
+    return make_strategy(config.search, metric=config.metric, max_encoders=budget.max_encoders)
+
+
+COMPANIONS = ("best_single", "all", "greedy")
+"""Models that stand beside the chosen one, where the search scored their subsets."""
+
+
+def encoders_to_fit(search: Search) -> dict[str, Subset]:
+    """Return the encoders of the chosen model and of those it is compared with, by name."""
+    selection = search.selection
+    rows = dict(zip(COMPANIONS, (selection.best_single, selection.all, selection.greedy), strict=True))
+    return {CHOSEN: search.chosen} | {name: row.subset for name, row in rows.items() if row is not None}
+
+
+def singles_to_fit(search: Search) -> dict[str, Subset]:
+    """Return every encoder of the pool that the search scored by itself, by name."""
+    board = search.leaderboard
+    return {name: (name,) for name in board.encoders if board.get([name]) is not None}
+
+
+def fit_predictors(problem: Problem, search: Search, rows: NDArray[np.int64], *, threads: int) -> dict[str, Predictor]:
+    """Fit the chosen predictor and those it is compared with on the given rows.
+
+    Returns
+    -------
+    dict of str to Predictor
+        ``chosen`` first; ``best_single``, ``all`` and ``greedy`` where the search scored them. One subset is fitted
+        once, however many names it has.
+    """
+    fit = Fit(problem, head_of(problem.config, search.head))
+    blocks, labels = problem.blocks.take(rows), problem.labels[rows]
+    fitted: dict[Subset, Predictor] = {}
+
+    def fitted_on(subset: Subset) -> Predictor:
+        if subset not in fitted:
+            fitted[subset] = fit(blocks, labels, encoders=subset, seed=problem.config.seed, threads=threads)
+        return fitted[subset]
+
+    found: dict[str, Predictor] = {}
+    for name, encoders in encoders_to_fit(search).items():
+        if name == CHOSEN and search.ensemble is not None and len(search.ensemble.members) > 1:
+            members = [fitted_on(subset) for subset in search.ensemble.members]
+            found[name] = average(members, pool=problem.blocks.encoders)
+        else:
+            found[name] = fitted_on(encoders)
+    return found

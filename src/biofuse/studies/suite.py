@@ -1,0 +1,500 @@
+"""Published scores to stand beside one's own; ``published.json`` has the numbers, and says where they come from."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from pydantic import BaseModel, ConfigDict
+
+from biofuse.api.evaluate import evaluate_run
+from biofuse.api.fit import BioFuse
+from biofuse.api.report import REPORT, attempt_report
+from biofuse.core.errors import ArtifactError, BioFuseError, DataError
+from biofuse.core.files import write_text
+from biofuse.core.hashing import digest_file, digest_json
+from biofuse.data.development import development_data, split_off_test
+from biofuse.data.load import load_samples
+from biofuse.data.medmnist import parse_medmnist_name
+from biofuse.data.samples import Samples
+from biofuse.report.compare import ABSENT, METRICS, Comparison, RunSummary, with_interval
+from biofuse.report.draw import Cell, Table, cells
+from biofuse.report.html import render_page, render_tables
+from biofuse.runs.run import Run, RunRecord
+from biofuse.search.runner import Tell
+
+
+class PublishedSet(BaseModel):
+    """Published test scores of single encoders on one data set.
+
+    Attributes
+    ----------
+    modality : str
+        What the images are.
+    chosen_on_validation : str
+        The encoder with the best published validation accuracy.
+    auroc, accuracy : dict of str to float
+        By encoder, as BioFuse names it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    modality: str
+    chosen_on_validation: str
+    auroc: dict[str, float]
+    accuracy: dict[str, float]
+
+    def scores(self, metric: str) -> dict[str, float]:
+        """Return the scores of one metric, ``auroc`` or ``accuracy``, by encoder."""
+        return {"auroc": self.auroc, "accuracy": self.accuracy}[metric]
+
+
+class Published(BaseModel):
+    """Published test scores of single encoders.
+
+    Attributes
+    ----------
+    source : str
+        Where they come from, and how they were made.
+    size : int
+        Pixels of the images.
+    encoders : dict of str to str
+        BioFuse's name of each encoder: the published one.
+    notes : dict of str to str
+        What is to be known of an encoder's numbers.
+    datasets : dict of str to PublishedSet
+        By MedMNIST flag, in the order of the publication.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: str
+    size: int
+    encoders: dict[str, str]
+    notes: dict[str, str]
+    datasets: dict[str, PublishedSet]
+
+
+@lru_cache(maxsize=1)
+def published_singles() -> Published:
+    """Return the published scores of single encoders on the 12 two-dimensional MedMNIST+ sets."""
+    content: dict[str, Any] = json.loads(
+        resources.files("biofuse.studies").joinpath("published.json").read_text(encoding="utf-8")
+    )
+    return Published.model_validate(content)
+
+
+def medmnist_modality(record: RunRecord) -> str:
+    """Say what the images of a run are, if its data are a MedMNIST set; otherwise nothing."""
+    named = parse_medmnist_name(Path(str(record.data.get("source") or "")).stem)
+    known = published_singles().datasets.get(named[0]) if named else None
+    return known.modality if known else ""
+
+
+ORACLE = (
+    "The published best single encoder is the best of nine on the test data themselves, by AUC and by ACC; the best "
+    "single encoder here was chosen on development data."
+)
+
+
+def summary_table(comparison: Comparison, flags: Mapping[str, str]) -> Table:
+    """Return a row per data set: the chosen subset, what it stands beside, and the best published single encoder.
+
+    Parameters
+    ----------
+    comparison : Comparison
+    flags : mapping of str to str
+        MedMNIST flag of each run.
+    """
+    published = published_singles()
+    rows = []
+    for run in comparison.runs:
+        known = published.datasets.get(flags[run.name])
+        theirs = [_best_published(known.scores(metric)) if known else ABSENT for metric in METRICS]
+        rows.append(
+            cells(
+                run.name,
+                run.metrics["n"] if run.metrics else ABSENT,
+                " + ".join(run.chosen),
+                *(with_interval(run.score("chosen", metric)) for metric in METRICS),
+                *(_pair(run, model) for model in ("best_single", "all")),
+                *theirs,
+            )
+        )
+    return Table(
+        title="BioFuse and single encoders, test scores",
+        columns=(
+            "data set", "samples", "chosen encoders", "AUC", "ACC", "best single AUC/ACC", "all AUC/ACC",
+            "published best single AUC", "published best single ACC",
+        ),
+        rows=tuple(rows),
+        notes=(
+            f"Published: {published.source}",
+            ORACLE,
+            *_encoder_notes(),
+        ),
+        numbers=frozenset({"samples", "AUC", "ACC"}),
+    )  # fmt: skip
+
+
+def published_table(comparison: Comparison, flags: Mapping[str, str], metric: str) -> Table:
+    """Return a row per encoder that has published scores: one's own test score, the published one, the difference."""
+    published = published_singles()
+    rows = []
+    for encoder in comparison.encoders:
+        if encoder not in published.encoders:
+            continue
+        row = []
+        for run in comparison.runs:
+            known = published.datasets.get(flags[run.name])
+            row.append(_beside(run.single(encoder, metric), known.scores(metric).get(encoder) if known else None))
+        rows.append(cells(f"{encoder} ({published.encoders[encoder]})", *row))
+    return Table(
+        title=f"Single encoders, test {METRICS[metric]}: here / published (difference)",
+        columns=("encoder (as published)", *(run.name for run in comparison.runs)),
+        rows=tuple(rows),
+        notes=(f"Published: {published.source}", *_encoder_notes()),
+    )
+
+
+def _encoder_notes() -> list[str]:
+    return [f"{encoder}: {note}" for encoder, note in published_singles().notes.items()]
+
+
+def _best_published(scores: Mapping[str, float]) -> str:
+    best = max(scores.values())
+    return f"{best:.4f} {', '.join(name for name, value in scores.items() if value == best)}"
+
+
+def _pair(run: RunSummary, model: str) -> str:
+    scores = [run.score(model, metric) for metric in METRICS]
+    if not any(scores):
+        return ABSENT
+    named = f" {' + '.join(run.record.selection[model]['encoders'])}" if model == "best_single" else ""
+    return " / ".join(f"{score['value']:.4f}" if score else ABSENT for score in scores) + named
+
+
+def _beside(mine: float | None, theirs: float | None) -> Cell:
+    shown = [ABSENT if value is None else f"{value:.4f}" for value in (mine, theirs)]
+    difference = "" if mine is None or theirs is None else f" ({mine - theirs:+.4f})"
+    return Cell(text=f"{' / '.join(shown)}{difference}")
+
+
+STATE = "benchmark-state.json"
+"""What is finished, and how it is recognised."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One data set of a benchmark.
+
+    Attributes
+    ----------
+    name : str
+        Of its run directory.
+    source : str
+        Anything :func:`biofuse.load_samples` takes that can be written down: a path or a MedMNIST name.
+    label, group, task : optional
+        How it is read.
+    file : Path or None
+        The one file that holds everything, if there is one: while size and time of it stay, a finished run is taken as
+        it is, without a look at its images.
+    """
+
+    name: str
+    source: str
+    label: str | list[str] | None = None
+    group: str | None = None
+    task: str | None = None
+    file: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuiteOutcome:
+    """What became of the data sets.
+
+    Attributes
+    ----------
+    finished : dict of str to Path
+        Run directories, by name, in the order given.
+    reused : tuple of str
+        Those that were finished already, so that nothing had to be done.
+    failed : dict of str to BioFuseError
+        Why others could not be run.
+    """
+
+    finished: dict[str, Path] = field(default_factory=dict)
+    reused: tuple[str, ...] = ()
+    failed: dict[str, BioFuseError] = field(default_factory=dict)
+
+    @property
+    def reports(self) -> dict[str, str]:
+        """Address of each run's report, by name, as seen from the folder of all runs."""
+        return {
+            name: f"{quote(path.name)}/{REPORT}" for name, path in self.finished.items() if (path / REPORT).exists()
+        }
+
+    def require_something(self) -> None:
+        """Raise the first failure where nothing was finished.
+
+        Raises
+        ------
+        BioFuseError
+        """
+        if not self.finished and self.failed:
+            raise next(iter(self.failed.values()))
+
+
+def run_suite(
+    fuse: BioFuse,
+    entries: Sequence[Entry],
+    *,
+    out: Path,
+    overwrite: bool = False,
+    yes: bool = False,
+    progress: bool = True,
+    tell: Tell | None = None,
+) -> SuiteOutcome:
+    """Fit and evaluate every data set with the same options; what cannot be read is passed over, and named.
+
+    Parameters
+    ----------
+    fuse : BioFuse
+        The pool and the options.
+    entries : sequence of Entry
+    out : Path
+        A run directory per data set goes into it.
+    overwrite : bool, default False
+        Whether to replace runs with other options that are in the way.
+    yes : bool, default False
+        Whether searches of more than an hour are wanted.
+    progress : bool, default True
+    tell : callable, optional
+        Receives news line by line.
+
+    Raises
+    ------
+    BioFuseError
+        Anything but a :class:`DataError`, which concerns one data set alone.
+    """
+    say = tell or (lambda _: None)
+    state = _State.read(out / STATE)
+    finished: dict[str, Path] = {}
+    reused: list[str] = []
+    failed: dict[str, BioFuseError] = {}
+    for number, entry in enumerate(entries, start=1):
+        run = Run(out / entry.name)
+        stamp = _stamp(fuse, entry)
+        if state.knows(entry.name, stamp, run):
+            say(f"[{number}/{len(entries)}] {entry.name}: finished before.")
+            finished[entry.name] = run.path
+            reused.append(entry.name)
+            continue
+        say(f"[{number}/{len(entries)}] {entry.name}")
+        try:
+            _fit_and_evaluate(fuse, entry, run.path, overwrite=overwrite, yes=yes, progress=progress, tell=say)
+        except DataError as error:
+            say(f"{entry.name} cannot be run: {error}")
+            failed[entry.name] = error
+            continue
+        finished[entry.name] = run.path
+        state.add(entry.name, stamp, run)
+    return SuiteOutcome(finished=finished, reused=tuple(reused), failed=failed)
+
+
+def _fit_and_evaluate(
+    fuse: BioFuse, entry: Entry, path: Path, *, overwrite: bool, yes: bool, progress: bool, tell: Tell
+) -> None:
+    samples, made = split_off_test(_load(entry), seed=fuse.config.seed)
+    if made:
+        tell(made)
+    development = development_data(samples)
+    fuse.fit_development(
+        development,
+        out=path,
+        overwrite=overwrite,
+        yes=yes,
+        progress=progress,
+        tell=tell,
+        data={"source": _absolute(entry.source), "label": entry.label, "group": entry.group, "task": entry.task},
+    )
+    evaluate_run(path, store=fuse.store, options=fuse.options, progress=progress)
+    attempt_report(path, tell=tell, store=fuse.store, development=development.samples, test=development.held_out)
+
+
+def _load(entry: Entry) -> Samples:
+    return load_samples(entry.source, label=entry.label, group=entry.group, task=entry.task, labelled=True)
+
+
+def _absolute(source: str) -> str:
+    path = Path(source).expanduser()
+    return str(path.resolve()) if path.exists() else source
+
+
+def _stamp(fuse: BioFuse, entry: Entry) -> str | None:
+    """Hash what decides a result, as far as it can be told without opening an image; None where that is not enough."""
+    if entry.file is None or not entry.file.exists():
+        return None
+    facts = entry.file.stat()
+    return digest_json(
+        {
+            "file": [str(entry.file.resolve()), facts.st_size, facts.st_mtime_ns],
+            "read": [entry.label, entry.group, entry.task],
+            "encoders": [card.fingerprint() for card in fuse.cards],
+            "options": fuse.config.model_dump(mode="json"),
+        }
+    )
+
+
+class _State:
+    """Which runs are finished, and the files by which that is recognised; written after each."""
+
+    def __init__(self, path: Path, entries: dict[str, dict[str, str]]) -> None:
+        self._path = path
+        self._entries = entries
+
+    @classmethod
+    def read(cls, path: Path) -> "_State":
+        try:
+            content: Any = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        except (OSError, ValueError):
+            content = {}  # then everything is looked at again; runs recognise themselves
+        return cls(path, content if isinstance(content, dict) else {})
+
+    def knows(self, name: str, stamp: str | None, run: Run) -> bool:
+        """Tell whether a run was finished for this stamp, and is as it was then."""
+        entry = self._entries.get(name)
+        return isinstance(entry, Mapping) and stamp is not None and entry == {"stamp": stamp, **_seals(run)}
+
+    def add(self, name: str, stamp: str | None, run: Run) -> None:
+        """Note that a run is finished; one for which encoders were missing is tried again next time."""
+        if stamp is None or run.read().skipped:
+            return
+        self._entries[name] = {"stamp": stamp, **_seals(run)}
+        write_text(self._path, json.dumps(self._entries, indent=2) + "\n")
+
+
+def _seals(run: Run) -> dict[str, str]:
+    try:
+        if run.exists() and run.read().state == "complete" and run.metrics_path.exists():
+            return {"run": digest_file(run.path / "run.json"), "metrics": digest_file(run.metrics_path)}
+    except ArtifactError:
+        pass  # a damaged run is not a finished one: fitting says what is wrong with it
+    return {"run": "", "metrics": ""}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class OwnOutcome:
+    """Scores on one's own data sets.
+
+    Attributes
+    ----------
+    comparison : Comparison
+    suite : SuiteOutcome
+    """
+
+    comparison: Comparison
+    suite: SuiteOutcome
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What must be known to read these numbers."""
+        failed = [f"{name} could not be run: {error.message}" for name, error in self.suite.failed.items()]
+        return (*self.comparison.notes, *failed)
+
+    def tables(self) -> list[Table]:
+        """Return the comparison of the runs."""
+        return self.comparison.tables()
+
+    def to_html(self) -> str:
+        """Return one self-contained page."""
+        return render_page("Benchmark", self.tables(), lead=self.notes, links=self.suite.reports)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as JSON values."""
+        failed = {name: error.message for name, error in self.suite.failed.items()}
+        return {"failed": failed, **self.comparison.to_json()} | {"notes": list(self.notes)}
+
+    def _repr_html_(self) -> str:
+        return render_tables(self.tables())
+
+
+def benchmark_data(
+    fuse: BioFuse,
+    sources: Sequence[str],
+    *,
+    out: Path,
+    label: str | list[str] | None = None,
+    group: str | None = None,
+    task: str | None = None,
+    overwrite: bool = False,
+    yes: bool = False,
+    progress: bool = True,
+    tell: Tell | None = None,
+) -> OwnOutcome:
+    """Fit and evaluate every data set with the same options.
+
+    Parameters
+    ----------
+    fuse : BioFuse
+        The pool and the options.
+    sources : sequence of str
+        Folders, tables, ``.npz`` files or MedMNIST names, as for ``biofuse fit``.
+    out : Path
+        A run directory per data set goes into it.
+    label, group, task : optional
+        As for :func:`biofuse.load_samples`; the same for every data set.
+    overwrite, yes, progress, tell
+        As for :func:`biofuse.studies.suite.run_suite`.
+
+    Raises
+    ------
+    DataError
+        If a data set is named twice, or none of them could be run.
+    """
+    entries = [
+        Entry(name=name, source=source, label=label, group=group, task=task, file=_single_file(source))
+        for name, source in names_of(sources).items()
+    ]
+    suite = run_suite(fuse, entries, out=out, overwrite=overwrite, yes=yes, progress=progress, tell=tell)
+    suite.require_something()
+    return OwnOutcome(
+        comparison=Comparison.read(list(suite.finished.values()), modality_of=medmnist_modality), suite=suite
+    )
+
+
+def names_of(sources: Sequence[str]) -> dict[str, str]:
+    """Give every data set the name of its folder or file, with its parent's before it where two would be the same.
+
+    Raises
+    ------
+    DataError
+        If a data set is named twice.
+    """
+    paths = [Path(source).expanduser().resolve() for source in sources]
+    repeated = [source for source, path in zip(sources, paths, strict=True) if paths.count(path) > 1]
+    if repeated:
+        raise DataError(f"{repeated[0]} is named twice.", remedy="Name every data set once.")
+    short = [_stem(path) for path in paths]
+    counts = Counter(short)
+    names = [
+        name if counts[name] == 1 else f"{path.parent.name}-{name}" for name, path in zip(short, paths, strict=True)
+    ]
+    if len(set(names)) != len(names):
+        names = [f"{number}-{name}" for number, name in enumerate(names, start=1)]
+    return dict(zip(names, sources, strict=True))
+
+
+def _stem(path: Path) -> str:
+    return path.name if path.is_dir() else path.stem
+
+
+def _single_file(source: str) -> Path | None:
+    """Return the file that holds images and all; a table only points at them."""
+    path = Path(source).expanduser()
+    return path if path.suffix.lower() == ".npz" and path.is_file() else None

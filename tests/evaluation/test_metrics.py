@@ -1,4 +1,6 @@
+import ast
 import warnings
+from pathlib import Path
 
 import hypothesis.extra.numpy as hnp
 import numpy as np
@@ -9,9 +11,20 @@ from hypothesis import strategies as st
 from medmnist.evaluator import getACC, getAUC
 from scipy.special import softmax
 
+import biofuse
 from biofuse.core.errors import AlignmentError, UndefinedMetricError
 from biofuse.core.target import Task
-from biofuse.evaluation.metrics import METRICS, applicable, auroc_columns, prepare, score
+from biofuse.evaluation.metrics import (
+    BOARD_METRICS,
+    DEFAULT_METRIC,
+    METRICS,
+    SCREEN_METRICS,
+    SELECTABLE,
+    applicable,
+    auroc_columns,
+    prepare,
+    score,
+)
 
 MEDMNIST = {
     Task.BINARY: "binary-class",
@@ -199,3 +212,40 @@ def test_metrics_is_a_read_only_mapping_that_prints():
     assert "3 samples" in repr(found)
     with pytest.raises(TypeError):
         found["auroc"] = 2.0
+
+
+def _words(tree):
+    """Return the string constants of a module that are not documentation."""
+    prose = {
+        node.value for node in ast.walk(tree) if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    }
+    return [n for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str) and n not in prose]
+
+
+def test_no_metric_is_named_outside_the_table():
+    root = Path(biofuse.__file__).parent
+    found = [
+        f"{path.relative_to(root)}:{word.lineno} {word.value!r}"
+        for path in root.rglob("*.py")
+        if path.relative_to(root) != Path("evaluation/metrics.py")
+        for word in _words(ast.parse(path.read_text()))
+        if word.value in METRICS
+    ]
+    assert found == []
+
+
+def test_the_table_derives_what_is_used_where():
+    assert SELECTABLE[0] == DEFAULT_METRIC
+    assert set(SELECTABLE) <= set(BOARD_METRICS)  # what subsets are chosen by is always computed
+    assert set(SCREEN_METRICS) == {name for name in BOARD_METRICS if METRICS[name].closed_form}
+    hub = [metric.hub for metric in METRICS.values() if metric.hub]
+    assert len(set(hub)) == len(hub)
+
+
+def test_what_a_guess_scores():
+    labels = np.array([0, 0, 0, 1])
+    assert METRICS["accuracy"].guessing(labels, 2) == 0.75
+    assert METRICS["accuracy"].guessing(np.eye(4, dtype=np.int64), 4) is None
+    assert METRICS["auroc"].guessing(labels, 2) == 0.5
+    assert METRICS["log_loss"].guessing(labels, 2) is None
+    assert METRICS["log_loss"].signed(np.array([1.0])) == -1

@@ -276,7 +276,7 @@ class BioFuse:
         ``nested`` also repeats the whole search inside outer folds, to score the search itself.
     rule : {"one_se", "best", "first_best"}
         Choose the smallest subset within one standard error of the best, or the best.
-    metric : {"auroc", "accuracy"}
+    metric : str
         What subsets are chosen by.
     folds, repeats, seed : int
         5, 2 and 0.

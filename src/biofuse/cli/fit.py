@@ -78,7 +78,9 @@ def show_leaderboard(result: "FitResult") -> None:
     best_first = result.leaderboard.best_first(metric)
     ranks = {row.subset: place for place, row in enumerate(best_first, start=1)}
     shown = {row.subset: row for row in (*best_first[:SHOWN], *(row for _, row in noted)) if row is not None}
-    metrics = [name for name in result.leaderboard.metrics if name != "log_loss"]
+    from biofuse.evaluation.metrics import SCREEN_METRICS
+
+    metrics = [name for name in result.leaderboard.metrics if name in SCREEN_METRICS]
     rows = [
         (
             ranks[subset],

@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from biofuse.evaluation.metrics import DEFAULT_METRIC, MetricName
+
 PANEL = "Search"
 
 
@@ -88,8 +90,12 @@ Rule = Annotated[
     ),
 ]
 Metric = Annotated[
-    Literal["auroc", "accuracy"] | None,
-    typer.Option(help="What subsets are chosen by.", show_default="auroc", rich_help_panel=PANEL),
+    MetricName | None,
+    typer.Option(
+        help="What subsets are chosen by.",
+        show_default=DEFAULT_METRIC,
+        rich_help_panel=PANEL,
+    ),
 ]
 Scaling = Annotated[
     Literal["none", "block"] | None,

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from biofuse.core.errors import AlignmentError, UndefinedMetricError
 from biofuse.core.target import Task
 from biofuse.evaluation.intervals import RESAMPLES, Units, percentile_ends, resample
-from biofuse.evaluation.metrics import get_metric, prepare
+from biofuse.evaluation.metrics import DEFAULT_METRIC, get_metric, prepare
 
 SIGNIFICANCE = 0.05
 """A difference with a larger (Holm-corrected) p-value is called noise."""
@@ -75,7 +75,7 @@ def compare(
     ids: ArrayLike,
     groups: ArrayLike | None = None,
     names: tuple[str, str] = ("first", "second"),
-    metric: str = "auroc",
+    metric: str = DEFAULT_METRIC,
     n_resamples: int = RESAMPLES,
     confidence: float = 0.95,
     seed: int = 0,
@@ -96,7 +96,7 @@ def compare(
         Patients or slides; whole groups are drawn then.
     names : pair of str
         What the predictors are called.
-    metric : str, default "auroc"
+    metric : str
         The metric.
     n_resamples : int, default 2000
         Number of resamples; both predictors are scored on each.
@@ -142,7 +142,7 @@ def compare_with(
     ids: ArrayLike,
     groups: ArrayLike | None = None,
     name: str = "chosen",
-    metric: str = "auroc",
+    metric: str = DEFAULT_METRIC,
     n_resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> dict[str, Comparison]:

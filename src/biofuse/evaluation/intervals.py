@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from biofuse.core.errors import AlignmentError
 from biofuse.core.hashing import generator
 from biofuse.core.target import Task
-from biofuse.evaluation.metrics import Prepared, get_metric, prepare
+from biofuse.evaluation.metrics import INTERVAL_METRICS, Prepared, get_metric, prepare
 
 RESAMPLES = 2000
 """Enough for the ends of a 95 % interval: 50 resamples lie beyond each (Efron and Tibshirani 1993 ask for 1,000)."""
@@ -134,7 +134,7 @@ def bootstrap_intervals(
     *,
     ids: ArrayLike,
     groups: ArrayLike | None = None,
-    metrics: Sequence[str] = ("auroc", "accuracy"),
+    metrics: Sequence[str] = INTERVAL_METRICS,
     n_resamples: int = RESAMPLES,
     confidence: float = 0.95,
     method: Method = "percentile",

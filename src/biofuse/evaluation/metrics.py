@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -219,9 +219,13 @@ NORMALISED = 1e-3
 """How far a row of probabilities may be from adding to one before its log-loss means nothing."""
 
 
+Guess = Callable[[NDArray[np.int64], int], float | None]
+"""Maps labels and the number of classes to the score of a guess; None where that cannot be said."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """What a metric is called, how it is computed and how to read it.
+    """One row of the table: what a metric is called, how it is computed, how to read it and what it is used for.
 
     Attributes
     ----------
@@ -237,6 +241,19 @@ class Metric:
         False for losses.
     chance : float or None
         What a guess scores whatever the data; None where that depends on them.
+    guess : callable or None
+        What a guess scores on given labels, where that depends on them and can be told.
+    selects : bool
+        Whether subsets may be chosen by it; such metrics also head the comparison of runs. The first of the table is
+        the default.
+    board : bool
+        Whether it is a column of the leaderboards; what selects always is.
+    closed_form : bool
+        Whether estimates that are not probabilities will do, as a closed-form screen has them.
+    interval : bool
+        Whether test scores have an interval of it.
+    hub : str or None
+        The name that model hubs know it by.
     """
 
     name: str
@@ -246,10 +263,29 @@ class Metric:
     per_class: bool = False
     higher_is_better: bool = True
     chance: float | None = None
+    guess: Guess | None = None
+    selects: bool = False
+    board: bool = False
+    closed_form: bool = True
+    interval: bool = False
+    hub: str | None = None
 
     def resample(self, data: Prepared, weights: Values) -> Values:
         """Return the metric under each weighting, shape (n_weightings,); NaN where it is undefined."""
         return np.asarray(self.formula(data, weights).mean(axis=0))
+
+    def signed(self, values: Values) -> Values:
+        """Turn values of the metric so that more is better."""
+        return values if self.higher_is_better else -values
+
+    def guessing(self, labels: NDArray[np.int64], n_classes: int) -> float | None:
+        """Return what guessing scores on these labels; None where that cannot be told."""
+        return self.chance if self.guess is None else self.guess(labels, n_classes)
+
+
+def _majority(labels: NDArray[np.int64], n_classes: int) -> float | None:
+    """Return the share of the largest class; None for several labels per row."""
+    return float(np.bincount(labels, minlength=n_classes).max() / len(labels)) if labels.ndim == 1 else None
 
 
 def auroc_columns(targets: NDArray[np.bool_], scores: NDArray[np.floating]) -> Values:
@@ -392,29 +428,58 @@ def _top_k(data: Prepared, weights: Values) -> Values:
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
-        Metric(name="auroc", title="AUROC", formula=_auroc, per_class=True, chance=0.5),
-        Metric(name="accuracy", title="accuracy", formula=_accuracy),
-        Metric(name="balanced_accuracy", title="balanced accuracy", formula=_balanced_accuracy),
+        Metric(
+            name="auroc", title="AUROC", formula=_auroc, per_class=True, chance=0.5, selects=True, interval=True,
+            hub="roc_auc",
+        ),
+        Metric(
+            name="accuracy", title="accuracy", formula=_accuracy, guess=_majority, selects=True, interval=True,
+            hub="accuracy",
+        ),
+        Metric(
+            name="balanced_accuracy", title="balanced accuracy", formula=_balanced_accuracy, board=True, interval=True
+        ),
         Metric(name="average_precision", title="average precision", formula=_average_precision, per_class=True),
         Metric(name="f1", title="F1", formula=_f1, per_class=True),
         Metric(name="mcc", title="Matthews correlation", formula=_mcc, chance=0.0),
-        Metric(name="log_loss", title="log-loss", formula=_log_loss, higher_is_better=False),
         Metric(
-            name="quadratic_kappa",
-            title="quadratic kappa",
-            formula=_quadratic_kappa,
-            applies=lambda task, _n_classes: task is Task.ORDINAL,
-            chance=0.0,
+            name="log_loss", title="log-loss", formula=_log_loss, higher_is_better=False, board=True, closed_form=False
         ),
         Metric(
-            name=f"top_{TOP_K}",
-            title=f"top-{TOP_K} accuracy",
-            formula=_top_k,
+            name="quadratic_kappa", title="quadratic kappa", formula=_quadratic_kappa, chance=0.0,
+            applies=lambda task, _n_classes: task is Task.ORDINAL,
+        ),
+        Metric(
+            name=f"top_{TOP_K}", title=f"top-{TOP_K} accuracy", formula=_top_k,
             applies=lambda task, n_classes: task is not Task.MULTILABEL and n_classes > TOP_K,
         ),
     )
-}
-"""The metrics by name, in the order in which tables show them."""
+}  # fmt: skip
+"""The metrics by name, in the order in which tables show them. Everything else that is said of metrics, anywhere, is
+derived from this table."""
+
+SELECTABLE = tuple(metric.name for metric in METRICS.values() if metric.selects)
+"""What subsets may be chosen by, and what runs are compared by."""
+
+if TYPE_CHECKING:
+    MetricName = str
+else:
+    MetricName = Literal[SELECTABLE]  # a fixed choice for whatever reads annotations: options files, the command line
+
+DEFAULT_METRIC = SELECTABLE[0]
+"""What subsets are chosen by unless told otherwise."""
+
+BOARD_METRICS = tuple(metric.name for metric in METRICS.values() if metric.board or metric.selects)
+"""Columns of the leaderboard of refitted subsets."""
+
+SCREEN_METRICS = tuple(name for name in BOARD_METRICS if METRICS[name].closed_form)
+"""Columns of the leaderboard of a closed-form screen."""
+
+INTERVAL_METRICS = tuple(metric.name for metric in METRICS.values() if metric.interval)
+"""Metrics of test scores that get intervals."""
+
+AUROC, ACCURACY = METRICS["auroc"], METRICS["accuracy"]
+"""The two that are also computed, or spoken of, outside this table."""
 
 
 def get_metric(name: str) -> Metric:

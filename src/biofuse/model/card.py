@@ -8,6 +8,7 @@ from typing import Any
 from biofuse.core.target import Task
 from biofuse.encoders.card import EncoderCard
 from biofuse.encoders.hub import is_repository
+from biofuse.evaluation.metrics import INTERVAL_METRICS, METRICS
 from biofuse.model.model import BioFuseModel
 
 
@@ -141,11 +142,8 @@ def _each(cards: Sequence[EncoderCard]) -> str:
     return " and ".join(f"{card.name} ({card.licence})" for card in cards)
 
 
-TITLES = {"auroc": "AUROC", "accuracy": "accuracy", "balanced_accuracy": "balanced accuracy"}
-"""Metrics that the card gives with intervals."""
-
-HUB_METRICS = {"auroc": "roc_auc", "accuracy": "accuracy"}
-"""The hub's names of them."""
+HUB_METRICS = {name: metric.hub for name, metric in METRICS.items() if metric.hub is not None}
+"""The hub's names of the metrics that it knows."""
 
 MODELS = {
     "chosen": "**chosen**",
@@ -213,7 +211,7 @@ def _front_matter(model: BioFuseModel, data: str, metrics: Mapping[str, Any] | N
             dataset_name=data,
             dataset_split=str((metrics or {}).get("split", "test")),
             metric_type=theirs,
-            metric_name=TITLES[name],
+            metric_name=METRICS[name].title,
             metric_value=chosen[name],
         )
         for name, theirs in HUB_METRICS.items()
@@ -302,8 +300,8 @@ def _scores(metrics: Mapping[str, Any] | None) -> str:
     for name, title in MODELS.items():
         entry = metrics["models"].get(name)
         if entry is not None:
-            rows.append((title, " + ".join(entry["encoders"]), *(_score(entry, metric) for metric in TITLES)))
-    table = _markdown_table(("model", "encoders", *TITLES.values()), rows)
+            rows.append((title, " + ".join(entry["encoders"]), *(_score(entry, metric) for metric in INTERVAL_METRICS)))
+    table = _markdown_table(("model", "encoders", *(METRICS[name].title for name in INTERVAL_METRICS)), rows)
     sentences = [_plain(comparison["sentence"]) for comparison in metrics["comparisons"].values()]
     return "\n\n".join(
         [f"{metrics['n']} samples of split {metrics.get('split', 'test')}; 95 % intervals.", table, *sentences]
@@ -332,7 +330,10 @@ def _limits(model: BioFuseModel, data: str, metrics: Mapping[str, Any] | None) -
         if metrics["quarantined"]:
             said.append(f"{metrics['quarantined']} test images could not be read and are not scored.")
         undefined = metrics["models"]["chosen"].get("undefined", {})
-        said += [f"{TITLES.get(name, name)} is undefined: {reason}" for name, reason in undefined.items()]
+        said += [
+            f"{METRICS[name].title if name in METRICS else name} is undefined: {reason}"
+            for name, reason in undefined.items()
+        ]
     said += [
         f"{card.title} may have been trained on these images ({why}), so its scores here are optimistic."
         for card, why in seen_before(model.cards, [data])

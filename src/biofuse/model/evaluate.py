@@ -15,7 +15,7 @@ from biofuse.data.load import load_samples
 from biofuse.data.samples import Samples
 from biofuse.evaluation.comparison import Comparison, compare_with
 from biofuse.evaluation.intervals import Interval, bootstrap_intervals
-from biofuse.evaluation.metrics import Metrics, score
+from biofuse.evaluation.metrics import DEFAULT_METRIC, Metrics, score
 from biofuse.extract.embeddings import Quarantined, hex_contents
 from biofuse.extract.engine import embed_samples
 from biofuse.extract.options import ExtractOptions
@@ -101,10 +101,6 @@ def align_classes(samples: Samples, model: BioFuseModel) -> Samples:
     return replace(samples, labels=labels, classes=model.classes, task=model.task, decode=model.decode)
 
 
-PRIMARY = ("auroc", "accuracy", "balanced_accuracy")
-"""Metrics that get intervals."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class ModelScores:
     """One model on test data.
@@ -114,7 +110,7 @@ class ModelScores:
     encoders : tuple of str
     metrics : Metrics
     intervals : dict of str to Interval
-        For the metrics of :data:`PRIMARY`.
+        For the metrics that get one (:data:`biofuse.evaluation.metrics.INTERVAL_METRICS`).
     """
 
     encoders: tuple[str, ...]
@@ -248,7 +244,7 @@ def evaluate_models(
     store: EmbeddingStore,
     options: ExtractOptions | None = None,
     progress: Progress | bool = True,
-    metric: str = "auroc",
+    metric: str = DEFAULT_METRIC,
     seed: int = 0,
 ) -> Evaluation:
     """Score models on test data, beside one another.
@@ -268,7 +264,7 @@ def evaluate_models(
     store : EmbeddingStore
     options : ExtractOptions, optional
     progress : Progress or bool, default True
-    metric : str, default "auroc"
+    metric : str
         What the models are compared on.
     seed : int, default 0
         Seed of the bootstrap.
@@ -301,7 +297,7 @@ def evaluate_models(
             encoders=model.encoders,
             metrics=score(chosen.task, labels, probabilities[name], classes=chosen.classes),
             intervals=bootstrap_intervals(
-                chosen.task, labels, probabilities[name], ids=samples.ids, groups=groups, metrics=PRIMARY, seed=seed
+                chosen.task, labels, probabilities[name], ids=samples.ids, groups=groups, seed=seed
             ),
         )
         for name, model in models.items()

@@ -9,13 +9,14 @@ from typing import Any, Self
 import numpy as np
 
 from biofuse.core.errors import ArtifactError
+from biofuse.evaluation.metrics import DEFAULT_METRIC, METRICS, SELECTABLE
 from biofuse.report.draw import Cell, Heatmap, Table, Tone, cells
 from biofuse.report.html import render_page, render_tables
 from biofuse.runs.run import Run, RunRecord
 
 ModalityOf = Callable[[RunRecord], str]
 
-METRICS = {"auroc": "AUROC", "accuracy": "accuracy"}
+TITLES = {name: METRICS[name].title for name in SELECTABLE}
 """What the heat maps show."""
 
 SIGNIFICANCE = 0.05
@@ -166,7 +167,7 @@ class Comparison:
         """Return test scores of single encoders over the runs."""
         values = [[run.single(encoder, metric) for run in self.runs] for encoder in self.encoders]
         return Heatmap(
-            title=f"Test {METRICS[metric]} of single encoders",
+            title=f"Test {TITLES[metric]} of single encoders",
             rows=self.encoders,
             columns=tuple(run.name for run in self.runs),
             values=np.array(values, dtype=np.float64).reshape(len(self.encoders), len(self.runs)),
@@ -183,14 +184,14 @@ class Comparison:
 
     def tables(self) -> list[Table]:
         """Return everything as tables: what was chosen, heat maps, subsets, and gains by modality."""
-        maps = [self.heatmap(metric) for metric in METRICS]
+        maps = [self.heatmap(metric) for metric in TITLES]
         shown = [heatmap.to_table() for heatmap in maps if not np.isnan(heatmap.values).all()]
         modal = [self.modality_table()] if self.cross_modal() else []
         return [self.chosen_table(), *shown, self.subset_table(), *modal]
 
     def chosen_table(self) -> Table:
         """Return a row per run: what was chosen, and its test scores beside those of its companions."""
-        rows = []
+        rows, first = [], TITLES[DEFAULT_METRIC]
         for run in self.runs:
             singles = run.record.selection.get("best_single", {}).get("encoders", [])
             counts = run.metrics["n"] if run.metrics else ABSENT
@@ -201,21 +202,21 @@ class Comparison:
                     counts,
                     run.record.selection.get("head", ABSENT),
                     f"{' + '.join(run.chosen)} ({len(run.chosen)} of {len(run.encoders)})",
-                    *(with_interval(run.score("chosen", metric)) for metric in METRICS),
+                    *(with_interval(run.score("chosen", metric)) for metric in TITLES),
                     " + ".join(singles) or ABSENT,
-                    *(with_interval(run.score(name, "auroc")) for name in ("best_single", "all")),
+                    *(with_interval(run.score(name, DEFAULT_METRIC)) for name in ("best_single", "all")),
                     _against_single(run),
                 )
             )
         return Table(
             title="What was chosen, and its test scores",
             columns=(
-                "run", "task", "samples", "head", "chosen encoders", "AUROC", "accuracy", "best single encoder",
-                "its AUROC", "AUROC of all encoders", "chosen against best single",
+                "run", "task", "samples", "head", "chosen encoders", *TITLES.values(), "best single encoder",
+                f"its {first}", f"{first} of all encoders", "chosen against best single",
             ),
             rows=tuple(rows),
             notes=("95 % intervals in parentheses. Encoders are chosen on development data, never on these scores.",),
-            numbers=frozenset({"samples", *METRICS.values()}),
+            numbers=frozenset({"samples", *TITLES.values()}),
         )  # fmt: skip
 
     def subset_table(self) -> Table:
@@ -246,7 +247,7 @@ class Comparison:
             for name in modalities
         ]
         baselines = [
-            f"{run.name}: {evidence['baseline']}, {METRICS.get(evidence['metric'], evidence['metric'])} "
+            f"{run.name}: {evidence['baseline']}, {TITLES.get(evidence['metric'], evidence['metric'])} "
             f"{evidence['baseline_score']:.4f}"
             for run in self.runs
             if (evidence := run.record.evidence.get("modality"))
@@ -277,19 +278,19 @@ class Comparison:
                     "chosen": list(run.chosen),
                     "head": run.record.selection.get("head"),
                     "test": {
-                        model: {metric: run.score(model, metric) or None for metric in METRICS}
+                        model: {metric: run.score(model, metric) or None for metric in TITLES}
                         for model in (run.metrics or {}).get("models", {})
                     },
                 }
                 for run in self.runs
             ],
-            "singles": {metric: self.heatmap(metric).to_json() for metric in METRICS},
+            "singles": {metric: self.heatmap(metric).to_json() for metric in TITLES},
             "ranks": {
                 metric: {
                     column: dict(zip(heatmap.rows, heatmap.ranks[:, place].tolist(), strict=True))
                     for place, column in enumerate(heatmap.columns)
                 }
-                for metric in METRICS
+                for metric in TITLES
                 for heatmap in (self.heatmap(metric),)
             },
             "modality": self.cross_modal(),
@@ -329,7 +330,7 @@ def _against_single(run: RunSummary) -> Cell:
         return Cell(text="the same" if same else ABSENT)
     noise = found.get("p_holm") is None or found["p_holm"] > SIGNIFICANCE
     tone: Tone = "noise" if noise else "gain" if found["difference"] > 0 else "loss"
-    text = f"{found['difference']:+.4f} {METRICS.get(found['metric'], found['metric'])}{', noise' if noise else ''}"
+    text = f"{found['difference']:+.4f} {TITLES.get(found['metric'], found['metric'])}{', noise' if noise else ''}"
     return Cell(text=text, tone=tone, note=found.get("sentence", ""))
 
 

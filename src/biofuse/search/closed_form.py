@@ -17,7 +17,7 @@ from biofuse.core.hashing import digest
 from biofuse.core.machine import limit_threads
 from biofuse.core.machine import memory_limit as usual_memory_limit
 from biofuse.core.target import Task
-from biofuse.evaluation.metrics import get_metric, score
+from biofuse.evaluation.metrics import SCREEN_METRICS, get_metric, score
 from biofuse.heads.base import ClassWeight, Setup, set_up
 from biofuse.heads.ridge import RELATIVE_PENALTIES
 from biofuse.search.leaderboard import Subset, in_pool_order
@@ -740,10 +740,6 @@ def _with_moments(weightings: tuple[Weighting, ...], algebra: GramBlocks | Colum
     )
 
 
-METRICS = ("auroc", "accuracy", "balanced_accuracy")
-"""What a screen computes: nothing that needs calibrated probabilities."""
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ClosedForm:
     """One subset on one fold.
@@ -846,7 +842,7 @@ class ClosedFormScorer:
         alphas: Sequence[float] = RELATIVE_PENALTIES,
         mode: Literal["auto", "dual", "primal"] = "auto",
         reduce_to: int | None = None,
-        metrics: Sequence[str] = METRICS,
+        metrics: Sequence[str] = SCREEN_METRICS,
         keep_predictions: bool = False,
         keep_bytes: int = KEEP_BYTES,
         keep_rows: NDArray[np.bool_] | None = None,
@@ -1023,11 +1019,10 @@ class ClosedFormScorer:
 
 
 def _check(metrics: Sequence[str], alphas: Sequence[float], reduce_to: int | None) -> None:
-    for name in metrics:
-        get_metric(name)
-    if "log_loss" in metrics:
+    beyond = [metric.title for metric in map(get_metric, metrics) if not metric.closed_form]
+    if beyond:
         raise SearchError(
-            "A closed-form screen has no calibrated probabilities, which log-loss needs.",
+            f"A closed-form screen has no calibrated probabilities, which {', '.join(beyond)} needs.",
             remedy="Leave it out, or use a search that refits the head.",
         )
     penalties = np.asarray(alphas, dtype=np.float64)

@@ -5,6 +5,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from biofuse.core.errors import SearchError
+from biofuse.evaluation.metrics import ACCURACY, DEFAULT_METRIC, MetricName
 
 Preset = Literal["paper"]
 
@@ -19,7 +20,7 @@ PAPER: dict[str, Any] = {
     "search": "exhaustive",
     "select": "holdout",
     "rule": "first_best",
-    "metric": "accuracy",
+    "metric": ACCURACY.name,
 }
 """The published protocol: every subset, XGBoost with 250 trees, the best accuracy on the given validation split, the
 first subset among ties (Hossain & Harris-Birtill, PLoS One 2026; settings from the authors' code)."""
@@ -55,8 +56,8 @@ class Config(BaseModel):
         with the whole search repeated inside outer folds, which scores the search itself.
     rule : {"one_se", "best", "first_best"}
         Which subset is chosen from the scores.
-    metric : {"auroc", "accuracy"}
-        What subsets are chosen by.
+    metric : str
+        What subsets are chosen by: one of :data:`biofuse.evaluation.metrics.SELECTABLE`.
     folds, repeats : int
         Of the cross-validation.
     max_encoders : int or None
@@ -83,7 +84,7 @@ class Config(BaseModel):
     finalists: int = Field(default=16, ge=1)
     select: Literal["cv", "holdout", "nested"] = "cv"
     rule: Literal["one_se", "best", "first_best"] = "one_se"
-    metric: Literal["auroc", "accuracy"] = "auroc"
+    metric: MetricName = DEFAULT_METRIC
     folds: int = Field(default=5, ge=2)
     repeats: int = Field(default=2, ge=1)
     max_encoders: int | None = Field(default=None, ge=1)

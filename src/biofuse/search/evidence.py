@@ -174,7 +174,7 @@ def weigh(
     """
     board, metric = search.all_scores, problem.config.metric
     complete = len(board) == 2 ** len(board.encoders) - 1
-    empty = problem.chance if problem.chance is not None else get_metric(metric).chance
+    empty = problem.chance
     attribution = None
     if complete and len(board) > 1 and len(board.encoders) <= EXPLAINED and empty is not None:
         attribution = attribute(board, metric=metric, empty=empty)

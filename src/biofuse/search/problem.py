@@ -13,6 +13,7 @@ from biofuse.core.hashing import digest, digest_json
 from biofuse.core.target import Task
 from biofuse.data.samples import Samples
 from biofuse.data.splits import make_folds, merge_groups, with_splits
+from biofuse.evaluation.metrics import get_metric
 from biofuse.extract.embeddings import EmbeddingSet, hex_contents
 from biofuse.fusion.base import Fusion
 from biofuse.fusion.concatenation import Concatenation
@@ -283,10 +284,8 @@ class Problem:
 
     @property
     def chance(self) -> float | None:
-        """What guessing scores, where the metric alone does not say it."""
-        if self.config.metric == "accuracy" and self.labels.ndim == 1:
-            return float(np.bincount(self.labels).max() / len(self.labels))
-        return None
+        """What guessing scores by the selecting metric; None where that cannot be told."""
+        return get_metric(self.config.metric).guessing(self.labels, len(self.classes))
 
     @property
     def fitted_rows(self) -> NDArray[np.int64]:

@@ -17,6 +17,7 @@ from biofuse.core.errors import BioFuseError, SearchError
 from biofuse.core.machine import exit_with_parent, limit_threads, workers_ignore_interrupts
 from biofuse.core.progress import Progress, Silent
 from biofuse.core.ray import cluster_cores, ray_cluster
+from biofuse.evaluation.metrics import DEFAULT_METRIC
 from biofuse.search.leaderboard import Leaderboard, Predictions, Row, Sink, Subset, check_pool, in_pool_order
 from biofuse.search.scorers import FoldPart, FoldScores, FoldwiseScorer, Scorer, gather
 from biofuse.search.strategies import Strategy
@@ -232,7 +233,7 @@ def run_search(
     strategy: Strategy,
     scorer: Scorer,
     *,
-    metric: str = "auroc",
+    metric: str = DEFAULT_METRIC,
     sink: Path | None = None,
     key: str = "",
     workers: int | None = None,
@@ -255,7 +256,7 @@ def run_search(
         Which subsets to score.
     scorer : Scorer
         How; it holds development data and nothing else.
-    metric : str, default "auroc"
+    metric : str
         The selecting metric: first column of the leaderboard, and an error where it is undefined in every fold.
     sink : Path, optional
         File to which every finished subset is appended at once, and from which an interrupted search goes on. Where

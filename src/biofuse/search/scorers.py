@@ -12,12 +12,9 @@ from biofuse.blocks.blocks import Blocks
 from biofuse.core.errors import AlignmentError, SearchError
 from biofuse.core.hashing import derive_seed
 from biofuse.core.target import Task
-from biofuse.evaluation.metrics import get_metric, score
+from biofuse.evaluation.metrics import BOARD_METRICS, get_metric, score
 from biofuse.search.leaderboard import Subset, in_pool_order
 from biofuse.search.problem import ValidationPlan
-
-DEFAULT_METRICS = ("auroc", "accuracy", "balanced_accuracy", "log_loss")
-"""What every leaderboard shows; the first one selects unless told otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -177,7 +174,7 @@ class RefitScorer:
         fit: Fit,
         task: Task,
         classes: Sequence[str],
-        metrics: Sequence[str] = DEFAULT_METRICS,
+        metrics: Sequence[str] = BOARD_METRICS,
         seed: int = 0,
         keep_predictions: bool = False,
     ) -> None:

@@ -15,6 +15,7 @@ from biofuse.core.hashing import digest
 from biofuse.core.machine import limit_threads, usable_cores
 from biofuse.core.machine import memory_limit as usual_memory_limit
 from biofuse.core.target import Task
+from biofuse.evaluation.metrics import DEFAULT_METRIC, SCREEN_METRICS
 from biofuse.heads.base import ClassWeight
 from biofuse.heads.ridge import RELATIVE_PENALTIES
 from biofuse.search.closed_form import (
@@ -91,7 +92,7 @@ def reduction_loss(
     classes: Sequence[str],
     scaling: Scaling = "none",
     class_weight: ClassWeight = None,
-    metric: str = "auroc",
+    metric: str = DEFAULT_METRIC,
     n_rows: int = SAMPLE_ROWS,
     n_folds: int = SAMPLE_FOLDS,
     memory_limit: int | None = None,
@@ -383,9 +384,6 @@ def _rounded(seconds: float) -> str:
     return duration(seconds) if seconds >= 10 else f"{max(1, round(seconds))} seconds"
 
 
-METRICS = ("auroc", "accuracy", "balanced_accuracy")
-"""Columns of the screen's leaderboard."""
-
 MOST_OPERATIONS = 1e13
 """Floating-point operations beyond which blocks are reduced: some ten minutes of one core. Operations, not seconds, so
 that the same data are screened alike on every machine."""
@@ -446,7 +444,7 @@ def run_screen(problem: Problem, runtime: Runtime, *, budget: Budget) -> Screen:
         plan=problem.plan,
         mode=plan.mode,
         reduce_to=plan.reduce_to,
-        metrics=METRICS,
+        metrics=SCREEN_METRICS,
         keep_predictions=True,
         threads=usable_cores(),
         **common,
@@ -459,7 +457,7 @@ def run_screen(problem: Problem, runtime: Runtime, *, budget: Budget) -> Screen:
         sink=runtime.sink("screen"),
         key=problem.key(
             stage="screen",
-            metrics=METRICS,
+            metrics=SCREEN_METRICS,
             scaling=config.scaling,
             class_weight=config.class_weight,
             reduce_to=plan.reduce_to,

@@ -13,6 +13,7 @@ from biofuse.blocks.blocks import Blocks
 from biofuse.core.errors import SearchError
 from biofuse.core.progress import Silent
 from biofuse.encoders.card import EncoderCard
+from biofuse.evaluation.metrics import BOARD_METRICS
 from biofuse.extract.embeddings import EmbeddingSet
 from biofuse.extract.latency import measure_latency
 from biofuse.extract.options import ExtractOptions
@@ -77,9 +78,6 @@ def make_budget(
         tell("Milliseconds per image: " + ", ".join(f"{name} {value:.1f}" for name, value in latency.items()) + ".")
     return Budget(max_encoders=config.max_encoders, max_latency=config.max_latency, latency=latency)
 
-
-METRICS = ("auroc", "accuracy", "balanced_accuracy", "log_loss")
-"""Columns of the leaderboard of refitted subsets."""
 
 KEEP_BYTES = 256 * 2**20
 """Most memory for the out-of-fold predictions of refitted subsets; beyond, the choice is not corrected by them."""
@@ -242,7 +240,7 @@ def refit(
         fit=Fit(problem, head),
         task=problem.task,
         classes=problem.classes,
-        metrics=METRICS,
+        metrics=BOARD_METRICS,
         seed=config.seed,
         keep_predictions=keep,
     )
@@ -262,7 +260,7 @@ def refit(
             predictor="fused" if config.predictor == "ensemble" else config.predictor,
             fusion=[fusion.name, fusion.options],
             head=[head.name, head.options],
-            metrics=METRICS,
+            metrics=BOARD_METRICS,
         ),
         workers=runtime.workers,
         engine=runtime.engine,

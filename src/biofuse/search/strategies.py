@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Protocol
 
 from biofuse.core.errors import SearchError
+from biofuse.evaluation.metrics import DEFAULT_METRIC
 from biofuse.search.leaderboard import Row, Subset, all_subsets, combination_order, count_subsets, in_pool_order
 
 EXHAUSTIVE_LIMIT = 15
@@ -252,14 +253,14 @@ STRATEGIES: Mapping[str, Callable[[str, int | None], Strategy]] = MappingProxyTy
 """
 
 
-def make_strategy(name: str, *, metric: str = "auroc", max_encoders: int | None = None) -> Strategy:
+def make_strategy(name: str, *, metric: str = DEFAULT_METRIC, max_encoders: int | None = None) -> Strategy:
     """Return the strategy of that name.
 
     Parameters
     ----------
     name : str
         One of ``STRATEGIES``.
-    metric : str, default "auroc"
+    metric : str
         The selecting metric, which leads greedy and beam: the one that ``run_search`` is given.
     max_encoders : int, optional
         Largest size of a subset. All encoders together are scored all the same, to be compared with.

@@ -47,6 +47,7 @@ from biofuse.data.decoding import decode
 from biofuse.data.development import development_data
 from biofuse.data.load import load_samples
 from biofuse.data.samples import Samples
+from biofuse.evaluation.metrics import ACCURACY, AUROC
 from biofuse.model.evaluate import Evaluation
 from biofuse.search.rules import CHOSEN
 from biofuse.store.store import as_store
@@ -597,7 +598,7 @@ def _draw_predictions(samples: Samples, evaluation: Evaluation, path: Path) -> P
         probability = float(shown[f"p_{shown['prediction']}"])
         titles.append(prediction_title(true=shown["label"], predicted=shown["prediction"], probability=probability))
         right.append(bool(shown["label"] == shown["prediction"]))
-    accuracy = evaluation["accuracy"]
+    accuracy = evaluation[ACCURACY.name]
     heading = f"{len(rows)} of {evaluation.n} test patches, drawn at random; accuracy on all of them {accuracy:.1%}"
     return draw_predictions(images, titles, right, path, heading=heading)
 
@@ -607,7 +608,7 @@ def _draw_scores(evaluation: Evaluation, path: Path) -> Path:
     for name, scores in evaluation.models.items():
         count = len(scores.encoders)
         names.append(f"{name.replace('_', ' ')} ({count} encoder{'' if count == 1 else 's'})")
-        intervals.append(scores.intervals["auroc"])
+        intervals.append(scores.intervals[AUROC.name])
     return draw_leaderboard(
         names,
         [interval.estimate for interval in intervals],

@@ -14,7 +14,7 @@ from biofuse.core.errors import DataError
 from biofuse.core.hashing import digest_file
 from biofuse.core.progress import Progress, progress_bars
 from biofuse.data.medmnist import medmnist_catalogue, medmnist_file, medmnist_path, parse_medmnist_name
-from biofuse.report.compare import METRICS, Comparison
+from biofuse.report.compare import TITLES, Comparison
 from biofuse.report.draw import Table
 from biofuse.report.html import render_page, render_tables
 from biofuse.search.runner import Tell
@@ -78,7 +78,7 @@ class MedMNISTOutcome:
     def tables(self) -> list[Table]:
         """Return the summary, single encoders beside their published values, and the comparison of the runs."""
         mine = [summary_table(self.comparison, self.flags)]
-        beside = [published_table(self.comparison, self.flags, metric) for metric in METRICS]
+        beside = [published_table(self.comparison, self.flags, metric) for metric in TITLES]
         return [*mine, *(table for table in beside if table.rows), *self.comparison.tables()[1:]]
 
     def to_html(self) -> str:

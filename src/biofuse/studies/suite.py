@@ -22,7 +22,7 @@ from biofuse.data.development import development_data, split_off_test
 from biofuse.data.load import load_samples
 from biofuse.data.medmnist import parse_medmnist_name
 from biofuse.data.samples import Samples
-from biofuse.report.compare import ABSENT, METRICS, Comparison, RunSummary, with_interval
+from biofuse.report.compare import ABSENT, TITLES, Comparison, RunSummary, with_interval
 from biofuse.report.draw import Cell, Table, cells
 from biofuse.report.html import render_page, render_tables
 from biofuse.runs.run import Run, RunRecord
@@ -50,8 +50,9 @@ class PublishedSet(BaseModel):
     accuracy: dict[str, float]
 
     def scores(self, metric: str) -> dict[str, float]:
-        """Return the scores of one metric, ``auroc`` or ``accuracy``, by encoder."""
-        return {"auroc": self.auroc, "accuracy": self.accuracy}[metric]
+        """Return the scores of one metric by encoder."""
+        scores: dict[str, float] = getattr(self, metric)
+        return scores
 
 
 class Published(BaseModel):
@@ -115,13 +116,13 @@ def summary_table(comparison: Comparison, flags: Mapping[str, str]) -> Table:
     rows = []
     for run in comparison.runs:
         known = published.datasets.get(flags[run.name])
-        theirs = [_best_published(known.scores(metric)) if known else ABSENT for metric in METRICS]
+        theirs = [_best_published(known.scores(metric)) if known else ABSENT for metric in TITLES]
         rows.append(
             cells(
                 run.name,
                 run.metrics["n"] if run.metrics else ABSENT,
                 " + ".join(run.chosen),
-                *(with_interval(run.score("chosen", metric)) for metric in METRICS),
+                *(with_interval(run.score("chosen", metric)) for metric in TITLES),
                 *(_pair(run, model) for model in ("best_single", "all")),
                 *theirs,
             )
@@ -155,7 +156,7 @@ def published_table(comparison: Comparison, flags: Mapping[str, str], metric: st
             row.append(_beside(run.single(encoder, metric), known.scores(metric).get(encoder) if known else None))
         rows.append(cells(f"{encoder} ({published.encoders[encoder]})", *row))
     return Table(
-        title=f"Single encoders, test {METRICS[metric]}: here / published (difference)",
+        title=f"Single encoders, test {TITLES[metric]}: here / published (difference)",
         columns=("encoder (as published)", *(run.name for run in comparison.runs)),
         rows=tuple(rows),
         notes=(f"Published: {published.source}", *_encoder_notes()),
@@ -172,7 +173,7 @@ def _best_published(scores: Mapping[str, float]) -> str:
 
 
 def _pair(run: RunSummary, model: str) -> str:
-    scores = [run.score(model, metric) for metric in METRICS]
+    scores = [run.score(model, metric) for metric in TITLES]
     if not any(scores):
         return ABSENT
     named = f" {' + '.join(run.record.selection[model]['encoders'])}" if model == "best_single" else ""

@@ -1,7 +1,7 @@
 """The answer: which encoders, how much better, and whether that is more than noise."""
 
 from biofuse.evaluation.comparison import SIGNIFICANCE
-from biofuse.evaluation.metrics import get_metric
+from biofuse.evaluation.metrics import SELECTABLE, get_metric
 from biofuse.report.content import Fact
 from biofuse.report.input import CHOSEN, Material, finite, name_of
 from biofuse.search.attribution import paired_gain
@@ -131,7 +131,7 @@ def _test_facts(material: Material, metrics: dict[str, object]) -> list[Fact]:
     assert isinstance(models, dict)  # noqa: S101 - checked when it was read
     chosen, split = models[CHOSEN], str(metrics.get("split") or "test").capitalize()
     found = []
-    for name in dict.fromkeys((material.metric, "auroc", "accuracy")):
+    for name in dict.fromkeys((material.metric, *SELECTABLE)):
         value, interval = chosen["metrics"].get(name), chosen["intervals"].get(name) or {}
         if value is None:
             continue

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from biofuse.evaluation.metrics import get_metric
+from biofuse.evaluation.metrics import ACCURACY, AUROC, get_metric
 from biofuse.report.content import (
     Cell,
     Chart,
@@ -108,7 +108,7 @@ def group_item(predicted: Predicted) -> Item | None:
         columns=(
             Column(title="group"),
             Column(title="samples", number=True),
-            *(Column(title=name, number=True, decimals=3) for name in ("accuracy", "low", "high", "AUROC")),
+            *(Column(title=name, number=True, decimals=3) for name in (ACCURACY.title, "low", "high", AUROC.title)),
         ),
         rows=tuple((s.name, s.n, s.accuracy, s.low, s.high, s.auroc) for s in scores[:GROUPS_LISTED]),
         filtered=True,
@@ -124,7 +124,7 @@ def group_item(predicted: Predicted) -> Item | None:
             labels=tuple(f"{score.name} ({score.n})" for score in drawn),
             series=(
                 Series(
-                    name="accuracy",
+                    name=ACCURACY.title,
                     values=np.array([score.accuracy for score in drawn]),
                     low=np.array([score.low for score in drawn]),
                     high=np.array([score.high for score in drawn]),

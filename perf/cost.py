@@ -18,7 +18,7 @@ import numpy as np
 
 from biofuse.core.machine import keep_freed_memory, usable_cores
 from biofuse.encoders.card import EncoderCard, Precision
-from biofuse.encoders.protocol import Encoder
+from biofuse.encoders.encoder import Encoder
 from biofuse.encoders.registry import list_cards, load_encoder, resolve
 
 NETWORKS = {

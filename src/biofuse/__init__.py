@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from biofuse.api.fit import BioFuse, FitResult
     from biofuse.core.errors import BioFuseError
     from biofuse.data.load import load_samples
-    from biofuse.encoders.functions import register_encoder
+    from biofuse.encoders.function import register_encoder
     from biofuse.extract.embeddings import EmbeddingSet
     from biofuse.extract.options import ExtractOptions
     from biofuse.model.evaluate import Evaluation
@@ -30,7 +30,7 @@ _HOMES = {
     "embed": "biofuse.api.embed",
     "embed_batches": "biofuse.api.embed",
     "load_samples": "biofuse.data.load",
-    "register_encoder": "biofuse.encoders.functions",
+    "register_encoder": "biofuse.encoders.function",
 }
 
 __all__ = [

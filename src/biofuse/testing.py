@@ -14,7 +14,7 @@ from biofuse.core.errors import AlignmentError, DataError, EncoderError
 from biofuse.core.target import Task
 from biofuse.encoders.card import EncoderCard, Precision
 from biofuse.encoders.checks import check_encoder, probe_images, tolerance
-from biofuse.encoders.protocol import Encoder, UInt8Images
+from biofuse.encoders.encoder import Encoder, UInt8Images
 from biofuse.encoders.registry import load_encoder
 from biofuse.fusion.base import FittedFusion, Fusion
 from biofuse.heads.base import FittedHead, Head

@@ -15,7 +15,7 @@ from biofuse.blocks.blocks import Blocks
 from biofuse.core.target import Task
 from biofuse.data.load import load_samples
 from biofuse.data.samples import Samples
-from biofuse.encoders.registry import default_registry, get_card
+from biofuse.encoders.registry import ENCODERS, get_card
 from biofuse.extract.embeddings import EmbeddingSet
 from biofuse.search.config import Config
 from biofuse.search.problem import Problem, pose
@@ -30,25 +30,23 @@ ALONE = ExtractOptions(workers=0)
 @pytest.fixture(autouse=True, scope="module")
 def tiny_encoders() -> Iterator[tuple[str, ...]]:
     """Register three encoders for the tests of one module, and take them out again."""
-    registry = default_registry()
-    before = dict(registry._entries)
+    with ENCODERS.temporary():
 
-    @register_encoder("t_colour", dim=3, size=8)
-    def t_colour(images):
-        return images.mean(axis=(1, 2))
+        @register_encoder("t_colour", dim=3, size=8)
+        def t_colour(images):
+            return images.mean(axis=(1, 2))
 
-    @register_encoder("t_spread", dim=2, size=8)
-    def t_spread(images):
-        return images[..., :2].std(axis=(1, 2))
+        @register_encoder("t_spread", dim=2, size=8)
+        def t_spread(images):
+            return images[..., :2].std(axis=(1, 2))
 
-    @register_encoder("t_edge", dim=4, size=8)
-    def t_edge(images):
-        grey = images.astype(float).mean(axis=3)
-        down, along = np.abs(np.diff(grey, axis=1)), np.abs(np.diff(grey, axis=2))
-        return np.stack([down.mean((1, 2)), along.mean((1, 2)), down.max((1, 2)), along.max((1, 2))], axis=1)
+        @register_encoder("t_edge", dim=4, size=8)
+        def t_edge(images):
+            grey = images.astype(float).mean(axis=3)
+            down, along = np.abs(np.diff(grey, axis=1)), np.abs(np.diff(grey, axis=2))
+            return np.stack([down.mean((1, 2)), along.mean((1, 2)), down.max((1, 2)), along.max((1, 2))], axis=1)
 
-    yield ("t_colour", "t_spread", "t_edge")
-    registry._entries = before
+        yield ("t_colour", "t_spread", "t_edge")
 
 
 def picture(index: int, generator: np.random.Generator) -> np.ndarray:

@@ -8,7 +8,7 @@ from biofuse import ExtractOptions, embed
 from biofuse.core.errors import BioFuseError, EncoderError, UnreadableImageError
 from biofuse.data.load import load_samples
 from biofuse.encoders import EncoderCard, Preprocessing, Weights, pin
-from biofuse.encoders.registry import default_registry, load_encoder
+from biofuse.encoders.registry import ENCODERS, load_encoder
 from biofuse.extract.engine import extract
 from biofuse.store.store import EmbeddingStore
 
@@ -158,12 +158,13 @@ def test_other_file_endings_are_refused(files, tmp_path, name):
 
 
 def test_an_encoder_named_like_a_column_cannot_overwrite_it(files, tmp_path):
-    biofuse.register_encoder("label", dim=1, size=8)(lambda images: images.mean(axis=(1, 2, 3))[:, None])
-    try:
+    def mean(images):
+        return images.mean(axis=(1, 2, 3))[:, None]
+
+    with ENCODERS.temporary():
+        biofuse.register_encoder("label", dim=1, size=8)(mean)
         with pytest.raises(BioFuseError, match="cannot be called label"):
             quiet(files[0].parents[1], ["label"]).save(tmp_path / "e.parquet")
-    finally:
-        del default_registry()._entries["label"]
 
 
 def test_it_prints_and_shows_well(files):
@@ -238,16 +239,14 @@ def write_network(path, *, seed):
 
 
 def test_a_changed_checkpoint_at_the_same_path_is_another_encoder(files, tmp_path, loose_card):
-    default_registry().register(loose_card)
-    try:
+    with ENCODERS.temporary():
+        ENCODERS.register(loose_card)
         first = quiet(files[0].parents[1], ["t_net"])
         assert first.cards[0] == pin(loose_card)
         again = quiet(files[0].parents[1], ["t_net"])
         assert again.work[0].computed == 0
         write_network(tmp_path / "net.safetensors", seed=1)
         other = quiet(files[0].parents[1], ["t_net"])
-    finally:
-        del default_registry()._entries["t_net"]
     assert other.work[0].computed == 9
     assert other.cards[0].fingerprint() != first.cards[0].fingerprint()
     assert np.abs(other.matrix - first.matrix).max() > 1e-3

@@ -12,7 +12,7 @@ from biofuse.core.hashing import digest_file
 from biofuse.data.load import load_samples
 from biofuse.data.samples import hash_samples
 from biofuse.encoders import EncoderCard, Preprocessing, Weights, pin, register
-from biofuse.encoders.registry import default_registry, get_card
+from biofuse.encoders.registry import ENCODERS, get_card
 
 
 class TableEncoder:
@@ -48,9 +48,9 @@ def card(tmp_path):
         modality="none",
         source="a test",
     )
-    register(made, build)
-    yield made
-    del default_registry()._entries["t_table"]
+    with ENCODERS.temporary():
+        register(made, build)
+        yield made
 
 
 def test_pinning_fills_in_the_hash_of_the_file_and_only_that(card, tmp_path):

@@ -5,19 +5,20 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from biofuse.encoders import Preprocessing, register_encoder
-from biofuse.encoders.registry import default_registry
+from biofuse.encoders.registry import ENCODERS
 
 
 @pytest.fixture
 def unknown():
     """Register an encoder that nobody has golden vectors of."""
 
-    @register_encoder("t_unknown", dim=3, preprocessing=Preprocessing(resize="squash", size=8))
-    def unknown(images):
-        return images.mean(axis=(1, 2))
+    with ENCODERS.temporary():
 
-    yield "t_unknown"
-    del default_registry()._entries["t_unknown"]
+        @register_encoder("t_unknown", dim=3, preprocessing=Preprocessing(resize="squash", size=8))
+        def unknown(images):
+            return images.mean(axis=(1, 2))
+
+        yield "t_unknown"
 
 
 def test_descriptors_are_what_they_were(succeeds):

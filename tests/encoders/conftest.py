@@ -1,6 +1,5 @@
 """Small checkpoints that the tests write themselves."""
 
-import importlib
 import io
 import json
 from collections.abc import Callable, Mapping
@@ -10,9 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from biofuse.encoders import EncoderCard, Preprocessing, Registry, Weights, get_card
-from biofuse.encoders.registry import FAMILIES
-from biofuse.encoders.starter import STARTER_CARDS
+from biofuse.encoders import EncoderCard, EncoderRegistry, Preprocessing, Weights, get_card, resolve
+from biofuse.encoders.loaders import loader_of
 
 PREPROCESSING = Preprocessing(size=36, crop=32, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
 
@@ -28,21 +26,20 @@ def full_size() -> Callable[[EncoderCard], Any]:
     built: dict[str, Any] = {}
 
     def build(card: EncoderCard) -> Any:
-        family = importlib.import_module(f"biofuse.encoders.{FAMILIES[card.loader]}")
         alike = [card.loader, card.architecture, card.arguments, card.output, card.preprocessing.output_size]
         key = json.dumps(alike)
         if key not in built:
             with torch.device("meta"):
-                built[key] = family.build_architecture(card).requires_grad_(False)
+                built[key] = loader_of(card.loader).build_architecture(card).requires_grad_(False)
         return built[key]
 
     return build
 
 
 @pytest.fixture
-def registry() -> Registry:
+def registry() -> EncoderRegistry:
     """A registry of its own, so that no test sees another's encoders."""
-    return Registry(STARTER_CARDS, plugins=False)
+    return EncoderRegistry(resolve("starter"), plugins=False)
 
 
 @pytest.fixture

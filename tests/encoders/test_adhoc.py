@@ -19,7 +19,7 @@ from biofuse.core.errors import (
     WeightsError,
 )
 from biofuse.encoders import get_card, load_encoder, pin, resolve
-from biofuse.encoders.adhoc import adhoc_card, is_adhoc
+from biofuse.encoders.loaders import adhoc_card, is_adhoc
 
 pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])
 

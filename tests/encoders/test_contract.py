@@ -1,6 +1,5 @@
 """Every registered encoder keeps the contract; encoders that do not are told how."""
 
-import importlib
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -8,15 +7,13 @@ import pytest
 import torch
 
 from biofuse.core.errors import EncoderError, UnknownEncoderError
-from biofuse.encoders import EncoderCard, Preprocessing, get_card
-from biofuse.encoders.batches import require_images
-from biofuse.encoders.pool import POOL_CARDS
-from biofuse.encoders.registry import FAMILIES
-from biofuse.encoders.starter import STARTER_CARDS
+from biofuse.encoders import EncoderCard, Preprocessing, get_card, list_cards, resolve
+from biofuse.encoders.encoder import require_images
+from biofuse.encoders.loaders import loader_of
 from biofuse.testing import assert_encoder_contract
 
 
-@pytest.mark.parametrize("name", [card.name for card in STARTER_CARDS])
+@pytest.mark.parametrize("name", [card.name for card in resolve("starter")])
 def test_contract(name):
     for package in get_card(name).requires:
         pytest.importorskip(package.replace("-", "_"))
@@ -50,9 +47,8 @@ def test_contract_of_the_pools_families_at_a_smaller_size(publish, name):
     crop = None if card.preprocessing.crop is None else side
     small = {"arguments": arguments, "dim": dim}
     prepared = card.preprocessing.model_copy(update={"size": side, "crop": crop})
-    family = importlib.import_module(f"biofuse.encoders.{FAMILIES[card.loader]}")
     torch.manual_seed(0)
-    network = family.build_architecture(card.model_copy(update={**small, "preprocessing": prepared}))
+    network = loader_of(card.loader).build_architecture(card.model_copy(update={**small, "preprocessing": prepared}))
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     state = {f"{card.weights.prefix}{key}": value for key, value in network.state_dict().items()}
@@ -62,7 +58,7 @@ def test_contract_of_the_pools_families_at_a_smaller_size(publish, name):
 def test_every_family_of_the_pool_meets_the_contract_somewhere():
     met = {get_card(name).loader for name in SMALL}
     # CheXagent's tower is built by the transformers family, out of shards: see its own tests.
-    assert {card.loader for card in POOL_CARDS} == met | {"chexagent"}
+    assert {card.loader for card in list_cards() if "starter" not in card.pools} == met | {"chexagent"}
 
 
 def test_unknown_encoder():

@@ -8,8 +8,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from biofuse.encoders import Registry, registry
-from biofuse.encoders.starter import STARTER_CARDS
+from biofuse.encoders import ENCODERS, ENTRY_POINT_GROUP, EncoderRegistry
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "add-an-encoder.md"
 
@@ -21,10 +20,9 @@ def code_block(containing: str) -> str:
 
 
 @pytest.fixture
-def own_registry(monkeypatch):
-    own = Registry(STARTER_CARDS, plugins=False)
-    monkeypatch.setattr(registry, "default_registry", lambda: own)
-    return own
+def own_registry():
+    with ENCODERS.temporary() as own:
+        yield own
 
 
 def run(block: str, tmp_path: Path) -> dict[str, object]:
@@ -57,6 +55,19 @@ def test_timm_checkpoint(own_registry, tmp_path, monkeypatch):
     assert run(code_block("register_timm"), tmp_path)["encoder"].card.name == "my_vit"
 
 
+def test_card_as_toml(own_registry, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    save_file(timm.create_model("vit_tiny_patch16_224", num_classes=7).state_dict(), "my_vit.safetensors")
+    (text,) = re.findall(
+        r"^```toml\n(name = .*?)^```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE
+    )
+    Path("my_vit.toml").write_text(text, encoding="utf-8")
+    card = run(code_block('register("my_vit.toml")'), tmp_path)["card"]
+    assert own_registry.get_card("my_vit") == card
+    assert own_registry.load_encoder("my_vit").card.weights.sha256
+
+
 def test_builder_entry_point_and_contract(own_registry, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
@@ -65,8 +76,7 @@ def test_builder_entry_point_and_contract(own_registry, tmp_path, monkeypatch):
     names = run(code_block('name="my_network"'), tmp_path)
     assert own_registry.load_encoder("my_network").card.weights.sha256
 
-    other = Registry(plugins=False)
-    monkeypatch.setattr(registry, "default_registry", lambda: other)
+    other = EncoderRegistry((), plugins=False)
     whole = "\n".join(
         [
             code_block('name="my_network"').replace("register(CARD, build)\n", ""),
@@ -79,9 +89,11 @@ def test_builder_entry_point_and_contract(own_registry, tmp_path, monkeypatch):
     assert [card.name for card in other.list_cards()] == ["my_network", "mean_colour"]
     contract = run(code_block("def test_contract"), tmp_path)["test_contract"]
     (mark,) = contract.pytestmark
-    for name in mark.args[1]:
-        contract(name)
+    with monkeypatch.context() as patched:
+        patched.setattr("biofuse.testing.load_encoder", other.load_encoder)
+        for name in mark.args[1]:
+            contract(name)
 
 
 def test_entry_point_group_is_the_one_that_is_read():
-    assert f'[project.entry-points."{registry.ENTRY_POINT_GROUP}"]' in PAGE.read_text(encoding="utf-8")
+    assert f'[project.entry-points."{ENTRY_POINT_GROUP}"]' in PAGE.read_text(encoding="utf-8")

@@ -1,12 +1,23 @@
-"""What keeps an encoder from running is found without downloading anything."""
+"""What keeps an encoder from running is found without downloading anything, and is skipped and listed, or refused.
+
+What is not what it should be is always refused.
+"""
+
+from pathlib import Path
 
 import pytest
 
-from biofuse.core.machine import free_memory
-from biofuse.encoders import Weights, get_card
-from biofuse.encoders.doctor import diagnose
-from biofuse.encoders.memory import weight_bytes
-from biofuse.encoders.places import locate
+from biofuse.core.errors import (
+    AccessDeniedError,
+    BioFuseError,
+    ChecksumError,
+    DependencyError,
+    HubUnreachableError,
+    UnavailableWeightsError,
+)
+from biofuse.encoders import Weights, get_card, pin
+from biofuse.encoders.doctor import Skipped, available, diagnose, missing_libraries
+from biofuse.encoders.weights import locate
 
 pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])
 
@@ -15,7 +26,7 @@ pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])
 def far(make_vit_card):
     def make(name="far", repository="owner/model", **changes):
         weights = Weights(repository=repository, revision="main", file="model.safetensors", ignore=("head.*",))
-        return make_vit_card("unused", name=name, weights=weights, **changes)
+        return make_vit_card("unused", name=name, title=name.upper(), weights=weights, **changes)
 
     return make
 
@@ -95,19 +106,84 @@ def test_weights_larger_than_the_memory_are_not_loaded(make_vit_card, vit_file):
     assert "400000.0 GB" in found.problem
 
 
-def test_memory_of_weights_follows_from_the_number_of_parameters():
-    card = get_card("efficientnet_lite0")
-    assert weight_bytes(card, precision="bf16") == 2 * card.parameters
-    assert weight_bytes(card) == 4 * card.parameters
-    assert weight_bytes(get_card("hog")) == 0
-    assert weight_bytes(card.model_copy(update={"parameters": None})) is None
+def test_all_that_can_be_run_come_back_pinned_and_in_order(hub, far, vit_file):
+    hub.add("owner/model", {"model.safetensors": vit_file.read_bytes()})
+    cards, skipped = available([get_card("lbp"), far("a"), get_card("efficientnet_lite0")])
+    assert [card.name for card in cards] == ["lbp", "a", "efficientnet_lite0"]
+    assert cards[1] == pin(far("a"))
+    assert skipped == ()
 
 
-def test_free_memory_is_less_than_there_is(tmp_path, monkeypatch):
-    free = free_memory("cpu")
-    assert free is None or 10**6 < free < 10**14
-    assert free_memory("meta") is None
-    for name, content in {"memory.max": "1000", "memory.current": "900", "memory.stat": "inactive_file 300\n"}.items():
-        (tmp_path / name).write_text(content)
-    monkeypatch.setattr("biofuse.encoders.memory.CGROUP", tmp_path)
-    assert free_memory("cpu") == 400
+def test_skip_leaves_out_what_is_unavailable_and_says_why(hub, far, vit_file):
+    hub.add("owner/model", {"model.safetensors": vit_file.read_bytes()})
+    hub.add("owner/gated", {}, gated=True)
+    asked = [
+        far("open"),
+        far("closed", "owner/gated"),
+        far("gone", "owner/gone"),
+        far("library", requires=("no-such-package-here",)),
+        far("by_hand", "manual"),
+    ]
+    cards, skipped = available(asked, on_unavailable="skip")
+    assert [card.name for card in cards] == ["open"]
+    assert [each.name for each in skipped] == ["closed", "gone", "library", "by_hand"]
+    assert skipped[0].reason == "CLOSED is gated, and this user has no access to owner/gated."
+    assert "hf auth login" in skipped[0].remedy
+    assert skipped[2] == Skipped(
+        name="library",
+        reason="library needs no-such-package-here, which is not installed.",
+        remedy="pip install no-such-package-here",
+    )
+
+
+def test_error_raises_the_first_ones_own_error(hub, far):
+    hub.add("owner/gated", {}, gated=True)
+    with pytest.raises(AccessDeniedError, match="CLOSED is gated"):
+        available([get_card("lbp"), far("closed", "owner/gated"), far("gone", "owner/gone")])
+    with pytest.raises(DependencyError, match="no-such-package-here"):
+        available([far("x", requires=("no-such-package-here",)).model_copy(update={"weights": None})])
+
+
+def test_skipping_every_encoder_is_an_error_that_names_each(hub, far):
+    with pytest.raises(BioFuseError, match=r"None of the encoders(.|\n)*a: (.|\n)*b: "):
+        available([far("a"), far("b")], on_unavailable="skip")
+
+
+def test_weights_that_are_not_what_they_should_be_are_never_skipped(hub, far, vit_file):
+    hub.add("owner/model", {"model.safetensors": vit_file.read_bytes()})
+    wrong = far("a")
+    wrong = wrong.model_copy(update={"weights": wrong.weights.model_copy(update={"sha256": "0" * 64})})
+    with pytest.raises(ChecksumError):
+        available([get_card("lbp"), wrong], on_unavailable="skip", weights_paths={"a": vit_file})
+
+
+def test_weights_that_nobody_will_load_need_not_be_here(hub, far, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    card = far("a")
+    known = card.model_copy(update={"weights": card.weights.model_copy(update={"sha256": "a" * 64})})
+    assert available([known], needed=lambda _: False) == ((known,), ())
+    with pytest.raises(HubUnreachableError):
+        available([known], needed=lambda _: True)
+    with pytest.raises(HubUnreachableError):
+        available([card], needed=lambda _: False)  # which weights these would be cannot be told
+
+
+def test_named_files_and_the_weights_folder_are_used(hub, far, vit_file, tmp_path):
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "model.safetensors").write_bytes(vit_file.read_bytes())
+    cards, _ = available([far("a"), far("b")], weights_paths={"a": vit_file}, weights_dir=tmp_path)
+    assert all(card.weights.sha256 for card in cards)
+    with pytest.raises(UnavailableWeightsError, match="nowhere"):
+        available([far("a")], weights_paths={"a": Path("nowhere")})
+
+
+def test_an_unknown_choice_is_refused():
+    with pytest.raises(BioFuseError, match="'ignore'"):
+        available([get_card("lbp")], on_unavailable="ignore")
+
+
+def test_libraries_are_found_without_being_imported(far):
+    assert missing_libraries(get_card("efficientnet_lite0")) == ()
+    assert missing_libraries(far("x", loader="another", requires=("no-such-package-here", "numpy"))) == (
+        "no-such-package-here",
+    )

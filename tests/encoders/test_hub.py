@@ -26,7 +26,7 @@ from biofuse.core.errors import (
     WrongWeightsError,
 )
 from biofuse.encoders import Weights, load_encoder, pin
-from biofuse.encoders.places import locate, located
+from biofuse.encoders.weights import locate, located
 
 pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])
 

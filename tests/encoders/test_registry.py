@@ -1,6 +1,5 @@
 """Encoders by name: order, aliases, plug-ins, and what happens when a name is wrong."""
 
-import importlib
 import importlib.metadata
 import inspect
 import subprocess
@@ -11,11 +10,18 @@ import numpy as np
 import pytest
 
 from biofuse.core.errors import BioFuseWarning, DependencyError, EncoderError, UnknownEncoderError
-from biofuse.encoders import EncoderCard, Registry, get_card, list_cards, load_encoder, register_encoder, resolve
-from biofuse.encoders.registry import FAMILIES
-from biofuse.encoders.starter import STARTER_CARDS
+from biofuse.encoders import EncoderCard, EncoderRegistry, get_card, list_cards, load_encoder, register_encoder, resolve
+from biofuse.encoders.loaders import FAMILIES, loader_of
 
 STARTER = ("efficientnet_lite0", "efficientnet_lite2", "colour", "lbp", "haralick", "gabor", "hog")
+
+
+def mean(images):
+    return images.mean(axis=(1, 2))
+
+
+def highest(images):
+    return images.max(axis=(1, 2))
 
 
 def names(cards: tuple[EncoderCard, ...]) -> tuple[str, ...]:
@@ -75,25 +81,25 @@ def test_a_card_that_nothing_can_load_is_refused(registry):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_has_a_module_that_builds(family):
-    builder = importlib.import_module(f"biofuse.encoders.{FAMILIES[family]}").build
+    builder = loader_of(family).build
     assert list(inspect.signature(builder).parameters) == ["card", "device", "precision", "weights_path"]
 
 
 def test_an_unregistered_card_of_a_known_family_can_be_loaded():
     card = get_card("lbp").model_copy(update={"name": "from_a_saved_model"})
-    assert Registry(plugins=False).load_encoder(card).card == card
+    assert EncoderRegistry(plugins=False).load_encoder(card).card == card
 
 
 def test_an_unregistered_function_cannot(registry):
-    register_encoder("f", dim=3, size=8, registry=registry)(lambda images: images.mean(axis=(1, 2)))
+    register_encoder("f", dim=3, size=8, registry=registry)(mean)
     with pytest.raises(UnknownEncoderError, match="Nothing here can load f"):
-        Registry(plugins=False).load_encoder(registry.get_card("f"))
+        EncoderRegistry(plugins=False).load_encoder(registry.get_card("f"))
 
 
 def test_a_saved_card_of_changed_code_is_refused(registry):
-    register_encoder("f", dim=3, size=8, registry=registry)(lambda images: images.mean(axis=(1, 2)))
+    register_encoder("f", dim=3, size=8, registry=registry)(mean)
     saved = registry.get_card("f")
-    register_encoder("f", dim=3, size=8, registry=registry, replace=True)(lambda images: images.max(axis=(1, 2)))
+    register_encoder("f", dim=3, size=8, registry=registry, replace=True)(highest)
     with pytest.raises(EncoderError, match="not the one asked for"):
         registry.load_encoder(saved)
 
@@ -139,13 +145,13 @@ def use_plugins(monkeypatch: pytest.MonkeyPatch, *points: SimpleNamespace) -> li
     return asked
 
 
-def add_mean(registry: Registry) -> None:
-    register_encoder("mean", dim=3, size=8, registry=registry)(lambda images: images.mean(axis=(1, 2)))
+def add_mean(registry: EncoderRegistry) -> None:
+    register_encoder("mean", dim=3, size=8, registry=registry)(mean)
 
 
 def test_plugins_are_found_once_and_late(monkeypatch):
     asked = use_plugins(monkeypatch, plugin("lab", add_mean))
-    registry = Registry(STARTER_CARDS)
+    registry = EncoderRegistry(resolve("starter"))
     assert asked == []
     assert names(registry.list_cards()) == (*STARTER, "mean")
     assert names(registry.resolve("mean")) == ("mean",)
@@ -154,16 +160,16 @@ def test_plugins_are_found_once_and_late(monkeypatch):
 
 
 def test_a_broken_plugin_is_named_and_leaves_nothing_behind(monkeypatch):
-    def breaks(registry: Registry) -> None:
-        register_encoder("half", dim=3, size=8, registry=registry)(lambda images: images.mean(axis=(1, 2)))
+    def breaks(registry: EncoderRegistry) -> None:
+        register_encoder("half", dim=3, size=8, registry=registry)(mean)
         raise ZeroDivisionError("boom")
 
-    def missing(registry: Registry) -> None:
+    def missing(registry: EncoderRegistry) -> None:
         raise ImportError("no module named cupy")
 
     use_plugins(monkeypatch, plugin("bad", breaks), plugin("gone", missing), plugin("lab", add_mean))
     with pytest.warns(BioFuseWarning) as caught:
-        listed = Registry(STARTER_CARDS).list_cards()
+        listed = EncoderRegistry(resolve("starter")).list_cards()
     assert names(listed) == (*STARTER, "mean")
     messages = [str(warning.message) for warning in caught]
     assert "'bad' of bad-package" in messages[0]
@@ -173,7 +179,7 @@ def test_a_broken_plugin_is_named_and_leaves_nothing_behind(monkeypatch):
 
 def test_a_plugin_cannot_take_a_name(monkeypatch):
     use_plugins(monkeypatch, plugin("thief", lambda r: r.register(get_card("lbp").model_copy(update={"version": 9}))))
-    registry = Registry(STARTER_CARDS)
+    registry = EncoderRegistry(resolve("starter"))
     with pytest.warns(BioFuseWarning, match="thief"):
         assert registry.get_card("lbp").version == 1
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from biofuse.core.errors import DependencyError, UnavailableWeightsError, WeightsError, WrongWeightsError
 from biofuse.encoders import Weights, load_encoder, pin
-from biofuse.encoders.timm_loader import build_architecture
+from biofuse.encoders.loaders.timm import build_architecture
 from biofuse.encoders.weights import load_weights, locate, read_state, unfilled
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from biofuse.data.decoding import FileSource
 from biofuse.data.samples import Samples
 from biofuse.encoders import EncoderCard, Preprocessing, TorchEncoder
-from biofuse.encoders.registry import default_registry
+from biofuse.encoders.registry import ENCODERS
 from biofuse.store.store import EmbeddingStore
 
 SIDE = 8
@@ -47,38 +47,38 @@ def network() -> Iterator[Callable[..., EncoderCard]]:
     ``breaks_at``: a type of weights at which its output is another; ``room``: images beyond which memory runs out;
     ``foreign``: whether it is an encoder class of another package. What its passes were is in the function's ``log``.
     """
-    registry = default_registry()
-    before = dict(registry._entries)
-    log: list[SimpleNamespace] = []
+    with ENCODERS.temporary():
+        log: list[SimpleNamespace] = []
 
-    def make(name: str, *, breaks_at: str = "", room: int = 10**9, foreign: bool = False, **facts: Any) -> EncoderCard:
-        def build(card: EncoderCard, *, device: str, precision: Any, weights_path: Path | None) -> Any:
-            del weights_path
-            encoder = _encoder(card, device=device, precision=precision, breaks_at=breaks_at, room=room, log=log)
-            return _Foreign(encoder) if foreign else encoder
+        def make(
+            name: str, *, breaks_at: str = "", room: int = 10**9, foreign: bool = False, **facts: Any
+        ) -> EncoderCard:
+            def build(card: EncoderCard, *, device: str, precision: Any, weights_path: Path | None) -> Any:
+                del weights_path
+                encoder = _encoder(card, device=device, precision=precision, breaks_at=breaks_at, room=room, log=log)
+                return _Foreign(encoder) if foreign else encoder
 
-        card = EncoderCard(
-            **{
-                "name": name,
-                "title": name,
-                "loader": "test_network",
-                "preprocessing": Preprocessing(resize="squash", size=SIDE),
-                "output": "pooled",
-                "dim": 5,
-                "licence": "MIT",
-                "modality": "none",
-                "source": "a test",
-                "parameters": (3 * SIDE * SIDE + 1) * facts.get("dim", 5),
-                "gflops": 0.001,
-            }
-            | facts
-        )
-        registry.register(card, build, replace=True)
-        return card
+            card = EncoderCard(
+                **{
+                    "name": name,
+                    "title": name,
+                    "loader": "test_network",
+                    "preprocessing": Preprocessing(resize="squash", size=SIDE),
+                    "output": "pooled",
+                    "dim": 5,
+                    "licence": "MIT",
+                    "modality": "none",
+                    "source": "a test",
+                    "parameters": (3 * SIDE * SIDE + 1) * facts.get("dim", 5),
+                    "gflops": 0.001,
+                }
+                | facts
+            )
+            ENCODERS.register(card, build, replace=True)
+            return card
 
-    make.log = log  # type: ignore[attr-defined]
-    yield make
-    registry._entries = before
+        make.log = log  # type: ignore[attr-defined]
+        yield make
 
 
 class _Foreign:

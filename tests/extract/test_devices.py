@@ -8,7 +8,7 @@ import pytest
 
 from biofuse.blocks.reader import read_blocks
 from biofuse.core.errors import BioFuseError
-from biofuse.encoders.functions import register_encoder
+from biofuse.encoders.function import register_encoder
 from biofuse.encoders.registry import get_card
 from biofuse.extract.device_process import DeviceProcesses
 from biofuse.extract.engine import extract

@@ -17,7 +17,7 @@ from biofuse.blocks.reader import read_blocks
 from biofuse.core.errors import BioFuseError, DiskError, EncoderError, UnreadableImageError
 from biofuse.data.decoding import ArraySource, FileSource
 from biofuse.data.samples import Samples
-from biofuse.encoders.functions import register_encoder
+from biofuse.encoders.function import register_encoder
 from biofuse.encoders.registry import get_card
 from biofuse.extract.engine import extract
 from biofuse.extract.options import ExtractOptions

@@ -6,8 +6,8 @@ import pytest
 from biofuse.core.errors import DataError
 from biofuse.data.decoding import ArraySource
 from biofuse.data.samples import Samples
-from biofuse.encoders.functions import register_encoder
-from biofuse.encoders.registry import default_registry, get_card
+from biofuse.encoders.function import register_encoder
+from biofuse.encoders.registry import ENCODERS, get_card
 from biofuse.extract import latency
 from biofuse.extract.latency import REPEATS, measure_latency
 from biofuse.extract.options import ExtractOptions
@@ -17,19 +17,17 @@ SECONDS = {"l_slow": 0.4, "l_quick": 0.02}
 
 @pytest.fixture
 def cards():
-    registry = default_registry()
-    before = dict(registry._entries)
+    with ENCODERS.temporary():
 
-    @register_encoder("l_slow", dim=3, size=8)
-    def l_slow(images):
-        return images.mean(axis=(1, 2))
+        @register_encoder("l_slow", dim=3, size=8)
+        def l_slow(images):
+            return images.mean(axis=(1, 2))
 
-    @register_encoder("l_quick", dim=3, size=4)
-    def l_quick(images):
-        return images.mean(axis=(1, 2))
+        @register_encoder("l_quick", dim=3, size=4)
+        def l_quick(images):
+            return images.mean(axis=(1, 2))
 
-    yield [get_card(name) for name in ("l_slow", "l_quick")]
-    registry._entries = before
+        yield [get_card(name) for name in ("l_slow", "l_quick")]
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from biofuse.blocks.reader import read_blocks
 from biofuse.core import ray as clusters
 from biofuse.core.errors import BioFuseError, DependencyError, EncoderError, UnreadableImageError
 from biofuse.core.ray import named_address, ray_cluster, require_ray
-from biofuse.encoders.functions import register_encoder
+from biofuse.encoders.function import register_encoder
 from biofuse.encoders.registry import get_card
 from biofuse.extract import ray as engines
 from biofuse.extract import ray as stages

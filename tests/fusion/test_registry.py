@@ -6,7 +6,7 @@ import pytest
 
 from biofuse.blocks.blocks import Blocks
 from biofuse.core.errors import BioFuseWarning, SearchError
-from biofuse.core.registry import PluginRegistry
+from biofuse.core.registry import Registry
 from biofuse.fusion.concatenation import Concatenation, FittedConcatenation
 from biofuse.fusion.registry import fusion_registry, make_fusion
 from biofuse.testing import assert_fusion_contract
@@ -34,7 +34,7 @@ def test_entry_points_of_other_packages_are_found(monkeypatch: pytest.MonkeyPatc
         EntryPoint(name="ours", value="nowhere:Nothing", group="biofuse.fusions"),
     ]
     monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: points if group == "biofuse.fusions" else [])
-    registry: PluginRegistry = PluginRegistry(kind="fusion", group="biofuse.fusions", own={"ours": lambda: "ours"})
+    registry: Registry = Registry(kind="fusion", group="biofuse.fusions", own={"ours": lambda: "ours"})
     with pytest.warns(BioFuseWarning, match="ours"):
         assert registry.names() == ("ours", "theirs")
     assert registry.get("theirs") is Concatenation
@@ -42,11 +42,11 @@ def test_entry_points_of_other_packages_are_found(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_taken_name_is_refused() -> None:
-    registry: PluginRegistry = PluginRegistry(kind="fusion", group="none", own={"a": lambda: 1})
-    registry.register("b", 2)
+    registry: Registry = Registry(kind="fusion", group="none", own={"a": lambda: 1})
+    registry.add("b", 2)
     assert registry.get("b") == 2
     with pytest.raises(SearchError, match="already"):
-        registry.register("a", 3)
+        registry.add("a", 3)
 
 
 class Broken(Concatenation):

@@ -9,7 +9,7 @@ import pytest
 from biofuse import BioFuse, ExtractOptions
 from biofuse.core.errors import ArtifactError, BioFuseWarning
 from biofuse.encoders import EncoderCard, Preprocessing, TorchEncoder
-from biofuse.encoders.registry import default_registry
+from biofuse.encoders.registry import ENCODERS
 from biofuse.extract import precision
 from biofuse.model.model import BioFuseModel
 from biofuse.store.store import EmbeddingStore
@@ -30,15 +30,13 @@ def build(card, *, device, precision, weights_path):
 
 @pytest.fixture
 def encoder():
-    registry = default_registry()
-    before = dict(registry._entries)
-    card = EncoderCard(
-        name="m_network", title="m", loader="test_network", dim=6, output="pooled", licence="MIT", modality="none",
-        preprocessing=Preprocessing(resize="squash", size=SIDE), source="a test", advised_precision="bf16",
-    )  # fmt: skip
-    registry.register(card, build)
-    yield card.name
-    registry._entries = before
+    with ENCODERS.temporary():
+        card = EncoderCard(
+            name="m_network", title="m", loader="test_network", dim=6, output="pooled", licence="MIT", modality="none",
+            preprocessing=Preprocessing(resize="squash", size=SIDE), source="a test", advised_precision="bf16",
+        )  # fmt: skip
+        ENCODERS.register(card, build)
+        yield card.name
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from biofuse import BioFuse, ExtractOptions, register_encoder
-from biofuse.encoders.registry import default_registry
+from biofuse.encoders.registry import ENCODERS
 
 PARTS = {"train": (0, 70), "val": (70, 100), "test": (100, 160)}
 
@@ -15,19 +15,17 @@ PARTS = {"train": (0, 70), "val": (70, 100), "test": (100, 160)}
 @pytest.fixture(scope="module")
 def scan_encoders() -> Iterator[tuple[str, ...]]:
     """Register two encoders of digits, and take them out again."""
-    registry = default_registry()
-    before = dict(registry._entries)
+    with ENCODERS.temporary():
 
-    @register_encoder("s_rows", dim=14, size=28, modality="general")
-    def s_rows(images):
-        return images.astype(float).mean(axis=3).reshape(-1, 14, 2, 28).mean(axis=(2, 3))
+        @register_encoder("s_rows", dim=14, size=28, modality="general")
+        def s_rows(images):
+            return images.astype(float).mean(axis=3).reshape(-1, 14, 2, 28).mean(axis=(2, 3))
 
-    @register_encoder("s_tiles", dim=49, size=28, modality="radiology")
-    def s_tiles(images):
-        return images.astype(float).mean(axis=3).reshape(-1, 7, 4, 7, 4).mean(axis=(2, 4)).reshape(-1, 49)
+        @register_encoder("s_tiles", dim=49, size=28, modality="radiology")
+        def s_tiles(images):
+            return images.astype(float).mean(axis=3).reshape(-1, 7, 4, 7, 4).mean(axis=(2, 4)).reshape(-1, 49)
 
-    yield ("s_rows", "s_tiles")
-    registry._entries = before
+        yield ("s_rows", "s_tiles")
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from PIL import Image
 
 from biofuse import ExtractOptions, register_encoder
 from biofuse.core.errors import DataError, UnreadableImageError
-from biofuse.encoders.registry import default_registry, resolve
+from biofuse.encoders.registry import ENCODERS, resolve
 from biofuse.store.store import EmbeddingStore
 from biofuse.studies import imagenet
 from biofuse.studies.imagenet import FUSION, ClassFolders, Whole, benchmark_imagenet
@@ -49,20 +49,18 @@ def root(tmp_path_factory):
 
 @pytest.fixture(scope="module", autouse=True)
 def encoders():
-    registry = default_registry()
-    before = dict(registry._entries)
+    with ENCODERS.temporary():
 
-    @register_encoder("i_colour", dim=3, size=8)
-    def i_colour(images):
-        return images.mean(axis=(1, 2))
+        @register_encoder("i_colour", dim=3, size=8)
+        def i_colour(images):
+            return images.mean(axis=(1, 2))
 
-    @register_encoder("i_halves", dim=2, size=8)
-    def i_halves(images):
-        grey = images.astype(float).mean(axis=3)
-        return np.stack([grey[:, :4].mean(axis=(1, 2)), grey[:, 4:].mean(axis=(1, 2))], axis=1)
+        @register_encoder("i_halves", dim=2, size=8)
+        def i_halves(images):
+            grey = images.astype(float).mean(axis=3)
+            return np.stack([grey[:, :4].mean(axis=(1, 2)), grey[:, 4:].mean(axis=(1, 2))], axis=1)
 
-    yield ("i_colour", "i_halves")
-    registry._entries = before
+        yield ("i_colour", "i_halves")
 
 
 @pytest.fixture

@@ -10,15 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from biofuse import __version__
-from biofuse.cli import (
-    doctor,
-    embed,
-    encoders,
-    fit,
-    report,
-    store,
-    verify,
-)
+from biofuse.cli import embed, encoders, fit, report, store
 from biofuse.cli import (
     embed as check,
 )
@@ -73,8 +65,6 @@ app.command("report")(report.report)
 app.command("compare")(compare.compare)
 app.command("card")(card.card)
 app.command("demo")(demo.demo)
-encoders.app.command("doctor")(doctor.doctor)
-encoders.app.command("verify")(verify.verify)
 app.add_typer(benchmark.app, name="benchmark")
 app.add_typer(encoders.app, name="encoders")
 app.add_typer(store.app, name="store")

@@ -1,15 +1,19 @@
 """``biofuse encoders``."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from biofuse.cli.console import note, output, say, show_json, show_table
+from biofuse.cli import options
+from biofuse.cli.console import errors, human_bytes, note, output, say, show_json, show_table
 from biofuse.cli.options import Json
 
 if TYPE_CHECKING:
     from biofuse.encoders.card import EncoderCard
+    from biofuse.encoders.doctor import Diagnosis
 
 app = typer.Typer(no_args_is_help=True, help="The encoders there are, and what is known about each.")
 
@@ -126,7 +130,9 @@ def _show_list(cards: "Sequence[EncoderCard]") -> None:
 
 @app.command("show")
 def show_encoder(
-    names: Annotated[list[str], typer.Argument(help="Names or aliases.", show_default=False)], *, as_json: Json = False
+    names: Annotated[list[str], typer.Argument(help="Names, aliases or card files (.toml).", show_default=False)],
+    *,
+    as_json: Json = False,
 ) -> None:
     """Show everything that is known about an encoder: its card.
 
@@ -135,6 +141,8 @@ def show_encoder(
       biofuse encoders show uni2_h
 
       biofuse encoders show starter --json
+
+      biofuse encoders show my_card.toml
     """
     from biofuse.encoders.registry import resolve
     from biofuse.store.store import EmbeddingStore
@@ -176,3 +184,235 @@ def _short(licence: str) -> str:
 
 def _millions(parameters: int | None) -> str:
     return "none" if not parameters else f"{parameters / 1e6:,.1f} M"
+
+
+WHERE = {
+    "not needed": "none needed",
+    "package": "in a package",
+    "file": "own file",
+    "folder": "in the folder",
+    "cache": "in the cache",
+    "absent": "not here",
+    "unknown": "its own way",
+}
+
+
+@app.command("doctor")
+def doctor(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Names or aliases; all encoders by default.", show_default=False)
+    ] = None,
+    *,
+    load: Annotated[
+        bool | None,
+        typer.Option(
+            "--load/--no-load",
+            help="Load those whose weights are here, check and time them.",
+            show_default="where names are given",
+        ),
+    ] = None,
+    device: options.Device = "auto",
+    weights_dir: options.WeightsDir = None,
+    as_json: options.Json = False,
+) -> None:
+    """Say of each encoder what keeps it from running here: library, access, weights, memory, its card's checks.
+
+    Downloads nothing. Exits with 1 if an encoder asked for cannot run.
+
+    [bold]Examples[/bold]
+
+      biofuse encoders doctor
+
+      biofuse encoders doctor paper --no-load
+
+      biofuse encoders doctor efficientnet_lite0 hog --json
+    """
+    from biofuse.encoders.doctor import diagnose
+    from biofuse.encoders.hub import endpoint, offline
+    from biofuse.encoders.registry import list_cards, resolve
+    from biofuse.extract.options import choose_device
+
+    cards = resolve(names) if names else list_cards()
+    chosen = choose_device(device)
+    with errors.status("Looking") as status:
+        found = list(
+            diagnose(
+                cards,
+                device=chosen,
+                load=bool(names) if load is None else load,
+                weights_dir=weights_dir,
+                progress=lambda card: status.update(f"Loading {card.name}"),
+            )
+        )
+    if as_json:
+        hub = {"endpoint": endpoint(), "offline": offline(), "reachable": _reachable(found)}
+        show_json({"device": chosen, "hub": hub, "encoders": [_diagnosis_as_json(each) for each in found]})
+    else:
+        _show_doctor(found, chosen)
+        unasked = [each.name for each in found if each.access in {"not asked", "unreachable"}]
+        _show_problems([each for each in found if names or each.name not in unasked])
+        if unasked and not names:
+            why = "HF_HUB_OFFLINE is set" if offline() else f"{endpoint()} cannot be reached"
+            note(f"{len(unasked)} encoders have no weights here, and the hub could not be asked: {why}.")
+    if names and not all(each.runs for each in found):
+        raise typer.Exit(1)
+
+
+def _diagnosis_as_json(found: "Diagnosis") -> dict[str, Any]:
+    return {**found.model_dump(mode="json"), "fits": found.fits, "runs": found.runs}
+
+
+def _reachable(found: Sequence["Diagnosis"]) -> bool | None:
+    """Tell whether the hub answered anything; None where it was not asked."""
+    answers = {each.access for each in found} & {"granted", "denied", "not on hub", "unreachable"}
+    return None if not answers else answers != {"unreachable"}
+
+
+def _show_doctor(found: Sequence["Diagnosis"], device: str) -> None:
+    columns = ("encoder", "runs", "libraries", "weights", "access", "memory", "images/s")
+    rows = [
+        (
+            each.name,
+            _verdict(each),
+            "missing" if each.missing else "there",
+            WHERE[each.weights],
+            each.access,
+            "?" if each.memory_needed is None else human_bytes(each.memory_needed),
+            "" if each.images_per_second is None else f"{each.images_per_second:,.1f}",
+        )
+        for each in found
+    ]
+    free = found[0].memory_free if found else None
+    room = f", {human_bytes(free)} free" if free is not None else ""
+    show_table(f"{len(found)} encoders on {device}{room}", columns, rows, numbers=("memory", "images/s"))
+
+
+def _show_problems(found: Sequence["Diagnosis"]) -> None:
+    for each in found:
+        if each.problem:
+            say(f"{each.name}: {each.problem}")
+            say(f"  what to do: {each.remedy}")
+
+
+def _verdict(found: "Diagnosis") -> str:
+    if found.problem:
+        return "no"
+    if found.loads:
+        return "yes"
+    return "after a download" if found.weights == "absent" else "not tried"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verified:
+    """What came of one encoder; ``agrees`` is None where there was nothing to compare it with."""
+
+    name: str
+    agrees: bool | None
+    cosine: float | None = None
+    relative_error: float | None = None
+    problem: str = ""
+    remedy: str = ""
+    made_with: dict[str, str] | None = None
+    written: str | None = None
+
+
+@app.command("verify")
+def verify(
+    names: Annotated[list[str], typer.Argument(help="Names or aliases.", show_default=False)],
+    *,
+    write: Annotated[
+        Path | None, typer.Option("--write", help="Write golden vectors into this folder, to contribute them.")
+    ] = None,
+    against: Annotated[
+        Path | None, typer.Option("--against", help="Compare with golden vectors in this folder, not BioFuse's own.")
+    ] = None,
+    device: options.Device = "auto",
+    weights_dir: options.WeightsDir = None,
+    as_json: options.Json = False,
+) -> None:
+    """Embed a fixed set of real images and compare with golden vectors, to see that it is what others have.
+
+    Downloads weights that are not here. Exits with 1 if an encoder cannot be run or its embeddings are not the golden
+    ones (cosine below 0.9999, or more than 1 % off).
+
+    [bold]Examples[/bold]
+
+      biofuse encoders verify starter
+
+      biofuse encoders verify uni2_h --write golden/
+    """
+    from biofuse.encoders.registry import resolve
+    from biofuse.extract.options import choose_device
+
+    cards = resolve(names)
+    chosen = choose_device(device)
+    done = [_verified(card, chosen, write=write, against=against, weights_dir=weights_dir) for card in cards]
+    if as_json:
+        show_json(done)
+    else:
+        _show_verified(done)
+    if any(each.problem for each in done):
+        raise typer.Exit(1)
+
+
+def _verified(
+    card: "EncoderCard", device: str, *, write: Path | None, against: Path | None, weights_dir: Path | None
+) -> Verified:
+    from biofuse.core.errors import DependencyError, EncoderError
+    from biofuse.encoders.doctor import available
+    from biofuse.encoders.reference import compare, make_golden, read_golden, write_golden
+    from biofuse.encoders.registry import load_encoder
+    from biofuse.encoders.weights import located
+
+    golden = read_golden(card.name, folder=against)
+    if golden is None and write is None:
+        return Verified(name=card.name, agrees=None)
+    try:
+        # Before the line that says what is done: a download has a bar of its own.
+        (ready,), _ = available([card], weights_dir=weights_dir)
+        with errors.status(f"Embedding with {card.name}"):
+            path = located(ready, weights_dir=weights_dir)
+            made = make_golden(load_encoder(ready, device=device, weights_path=path), device=device)
+    except (EncoderError, DependencyError) as error:
+        return Verified(name=card.name, agrees=None, problem=error.message, remedy=error.remedy)
+    facts: dict[str, Any] = {"agrees": None}
+    if golden is not None:
+        result = compare(made, golden)
+        facts = {
+            "agrees": result.agrees,
+            "cosine": result.cosine,
+            "relative_error": result.relative_error,
+            "problem": result.problem,
+            "made_with": dict(golden.made_with),
+            "remedy": "" if result.agrees else "Compare the libraries' versions, and the card with its authors' page.",
+        }
+    # What does not agree may be written too: somebody has to find out which of the two is right.
+    written = None if write is None else str(write_golden(card.name, made, write))
+    return Verified(name=card.name, written=written, **facts)
+
+
+def _show_verified(done: list[Verified]) -> None:
+    rows = [
+        (
+            each.name,
+            {True: "yes", False: "no", None: "not run" if each.problem else "nothing to compare with"}[each.agrees],
+            "" if each.cosine is None else f"{each.cosine:.6f}",
+            "" if each.relative_error is None else f"{each.relative_error:.1e}",
+        )
+        for each in done
+    ]
+    columns = ("encoder", "as expected", "smallest cosine", "largest error")
+    show_table("Embeddings of six fixed images", columns, rows, numbers=columns[2:])
+    for each in done:
+        if each.problem:
+            say(f"{each.name}: {each.problem}")
+            if each.remedy:
+                say(f"  what to do: {each.remedy}")
+        if each.written:
+            note(f"Wrote {each.written}.")
+    unknown = [each.name for each in done if each.agrees is None and not each.problem and not each.written]
+    if unknown:
+        note(
+            f"There are no golden vectors of {', '.join(unknown)}. Where its weights are known to be right, make them "
+            "with --write DIR, and contribute the file."
+        )

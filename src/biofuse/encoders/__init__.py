@@ -3,49 +3,48 @@
 Importing this package, listing cards and resolving names load no model library; loading an encoder does.
 """
 
-from biofuse.encoders.card import EncoderCard, Precision, Weights
+from biofuse.encoders.card import EncoderCard, Precision, Weights, read_card
 from biofuse.encoders.checks import check_encoder
-from biofuse.encoders.functions import FunctionEncoder, register_encoder
-from biofuse.encoders.onnx_loader import OnnxEncoder, register_onnx
+from biofuse.encoders.encoder import Embeddings, Encoder, TorchEncoder, UInt8Images
+from biofuse.encoders.function import FunctionEncoder, register_encoder
+from biofuse.encoders.loaders import Builder
 from biofuse.encoders.preprocessing import Preprocessing, ResizeKey
-from biofuse.encoders.protocol import Embeddings, Encoder, UInt8Images
 from biofuse.encoders.registry import (
+    ENCODERS,
     ENTRY_POINT_GROUP,
-    Builder,
-    Registry,
-    default_registry,
+    EncoderRegistry,
     get_card,
     list_cards,
     load_encoder,
     register,
+    register_onnx,
+    register_timm,
     resolve,
 )
-from biofuse.encoders.timm_loader import register_timm
-from biofuse.encoders.torch_encoder import TorchEncoder
 from biofuse.encoders.weights import load_weights, pin
 
 __all__ = [
+    "ENCODERS",
     "ENTRY_POINT_GROUP",
     "Builder",
     "Embeddings",
     "Encoder",
     "EncoderCard",
+    "EncoderRegistry",
     "FunctionEncoder",
-    "OnnxEncoder",
     "Precision",
     "Preprocessing",
-    "Registry",
     "ResizeKey",
     "TorchEncoder",
     "UInt8Images",
     "Weights",
     "check_encoder",
-    "default_registry",
     "get_card",
     "list_cards",
     "load_encoder",
     "load_weights",
     "pin",
+    "read_card",
     "register",
     "register_encoder",
     "register_onnx",

@@ -1,18 +1,91 @@
 """The frozen record of an encoder, readable without loading any model library."""
 
 import contextlib
+import math
 import re
+import tomllib
 from collections.abc import Iterator
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
 
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from biofuse.core.errors import EncoderError
 from biofuse.core.hashing import digest_json
-from biofuse.encoders.facts import ESSENTIAL, Fact, FactName, Frozen
 from biofuse.encoders.preprocessing import Preprocessing
 
+FactName = Literal[
+    "weights",
+    "architecture",
+    "preprocessing",
+    "output",
+    "dim",
+    "licence",
+    "parameters",
+    "gflops",
+    "training_data",
+    "overlaps",
+    "citation",
+]
+"""The facts whose origin a card records."""
+
+FACT_NAMES: tuple[FactName, ...] = get_args(FactName)
+"""All of them, in the order in which they are shown."""
+
+ESSENTIAL: tuple[FactName, ...] = ("weights", "architecture", "preprocessing", "output", "dim", "licence")
+"""Those that decide an embedding's values, or whether one may use it. The others inform."""
+
+Origin = Literal["external", "computed", "unverified"]
+
+
+class Frozen(BaseModel):
+    """Base of the records of this package: immutable, and unknown fields are an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Fact(Frozen):
+    """Where a fact comes from.
+
+    Attributes
+    ----------
+    source : {"external", "computed", "unverified"}
+        ``external``: stated by somebody else, at ``reference``. ``computed``: worked out by BioFuse, for instance
+        counted on the architecture. ``unverified``: neither; common knowledge, a guess from a relative, or sources
+        that disagree.
+    reference : str
+        The page or file that states it, how it was computed, or what is in doubt.
+    """
+
+    source: Origin
+    reference: str
+
+    @model_validator(mode="after")
+    def _says_where(self) -> Self:
+        if not self.reference.strip():
+            raise ValueError(f"a fact from an {self.source} source needs a reference")
+        return self
+
+
+def external(reference: str) -> Fact:
+    """Return the origin of a fact that ``reference`` states."""
+    return Fact(source="external", reference=reference)
+
+
+def computed(reference: str) -> Fact:
+    """Return the origin of a fact that BioFuse worked out as ``reference`` says."""
+    return Fact(source="computed", reference=reference)
+
+
+def unverified(reference: str) -> Fact:
+    """Return the origin of a fact that nobody has confirmed; ``reference`` says what is in doubt."""
+    return Fact(source="unverified", reference=reference)
+
+
 Precision = Literal["fp32", "fp16", "bf16"]
+
+BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
+"""Bytes per parameter."""
 
 INDEX_SUFFIX = ".index.json"
 """How the name of a file ends that lists which shard holds which weight."""
@@ -104,6 +177,23 @@ class Weights(Frozen):
         return self.model_dump(mode="json", exclude=outside)
 
 
+class Compared(Frozen):
+    """What BioFuse's tests compare an encoder with, where its published weights cannot be loaded in them.
+
+    Attributes
+    ----------
+    loading : str
+        The implementation that gives the same embeddings, to 1e-5, for a checkpoint in the hub's layout and key names
+        at a smaller size; or ``the same code as NAME``, an encoder of which that was compared. Empty: nothing was.
+    preprocessing : str
+        The implementation, not BioFuse's, that gives the same pixels for real images of odd sizes and modes. Empty:
+        there is no independent source.
+    """
+
+    loading: str = ""
+    preprocessing: str = ""
+
+
 class EncoderCard(Frozen):
     """What an encoder is, where its weights come from and how an image becomes its vector.
 
@@ -121,7 +211,7 @@ class EncoderCard(Frozen):
         Constructor name within the loader family: timm's model name, a class of transformers, ...
     arguments : dict
         Constructor arguments (JSON values); classes are written as dotted names, see
-        :func:`biofuse.encoders.layers.with_layers`.
+        :func:`biofuse.encoders.loaders.timm.with_layers`.
     weights : Weights or None
         None for encoders without learned weights (descriptors).
     preprocessing : Preprocessing
@@ -168,6 +258,8 @@ class EncoderCard(Frozen):
         What a user should know and no other field says.
     facts : dict
         Where each fact comes from; a fact that is not named here is unverified.
+    compared : Compared
+        What its loading and its preprocessing are compared with in BioFuse's tests.
     """
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.\-]*$")
@@ -198,6 +290,7 @@ class EncoderCard(Frozen):
     citation: str = ""
     notes: tuple[str, ...] = ()
     facts: dict[FactName, Fact] = Field(default_factory=dict)
+    compared: Compared = Compared()
 
     @property
     def unverified(self) -> tuple[FactName, ...]:
@@ -213,6 +306,15 @@ class EncoderCard(Frozen):
     def selectable_by_default(self) -> bool:
         """Whether it may be used by somebody who did not ask for it by name: every essential fact is external."""
         return not self.unverified
+
+    def weight_bytes(self, precision: Precision = "fp32") -> int | None:
+        """Return the bytes that the weights take in a precision; activations come on top, and grow with the batch.
+
+        None where the number of parameters is not known.
+        """
+        if self.weights is None and not self.parameters:
+            return 0
+        return None if self.parameters is None else self.parameters * BYTES[precision]
 
     def fingerprint(self, *, precision: Precision = "fp32") -> str:
         """Hash everything that decides the embedding's values.
@@ -262,3 +364,50 @@ def card_errors(name: str) -> Iterator[None]:
             for problem in error.errors()
         )
         raise EncoderError(f"The card of {name!r} is not valid: {problems}.") from error
+
+
+def read_card(path: str | Path) -> EncoderCard:
+    """Read a card from a TOML file, whose keys are the fields of :class:`EncoderCard`.
+
+    TOML has no word for none: ``commercial`` and ``gated`` may be ``"unknown"``, and an argument may be ``"null"``. The
+    path of ``local`` weights is relative to the card's folder. ``place``, which says where lists have one of BioFuse's
+    own cards, is passed over.
+
+    Raises
+    ------
+    EncoderError
+        If there is no such file, it is not TOML, or it is no card; the message says which field is wrong.
+    """
+    path = Path(path).expanduser()
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise EncoderError(f"There is no card {path}: {error.strerror}.", remedy="Correct the path.") from error
+    card, _ = card_from_toml(text, name=str(path))
+    if card.weights is not None and card.weights.repository == "local":
+        file = str(path.parent.resolve() / Path(card.weights.file).expanduser())
+        card = card.model_copy(update={"weights": card.weights.model_copy(update={"file": file})})
+    return card
+
+
+def card_from_toml(text: str, *, name: str) -> tuple[EncoderCard, float]:
+    """Return the card that a TOML text describes, and its place in lists: infinity where it does not say.
+
+    Raises
+    ------
+    EncoderError
+        If it is not TOML, or no card; names ``name`` and the field that is wrong.
+    """
+    try:
+        fields = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise EncoderError(f"{name} is not a TOML file: {error}.") from error
+    place = fields.pop("place", math.inf)
+    for field in ("commercial", "gated"):
+        if fields.get(field) == "unknown":
+            fields[field] = None
+    arguments = fields.get("arguments", {})
+    with card_errors(name):
+        if isinstance(arguments, dict):
+            fields["arguments"] = {key: None if value == "null" else value for key, value in arguments.items()}
+        return EncoderCard.model_validate(fields), float(place)

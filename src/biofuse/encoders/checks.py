@@ -4,9 +4,8 @@ import numpy as np
 
 from biofuse.core.errors import EncoderError, WeightsError
 from biofuse.core.hashing import generator
-from biofuse.encoders.protocol import Encoder, UInt8Images
-from biofuse.encoders.published import check_published
-from biofuse.encoders.torch_encoder import TorchEncoder
+from biofuse.encoders.encoder import Encoder, TorchEncoder, UInt8Images
+from biofuse.encoders.processors import check_published
 
 TOLERANCE = {"fp32": 1e-4, "fp16": 1e-2, "bf16": 5e-2}
 """How far a row may differ between a batch and the image alone, relative to the batch's largest value.

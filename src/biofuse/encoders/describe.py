@@ -1,9 +1,11 @@
-"""A card in sentences, for the command line and the documentation."""
+"""A card in sentences, for the command line, and the overview of all cards for the documentation."""
 
-from biofuse.encoders.card import EncoderCard
-from biofuse.encoders.facts import FACT_NAMES, FactName
+import sys
+from collections.abc import Iterable, Sequence
+
+from biofuse.encoders.card import FACT_NAMES, EncoderCard, FactName, Precision
 from biofuse.encoders.hub import COMMIT
-from biofuse.encoders.imported import LOADER as IMPORTED
+from biofuse.encoders.loaders.imported import LOADER as IMPORTED
 from biofuse.encoders.preprocessing import Preprocessing
 
 OUTPUTS = {
@@ -13,9 +15,6 @@ OUTPUTS = {
     "cls+mean": "the class token and the mean of the patch tokens, side by side",
     "descriptor": "computed from the pixels by a formula",
 }
-
-BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
-"""Bytes per parameter."""
 
 COMMERCIAL = {
     True: "commercial use is allowed",
@@ -52,6 +51,7 @@ def describe(card: EncoderCard) -> dict[str, str]:
         "needs": ", ".join(card.requires),
         "aliases": ", ".join(card.pools),
         "chosen by default": default(card),
+        "compared with": compared(card),
         "source": card.source,
         "citation": card.citation + _doubt(card, "citation"),
     }
@@ -117,14 +117,10 @@ def size(card: EncoderCard) -> str:
     """Say how large and how costly a network is; empty for encoders without one."""
     if not card.parameters:
         return ""
-    memory = ", ".join(f"{gigabytes(card, kind):.2g} GB in {kind}" for kind in ("fp32", "bf16"))
+    kinds: tuple[Precision, ...] = ("fp32", "bf16")
+    memory = ", ".join(f"{(card.weight_bytes(kind) or 0) / 1e9:.2g} GB in {kind}" for kind in kinds)
     cost = f"; {card.gflops:,.4g} GFLOPs per image" if card.gflops else ""
     return f"{card.parameters:,} parameters ({memory}){cost}"
-
-
-def gigabytes(card: EncoderCard, precision: str) -> float:
-    """Return the memory of a network's weights in GB (10**9 bytes)."""
-    return (card.parameters or 0) * BYTES[precision] / 1e9
 
 
 def overlaps(card: EncoderCard) -> str:
@@ -154,6 +150,23 @@ def default(card: EncoderCard) -> str:
     return f"no: {', '.join(card.unverified)} not verified; ask for it by name"
 
 
+def compared(card: EncoderCard) -> str:
+    """Say what its loading and its preprocessing are compared with in BioFuse's tests; empty where there is nothing."""
+    if card.weights is None or not (card.compared.loading or card.compared.preprocessing):
+        return ""
+    preprocessing = card.compared.preprocessing or "not compared: no independent source"
+    return f"loading: {card.compared.loading or 'not compared'}\npreprocessing: {preprocessing}"
+
+
+def pinned(card: EncoderCard) -> str:
+    """Say in a word what keeps the weights from changing."""
+    if card.weights is None:
+        return ""
+    if not card.weights.pinned:
+        return "not yet"
+    return "hash" if card.weights.sha256 else "commit"
+
+
 def origins(card: EncoderCard) -> list[tuple[str, str, str]]:
     """Say of each fact where it comes from.
 
@@ -174,3 +187,100 @@ def origins(card: EncoderCard) -> list[tuple[str, str, str]]:
 def _numbers(values: tuple[float, ...]) -> str:
     shown = [f"{value:g}" for value in values]
     return shown[0] if len(set(shown)) == 1 else f"({', '.join(shown)})"
+
+
+INTRODUCTION = """\
+# Encoders
+
+Written from the cards by `python -m biofuse.encoders.describe > docs/encoders.md`; do not edit.
+
+An encoder is described by a card, a TOML file in `src/biofuse/encoders/cards/`; `biofuse encoders show NAME` tells
+all of it. Each fact on a card says where it comes from: `external` (somebody else states it, with the reference),
+`computed` (BioFuse worked it out) or `unverified`. Only external facts count as verified. Weights, architecture,
+preprocessing, output, dimension and licence are essential: an encoder with an unverified essential is in no alias
+(but `paper`, which is the list of the paper) and is used only when asked for by name.
+
+For every encoder below the whole architecture is built without weights in BioFuse's tests, and its columns, its
+number of parameters and its operations per image must be the card's. No published weights could be loaded in writing
+these cards; the starter pool's, which install with BioFuse, are compared with stored vectors. Of the others the card
+says what its loading and its preprocessing were compared with: a checkpoint in the hub's layout and key names is
+written at a smaller size, loaded as users load it, and gives what another library gives for the same weights, to
+1e-5; an implementation that is not BioFuse's gives the same pixels for 28 real images of odd sizes and modes (grey,
+palette, transparent, 16-bit, one pixel high). Files are checked when they are loaded: names of all weights, number of
+parameters, dimension, hash, and that embeddings are finite and differ between images.
+
+A commit or hash pins the weights. Where none is known, the card follows `main` and says so; the hash of the file is
+recorded when it is first read, and is part of the embeddings' fingerprint from then on.
+
+`prov_gigapath` is the real tile encoder (patches of 16 pixels). The column "Prov-GigaPath" of the published results
+was made with DINOv2 ViT-g/14: `dinov2_g` here, with the original's preprocessing, so that it can be reproduced.
+"""
+
+COLUMNS = (
+    "name",
+    "encoder",
+    "trained on",
+    "columns",
+    "parameters",
+    "GFLOPs",
+    "licence",
+    "access",
+    "pinned",
+    "unverified",
+)
+
+
+def overview(cards: Sequence[EncoderCard]) -> str:
+    """Write docs/encoders.md.
+
+    Parameters
+    ----------
+    cards : sequence of EncoderCard
+        In the order of the page.
+
+    Returns
+    -------
+    str
+        Markdown.
+    """
+    members: dict[str, list[str]] = {}
+    for card in cards:
+        for pool in card.pools:
+            members.setdefault(pool, []).append(f"`{card.name}`")
+    aliases = [(f"`{alias}`", ", ".join(names)) for alias, names in members.items()]
+    rows = [
+        (
+            f"`{card.name}`",
+            card.title,
+            card.modality,
+            f"{card.dim:,}",
+            f"{card.parameters / 1e6:,.1f} M" if card.parameters else "",
+            f"{card.gflops:,.4g}" if card.gflops else "",
+            card.licence + {True: "", False: " (not commercial)", None: " (commercial use unclear)"}[card.commercial],
+            {True: "gated", False: "open", None: "unknown"}[card.gated],
+            pinned(card),
+            ", ".join(card.unverified),
+        )
+        for card in cards
+    ]
+    total = sum(card.weight_bytes("bf16") or 0 for card in cards) / 1e9
+    paper = sum(card.weight_bytes("bf16") or 0 for card in cards if "paper" in card.pools) / 1e9
+    memory = f"The weights of the paper's nine take {paper:.1f} GB in bf16, those of all encoders here {total:.1f} GB"
+    parts = [
+        INTRODUCTION,
+        f"## Aliases\n\n{_table(('alias', 'encoders'), aliases)}",
+        f"## All {len(cards)}\n\n{_table(COLUMNS, rows)}",
+        f"{memory}; twice that in fp32.\n",
+    ]
+    return "\n".join(parts)
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+
+
+if __name__ == "__main__":
+    from biofuse.encoders.registry import EncoderRegistry
+
+    sys.stdout.write(overview(EncoderRegistry(plugins=False).list_cards()))

@@ -1,8 +1,11 @@
 """What stands between an encoder and its first embedding on this machine."""
 
+import importlib.metadata
+import importlib.util
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -11,20 +14,184 @@ import numpy as np
 from biofuse.core.errors import (
     AccessDeniedError,
     BioFuseError,
+    DependencyError,
     HubUnreachableError,
     NotOnHubError,
     UnavailableWeightsError,
 )
 from biofuse.core.machine import free_memory
-from biofuse.encoders.availability import missing_libraries
-from biofuse.encoders.card import EncoderCard, Weights
+from biofuse.encoders.card import EncoderCard, Frozen, Weights
 from biofuse.encoders.checks import probe_images
-from biofuse.encoders.facts import Frozen
+from biofuse.encoders.encoder import Encoder, UInt8Images
 from biofuse.encoders.hub import ask, endpoint, is_repository, offline
-from biofuse.encoders.memory import weight_bytes
-from biofuse.encoders.places import Place, hub_file, locate, located, place_of, weights_folder
-from biofuse.encoders.protocol import Encoder, UInt8Images
-from biofuse.encoders.registry import Registry, default_registry
+from biofuse.encoders.loaders import libraries_of
+from biofuse.encoders.registry import ENCODERS, EncoderRegistry
+from biofuse.encoders.weights import (
+    Place,
+    hub_file,
+    locate,
+    located,
+    named_sha256,
+    pin,
+    place_of,
+    require_sha256,
+    weights_folder,
+)
+
+OnUnavailable = Literal["error", "skip"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Skipped:
+    """An encoder that was asked for and is left out.
+
+    Attributes
+    ----------
+    name : str
+    reason : str
+        What is missing.
+    remedy : str
+        What would change that.
+    """
+
+    name: str
+    reason: str
+    remedy: str = ""
+
+
+def available(
+    cards: Iterable[EncoderCard],
+    *,
+    on_unavailable: OnUnavailable = "error",
+    weights_paths: Mapping[str, Path] | None = None,
+    weights_dir: Path | None = None,
+    needed: Callable[[EncoderCard], bool] | None = None,
+) -> tuple[tuple[EncoderCard, ...], tuple[Skipped, ...]]:
+    """Pin the cards and fetch their weights, so that what is missing is known before the first image is read.
+
+    Parameters
+    ----------
+    cards : iterable of EncoderCard
+    on_unavailable : {"error", "skip"}
+        What to do with an encoder whose library is not installed or whose weights cannot be had here: gated without
+        access, gone from the hub, or the hub out of reach. Weights that are there but are not what the card says are
+        an error in any case.
+    weights_paths : mapping of str to Path, optional
+        Weight files by name of the encoder, in place of where they are looked for.
+    weights_dir : Path, optional
+        The weights folder; see :func:`biofuse.encoders.weights.locate`.
+    needed : callable, optional
+        Tells of a pinned card whether it will be loaded; if not, because all its embeddings are stored, its weights
+        need not be here.
+
+    Returns
+    -------
+    cards : tuple of EncoderCard
+        Those that can be run, pinned, in the order given.
+    skipped : tuple of Skipped
+        The others; empty with ``on_unavailable="error"``.
+
+    Raises
+    ------
+    BioFuseError
+        With ``"error"``, the first encoder's own; with ``"skip"``, if none is left.
+    ChecksumError
+        If a weight file is another one than its card says.
+    DiskError
+        If there is no room for a download.
+    """
+    if on_unavailable not in {"error", "skip"}:
+        raise BioFuseError(f"on_unavailable is {on_unavailable!r}; it must be 'error' or 'skip'.")
+    paths = weights_paths or {}
+    usable, skipped = [], []
+    for card in cards:
+        try:
+            usable.append(_ready(card, paths.get(card.name), weights_dir, needed))
+        except (UnavailableWeightsError, DependencyError) as error:
+            if on_unavailable == "error":
+                raise
+            skipped.append(Skipped(name=card.name, reason=error.message, remedy=error.remedy))
+    if skipped and not usable:
+        listed = "\n".join(f"{each.name}: {each.reason}" for each in skipped)
+        raise BioFuseError(
+            f"None of the encoders asked for can be run here:\n{listed}",
+            remedy=skipped[0].remedy or "`biofuse encoders doctor` shows what each needs.",
+        )
+    return tuple(usable), tuple(skipped)
+
+
+def pinned_here(
+    cards: Iterable[EncoderCard],
+    *,
+    weights_paths: Mapping[str, Path] | None = None,
+    weights_dir: Path | None = None,
+) -> tuple[tuple[EncoderCard, ...], tuple[str, ...]]:
+    """Pin the cards whose weights are on this machine, and leave the others as they are; downloads nothing.
+
+    Returns
+    -------
+    cards : tuple of EncoderCard
+        In the order given. Of one that is not pinned, what the store holds cannot always be told.
+    absent : tuple of str
+        Encoders whose weights are not on this machine.
+    """
+    folder = weights_folder(weights_dir)
+    found, absent = [], []
+    for card in cards:
+        path = (weights_paths or {}).get(card.name)
+        if path is None and place_of(card, folder) == "absent":
+            found.append(card)
+            absent.append(card.name)
+        else:
+            found.append(pin(card, weights_path=path, weights_dir=weights_dir))
+    return tuple(found), tuple(absent)
+
+
+def _ready(
+    card: EncoderCard,
+    weights_path: Path | None,
+    weights_dir: Path | None,
+    needed: Callable[[EncoderCard], bool] | None,
+) -> EncoderCard:
+    pinned = pin(card, weights_path=weights_path, weights_dir=weights_dir)
+    if needed is None or needed(pinned):
+        require_libraries(card)
+        # A loader of another package may get its weights in its own way; random weights lie in no file.
+        if pinned.weights is not None and pinned.weights.file and libraries_of(card.loader):
+            path = locate(
+                card.name, pinned.weights, weights_path, weights_dir=weights_dir, title=card.title, page=card.page
+            )
+            require_sha256(card.name, path, found=named_sha256(path), expected=pinned.weights.sha256)
+    return pinned
+
+
+def missing_libraries(card: EncoderCard) -> tuple[str, ...]:
+    """Return the distributions that an encoder needs and that are not installed; imports none of them."""
+    modules = libraries_of(card.loader)
+    missing = [package for module, package in modules.items() if importlib.util.find_spec(module) is None]
+    for package in card.requires:
+        try:
+            importlib.metadata.distribution(package)
+        except importlib.metadata.PackageNotFoundError:
+            missing.append(package)
+    return tuple(dict.fromkeys(missing))
+
+
+def require_libraries(card: EncoderCard) -> None:
+    """Refuse an encoder whose libraries are not installed.
+
+    Raises
+    ------
+    DependencyError
+        With the command that installs them.
+    """
+    missing = missing_libraries(card)
+    if missing:
+        raise DependencyError(
+            f"{card.name} needs {' and '.join(missing)}, which is not installed.",
+            remedy=f"pip install {' '.join(missing)}",
+        )
+
 
 Access = Literal["not needed", "granted", "denied", "not on hub", "unreachable", "not asked"]
 """What the hub says about weights that are not here."""
@@ -100,7 +267,7 @@ def diagnose(
     device: str = "cpu",
     load: bool = False,
     weights_dir: Path | None = None,
-    registry: Registry | None = None,
+    registry: EncoderRegistry = ENCODERS,
     progress: Callable[[EncoderCard], None] | None = None,
 ) -> Iterator[Diagnosis]:
     """Find out, encoder by encoder, what keeps each from running; downloads nothing.
@@ -113,8 +280,8 @@ def diagnose(
     load : bool, default False
         Whether to load those whose weights are here, run their card's checks and time them.
     weights_dir : Path, optional
-        The weights folder; see :func:`biofuse.encoders.places.locate`.
-    registry : Registry, optional
+        The weights folder; see :func:`biofuse.encoders.weights.locate`.
+    registry : EncoderRegistry, optional
         What loads them; BioFuse's own by default.
     progress : callable, optional
         Told which encoder is about to be loaded.
@@ -139,7 +306,7 @@ def diagnose(
         if load and found.runs and found.weights != "absent":
             if progress is not None:
                 progress(card)
-            found = _loaded(found, card, device, folder, registry or default_registry())
+            found = _loaded(found, card, device, folder, registry)
         yield found
 
 
@@ -175,7 +342,7 @@ def _without_loading(
     card: EncoderCard, place: Place, answer: BioFuseError | None, *, asked: bool, device: str, folder: Path | None
 ) -> Diagnosis:
     missing = missing_libraries(card)
-    needed, free = weight_bytes(card), free_memory(device)
+    needed, free = card.weight_bytes(), free_memory(device)
     found = Diagnosis(
         name=card.name,
         title=card.title,
@@ -222,7 +389,9 @@ def _access(answer: BioFuseError | None, *, asked: bool) -> Access:
     return "not asked" if offline() else "unreachable"
 
 
-def _loaded(found: Diagnosis, card: EncoderCard, device: str, folder: Path | None, registry: Registry) -> Diagnosis:
+def _loaded(
+    found: Diagnosis, card: EncoderCard, device: str, folder: Path | None, registry: EncoderRegistry
+) -> Diagnosis:
     try:
         path = located(card, weights_dir=folder)
         encoder = registry.load_encoder(card, device=device, weights_path=path)

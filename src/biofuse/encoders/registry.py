@@ -1,138 +1,136 @@
 """The encoders that can be asked for by name: BioFuse's own, other packages', and a user's."""
 
-import difflib
 import functools
-import importlib
-import importlib.metadata
-import warnings
-from collections.abc import Callable, Iterable, Sequence
+import importlib.resources
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import EntryPoint
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Literal, TypedDict, Unpack
 
-from biofuse.core.errors import BioFuseWarning, DependencyError, EncoderError, UnknownEncoderError
-from biofuse.encoders.adhoc import adhoc_card, is_adhoc
-from biofuse.encoders.card import EncoderCard, Precision
+from biofuse.core.errors import DependencyError, EncoderError, UnknownEncoderError
+from biofuse.core.hashing import digest_file
+from biofuse.core.registry import Registry
+from biofuse.encoders.card import EncoderCard, Precision, Weights, card_errors, card_from_toml, read_card
 from biofuse.encoders.checks import check_encoder
-from biofuse.encoders.protocol import Encoder
-from biofuse.encoders.weights import pin
+from biofuse.encoders.encoder import Encoder
+from biofuse.encoders.loaders import FAMILIES, Builder, adhoc_card, is_adhoc, loader_of
+from biofuse.encoders.preprocessing import Preprocessing
+from biofuse.encoders.weights import locate, pin
 
 Find = Callable[[str], EncoderCard | None]
 """Looks for the card of an encoder that is not registered; names may begin with ``imported:``."""
 
 ENTRY_POINT_GROUP = "biofuse.encoders"
-"""Each entry point of this group is a function that takes a :class:`Registry` and registers encoders in it."""
+"""Each entry point of this group is a function that takes an :class:`EncoderRegistry` and registers encoders in it."""
 
-FAMILIES = {
-    "timm": "timm_loader",
-    "open_clip": "open_clip_loader",
-    "transformers": "transformers_loader",
-    "conch": "conch",
-    "chexagent": "chexagent",
-    "onnx": "onnx_loader",
-    "packaged": "packaged",
-    "descriptor": "descriptors",
-    "imported": "imported",
-}
-"""Loader families of BioFuse's own: the module of this package whose ``build`` loads a card of the family."""
+CARD_SUFFIX = ".toml"
+"""How a name ends that is the path of a card."""
 
-
-class Builder(Protocol):
-    """Turns a card into a loaded encoder."""
-
-    def __call__(self, card: EncoderCard, *, device: str, precision: Precision, weights_path: Path | None) -> Encoder:
-        """Build it."""
-        ...
+OWN_CARDS = importlib.resources.files("biofuse.encoders") / "cards"
+"""BioFuse's own cards, a file each, named after the encoder."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A card, and its own builder where its loader family is not one of BioFuse's."""
+    """A card, its own builder where its loader family is not one of BioFuse's, and its place in lists."""
 
     card: EncoderCard
-    build: Builder | None
+    build: Builder | None = None
+    place: float = math.inf
 
 
-class Registry:
-    """Cards by name, in the order of registration.
+def _own(name: str) -> Entry:
+    card, place = card_from_toml((OWN_CARDS / f"{name}{CARD_SUFFIX}").read_text(encoding="utf-8"), name=name)
+    return Entry(card, place=place)
+
+
+class EncoderRegistry(Registry[Entry]):
+    """Cards by name: those that say their place first, then in the order of registration.
 
     Parameters
     ----------
-    cards : iterable of EncoderCard
-        The first entries; their loader families must be BioFuse's own.
+    cards : iterable of EncoderCard, optional
+        The first entries; BioFuse's own by default, each read when it is first asked for.
     plugins : bool, default True
         Whether the entry points of other packages are looked for, at the first listing or look-up.
     """
 
-    def __init__(self, cards: Iterable[EncoderCard] = (), *, plugins: bool = True) -> None:
-        self._entries: dict[str, Entry] = {}
-        self._plugins_pending = plugins
+    def __init__(self, cards: Iterable[EncoderCard] | None = None, *, plugins: bool = True) -> None:
+        files = sorted(file.name for file in OWN_CARDS.iterdir()) if cards is None else []
+        names = [file.removesuffix(CARD_SUFFIX) for file in files if file.endswith(CARD_SUFFIX)]
+        own = {name: functools.partial(_own, name) for name in names}
+        super().__init__(kind="encoder", group=ENTRY_POINT_GROUP, own=own, plugins=False)
         self._checked: set[tuple[str, str, str]] = set()
-        for card in cards:
+        for card in cards or ():
             self.register(card)
+        self._plugins_pending = plugins
 
-    def register(self, card: EncoderCard, build: Builder | None = None, *, replace: bool = False) -> None:
+    def register(
+        self, card: EncoderCard | str | Path, build: Builder | None = None, *, replace: bool = False
+    ) -> EncoderCard:
         """Add an encoder.
 
         Parameters
         ----------
-        card : EncoderCard
-            What it is.
+        card : EncoderCard, str or Path
+            What it is, or the path of the TOML file that says so (:func:`biofuse.encoders.read_card`).
         build : Builder, optional
-            What loads it. May be left out where ``card.loader`` is one of :data:`FAMILIES`.
+            What loads it. May be left out where ``card.loader`` is a family of BioFuse's own.
         replace : bool, default False
             Whether to replace an encoder of that name.
+
+        Returns
+        -------
+        EncoderCard
+            Its card.
 
         Raises
         ------
         EncoderError
-            If the name is taken, or nothing could ever load the encoder.
+            If the name is taken, nothing could ever load the encoder, or the file is no card.
         """
-        taken = self._entries.get(card.name)
-        if taken is not None and taken.card != card and not replace:
+        card = card if isinstance(card, EncoderCard) else read_card(card)
+        _require_builder(card, build)
+        taken = self.get(card.name).card if card.name in self else None
+        if taken is not None and taken != card and not replace:
             raise EncoderError(
-                f"There is already an encoder {card.name!r} ({taken.card.title}), with another card.",
+                f"There is already an encoder {card.name!r} ({taken.title}), with another card.",
                 remedy="Choose another name, or pass replace=True.",
             )
-        if card.name in self.aliases() or any(pool in self._entries for pool in card.pools):
+        if card.name in self.aliases() or any(pool in self for pool in card.pools):
             raise EncoderError(f"{card.name}: a name cannot be both an encoder's and a pool's.")
-        if build is None and card.loader not in FAMILIES:
-            raise EncoderError(f"{card.name}: {card.loader!r} is not a loader family, and no builder is given.")
         if taken is not None:
             self._checked.clear()
-        self._entries[card.name] = Entry(card, build)
+        place = math.inf if taken is None else self.get(card.name).place
+        self.add(card.name, Entry(card, build, place), replace=True)
+        return card
 
     def own_builder(self, name: str) -> Builder | None:
         """Return the builder that an encoder was registered with; None where its loader family is one of BioFuse's."""
-        entry = self._entries.get(name)
-        return None if entry is None else entry.build
+        return self.get(name).build if name in self else None
 
     def get_card(self, name: str) -> EncoderCard:
-        """Return the card of one encoder; that of an ad-hoc one (``timm:NAME``) is made now.
+        """Return the card of one encoder; that of an ad-hoc one (``timm:NAME``) or of a file (``.toml``) is made now.
 
         Raises
         ------
         UnknownEncoderError
             If no encoder has that name.
         """
-        self._load_plugins()
-        if is_adhoc(name):
-            return adhoc_card(name)
-        if name not in self._entries:
-            raise self._unknown(name)
-        return self._entries[name].card
+        return self._card(name)
 
     def list_cards(self) -> tuple[EncoderCard, ...]:
         """Return all cards, without loading any model library."""
-        self._load_plugins()
-        return tuple(entry.card for entry in self._entries.values())
+        return tuple(entry.card for entry in sorted(map(self.get, self.names()), key=lambda entry: entry.place))
 
     def aliases(self) -> dict[str, tuple[str, ...]]:
         """Return the names of the encoders of each pool."""
         members: dict[str, tuple[str, ...]] = {}
-        for entry in self._entries.values():
-            for pool in entry.card.pools:
-                members[pool] = (*members.get(pool, ()), entry.card.name)
+        for card in self.list_cards():
+            for pool in card.pools:
+                members[pool] = (*members.get(pool, ()), card.name)
         return members
 
     def resolve(
@@ -143,8 +141,9 @@ class Registry:
         Parameters
         ----------
         names : str or sequence of str
-            Names of encoders or pools (``"starter"``), or of ad-hoc encoders, see
-            :func:`biofuse.encoders.adhoc.adhoc_card`; a string may hold several, separated by commas.
+            Names of encoders or pools (``"starter"``), of ad-hoc encoders, see
+            :func:`biofuse.encoders.loaders.adhoc_card`, or paths of cards (``my_card.toml``); a string may hold
+            several, separated by commas.
         allow_random_weights : bool, default False
             Whether ad-hoc encoders ``timm:NAME`` get random weights in place of trained ones, to try things out.
         find : callable, optional
@@ -159,23 +158,32 @@ class Registry:
         ------
         UnknownEncoderError
             If a name is neither an encoder's nor a pool's, or no name is given.
+        EncoderError
+            If a file is no card.
         """
-        self._load_plugins()
         lists = [names] if isinstance(names, str) else names
         wanted = [name.strip() for part in lists for name in part.split(",") if name.strip()]
         if not wanted:
             raise UnknownEncoderError("No encoder is named.", remedy="Name some, or a pool such as 'starter'.")
-        pools = self.aliases()
+        pools = {} if all(name in self for name in wanted) else self.aliases()
         members = [member for name in wanted for member in pools.get(name, (name,))]
         cards = [self._card(member, allow_random_weights, find) for member in dict.fromkeys(members)]
         # One encoder may have two names: that it was imported under, with and without the prefix.
         return tuple({card.fingerprint(): card for card in cards}.values())
 
-    def _card(self, name: str, allow_random_weights: bool, find: Find | None) -> EncoderCard:
+    def _card(self, name: str, allow_random_weights: bool = False, find: Find | None = None) -> EncoderCard:
+        if name in self:
+            return self.get(name).card
         if is_adhoc(name):
             return adhoc_card(name, allow_random_weights=allow_random_weights)
-        found = find(name) if find is not None and name not in self._entries else None
-        return self.get_card(name) if found is None else found
+        if name.endswith(CARD_SUFFIX):
+            card = read_card(name)
+            _require_builder(card, None)
+            return card
+        found = None if find is None else find(name)
+        if found is None:
+            raise self.unknown(name)
+        return found
 
     def load_encoder(
         self,
@@ -190,7 +198,7 @@ class Registry:
         Parameters
         ----------
         encoder : str or EncoderCard
-            A registered name, or a card such as a saved model holds.
+            A registered name, the path of a card, or a card such as a saved model holds.
         device : str
             Where networks run; encoders that run in numpy take no notice.
         precision : {"fp32", "fp16", "bf16"}
@@ -231,97 +239,192 @@ class Registry:
         return loaded
 
     def _builder(self, card: EncoderCard) -> Builder:
-        self._load_plugins()
-        family = _family(card.loader)
-        entry = self._entries.get(card.name)
-        own = None if entry is None else entry.build
-        if own is None or entry is None:
-            if family is not None:
-                return family
-            raise UnknownEncoderError(
-                f"Nothing here can load {card.name} (loader {card.loader!r}).",
-                remedy="Install or import the package that registers it, or run its register_encoder again.",
-            )
-        # Pinned, because the card of a saved model holds the hash that the registered one may leave open.
-        if entry.card == card or pin(entry.card).fingerprint() == pin(card).fingerprint():
-            return own
+        loader = loader_of(card.loader)
+        family: Builder | None = None if loader is None else loader.build
+        own = self.own_builder(card.name)
+        if own is not None:
+            registered = self.get(card.name).card
+            # Pinned, because the card of a saved model holds the hash that the registered one may leave open.
+            if registered == card or pin(registered).fingerprint() == pin(card).fingerprint():
+                return own
         if family is not None:
             return family
-        raise EncoderError(
-            f"The encoder {card.name!r} registered here is not the one asked for: code, version or card differs.",
-            remedy="Register the version that made those embeddings, or compute them again.",
+        if own is not None:
+            raise EncoderError(
+                f"The encoder {card.name!r} registered here is not the one asked for: code, version or card differs.",
+                remedy="Register the version that made those embeddings, or compute them again.",
+            )
+        raise UnknownEncoderError(
+            f"Nothing here can load {card.name} (loader {card.loader!r}).",
+            remedy="Install or import the package that registers it, or run its register_encoder again.",
         )
 
-    def _load_plugins(self) -> None:
-        if not self._plugins_pending:
-            return
-        self._plugins_pending = False
-        for point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
-            before = dict(self._entries)
-            try:
-                point.load()(self)
-            except Exception as error:  # a stranger's code may raise anything, and must not take the others with it
-                self._entries = before
-                package = point.dist.name if point.dist is not None else "an unknown package"
-                warnings.warn(
-                    f"The encoder plug-in {point.name!r} of {package} cannot be used: {type(error).__name__}: {error}",
-                    BioFuseWarning,
-                    stacklevel=3,
-                )
+    def adopt(self, point: EntryPoint) -> None:
+        """Have an entry point of another package, a function, register its encoders."""
+        point.load()(self)
 
-    def _unknown(self, name: str) -> UnknownEncoderError:
-        close = difflib.get_close_matches(name, [*self._entries, *self.aliases()])
-        hint = f" Did you mean {' or '.join(close)}?" if close else ""
+    def unknown(self, name: str) -> UnknownEncoderError:
+        """Return the error for a name that nothing has."""
+        hint = f" {self.suggestion(name)}".rstrip()
         return UnknownEncoderError(
             f"There is no encoder or pool {name!r}.{hint}", remedy="`biofuse encoders list` shows all."
         )
 
 
-def _family(loader: str) -> Builder | None:
-    # Imported only when an encoder is loaded; none of these modules imports a model library by itself.
-    if loader not in FAMILIES:
-        return None
-    build: Builder = importlib.import_module(f"biofuse.encoders.{FAMILIES[loader]}").build
-    return build
+def _require_builder(card: EncoderCard, build: Builder | None) -> None:
+    if build is None and card.loader not in FAMILIES:
+        raise EncoderError(f"{card.name}: {card.loader!r} is not a loader family, and no builder is given.")
 
 
-@functools.cache
-def default_registry() -> Registry:
-    """Return the registry that the module's functions use, with BioFuse's own encoders in it."""
-    from biofuse.encoders.pool import POOL_CARDS
-    from biofuse.encoders.starter import STARTER_CARDS
+ENCODERS = EncoderRegistry()
+"""The registry that everything uses unless told otherwise, with BioFuse's own encoders in it."""
 
-    return Registry((*STARTER_CARDS, *POOL_CARDS))
-
-
-def register(card: EncoderCard, build: Builder | None = None, *, replace: bool = False) -> None:
-    """Add an encoder; see :meth:`Registry.register`."""
-    default_registry().register(card, build, replace=replace)
+register = ENCODERS.register
+get_card = ENCODERS.get_card
+list_cards = ENCODERS.list_cards
+resolve = ENCODERS.resolve
+load_encoder = ENCODERS.load_encoder
 
 
-def get_card(name: str) -> EncoderCard:
-    """Return the card of one encoder; see :meth:`Registry.get_card`."""
-    return default_registry().get_card(name)
+class CardFacts(TypedDict, total=False):
+    """Fields of a card that inform: what ``register_timm``, ``register_onnx`` and ``register_encoder`` take besides."""
+
+    title: str
+    parameters: int | None
+    licence: str
+    commercial: bool | None
+    page: str
+    modality: str
+    training_data: str
+    requires: tuple[str, ...]
+    pools: tuple[str, ...]
+    source: str
+    citation: str
+    notes: tuple[str, ...]
 
 
-def list_cards() -> tuple[EncoderCard, ...]:
-    """Return all cards; see :meth:`Registry.list_cards`."""
-    return default_registry().list_cards()
-
-
-def resolve(
-    names: str | Sequence[str], *, allow_random_weights: bool = False, find: Find | None = None
-) -> tuple[EncoderCard, ...]:
-    """Return the cards of encoders and pools asked for by name; see :meth:`Registry.resolve`."""
-    return default_registry().resolve(names, allow_random_weights=allow_random_weights, find=find)
-
-
-def load_encoder(
-    encoder: str | EncoderCard,
+def register_timm(
+    name: str,
+    architecture: str,
     *,
-    device: str = "cpu",
-    precision: Precision = "fp32",
-    weights_path: Path | None = None,
-) -> Encoder:
-    """Load an encoder and check it; see :meth:`Registry.load_encoder`."""
-    return default_registry().load_encoder(encoder, device=device, precision=precision, weights_path=weights_path)
+    checkpoint: str | Path,
+    dim: int,
+    preprocessing: Preprocessing,
+    output: Literal["cls", "pooled", "cls+mean", "projected"],
+    arguments: Mapping[str, Any] | None = None,
+    entry: str = "",
+    prefix: str = "",
+    ignore: tuple[str, ...] = (),
+    replace: bool = False,
+    registry: EncoderRegistry = ENCODERS,
+    **facts: Unpack[CardFacts],
+) -> EncoderCard:
+    """Register an encoder made of a timm architecture and a checkpoint of your own.
+
+    Parameters
+    ----------
+    name : str
+        What it will be called.
+    architecture : str
+        timm's name of the architecture.
+    checkpoint : str or Path
+        ``.safetensors``, or a torch checkpoint that holds weights only. It is hashed now; a later change is refused.
+    dim : int
+        Length of the embedding.
+    preprocessing : Preprocessing
+        How the images were prepared when it was trained.
+    output : {"cls", "pooled", "cls+mean", "projected"}
+        The class token; what the architecture pools to (the average over positions, or attention); the class token
+        and the mean of the patch tokens; the last layer.
+    arguments : mapping, optional
+        Further arguments of the architecture, such as ``{"img_size": 224, "global_pool": "token"}``; classes as dotted
+        names. ``cls+mean`` needs ``{"global_pool": ""}``, ``projected`` needs ``{"num_classes": dim}``.
+    entry, prefix, ignore
+        How the checkpoint's names relate to the network's; see :class:`biofuse.encoders.Weights`.
+    replace : bool, default False
+        Whether to replace an encoder of that name.
+    registry : EncoderRegistry, optional
+        Where to register; BioFuse's own by default.
+    **facts
+        Facts for the card; see :class:`biofuse.encoders.EncoderCard`. The number of ``parameters`` without the
+        classifier is checked at loading.
+
+    Returns
+    -------
+    EncoderCard
+        The registered card.
+
+    Raises
+    ------
+    WeightsError
+        If the checkpoint does not exist.
+    EncoderError
+        If the name is taken.
+    """
+    fields = {"architecture": architecture, "arguments": dict(arguments or {}), "output": output}
+    layout = {"entry": entry, "prefix": prefix, "ignore": ignore}
+    file = Path(checkpoint)
+    defaults: CardFacts = {"source": f"checkpoint {file.name}"}
+    card = _file_card(name, "timm", file, layout, dim=dim, preprocessing=preprocessing, **fields, **defaults | facts)
+    return registry.register(card, replace=replace)
+
+
+def register_onnx(
+    name: str,
+    path: str | Path,
+    *,
+    dim: int,
+    preprocessing: Preprocessing,
+    output_name: str = "",
+    replace: bool = False,
+    registry: EncoderRegistry = ENCODERS,
+    **facts: Unpack[CardFacts],
+) -> EncoderCard:
+    """Register an encoder that is an ONNX file.
+
+    Parameters
+    ----------
+    name : str
+        What it will be called.
+    path : str or Path
+        The file, with all weights in it. It is hashed now; a later change is refused.
+    dim : int
+        Length of the embedding.
+    preprocessing : Preprocessing
+        How images are prepared for it; the graph itself takes normalised images of shape (n, 3, height, width).
+    output_name : str, optional
+        The output that is the embedding, where the graph has several.
+    replace : bool, default False
+        Whether to replace an encoder of that name.
+    registry : EncoderRegistry, optional
+        Where to register; BioFuse's own by default.
+    **facts
+        Facts for the card; see :class:`biofuse.encoders.EncoderCard`.
+
+    Returns
+    -------
+    EncoderCard
+        The registered card.
+
+    Raises
+    ------
+    WeightsError
+        If the file does not exist.
+    EncoderError
+        If the name is taken.
+    """
+    file = Path(path)
+    defaults: CardFacts = {"source": f"ONNX file {file.name}", "requires": ("onnxruntime",)}
+    fields = {"arguments": {"output": output_name} if output_name else {}, "output": "pooled"}
+    card = _file_card(name, "onnx", file, {}, dim=dim, preprocessing=preprocessing, **fields, **defaults | facts)
+    return registry.register(card, replace=replace)
+
+
+def _file_card(name: str, loader: str, path: Path, layout: Mapping[str, Any], **fields: Any) -> EncoderCard:
+    """Make the card of a weight file on this machine, whose hash is taken now."""
+    unseen = Weights(repository="local", revision="", file=str(path.expanduser().resolve()), **layout)
+    sha256 = digest_file(locate(name, unseen), algorithm="sha256")
+    weights = unseen.model_copy(update={"sha256": sha256, "revision": sha256[:12]})
+    unknown = {"title": name, "licence": "unknown", "modality": "unknown"}
+    with card_errors(name):
+        return EncoderCard(name=name, loader=loader, weights=weights, **unknown | fields)

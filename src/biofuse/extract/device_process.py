@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from biofuse.core.errors import BioFuseError
 from biofuse.core.machine import exit_with_parent, workers_ignore_interrupts
-from biofuse.encoders.travel import Builders
+from biofuse.encoders.function import Builders
 from biofuse.extract.forward import Sink, Tell
 from biofuse.extract.options import ExtractOptions
 from biofuse.extract.plan import ExtractionPlan, Job

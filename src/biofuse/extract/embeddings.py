@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from biofuse.blocks.blocks import Blocks, Matrix
 from biofuse.core.hashing import Contents
 from biofuse.data.samples import Samples
-from biofuse.encoders.availability import Skipped
 from biofuse.encoders.card import EncoderCard, Precision
+from biofuse.encoders.doctor import Skipped
 from biofuse.extract.plan import ExtractionPlan
 from biofuse.extract.prepare import Stages
 from biofuse.store.exchange import save_embeddings, to_frame

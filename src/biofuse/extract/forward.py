@@ -12,8 +12,7 @@ import numpy as np
 
 from biofuse.core.errors import EncoderError
 from biofuse.core.machine import usable_cores
-from biofuse.encoders.protocol import Embeddings, Encoder, UInt8Images
-from biofuse.encoders.torch_encoder import TorchEncoder
+from biofuse.encoders.encoder import Embeddings, Encoder, TorchEncoder, UInt8Images
 from biofuse.extract.prepare import FORWARD, TRANSFER, Outcome, Prepared, accept, encode, encoder_errors
 
 if TYPE_CHECKING:

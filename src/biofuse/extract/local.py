@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 from biofuse.core.errors import BioFuseError, EncoderError
 from biofuse.core.machine import free_memory, keep_freed_memory, usable_cores
 from biofuse.encoders.card import EncoderCard, Precision
-from biofuse.encoders.protocol import Encoder, UInt8Images
+from biofuse.encoders.encoder import Encoder, TorchEncoder, UInt8Images
+from biofuse.encoders.function import pack_builders
 from biofuse.encoders.registry import load_encoder
-from biofuse.encoders.torch_encoder import TorchEncoder
-from biofuse.encoders.travel import pack_builders
 from biofuse.extract.device_process import DeviceProcesses, Share
 from biofuse.extract.forward import BatchSizes, CudaStream, Lanes, Sink, Tell
 from biofuse.extract.options import SMALL_JOB, ExtractOptions, choose_device

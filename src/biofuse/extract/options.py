@@ -7,9 +7,9 @@ from typing import Literal
 
 from biofuse.core.errors import BioFuseError
 from biofuse.core.machine import usable_cores
-from biofuse.encoders.availability import OnUnavailable
 from biofuse.encoders.card import EncoderCard, Precision
-from biofuse.encoders.places import located
+from biofuse.encoders.doctor import OnUnavailable
+from biofuse.encoders.weights import located
 from biofuse.extract.precision import PRECISIONS, PrecisionOption
 
 OnError = Literal["error", "quarantine"]

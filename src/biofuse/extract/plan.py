@@ -15,11 +15,10 @@ from biofuse.core.errors import DiskError
 from biofuse.core.files import write_text
 from biofuse.core.hashing import Contents, hash_order
 from biofuse.data.samples import HashedSamples, Samples
-from biofuse.encoders.card import EncoderCard, Precision
-from biofuse.encoders.imported import LOADER as IMPORTED
-from biofuse.encoders.imported import refuse_images
-from biofuse.encoders.memory import BYTES, weight_bytes
-from biofuse.encoders.protocol import Encoder
+from biofuse.encoders.card import BYTES, EncoderCard, Precision
+from biofuse.encoders.encoder import Encoder
+from biofuse.encoders.loaders.imported import LOADER as IMPORTED
+from biofuse.encoders.loaders.imported import refuse_images
 from biofuse.extract.options import ExtractOptions
 from biofuse.extract.precision import Choice, choose_precision
 from biofuse.extract.prepare import Chunk
@@ -431,7 +430,7 @@ def _plan_of(job: Job, name: str) -> EncoderPlan:
     card, choice = job.cards[name], job.choices[name]
     missing = int(job.missing[name].sum())
     network = card.runtime == "torch"
-    weights = weight_bytes(card, precision=choice.precision) if network else 0
+    weights = card.weight_bytes(choice.precision) if network else 0
     pixels = card.preprocessing.output_size**2
     return EncoderPlan(
         encoder=name,

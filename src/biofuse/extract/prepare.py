@@ -20,8 +20,8 @@ from biofuse.core.machine import exit_with_parent, workers_ignore_interrupts
 from biofuse.data.decoding import DecodePolicy, content_hash, decode
 from biofuse.data.samples import Source
 from biofuse.encoders.card import EncoderCard
+from biofuse.encoders.encoder import Encoder
 from biofuse.encoders.preprocessing import Preprocessing
-from biofuse.encoders.protocol import Encoder
 
 READ, DECODE, RESIZE, TRANSFER, FORWARD, WRITE = STAGES = ("read", "decode", "resize", "transfer", "forward", "write")
 """Files read and hashed; bytes to pixels; pixels to an encoder's size; host to device; networks; embeddings to disk."""

@@ -16,8 +16,8 @@ from biofuse.core.errors import BioFuseError, EncoderError
 from biofuse.core.machine import free_memory, keep_freed_memory, usable_cores
 from biofuse.core.ray import cluster_resources, ray_cluster, require_ray
 from biofuse.encoders.card import EncoderCard, Precision
-from biofuse.encoders.protocol import Encoder
-from biofuse.encoders.travel import Builders, pack_builders
+from biofuse.encoders.encoder import Encoder
+from biofuse.encoders.function import Builders, pack_builders
 from biofuse.extract.forward import Sink, Tell
 from biofuse.extract.local import CPU_SHARE, DEVICE_SHARE, LocalEngine
 from biofuse.extract.options import ExtractOptions

@@ -12,7 +12,7 @@ from biofuse.core.hashing import Contents, generator
 from biofuse.data.decoding import content_hash, decode
 from biofuse.data.samples import Samples, require_contents
 from biofuse.encoders.card import EncoderCard, Precision
-from biofuse.encoders.imported import LOADER
+from biofuse.encoders.loaders.imported import LOADER
 from biofuse.encoders.registry import load_encoder
 from biofuse.extract.embeddings import EmbeddingSet
 from biofuse.extract.options import ExtractOptions, choose_device

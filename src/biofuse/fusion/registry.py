@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable
 
-from biofuse.core.registry import PluginRegistry
+from biofuse.core.registry import Registry
 from biofuse.fusion.base import Fusion
 
 ENTRY_POINT_GROUP = "biofuse.fusions"
@@ -11,7 +11,7 @@ ENTRY_POINT_GROUP = "biofuse.fusions"
 
 
 @functools.cache
-def fusion_registry() -> PluginRegistry[Callable[[], Fusion]]:
+def fusion_registry() -> Registry[Callable[[], Fusion]]:
     """Return the registry that :func:`make_fusion` uses."""
     own = {
         "concatenation": _concatenation,
@@ -20,7 +20,7 @@ def fusion_registry() -> PluginRegistry[Callable[[], Fusion]]:
         "weighted": _weighted,
         "mean": _mean,
     }
-    return PluginRegistry(kind="fusion", group=ENTRY_POINT_GROUP, own=own)
+    return Registry(kind="fusion", group=ENTRY_POINT_GROUP, own=own)
 
 
 def make_fusion(fusion: str | Fusion) -> Fusion:

@@ -4,7 +4,7 @@ import functools
 from typing import Protocol
 
 from biofuse.core.errors import SearchError
-from biofuse.core.registry import PluginRegistry
+from biofuse.core.registry import Registry
 from biofuse.heads.base import ClassWeight, Head
 
 ENTRY_POINT_GROUP = "biofuse.heads"
@@ -28,10 +28,10 @@ class HeadFactory(Protocol):
 
 
 @functools.cache
-def head_registry() -> PluginRegistry[HeadFactory]:
+def head_registry() -> Registry[HeadFactory]:
     """Return the registry that :func:`make_head` uses."""
     own = dict(zip(OWN_HEADS, (_logistic, _ridge, _lda, _knn, _xgboost, _lightgbm), strict=True))
-    return PluginRegistry(kind="head", group=ENTRY_POINT_GROUP, own=own)
+    return Registry(kind="head", group=ENTRY_POINT_GROUP, own=own)
 
 
 def make_head(head: str | Head, *, class_weight: ClassWeight = None) -> Head:

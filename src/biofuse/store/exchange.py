@@ -18,8 +18,8 @@ from biofuse.core.files import atomic_path
 from biofuse.core.hashing import Contents, digest_file
 from biofuse.data.samples import Samples, require_contents
 from biofuse.encoders.card import EncoderCard, Precision
-from biofuse.encoders.imported import LOADER, imported_card
-from biofuse.encoders.registry import default_registry
+from biofuse.encoders.loaders.imported import LOADER, imported_card
+from biofuse.encoders.registry import ENCODERS
 from biofuse.store.parts import locate_ids
 from biofuse.store.reading import in_blocks
 from biofuse.store.store import EmbeddingStore, EncoderFolder
@@ -376,7 +376,7 @@ def import_embeddings(
         If an image cannot be read.
     """
     name = encoder.removeprefix(f"{LOADER}:")
-    taken = {card.name for card in default_registry().list_cards()} | set(default_registry().aliases())
+    taken = {card.name for card in ENCODERS.list_cards()} | set(ENCODERS.aliases())
     if name in taken:
         raise EncoderError(
             f"{name!r} is the name of an encoder or pool that BioFuse has.", remedy="Import them under another name."

@@ -15,7 +15,7 @@ from biofuse.core.errors import AlignmentError, CorruptPartError, DiskError, Sto
 from biofuse.core.files import TEMPORARY_SUFFIX, disk_errors, write_text
 from biofuse.core.hashing import Contents
 from biofuse.encoders.card import EncoderCard, Precision
-from biofuse.encoders.imported import LOADER
+from biofuse.encoders.loaders.imported import LOADER
 from biofuse.store.parts import PART_SUFFIX, Index, Part, make_index, n_distinct, read_part, write_part
 from biofuse.store.reading import ROWS_AT_ONCE, Memory, Plan, in_blocks, make_plan, scratch_matrix, too_large
 

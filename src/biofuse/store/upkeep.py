@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from biofuse.core.files import disk_errors
-from biofuse.encoders.imported import LOADER
+from biofuse.encoders.loaders.imported import LOADER
 from biofuse.store.parts import Part, make_index
 from biofuse.store.store import EmbeddingStore, EncoderFolder
 

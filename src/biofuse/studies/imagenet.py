@@ -15,8 +15,8 @@ from biofuse.core.target import Task
 from biofuse.data.decoding import FileSource
 from biofuse.data.folders import is_image_name
 from biofuse.data.samples import Samples
-from biofuse.encoders.availability import Skipped, available
 from biofuse.encoders.card import EncoderCard
+from biofuse.encoders.doctor import Skipped, available
 from biofuse.extract.embeddings import Quarantined
 from biofuse.extract.engine import extract, stored
 from biofuse.extract.options import ExtractOptions

@@ -1,0 +1,358 @@
+"""Encoders built from timm's architectures and a checkpoint."""
+
+import dataclasses
+import fnmatch
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from biofuse.core.errors import EncoderError, UnknownEncoderError
+from biofuse.encoders.adhoc import first_file, make_card, on_meta, read_config, slug
+from biofuse.encoders.card import EncoderCard, Precision, Weights
+from biofuse.encoders.encoder import TorchEncoder, class_and_mean
+from biofuse.encoders.hub import is_repository
+from biofuse.encoders.processors import from_timm
+from biofuse.encoders.weights import load_weights, unfilled
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    State = dict[str, torch.Tensor]
+
+LIBRARIES = {"timm": "timm"}
+
+FORM = "timm:NAME"
+"""How an ad-hoc encoder of this family is asked for."""
+
+FILES = ("model.safetensors", "pytorch_model.bin")
+"""Where timm keeps weights in a repository; the first that is there is taken."""
+
+SEED = 0
+"""Of random weights."""
+
+LAYERS = ("timm.layers.SwiGLUPacked", "torch.nn.SiLU", "torch.nn.GELU", "timm.layers.QuickGELU")
+"""The dotted names a card may use; any other is refused, so that a card can never import code of its own."""
+
+KEYS = ("mlp_layer", "act_layer", "norm_layer")
+"""The arguments that take a class."""
+
+
+def with_layers(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Replace dotted names of layer classes by the classes.
+
+    Parameters
+    ----------
+    arguments : mapping
+        Constructor arguments of a card.
+
+    Returns
+    -------
+    dict
+
+    Raises
+    ------
+    EncoderError
+        If a name is not one of :data:`LAYERS`.
+    """
+    return {key: _layer(value) if key in KEYS and isinstance(value, str) else value for key, value in arguments.items()}
+
+
+def _layer(name: str) -> Any:
+    if "." not in name:
+        return name  # timm's own short names, such as "silu"
+    if name not in LAYERS:
+        raise EncoderError(f"{name!r} is not a layer that a card may name; there are {', '.join(LAYERS)}.")
+    import importlib
+
+    module, _, attribute = name.rpartition(".")
+    return getattr(importlib.import_module(module), attribute)
+
+
+RANDOM = "random"
+"""What a card names as repository to ask for random weights; its revision is the seed."""
+
+NOT_WEIGHTS = ("*attn_mask", "*relative_position_index", "mask_token")
+"""Names of a checkpoint that timm leaves out by itself: tables that follow from the shape, and the token of masked
+training. It may leave out no other."""
+
+
+def build(
+    card: EncoderCard, *, device: str = "cpu", precision: Precision = "fp32", weights_path: Path | None = None
+) -> TorchEncoder:
+    """Build the encoder that a card of the ``timm`` family describes.
+
+    Raises
+    ------
+    EncoderError
+        If timm does not know the architecture or its arguments, or the network contradicts the card.
+    WeightsError
+        If there is no checkpoint, or it is not the one on the card.
+    """
+    return build_network(card, device=device, precision=precision, weights_path=weights_path)
+
+
+def build_network(
+    card: EncoderCard,
+    *,
+    device: str,
+    precision: Precision,
+    weights_path: Path | None,
+    rename: Callable[[str], str] | None = None,
+) -> TorchEncoder:
+    """Build a timm network without its classifier, and fill it; ``rename`` is as in :func:`load_weights`."""
+    if card.weights is not None and card.weights.repository == RANDOM and weights_path is None:
+        network = _initialised(card, card.weights)
+    else:
+        network = unfilled(lambda: build_architecture(card))
+        card = load_weights(network, card, weights_path=weights_path, rename=rename, convert=timm_layout(network))
+    return TorchEncoder(card, network, device=device, precision=precision, forward=forward_of(card, network))
+
+
+def build_architecture(card: EncoderCard) -> "nn.Module":
+    """Build the network of a card of the ``timm`` family, without weights.
+
+    May run under ``torch.device("meta")``.
+
+    Raises
+    ------
+    EncoderError
+        If timm does not know the architecture or its arguments, or the network contradicts the card.
+    """
+    network = create(card.architecture, with_layers(card.arguments), name=card.name)
+    _agrees(card, network)
+    return network
+
+
+def create(architecture: str, arguments: Mapping[str, Any], *, name: str) -> "nn.Module":
+    """Have timm build an architecture, without weights and, unless the arguments ask for one, without last layer.
+
+    Parameters
+    ----------
+    architecture : str
+        timm's name, without tag.
+    arguments : mapping
+        Constructor arguments.
+    name : str
+        The encoder, for messages.
+
+    Raises
+    ------
+    EncoderError
+        If timm does not know the architecture or the arguments.
+    """
+    import timm
+
+    # timm would look up names such as "hf-hub:owner/name" on a hub.
+    known = ":" not in architecture and "/" not in architecture and timm.is_model(architecture)
+    try:
+        if not known:
+            raise ValueError("it has no such model")
+        network: nn.Module = timm.create_model(architecture, pretrained=False, **{"num_classes": 0, **arguments})
+    except (RuntimeError, TypeError, ValueError, AssertionError) as error:
+        raise EncoderError(
+            f"timm {timm.__version__} cannot build {architecture!r} for {name}: {error}.",
+            remedy="Correct architecture and arguments on the card, or install another release of timm.",
+        ) from error
+    return network
+
+
+def _initialised(card: EncoderCard, weights: Weights) -> "nn.Module":
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(weights.revision))
+        return build_architecture(card)
+
+
+def forward_of(card: EncoderCard, network: Any) -> "Callable[[torch.Tensor], torch.Tensor]":
+    """Return what computes a card's output with its network."""
+
+    def pooled(batch: "torch.Tensor") -> "torch.Tensor":
+        output: torch.Tensor = network.forward_head(network.forward_features(batch), pre_logits=True)
+        return output
+
+    def tokens(batch: "torch.Tensor") -> "torch.Tensor":
+        return class_and_mean(network.forward_features(batch), prefix=network.num_prefix_tokens)
+
+    if card.output == "projected":
+        whole: Callable[[torch.Tensor], torch.Tensor] = network
+        return whole
+    return tokens if card.output == "cls+mean" else pooled
+
+
+def timm_layout(network: "nn.Module") -> "Callable[[State], State]":
+    """Return what brings a checkpoint into the layout of this release of timm, by timm's own rules.
+
+    Older names are mapped, and position embeddings of another grid resampled. A checkpoint with patches of another
+    size is left as it is, so that it is refused: resampling them would make another model of it. So is one of which
+    timm would drop weights.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        Made by timm.
+
+    Returns
+    -------
+    callable
+        Takes and returns a table of weights.
+    """
+    rules = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
+
+    def convert(state: "State") -> "State":
+        wanted = network.state_dict()
+        shapes = {key: value.shape for key, value in wanted.items()}
+        patch = "patch_embed.proj.weight"
+        other_patches = patch in state and patch in wanted and state[patch].shape != wanted[patch].shape
+        if rules is None or other_patches or shapes == {key: value.shape for key, value in state.items()}:
+            return state
+        essential = {key: value for key, value in state.items() if not _matches(key, NOT_WEIGHTS)}
+        try:
+            # The rules look for a mask token to tell DINOv2's own layout.
+            converted: State = rules(dict(state), network)
+        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError, AssertionError):
+            return state  # refused by name in the comparison that follows
+        kept = {key: value for key, value in converted.items() if key in wanted or not _matches(key, NOT_WEIGHTS)}
+        return kept if len(kept) >= len(essential) else state
+
+    return convert
+
+
+def _matches(name: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _agrees(card: EncoderCard, network: Any) -> None:
+    _pools_as_promised(card, network)
+    _has_dimension(card, network)
+    expected = getattr(getattr(network, "patch_embed", None), "img_size", None)
+    strict = getattr(getattr(network, "patch_embed", None), "strict_img_size", True)
+    side = card.preprocessing.output_size
+    if strict and expected is not None and tuple(expected) != (side, side):
+        raise EncoderError(
+            f"{card.name} prepares images of {side} pixels, but its network is built for {expected[0]}.",
+            remedy=f"Set arguments={{'img_size': {side}}} on the card, or correct its preprocessing.",
+        )
+
+
+def pooled_output(network: Any) -> Literal["cls", "pooled", "cls+mean"]:
+    """Return what a network of timm gives by its pooling; ``cls+mean`` stands for none."""
+    pooling = getattr(network, "global_pool", None)
+    if not isinstance(pooling, str):
+        return "pooled"
+    return "cls" if pooling == "token" else "pooled" if pooling else "cls+mean"
+
+
+def width(network: Any) -> int:
+    """Return how many columns a network of timm gives without its last layer."""
+    columns: int = getattr(network, "head_hidden_size", network.num_features)
+    return columns
+
+
+def _pools_as_promised(card: EncoderCard, network: Any) -> None:
+    # timm's defaults differ from what authors publish (DINOv3 pools by average there), so the pooling is compared.
+    pooling = getattr(network, "global_pool", None)
+    if card.output not in {"cls", "pooled", "cls+mean", "projected"}:
+        raise EncoderError(
+            f"The timm family gives the outputs cls, pooled, cls+mean and projected, not {card.output!r} as "
+            f"{card.name} asks."
+        )
+    classes = getattr(network, "num_classes", 0)
+    if (card.output == "projected") != (classes > 0):
+        raise EncoderError(
+            f"{card.name} promises the output {card.output!r}, but its network has a last layer of {classes} columns.",
+            remedy="Set arguments={'num_classes': dim} for projected, and leave num_classes out for all other outputs.",
+        )
+    if card.output not in {"projected", pooled_output(network)}:
+        raise EncoderError(
+            f"{card.name} promises the output {card.output!r}, but its network pools by {pooling!r}.",
+            remedy="Set arguments={'global_pool': 'token'} for cls, 'avg' for pooled, '' for cls+mean.",
+        )
+    if card.output == "cls+mean" and not getattr(network, "num_prefix_tokens", 0):
+        raise EncoderError(f"{card.name} promises the output 'cls+mean', but its network has no class token.")
+
+
+def _has_dimension(card: EncoderCard, network: Any) -> None:
+    dim = width(network)
+    if card.output == "projected":
+        dim = network.num_classes
+    elif card.output == "cls+mean":
+        dim = 2 * network.num_features
+    if dim != card.dim:
+        raise EncoderError(f"{card.name} promises {card.dim} dimensions, but {card.architecture} gives {dim}.")
+
+
+def adhoc_card(model: str, *, random_weights: bool) -> EncoderCard:
+    """Make the card of ``timm:NAME``; see :func:`biofuse.encoders.loaders.adhoc_card`."""
+    architecture, arguments, config, weights = _of_repository(model) if "/" in model else _of_timm(model)
+    asked = f"timm:{model}"
+    preprocessing = from_timm(config, name=asked)
+    network = on_meta(lambda: create(architecture, arguments, name=asked))
+    output = pooled_output(network)
+    if output == "cls+mean":
+        raise EncoderError(f"{asked} gives no vector per image: timm builds it without pooling.")
+    title = model if "/" in model or not config.get("tag") else f"{architecture}.{config['tag']}"
+    classifier = config.get("classifier") or ()
+    heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+    weights = weights.model_copy(update={"ignore": tuple(f"{head}.*" for head in heads)})
+    if random_weights:
+        weights = Weights(repository=RANDOM, revision=str(SEED), file="")
+    elif not is_repository(weights.repository):
+        raise EncoderError(
+            f"The weights of {asked} are on no model hub.",
+            remedy="Download them, and register them with register_timm.",
+        )
+    return make_card(
+        asked,
+        name=slug(f"timm-{title}") + (".random" if random_weights else ""),
+        title=f"{title} with random weights" if random_weights else title,
+        network=lambda _: network,
+        loader="timm",
+        architecture=architecture,
+        arguments=arguments,
+        weights=weights,
+        preprocessing=preprocessing,
+        output=output,
+        dim=width(network),
+        licence=config.get("license") or "unknown",
+        source=f"timm's pretrained configuration of {title}",
+        notes=(f"Random weights (seed {SEED}): nothing was learned.",) if random_weights else (),
+    )
+
+
+def _of_timm(model: str) -> tuple[str, dict[str, Any], dict[str, Any], Weights]:
+    import timm
+
+    if not timm.is_model(model):
+        near = ", ".join(timm.list_models(f"*{model.partition('.')[0]}*")[:3])
+        raise UnknownEncoderError(
+            f"timm {timm.__version__} has no model {model!r}.",
+            remedy=f"There are {near}, ..." if near else "timm.list_models() lists them.",
+        )
+    architecture, _, tag = model.partition(".")
+    tags = [full.partition(".")[2] for full in timm.list_models(architecture, pretrained=True)]
+    known = None if tag and tag not in tags else timm.models.get_pretrained_cfg(model)
+    if known is None:
+        raise UnknownEncoderError(
+            f"timm {timm.__version__} has no weights {tag!r} for {architecture}.",
+            remedy=f"There are {', '.join(tags)}." if tags else "",
+        )
+    config = dataclasses.asdict(known)
+    weights = Weights(repository=known.hf_hub_id or "", revision="main", file=known.hf_hub_filename or FILES[0])
+    return architecture, {}, config, weights
+
+
+def _of_repository(repository: str) -> tuple[str, dict[str, Any], dict[str, Any], Weights]:
+    asked = f"timm:{repository}"
+    config, revision = read_config(repository, "config.json", asked, form=FORM)
+    if "architecture" not in config or "pretrained_cfg" not in config:
+        raise EncoderError(f"{repository} holds no model of timm.", remedy=f"Try hf:{repository}.")
+    arguments = {key: value for key, value in (config.get("model_args") or {}).items() if key != "num_classes"}
+    pooling = config.get("global_pool")
+    if isinstance(pooling, str) and pooling:
+        arguments.setdefault("global_pool", pooling)
+    file = first_file(repository, revision, FILES, asked)
+    weights = Weights(repository=repository, revision=revision, file=file)
+    return config["architecture"], arguments, config["pretrained_cfg"], weights

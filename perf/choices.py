@@ -23,7 +23,7 @@ from biofuse.data.load import load_samples
 from biofuse.data.splits import with_splits
 from biofuse.evaluation.comparison import corrected_standard_error
 from biofuse.evaluation.metrics import score
-from biofuse.extract.embeddings import EmbeddingSet, hex_contents
+from biofuse.extract.embeddings import EmbeddingSet
 from biofuse.predictors.base import Predictor
 from biofuse.search.config import Config
 from biofuse.search.problem import Problem, pose
@@ -51,15 +51,12 @@ SMALL: dict[str, dict[str, Any]] = {
 
 
 def part(data: EmbeddingSet, rows: NDArray[np.int64]) -> EmbeddingSet:
-    return EmbeddingSet(
-        samples=data.samples.take(rows), blocks=data.blocks.take(rows), cards=data.cards, contents=data.contents[rows]
-    )
+    return EmbeddingSet(samples=data.samples.take(rows), blocks=data.blocks.take(rows), cards=data.cards)
 
 
 def resample(data: EmbeddingSet, seed: int, most: int | None) -> tuple[EmbeddingSet, EmbeddingSet]:
     """Divide into development (with a validation split) and test, groups whole; at most so many development rows."""
-    contents = hex_contents(data).tolist()
-    samples = with_splits(replace(data.samples, splits=None), seed=seed, contents=contents)
+    samples = with_splits(replace(data.samples, splits=None), seed=seed)
     data, splits = replace(data, samples=samples), np.asarray(samples.splits)
     development = np.flatnonzero(splits != "test")
     if most is not None and len(development) > most:
@@ -70,7 +67,6 @@ def resample(data: EmbeddingSet, seed: int, most: int | None) -> tuple[Embedding
             replace(inner.samples, splits=None),
             seed=seed + 1000,
             fractions=(share, 0.0, 1 - share),
-            contents=hex_contents(inner).tolist(),
         )
         development = development[np.asarray(kept.splits) == "train"]
     return part(data, development), part(data, np.flatnonzero(splits == "test"))

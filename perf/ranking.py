@@ -15,7 +15,7 @@ from choices import part
 import biofuse
 from biofuse.data.load import load_samples
 from biofuse.data.splits import with_splits
-from biofuse.extract.embeddings import EmbeddingSet, hex_contents
+from biofuse.extract.embeddings import EmbeddingSet
 from biofuse.search.config import Config
 from biofuse.search.problem import head_of, pose
 from biofuse.search.rules import Budget
@@ -38,7 +38,6 @@ def draw(data: EmbeddingSet, most: int) -> EmbeddingSet:
         replace(data.samples, splits=None),
         seed=0,
         fractions=(share, 0.0, 1 - share),
-        contents=hex_contents(data).tolist(),
     )
     chosen = part(data, np.flatnonzero(np.asarray(samples.splits) == "train"))
     return replace(chosen, samples=replace(chosen.samples, splits=None))

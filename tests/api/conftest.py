@@ -172,11 +172,11 @@ def plant() -> Callable[..., EmbeddingSet]:
                 task=task,
                 splits=np.array(["train"] * (n - val) + ["val"] * val, dtype=object),
                 groups=None if groups is None else np.array(groups, dtype=object),
+                contents=np.array(hashes, dtype="S16"),
                 name="planted",
             ),
             blocks=Blocks(ids=ids, matrices={name: matrices[name] for name in pool}),
             cards=tuple(get_card("lbp").model_copy(update={"name": name, "dim": 3}) for name in pool),
-            contents=np.array(hashes, dtype="S16"),
         )
 
     return make

@@ -7,7 +7,6 @@ from scipy.stats import t
 
 from biofuse.core.errors import DataError
 from biofuse.core.target import Task
-from biofuse.extract.embeddings import hex_contents
 from biofuse.search import evidence as nested
 from biofuse.search.evidence import nest
 from biofuse.search.rules import Budget
@@ -53,8 +52,9 @@ def test_what_an_outer_fold_holds_out_is_never_in_its_search(plant, posed, inner
         inside = [rows[name] for name in part.samples.ids]
         assert not set(inside) & set(held.tolist())
         assert len(inside) + len(held) == 48
-        assert not set(part.contents) & set(problem.contents[held])
-        assert list(part.contents) == [hex_contents(embeddings)[row] for row in inside]
+        contents = part.samples.contents
+        assert not np.isin(contents, problem.samples.contents[held]).any()
+        np.testing.assert_array_equal(contents, embeddings.contents[inside])
         assert list(part.blocks.ids) == list(part.plan.ids) == list(part.samples.ids)
         assert part.labels.tolist() == problem.labels[inside].tolist()
         for name in part.blocks:
@@ -138,7 +138,6 @@ def test_outer_scores_are_the_same_however_rows_are_ordered(plant, posed):
         embeddings,
         samples=embeddings.samples.take(order),
         blocks=embeddings.blocks.take(order),
-        contents=embeddings.contents[order],
     )
     one, two = (
         nest(posed(each, head="ridge", select="nested"), ONE, budget=Budget()) for each in (embeddings, shuffled)

@@ -162,7 +162,6 @@ def test_the_order_of_rows_and_encoders_does_not_matter_to_the_choice(plant, sea
         embeddings,
         samples=embeddings.samples.take(order),
         blocks=replace(blocks, matrices={name: blocks[name] for name in pool}),
-        contents=embeddings.contents[order],
         cards=tuple(next(card for card in embeddings.cards if card.name == name) for name in pool),
     )
     theirs = searched(shuffled, head="ridge", search=search)

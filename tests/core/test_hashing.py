@@ -1,9 +1,21 @@
 import hashlib
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from biofuse.core.hashing import canonical_json, derive_seed, digest, digest_bytes, digest_file, digest_json, hash_order
+from biofuse.core.hashing import (
+    canonical_json,
+    derive_seed,
+    digest,
+    digest_bytes,
+    digest_file,
+    digest_json,
+    from_hex,
+    hash_order,
+    no_contents,
+    to_hex,
+)
 
 
 @given(st.lists(st.binary(max_size=4), max_size=4), st.lists(st.binary(max_size=4), max_size=4))
@@ -32,3 +44,11 @@ def test_hash_order_does_not_depend_on_the_order_given(keys, random):
 
 def test_seeds_depend_on_names():
     assert derive_seed(0, "a") == derive_seed(0, "a") != derive_seed(0, "b") != derive_seed(1, "b")
+
+
+@given(st.lists(st.binary(min_size=16, max_size=16)))
+def test_content_hashes_are_written_as_text_and_read_back(hashes):
+    contents = np.array(hashes, dtype="S16")
+    assert to_hex(contents) == [each.hex() if any(each) else "" for each in hashes]
+    np.testing.assert_array_equal(from_hex(to_hex(contents)), contents)
+    assert to_hex(no_contents(2)) == ["", ""]

@@ -16,7 +16,7 @@ PER_IMAGE = ACTIVATION_VALUES * 64 * 4
 
 def planned(samples, cards, store, hardware, **options):
     options = ExtractOptions(**options)
-    job = plan_job(samples, hash_samples(samples), cards, store=store, options=options, device=lambda: "cpu")
+    job = plan_job(hash_samples(samples)[0], cards, store=store, options=options, device=lambda: "cpu")
     return make_plan(job, hardware, options)
 
 

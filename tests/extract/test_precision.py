@@ -148,7 +148,7 @@ def test_the_images_compared_do_not_hang_on_their_order(network, pictures, store
     found = []
     for order in (np.arange(30), np.random.default_rng(0).permutation(30)):
         some = samples.take(order)
-        job = plan_job(some, hash_samples(some), [card], store=store, options=ExtractOptions(), device=lambda: "cpu")
+        job = plan_job(hash_samples(some)[0], [card], store=store, options=ExtractOptions(), device=lambda: "cpu")
         found.append([some.ids[job.rows[row]] for row in job.representative(16)])
     assert found[0] == found[1]
     assert len(set(found[0])) == 16

@@ -8,6 +8,7 @@ import numpy as np
 
 from biofuse.core.errors import ArtifactError, DataError
 from biofuse.core.files import write_text
+from biofuse.core.hashing import from_hex
 from biofuse.core.progress import Progress
 from biofuse.data.development import development_data
 from biofuse.data.load import load_samples
@@ -78,7 +79,7 @@ def evaluate_run(
         models,
         samples,
         singles=singles,
-        known_contents=frozenset(development["content"]),
+        known_contents=from_hex(development["content"]),
         known_groups=frozenset(development["group"].dropna()),
         store=store or EmbeddingStore(),
         options=options,

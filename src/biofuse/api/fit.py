@@ -16,7 +16,7 @@ from biofuse.core.progress import Progress, progress_bars
 from biofuse.data.development import Development, development_data
 from biofuse.data.samples import Samples
 from biofuse.encoders.registry import resolve
-from biofuse.extract.embeddings import EmbeddingSet, hex_contents
+from biofuse.extract.embeddings import EmbeddingSet
 from biofuse.extract.engine import embed_samples
 from biofuse.extract.options import ExtractOptions
 from biofuse.model.evaluate import Evaluation, evaluate_models, load_test
@@ -200,7 +200,7 @@ class FitResult:
             self.models,
             samples,
             singles=self.singles,
-            known_contents=frozenset(hex_contents(self.embeddings).tolist()),
+            known_contents=self.embeddings.contents,
             known_groups=frozenset() if groups is None else frozenset(groups.tolist()),
             store=self.store,
             options=self.options,
@@ -226,7 +226,6 @@ class FitResult:
             samples=samples.take(rows),
             blocks=blocks,
             cards=tuple(card for card in self.embeddings.cards if card.name in chosen),
-            contents=self.embeddings.contents[rows],
             precisions={name: p for name, p in self.embeddings.precisions.items() if name in chosen},
         )
 

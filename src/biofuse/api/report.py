@@ -5,14 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from biofuse.blocks.reader import read_blocks
 from biofuse.core.errors import AlignmentError, BioFuseError, DataError, StoreError
-from biofuse.core.hashing import hash_order
+from biofuse.core.hashing import from_hex, hash_order
 from biofuse.data.development import development_data
 from biofuse.data.load import load_samples
-from biofuse.data.samples import Samples, hash_samples
+from biofuse.data.samples import Samples, hash_samples, known_contents
 from biofuse.encoders.card import EncoderCard, Precision
 from biofuse.extract.latency import measure_latency
 from biofuse.extract.options import ExtractOptions
@@ -196,12 +194,11 @@ def _development(
         absent.append(f"Nothing is known of where the embeddings of {', '.join(lacking) or 'this run'} are.")
         return None
     try:
-        hashes = np.array([bytes.fromhex(content) for content in frame["content"]], dtype="S16")
         blocks = read_blocks(
             store,
             [cards[name] for name in material.pool],
             ids=frame["id"].to_numpy(dtype=object),
-            contents=hashes,
+            contents=from_hex(frame["content"]),
             precisions=_precisions(material.run),
         )
         return Embedded(blocks=blocks, labels=tuple(frame["label"].fillna("").astype(str)))
@@ -221,8 +218,10 @@ def _test(
     row_of = {sample: row for row, sample in enumerate(test.ids.tolist())}
     frame = frame[[sample in row_of for sample in frame["id"]]]
     frame = frame.iloc[hash_order(frame["id"].tolist(), seed=0)[:READ]]
-    hashed = hash_samples(test.take([row_of[sample] for sample in frame["id"]]))
-    frame = frame[hashed.readable]
+    hashed, _ = hash_samples(test.take([row_of[sample] for sample in frame["id"]]))
+    contents = known_contents(hashed)
+    readable = contents != b""
+    frame = frame[readable]
     if not len(frame):
         return None
     try:
@@ -230,7 +229,7 @@ def _test(
             store,
             chosen,
             ids=frame["id"].to_numpy(dtype=object),
-            contents=hashed.contents[hashed.readable],
+            contents=contents[readable],
             precisions=_precisions(material.run),
         )
     except (AlignmentError, StoreError):

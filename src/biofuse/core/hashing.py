@@ -2,14 +2,12 @@
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    pass
 
 CHUNK = 1 << 20
 """Bytes read at a time when a file is hashed."""
@@ -105,4 +103,24 @@ CONTENT_BYTES = 16
 
 
 Contents = NDArray[np.bytes_]
-"""Content hashes as fixed-width bytes, dtype ``S16``, shape (n,)."""
+"""Content hashes as fixed-width bytes, dtype ``S16``, shape (n,); empty (zeros) where an image has none.
+
+To be compared and indexed as an array: numpy strips zero bytes from the end of a single item.
+"""
+
+
+def no_contents(n: int) -> Contents:
+    """Return ``n`` empty content hashes."""
+    return np.zeros(n, dtype=f"S{CONTENT_BYTES}")
+
+
+def to_hex(contents: Contents) -> list[str]:
+    """Write content hashes as text, for files and people; an empty one is an empty text."""
+    raw, width = contents.tobytes().hex(), 2 * contents.dtype.itemsize
+    texts = [raw[start : start + width] for start in range(0, len(raw), width)]
+    return [text if known else "" for text, known in zip(texts, (contents != b"").tolist(), strict=True)]
+
+
+def from_hex(texts: Iterable[str]) -> Contents:
+    """Read what :func:`to_hex` has written, shape (n,)."""
+    return np.array([bytes.fromhex(text) for text in texts], dtype=f"S{CONTENT_BYTES}")

@@ -7,15 +7,13 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from biofuse.core.errors import DataError, UnreadableImageError
+from biofuse.core.hashing import Contents, no_contents, to_hex
 from biofuse.data.decoding import DecodePolicy, ImageFacts, content_hash, decode, image_facts, pixel_hash
 from biofuse.data.labels import listing
 from biofuse.data.samples import SPLITS, Samples, Source, groups_across_splits
 from biofuse.data.splits import merge_groups
-
-Hashes = Sequence[bytes | str | None] | NDArray[np.object_]
 
 WHOLE = "all"
 """What the single part of a data set without splits is called in a report."""
@@ -110,16 +108,16 @@ class DuplicateReport:
         return asdict(self)
 
 
-def find_duplicates(samples: Samples, contents: Hashes, pixels: Hashes | None = None) -> DuplicateReport:
+def find_duplicates(samples: Samples, contents: Contents, pixels: Contents | None = None) -> DuplicateReport:
     """Compare all samples by content hash, and by pixel hash where given.
 
     Parameters
     ----------
     samples : Samples
         With or without labels and splits.
-    contents : sequence of bytes or str, shape (n,)
-        Content hashes; None for an unreadable image.
-    pixels : sequence of bytes or str, shape (n,), optional
+    contents : ndarray of S16, shape (n,)
+        Content hashes; empty for an unreadable image.
+    pixels : ndarray of S16, shape (n,), optional
         Pixel hashes.
 
     Raises
@@ -149,37 +147,12 @@ def find_duplicates(samples: Samples, contents: Hashes, pixels: Hashes | None = 
     )
 
 
-def shared_content(
-    samples: Samples, contents: Hashes, *, split: str = "test", others: Sequence[str] = ("train", "val")
-) -> NDArray[np.bool_]:
-    """Mark the samples of one split whose content also occurs in others.
-
-    Returns
-    -------
-    ndarray of bool, shape (n,)
-        False outside ``split``. Scores with and without these rows show what leakage is worth.
-
-    Raises
-    ------
-    DataError
-        If the samples have no splits.
-    """
-    if samples.splits is None:
-        raise DataError(f"{samples.name} has no splits.", remedy="Call biofuse.data.splits.with_splits(samples) first.")
-    splits = samples.splits.tolist()
-    marked = np.zeros(len(samples), dtype=bool)
-    for rows in _rows_by_content(samples, contents).values():
-        if any(splits[row] in others for row in rows):
-            marked[[row for row in rows if splits[row] == split]] = True
-    return marked
-
-
-def _rows_by_content(samples: Samples, contents: Hashes) -> dict[bytes | str, list[int]]:
+def _rows_by_content(samples: Samples, contents: Contents) -> dict[str, list[int]]:
     if len(contents) != len(samples):
         raise DataError(f"{samples.name}: {len(samples)} samples but {len(contents)} content hashes.")
-    rows: dict[bytes | str, list[int]] = defaultdict(list)
-    for row, content in enumerate(contents):
-        if content is not None:
+    rows: dict[str, list[int]] = defaultdict(list)
+    for row, content in enumerate(to_hex(contents)):
+        if content:
             rows[content].append(row)
     return rows
 
@@ -246,7 +219,7 @@ class Spread:
     maximum: float
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class CheckReport:
     """Findings about a data set.
 
@@ -282,8 +255,8 @@ class CheckReport:
         Images to repair, remove or quarantine.
     warnings : tuple of str
         The findings that deserve thought, in words; the gravest first.
-    contents : tuple of bytes or None
-        Content hashes in table order, None where unreadable; left out of :meth:`to_dict`.
+    contents : ndarray of S16, shape (n,)
+        Content hashes in table order, empty where unreadable; left out of :meth:`to_dict`.
     """
 
     name: str
@@ -303,7 +276,7 @@ class CheckReport:
     flat: tuple[str, ...]
     unreadable: tuple[UnreadableImage, ...]
     warnings: tuple[str, ...]
-    contents: tuple[bytes | None, ...]
+    contents: Contents
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -319,8 +292,8 @@ class _Seen:
     """One image after its one reading."""
 
     facts: ImageFacts | None = None
-    content: bytes | None = None
-    pixels: bytes | None = None
+    content: bytes = b""
+    pixels: bytes = b""
     n_bytes: int = 0
     deviation: float = 0.0
     error: UnreadableImageError | None = None
@@ -348,7 +321,9 @@ def check_samples(samples: Samples, *, workers: int | None = None, progress: Pro
         seen.append(image)
         if progress is not None:
             progress(len(seen), len(samples))
-    contents = tuple(image.content for image in seen)
+    contents, pixels = no_contents(len(seen)), no_contents(len(seen))
+    for row, image in enumerate(seen):
+        contents[row], pixels[row] = image.content, image.pixels
     facts = [image.facts for image in seen if image.facts is not None]
     report = CheckReport(
         name=samples.name,
@@ -364,7 +339,7 @@ def check_samples(samples: Samples, *, workers: int | None = None, progress: Pro
         modes=dict(Counter(fact.mode for fact in facts).most_common()),
         formats=dict(Counter(fact.format for fact in facts).most_common()),
         n_bytes=sum(image.n_bytes for image in seen),
-        duplicates=find_duplicates(samples, contents, [image.pixels for image in seen]),
+        duplicates=find_duplicates(samples, contents, pixels),
         flat=tuple(
             str(name)
             for name, image in zip(samples.ids, seen, strict=True)

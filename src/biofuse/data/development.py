@@ -108,14 +108,10 @@ def split_off_test(samples: Samples, *, seed: int, progress: Progress | None = N
     given = set() if samples.splits is None else set(samples.splits.tolist())
     if {"train", "val"} <= given:
         return samples, None
-    # Test samples that are given stay unread.
-    rows = np.arange(len(samples)) if samples.splits is None else np.flatnonzero(samples.splits != "test")
-    hashed = hash_samples(samples.take(rows), progress=progress)
-    # What cannot be read is like nothing else, and shows up in the quarantine later.
-    contents: list[bytes | None] = [None] * len(samples)
-    for place in np.flatnonzero(hashed.readable).tolist():
-        contents[int(rows[place])] = hashed.contents[place : place + 1].tobytes()
-    samples = with_splits(samples, seed=seed, contents=contents)
+    # Test samples that are given stay unread. What cannot be read is like nothing else, and is named later.
+    development = None if samples.splits is None else samples.splits != "test"
+    samples, _ = hash_samples(samples, rows=development, progress=progress)
+    samples = with_splits(samples, seed=seed)
     made_splits = [] if samples.splits is None else samples.splits.tolist()
     counts = {name: made_splits.count(name) for name in ("train", "val", "test")}
     made = "val was taken out of train" if "test" in given else "splits were made"

@@ -14,7 +14,7 @@ from biofuse.core.errors import (
     LeakageError,
     UnreadableImageError,
 )
-from biofuse.core.hashing import CONTENT_BYTES, Contents
+from biofuse.core.hashing import Contents, no_contents
 from biofuse.core.progress import Progress, Silent
 from biofuse.core.target import Task
 from biofuse.data.decoding import DecodePolicy, ItemSource, PillowSource, content_hash
@@ -64,8 +64,11 @@ class Samples:
         "train", "val" or "test" for every sample; None while no split has been made.
     groups : ndarray of str (dtype object), shape (n,), or None
         Samples of one group (patient, slide) must stay together.
+    contents : ndarray of S16, shape (n,), or None
+        Content hash of each image, found once by :func:`hash_samples` and carried from then on; empty where an image
+        has not been read yet or cannot be. None where none has been read.
     decode : DecodePolicy
-        How files become pixels; part of every content hash.
+        How files become pixels; part of every content hash (see :meth:`decoded_by`).
     name : str
         What the data set is called in logs and reports.
     """
@@ -77,12 +80,19 @@ class Samples:
     task: Task | None = None
     splits: NDArray[np.object_] | None = None
     groups: NDArray[np.object_] | None = None
+    contents: Contents | None = None
     decode: DecodePolicy = field(default_factory=DecodePolicy)
     name: str = "data"
 
     def __post_init__(self) -> None:
         n = len(self.ids)
-        columns = {"sources": self.sources, "labels": self.labels, "splits": self.splits, "groups": self.groups}
+        columns = {
+            "sources": self.sources,
+            "labels": self.labels,
+            "splits": self.splits,
+            "groups": self.groups,
+            "contents": self.contents,
+        }
         for column, values in columns.items():
             if values is not None and len(values) != n:
                 raise DataError(f"{self.name}: {n} ids but {len(values)} {column}.")
@@ -111,7 +121,12 @@ class Samples:
             labels=None if self.labels is None else self.labels[index],
             splits=None if self.splits is None else self.splits[index],
             groups=None if self.groups is None else self.groups[index],
+            contents=None if self.contents is None else self.contents[index],
         )
+
+    def decoded_by(self, decode: DecodePolicy) -> Self:
+        """Return the samples under another decode policy; content hashes, of which it is a part, are then unknown."""
+        return self if decode == self.decode else replace(self, decode=decode, contents=None)
 
     def in_split(self, *names: str) -> Self:
         """Return the samples of the named splits, in table order.
@@ -260,6 +275,8 @@ class Table:
         Where the data say it themselves.
     splits, groups : sequence or None
         One per row.
+    contents : ndarray of S16 or None
+        Where the data carry content hashes already.
     decode : DecodePolicy or None
         Where the data carry one already.
     """
@@ -273,6 +290,7 @@ class Table:
     task: Task | None = None
     splits: Sequence[object] | None = None
     groups: Sequence[object] | None = None
+    contents: Contents | None = None
     decode: DecodePolicy | None = None
 
 
@@ -310,9 +328,12 @@ def assemble(table: Table, options: LoadOptions) -> Samples:
         task=None if encoded is None else encoded.task,
         splits=_splits(table) if options.use_splits else None,
         groups=_groups(table),
-        decode=options.decode or table.decode or DecodePolicy(),
+        contents=table.contents,
+        decode=table.decode or DecodePolicy(),
         name=options.name or table.name,
     )
+    if options.decode is not None:
+        samples = samples.decoded_by(options.decode)
     if options.torn_groups == "error":
         check_groups(samples)
     return samples
@@ -390,6 +411,9 @@ def join_tables(parts: Mapping[str, Table]) -> Table:
         classes=tables[0].classes if all(table.classes == tables[0].classes for table in tables) else None,
         splits=[split for split, table in zip(splits, tables, strict=True) for _ in table.ids],
         groups=None if tables[0].groups is None else [group for table in tables for group in table.groups or ()],
+        contents=np.concatenate(
+            [no_contents(len(table.ids)) if table.contents is None else table.contents for table in tables]
+        ),
     )
 
 
@@ -408,6 +432,7 @@ def table_of(samples: Samples) -> Table:
         classes=samples.classes if samples.labels is not None else None,
         task=samples.task if samples.task in {Task.ORDINAL, Task.MULTILABEL} else None,
         groups=None if samples.groups is None else samples.groups.tolist(),
+        contents=samples.contents,
         decode=samples.decode,
     )
 
@@ -475,53 +500,42 @@ THREADS = 8
 """Reading waits for the disk and hashing releases the interpreter lock, so threads pay even on few cores."""
 
 
-@dataclass(frozen=True, eq=False)
-class HashedSamples:
-    """Content hashes aligned with a table of samples.
-
-    Attributes
-    ----------
-    contents : ndarray of S16, shape (n,)
-        Meaningless where ``readable`` is false.
-    readable : ndarray of bool, shape (n,)
-    reasons : dict of int to str
-        Why a row could not be read.
-    """
-
-    contents: Contents
-    readable: NDArray[np.bool_]
-    reasons: dict[int, str]
-
-
-def hash_samples(samples: Samples, *, progress: Progress | None = None) -> HashedSamples:
-    """Read every image's bytes once and hash them.
+def hash_samples(
+    samples: Samples, *, rows: NDArray[np.bool_] | None = None, progress: Progress | None = None
+) -> tuple[Samples, dict[int, str]]:
+    """Fill in the content hashes that are not known yet, reading each of these images once.
 
     Parameters
     ----------
     samples : Samples
+    rows : ndarray of bool, shape (n,), optional
+        Only these; the others stay unread.
     progress : Progress, optional
 
     Returns
     -------
-    HashedSamples
-        Unreadable rows are listed, not raised: whether they are an error is the caller's choice.
+    samples : Samples
+        With ``contents``.
+    reasons : dict of int to str
+        Why a row could not be read; its content stays empty. Whether that is an error is the caller's choice.
     """
+    contents = no_contents(len(samples)) if samples.contents is None else samples.contents.copy()
+    unknown = np.flatnonzero((contents == b"") if rows is None else (contents == b"") & rows).tolist()
+    if not unknown and samples.contents is not None:
+        return samples, {}
     progress = progress or Silent()
-    progress.begin("reading", len(samples))
-    contents = np.zeros(len(samples), dtype=f"S{CONTENT_BYTES}")
+    progress.begin("reading", len(unknown))
     reasons: dict[int, str] = {}
-    for row, outcome in enumerate(_outcomes(samples)):
+    for row, outcome in zip(unknown, _outcomes(samples, unknown), strict=True):
         if isinstance(outcome, str):
             reasons[row] = outcome
         else:
             contents[row] = outcome
         progress.advance("reading", 1)
-    readable = np.ones(len(samples), dtype=bool)
-    readable[list(reasons)] = False
-    return HashedSamples(contents, readable, reasons)
+    return replace(samples, contents=contents), reasons
 
 
-def _outcomes(samples: Samples) -> Iterator[bytes | str]:
+def _outcomes(samples: Samples, rows: Sequence[int]) -> Iterator[bytes | str]:
     def outcome(row: int) -> bytes | str:
         try:
             return content_hash(samples.sources[row].read(), samples.decode)
@@ -531,26 +545,48 @@ def _outcomes(samples: Samples) -> Iterator[bytes | str]:
     # Rows of other libraries' data sets may share one open file, and threads would mix up what they read from it.
     alone = any(isinstance(source, ItemSource | PillowSource) for source in samples.sources)
     with ThreadPoolExecutor(1 if alone else THREADS) as threads:
-        yield from threads.map(outcome, range(len(samples)))
+        yield from threads.map(outcome, rows)
 
 
 NAMED = 5
-"""Files and rows named in a message."""
+"""Unreadable files named in an error; `biofuse check` lists them all."""
 
 
-def require_contents(samples: Samples) -> Contents:
-    """Return the content hash of every sample, shape (n,).
+def refuse_unreadable(reasons: Mapping[int, str], *, remedy: str) -> None:
+    """Name the first of the images that cannot be read, if there are any.
+
+    Raises
+    ------
+    UnreadableImageError
+        If ``reasons``, by row, is not empty.
+    """
+    if reasons:
+        shown = [reasons[row] for row in sorted(reasons)[:NAMED]]
+        more = f"\n... and {len(reasons) - NAMED} more." if len(reasons) > NAMED else ""
+        raise UnreadableImageError("\n".join(shown) + more, remedy=remedy)
+
+
+def require_contents(samples: Samples) -> tuple[Samples, Contents]:
+    """Return samples whose content hashes are all known, and these hashes.
 
     Raises
     ------
     UnreadableImageError
         If a file cannot be read.
     """
-    hashed = hash_samples(samples)
-    if hashed.reasons:
-        shown = [hashed.reasons[row] for row in sorted(hashed.reasons)[:NAMED]]
-        more = f"\n... and {len(hashed.reasons) - NAMED} more." if len(hashed.reasons) > NAMED else ""
-        raise UnreadableImageError(
-            "\n".join(shown) + more, remedy="Repair these files, or take them out of the data set."
-        )
-    return hashed.contents
+    samples, reasons = hash_samples(samples)
+    refuse_unreadable(reasons, remedy="Repair these files, or take them out of the data set.")
+    return samples, known_contents(samples)
+
+
+def known_contents(samples: Samples) -> Contents:
+    """Return the content hashes of samples that have been read.
+
+    Raises
+    ------
+    DataError
+        If they have not.
+    """
+    if samples.contents is None:
+        raise DataError(f"{samples.name} has not been read.", remedy="Call biofuse.data.samples.hash_samples first.")
+    return samples.contents

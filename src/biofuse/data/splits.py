@@ -3,7 +3,6 @@
 Both work on units: a group, or a sample where there are no groups. Identical content joins the units it lies in.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -11,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biofuse.core.errors import DataError
-from biofuse.core.hashing import derive_seed, hash_order
+from biofuse.core.hashing import Contents, derive_seed, hash_order, to_hex
 from biofuse.data.labels import listing
-from biofuse.data.samples import SPLITS, Samples
+from biofuse.data.samples import Samples, object_array
 
 FRACTIONS = (0.60, 0.15, 0.25)
 """Default shares of train, val and test (DESIGN.md, "missing splits")."""
@@ -52,15 +51,15 @@ class _Units:
     sizes: NDArray[np.float64]
 
 
-def merge_groups(groups: Names | None, contents: Names | None) -> NDArray[np.object_]:
+def merge_groups(groups: Names | None, contents: Contents | None) -> NDArray[np.object_]:
     """Join groups that share content: rows of one group, or of one content, get one name.
 
     Parameters
     ----------
     groups : sequence of str, shape (n,), or None
         Group names; None where every row is on its own.
-    contents : sequence of bytes or str, shape (n,), or None
-        Content hashes. None as an entry (an unreadable image) is like nothing else.
+    contents : ndarray of S16, shape (n,), or None
+        Content hashes; an empty one (of an image that was not read) is like nothing else.
 
     Returns
     -------
@@ -75,24 +74,27 @@ def merge_groups(groups: Names | None, contents: Names | None) -> NDArray[np.obj
     """
     if groups is None and contents is None:
         raise DataError("Neither groups nor contents were given.")
-    n = len(groups) if groups is not None else len(contents or ())
-    if contents is not None and len(contents) != n:
+    if contents is None:
+        return object_array([] if groups is None else list(groups))
+    content_names = [text or f"unreadable {row}" for row, text in enumerate(to_hex(contents))]
+    if groups is None:
+        return object_array(content_names)
+    n = len(groups)
+    if len(contents) != n:
         raise DataError(f"{n} groups but {len(contents)} contents.")
-    names = _content_names(contents or (), n) if groups is None else [str(group) for group in groups]
-    if contents is None or groups is None:
-        return _object_array(names)
+    names = [str(group) for group in groups]
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
     group_names, group_index = np.unique(np.array(names), return_inverse=True)
-    _, content_index = np.unique(np.array(_content_names(contents, n)), return_inverse=True)
+    _, content_index = np.unique(np.array(content_names), return_inverse=True)
     n_nodes = len(group_names) + int(content_index.max(initial=-1)) + 1
     links = coo_array((np.ones(n), (group_index, len(group_names) + content_index)), shape=(n_nodes, n_nodes))
     _, component = connected_components(links.tocsr(), directed=False)
     # np.unique sorts, so the first group of a component is the alphabetically first.
     _, first = np.unique(component[: len(group_names)], return_index=True)
     name_of = dict(zip(component[first].tolist(), group_names[first].tolist(), strict=True))
-    return _object_array([name_of[component[index]] for index in group_index])
+    return object_array([name_of[component[index]] for index in group_index])
 
 
 def with_splits(
@@ -100,7 +102,6 @@ def with_splits(
     *,
     seed: int = 0,
     fractions: tuple[float, float, float] = FRACTIONS,
-    contents: Names | None = None,
 ) -> Samples:
     """Make the splits that are missing.
 
@@ -110,13 +111,11 @@ def with_splits(
     Parameters
     ----------
     samples : Samples
-        Labelled or not.
+        Labelled or not. Where content hashes are known, identical images stay together like a group.
     seed : int
         Another seed gives another split.
     fractions : tuple of float
         Shares of train, val and test; they add up to 1.
-    contents : sequence of bytes or str, optional
-        Content hashes, one per row: identical images then stay together like a group.
 
     Returns
     -------
@@ -144,11 +143,9 @@ def with_splits(
         np.flatnonzero(samples.splits == "train") if carve and samples.splits is not None else np.arange(len(samples))
     )
     part = samples.take(rows)
-    units = _make_units(
-        part.ids, part.labels, part.groups, None if contents is None else [contents[row] for row in rows.tolist()]
-    )
+    units = _make_units(part.ids, part.labels, part.groups, part.contents)
     shares = (fractions[0], fractions[1], 0.0) if carve else fractions
-    splits = _object_array(["test"] * len(samples)) if samples.splits is None else samples.splits.copy()
+    splits = object_array(["test"] * len(samples)) if samples.splits is None else samples.splits.copy()
     splits[rows] = _cut(units, np.array(shares) / sum(shares), seed)[units.of_row]
     return replace(samples, splits=splits)
 
@@ -205,7 +202,9 @@ def make_folds(
     return FoldPlan(folds=tuple(folds), n_folds=n_folds, n_repeats=n_repeats, notes=tuple(notes))
 
 
-def _make_units(ids: Names, labels: NDArray[np.int64] | None, groups: Names | None, contents: Names | None) -> _Units:
+def _make_units(
+    ids: Names, labels: NDArray[np.int64] | None, groups: Names | None, contents: Contents | None
+) -> _Units:
     keys = [str(name) for name in (ids if groups is None else groups)]
     if contents is not None:
         keys = merge_groups(keys, contents).tolist()
@@ -234,7 +233,7 @@ def _rarest(units: _Units) -> Index:
 def _cut(units: _Units, shares: NDArray[np.float64], seed: int) -> NDArray[np.object_]:
     order = hash_order(units.names, derive_seed(seed, "splits"))
     stratum = _rarest(units)
-    result = _object_array(["train"] * len(units.names))
+    result = object_array(["train"] * len(units.names))
     for label in np.unique(stratum):
         members = order[stratum[order] == label]
         sizes = units.sizes[members]
@@ -327,22 +326,3 @@ def _absent(assigned: Index, labels: NDArray[np.int64], n_folds: int, repeat: in
 
 def _class_name(classes: Sequence[str], label: int) -> str:
     return repr(classes[label]) if label < len(classes) else str(label)
-
-
-def _content_names(contents: Names, n: int) -> list[str]:
-    names = [content.hex() if isinstance(content, bytes) else content for content in contents]
-    return [f"unreadable {row}" if name is None else str(name) for row, name in zip(range(n), names, strict=True)]
-
-
-def _object_array(values: Sequence[str]) -> NDArray[np.object_]:
-    array = np.empty(len(values), dtype=object)
-    array[:] = values
-    return array
-
-
-def split_counts(samples: Samples) -> dict[str, int]:
-    """Count the samples of every split, in the order train, val, test."""
-    if samples.splits is None:
-        return {}
-    counts = Counter(samples.splits.tolist())
-    return {split: counts[split] for split in SPLITS if counts[split]}

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from biofuse.blocks.blocks import Blocks, Matrix
 from biofuse.core.hashing import Contents
 from biofuse.data.samples import Samples
+from biofuse.data.samples import Samples, known_contents
+from biofuse.encoders.availability import Skipped
 from biofuse.encoders.card import EncoderCard, Precision
 from biofuse.encoders.doctor import Skipped
 from biofuse.extract.plan import ExtractionPlan
@@ -65,8 +67,6 @@ class Extraction:
     ----------
     samples : Samples
         The readable samples, in the order given.
-    contents : ndarray of S16, shape (len(samples),)
-        Their content hashes.
     quarantined : tuple of Quarantined
     work : tuple of EncoderWork
         In pool order.
@@ -81,13 +81,17 @@ class Extraction:
     """
 
     samples: Samples
-    contents: Contents
     quarantined: tuple[Quarantined, ...]
     work: tuple[EncoderWork, ...]
     healed: tuple[str, ...]
     seconds: float
     plan: ExtractionPlan
     stages: Stages
+
+    @property
+    def contents(self) -> Contents:
+        """Content hash of each sample, shape (n,)."""
+        return known_contents(self.samples)
 
     @property
     def computed(self) -> int:
@@ -111,8 +115,6 @@ class EmbeddingSet(Mapping[str, Matrix]):
     blocks : Blocks
     cards : tuple of EncoderCard
         In pool order.
-    contents : ndarray of S16, shape (n,)
-        Content hash of each sample.
     quarantined : tuple of Quarantined
         Samples whose image could not be read; they have no row.
     work : tuple of EncoderWork
@@ -132,7 +134,6 @@ class EmbeddingSet(Mapping[str, Matrix]):
     samples: Samples
     blocks: Blocks
     cards: tuple[EncoderCard, ...]
-    contents: Contents
     quarantined: tuple[Quarantined, ...] = ()
     work: tuple[EncoderWork, ...] = ()
     skipped: tuple[Skipped, ...] = ()
@@ -154,6 +155,11 @@ class EmbeddingSet(Mapping[str, Matrix]):
     def ids(self) -> NDArray[np.object_]:
         """Sample ids, shape (n,)."""
         return self.samples.ids
+
+    @property
+    def contents(self) -> Contents:
+        """Content hash of each sample, shape (n,)."""
+        return known_contents(self.samples)
 
     @property
     def labels(self) -> NDArray[np.int64] | None:
@@ -204,10 +210,3 @@ class EmbeddingSet(Mapping[str, Matrix]):
             f"{f', {len(self.quarantined)} quarantined' if self.quarantined else ''}</p>"
             f"<table><tr><th>encoder</th><th>name</th><th>columns</th><th>licence</th></tr>{rows}</table>"
         )
-
-
-def hex_contents(embeddings: EmbeddingSet) -> NDArray[np.str_]:
-    """Return the content hash of each sample as text, shape (n,)."""
-    width = embeddings.contents.dtype.itemsize
-    raw = embeddings.contents.tobytes().hex()
-    return np.array([raw[start : start + 2 * width] for start in range(0, len(raw), 2 * width)], dtype=f"U{2 * width}")

@@ -5,18 +5,22 @@ import importlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from biofuse.blocks.reader import read_blocks
-from biofuse.core.errors import BioFuseError, UnreadableImageError
+from biofuse.core.errors import BioFuseError
 from biofuse.core.machine import keep_freed_memory
 from biofuse.core.progress import Progress, Silent, progress_bars
 from biofuse.data.samples import HashedSamples, Samples, hash_samples
 from biofuse.encoders.card import EncoderCard
 from biofuse.encoders.doctor import available, pinned_here
 from biofuse.extract.embeddings import EncoderWork, Extraction, Quarantined
+from biofuse.data.samples import Samples, hash_samples, known_contents, refuse_unreadable
+from biofuse.encoders.availability import available, pinned_here
+from biofuse.encoders.card import EncoderCard
+from biofuse.extract.embeddings import EmbeddingSet, EncoderWork, Extraction, Quarantined
 from biofuse.extract.forward import Sink, Tell
 from biofuse.extract.options import ExtractOptions
 from biofuse.extract.plan import (
@@ -33,10 +37,6 @@ from biofuse.extract.precision import PARITY_COSINE, PRECISIONS, announce
 from biofuse.extract.prepare import READ, Outcome, Stages
 from biofuse.extract.writer import Writer
 from biofuse.store.store import EmbeddingStore
-
-if TYPE_CHECKING:
-    pass
-from biofuse.extract.embeddings import EmbeddingSet
 
 ENGINES = {"local": "biofuse.extract.local:MachineEngine", "ray": "biofuse.extract.ray:RayEngine"}
 """Engines by name: module and class, imported when it is asked for."""
@@ -77,9 +77,6 @@ def make_engine(options: ExtractOptions, *, tell: Tell) -> Engine:
     engine: Engine = getattr(importlib.import_module(module), name)(options, tell=tell)
     return engine
 
-
-NAMED_FAILURES = 5
-"""Unreadable files named in an error; `biofuse check` lists them all."""
 
 MEASURED_SECONDS = 5.0
 """Work after which the time that is left can be told."""
@@ -127,18 +124,17 @@ def extract(
     run = _Run(options=options or ExtractOptions(), progress=progress or Silent(), tell=tell or (lambda _: None))
     networks = any(card.runtime == "torch" for card in cards)
     with keep_freed_memory() if networks else contextlib.nullcontext():  # before hashing starts threads
-        hashed, job, plan = run.look(samples, cards, store)
+        samples, reasons, job, plan = run.look(samples, cards, store)
         if job.todo:
             store.check_writable()
             plan = run.settle(job, plan)
             run.compute(job, plan)
-    reasons = _all_reasons(hashed, job)
+    reasons |= _undecodable(samples, job)
     if run.options.on_error == "error":
         _refuse(reasons)
     keep = np.array([row not in reasons for row in range(len(samples))], dtype=bool)
     return Extraction(
         samples=samples.take(keep),
-        contents=hashed.contents[keep],
         quarantined=tuple(
             Quarantined(id=str(samples.ids[row]), source=samples.sources[row].description, reason=reason)
             for row, reason in sorted(reasons.items())
@@ -161,7 +157,7 @@ def plan_extraction(
 ) -> ExtractionPlan:
     """Return what :func:`extract` would do; images are read and hashed, nothing is decoded, computed or written."""
     run = _Run(options=options or ExtractOptions(), progress=progress or Silent(), tell=lambda _: None)
-    return run.look(samples, cards, store, heal=False)[2]
+    return run.look(samples, cards, store, heal=False)[3]
 
 
 @dataclass(kw_only=True)
@@ -180,22 +176,21 @@ class _Run:
 
     def look(
         self, samples: Samples, cards: Sequence[EncoderCard], store: EmbeddingStore, *, heal: bool = True
-    ) -> tuple[HashedSamples, Job, ExtractionPlan]:
+    ) -> tuple[Samples, dict[int, str], Job, ExtractionPlan]:
         """Read and hash the images, and find out what is missing of them."""
         with self.stages.wall(READ):
-            hashed = hash_samples(samples, progress=self.progress)
+            samples, reasons = hash_samples(samples, progress=self.progress)
         if self.options.on_error == "error":
-            _refuse(hashed.reasons)
+            _refuse(reasons)
         job = plan_job(
             samples,
-            hashed,
             cards,
             store=store,
             options=self.options,
             device=lambda: self.engine.device,
             heal=heal,
         )
-        return hashed, job, self._plan(job)
+        return samples, reasons, job, self._plan(job)
 
     def settle(self, job: Job, plan: ExtractionPlan) -> ExtractionPlan:
         """Tell the plan, compare lower precisions with fp32, and plan anew where one is refused."""
@@ -287,22 +282,19 @@ class _Kept:
             self.run.tell(f"Measured on the first batches: about {duration(left)} left.")
 
 
-def _all_reasons(hashed: HashedSamples, job: Job) -> dict[int, str]:
+def _undecodable(samples: Samples, job: Job) -> dict[int, str]:
     """Give every sample that shares an undecodable content its reason, not only the one that was tried."""
-    reasons = dict(hashed.reasons)
-    for row, why in job.failures.items():
-        same = np.flatnonzero(hashed.readable & (hashed.contents == job.contents[row]))
-        reasons |= {int(sample): why for sample in same}
-    return reasons
+    contents = known_contents(samples)
+    return {
+        int(sample): why
+        for row, why in job.failures.items()
+        for sample in np.flatnonzero(contents == job.contents[row])
+    }
 
 
 def _refuse(reasons: dict[int, str]) -> None:
-    if not reasons:
-        return
-    shown = [reasons[row] for row in sorted(reasons)[:NAMED_FAILURES]]
-    more = f"\n... and {len(reasons) - NAMED_FAILURES} more." if len(reasons) > NAMED_FAILURES else ""
-    raise UnreadableImageError(
-        "\n".join(shown) + more,
+    refuse_unreadable(
+        reasons,
         remedy="Repair or remove the file(s), or set them aside with --on-error quarantine "
         "(on_error='quarantine' in Python).",
     )
@@ -342,7 +334,6 @@ def embed_samples(
         samples=done.samples,
         blocks=read_blocks(store, cards, ids=done.samples.ids, contents=done.contents, precisions=done.precisions),
         cards=cards,
-        contents=done.contents,
         quarantined=done.quarantined,
         work=done.work,
         healed=done.healed,

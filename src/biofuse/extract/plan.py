@@ -19,6 +19,12 @@ from biofuse.encoders.card import BYTES, EncoderCard, Precision
 from biofuse.encoders.encoder import Encoder
 from biofuse.encoders.loaders.imported import LOADER as IMPORTED
 from biofuse.encoders.loaders.imported import refuse_images
+from biofuse.data.samples import Samples, known_contents
+from biofuse.encoders.card import EncoderCard, Precision
+from biofuse.encoders.imported import LOADER as IMPORTED
+from biofuse.encoders.imported import refuse_images
+from biofuse.encoders.memory import BYTES, weight_bytes
+from biofuse.encoders.protocol import Encoder
 from biofuse.extract.options import ExtractOptions
 from biofuse.extract.precision import Choice, choose_precision
 from biofuse.extract.prepare import Chunk
@@ -141,7 +147,6 @@ class Job:
 
 def plan_job(
     samples: Samples,
-    hashed: HashedSamples,
     cards: Sequence[EncoderCard],
     *,
     store: EmbeddingStore,
@@ -154,7 +159,7 @@ def plan_job(
     Parameters
     ----------
     samples : Samples
-    hashed : HashedSamples
+        Hashed; those whose content is empty cannot be read.
     cards : sequence of EncoderCard
     store : EmbeddingStore
     options : ExtractOptions
@@ -163,8 +168,9 @@ def plan_job(
     heal : bool, default True
         Whether parts are hashed, and damaged ones set aside.
     """
-    readable = np.flatnonzero(hashed.readable)
-    contents, first = np.unique(hashed.contents[readable], return_index=True)
+    found = known_contents(samples)
+    readable = np.flatnonzero(found != b"")
+    contents, first = np.unique(found[readable], return_index=True)
     # The table's own order keeps parts in reading order, which later makes a block one run of memory.
     order = np.argsort(first, kind="stable")
     contents, rows = contents[order], readable[first[order]]

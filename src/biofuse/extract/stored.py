@@ -93,7 +93,7 @@ def read_stored(
     UnreadableImageError
         If a file cannot be read, so that nobody can tell which embedding is its own.
     """
-    contents = require_contents(samples)
+    samples, contents = require_contents(samples)
     folders = [each for each in store.folders() if precision in {None, each.precision}]
     if encoders is None:
         whole = [each for each in folders if not each.missing(contents).any()]
@@ -108,7 +108,7 @@ def read_stored(
     cards = tuple(folder.card for folder in chosen)
     precisions = {folder.card.name: folder.precision for folder in chosen}
     reader = BlockReader(store=store, cards=cards, ids=samples.ids, contents=contents, precisions=precisions)
-    return EmbeddingSet(samples=samples, blocks=reader.read(), cards=cards, contents=contents, precisions=precisions)
+    return EmbeddingSet(samples=samples, blocks=reader.read(), cards=cards, precisions=precisions)
 
 
 def recompute(
@@ -155,7 +155,7 @@ def recompute(
         If an image cannot be read.
     """
     options = options or ExtractOptions()
-    contents = require_contents(samples)
+    samples, contents = require_contents(samples)
     folders = [each for each in store.folders() if encoder is None or _is_called(each, encoder)]
     if encoder is not None and not folders:
         raise _unknown(encoder, store)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biofuse.core.errors import DataError
+from biofuse.core.hashing import Contents
 from biofuse.core.progress import Progress
 from biofuse.core.target import Task
 from biofuse.data.load import load_samples
@@ -17,6 +18,8 @@ from biofuse.evaluation.comparison import Comparison, compare_with
 from biofuse.evaluation.intervals import Interval, bootstrap_intervals
 from biofuse.evaluation.metrics import DEFAULT_METRIC, Metrics, score
 from biofuse.extract.embeddings import Quarantined, hex_contents
+from biofuse.evaluation.metrics import Metrics, score
+from biofuse.extract.embeddings import Quarantined
 from biofuse.extract.engine import embed_samples
 from biofuse.extract.options import ExtractOptions
 from biofuse.model.model import BioFuseModel
@@ -98,7 +101,7 @@ def align_classes(samples: Samples, model: BioFuseModel) -> Samples:
         labels[:, position] = samples.labels
     else:
         labels = position[samples.labels]
-    return replace(samples, labels=labels, classes=model.classes, task=model.task, decode=model.decode)
+    return replace(samples.decoded_by(model.decode), labels=labels, classes=model.classes, task=model.task)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,7 +242,7 @@ def evaluate_models(
     test: Samples,
     *,
     singles: Mapping[str, BioFuseModel] | None = None,
-    known_contents: frozenset[str],
+    known_contents: Contents,
     known_groups: frozenset[str] = frozenset(),
     store: EmbeddingStore,
     options: ExtractOptions | None = None,
@@ -257,8 +260,8 @@ def evaluate_models(
         Labelled; its classes must be among the models'.
     singles : mapping of str to BioFuseModel, optional
         Models of single encoders, by encoder, that are scored too.
-    known_contents : frozenset of str
-        Hexadecimal content hashes of the development data.
+    known_contents : ndarray of S16
+        Content hashes of the development data.
     known_groups : frozenset of str
         Groups of the development data.
     store : EmbeddingStore
@@ -291,7 +294,7 @@ def evaluate_models(
         raise DataError(f"No image of {test.name} could be read.", remedy="See the quarantine list for the reasons.")
     probabilities = {name: model.predictor.predict_proba(embeddings.blocks) for name, model in models.items()}
     labels, groups = _labels(samples), samples.groups
-    leaking = np.isin(hex_contents(embeddings), sorted(known_contents))
+    leaking = np.isin(embeddings.contents, known_contents)
     scores = {
         name: ModelScores(
             encoders=model.encoders,

@@ -192,7 +192,7 @@ class BioFuseModel:
             If there is no image.
         """
         if isinstance(data, Samples):
-            samples = replace(data, decode=self.decode)
+            samples = data.decoded_by(self.decode)
         else:
             samples = load_samples(data, labelled=False, use_splits=False, decode=self.decode)
         if not len(samples):

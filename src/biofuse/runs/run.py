@@ -18,10 +18,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from biofuse.core.errors import ArtifactError, SearchError
 from biofuse.core.files import TEMPORARY_SUFFIX, atomic_path, disk_errors, write_text
-from biofuse.core.hashing import canonical_json, digest_json
+from biofuse.core.hashing import canonical_json, digest_json, to_hex
 from biofuse.data.development import Development
 from biofuse.data.samples import Samples
-from biofuse.extract.embeddings import EmbeddingSet, Quarantined, hex_contents
+from biofuse.extract.embeddings import EmbeddingSet, Quarantined
 from biofuse.model.model import BioFuseModel
 from biofuse.search.evidence import Evidence
 from biofuse.search.leaderboard import Leaderboard, Row
@@ -393,7 +393,7 @@ def sample_rows(embeddings: EmbeddingSet, development: Development) -> "pd.DataF
     """Return a row per sample of the run; test samples are unread, hence without content."""
     import pandas as pd
 
-    parts = [_rows(embeddings.samples, hex_contents(embeddings).tolist())]
+    parts = [_rows(embeddings.samples, to_hex(embeddings.contents))]
     if development.held_out is not None:
         parts.append(_rows(development.held_out, [""] * len(development.held_out)))
     return pd.concat(parts, ignore_index=True)

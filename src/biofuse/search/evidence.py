@@ -73,13 +73,13 @@ def nest(problem: Problem, runtime: Runtime, *, budget: Budget) -> Nested:
         If an outer fold leaves too few samples of a class to search on.
     """
     config = problem.config
-    outer = make_plan(problem.samples, problem.contents, config.model_copy(update={"repeats": 1}))
+    outer = make_plan(problem.samples, config.model_copy(update={"repeats": 1}))
     found: dict[str, list[float]] = {}
     picked = []
     runtime.progress.begin("outer folds", len(outer.folds))
     for number, (fit, held) in enumerate(outer.folds):
         inner = replace(problem.restrict(fit), config=config.model_copy(update={"seed": _seed(config.seed, number)}))
-        inner = replace(inner, plan=make_plan(inner.samples, inner.contents, inner.config))
+        inner = replace(inner, plan=make_plan(inner.samples, inner.config))
         search = run(inner, runtime.below(f"nested-{number + 1}"), budget=budget)
         for name, value in _scores(problem, inner, search, held).items():
             found.setdefault(name, []).append(value)

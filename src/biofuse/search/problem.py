@@ -9,12 +9,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from biofuse.blocks.blocks import Blocks
 from biofuse.core.errors import DataError, LeakageError, SearchError
-from biofuse.core.hashing import digest, digest_json
+from biofuse.core.hashing import Contents, digest, digest_json, to_hex
 from biofuse.core.target import Task
-from biofuse.data.samples import Samples
+from biofuse.data.samples import Samples, known_contents
 from biofuse.data.splits import make_folds, merge_groups, with_splits
 from biofuse.evaluation.metrics import get_metric
 from biofuse.extract.embeddings import EmbeddingSet, hex_contents
+from biofuse.extract.embeddings import EmbeddingSet
 from biofuse.fusion.base import Fusion
 from biofuse.fusion.concatenation import Concatenation
 from biofuse.fusion.registry import make_fusion
@@ -249,8 +250,6 @@ class Problem:
         Shape (n,) or (n, n_labels).
     samples : Samples
         The development samples, same rows.
-    contents : ndarray of str, shape (n,)
-        Hexadecimal content hashes.
     fingerprints : tuple of (name, fingerprint)
         The encoders in pool order.
     plan : ValidationPlan
@@ -260,7 +259,6 @@ class Problem:
     blocks: Blocks
     labels: NDArray[np.int64]
     samples: Samples
-    contents: NDArray[np.str_]
     fingerprints: tuple[tuple[str, str], ...]
     plan: ValidationPlan
     config: Config
@@ -280,7 +278,7 @@ class Problem:
     @property
     def units(self) -> NDArray[np.object_] | None:
         """What stays together: groups, joined where samples are byte for byte the same; None where every row is one."""
-        return _units(self.samples, self.contents)
+        return _units(self.samples)
 
     @property
     def chance(self) -> float | None:
@@ -304,11 +302,12 @@ class Problem:
     def key(self, **settings: Any) -> str:
         """Hash everything that decides scores: data, folds, encoders, and the settings given (JSON values)."""
         order = np.argsort(self.samples.ids.astype(str), kind="stable")
+        contents = known_contents(self.samples)[order]
         common = {
             "seed": self.config.seed,
             "task": str(self.task),
             "classes": list(self.classes),
-            "contents": digest_json([str(self.contents[row]) for row in order]),
+            "contents": digest_json(to_hex(contents)),
         }
         return search_key(
             plan=self.plan, labels=self.labels, fingerprints=self.fingerprints, settings=common | settings
@@ -316,14 +315,13 @@ class Problem:
 
     def restrict(self, rows: NDArray[np.int64]) -> Self:
         """Return the same search on some of the rows, cross-validated within them."""
-        samples, contents = self.samples.take(rows), self.contents[rows]
+        samples = self.samples.take(rows)
         return replace(
             self,
             blocks=self.blocks.take(rows),
             labels=self.labels[rows],
             samples=samples,
-            contents=contents,
-            plan=make_plan(samples, contents, self.config),
+            plan=make_plan(samples, self.config),
         )
 
 
@@ -343,19 +341,15 @@ def pose(embeddings: EmbeddingSet, config: Config) -> Problem:
     if not len(samples):
         raise DataError(f"No image of {samples.name} could be read.", remedy="`biofuse check` lists what is wrong.")
     refuse_leaked_labels(embeddings.blocks, labels)
-    contents = hex_contents(embeddings)
     notes = []
     if not config.cross_validates and samples.splits is not None and "val" not in set(samples.splits.tolist()):
-        samples = with_splits(
-            replace(samples, splits=None), seed=config.seed, fractions=HOLDOUT, contents=contents.tolist()
-        )
+        samples = with_splits(replace(samples, splits=None), seed=config.seed, fractions=HOLDOUT)
         notes.append(f"Validation samples ({HOLDOUT[1]:.0%}) were taken out of train by a hash of ids and the seed.")
-    plan = make_plan(samples, contents, config)
+    plan = make_plan(samples, config)
     return Problem(
         blocks=embeddings.blocks,
         labels=labels,
         samples=samples,
-        contents=contents,
         fingerprints=tuple(
             (card.name, card.fingerprint(precision=embeddings.precisions.get(card.name, "fp32")))
             for card in embeddings.cards
@@ -400,7 +394,7 @@ def check_parts(config: Config) -> None:
         head_of(config)
 
 
-def make_plan(samples: Samples, contents: NDArray[np.str_], config: Config) -> ValidationPlan:
+def make_plan(samples: Samples, config: Config) -> ValidationPlan:
     """Divide development samples as the options say; groups and identical contents stay whole.
 
     Raises
@@ -412,10 +406,10 @@ def make_plan(samples: Samples, contents: NDArray[np.str_], config: Config) -> V
         if samples.splits is None:
             raise DataError(f"{samples.name} has no validation split.")
         plan = ValidationPlan.holdout(ids=samples.ids, splits=samples.splits)
-        return replace(plan, notes=_shared_by_splits(contents, samples.splits))
+        return replace(plan, notes=_shared_by_splits(known_contents(samples), samples.splits))
     if samples.labels is None:
         raise DataError(f"{samples.name} has no labels.")
-    units = _units(samples, contents)
+    units = _units(samples)
     folds = make_folds(
         samples.labels,
         ids=samples.ids.tolist(),
@@ -435,14 +429,14 @@ def make_plan(samples: Samples, contents: NDArray[np.str_], config: Config) -> V
     )
 
 
-def _units(samples: Samples, contents: NDArray[np.str_]) -> NDArray[np.object_] | None:
-    if len(set(contents.tolist())) == len(contents):
+def _units(samples: Samples) -> NDArray[np.object_] | None:
+    contents = known_contents(samples)
+    if len(np.unique(contents)) == len(contents):
         return samples.groups
-    merged = merge_groups(None if samples.groups is None else samples.groups.tolist(), contents.tolist())
-    return np.asarray(merged, dtype=object)
+    return merge_groups(None if samples.groups is None else samples.groups.tolist(), contents)
 
 
-def _shared_by_splits(contents: NDArray[np.str_], splits: NDArray[np.object_]) -> tuple[str, ...]:
+def _shared_by_splits(contents: Contents, splits: NDArray[np.object_]) -> tuple[str, ...]:
     shared = int(np.isin(contents[splits == "val"], contents[splits == "train"]).sum())
     if not shared:
         return ()

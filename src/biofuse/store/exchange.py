@@ -383,7 +383,8 @@ def import_embeddings(
         )
     raw = read_embeddings(file, name=name, column=column, id_column=id_column)
     rows = match_rows(raw.ids, samples, file=file)
-    contents, matrix = require_contents(samples), raw.matrix[rows]
+    samples, contents = require_contents(samples)
+    matrix = raw.matrix[rows]
     first = first_of_each(contents, matrix, samples.ids, name=name)
     sha256 = digest_file(file, algorithm="sha256")
     card = store.find_imported(name) or imported_card(

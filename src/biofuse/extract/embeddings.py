@@ -11,9 +11,7 @@ from numpy.typing import NDArray
 
 from biofuse.blocks.blocks import Blocks, Matrix
 from biofuse.core.hashing import Contents
-from biofuse.data.samples import Samples
 from biofuse.data.samples import Samples, known_contents
-from biofuse.encoders.availability import Skipped
 from biofuse.encoders.card import EncoderCard, Precision
 from biofuse.encoders.doctor import Skipped
 from biofuse.extract.plan import ExtractionPlan

@@ -13,13 +13,9 @@ from biofuse.blocks.reader import read_blocks
 from biofuse.core.errors import BioFuseError
 from biofuse.core.machine import keep_freed_memory
 from biofuse.core.progress import Progress, Silent, progress_bars
-from biofuse.data.samples import HashedSamples, Samples, hash_samples
+from biofuse.data.samples import Samples, hash_samples, known_contents, refuse_unreadable
 from biofuse.encoders.card import EncoderCard
 from biofuse.encoders.doctor import available, pinned_here
-from biofuse.extract.embeddings import EncoderWork, Extraction, Quarantined
-from biofuse.data.samples import Samples, hash_samples, known_contents, refuse_unreadable
-from biofuse.encoders.availability import available, pinned_here
-from biofuse.encoders.card import EncoderCard
 from biofuse.extract.embeddings import EmbeddingSet, EncoderWork, Extraction, Quarantined
 from biofuse.extract.forward import Sink, Tell
 from biofuse.extract.options import ExtractOptions

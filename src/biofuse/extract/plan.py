@@ -14,17 +14,11 @@ from numpy.typing import NDArray
 from biofuse.core.errors import DiskError
 from biofuse.core.files import write_text
 from biofuse.core.hashing import Contents, hash_order
-from biofuse.data.samples import HashedSamples, Samples
+from biofuse.data.samples import Samples, known_contents
 from biofuse.encoders.card import BYTES, EncoderCard, Precision
 from biofuse.encoders.encoder import Encoder
 from biofuse.encoders.loaders.imported import LOADER as IMPORTED
 from biofuse.encoders.loaders.imported import refuse_images
-from biofuse.data.samples import Samples, known_contents
-from biofuse.encoders.card import EncoderCard, Precision
-from biofuse.encoders.imported import LOADER as IMPORTED
-from biofuse.encoders.imported import refuse_images
-from biofuse.encoders.memory import BYTES, weight_bytes
-from biofuse.encoders.protocol import Encoder
 from biofuse.extract.options import ExtractOptions
 from biofuse.extract.precision import Choice, choose_precision
 from biofuse.extract.prepare import Chunk

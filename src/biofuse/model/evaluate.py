@@ -17,8 +17,6 @@ from biofuse.data.samples import Samples
 from biofuse.evaluation.comparison import Comparison, compare_with
 from biofuse.evaluation.intervals import Interval, bootstrap_intervals
 from biofuse.evaluation.metrics import DEFAULT_METRIC, Metrics, score
-from biofuse.extract.embeddings import Quarantined, hex_contents
-from biofuse.evaluation.metrics import Metrics, score
 from biofuse.extract.embeddings import Quarantined
 from biofuse.extract.engine import embed_samples
 from biofuse.extract.options import ExtractOptions

@@ -14,7 +14,6 @@ from biofuse.core.target import Task
 from biofuse.data.samples import Samples, known_contents
 from biofuse.data.splits import make_folds, merge_groups, with_splits
 from biofuse.evaluation.metrics import get_metric
-from biofuse.extract.embeddings import EmbeddingSet, hex_contents
 from biofuse.extract.embeddings import EmbeddingSet
 from biofuse.fusion.base import Fusion
 from biofuse.fusion.concatenation import Concatenation

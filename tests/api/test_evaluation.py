@@ -12,6 +12,7 @@ from biofuse.core.errors import DataError, UnreadableImageError
 from biofuse.core.target import Task
 from biofuse.data.decoding import DecodePolicy
 from biofuse.data.load import load_samples
+from biofuse.model.evaluate import Evaluation
 
 
 def strict(value):
@@ -68,7 +69,13 @@ def test_predictions_are_the_models_row_by_row(fitted, study):
 
 def test_the_order_of_test_rows_changes_no_score(fitted, study):
     test = study.samples.in_split("test")
-    first = fitted.evaluate(test, progress=False).to_json()
+    found = fitted.evaluate(test, progress=False)
+    first = found.to_json()
+    read = Evaluation.from_json(json.loads(json.dumps(first)), found.predictions, found.quarantined)
+    assert (read.models, read.comparisons, read.leak, read.singles) == (
+        found.models, found.comparisons, found.leak, found.singles
+    )  # fmt: skip
+    assert read.to_json() == first
     second = fitted.evaluate(test.take(np.arange(21)[::-1]), progress=False).to_json()
     for name, model in first["models"].items():
         assert second["models"][name]["metrics"] == pytest.approx(model["metrics"])

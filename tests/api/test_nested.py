@@ -127,7 +127,7 @@ def test_what_is_said_holds_the_numbers_and_the_choices(plant, posed):
     for name in ("best_single", "all"):
         assert f"{np.mean(found.folds[name]):.4f} for" in said
     assert all("+".join(subset) in said for subset in found.picked)
-    once = str(replace(found, picked=(("a", "b"),) * 3))
+    once = str(found.model_copy(update={"picked": (("a", "b"),) * 3}))
     assert "It chose 1 different subset: a+b." in once
 
 

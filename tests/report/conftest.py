@@ -198,7 +198,7 @@ def make_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., MadeUp]:
             selection={"rule": "one_se", "metric": "auroc", "reason": str(selection), "better_than_chance": True,
                        "head": "ridge", "heads": {"ridge": 0.9}, **{n: _describe_row(row, "auroc")
                        for n, row in rows.items() if row is not None}},
-            evidence=Evidence(attribution=attribute(screen, metric="auroc", empty=0.5)).to_json(),
+            evidence=Evidence(attribution=attribute(screen, metric="auroc", empty=0.5)).model_dump(mode="json"),
             fitted_on="train + val", environment=describe_environment(),
         )  # fmt: skip
         run.path.mkdir()

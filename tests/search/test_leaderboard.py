@@ -1,10 +1,11 @@
 import csv
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from biofuse.core.errors import SearchError, UndefinedMetricError
+from biofuse.core.errors import ArtifactError, SearchError, UndefinedMetricError
 from biofuse.search.leaderboard import Leaderboard, Row, all_subsets
 
 NAN = float("nan")
@@ -102,6 +103,31 @@ def test_bug_15_the_header_is_as_wide_as_the_rows_and_precision_is_full(tmp_path
     )
     assert read["auroc_fold_1"][0] == 1 / 3
     assert read["subset"].tolist() == ["a", "b", "a+b"]
+
+
+def test_it_is_read_back_as_it_was_written(tmp_path):
+    path = tmp_path / "leaderboard.parquet"
+    for written in (
+        replace(board(), n_train=(9, 7), n_test=(3, 1), key="abc"),
+        board(()),
+        replace(board(), out_of_fold={("a",): (np.zeros((2, 2)),) * 2}),
+    ):
+        written.to_parquet(path)
+        assert Leaderboard.read_parquet(path) == written
+    assert Leaderboard.read_parquet(path) != board(ROWS[1:])
+
+
+def test_a_file_that_is_no_leaderboard_is_refused_with_a_remedy(tmp_path):
+    path = tmp_path / "leaderboard.parquet"
+    with pytest.raises(ArtifactError, match="is missing") as error:
+        Leaderboard.read_parquet(path)
+    assert error.value.remedy
+    path.write_bytes(b"nothing")
+    with pytest.raises(ArtifactError, match="cannot be read"):
+        Leaderboard.read_parquet(path)
+    board().to_frame().to_parquet(path)
+    with pytest.raises(ArtifactError, match="lacks the sizes of its folds"):
+        Leaderboard.read_parquet(path)
 
 
 def test_bug_3_no_test_column_can_exist(tmp_path):

@@ -1,5 +1,3 @@
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,7 +5,7 @@ from hypothesis import strategies as st
 
 from biofuse.core.errors import SearchError
 from biofuse.search.leaderboard import Leaderboard, Row, all_subsets
-from biofuse.search.rules import Budget, cheapest_within, pareto_front, select, summed_cost
+from biofuse.search.rules import Budget, pareto_front, summed_cost
 
 
 def board(table, *, pool="abc", metric="auroc", n_folds=4):
@@ -63,20 +61,6 @@ def test_nothing_on_the_front_is_dominated_and_everything_off_it_is(seed, m, lev
         assert row.n_encoders == min(other.n_encoders for other in ties)
 
 
-def test_the_cheapest_within_one_standard_error_of_the_best():
-    wobble = np.array([0.02, -0.02, 0.01, -0.01])
-    table = TABLE | {"c": 0.855 + wobble, "ab": 0.855 - wobble}
-    leaderboard = board(table)
-    within = select(leaderboard).within
-    assert sorted(shown(within)) == ["ab", "abc", "bc", "c"]
-    assert shown([cheapest_within(leaderboard, {"a": 1, "b": 1, "c": 5})]) == ["ab"]
-    assert shown([cheapest_within(leaderboard, {"a": 1, "b": 1, "c": 1})]) == ["c"]
-    assert shown([cheapest_within(leaderboard, {"a": 1, "b": 4, "c": 5})]) == ["c"]  # a tie goes to fewer encoders
-    assert shown([cheapest_within(leaderboard, COST, eligible=lambda row: row.subset != ("c",))]) == ["ab"]
-    with pytest.raises(SearchError, match="two folds"):
-        cheapest_within(board(TABLE, n_folds=1), COST)
-
-
 @pytest.mark.parametrize("bad", [{}, {"c": float("nan")}, {"c": -1.0}, {"c": float("inf")}])
 def test_a_cost_that_is_not_known_is_named(bad):
     with pytest.raises(SearchError, match="The inference cost of c is not known"):
@@ -92,13 +76,6 @@ def test_nothing_to_choose_from_is_said():
         Budget(max_encoders=1).eligible(board({}))
 
 
-CARDS = {
-    "a": SimpleNamespace(commercial=True, licence="MIT"),
-    "b": SimpleNamespace(commercial=False, licence="CC-BY-NC-4.0"),
-    "c": SimpleNamespace(commercial=None, licence="unknown"),
-}
-
-
 def allowed(**limits):
     leaderboard = board(TABLE)
     mask = Budget(**limits).eligible(leaderboard)
@@ -112,7 +89,6 @@ def test_a_budget_keeps_what_is_within_every_limit():
     assert allowed(max_encoders=1) == ["a", "b", "c"]
     assert allowed(max_latency=5, latency=COST) == ["a", "b", "c", "ab"]
     assert allowed(max_latency=5, max_encoders=1, latency=COST) == ["a", "b", "c"]
-    assert allowed(commercial_only=True, cards=CARDS) == ["a"]  # a licence that does not say is not enough
     assert Budget(max_latency=5, latency=COST).allows(("a", "b"))
     assert not Budget(max_latency=4.999, latency=COST).allows(("a", "b"))
 
@@ -122,14 +98,12 @@ def test_when_nothing_is_within_the_budget_the_tightest_limit_is_named():
         SearchError, match=r"None of 7 scored subsets keeps to max_latency of 0.5 ms per image: the cheapest takes 1 ms"
     ):
         Budget(max_latency=0.5, max_encoders=2, latency=COST).eligible(board(TABLE))
-    with pytest.raises(SearchError, match=r"commercial_only: the licences of b \(CC-BY-NC-4.0\), c \(unknown\) forbid"):
-        Budget(commercial_only=True, cards=CARDS).eligible(board({"b": 0.8, "c": 0.7, "bc": 0.9}, pool="bc"))
     with pytest.raises(SearchError, match="max_encoders of 1: the smallest has 2"):
         Budget(max_encoders=1).eligible(board({"ab": 0.8, "abc": 0.9}))
-    latency = {"a": 9.0, "b": 1.0, "c": 1.0}
-    with pytest.raises(SearchError, match="each limit alone leaves: max_latency 3, commercial_only 1") as error:
-        Budget(max_latency=5, commercial_only=True, latency=latency, cards=CARDS).eligible(board(TABLE))
-    assert "The tightest is commercial_only" in error.value.remedy
+    latency = {"a": 1.0, "b": 1.0, "c": 9.0}
+    with pytest.raises(SearchError, match="each limit alone leaves: max_encoders 1, max_latency 1") as error:
+        Budget(max_encoders=1, max_latency=5, latency=latency).eligible(board({"ab": 0.8, "ac": 0.7, "c": 0.9}))
+    assert "The tightest is max_encoders" in error.value.remedy
 
 
 def test_limits_that_make_no_sense_or_cannot_be_checked_are_refused():
@@ -139,5 +113,3 @@ def test_limits_that_make_no_sense_or_cannot_be_checked_are_refused():
         Budget(max_latency=0)
     with pytest.raises(SearchError, match="cost of a is not known"):
         Budget(max_latency=5).allows(("a",))
-    with pytest.raises(SearchError, match="not known without a card"):
-        Budget(commercial_only=True).allows(("a",))

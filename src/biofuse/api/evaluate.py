@@ -87,8 +87,9 @@ def evaluate_run(
         metric=record.options["metric"],
         seed=record.options["seed"],
     )
-    report = {"data": str(data) if data is not None else record.data.get("source"), "split": split}
-    write_text(run.metrics_path, canonical_pretty(report | evaluation.to_json()))
+    source = str(data) if data is not None else record.data.get("source")
+    evaluation = replace(evaluation, data=source, split=split)
+    write_text(run.metrics_path, canonical_pretty(evaluation.to_json()))
     run.write_frame(evaluation.predictions, run.predictions_path)
     write_quarantine(run, evaluation.quarantined, name="quarantine-evaluate.csv")
     return evaluation

@@ -49,7 +49,7 @@ def show_contributions(attribution: "Attribution") -> None:
             "" if np.isnan(attribution.low[i]) else f"{attribution.low[i]:+.4f} to {attribution.high[i]:+.4f}",
             f"{attribution.added_last[i]:+.4f}",
         )
-        for i in np.argsort(-attribution.shapley, kind="stable").tolist()
+        for i in np.argsort(np.negative(attribution.shapley), kind="stable").tolist()
     ]
     title = get_metric(attribution.metric).title
     show_table(

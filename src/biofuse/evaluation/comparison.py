@@ -1,7 +1,6 @@
 """Paired comparison of predictors on the same rows, and what it means in words."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -9,14 +8,13 @@ from numpy.typing import ArrayLike, NDArray
 from biofuse.core.errors import AlignmentError, UndefinedMetricError
 from biofuse.core.target import Task
 from biofuse.evaluation.intervals import RESAMPLES, Units, percentile_ends, resample
-from biofuse.evaluation.metrics import DEFAULT_METRIC, get_metric, prepare
+from biofuse.evaluation.metrics import DEFAULT_METRIC, Record, Score, get_metric, prepare
 
 SIGNIFICANCE = 0.05
 """A difference with a larger (Holm-corrected) p-value is called noise."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
+class Comparison(Record):
     """How one predictor's score differs from another's on the same rows.
 
     Attributes
@@ -44,14 +42,14 @@ class Comparison:
     metric: str
     first: str
     second: str
-    first_score: float
-    second_score: float
-    difference: float
-    low: float
-    high: float
+    first_score: Score
+    second_score: Score
+    difference: Score
+    low: Score
+    high: Score
     confidence: float
-    p_value: float
-    p_holm: float
+    p_value: Score
+    p_holm: Score
     unit: str
     n_units: int
     n_resamples: int
@@ -178,7 +176,7 @@ def compare_with(
         for baseline, probabilities in baselines.items()
     ]
     corrected = holm([comparison.p_value for comparison in found])
-    return {c.second: replace(c, p_holm=float(p)) for c, p in zip(found, corrected, strict=True)}
+    return {c.second: c.model_copy(update={"p_holm": float(p)}) for c, p in zip(found, corrected, strict=True)}
 
 
 def holm(p_values: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from biofuse.core.errors import AlignmentError
 from biofuse.core.hashing import generator
 from biofuse.core.target import Task
-from biofuse.evaluation.metrics import INTERVAL_METRICS, Prepared, get_metric, prepare
+from biofuse.evaluation.metrics import INTERVAL_METRICS, Prepared, Record, Score, get_metric, prepare
 
 RESAMPLES = 2000
 """Enough for the ends of a 95 % interval: 50 resamples lie beyond each (Efron and Tibshirani 1993 ask for 1,000)."""
@@ -24,8 +24,7 @@ JACKKNIFE_BLOCKS = 500
 Method = Literal["percentile", "bca"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Interval:
+class Interval(Record):
     """A score and how far it may be off.
 
     Attributes
@@ -51,9 +50,9 @@ class Interval:
     """
 
     metric: str
-    estimate: float
-    low: float
-    high: float
+    estimate: Score
+    low: Score
+    high: Score
     confidence: float
     method: Method
     unit: Literal["samples", "groups"]

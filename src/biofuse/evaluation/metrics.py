@@ -1,12 +1,14 @@
 """The metrics, and scores of predictions with a reason wherever a score does not exist."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
 
 from biofuse.core.errors import AlignmentError, UndefinedMetricError
 from biofuse.core.target import Task
@@ -15,6 +17,26 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
     Sums = NDArray[np.float64] | csr_array
+
+
+def _number(value: Any) -> Any:
+    number = math.nan if value is None else float(value)
+    return math.nan if math.isnan(number) else number  # one object, so that equal records are equal
+
+
+Score = Annotated[
+    float,
+    BeforeValidator(_number),
+    PlainSerializer(lambda value: value if math.isfinite(value) else None, when_used="json"),
+]
+"""A number that may be undefined: NaN in memory, null in JSON."""
+
+
+class Record(BaseModel):
+    """What was found, frozen: as JSON it holds null for what is undefined, and read back it equals what was written."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
 
 THRESHOLD = 0.5
 """A label is predicted where its probability exceeds this, strictly: the convention of ``medmnist.Evaluator``."""
@@ -495,7 +517,7 @@ def get_metric(name: str) -> Metric:
     return METRICS[name]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True)
 class Metrics(Mapping[str, float]):
     """A read-only mapping from metric name to value.
 
@@ -529,6 +551,18 @@ class Metrics(Mapping[str, float]):
     def __repr__(self) -> str:
         shown = ", ".join(f"{name} {value:.4f}" for name, value in self.items())
         return f"Metrics({shown}; {self.n} samples)"
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> Self:
+        """Return what :meth:`to_json` gave."""
+        return cls(
+            values_by_name={name: _number(value) for name, value in found["metrics"].items()},
+            undefined=found["undefined"],
+            per_class={
+                c: {name: _number(value) for name, value in row.items()} for c, row in found["per_class"].items()
+            },
+            n=found["n"],
+        )
 
     def to_json(self) -> dict[str, object]:
         """Return plain JSON values; an undefined metric is null."""

@@ -1,9 +1,9 @@
 """Test data in the terms of a fitted model: its classes, its task, its way of decoding."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -159,6 +159,10 @@ class Evaluation:
     quarantined : tuple of Quarantined
     singles : dict of str to Metrics
         Every encoder of the pool by itself; for a ranking of encoders, outside the corrected comparisons.
+    data : str or None
+        Where the test data came from; None for data in memory.
+    split : str
+        Which split of them was scored.
     """
 
     n: int
@@ -168,26 +172,32 @@ class Evaluation:
     predictions: "pd.DataFrame"
     quarantined: tuple[Quarantined, ...]
     singles: dict[str, Metrics] = field(default_factory=dict)
+    data: str | None = None
+    split: str = "test"
 
     def __getitem__(self, metric: str) -> float:
         """Return the chosen model's value of a metric."""
         return self.models[CHOSEN].metrics[metric]
 
     def to_json(self) -> dict[str, Any]:
-        """Return everything but the predictions as JSON values."""
+        """Return everything but the rows of predictions and quarantined images as JSON values."""
         return {
+            "data": self.data,
+            "split": self.split,
             "n": self.n,
             "models": {
                 name: {
                     "encoders": list(scores.encoders),
                     **scores.metrics.to_json(),
-                    "intervals": {metric: _finite(vars(interval)) for metric, interval in scores.intervals.items()},
+                    "intervals": {
+                        metric: interval.model_dump(mode="json") for metric, interval in scores.intervals.items()
+                    },
                 }
                 for name, scores in self.models.items()
             },
             "singles": {name: {"encoders": [name], **metrics.to_json()} for name, metrics in self.singles.items()},
             "comparisons": {
-                name: _finite(vars(comparison)) | {"sentence": str(comparison)}
+                name: comparison.model_dump(mode="json") | {"sentence": str(comparison)}
                 for name, comparison in self.comparisons.items()
             },
             "leak": {
@@ -198,6 +208,40 @@ class Evaluation:
             },
             "quarantined": len(self.quarantined),
         }
+
+    @classmethod
+    def from_json(
+        cls, found: Mapping[str, Any], predictions: "pd.DataFrame", quarantined: Sequence[Quarantined] = ()
+    ) -> Self:
+        """Return what :meth:`to_json` gave, with the rows that it leaves out.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            If something is missing or of another kind.
+        """
+        leak = found["leak"]
+        return cls(
+            n=found["n"],
+            models={
+                name: ModelScores(
+                    encoders=tuple(each["encoders"]),
+                    metrics=Metrics.from_json(each),
+                    intervals={metric: Interval(**interval) for metric, interval in each["intervals"].items()},
+                )
+                for name, each in found["models"].items()
+            },
+            comparisons={
+                name: Comparison(**{key: value for key, value in each.items() if key != "sentence"})
+                for name, each in found["comparisons"].items()
+            },
+            leak=Leak(**{**leak, "without": {name: Metrics.from_json(each) for name, each in leak["without"].items()}}),
+            predictions=predictions,
+            quarantined=tuple(quarantined),
+            singles={name: Metrics.from_json(each) for name, each in found["singles"].items()},
+            data=found["data"],
+            split=found["split"],
+        )
 
     def to_frame(self) -> "pd.DataFrame":
         """Return a row per model with its encoders, metrics, and the ends of their intervals."""
@@ -372,7 +416,3 @@ def _predictions(
 
 def _per_class(counts: dict[str, int]) -> str:
     return f" ({', '.join(f'{count} {name}' for name, count in counts.items())})" if counts else ""
-
-
-def _finite(facts: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: None if isinstance(value, float) and not np.isfinite(value) else value for key, value in facts.items()}

@@ -26,8 +26,8 @@ from biofuse.model.model import BioFuseModel
 from biofuse.search.evidence import Evidence
 from biofuse.search.leaderboard import Leaderboard, Row
 from biofuse.search.problem import Problem
-from biofuse.search.rules import CHOSEN
-from biofuse.search.search import COMPANIONS, Search, encoders_to_fit, singles_to_fit
+from biofuse.search.rules import CHOSEN, COMPANIONS
+from biofuse.search.search import Search, encoders_to_fit, singles_to_fit
 from biofuse.store.exchange import label_names
 
 if TYPE_CHECKING:
@@ -510,7 +510,7 @@ class RunWriter:
             update={
                 "state": "complete",
                 "selection": describe_search(search),
-                "evidence": evidence.to_json(),
+                "evidence": evidence.model_dump(mode="json"),
                 "seconds": seconds | {"total": time.perf_counter() - self._start},
             }
         )

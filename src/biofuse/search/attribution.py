@@ -1,7 +1,7 @@
 """How much one subset scores above another on the same folds, and whether that is more than noise."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
 from math import comb
 from typing import TYPE_CHECKING, Literal
@@ -11,15 +11,14 @@ from numpy.typing import NDArray
 
 from biofuse.core.errors import SearchError, UndefinedMetricError
 from biofuse.evaluation.comparison import SIGNIFICANCE, corrected_standard_error, holm
-from biofuse.evaluation.metrics import get_metric
+from biofuse.evaluation.metrics import Record, Score, get_metric
 from biofuse.search.leaderboard import Leaderboard, Row, Subset, in_pool_order, label
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-@dataclass(frozen=True, kw_only=True)
-class Gain:
+class Gain(Record):
     """What one subset scores above another, fold by fold; of a loss, how much less it loses.
 
     Attributes
@@ -41,12 +40,12 @@ class Gain:
     metric: str
     subset: Subset
     against: Subset
-    gain: float
-    low: float
-    high: float
+    gain: Score
+    low: Score
+    high: Score
     confidence: float
-    p_value: float
-    p_holm: float
+    p_value: Score
+    p_holm: Score
 
     @property
     def noise(self) -> bool:
@@ -67,11 +66,6 @@ class Gain:
         return f"{label(self.subset)} against {label(self.against)}: {verdict} ({self.evidence()})."
 
 
-def signed(values: NDArray[np.float64], metric: str) -> NDArray[np.float64]:
-    """Turn the values of a metric so that more is better."""
-    return values if get_metric(metric).higher_is_better else -values
-
-
 def paired_gain(
     leaderboard: Leaderboard, row: Row, against: Row, *, metric: str | None = None, confidence: float = 0.95
 ) -> Gain:
@@ -89,7 +83,7 @@ def paired_gain(
         Nominal coverage.
     """
     name = metric or leaderboard.metrics[0]
-    differences = signed(row.values(name) - against.values(name), name)
+    differences = get_metric(name).signed(row.values(name) - against.values(name))
     mean, low, high, p_value = corrected_t(leaderboard, differences, confidence=confidence)
     return Gain(
         metric=name,
@@ -107,7 +101,7 @@ def paired_gain(
 def holm_corrected(gains: Sequence[Gain]) -> tuple[Gain, ...]:
     """Correct the p-values of gains that are looked at together."""
     corrected = holm([gain.p_value for gain in gains])
-    return tuple(replace(gain, p_holm=float(p)) for gain, p in zip(gains, corrected, strict=True))
+    return tuple(gain.model_copy(update={"p_holm": float(p)}) for gain, p in zip(gains, corrected, strict=True))
 
 
 def corrected_t(
@@ -171,8 +165,7 @@ class Pair:
         return f"{self.first} and {self.second} add up, as far as these folds can tell {numbers}."
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Attribution:
+class Attribution(Record):
     """What each encoder contributes; of a loss, by how much it lowers it.
 
     Attributes
@@ -180,22 +173,22 @@ class Attribution:
     metric : str
         Name of the metric. Below, v(S) is its mean over folds, turned so that more is better.
     encoders : tuple of str
-        The pool; all arrays are in its order.
+        The pool; all that follows is in its order.
     empty : float
         v of no encoder: what guessing scores (turned likewise).
     full : float
         v of all encoders.
-    shapley : ndarray of float64, shape (m,)
+    shapley : tuple of float, length m
         Shapley values: they add up to ``full - empty``.
-    low, high : ndarray of float64, shape (m,)
+    low, high : tuple of float, length m
         Intervals of the Shapley values from the corrected t statistic of the folds; NaN with fewer than two.
-    marginal : ndarray of float64, shape (m,)
+    marginal : tuple of float, length m
         Mean of v(S + i) - v(S) over all subsets S without i, the empty one included, each counting the same.
-    added_last : ndarray of float64, shape (m,)
+    added_last : tuple of float, length m
         v(all) - v(all without i).
-    alone : ndarray of float64, shape (m,)
+    alone : tuple of float, length m
         v({i}).
-    interaction, interaction_low, interaction_high : ndarray of float64, shape (m, m)
+    interaction, interaction_low, interaction_high : tuple of m tuples of m floats
         Shapley interaction indices (Grabisch and Roubens 1999) and their intervals; symmetric, NaN on the diagonal.
     confidence : float
         Nominal coverage of one interval; not corrected for several.
@@ -205,17 +198,17 @@ class Attribution:
 
     metric: str
     encoders: Subset
-    empty: float
-    full: float
-    shapley: Values
-    low: Values
-    high: Values
-    marginal: Values
-    added_last: Values
-    alone: Values
-    interaction: Values
-    interaction_low: Values
-    interaction_high: Values
+    empty: Score
+    full: Score
+    shapley: tuple[Score, ...]
+    low: tuple[Score, ...]
+    high: tuple[Score, ...]
+    marginal: tuple[Score, ...]
+    added_last: tuple[Score, ...]
+    alone: tuple[Score, ...]
+    interaction: tuple[tuple[Score, ...], ...]
+    interaction_low: tuple[tuple[Score, ...], ...]
+    interaction_high: tuple[tuple[Score, ...], ...]
     confidence: float
     n_folds: int
 
@@ -226,9 +219,9 @@ class Attribution:
             Pair(
                 first=self.encoders[i],
                 second=self.encoders[j],
-                interaction=float(self.interaction[i, j]),
-                low=float(self.interaction_low[i, j]),
-                high=float(self.interaction_high[i, j]),
+                interaction=self.interaction[i][j],
+                low=self.interaction_low[i][j],
+                high=self.interaction_high[i][j],
             )
             for i, j in combinations(range(len(self.encoders)), 2)
         ]
@@ -257,7 +250,7 @@ class Attribution:
         return frame.sort_values("shapley", ascending=False, kind="stable", ignore_index=True)
 
     def __str__(self) -> str:
-        order = np.argsort(-self.shapley, kind="stable")
+        order = np.argsort(np.negative(self.shapley), kind="stable").tolist()
         shares = ", ".join(f"{self.encoders[i]} {self.shapley[i]:+.4f}" for i in order)
         return f"Shapley values of {get_metric(self.metric).title}, from {self.empty:.4f} to {self.full:.4f}: {shares}."
 
@@ -303,7 +296,7 @@ def attribute(
         found = corrected_t(leaderboard, _interaction(values, i, j), confidence=confidence)
         for matrix, value in zip((interaction, interaction_low, interaction_high), found[:3], strict=True):
             matrix[i, j] = matrix[j, i] = value
-    shapley, low, high, _ = np.array([corrected_t(leaderboard, row, confidence=confidence) for row in each]).T
+    shapley, low, high, _ = zip(*(corrected_t(leaderboard, row, confidence=confidence) for row in each), strict=True)
     return Attribution(
         metric=name,
         encoders=leaderboard.encoders,
@@ -312,54 +305,19 @@ def attribute(
         shapley=shapley,
         low=low,
         high=high,
-        marginal=np.array([_steps(mean, i).mean() for i in range(m)]),
-        added_last=mean[-1] - mean[len(mean) - 1 - single],
-        alone=mean[single],
-        interaction=interaction,
-        interaction_low=interaction_low,
-        interaction_high=interaction_high,
+        marginal=tuple(float(_steps(mean, i).mean()) for i in range(m)),
+        added_last=tuple((mean[-1] - mean[len(mean) - 1 - single]).tolist()),
+        alone=tuple(mean[single].tolist()),
+        interaction=_rows(interaction),
+        interaction_low=_rows(interaction_low),
+        interaction_high=_rows(interaction_high),
         confidence=confidence,
         n_folds=n_folds,
     )
 
 
-def leave_one_out_gains(
-    leaderboard: Leaderboard, *, metric: str | None = None, confidence: float = 0.95
-) -> dict[str, Gain]:
-    """Return what each encoder adds to all others: what a pool too large for all subsets still can tell.
-
-    Parameters
-    ----------
-    leaderboard : Leaderboard
-        With rows for all encoders, and for all but one of them. Encoders without such a row are left out.
-    metric : str, optional
-        Which metric; the leaderboard's first by default.
-    confidence : float, default 0.95
-        Nominal coverage of the intervals.
-
-    Returns
-    -------
-    dict of str to Gain
-        By encoder, in pool order; p-values are Holm-corrected together.
-
-    Raises
-    ------
-    SearchError
-        If all encoders together were not scored, or no subset of all but one was.
-    """
-    pool = leaderboard.encoders
-    everything = leaderboard.get(pool)
-    rest = {name: leaderboard.get([other for other in pool if other != name]) for name in pool}
-    known = {name: row for name, row in rest.items() if row is not None}
-    if everything is None or not known:
-        raise SearchError(
-            f"All {len(pool)} encoders together were not scored."
-            if everything is None
-            else f"No subset of all but one of the {len(pool)} encoders was scored.",
-            remedy="Score these subsets too, or every subset.",
-        )
-    gains = [paired_gain(leaderboard, everything, row, metric=metric, confidence=confidence) for row in known.values()]
-    return dict(zip(known, holm_corrected(gains), strict=True))
+def _rows(matrix: Values) -> tuple[tuple[float, ...], ...]:
+    return tuple(map(tuple, matrix.tolist()))
 
 
 def _by_mask(leaderboard: Leaderboard, metric: str, empty: float) -> Values:
@@ -369,13 +327,12 @@ def _by_mask(leaderboard: Leaderboard, metric: str, empty: float) -> Values:
     if len(leaderboard) < 2**m - 1:
         raise SearchError(
             f"Shapley values need the scores of all {2**m - 1} subsets of {m} encoders; {len(leaderboard)} are there.",
-            remedy="Search exhaustively or by screen (up to 15 encoders); leave_one_out_gains needs only all encoders "
-            "and all but one.",
+            remedy="Search exhaustively or by screen (up to 15 encoders).",
         )
     values = np.full((2**m, leaderboard.n_folds), empty, dtype=np.float64)
     for row in leaderboard:
         values[sum(bit[name] for name in row.subset)] = row.values(metric)
-    values = signed(values[:, ~np.isnan(values).any(axis=0)], metric)
+    values = get_metric(metric).signed(values[:, ~np.isnan(values).any(axis=0)])
     if not values.shape[1]:
         raise UndefinedMetricError(
             f"{get_metric(metric).title} is undefined for some subset in every fold.",
@@ -423,8 +380,7 @@ GENERAL = "general"
 """The modality of encoders trained on everyday photographs, as cards say it."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Line:
+class Line(Record):
     """What an encoder, or the encoders of a modality, gain over the baseline.
 
     Attributes
@@ -453,7 +409,7 @@ class Line:
     modality: str
     encoders: Subset
     best: str
-    score: float
+    score: Score
     alone: Gain
     added: Gain | None
 
@@ -468,8 +424,7 @@ class Line:
         return f"{text}; {baseline} joined by {joined} {_verdict(self.added, f'{baseline} without')}."
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class CrossModal:
+class CrossModal(Record):
     """Gains over a general-purpose encoder.
 
     Attributes
@@ -491,7 +446,7 @@ class CrossModal:
     metric: str
     baseline: str
     baseline_modality: str
-    baseline_score: float
+    baseline_score: Score
     modalities: tuple[Line, ...]
     encoders: tuple[Line, ...]
 
@@ -637,8 +592,8 @@ def _finish(lines: list[Line]) -> tuple[Line, ...]:
     """Correct the p-values of all lines together, and put the largest gain first."""
     gains = [*(line.alone for line in lines), *(line.added for line in lines if line.added is not None)]
     corrected = iter(holm_corrected(gains))
-    lines = [replace(line, alone=next(corrected)) for line in lines]
-    lines = [line if line.added is None else replace(line, added=next(corrected)) for line in lines]
+    lines = [line.model_copy(update={"alone": next(corrected)}) for line in lines]
+    lines = [line if line.added is None else line.model_copy(update={"added": next(corrected)}) for line in lines]
     return tuple(sorted(lines, key=lambda line: -np.nan_to_num(line.alone.gain, nan=-np.inf)))
 
 

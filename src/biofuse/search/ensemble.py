@@ -1,22 +1,20 @@
 """How many of the best subsets an average of their predictions should take."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from biofuse.core.errors import SearchError
 from biofuse.core.target import Task
-from biofuse.evaluation.metrics import get_metric, score
+from biofuse.evaluation.metrics import Record, Score, get_metric, score
 from biofuse.search.leaderboard import DECIMALS, Leaderboard, Row, Subset, label
 
 SIZES = (1, 2, 4, 8)
 """Numbers of members tried."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Ensemble:
+class Ensemble(Record):
     """The average that was chosen, and those that it was chosen from.
 
     Attributes
@@ -34,7 +32,7 @@ class Ensemble:
     metric: str
     members: tuple[Subset, ...]
     encoders: Subset
-    scores: dict[int, tuple[float, ...]]
+    scores: dict[int, tuple[Score, ...]]
 
     @property
     def mean(self) -> float:
@@ -88,7 +86,6 @@ def choose_ensemble(
     missing = [row for row in ranked if row.subset not in leaderboard.out_of_fold]
     if not ranked or missing:
         raise SearchError("An ensemble needs scored subsets with their out-of-fold predictions.")
-    sign = 1 if get_metric(metric).higher_is_better else -1
     scores: dict[int, tuple[float, ...]] = {}
     for size in sizes:
         members = ranked[:size]
@@ -98,7 +95,8 @@ def choose_ensemble(
             _score(leaderboard, members, labels[held], fold, task=task, classes=classes, metric=metric)
             for fold, held in enumerate(rows)
         )
-    best = max(scores, key=lambda size: (round(sign * float(np.nanmean(scores[size])), DECIMALS), -size))
+    means = {size: get_metric(metric).signed(np.nanmean(values, keepdims=True)) for size, values in scores.items()}
+    best = max(means, key=lambda size: (round(means[size].item(), DECIMALS), -size))
     return Ensemble(
         metric=metric,
         members=tuple(row.subset for row in ranked[:best]),

@@ -1,8 +1,7 @@
 """Nested cross-validation: the whole search, repeated inside each outer fold, scored on what it never saw."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +10,7 @@ from biofuse.core.hashing import derive_seed
 from biofuse.core.machine import usable_cores
 from biofuse.encoders.card import EncoderCard
 from biofuse.evaluation.comparison import corrected_standard_error
-from biofuse.evaluation.metrics import get_metric, score
+from biofuse.evaluation.metrics import Record, Score, get_metric, score
 from biofuse.search.attribution import GENERAL, Attribution, CrossModal, attribute, cross_modal
 from biofuse.search.leaderboard import Leaderboard, Subset, label
 from biofuse.search.optimism import Optimism, correct_optimism
@@ -23,8 +22,7 @@ from biofuse.search.search import Search, fit_predictors, run
 CONFIDENCE = 0.95
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Nested:
+class Nested(Record):
     """Scores of the search itself.
 
     Attributes
@@ -39,10 +37,10 @@ class Nested:
     """
 
     metric: str
-    folds: dict[str, tuple[float, ...]]
+    folds: dict[str, tuple[Score, ...]]
     picked: tuple[Subset, ...]
-    low: float
-    high: float
+    low: Score
+    high: Score
 
     @property
     def mean(self) -> float:
@@ -124,8 +122,7 @@ EXPLAINED = 12
 """Most encoders whose contributions are computed: pairs and subsets of more are no longer read by anyone."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Evidence:
+class Evidence(Record):
     """What corrects and explains a choice.
 
     Attributes
@@ -155,11 +152,6 @@ class Evidence:
             where = "How much choosing flatters a score, measured on the screen. " if self.screened else ""
             said.append(f"{where}{self.optimism}")
         return said if self.nested is None else [*said, str(self.nested)]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return everything as JSON values."""
-        parts = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: _plain(part) for name, part in parts.items() if part is not None and part is not False}
 
 
 def weigh(
@@ -212,18 +204,3 @@ def _optimism(problem: Problem, search: Search, budget: Budget) -> Optimism | No
         eligible=np.array([budget.allows_row(row) for row in board]),
         seed=problem.config.seed,
     )
-
-
-def _plain(value: Any) -> Any:
-    """Turn dataclasses, arrays and subsets into JSON values."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
-    if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
-    if isinstance(value, dict) or hasattr(value, "items"):
-        return {"+".join(key) if isinstance(key, tuple) else key: _plain(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    if isinstance(value, float | np.floating):
-        return float(value) if np.isfinite(value) else None
-    return value

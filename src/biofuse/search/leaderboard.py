@@ -11,21 +11,30 @@ from itertools import chain, combinations
 from math import comb
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO, Self
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BeforeValidator, PlainSerializer
 
 from biofuse.core.errors import ArtifactError, SearchError, UndefinedMetricError
 from biofuse.core.files import atomic_path, disk_errors
 from biofuse.core.hashing import digest_bytes
-from biofuse.evaluation.metrics import get_metric
+from biofuse.evaluation.metrics import Score, get_metric
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Subset = tuple[str, ...]
 """Encoder names in pool order, each once."""
+
+
+def _split(name: Any) -> Any:
+    return tuple(name.split("+")) if isinstance(name, str) else name
+
+
+SubsetKey = Annotated[Subset, BeforeValidator(_split), PlainSerializer("+".join, return_type=str, when_used="json")]
+"""A subset where JSON holds only strings: as the key of a mapping."""
 
 
 def all_subsets(pool: Sequence[str], largest: int | None = None) -> list[Subset]:
@@ -93,6 +102,9 @@ def label(subset: Sequence[str]) -> str:
 Predictions = tuple[NDArray[np.float32], ...]
 """What one subset predicted for held-out rows, an array per fold."""
 
+FORMAT = "biofuse-leaderboard"
+"""What files of scores are marked with."""
+
 SHOWN = 10
 """Rows printed."""
 
@@ -100,7 +112,7 @@ DECIMALS = 12
 """Means that agree to so many decimals are tied: the rest is rounding, which must not choose."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True)
 class Row:
     """The scores of one subset.
 
@@ -120,9 +132,19 @@ class Row:
 
     subset: Subset
     n_dims: int
-    folds: Mapping[str, tuple[float, ...]]
+    folds: Mapping[str, tuple[Score, ...]]
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        # One object for every NaN, so that equal rows are equal.
+        plain = {
+            name: tuple(math.nan if math.isnan(v) else float(v) for v in each) for name, each in self.folds.items()
+        }
+        object.__setattr__(self, "folds", plain)
+
+    def __hash__(self) -> int:
+        return hash((self.subset, self.n_dims))
 
     @property
     def n_encoders(self) -> int:
@@ -178,7 +200,7 @@ class Row:
         return -self.quality(metric), self.n_encoders, self.n_dims
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True)
 class Leaderboard:
     """All scored subsets, by size, then by pool order.
 
@@ -204,8 +226,8 @@ class Leaderboard:
     n_train: tuple[int, ...]
     n_test: tuple[int, ...]
     key: str = ""
-    out_of_fold: Mapping[Subset, Predictions] = field(default_factory=dict)
-    _by_set: Mapping[frozenset[str], Row] = field(init=False, repr=False)
+    out_of_fold: Mapping[Subset, Predictions] = field(default_factory=dict, compare=False)
+    _by_set: Mapping[frozenset[str], Row] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         ordered = tuple(sorted(self.rows, key=lambda row: combination_order(self.encoders, row.subset)))
@@ -275,9 +297,68 @@ class Leaderboard:
         return pd.DataFrame.from_records(records)
 
     def to_parquet(self, path: Path) -> None:
-        """Write the table as Parquet, atomically."""
+        """Write the table as Parquet, atomically, with all that :meth:`read_parquet` needs beside it."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        facts = {
+            "encoders": self.encoders,
+            "metrics": self.metrics,
+            "n_train": self.n_train,
+            "n_test": self.n_test,
+            "key": self.key,
+            "notes": {label(row.subset): row.notes for row in self.rows if row.notes},
+        }
+        table = pa.Table.from_pandas(self.to_frame(), preserve_index=False)
+        table = table.replace_schema_metadata({**(table.schema.metadata or {}), FORMAT: json.dumps(facts)})
         with atomic_path(path) as temporary:
-            self.to_frame().to_parquet(temporary, index=False)
+            pq.write_table(table, temporary)
+
+    @classmethod
+    def read_parquet(cls, path: Path) -> Self:
+        """Read what :meth:`to_parquet` wrote: a leaderboard equal to it, without out-of-fold predictions.
+
+        Raises
+        ------
+        ArtifactError
+            If the file is missing, damaged, or without the sizes of the folds, as older versions wrote it.
+        """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        remedy = "Fit again; finished work is reused."
+        try:
+            table = pq.read_table(path)
+            facts = json.loads((table.schema.metadata or {}).get(FORMAT.encode(), b"null"))
+            if facts is None:
+                raise ArtifactError(
+                    f"{path} was written by an older BioFuse: it lacks the sizes of its folds.", remedy=remedy
+                )
+            columns, folds = table.to_pydict(), range(1, len(facts["n_train"]) + 1)
+            return cls(
+                encoders=tuple(facts["encoders"]),
+                metrics=tuple(facts["metrics"]),
+                rows=tuple(
+                    Row(
+                        subset=_split(name),
+                        n_dims=columns["n_dims"][row],
+                        folds={
+                            metric: tuple(_undefined(columns[f"{metric}_fold_{fold}"][row]) for fold in folds)
+                            for metric in facts["metrics"]
+                        },
+                        seconds=columns["seconds"][row],
+                        notes=tuple(facts["notes"].get(name, ())),
+                    )
+                    for row, name in enumerate(columns["subset"] if table.num_rows else ())
+                ),
+                n_train=tuple(facts["n_train"]),
+                n_test=tuple(facts["n_test"]),
+                key=facts["key"],
+            )
+        except FileNotFoundError as error:
+            raise ArtifactError(f"{path} is missing.", remedy=remedy) from error
+        except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+            raise ArtifactError(f"{path} cannot be read: {error}", remedy=remedy) from error
 
     def to_csv(self, path: Path) -> None:
         """Write the table as CSV with full precision, atomically."""
@@ -313,7 +394,6 @@ class Leaderboard:
         return f"<p>{self._title()}</p>{self._top().to_html(index=False, border=0)}"
 
 
-FORMAT = "biofuse-leaderboard"
 VERSION = 1
 
 NUMBERS = np.dtype("<f4")
@@ -507,6 +587,10 @@ def read_sink(path: Path) -> Leaderboard:
         key=header["key"],
         out_of_fold=_read_predictions(_beside(path), records),
     )
+
+
+def _undefined(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def _beside(path: Path) -> Path:

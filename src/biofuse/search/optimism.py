@@ -1,17 +1,18 @@
 """How much too good the winner of a search looks, and what is left of its score without that."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from pydantic import Field
 
 from biofuse.core.errors import AlignmentError, SearchError, UndefinedMetricError
 from biofuse.core.target import Task
 from biofuse.evaluation.intervals import Units, percentile_ends
-from biofuse.evaluation.metrics import Prepared, get_metric, prepare
-from biofuse.search.leaderboard import DECIMALS, Leaderboard, Row, Subset, label
+from biofuse.evaluation.metrics import Prepared, Record, Score, get_metric, prepare
+from biofuse.search.leaderboard import DECIMALS, Leaderboard, Row, Subset, SubsetKey, label
 from biofuse.search.rules import select
 
 Values = NDArray[np.float64]
@@ -35,8 +36,7 @@ PICKED = 10
 """Subsets listed among those that resamples chose."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Optimism:
+class Optimism(Record):
     """The score of a chosen subset, corrected for having been chosen.
 
     Attributes
@@ -62,24 +62,24 @@ class Optimism:
         What was resampled.
     n_units : int
         How many there are.
-    picked : mapping of subset to float
+    picked : dict of subset to float
         Share of the resamples that chose it, for the ten chosen most often, in descending order.
     """
 
     metric: str
     rule: str
     chosen: Subset
-    apparent: float
-    corrected: float
-    low: float
-    high: float
+    apparent: Score
+    corrected: Score
+    low: Score
+    high: Score
     confidence: float
     n_subsets: int
     n_resamples: int
     n_undefined: int
     unit: Literal["samples", "groups"]
     n_units: int
-    picked: Mapping[Subset, float] = field(default_factory=dict)
+    picked: dict[SubsetKey, float] = Field(default_factory=dict)
 
     @property
     def optimism(self) -> float:

@@ -4,18 +4,24 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from biofuse.core.errors import SearchError
 from biofuse.evaluation.comparison import SIGNIFICANCE, corrected_standard_error
-from biofuse.evaluation.metrics import get_metric
+from biofuse.evaluation.metrics import Record, get_metric
 from biofuse.search.leaderboard import DECIMALS, Leaderboard, Row, Subset, label
 
 if TYPE_CHECKING:
     pass
+
+CHOSEN = "chosen"
+"""Name of the chosen model among those fitted and evaluated."""
+
+COMPANIONS = ("best_single", "all", "greedy")
+"""Names of the models that it is compared with, where the search scored their subsets."""
 
 Rule = Literal["one_se", "best", "first_best"]
 RULES: tuple[Rule, ...] = ("one_se", "best", "first_best")
@@ -24,8 +30,7 @@ Eligible = Callable[[Row], bool]
 """Whether a subset may be chosen: few enough encoders, quick enough, licensed for the purpose."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Selection:
+class Selection(Record):
     """The chosen subset, and those that it must be compared with.
 
     Attributes
@@ -41,8 +46,8 @@ class Selection:
     best_single, all, greedy : Row or None
         Best single encoder, all encoders, end of the greedy path; None where the search did not score them. The first
         two stand here even if they may not be chosen; the greedy path takes no step that may not be chosen.
-    within : tuple of Row
-        Subsets within one standard error of the best (rule ``one_se``).
+    within : tuple of subset
+        Those within one standard error of the best (rule ``one_se``).
     better_than_chance : bool or None
         Whether the scores rule out that no subset is any better than guessing; None where that cannot be told.
     reason : str
@@ -58,10 +63,16 @@ class Selection:
     best_single: Row | None
     all: Row | None
     greedy: Row | None
-    within: tuple[Row, ...]
+    within: tuple[Subset, ...]
     better_than_chance: bool | None
     reason: str
     notes: tuple[str, ...]
+
+    @property
+    def companions(self) -> dict[str, Row]:
+        """What the chosen subset is compared with, by name, as far as the search scored it."""
+        rows = dict(zip(COMPANIONS, (self.best_single, self.all, self.greedy), strict=True))
+        return {name: row for name, row in rows.items() if row is not None}
 
     def __str__(self) -> str:
         return self.reason
@@ -139,14 +150,15 @@ def select(
         best_single=min(leaderboard.singles, key=lambda row: row.rank(name), default=None),
         all=leaderboard.get(leaderboard.encoders),
         greedy=leaderboard.get(path[-1].subset) if path else None,
-        within=within,
+        within=tuple(row.subset for row in within),
         better_than_chance=_better_than_chance(
             leaderboard, ranked[0], name, chance, n_tried=max(len(tried), len(offered))
         ),
         reason="",
         notes=leaderboard.notes,
     )
-    return replace(selection, reason=_reason(selection, leaderboard, n_offered=len(offered), screen=screen))
+    reason = _reason(selection, leaderboard, n_offered=len(offered), screen=screen)
+    return selection.model_copy(update={"reason": reason})
 
 
 def greedy_path(
@@ -184,15 +196,12 @@ def greedy_path(
         path.append(best)
 
 
-def _signed(row: Row, metric: str) -> NDArray[np.float64]:
-    return row.values(metric) if get_metric(metric).higher_is_better else -row.values(metric)
-
-
 def _within_one_se(leaderboard: Leaderboard, ranked: Sequence[Row], metric: str) -> tuple[Row, ...]:
-    best = _signed(ranked[0], metric)
+    table = get_metric(metric)
+    best = table.signed(ranked[0].values(metric))
     kept = [ranked[0]]
     for row in ranked[1:]:
-        differences = best - _signed(row, metric)
+        differences = best - table.signed(row.values(metric))
         error = corrected_standard_error(differences, leaderboard.n_train, leaderboard.n_test)
         if round(float(np.nanmean(differences)) - error, DECIMALS) <= 0:
             kept.append(row)
@@ -306,20 +315,6 @@ def _size(row: Row) -> int:
     return row.n_encoders
 
 
-class Licensed(Protocol):
-    """What a budget reads of an encoder's card."""
-
-    @property
-    def licence(self) -> str:
-        """SPDX identifier."""
-        ...
-
-    @property
-    def commercial(self) -> bool | None:
-        """Whether the licence allows commercial use; None where unknown."""
-        ...
-
-
 @dataclass(frozen=True, kw_only=True)
 class Budget:
     """Limits on what may be chosen.
@@ -330,12 +325,8 @@ class Budget:
         Most encoders of a subset.
     max_latency : float or None
         Most milliseconds per image, summed over the encoders of a subset.
-    commercial_only : bool
-        Whether every encoder's licence must be known to allow commercial use.
     latency : mapping of str to float
         Milliseconds per image of each encoder; needed where ``max_latency`` is given.
-    cards : mapping of str to EncoderCard
-        Cards by encoder; needed where ``commercial_only`` is set.
 
     Raises
     ------
@@ -345,9 +336,7 @@ class Budget:
 
     max_encoders: int | None = None
     max_latency: float | None = None
-    commercial_only: bool = False
     latency: Mapping[str, float] = field(default_factory=dict, repr=False)
-    cards: Mapping[str, Licensed] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         if self.max_encoders is not None and self.max_encoders < 1:
@@ -361,7 +350,7 @@ class Budget:
         Raises
         ------
         SearchError
-            If the latency or the card of an encoder is needed and not known.
+            If the latency of an encoder is needed and not known.
         """
         return all(kept(subset) for kept in self._limits().values())
 
@@ -388,8 +377,6 @@ class Budget:
             limits["max_encoders"] = self._few
         if self.max_latency is not None:
             limits["max_latency"] = self._quick
-        if self.commercial_only:
-            limits["commercial_only"] = self._free
         return limits
 
     def _few(self, subset: Sequence[str]) -> bool:
@@ -397,12 +384,6 @@ class Budget:
 
     def _quick(self, subset: Sequence[str]) -> bool:
         return self.max_latency is None or summed_cost(subset, self.latency) <= self.max_latency
-
-    def _free(self, subset: Sequence[str]) -> bool:
-        unknown = [name for name in subset if name not in self.cards]
-        if unknown:
-            raise SearchError(f"Whether {', '.join(unknown)} may be used commercially is not known without a card.")
-        return all(self.cards[name].commercial is True for name in subset)
 
     def _nothing(self, leaderboard: Leaderboard) -> SearchError:
         if not leaderboard.rows:
@@ -422,13 +403,9 @@ class Budget:
             cheapest = min(leaderboard, key=lambda row: summed_cost(row.subset, self.latency))
             needs = f"{summed_cost(cheapest.subset, self.latency):.3g} ms per image ({label(cheapest.subset)})"
             what = f"max_latency of {self.max_latency:g} ms per image: the cheapest takes {needs}"
-        elif limit == "max_encoders":
+        else:
             least = min(row.n_encoders for row in leaderboard)
             what = f"max_encoders of {self.max_encoders}: the smallest has {least}"
-        else:
-            names = [name for name in leaderboard.encoders if self.cards[name].commercial is not True]
-            said = ", ".join(f"{name} ({self.cards[name].licence})" for name in names)
-            what = f"commercial_only: the licences of {said} forbid commercial use or do not say"
         return SearchError(
             f"None of {len(leaderboard)} scored subsets keeps to {what}.",
             remedy="Loosen this limit, or offer other encoders.",
@@ -494,35 +471,8 @@ def pareto_front(
     return tuple(front)
 
 
-def cheapest_within(
-    leaderboard: Leaderboard,
-    cost: Mapping[str, float],
-    *,
-    metric: str | None = None,
-    eligible: Callable[[Row], bool] | None = None,
-) -> Row:
-    """Return the cheapest subset within one corrected standard error of the best.
-
-    As rule ``one_se`` of :func:`biofuse.search.rules.select`, with the cost in place of the number of encoders;
-    among equal costs, the fewest encoders, then the fewest dimensions, then the higher mean. Parameters as for
-    :func:`pareto_front`.
-
-    Raises
-    ------
-    SearchError
-        If the cost of an encoder is not known, nothing is eligible, or there are fewer than two folds.
-    """
-    name = metric or leaderboard.metrics[0]
-    within = select(_eligible(leaderboard, eligible), rule="one_se", metric=name).within
-    return min(within, key=lambda row: (summed_cost(row.subset, cost), row.n_encoders, row.n_dims, -row.quality(name)))
-
-
 def _eligible(leaderboard: Leaderboard, eligible: Callable[[Row], bool] | None) -> Leaderboard:
     rows = tuple(row for row in leaderboard if eligible is None or eligible(row))
     if not rows:
         raise SearchError("No scored subset is eligible." if leaderboard.rows else "No subset was scored.")
     return replace(leaderboard, rows=rows)
-
-
-CHOSEN = "chosen"
-"""Name of the chosen model among those evaluated; the others are what it is compared with."""

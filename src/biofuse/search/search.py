@@ -316,15 +316,9 @@ def _strategy(problem: Problem, screen: Screen | None, budget: Budget) -> Strate
     return make_strategy(config.search, metric=config.metric, max_encoders=budget.max_encoders)
 
 
-COMPANIONS = ("best_single", "all", "greedy")
-"""Models that stand beside the chosen one, where the search scored their subsets."""
-
-
 def encoders_to_fit(search: Search) -> dict[str, Subset]:
     """Return the encoders of the chosen model and of those it is compared with, by name."""
-    selection = search.selection
-    rows = dict(zip(COMPANIONS, (selection.best_single, selection.all, selection.greedy), strict=True))
-    return {CHOSEN: search.chosen} | {name: row.subset for name, row in rows.items() if row is not None}
+    return {CHOSEN: search.chosen} | {name: row.subset for name, row in search.selection.companions.items()}
 
 
 def singles_to_fit(search: Search) -> dict[str, Subset]:

@@ -134,3 +134,38 @@ def test_show_unknown_name(wrong, fails):
     assert wrong in ran.err
     if wrong == "haralik":
         assert "haralick" in ran.err
+
+
+def test_show_tells_what_a_card_in_a_file_says(succeeds, fails, tmp_path):
+    card = tmp_path / "mine.toml"
+    text = """
+        name = "mine"
+        title = "My ViT"
+        modality = "pathology"
+        loader = "timm"
+        architecture = "vit_tiny_patch16_224"
+        output = "cls"
+        dim = 192
+        licence = "MIT"
+        source = "our paper"
+        weights = {repository = "owner/mine", revision = "main", file = "model.safetensors"}
+        preprocessing = {resize = "shortest", size = 256, crop = 224}
+        [facts]
+        licence.source = "external"
+        licence.reference = "LICENSE of our repository"
+    """
+    card.write_text(text, encoding="utf-8")
+    said = succeeds("encoders", "show", str(card)).out
+    assert "My ViT (mine)" in said
+    assert "model.safetensors of owner/mine" in said
+    assert "LICENSE of our repository" in said
+    (shown,) = json.loads(succeeds("encoders", "show", str(card), "--json").out)
+    assert shown["dim"] == 192
+    assert "preprocessing" in shown["unverified"]
+    card.write_text(text.replace("dim = 192", "dims = 192"), encoding="utf-8")
+    assert "dims" in fails("encoders", "show", str(card)).err
+
+
+def test_show_tells_what_was_compared(succeeds):
+    said = " ".join(succeeds("encoders", "show", "uni2_h").out.split())
+    assert "loading: timm preprocessing: torchvision transforms" in said

@@ -83,7 +83,14 @@ def each(cards: tuple[EncoderCard, ...]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("card", cards, ids=lambda card: card.name)
 
 
-@each(POOL)
+LARGE = 5e8
+"""Parameters beyond which a network takes more than a second to build, even without memory."""
+
+
+@pytest.mark.parametrize(
+    "card",
+    [pytest.param(card, marks=[pytest.mark.slow] if card.parameters > LARGE else [], id=card.name) for card in POOL],
+)
 def test_the_network_at_full_size_is_the_one_on_the_card(card, full_size):
     network = full_size(card)
     assert all(parameter.is_meta for parameter in network.parameters())

@@ -271,7 +271,10 @@ def test_images_are_decoded_as_pillow_decodes_them(name, content, picture):
     assert np.array_equal(decode(content, DecodePolicy(), description=name), np.asarray(picture))
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=names_of)
+@pytest.mark.parametrize(
+    "recipe",
+    [pytest.param(each, marks=[pytest.mark.slow] if each.on_average else [], id=names_of(each)) for each in RECIPES],
+)
 def test_preprocessing_equals_an_independent_implementation(recipe):
     assert compare(recipe, packaged()) >= (24 if recipe.only is None else 1)
 

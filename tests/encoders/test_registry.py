@@ -2,8 +2,10 @@
 
 import importlib.metadata
 import inspect
+import json
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 
 from biofuse.core.errors import BioFuseWarning, DependencyError, EncoderError, UnknownEncoderError
 from biofuse.encoders import EncoderCard, EncoderRegistry, get_card, list_cards, load_encoder, register_encoder, resolve
+from biofuse.encoders.card import card_from_toml
 from biofuse.encoders.loaders import FAMILIES, loader_of
 
 STARTER = ("efficientnet_lite0", "efficientnet_lite2", "colour", "lbp", "haralick", "gabor", "hog")
@@ -71,6 +74,100 @@ def test_a_name_is_not_both_an_encoder_and_a_pool(registry):
         registry.register(card.model_copy(update={"name": "starter"}))
     with pytest.raises(EncoderError, match="both an encoder's and a pool's"):
         registry.register(card.model_copy(update={"name": "new", "pools": ("hog",)}))
+
+
+@pytest.fixture
+def card_file(tmp_path, vit_file):
+    """A card of a checkpoint beside it."""
+
+    def write(**changes: object) -> Path:
+        fields = {
+            "name": "mine",
+            "title": "Mine",
+            "modality": "pathology",
+            "loader": "timm",
+            "output": "cls",
+            "dim": 48,
+        }
+        fields |= {"architecture": "vit_tiny_patch16_224", "licence": "MIT", "source": "a test", "gated": "unknown"}
+        arguments = {"img_size": 32, "depth": 2, "embed_dim": 48, "num_heads": 3, "init_values": "null"}
+        weights = {"repository": "local", "revision": "1", "file": vit_file.name, "ignore": ["head.*"]}
+        tables = {"arguments": arguments, "weights": weights, "preprocessing": {"resize": "squash", "size": 32}}
+        lines = [f"{key} = {json.dumps(value)}" for key, value in (fields | changes).items()]
+        for table, content in tables.items():
+            lines += [f"[{table}]", *(f"{key} = {json.dumps(value)}" for key, value in content.items())]
+        path = tmp_path / "mine.toml"
+        path.write_text("\n".join(lines), encoding="utf-8")
+        return path
+
+    return write
+
+
+def test_a_card_in_a_file_is_registered(registry, card_file, images):
+    card = registry.register(card_file(pools=["starter"]))
+    assert registry.get_card("mine") is card
+    assert (card.gated, card.arguments["init_values"]) == (None, None)
+    assert names(registry.resolve("starter")) == (*STARTER, "mine")
+    assert registry.load_encoder("mine").encode(images).shape == (4, 48)
+
+
+def test_a_card_in_a_file_is_resolved_by_its_path(registry, card_file, monkeypatch, tmp_path):
+    path = card_file()
+    (card,) = registry.resolve(str(path))
+    assert Path(card.weights.file) == tmp_path / "vit.safetensors"
+    monkeypatch.chdir(tmp_path)
+    assert names(registry.resolve("hog,mine.toml")) == ("hog", "mine")
+    assert registry.load_encoder("mine.toml").card.name == "mine"
+    assert "mine" not in registry
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dims": 48}, "dims: Extra inputs are not permitted"),
+        ({"dim": "many"}, "dim: Input should be a valid integer"),
+        ({"loader": "telepathy"}, "'telepathy' is not a loader family"),
+    ],
+)
+def test_a_file_that_is_no_card_says_which_field_is_wrong(registry, card_file, changes, message):
+    path = card_file(**changes)
+    for ask in (registry.register, registry.resolve):
+        with pytest.raises(EncoderError, match=message):
+            ask(str(path))
+
+
+def test_a_file_that_is_not_there_or_no_toml_is_named(registry, tmp_path):
+    with pytest.raises(EncoderError, match=r"no card .*absent\.toml"):
+        registry.resolve(str(tmp_path / "absent.toml"))
+    (tmp_path / "bad.toml").write_text("name = ")
+    with pytest.raises(EncoderError, match=r"bad\.toml is not a TOML file"):
+        registry.resolve(str(tmp_path / "bad.toml"))
+
+
+def test_two_encoders_of_one_name_are_refused(registry, card_file):
+    registry.register(registry.get_card("lbp").model_copy(update={"name": "mine"}))
+    with pytest.raises(EncoderError, match="are called 'mine'"):
+        registry.resolve(["mine", str(card_file())])
+
+
+def test_nothing_is_left_of_what_was_temporary(registry):
+    with registry.temporary():
+        register_encoder("f", dim=3, size=8, registry=registry)(mean)
+        registry.register(registry.get_card("lbp").model_copy(update={"version": 2}), replace=True)
+        registry.load_encoder("lbp")
+    assert names(registry.list_cards()) == STARTER
+    assert registry.get_card("lbp").version == 1
+
+
+def test_own_cards_are_read_only_when_they_are_asked_for(monkeypatch):
+    read = []
+    monkeypatch.setattr(
+        "biofuse.encoders.registry.card_from_toml",
+        lambda text, *, name: read.append(name) or card_from_toml(text, name=name),
+    )
+    own = EncoderRegistry(plugins=False)
+    assert names(own.resolve("uni2_h,hog")) == ("uni2_h", "hog")
+    assert read == ["uni2_h", "hog"]
 
 
 def test_a_card_that_nothing_can_load_is_refused(registry):

@@ -363,7 +363,10 @@ def card_errors(name: str) -> Iterator[None]:
             f"{'.'.join(str(part) for part in problem['loc']) or problem['type']}: {problem['msg']}"
             for problem in error.errors()
         )
-        raise EncoderError(f"The card of {name!r} is not valid: {problems}.") from error
+        raise EncoderError(
+            f"The card of {name!r} is not valid: {problems}.",
+            remedy="Correct these fields: biofuse.encoders.EncoderCard and Preprocessing say what each may hold.",
+        ) from error
 
 
 def read_card(path: str | Path) -> EncoderCard:
@@ -401,7 +404,7 @@ def card_from_toml(text: str, *, name: str) -> tuple[EncoderCard, float]:
     try:
         fields = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise EncoderError(f"{name} is not a TOML file: {error}.") from error
+        raise EncoderError(f"{name} is not a TOML file: {error}.", remedy="Correct it there.") from error
     place = fields.pop("place", math.inf)
     for field in ("commercial", "gated"):
         if fields.get(field) == "unknown":

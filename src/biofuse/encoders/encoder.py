@@ -178,14 +178,10 @@ class TorchEncoder:
         EncoderError
             If the images are not of the card's size, or the embeddings not of its dimension or not finite.
         """
-        import torch
-
         require_images(self._card, images)
         if len(images) == 0:
             return np.zeros((0, self._card.dim), dtype=np.float32)
-        # torch refuses to promise not to write to a read-only array, hence the copy of those.
-        source = images if images.flags.writeable else images.copy()
-        output = self.forward(torch.from_numpy(np.ascontiguousarray(source)).to(self._device))
+        output = self.forward(as_tensor(images).to(self._device))
         return require_embeddings(self._card, output.cpu().numpy(), rows=len(images))
 
     def forward(self, batch: "torch.Tensor") -> "torch.Tensor":
@@ -233,6 +229,14 @@ def _cast(network: "nn.Module", precision: Precision) -> None:
     for module in network.modules():
         if isinstance(module, nn.Linear | nn.Conv2d):
             module.to(getattr(torch, DTYPES[precision]))
+
+
+def as_tensor(images: UInt8Images) -> "torch.Tensor":
+    """Return images as a tensor that shares their memory where they may be written to."""
+    import torch
+
+    # torch refuses to promise not to write to a read-only array, hence the copy of those.
+    return torch.from_numpy(np.ascontiguousarray(images if images.flags.writeable else images.copy()))
 
 
 def class_and_mean(tokens: "torch.Tensor", *, prefix: int) -> "torch.Tensor":

@@ -61,19 +61,6 @@ class HubFile:
         return f"{self.file} of {self.repository} (for {self.encoder})"
 
 
-@dataclass(frozen=True, kw_only=True)
-class HubAnswer:
-    """What the hub says about a file it would hand out.
-
-    Attributes
-    ----------
-    size : int or None
-        Bytes.
-    """
-
-    size: int | None
-
-
 def endpoint() -> str:
     """Return the address of the hub in use."""
     from huggingface_hub import constants
@@ -123,13 +110,13 @@ def download(wanted: HubFile) -> Path:
         return here
     try:
         # Asked once before the library asks, which would try for half a minute while there is no network.
-        answer = ask(wanted)
+        size = ask(wanted)
     except (HubUnreachableError, AccessDeniedError):
         if here is not None:
             return here
         raise
     if here is None:
-        _require_space(wanted, answer.size)
+        _require_space(wanted, size)
     from huggingface_hub import hf_hub_download
 
     with hub_errors(wanted):
@@ -139,7 +126,7 @@ def download(wanted: HubFile) -> Path:
             raise _unreachable(wanted, str(error).partition("\n")[0]) from error
 
 
-def ask(wanted: HubFile, *, timeout: float | None = None) -> HubAnswer:
+def ask(wanted: HubFile, *, timeout: float | None = None) -> int | None:
     """Ask the hub whether it would hand out a file to this user, without downloading it.
 
     Parameters
@@ -147,6 +134,11 @@ def ask(wanted: HubFile, *, timeout: float | None = None) -> HubAnswer:
     wanted : HubFile
     timeout : float, optional
         Seconds to wait for an answer; by default ``HF_HUB_ETAG_TIMEOUT``.
+
+    Returns
+    -------
+    int or None
+        Its size in bytes, where the hub says so.
 
     Raises
     ------
@@ -163,7 +155,7 @@ def ask(wanted: HubFile, *, timeout: float | None = None) -> HubAnswer:
     with hub_errors(wanted):
         url = hf_hub_url(wanted.repository, wanted.file, revision=wanted.revision)
         found = get_hf_file_metadata(url, timeout=timeout or constants.HF_HUB_ETAG_TIMEOUT)
-    return HubAnswer(size=found.size)
+    return found.size
 
 
 def commit_of(path: Path) -> str | None:

@@ -169,7 +169,14 @@ class EncoderRegistry(Registry[Entry]):
         members = [member for name in wanted for member in pools.get(name, (name,))]
         cards = [self._card(member, allow_random_weights, find) for member in dict.fromkeys(members)]
         # One encoder may have two names: that it was imported under, with and without the prefix.
-        return tuple({card.fingerprint(): card for card in cards}.values())
+        different = {card.fingerprint(): card for card in cards}.values()
+        twice = sorted({card.name for card in different if sum(card.name == each.name for each in different) > 1})
+        if twice:
+            raise EncoderError(
+                f"Two different encoders asked for are called {twice[0]!r}.",
+                remedy="Change the name on one of the cards.",
+            )
+        return tuple(different)
 
     def _card(self, name: str, allow_random_weights: bool = False, find: Find | None = None) -> EncoderCard:
         if name in self:

@@ -7,7 +7,7 @@ import numpy as np
 
 from biofuse.core.errors import DependencyError, EncoderError, WeightsError
 from biofuse.encoders.card import EncoderCard, Precision
-from biofuse.encoders.encoder import Embeddings, UInt8Images, require_embeddings, require_images
+from biofuse.encoders.encoder import Embeddings, UInt8Images, as_tensor, require_embeddings, require_images
 from biofuse.encoders.weights import locate, verify
 
 LIBRARIES = {"onnxruntime": "onnxruntime"}
@@ -60,13 +60,10 @@ class OnnxEncoder:
         EncoderError
             If the images are not of the card's size, or the embeddings not of its dimension or not finite.
         """
-        import torch
-
         require_images(self._card, images)
         if len(images) == 0:
             return np.zeros((0, self._card.dim), dtype=np.float32)
-        source = images if images.flags.writeable else images.copy()
-        pixels = self._card.preprocessing.normalise(torch.from_numpy(np.ascontiguousarray(source))).contiguous().numpy()
+        pixels = self._card.preprocessing.normalise(as_tensor(images)).contiguous().numpy()
         size = self._batch or len(pixels)
         rows = [self._run(pixels[start : start + size], size) for start in range(0, len(pixels), size)]
         return require_embeddings(self._card, np.concatenate(rows), rows=len(images))

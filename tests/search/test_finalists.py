@@ -33,7 +33,6 @@ def test_finalists_are_the_best_and_all_that_they_are_compared_with(seed):
         assert set(found) == expected
         assert len(found) == len(expected)
         assert found == sorted(found, key=lambda subset: combination_order(POOL, subset))
-    assert set(finalists(board)) == set(finalists(board, count=16))
     assert finalists(board, count=999) == [row.subset for row in board]
 
 
@@ -58,7 +57,7 @@ def test_finalists_keep_to_what_may_be_chosen_but_for_the_companions():
     found = finalists(board, count=8, eligible=lambda row: "a" not in row.subset)
     assert {subset for subset in found if "a" in subset} == {("a",), POOL}
     with pytest.raises(SearchError, match="within the limits"):
-        finalists(board, eligible=lambda _: False)
+        finalists(board, count=16, eligible=lambda _: False)
 
 
 def test_a_screen_that_walked_or_has_one_split_has_finalists_too():
@@ -69,8 +68,8 @@ def test_a_screen_that_walked_or_has_one_split_has_finalists_too():
     single = screen(n_folds=1)
     assert single.best_first()[0].subset in finalists(single, count=1)
     alone = screen(strategy=make_strategy("all"))
-    assert finalists(alone) == [POOL]
-    assert finalists(screen(pool=("a",))) == [("a",)]
+    assert finalists(alone, count=16) == [POOL]
+    assert finalists(screen(pool=("a",)), count=16) == [("a",)]
 
 
 def test_no_finalist_is_refused():

@@ -3,14 +3,22 @@ from statistics import NormalDist
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from biofuse.core.errors import AlignmentError, SearchError, UndefinedMetricError
 from biofuse.core.target import Task
 from biofuse.evaluation.intervals import Units
 from biofuse.evaluation.metrics import score
 from biofuse.search.leaderboard import Leaderboard, Row, all_subsets, label
-from biofuse.search.optimism import FEWEST_RESAMPLES, MOST_RESAMPLES, correct_optimism, default_resamples
-from biofuse.search.rules import RULES, select
+from biofuse.search.optimism import (
+    FEWEST_RESAMPLES,
+    MOST_RESAMPLES,
+    HeldOutPredictions,
+    correct_optimism,
+    default_resamples,
+)
+from biofuse.search.rules import RULES, choose, select
 
 METRICS = ("auroc", "accuracy", "log_loss")
 
@@ -334,3 +342,33 @@ def test_it_says_in_words_how_much_too_good_the_choice_looks():
     shares = list(found.picked.values())
     assert shares == sorted(shares, reverse=True)
     assert sum(shares) <= 1 + 1e-9
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rule=st.sampled_from(sorted(RULES)),
+    metric=st.sampled_from(METRICS),
+    n_classes=st.integers(2, 3),
+    levels=st.integers(2, 6),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_on_the_data_themselves_it_repeats_the_very_choice(rule, metric, n_classes, levels, seed):
+    random = np.random.default_rng(seed)
+    labels = random.permutation(np.arange(24) % n_classes)
+    rows = folds_of(24, 3, repeats=2, seed=seed)
+    predictions = {}
+    for subset in all_subsets("abc"):
+        raw = random.integers(0, levels, (24, n_classes)) + 0.5 + np.eye(n_classes)[labels] * len(subset) / 2  # ties
+        predictions[subset] = (raw / raw.sum(axis=1, keepdims=True)).astype(np.float32)
+    task, dims = Task.BINARY if n_classes == 2 else Task.MULTICLASS, {"a": 1, "b": random.integers(1, 3), "c": 2}
+    leaderboard = board(labels, predictions, rows, task=task, metrics=(metric,), dims=dims)
+    held_out = HeldOutPredictions(leaderboard, labels, rows=rows, task=task, metric=metric, n_rows=24)
+    found = choose(
+        held_out.folds(np.ones((24, 3))),
+        [(row.n_encoders, row.n_dims) for row in leaderboard],
+        n_train=leaderboard.n_train,
+        n_test=leaderboard.n_test,
+        rule=rule,
+    )
+    expected = select(leaderboard, rule=rule).chosen
+    assert [leaderboard.rows[place] for place in found] == [expected] * 3

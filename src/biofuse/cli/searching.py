@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from biofuse.evaluation.metrics import DEFAULT_METRIC, MetricName
+from biofuse.search.rules import DEFAULT_RULE, RULES, RuleName
 
 PANEL = "Search"
 
@@ -82,10 +83,10 @@ Select = Annotated[
     ),
 ]
 Rule = Annotated[
-    Literal["one_se", "best", "first_best"] | None,
+    RuleName | None,
     typer.Option(
-        help="one_se: the fewest encoders within one standard error of the best.",
-        show_default="one_se",
+        help="; ".join(f"{name}: {rule.text}" for name, rule in RULES.items()) + ".",
+        show_default=DEFAULT_RULE,
         rich_help_panel=PANEL,
     ),
 ]

@@ -243,7 +243,7 @@ def corrected_standard_error(
     if len(values) < 2:
         raise UndefinedMetricError(
             f"A standard error needs at least two folds in which both scores are defined; there is {len(values)}.",
-            remedy="Use cross-validation, or a rule that needs no standard error (best, first_best).",
+            remedy="Use cross-validation, or a rule that needs no standard error.",
         )
     ratio = float(np.mean(np.asarray(n_test, dtype=np.float64)) / np.mean(np.asarray(n_train, dtype=np.float64)))
     return float(np.sqrt((1 / len(values) + ratio) * values.var(ddof=1)))

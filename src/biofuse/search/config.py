@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from biofuse.core.errors import SearchError
 from biofuse.evaluation.metrics import ACCURACY, DEFAULT_METRIC, MetricName
+from biofuse.search.rules import DEFAULT_RULE, PUBLISHED_RULE, RULES, RuleName
 
 Preset = Literal["paper"]
 
@@ -19,7 +20,7 @@ PAPER: dict[str, Any] = {
     "head": "xgboost",
     "search": "exhaustive",
     "select": "holdout",
-    "rule": "first_best",
+    "rule": PUBLISHED_RULE,
     "metric": ACCURACY.name,
 }
 """The published protocol: every subset, XGBoost with 250 trees, the best accuracy on the given validation split, the
@@ -54,8 +55,8 @@ class Config(BaseModel):
     select : {"cv", "holdout", "nested"}
         Cross-validation over train and validation data together, the given validation split alone, or cross-validation
         with the whole search repeated inside outer folds, which scores the search itself.
-    rule : {"one_se", "best", "first_best"}
-        Which subset is chosen from the scores.
+    rule : str
+        Which subset is chosen from the scores: one of :data:`biofuse.search.rules.RULES`.
     metric : str
         What subsets are chosen by: one of :data:`biofuse.evaluation.metrics.SELECTABLE`.
     folds, repeats : int
@@ -83,7 +84,7 @@ class Config(BaseModel):
     search: Literal["screen", "exhaustive", "greedy", "beam", "all"] = "screen"
     finalists: int = Field(default=16, ge=1)
     select: Literal["cv", "holdout", "nested"] = "cv"
-    rule: Literal["one_se", "best", "first_best"] = "one_se"
+    rule: RuleName = DEFAULT_RULE
     metric: MetricName = DEFAULT_METRIC
     folds: int = Field(default=5, ge=2)
     repeats: int = Field(default=2, ge=1)
@@ -122,14 +123,14 @@ class Config(BaseModel):
         picked = {name: value for name, value in chosen.items() if value is not None}
         base = PAPER if preset == "paper" else {}
         if "select" in picked and picked["select"] == "holdout" and "rule" not in {**base, **picked}:
-            picked["rule"] = "first_best"  # one validation split has no standard error to be within
+            picked["rule"] = PUBLISHED_RULE  # one validation split has no standard error to be within
         try:
             config = cls.model_validate({**base, **picked, "preset": preset})
         except ValidationError as error:
             raise SearchError("\n".join(_explain(detail) for detail in error.errors())) from error
-        if config.select == "holdout" and config.rule == "one_se":
+        if config.select == "holdout" and RULES[config.rule].needs_folds:
             raise SearchError(
-                "The rule one_se needs cross-validation: one validation split has no standard error.",
+                f"The rule {config.rule} needs cross-validation: one validation split has no standard error.",
                 remedy="Use --select cv, or --rule best.",
             )
         if config.search == "all" and (config.max_encoders or len(config.encoders)) < len(config.encoders):

@@ -12,8 +12,8 @@ from biofuse.core.errors import AlignmentError, SearchError, UndefinedMetricErro
 from biofuse.core.target import Task
 from biofuse.evaluation.intervals import Units, percentile_ends
 from biofuse.evaluation.metrics import Prepared, Record, Score, get_metric, prepare
-from biofuse.search.leaderboard import DECIMALS, Leaderboard, Row, Subset, SubsetKey, label
-from biofuse.search.rules import select
+from biofuse.search.leaderboard import Leaderboard, Row, Subset, SubsetKey, label
+from biofuse.search.rules import DEFAULT_RULE, choose, mean_defined, select
 
 Values = NDArray[np.float64]
 
@@ -29,8 +29,8 @@ CELLS = 2_000_000_000
 PIECE = 2**14
 """Weights scored at a time; more would leave the fast part of the cache (measured: three times slower)."""
 
-HELD = 2**26
-"""Fold values held at a time (512 MB)."""
+HELD = 2**24
+"""Fold values held at a time (128 MB, and some more while a rule compares them)."""
 
 PICKED = 10
 """Subsets listed among those that resamples chose."""
@@ -111,7 +111,7 @@ def correct_optimism(
     ids: ArrayLike,
     groups: ArrayLike | None = None,
     task: Task,
-    rule: str = "one_se",
+    rule: str = DEFAULT_RULE,
     metric: str | None = None,
     eligible: NDArray[np.bool_] | Callable[[Row], bool] | None = None,
     n_resamples: int | None = None,
@@ -142,7 +142,7 @@ def correct_optimism(
         Patients or slides; whole groups are drawn then.
     task : Task
         What the labels are.
-    rule : {"one_se", "best", "first_best"}
+    rule : str
         As for :func:`biofuse.search.rules.select`.
     metric : str, optional
         By which metric; the leaderboard's first by default.
@@ -167,16 +167,16 @@ def correct_optimism(
     name = metric or leaderboard.metrics[0]
     board = _candidates(leaderboard, eligible)
     chosen = select(board, rule=rule, metric=name).chosen
+    sizes = [(row.n_encoders, row.n_dims) for row in board]
     truth, units = np.asarray(labels), Units.of(ids, groups)
-    predictions = _Predictions(board, truth, rows=rows, task=task, metric=name, n_rows=len(units.of_row))
+    predictions = HeldOutPredictions(board, truth, rows=rows, task=task, metric=name, n_rows=len(units.of_row))
     count = predictions.default_resamples() if n_resamples is None else n_resamples
     if count < 1:
         raise SearchError(f"{count} resamples were asked for.", remedy=f"Ask for {FEWEST_RESAMPLES} or more.")
-    chooser = _Chooser(board, rule)
     picks, scores = [], []
     for drawn in _pieces(units, count, seed=seed, cells=len(board) * board.n_folds):
         inside = predictions.folds(drawn)
-        found = np.array([chooser.pick(inside[:, :, b]) for b in range(inside.shape[2])])
+        found = choose(inside, sizes, n_train=board.n_train, n_test=board.n_test, rule=rule)
         picks.append(found)
         scores.append(predictions.left_out(found, drawn))
     values, picked = np.concatenate(scores), np.concatenate(picks)
@@ -242,15 +242,7 @@ def _shares(rows: Sequence[Row], picked: NDArray[np.int64]) -> dict[Subset, floa
     return {rows[k].subset: float(counts[k] / len(picked)) for k in order if counts[k]}
 
 
-def _mean_defined(values: Values, axis: int) -> Values:
-    """Return the mean of what is defined; NaN where nothing is."""
-    known = ~np.isnan(values)
-    count = known.sum(axis=axis)
-    total = np.where(known, values, 0.0).sum(axis=axis)
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
-
-
-class _Predictions:
+class HeldOutPredictions:
     """Out-of-fold predictions, scored under row weights."""
 
     def __init__(
@@ -291,9 +283,8 @@ class _Predictions:
         return default_resamples(n_rows * int(np.prod(columns)) * len(self._board))
 
     def folds(self, weights: Values) -> Values:
-        """Return fold values under each weighting, more being better, shape (n_subsets, n_folds, n_weightings)."""
-        sign = 1.0 if self._metric.higher_is_better else -1.0
-        values = np.full((len(self._board), len(self._rows), weights.shape[1]), np.nan)
+        """Return fold values under each weighting, more being better, shape (n_weightings, n_subsets, n_folds)."""
+        values = np.full((weights.shape[1], len(self._board), len(self._rows)), np.nan)
         for fold in self._used:
             mine = weights[self._rows[fold]]
             width = max(32, PIECE // len(mine))
@@ -301,7 +292,7 @@ class _Predictions:
             for number in range(len(self._board)):
                 data = self._prepare(number, fold)
                 found = [self._metric.formula(data, piece) for piece in pieces]
-                values[number, fold] = sign * _mean_defined(np.concatenate(found, axis=1), 0)
+                values[:, number, fold] = self._metric.signed(mean_defined(np.concatenate(found, axis=1), 0))
         return values
 
     def left_out(self, picks: NDArray[np.int64], drawn: Values) -> Values:
@@ -315,46 +306,9 @@ class _Predictions:
             where = np.flatnonzero(picks == number)
             left = (drawn[:, where] == 0).astype(np.float64)
             found = [self._metric.formula(self._prepare(number, fold), left[self._rows[fold]]) for fold in self._used]
-            scores[where] = _mean_defined(np.stack(found), 0).mean(axis=0)
+            scores[where] = mean_defined(np.stack(found), 0).mean(axis=0)
         return scores
 
     def _prepare(self, number: int, fold: int) -> Prepared:
         predictions = self._board.out_of_fold[self._board.rows[number].subset][fold]
         return prepare(self._task, self._labels[self._rows[fold]], predictions)
-
-
-class _Chooser:
-    """The selection rules on a table of fold values: what :func:`biofuse.search.rules.select` would choose."""
-
-    def __init__(self, board: Leaderboard, rule: str) -> None:
-        sizes = [(row.n_encoders, row.n_dims) for row in board]
-        place = {size: number for number, size in enumerate(sorted(set(sizes)))}
-        self._rule = rule
-        self._place = np.array([place[size] for size in sizes])
-        self._simplest_first = np.argsort(self._place, kind="stable")
-        self._ratio = float(np.mean(board.n_test) / np.mean(board.n_train))
-
-    def pick(self, values: Values) -> int:
-        """Return the number of the chosen row, given fold values (n_subsets, n_folds); -1 where there is no telling."""
-        quality = np.round(_mean_defined(values, 1), DECIMALS)
-        quality[np.isnan(quality)] = -np.inf
-        if self._rule == "first_best":
-            best = int(quality.argmax())
-        else:
-            best = int(self._simplest_first[quality[self._simplest_first].argmax()])
-        if quality[best] == -np.inf:
-            return -1
-        return self._within_one_se(values, quality, best) if self._rule == "one_se" else best
-
-    def _within_one_se(self, values: Values, quality: Values, best: int) -> int:
-        differences = values[best] - values
-        n_folds = (~np.isnan(differences)).sum(axis=1)
-        if n_folds[best] < 2:
-            return -1
-        mean = _mean_defined(differences, 1)
-        squares = np.nansum((differences - mean[:, None]) ** 2, axis=1)
-        variance = np.where(n_folds > 1, squares / np.maximum(n_folds - 1, 1), np.nan)
-        error = np.sqrt((1 / np.maximum(n_folds, 1) + self._ratio) * variance)
-        within = np.round(mean - error, DECIMALS) <= 0
-        simplest = np.flatnonzero(within & (self._place == self._place[within].min()))
-        return int(simplest[quality[simplest].argmax()])

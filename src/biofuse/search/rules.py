@@ -2,20 +2,18 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import groupby
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from biofuse.core.errors import SearchError
+from biofuse.core.errors import SearchError, UndefinedMetricError
 from biofuse.evaluation.comparison import SIGNIFICANCE, corrected_standard_error
 from biofuse.evaluation.metrics import Record, get_metric
 from biofuse.search.leaderboard import DECIMALS, Leaderboard, Row, Subset, label
-
-if TYPE_CHECKING:
-    pass
 
 CHOSEN = "chosen"
 """Name of the chosen model among those fitted and evaluated."""
@@ -23,8 +21,182 @@ CHOSEN = "chosen"
 COMPANIONS = ("best_single", "all", "greedy")
 """Names of the models that it is compared with, where the search scored their subsets."""
 
-Rule = Literal["one_se", "best", "first_best"]
-RULES: tuple[Rule, ...] = ("one_se", "best", "first_best")
+Values = NDArray[np.float64]
+Index = NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Scores:
+    """What a rule sees: the scores of all subsets that may be chosen, once or for many resamples at a time.
+
+    Attributes
+    ----------
+    values : ndarray of float64, shape (n_resamples, n_subsets, n_folds)
+        Fold values, more being better; NaN where undefined.
+    mean : ndarray of float64, shape (n_resamples, n_subsets)
+        Over the folds that are defined, rounded so that ties are ties; minus infinity where none is.
+    size : ndarray of int64, shape (n_subsets,)
+        Place of each subset's number of encoders, then of dimensions, from the smallest: equal for equal sizes.
+    best : ndarray of int64, shape (n_resamples,)
+        The best mean; ties go to the smallest, then to combination order.
+    ratio : float
+        Rows scored by rows fitted on.
+    """
+
+    values: Values
+    mean: Values
+    size: Index
+    best: Index
+    ratio: float
+
+    def within_one_se(self) -> NDArray[np.bool_]:
+        """Return which subsets differ from the best by no more than one corrected standard error.
+
+        The error is that of the mean of paired fold differences (Nadeau and Bengio 2003), as
+        :func:`biofuse.evaluation.comparison.corrected_standard_error` has it for one pair.
+
+        Returns
+        -------
+        ndarray of bool, shape (n_resamples, n_subsets)
+            Not even the best itself where fewer than two of its folds are defined.
+        """
+        differences = np.take_along_axis(self.values, self.best[:, None, None], axis=1) - self.values
+        known = (~np.isnan(differences)).sum(axis=2)
+        mean = mean_defined(differences, 2)
+        squares = np.nansum((differences - mean[:, :, None]) ** 2, axis=2)
+        variance = np.where(known > 1, squares / np.maximum(known - 1, 1), np.nan)
+        error = np.sqrt((1 / np.maximum(known, 1) + self.ratio) * variance)
+        return np.asarray(np.round(mean - error, DECIMALS) <= 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """How a subset is chosen from the scores of all.
+
+    Attributes
+    ----------
+    text : str
+        What it does, in a line of help.
+    choose : callable
+        Maps scores to the number of the chosen subset in each resample, -1 where there is no telling.
+    needs_folds : bool
+        Whether it compares fold by fold, for which there must be two.
+    among : callable or None
+        Which subsets are as good as the best to it, where it chooses among such.
+    which : str
+        Which of them it takes, in a word.
+    """
+
+    text: str
+    choose: Callable[[Scores], Index]
+    needs_folds: bool = False
+    among: Callable[[Scores], NDArray[np.bool_]] | None = None
+    which: str = "best"
+
+
+def _best(scores: Scores) -> Index:
+    return scores.best
+
+
+def _first_best(scores: Scores) -> Index:
+    return np.asarray(scores.mean.argmax(axis=1))
+
+
+def _fewest_within_one_se(scores: Scores) -> Index:
+    within = scores.within_one_se()
+    size = np.where(within, scores.size, scores.size.max() + 1)
+    smallest = size == size.min(axis=1, keepdims=True)
+    found = np.where(smallest, scores.mean, -np.inf).argmax(axis=1)
+    return np.where(within.any(axis=1), found, -1)
+
+
+RULES: Mapping[str, Rule] = MappingProxyType(
+    {
+        "one_se": Rule(
+            text="the fewest encoders within one standard error of the best",
+            choose=_fewest_within_one_se,
+            needs_folds=True,
+            among=Scores.within_one_se,
+            which="smallest",
+        ),
+        "best": Rule(text="the best mean, ties to the fewest encoders", choose=_best),
+        "first_best": Rule(text="the best mean, ties to the first in combination order", choose=_first_best),
+    }
+)
+"""The rules by name; the first is the default. One more is a row here, and the function that it names."""
+
+if TYPE_CHECKING:
+    RuleName = str
+else:
+    RuleName = Literal[tuple(RULES)]  # a fixed choice for whatever reads annotations: options files, the command line
+
+DEFAULT_RULE, PUBLISHED_RULE = "one_se", "first_best"
+"""With cross-validation, and that of the published protocol, which also serves a single validation split."""
+
+
+def get_rule(name: str) -> Rule:
+    """Return a rule by name.
+
+    Raises
+    ------
+    SearchError
+        If there is none.
+    """
+    if name not in RULES:
+        raise SearchError(f"There is no selection rule {name!r}.", remedy=f"Choose one of {', '.join(RULES)}.")
+    return RULES[name]
+
+
+def choose(
+    values: Values, sizes: Sequence[tuple[int, int]], *, n_train: Sequence[int], n_test: Sequence[int], rule: str
+) -> Index:
+    """Choose one of many subsets, in each of many resamples: the only implementation of the rules.
+
+    Parameters
+    ----------
+    values : ndarray of float64, shape (n_resamples, n_subsets, n_folds)
+        Fold values, more being better, subsets in combination order; NaN where undefined.
+    sizes : sequence of (n_encoders, n_dims)
+        Of each subset.
+    n_train, n_test : sequence of int
+        Rows fitted on and scored, per fold.
+    rule : str
+        One of :data:`RULES`.
+
+    Returns
+    -------
+    ndarray of int64, shape (n_resamples,)
+        Number of the chosen subset; -1 where there is no telling, since too few folds are defined.
+    """
+    scores = _scores(values, sizes, n_train=n_train, n_test=n_test)
+    found = get_rule(rule).choose(scores)
+    return np.where(np.isinf(scores.mean.max(axis=1)), -1, found)
+
+
+def _scores(
+    values: Values, sizes: Sequence[tuple[int, int]], *, n_train: Sequence[int], n_test: Sequence[int]
+) -> Scores:
+    mean = np.round(mean_defined(values, 2), DECIMALS)
+    mean[np.isnan(mean)] = -np.inf
+    place = {each: number for number, each in enumerate(sorted(set(sizes)))}
+    size = np.array([place[each] for each in sizes])
+    smallest_first = np.argsort(size, kind="stable")
+    return Scores(
+        values=values,
+        mean=mean,
+        size=size,
+        best=smallest_first[mean[:, smallest_first].argmax(axis=1)],
+        ratio=float(np.mean(n_test) / np.mean(n_train)),
+    )
+
+
+def mean_defined(values: Values, axis: int) -> Values:
+    """Return the mean of what is defined; NaN where nothing is."""
+    known = ~np.isnan(values)
+    count = known.sum(axis=axis)
+    total = np.where(known, values, 0.0).sum(axis=axis)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
 
 Eligible = Callable[[Row], bool]
 """Whether a subset may be chosen: few enough encoders, quick enough, licensed for the purpose."""
@@ -35,8 +207,8 @@ class Selection(Record):
 
     Attributes
     ----------
-    rule : {"one_se", "best", "first_best"}
-        How it was chosen.
+    rule : str
+        How it was chosen: one of :data:`RULES`.
     metric : str
         By which metric.
     chosen : Row
@@ -47,7 +219,7 @@ class Selection(Record):
         Best single encoder, all encoders, end of the greedy path; None where the search did not score them. The first
         two stand here even if they may not be chosen; the greedy path takes no step that may not be chosen.
     within : tuple of subset
-        Those within one standard error of the best (rule ``one_se``).
+        Those that the rule holds to be as good as the best, where it chooses among such.
     better_than_chance : bool or None
         Whether the scores rule out that no subset is any better than guessing; None where that cannot be told.
     reason : str
@@ -56,7 +228,7 @@ class Selection(Record):
         Remarks on the scores.
     """
 
-    rule: Rule
+    rule: RuleName
     metric: str
     chosen: Row
     best: Row
@@ -81,7 +253,7 @@ class Selection(Record):
 def select(
     leaderboard: Leaderboard,
     *,
-    rule: str = "one_se",
+    rule: str = DEFAULT_RULE,
     metric: str | None = None,
     chance: float | None = None,
     eligible: Eligible | None = None,
@@ -93,11 +265,11 @@ def select(
     ----------
     leaderboard : Leaderboard
         The scored subsets.
-    rule : {"one_se", "best", "first_best"}
-        ``one_se``: among subsets whose paired fold differences to the best have a mean within one corrected standard
-        error, the one with the fewest encoders, then the fewest dimensions, then the higher mean, then pool order.
-        ``best``: the best mean; ties as before. ``first_best``: the best mean; ties go to the first in combination
-        order (the published rule).
+    rule : str
+        One of :data:`RULES`. ``one_se``: among subsets whose paired fold differences to the best have a mean within one
+        corrected standard error, the one with the fewest encoders, then the fewest dimensions, then the higher mean,
+        then pool order. ``best``: the best mean; ties as before. ``first_best``: the best mean; ties go to the first in
+        combination order (the published rule).
     metric : str, optional
         By which metric; the leaderboard's first by default.
     chance : float, optional
@@ -111,19 +283,18 @@ def select(
     Raises
     ------
     SearchError
-        If nothing was scored or may be chosen, the rule is unknown, or ``one_se`` is asked of fewer than two folds.
+        If nothing was scored or may be chosen, the rule is unknown, or needs more folds than there are.
     UndefinedMetricError
-        If the metric is undefined in every fold.
+        If the metric is undefined in every fold, or in so many that the rule cannot tell.
     """
-    if rule not in RULES:
-        raise SearchError(f"There is no selection rule {rule!r}.", remedy=f"Choose one of {', '.join(RULES)}.")
+    needs_folds = get_rule(rule).needs_folds
     if not leaderboard.rows:
         raise SearchError("No subset was scored, so none can be chosen.")
     name = metric or leaderboard.metrics[0]
-    if rule == "one_se" and leaderboard.n_folds < 2:
+    if needs_folds and leaderboard.n_folds < 2:
         raise SearchError(
-            "The rule one_se needs at least two folds; this search has a single validation split.",
-            remedy='Use rule="best" or "first_best", or select by cross-validation.',
+            f"The rule {rule} needs at least two folds; this search has a single validation split.",
+            remedy=f"{_other_rules()}, or select by cross-validation.",
         )
     offered = [row for row in leaderboard.rows if eligible is None or eligible(row)]
     if not offered:
@@ -132,25 +303,18 @@ def select(
             remedy="Allow more encoders or time, or offer other encoders.",
         )
     ranked = sorted(offered, key=lambda row: row.rank(name))
-    within: tuple[Row, ...] = ()
-    if rule == "one_se":
-        within = _within_one_se(leaderboard, ranked, name)
-        chosen = min(within, key=lambda row: (row.n_encoders, row.n_dims, -row.quality(name)))
-    elif rule == "best":
-        chosen = ranked[0]
-    else:
-        chosen = max(offered, key=lambda row: row.quality(name))
+    chosen, within = _choose(leaderboard, offered, name, rule)
     path = greedy_path(leaderboard if screen is None else screen, metric=name, eligible=eligible)
     tried = offered if screen is None else [row for row in screen.rows if eligible is None or eligible(row)]
     selection = Selection(
-        rule=next(known for known in RULES if known == rule),
+        rule=rule,
         metric=name,
         chosen=chosen,
-        best=ranked[0] if rule != "first_best" else chosen,
+        best=chosen if chosen.quality(name) == ranked[0].quality(name) else ranked[0],
         best_single=min(leaderboard.singles, key=lambda row: row.rank(name), default=None),
         all=leaderboard.get(leaderboard.encoders),
         greedy=leaderboard.get(path[-1].subset) if path else None,
-        within=tuple(row.subset for row in within),
+        within=within,
         better_than_chance=_better_than_chance(
             leaderboard, ranked[0], name, chance, n_tried=max(len(tried), len(offered))
         ),
@@ -159,6 +323,32 @@ def select(
     )
     reason = _reason(selection, leaderboard, n_offered=len(offered), screen=screen)
     return selection.model_copy(update={"reason": reason})
+
+
+def fold_values(rows: Sequence[Row], metric: str) -> tuple[Values, list[tuple[int, int]]]:
+    """Return what :func:`choose` needs of rows: values of shape (1, n_rows, n_folds), more being better, and sizes."""
+    values = get_metric(metric).signed(np.array([row.values(metric) for row in rows]))
+    return values[None], [(row.n_encoders, row.n_dims) for row in rows]
+
+
+def _choose(leaderboard: Leaderboard, rows: Sequence[Row], metric: str, rule: str) -> tuple[Row, tuple[Subset, ...]]:
+    """Return the chosen row, and the subsets among which the rule chose it."""
+    values, sizes = fold_values(rows, metric)
+    n_train, n_test, among = leaderboard.n_train, leaderboard.n_test, RULES[rule].among
+    place = int(choose(values, sizes, n_train=n_train, n_test=n_test, rule=rule)[0])
+    if place < 0:
+        raise UndefinedMetricError(
+            f"The rule {rule} needs at least two folds in which {get_metric(metric).title} is defined.",
+            remedy=f"{_other_rules()}, or give every class enough samples to appear in every fold.",
+        )
+    if among is None:
+        return rows[place], ()
+    within = among(_scores(values, sizes, n_train=n_train, n_test=n_test))[0]
+    return rows[place], tuple(row.subset for row, near in zip(rows, within.tolist(), strict=True) if near)
+
+
+def _other_rules() -> str:
+    return f"Use a rule that needs one fold ({', '.join(name for name, rule in RULES.items() if not rule.needs_folds)})"
 
 
 def greedy_path(
@@ -194,18 +384,6 @@ def greedy_path(
         if path and best.quality(name) <= path[-1].quality(name):
             return tuple(path)
         path.append(best)
-
-
-def _within_one_se(leaderboard: Leaderboard, ranked: Sequence[Row], metric: str) -> tuple[Row, ...]:
-    table = get_metric(metric)
-    best = table.signed(ranked[0].values(metric))
-    kept = [ranked[0]]
-    for row in ranked[1:]:
-        differences = best - table.signed(row.values(metric))
-        error = corrected_standard_error(differences, leaderboard.n_train, leaderboard.n_test)
-        if round(float(np.nanmean(differences)) - error, DECIMALS) <= 0:
-            kept.append(row)
-    return tuple(kept)
 
 
 def _better_than_chance(
@@ -247,11 +425,11 @@ def _reason(selection: Selection, leaderboard: Leaderboard, *, n_offered: int, s
         scored = f"{n_offered} that may be chosen out of {scored}"
     if len(leaderboard) == 1:
         text = f"{label(chosen.subset)} ({mean}) is the only subset that was scored."
-    elif selection.rule == "one_se" and chosen is not best:
+    elif selection.within and chosen is not best:
         text = (
-            f"{label(chosen.subset)} ({mean}, {chosen.n_encoders} of {len(leaderboard.encoders)} encoders) is the "
-            f"smallest of {len(selection.within)} subsets within one standard error of the best of {scored}, "
-            f"{label(best.subset)} ({best.mean(selection.metric):.4f})."
+            f"{label(chosen.subset)} ({mean}, {chosen.n_encoders} of {len(leaderboard.encoders)} encoders) is "
+            f"the {RULES[selection.rule].which} of {len(selection.within)} subsets within one standard error of the "
+            f"best of {scored}, {label(best.subset)} ({best.mean(selection.metric):.4f})."
         )
     else:
         text = f"{label(chosen.subset)} ({mean}) is the best of {scored}."
@@ -260,12 +438,13 @@ def _reason(selection: Selection, leaderboard: Leaderboard, *, n_offered: int, s
     return text
 
 
-COUNT = 16
-"""Best subsets that are kept by default."""
-
-
 def finalists(
-    screen: Leaderboard, *, count: int = COUNT, metric: str | None = None, eligible: Eligible | None = None
+    screen: Leaderboard,
+    *,
+    count: int,
+    rule: str = DEFAULT_RULE,
+    metric: str | None = None,
+    eligible: Eligible | None = None,
 ) -> list[Subset]:
     """Choose the subsets to refit: those that may win, and those that the winner is compared with.
 
@@ -273,8 +452,10 @@ def finalists(
     ----------
     screen : Leaderboard
         Cheap scores of many subsets.
-    count : int, default 16
+    count : int
         How many of the best means are kept; fewer where fewer may be chosen.
+    rule : str
+        The rule that will choose among them.
     metric : str, optional
         By which metric; the leaderboard's first by default.
     eligible : callable, optional
@@ -283,8 +464,8 @@ def finalists(
     Returns
     -------
     list of Subset
-        The best ``count``, the best of every size, what the rule ``one_se`` chooses (with two folds or more), every
-        single encoder, all encoders together, and the greedy path: each once, in combination order.
+        The best ``count``, the best of every size, what the rule chooses from these scores (with too few folds for it,
+        the best), every single encoder, all encoders together, and the greedy path: each once, in combination order.
 
     Raises
     ------
@@ -296,7 +477,8 @@ def finalists(
     if count < 1:
         raise SearchError(f"A search needs at least one finalist, not {count}.")
     name = metric or screen.metrics[0]
-    choice = select(screen, rule="one_se" if screen.n_folds > 1 else "best", metric=name, eligible=eligible)
+    suits = screen.n_folds > 1 or not get_rule(rule).needs_folds
+    choice = select(screen, rule=rule if suits else "best", metric=name, eligible=eligible)
     ranked = sorted((row for row in screen if eligible is None or eligible(row)), key=lambda row: row.rank(name))
     by_size = groupby(sorted(ranked, key=_size), key=_size)
     kept = [
@@ -462,17 +644,12 @@ def pareto_front(
         If the metric is undefined in every fold.
     """
     name = metric or leaderboard.metrics[0]
-    rows = _eligible(leaderboard, eligible).best_first(name)
+    rows = [row for row in leaderboard.best_first(name) if eligible is None or eligible(row)]
+    if not rows:
+        raise SearchError("No scored subset is eligible." if leaderboard.rows else "No subset was scored.")
     front: list[Row] = []
     # The sort is stable: among equal costs the best comes first, among equals in both the simplest.
     for row in sorted(rows, key=lambda row: summed_cost(row.subset, cost)):
         if not front or row.quality(name) > front[-1].quality(name):
             front.append(row)
     return tuple(front)
-
-
-def _eligible(leaderboard: Leaderboard, eligible: Callable[[Row], bool] | None) -> Leaderboard:
-    rows = tuple(row for row in leaderboard if eligible is None or eligible(row))
-    if not rows:
-        raise SearchError("No scored subset is eligible." if leaderboard.rows else "No subset was scored.")
-    return replace(leaderboard, rows=rows)

@@ -311,7 +311,13 @@ class Fit:
 def _strategy(problem: Problem, screen: Screen | None, budget: Budget) -> Strategy:
     config = problem.config
     if screen is not None:
-        chosen = finalists(screen.leaderboard, count=config.finalists, metric=config.metric, eligible=budget.allows_row)
+        chosen = finalists(
+            screen.leaderboard,
+            count=config.finalists,
+            rule=config.rule,
+            metric=config.metric,
+            eligible=budget.allows_row,
+        )
         return Listed(chosen)
     return make_strategy(config.search, metric=config.metric, max_encoders=budget.max_encoders)
 

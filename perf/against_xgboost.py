@@ -39,7 +39,8 @@ def main() -> None:
     load = os.getloadavg()[0]
     clock = Processor()
     scorer = make_scorer(blocks, labels, plan, reduce_to=options.reduce_to)
-    scorer.score_many(pool)
+    for subset in pool:
+        scorer.score(subset)
     screen, screen_cpu = clock.wall, clock.cpu
     head = XGBoost(device="cpu")
     rows = train if options.rows is None else random.permutation(train)[: options.rows]

@@ -118,7 +118,7 @@ def test_the_same_rows_give_the_same_matrix_bit_for_bit() -> None:
 
 
 def test_many_rows_are_projected_in_pieces() -> None:
-    from biofuse.fusion.base import ROWS_AT_ONCE
+    from biofuse.core.linear import ROWS_AT_ONCE
 
     train = make_blocks(ROWS_AT_ONCE + 5, dims={"a": 4})
     fitted = PrincipalComponents().fit(train)

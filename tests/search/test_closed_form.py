@@ -15,14 +15,15 @@ from biofuse.evaluation.metrics import score
 from biofuse.heads.ridge import RELATIVE_PENALTIES
 from biofuse.heads.ridge import Ridge as RidgeHead
 from biofuse.predictors.fused import fit_predictor
-from biofuse.search.closed_form import ClosedFormScorer
+from biofuse.search.closed_form import ClosedFormScorer, Size, cheapest
 from biofuse.search.leaderboard import all_subsets
 from biofuse.search.problem import ValidationPlan
-from biofuse.search.runner import Weighing, run_search
+from biofuse.search.runner import run_search
 from biofuse.search.scorers import FoldwiseScorer, RefitScorer
 from biofuse.search.strategies import make_strategy
 
 N, FOLDS = 90, 3
+EVERY_ROW = np.ones(N, dtype=bool)
 DIMS = {"a": 20, "b": 150, "c": 9, "d": 40}
 BALANCED = "balanced"
 
@@ -180,29 +181,6 @@ def test_penalties_are_those_of_ridge_cv(mode, task, class_weight):
 
 @pytest.mark.parametrize("mode", ["dual", "primal"])
 @pytest.mark.parametrize("class_weight", [None, BALANCED])
-def test_leave_one_out_errors_are_those_of_leaving_one_out(mode, class_weight):
-    blocks, labels = make_data(n=24, dims={"a": 4, "b": 30})
-    scorer = make_scorer(blocks, labels, Task.MULTICLASS, mode=mode, class_weight=class_weight, alphas=[0.01, 1, 30])
-    fit, held = make_plan(blocks.ids).folds[1]
-    for subset in all_subsets(blocks.encoders):
-        X, _ = concatenated(blocks, subset, fit, held)
-        ((_, targets, weights),) = problems(labels[fit], Task.MULTICLASS, class_weight)
-        (path,) = scorer.solve(subset, 1).paths
-        expected = np.zeros_like(path.errors)
-        for place, alpha in enumerate(path.alphas):
-            for row in range(len(X)):
-                rest = np.arange(len(X)) != row
-                model = Ridge(alpha, solver="svd").fit(X[rest], targets[rest], sample_weight=weights[rest])
-                expected[place] += weights[row] * (model.predict(X[[row]])[0] - targets[row]) ** 2
-        known = np.isfinite(path.errors).all(axis=1)
-        assert np.allclose(path.errors[known], expected[known], rtol=1e-9)
-        # What was not computed cannot be the best.
-        assert expected.sum(axis=1).argmin() == path.best([slice(None)])[0]
-        assert known[expected.sum(axis=1).argmin()]
-
-
-@pytest.mark.parametrize("mode", ["dual", "primal"])
-@pytest.mark.parametrize("class_weight", [None, BALANCED])
 def test_a_single_penalty_is_used_as_it_is(mode, class_weight):
     blocks, labels = make_data()
     options = {"mode": mode, "class_weight": class_weight}
@@ -219,7 +197,7 @@ def test_a_single_penalty_is_used_as_it_is(mode, class_weight):
 def test_scores_are_those_of_the_ridge_head_refitted(task):
     blocks, labels = make_data(task)
     classes = ["x", "y", "z", "t"][: {Task.BINARY: 2, Task.MULTILABEL: 4}.get(task, 3)]
-    closed = make_scorer(blocks, labels, task, keep_predictions=True, class_weight=BALANCED)
+    closed = make_scorer(blocks, labels, task, keep=EVERY_ROW, class_weight=BALANCED)
 
     def fit(taken, truth, *, encoders, seed, threads):
         return fit_predictor(
@@ -271,9 +249,6 @@ def test_dual_and_primal_agree():
             one, other = dual.solve(subset, 2), primal.solve(subset, 2)
             assert one.alphas == pytest.approx(other.alphas, rel=1e-9)
             assert np.allclose(one.decision, other.decision, rtol=0, atol=1e-8)
-            both = np.isfinite(one.paths[0].errors) & np.isfinite(other.paths[0].errors)
-            assert both.any()
-            assert np.allclose(one.paths[0].errors[both], other.paths[0].errors[both], rtol=1e-7)
 
 
 @pytest.mark.parametrize("mode", ["dual", "primal"])
@@ -309,61 +284,78 @@ def test_absent_and_only_classes_are_as_in_the_heads():
     found = make_scorer(blocks, labels, Task.MULTICLASS).score(("a",))
     assert "fold 1: No training row is of class 2: probability 0." in found.notes
     labels[fit] = 1
-    scorer = make_scorer(blocks, labels, Task.MULTICLASS, keep_predictions=True)
+    scorer = make_scorer(blocks, labels, Task.MULTICLASS, keep=EVERY_ROW)
     assert scorer.solve(("a",), 0).alphas == ()
     assert np.array_equal(scorer.score(("a",)).out_of_fold[0], np.tile([0.0, 1.0, 0.0], (len(held), 1)))
 
 
 def test_it_is_a_scorer_for_searches_in_one_process_and_in_several():
     blocks, labels = make_data(Task.BINARY)
-    scorer = make_scorer(blocks, labels, Task.BINARY, keep_predictions=True)
+    scorer = make_scorer(blocks, labels, Task.BINARY, keep=EVERY_ROW)
     assert isinstance(scorer, FoldwiseScorer)
     assert scorer.n_dims(("a", "c")) == 29
     assert scorer.n_train == (60, 60, 60)
     board = run_search(blocks.encoders, make_strategy("exhaustive"), scorer, workers=1)
     assert len(board) == 15
-    many = scorer.score_many([row.subset for row in board])
     sent = pickle.loads(pickle.dumps(scorer))  # noqa: S301 (to a worker and back)
-    for row, found in zip(board, many, strict=True):
+    for row in board:
+        found = scorer.score(row.subset)
         assert found.folds == row.folds
         assert np.array_equal(found.out_of_fold[1].astype(np.float32), board.out_of_fold[row.subset][1])
         assert sent.score(row.subset).folds == row.folds
 
 
-def test_only_some_rows_are_kept_where_all_would_be_too_many():
+def test_predictions_are_those_of_the_rows_that_are_kept():
     blocks, labels = make_data()
-    whole = make_scorer(blocks, labels, Task.MULTICLASS, keep_predictions=True)
-    plan = make_plan(blocks.ids)
-    assert all(np.array_equal(rows, held) for rows, (_, held) in zip(whole.kept_rows, plan.folds, strict=True))
+    assert make_scorer(blocks, labels, Task.MULTICLASS).score(("a",)).out_of_fold is None
+    whole = make_scorer(blocks, labels, Task.MULTICLASS, keep=EVERY_ROW).score(("a", "c"))
     chosen = np.zeros(N, dtype=bool)
     chosen[[3, 4, 50]] = True
-    by_bytes = make_scorer(blocks, labels, Task.MULTICLASS, keep_predictions=True, keep_bytes=15 * 3 * 4 * 40)
-    by_rows = make_scorer(blocks, labels, Task.MULTICLASS, keep_predictions=True, keep_rows=chosen)
-    assert sorted(np.concatenate(by_rows.kept_rows)) == [3, 4, 50]
-    assert sum(map(len, by_bytes.kept_rows)) == 40
-    everything = whole.score(("a", "c")).out_of_fold
-    for scorer in (by_bytes, by_rows):
-        found = scorer.score(("a", "c"))
-        assert found.folds == whole.score(("a", "c")).folds  # scores are those of all rows
-        for fold, (_, held) in enumerate(plan.folds):
-            places = np.flatnonzero(np.isin(held, scorer.kept_rows[fold]))
-            assert np.array_equal(held[places], scorer.kept_rows[fold])
-            assert np.array_equal(found.out_of_fold[fold], everything[fold][places])
-    with pytest.raises(AlignmentError, match="90 booleans"):
-        make_scorer(blocks, labels, Task.MULTICLASS, keep_rows=chosen[:-1])
+    found = make_scorer(blocks, labels, Task.MULTICLASS, keep=chosen).score(("a", "c"))
+    assert found.folds == whole.folds  # scores are those of all rows
+    for (_, held), some, every in zip(make_plan(blocks.ids).folds, found.out_of_fold, whole.out_of_fold, strict=True):
+        assert len(every) == len(held)
+        assert np.array_equal(some, every[chosen[held]])
 
 
-@pytest.mark.parametrize("mode", ["dual", "primal"])
-def test_relative_work_says_which_subsets_take_longer(mode):
-    blocks, labels = make_data()
-    scorer = make_scorer(blocks, labels, Task.MULTICLASS, mode=mode)
-    assert isinstance(scorer, Weighing)
-    work = {subset: scorer.relative_work(subset) for subset in all_subsets(blocks.encoders)}
-    assert sum(work.values()) == pytest.approx(scorer.works[mode].flops, rel=0.1)
-    # Products of rows are as large for one block as for all; products of columns are not.
-    ratio = work[blocks.encoders] / work["c",]
-    assert ratio < 1.2 if mode == "dual" else ratio > 100
-    assert make_scorer(blocks, labels, Task.MULTICLASS, mode="primal", reduce_to=2).relative_work(("b",)) < 1e5
+def size(n_train, n_test, **options):
+    common = {"dims": [512] * 9, "n_columns": 1, "n_weightings": 1, "n_subsets": 511}
+    return Size(n_train=n_train, n_test=n_test, **common | options)
+
+
+def test_the_way_with_fewer_operations_that_fits_into_memory_is_taken():
+    few, many = size((400,) * 5, (100,) * 5).works(None), size((40_000,), (10_000,)).works(64)
+    assert cheapest(few, memory_limit=10**12) == "dual"
+    assert cheapest(many, memory_limit=10**12) == "primal"
+    # What costs more operations is taken where only that fits, and nothing where nothing does.
+    slower = size((1500,) * 5, (300,) * 5, dims=[300] * 9).works(None)
+    best = cheapest(slower, memory_limit=10**15)
+    other = next(way for way in slower if way != best)
+    assert slower[other].bytes() < slower[best].bytes()
+    assert cheapest(slower, memory_limit=slower[best].bytes() - 1) == other
+    assert cheapest(slower, memory_limit=1000) is None
+
+
+def test_memory_is_what_is_held_and_room_to_work_for_each_worker():
+    work = size((400,) * 5, (100,) * 5).works(None)["dual"]
+    assert work.held == 8 * 5 * 9 * 400 * 500  # the products of all rows, per block and fold
+    assert work.bytes(1) == work.held + work.scratch
+    assert work.bytes(4) == 2 * work.held + 4 * work.scratch  # workers share one copy
+
+
+@pytest.mark.parametrize("way", ["dual", "primal"])
+def test_the_memory_bound_holds(way):
+    import tracemalloc
+
+    blocks, labels = make_data(n=1500, dims={"a": 200, "b": 150, "c": 40})
+    bound = size((1000,) * 3, (500,) * 3, dims=(200, 150, 40), n_columns=3).works(None)[way].bytes()
+    tracemalloc.start()
+    try:
+        scorer = make_scorer(blocks, labels, Task.MULTICLASS, mode=way)
+        scorer.score(blocks.encoders)
+        assert tracemalloc.get_traced_memory()[1] < bound
+    finally:
+        tracemalloc.stop()
 
 
 def test_threads_change_nothing():

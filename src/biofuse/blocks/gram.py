@@ -13,16 +13,10 @@ from numpy.typing import NDArray
 
 from biofuse.blocks.blocks import Blocks, Matrix
 from biofuse.core.errors import AlignmentError, DataError
+from biofuse.core.linear import COLUMNS_AT_ONCE, ROWS_AT_ONCE, Matrix64, Standard, principal_components, slices
 
-Matrix64 = NDArray[np.float64]
 Rows = NDArray[np.integer]
 Scaling = Literal["none", "block"]
-
-COLUMNS_AT_ONCE = 256
-"""Columns turned into float64 at a time."""
-
-ROWS_AT_ONCE = 4096
-"""Rows turned into float64 at a time."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -136,7 +130,7 @@ class ColumnBlocks:
         offset = weights @ targets / weights.sum()
         products = np.zeros((self.train.shape[1],) * 2)
         crossed = np.zeros((self.train.shape[1], targets.shape[1]))
-        for rows in _slices(len(self.train), ROWS_AT_ONCE):
+        for rows in slices(len(self.train), ROWS_AT_ONCE):
             root = np.sqrt(weights[rows])[:, None]
             centred = (self.train[rows] - mean) * root
             products += centred.T @ centred
@@ -171,16 +165,19 @@ def gram_blocks(
     n, t = len(train), len(test)
     grams = np.zeros((len(blocks), n, n))
     crossed = np.zeros((len(blocks), t, n))
-    for place, encoder in enumerate(blocks.encoders):
-        if reduce_to is not None and reduce_to < blocks[encoder].shape[1]:
-            kept, other = _reduced(blocks[encoder], train, test, scaling=scaling, reduce_to=reduce_to)
+    for place, matrix in enumerate(blocks.values()):
+        divisor = _divisor(matrix, scaling)
+        if reduce_to is not None and reduce_to < matrix.shape[1]:
+            kept, other = _reduced(matrix, train, test, reduce_to=reduce_to)
             grams[place], crossed[place] = kept @ kept.T, other @ kept.T
-            continue
-        standard = _Standard.of(blocks[encoder], train, scaling=scaling)
-        for columns in _slices(blocks[encoder].shape[1], COLUMNS_AT_ONCE):
-            kept, other = standard(train, columns=columns), standard(test, columns=columns)
-            grams[place] += kept @ kept.T
-            crossed[place] += other @ kept.T
+        else:
+            standard = Standard.of(matrix, train)
+            for columns in slices(matrix.shape[1], COLUMNS_AT_ONCE):
+                kept, other = (standard(matrix[rows, columns], columns=columns) for rows in (train, test))
+                grams[place] += kept @ kept.T
+                crossed[place] += other @ kept.T
+        grams[place] /= divisor**2
+        crossed[place] /= divisor**2
     return GramBlocks(encoders=blocks.encoders, train=grams, test=crossed)
 
 
@@ -194,13 +191,15 @@ def column_blocks(
     """
     _check(blocks, train, reduce_to)
     parts = []
-    for encoder in blocks.encoders:
-        matrix = blocks[encoder]
+    for matrix in blocks.values():
         if reduce_to is not None and reduce_to < matrix.shape[1]:
-            parts.append(_reduced(matrix, train, test, scaling=scaling, reduce_to=reduce_to))
+            kept, other = _reduced(matrix, train, test, reduce_to=reduce_to)
         else:
-            standard = _Standard.of(matrix, train, scaling=scaling)
-            parts.append((standard(train), standard(test)))
+            standard = Standard.of(matrix, train)
+            kept, other = standard(matrix[train]), standard(matrix[test])
+        kept /= _divisor(matrix, scaling)
+        other /= _divisor(matrix, scaling)
+        parts.append((kept, other))
     return ColumnBlocks(
         encoders=blocks.encoders,
         dims=tuple(kept.shape[1] for kept, _ in parts),
@@ -209,75 +208,14 @@ def column_blocks(
     )
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Standard:
-    """A block and what standardises its columns, as scikit-learn's ``StandardScaler`` finds it.
-
-    That scaler itself would double the time that a search of a few hundred rows takes to start.
-    """
-
-    matrix: Matrix
-    mean: Matrix64
-    scale: Matrix64
-
-    @classmethod
-    def of(cls, matrix: Matrix, train: Rows, *, scaling: Scaling) -> "_Standard":
-        n, d = len(train), matrix.shape[1]
-        mean, variance = np.empty(d), np.empty(d)
-        for columns in _slices(d, COLUMNS_AT_ONCE):
-            part = matrix[train, columns].astype(np.float64)
-            mean[columns] = part.mean(axis=0)
-            part -= mean[columns]
-            # Corrected for the rounding of the mean (Chan, Golub and LeVeque 1983, the corrected two-pass algorithm).
-            variance[columns] = (np.einsum("ij,ij->j", part, part) - part.sum(axis=0) ** 2 / n) / n
-        # scikit-learn's bound on the rounding error of a variance, below which a column is constant: divisor 1.
-        tiny = np.finfo(np.float64).eps
-        constant = variance <= n * tiny * variance + (n * mean * tiny) ** 2
-        scale = np.where(constant, 1.0, np.sqrt(np.maximum(variance, 0)))
-        return cls(matrix=matrix, mean=mean, scale=scale * np.sqrt(d) if scaling == "block" else scale)
-
-    def __call__(self, rows: Rows, *, columns: slice = slice(None)) -> Matrix64:
-        part = self.matrix[rows, columns].astype(np.float64)
-        part -= self.mean[columns]
-        part /= self.scale[columns]
-        return part
+def _divisor(matrix: Matrix, scaling: Scaling) -> float:
+    return float(np.sqrt(matrix.shape[1])) if scaling == "block" else 1.0
 
 
-def _reduced(matrix: Matrix, train: Rows, test: Rows, *, scaling: Scaling, reduce_to: int) -> tuple[Matrix64, Matrix64]:
+def _reduced(matrix: Matrix, train: Rows, test: Rows, *, reduce_to: int) -> tuple[Matrix64, Matrix64]:
     """Return the leading principal components of a block, fitted on its training rows."""
-    standard = _Standard.of(matrix, train, scaling=scaling)
-    d = matrix.shape[1]
-    if len(train) < d:
-        kept, other = standard(train), standard(test)
-        axes = kept.T @ _leading(kept @ kept.T, reduce_to, size=d, inverse_root=True)
-        return kept @ axes, other @ axes
-    products = np.zeros((d, d))
-    for rows in _slices(len(train), ROWS_AT_ONCE):
-        part = standard(train[rows])
-        products += part.T @ part
-    axes = _leading(products, reduce_to, size=len(train), inverse_root=False)
-    return _project(standard, train, axes), _project(standard, test, axes)
-
-
-def _project(standard: _Standard, rows: Rows, axes: Matrix64) -> Matrix64:
-    projected = np.empty((len(rows), axes.shape[1]))
-    for part in _slices(len(rows), ROWS_AT_ONCE):
-        projected[part] = standard(rows[part]) @ axes
-    return projected
-
-
-def _leading(products: Matrix64, count: int, *, size: int, inverse_root: bool) -> Matrix64:
-    """Return the leading eigenvectors, the largest first, divided by the root of their eigenvalues if asked."""
-    from scipy.linalg import eigh
-
-    n = len(products)
-    values, vectors = eigh(products, subset_by_index=(max(0, n - count), n - 1), check_finite=False)
-    values, vectors = values[::-1], vectors[:, ::-1]
-    # Directions below the rounding error of the products carry nothing but noise.
-    kept = values > values[0] * max(n, size) * np.finfo(np.float64).eps
-    if not kept.any():
-        return np.zeros((n, 1))
-    return np.asarray(vectors[:, kept] / np.sqrt(values[kept]) if inverse_root else vectors[:, kept])
+    components = principal_components(matrix, count=reduce_to, rows=train)
+    return components.project(matrix, train), components.project(matrix, test)
 
 
 def _places(encoders: tuple[str, ...], subset: Sequence[str]) -> list[int]:
@@ -285,10 +223,6 @@ def _places(encoders: tuple[str, ...], subset: Sequence[str]) -> list[int]:
     if missing or not subset:
         raise AlignmentError(f"No block for encoder(s) {', '.join(missing) or '(none named)'}.")
     return sorted({encoders.index(name) for name in subset})
-
-
-def _slices(n: int, size: int) -> list[slice]:
-    return [slice(start, min(n, start + size)) for start in range(0, n, size)]
 
 
 def _check(blocks: Blocks, train: Rows, reduce_to: int | None) -> None:

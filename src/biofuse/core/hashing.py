@@ -86,15 +86,16 @@ def generator(seed: int, *names: str | int) -> np.random.Generator:
     return np.random.default_rng(derive_seed(seed, *names))
 
 
-def hash_order(keys: list[str], seed: int) -> np.ndarray:
-    """Order keys pseudo-randomly by a hash of key and seed, so that shuffled input gives the same order.
+def hash_order(keys: list[str], seed: int | None = None) -> NDArray[np.int64]:
+    """Order keys pseudo-randomly by a hash of key and seed, if any, so that shuffled input gives the same order.
 
     Returns
     -------
     ndarray of int64, shape (n,)
         Indices that sort the keys.
     """
-    hashes = [digest(str(seed).encode(), key.encode()) for key in keys]
+    salt = [] if seed is None else [str(seed).encode()]
+    hashes = [digest(*salt, key.encode()) for key in keys]
     return np.array(sorted(range(len(keys)), key=lambda index: (hashes[index], keys[index])), dtype=np.int64)
 
 

@@ -9,7 +9,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Self
 
 import numpy as np
 
@@ -36,15 +36,6 @@ START_SECONDS = 1.0
 """What starting worker processes takes: most of it is importing numpy and scipy."""
 
 
-@runtime_checkable
-class Weighing(Protocol):
-    """A scorer that knows how its work depends on the subset."""
-
-    def relative_work(self, subset: Subset) -> float:
-        """Return how long scoring a subset takes, in any unit."""
-        ...
-
-
 @dataclass(frozen=True, kw_only=True)
 class Cost:
     """What a search will cost.
@@ -53,72 +44,61 @@ class Cost:
     ----------
     n_subsets, n_fits : int
         What is left to score; a fit is one subset on one fold.
-    seconds_first_fit : float
-        The timed fit: all encoders on the first fold.
-    seconds : float
-        Expected time over all workers together being busy, that is wall-clock time.
+    seconds_per_fit : float
+        The timed fit, of a subset of the usual number of columns on the first fold.
     workers : int
         Processes.
     """
 
     n_subsets: int
     n_fits: int
-    seconds_first_fit: float
-    seconds: float
+    seconds_per_fit: float
     workers: int
+
+    @property
+    def seconds(self) -> float:
+        """Expected time by the clock."""
+        seconds = self.n_fits * self.seconds_per_fit / self.workers
+        return seconds + (START_SECONDS if self.workers > 1 and seconds > START_SECONDS else 0)
 
     def __str__(self) -> str:
         return (
             f"{self.n_subsets:,} subsets, {self.n_fits:,} fits on {self.workers} "
             f"{'process' if self.workers == 1 else 'processes'}: about {duration(self.seconds)} "
-            f"(a fit of all encoders takes {duration(self.seconds_first_fit)})"
+            f"(a fit takes {duration(self.seconds_per_fit)})"
         )
 
 
 def estimate_cost(
     scorer: FoldwiseScorer, subsets: Sequence[Subset], *, workers: int
-) -> tuple[Cost, tuple[Subset, FoldPart] | None]:
-    """Time one fit and extrapolate.
-
-    A fit's time is taken as proportional to the scorer's ``relative_work`` where it has one, else to the columns of the
-    subset, which holds for linear heads and trees.
+) -> tuple[Cost, tuple[Subset, FoldPart]]:
+    """Time one fit, of the subset whose number of columns is nearest to the mean, and multiply.
 
     Parameters
     ----------
     scorer : FoldwiseScorer
         What will score them.
     subsets : sequence of subset
-        Those that are left.
+        Those that are left; one at least.
     workers : int
         Processes.
 
     Returns
     -------
     cost : Cost
-        Nothing to do costs nothing, and times nothing.
-    first : tuple of (subset, FoldPart), or None
+    first : tuple of (subset, FoldPart)
         The timed fit, so that it need not be done again.
     """
-    if not subsets:
-        return Cost(n_subsets=0, n_fits=0, seconds_first_fit=0.0, seconds=0.0, workers=workers), None
-    work = scorer.relative_work if isinstance(scorer, Weighing) else scorer.n_dims
-    widest = max(subsets, key=work)
-    part = scorer.score_fold(widest, 0)
+    columns = [scorer.n_dims(subset) for subset in subsets]
+    typical = subsets[int(np.abs(np.array(columns) - np.mean(columns)).argmin())]
+    part = scorer.score_fold(typical, 0)
     if part.seconds < WARM_SECONDS:
-        part = scorer.score_fold(widest, 0)
+        part = scorer.score_fold(typical, 0)
     if part.seconds < SHORT_SECONDS:
-        part = sorted((scorer.score_fold(widest, 0) for _ in range(5)), key=lambda timed: timed.seconds)[2]
-    n_folds = len(scorer.n_train)
-    share = sum(work(subset) for subset in subsets) / max(1, work(widest))
-    seconds = part.seconds * n_folds * share / workers
-    cost = Cost(
-        n_subsets=len(subsets),
-        n_fits=len(subsets) * n_folds,
-        seconds_first_fit=part.seconds,
-        seconds=seconds + (START_SECONDS if workers > 1 and seconds > START_SECONDS else 0),
-        workers=workers,
-    )
-    return cost, (widest, part)
+        part = sorted((scorer.score_fold(typical, 0) for _ in range(5)), key=lambda timed: timed.seconds)[2]
+    n_fits = len(subsets) * len(scorer.n_train)
+    cost = Cost(n_subsets=len(subsets), n_fits=n_fits, seconds_per_fit=part.seconds, workers=workers)
+    return cost, (typical, part)
 
 
 def check_cost(cost: Cost, *, yes: bool) -> None:
@@ -400,8 +380,7 @@ class _Run:
         left = [subset for subset in self.planned if subset not in self.known] or missing
         with limit_threads(1):
             cost, first = estimate_cost(self.scorer, left, workers=self.workers)
-        if first is not None:
-            self.ready[first[0], 0] = first[1]
+        self.ready[first[0], 0] = first[1]
         if self.announce is not None:
             self.announce(cost)
         check_cost(cost, yes=self.yes)

@@ -1,9 +1,9 @@
-"""What reducing blocks costs: the same subsets screened with and without, on a sample of rows."""
+"""The screen: all subsets scored in closed form, on blocks that are reduced where that would take too long."""
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,28 +11,18 @@ from numpy.typing import NDArray
 from biofuse.blocks.blocks import Blocks
 from biofuse.blocks.gram import Scaling
 from biofuse.core.errors import SearchError
-from biofuse.core.hashing import digest
+from biofuse.core.hashing import hash_order
 from biofuse.core.machine import limit_threads, usable_cores
 from biofuse.core.machine import memory_limit as usual_memory_limit
 from biofuse.core.target import Task
 from biofuse.evaluation.metrics import DEFAULT_METRIC, SCREEN_METRICS
 from biofuse.heads.base import ClassWeight
-from biofuse.heads.ridge import RELATIVE_PENALTIES
-from biofuse.search.closed_form import (
-    ClosedFormScorer,
-    Way,
-    Work,
-    column_path,
-    estimate,
-    flops_per_fold,
-    row_path,
-    too_large,
-)
+from biofuse.search.closed_form import ClosedFormScorer, Size, Way, cheapest, too_large
 from biofuse.search.leaderboard import Leaderboard, Row, Subset, label
 from biofuse.search.problem import Problem, ValidationPlan
 from biofuse.search.rules import Budget, select
-from biofuse.search.runner import START_SECONDS, Runtime, duration, run_search
-from biofuse.search.strategies import screening_strategy
+from biofuse.search.runner import Cost, Runtime, run_search
+from biofuse.search.strategies import EXHAUSTIVE_LIMIT, screening_strategy
 
 SAMPLE_ROWS = 2000
 """Rows that both are fitted and scored on. Few rows make a reduction look better than it is with many, since they leave
@@ -138,7 +128,8 @@ def reduction_loss(
             memory_limit=memory_limit,
             threads=threads,
         )
-        scores.append([found.folds[metric] for found in scorer.score_many(subsets, threads=threads)])
+        with limit_threads(1), ThreadPoolExecutor(threads) as pool:
+            scores.append([found.folds[metric] for found in pool.map(scorer.score, subsets)])
     differences = {}
     for subset, whole, reduced in zip(subsets, *scores, strict=True):
         both = np.array(reduced) - np.array(whole)
@@ -155,8 +146,7 @@ def reduction_loss(
 
 def _sample(plan: ValidationPlan, *, n_rows: int, n_folds: int) -> tuple[NDArray[np.int64], ValidationPlan]:
     """Return the rows with the smallest hashes, and what is left of the first folds with them alone."""
-    hashes = np.array([digest(str(name).encode()) for name in plan.ids], dtype=object)
-    chosen = np.sort(np.argsort(hashes)[:n_rows]).astype(np.int64)
+    chosen = np.sort(hash_order([str(name) for name in plan.ids])[:n_rows])
     place = np.full(len(plan.ids), -1)
     place[chosen] = np.arange(len(chosen))
     folds = [
@@ -172,25 +162,12 @@ def _sample(plan: ValidationPlan, *, n_rows: int, n_folds: int) -> tuple[NDArray
     return chosen, ValidationPlan.cross_validation(folds[:n_folds], ids=plan.ids[chosen])
 
 
-PATIENCE = 300.0
-"""Seconds that an unreduced screen may take."""
+MOST_OPERATIONS = 1e13
+"""Floating-point operations beyond which blocks are reduced: some ten minutes of one core. Operations, not seconds, so
+that the same data are screened alike on every machine."""
 
 REDUCTIONS = (128, 64)
-"""Components kept of each block where that is too long; the last one whatever it takes."""
-
-SAMPLE = 512
-"""Rows or columns of the solves that are timed: large enough to run at the speed of the real ones, some ten
-milliseconds each."""
-
-TIMED_ROWS = 4096
-"""Rows of the timed solve by products of columns."""
-
-PREPARING = 0.4
-"""Part of the speed of a large matrix product that preparing a fold reaches: it also copies and standardises. Measured
-on blocks of 512 to 1,536 columns, of 546 and 7,007 rows."""
-
-Speed = Callable[[Way | Literal["products"], int, int], float]
-"""Floating-point operations per second of scoring by either way, or of preparing, for rows and columns of a solve."""
+"""Components kept of each block where that is too many; the last one whatever it takes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,71 +184,32 @@ class ScreenPlan:
         Subsets to be scored.
     memory : int
         Bytes of all processes together, beyond the blocks.
-    seconds : float
-        Expected, for preparing and scoring.
-    workers : int
-        Processes.
     """
 
     mode: Way
     reduce_to: int | None
     n_subsets: int
     memory: int
-    seconds: float
-    workers: int
 
     def __str__(self) -> str:
         of = {"dual": "rows", "primal": "columns"}[self.mode]
         reduced = "" if self.reduce_to is None else f", each block reduced to {self.reduce_to} components"
-        return (
-            f"Screen: {self.n_subsets:,} subsets by products of {of}{reduced}, about {_amount(self.memory)} and "
-            f"{_rounded(self.seconds)}"
-        )
+        size = self.memory
+        amount = f"{size / 2**30:.1f} GiB" if size >= 2**30 / 20 else f"{max(1, round(size / 2**20))} MiB"
+        return f"Screen: {self.n_subsets:,} subsets by products of {of}{reduced}, about {amount}"
 
 
-def plan_screen(
-    dims: Sequence[int],
-    *,
-    n_train: Sequence[int],
-    n_test: Sequence[int],
-    n_columns: int = 1,
-    n_weightings: int = 1,
-    n_alphas: int = len(RELATIVE_PENALTIES),
-    n_subsets: int | None = None,
-    reduce_to: int | Literal["auto"] | None = "auto",
-    memory_limit: int | None = None,
-    workers: int = 1,
-    patience: float = PATIENCE,
-    speed: Speed | None = None,
-) -> ScreenPlan:
-    """Choose how to screen: without reduction where that is expected to be quick, else as little reduced as is.
-
-    The expected time comes from timing a solve on this machine.
+def plan_screen(size: Size, *, workers: int = 1, memory_limit: int | None = None) -> ScreenPlan:
+    """Choose how to screen: without reduction where that takes few operations, else as little reduced as does.
 
     Parameters
     ----------
-    dims : sequence of int
-        Columns of each block.
-    n_train, n_test : sequence of int
-        Rows fitted on and scored, per fold.
-    n_columns : int
-        Columns of targets: 1 for two classes, else one per class or label.
-    n_weightings : int
-        Different weightings of the rows: the number of labels of a multi-label task with class weights, else 1.
-    n_alphas : int
-        Penalties tried.
-    n_subsets : int, optional
-        How many are scored; all by default.
-    reduce_to : int, None or "auto"
-        Components to keep of each block, None for no reduction; chosen by default.
+    size : Size
+        What is to be screened.
+    workers : int
+        Processes; how far blocks are reduced does not depend on them.
     memory_limit : int, optional
         Bytes; a share of what is available by default.
-    workers : int
-        Processes.
-    patience : float
-        Seconds that a screen may take before blocks are reduced (further).
-    speed : callable, optional
-        Instead of timing solves.
 
     Raises
     ------
@@ -279,114 +217,68 @@ def plan_screen(
         If every way that is left to choose needs more memory than the limit.
     """
     limit = usual_memory_limit() if memory_limit is None else memory_limit
-    rate = speed or measure_speed
-    count = 2 ** len(dims) - 1 if n_subsets is None else n_subsets
-    tried: list[int | None] = [None, *REDUCTIONS] if reduce_to == "auto" else [reduce_to]
-    refused: dict[Way, Work] = {}
-    plan: ScreenPlan | None = None
-    for components in tried:
-        if components is not None and components >= max(dims) and (plan is not None or refused):
-            continue  # it would change nothing
-        works = estimate(
-            dims,
-            n_train=n_train,
-            n_test=n_test,
-            n_columns=n_columns,
-            n_weightings=n_weightings,
-            n_alphas=n_alphas,
-            n_subsets=count,
-            reduce_to=components,
-        )
-        fitting: list[Way] = [way for way in works if works[way].bytes(workers) <= limit]
-        if not fitting:
-            refused = works
-            continue
-        # By operations, as the scorer chooses: it may not time anything.
-        way = min(fitting, key=lambda name: works[name].total_flops)
-        kept = [dim if components is None else min(dim, components) for dim in dims]
-        plan = ScreenPlan(
-            mode=way,
-            reduce_to=components,
-            n_subsets=count,
-            memory=works[way].bytes(workers),
-            seconds=_seconds(way, works[way], rate, rows=max(n_train), columns=sum(kept) // 2, workers=workers),
-            workers=workers,
-        )
-        if plan.seconds <= patience:
-            break
-    if plan is None:
-        raise too_large(refused, memory_limit=limit, workers=workers)
-    return plan
+    tried = [None, *(components for components in REDUCTIONS if components < max(size.dims))]
+    works = {components: size.works(components) for components in tried}
+    fitting = {
+        components: found[way]
+        for components, found in works.items()
+        if (way := cheapest(found, memory_limit=limit)) is not None
+    }
+    if not fitting:
+        raise too_large(works[tried[-1]], memory_limit=limit)
+    few = [components for components, work in fitting.items() if work.operations <= MOST_OPERATIONS]
+    reduce_to = few[0] if few else list(fitting)[-1]
+    mode = cheapest(works[reduce_to], memory_limit=limit, workers=workers)
+    if mode is None:
+        raise too_large(works[reduce_to], memory_limit=limit, workers=workers)
+    memory = works[reduce_to][mode].bytes(workers)
+    return ScreenPlan(mode=mode, reduce_to=reduce_to, n_subsets=size.n_subsets, memory=memory)
 
 
-def _seconds(way: Way, work: Work, rate: Speed, *, rows: int, columns: int, workers: int) -> float:
-    preparing = work.setup_flops / (PREPARING * rate("products", rows, columns))
-    scoring = work.flops / rate(way, rows, columns)
-    start = START_SECONDS if workers > 1 and scoring > START_SECONDS else 0.0
-    return (preparing + scoring) / workers + start
+KEEP_BYTES = 256 * 2**20
+"""Most memory for the predictions of all subsets. Enough for every row of some ten thousand rows and classes together,
+and for far more rows than a bootstrap needs where there are more."""
+
+NUMBER = 4
+"""Bytes of a kept number: leaderboards hold float32."""
 
 
-def measure_speed(what: Way | Literal["products"], rows: int, columns: int) -> float:
-    """Time one solve, or one matrix product, on one core.
+def rows_to_keep(
+    plan: ValidationPlan, *, n_subsets: int, n_classes: int, keep_bytes: int = KEEP_BYTES
+) -> NDArray[np.bool_]:
+    """Choose development rows so that their predictions by all subsets fit into a limit.
+
+    All rows where they fit, else those whose ids have the smallest hashes: a choice that depends neither on the order
+    of the table nor on labels, folds or chance, and is the same for all subsets and repeats.
 
     Parameters
     ----------
-    what : {"dual", "primal", "products"}
-        What to time.
-    rows, columns : int
-        Of the real one; those of the timed one are at most :data:`TIMED_ROWS` and :data:`SAMPLE`.
+    plan : ValidationPlan
+        Says how often each row is held out.
+    n_subsets, n_classes : int
+        Predictions per held-out row.
+    keep_bytes : int
+        Bytes.
 
     Returns
     -------
-    float
-        Floating-point operations per second, as :mod:`biofuse.search.closed_form` counts them.
+    ndarray of bool, shape (n,)
     """
-    random = np.random.default_rng(0)
-    n = max(8, min(rows, TIMED_ROWS if what == "primal" else SAMPLE))
-    d = max(4, min(columns, SAMPLE))
-    X = random.normal(size=(n, d))
-    X -= X.mean(axis=0)
-    targets, relative = np.sign(random.normal(size=(n, 1))), np.array(RELATIVE_PENALTIES)
-    weights = np.ones(n)
-    products = X @ X.T if what == "dual" else X.T @ X
-
-    def solve() -> float:
-        if what == "dual":
-            row_path(products.copy(), targets=targets, weights=weights, relative=relative)
-        elif what == "primal":
-            column_path(
-                X,
-                columns=[slice(0, d)],
-                mean=np.zeros(d),
-                products=products,
-                crossed=X.T @ targets,
-                targets=targets,
-                weights=weights,
-                relative=relative,
-            )
-        else:
-            X.T @ X
-            return 1.0 * n * d**2  # symmetric: half of the operations are spared
-        return flops_per_fold(what, dims=[d], n_train=n, n_test=0, n_columns=1, n_weightings=1, n_alphas=len(relative))
-
-    with limit_threads(1):
-        solve()
-        start = time.perf_counter()
-        flops = [solve() for _ in range(3)]
-        return sum(flops) / max(time.perf_counter() - start, 1e-9)
+    times = np.zeros(len(plan.ids), dtype=np.int64)
+    for _, held_out in plan.folds:
+        times[held_out] += 1
+    allowed = keep_bytes // (NUMBER * n_subsets * n_classes)
+    if times.sum() <= allowed:
+        return np.ones(len(plan.ids), dtype=np.bool_)
+    order = hash_order([str(name) for name in plan.ids])
+    kept = np.zeros(len(plan.ids), dtype=np.bool_)
+    kept[order] = np.cumsum(times[order]) <= allowed
+    return kept
 
 
-def _amount(size: int) -> str:
-    return f"{size / 2**30:.1f} GiB" if size >= 2**30 / 20 else f"{max(1, round(size / 2**20))} MiB"
-
-
-def _rounded(seconds: float) -> str:
-    return duration(seconds) if seconds >= 10 else f"{max(1, round(seconds))} seconds"
-
-
-MOST_OPERATIONS = 1e13
-"""Floating-point operations beyond which blocks are reduced: some ten minutes of one core. Operations, not seconds, so
-that the same data are screened alike on every machine."""
+def kept_in_folds(plan: ValidationPlan, kept: NDArray[np.bool_]) -> tuple[NDArray[np.int64], ...]:
+    """Return, per fold, the held-out rows that are kept, as indices into the development rows."""
+    return tuple(held_out[kept[held_out]] for _, held_out in plan.folds)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -430,7 +322,7 @@ def run_screen(problem: Problem, runtime: Runtime, *, budget: Budget) -> Screen:
         "scaling": config.scaling,
         "class_weight": config.class_weight,
     }
-    plan = _plan(problem, n_subsets=len(strategy.subsets(pool)), workers=workers)
+    plan = plan_screen(_size(problem, n_subsets=len(strategy.subsets(pool))), workers=workers)
     runtime.tell(f"{plan}.")
     loss = None
     if plan.reduce_to is not None:
@@ -438,6 +330,12 @@ def run_screen(problem: Problem, runtime: Runtime, *, budget: Budget) -> Screen:
             problem.blocks, problem.labels, problem.plan, reduce_to=plan.reduce_to, threads=usable_cores(), **common
         )
         runtime.tell(f"{loss}.")
+    # As for the largest pool that is searched whole, where a pool is larger.
+    kept = rows_to_keep(
+        problem.plan,
+        n_subsets=2 ** min(len(pool), EXHAUSTIVE_LIMIT) - 1,
+        n_classes=len(problem.classes),
+    )
     scorer = ClosedFormScorer(
         problem.blocks,
         problem.labels,
@@ -445,10 +343,14 @@ def run_screen(problem: Problem, runtime: Runtime, *, budget: Budget) -> Screen:
         mode=plan.mode,
         reduce_to=plan.reduce_to,
         metrics=SCREEN_METRICS,
-        keep_predictions=True,
+        keep=kept,
         threads=usable_cores(),
         **common,
     )
+
+    def announce(cost: Cost) -> None:
+        runtime.tell(f"Screen: {cost}.")
+
     leaderboard = run_search(
         pool,
         strategy,
@@ -464,25 +366,25 @@ def run_screen(problem: Problem, runtime: Runtime, *, budget: Budget) -> Screen:
         ),
         workers=runtime.workers,
         progress=runtime.progress,
+        announce=announce,
         yes=runtime.yes,
     )
     budget.eligible(leaderboard)  # says which limit leaves nothing to choose
     chosen = select(
         leaderboard, rule=config.rule, metric=config.metric, chance=problem.chance, eligible=budget.allows_row
     )
-    return Screen(leaderboard=leaderboard, choice=chosen.chosen, plan=plan, loss=loss, kept_rows=scorer.kept_rows)
+    return Screen(
+        leaderboard=leaderboard, choice=chosen.chosen, plan=plan, loss=loss, kept_rows=kept_in_folds(problem.plan, kept)
+    )
 
 
-def _plan(problem: Problem, *, n_subsets: int, workers: int) -> ScreenPlan:
-    """Choose the reduction by operations alone, then the way and the expected time on this machine."""
+def _size(problem: Problem, *, n_subsets: int) -> Size:
     weighted = problem.task is Task.MULTILABEL and problem.config.class_weight is not None
-    size: dict[str, Any] = {
-        "n_train": problem.plan.n_train,
-        "n_test": problem.plan.n_test,
-        "n_columns": 1 if len(problem.classes) == 2 else len(problem.classes),
-        "n_weightings": len(problem.classes) if weighted else 1,
-        "n_subsets": n_subsets,
-    }
-    dims = tuple(problem.blocks.dims.values())
-    by_operations = plan_screen(dims, **size, speed=lambda *_: 1.0, patience=MOST_OPERATIONS)
-    return plan_screen(dims, **size, reduce_to=by_operations.reduce_to, workers=workers)
+    return Size(
+        dims=tuple(problem.blocks.dims.values()),
+        n_train=problem.plan.n_train,
+        n_test=problem.plan.n_test,
+        n_columns=1 if len(problem.classes) == 2 else len(problem.classes),
+        n_weightings=len(problem.classes) if weighted else 1,
+        n_subsets=n_subsets,
+    )

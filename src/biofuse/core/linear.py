@@ -1,0 +1,521 @@
+"""Linear algebra of several rooms: standardised columns, principal components, ridge regression along penalties.
+
+Ridge regression with its exact leave-one-out errors comes in two forms, from the products of rows or of columns, and
+both give the same numbers: :func:`row_path` and :func:`column_path` are for searches, which have the products already,
+:func:`ridge_path` takes a matrix and chooses.
+"""
+
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from biofuse.core.errors import SearchError
+
+Matrix64 = NDArray[np.float64]
+"""An array of float64, of whatever shape its docstring says: the type knows the precision, not the shape."""
+
+ROWS_AT_ONCE = 2048
+"""Rows turned into float64, or rotated, at a time."""
+
+COLUMNS_AT_ONCE = 256
+"""Columns turned into float64 at a time."""
+
+
+def slices(n: int, size: int) -> Iterator[slice]:
+    """Cut ``range(n)`` into slices of at most ``size``."""
+    return (slice(start, min(n, start + size)) for start in range(0, n, size))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Standard:
+    """Means and divisors of the columns of one block, as scikit-learn's ``StandardScaler`` finds them.
+
+    That scaler itself would double the time that a search of a few hundred rows takes to start.
+
+    Attributes
+    ----------
+    mean, scale : ndarray of float64, shape (d,)
+        Columns without variance have the divisor 1, and so become 0 on the training rows.
+    """
+
+    mean: Matrix64
+    scale: Matrix64
+
+    @classmethod
+    def of(cls, matrix: NDArray[np.floating[Any]], rows: NDArray[np.integer] | None = None) -> "Standard":
+        """Learn them from the training rows of a matrix, by default all, in float64."""
+        n, d = len(matrix) if rows is None else len(rows), matrix.shape[1]
+        mean, variance = np.empty(d), np.empty(d)
+        for columns in slices(d, COLUMNS_AT_ONCE):
+            part = matrix[slice(None) if rows is None else rows, columns].astype(np.float64)
+            mean[columns] = part.mean(axis=0)
+            part -= mean[columns]
+            # Corrected for the rounding of the mean (Chan, Golub and LeVeque 1983, the corrected two-pass algorithm).
+            variance[columns] = (np.einsum("ij,ij->j", part, part) - part.sum(axis=0) ** 2 / n) / n
+        # scikit-learn's bound on the rounding error of a variance, below which a column is constant: divisor 1.
+        tiny = np.finfo(np.float64).eps
+        constant = variance <= n * tiny * variance + (n * mean * tiny) ** 2
+        return cls(mean=mean, scale=np.where(constant, 1.0, np.sqrt(np.maximum(variance, 0))))
+
+    def __call__(self, part: NDArray[np.floating[Any]], *, columns: slice = slice(None)) -> Matrix64:
+        """Standardise rows, shape (n, d), or some of their columns."""
+        standardised = part.astype(np.float64)
+        standardised -= self.mean[columns]
+        standardised /= self.scale[columns]
+        return standardised
+
+
+def leading_eigenvectors(products: Matrix64, count: int, *, smallest: float) -> tuple[Matrix64, Matrix64]:
+    """Return the leading eigenvalues and eigenvectors of a symmetric matrix, the largest first.
+
+    Parameters
+    ----------
+    products : ndarray of float64, shape (d, d)
+    count : int
+        Most of them.
+    smallest : float
+        Part of the largest that an eigenvalue must exceed. Below the rounding error of the products, which is their
+        size times the machine's precision, there is nothing but noise.
+    """
+    from scipy.linalg import eigh
+
+    size = len(products)
+    values, vectors = eigh(products, subset_by_index=(max(0, size - count), size - 1), check_finite=False)
+    kept = values > values[-1] * smallest
+    return values[kept][::-1], vectors[:, kept][:, ::-1]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Components:
+    """Principal components of one block.
+
+    Attributes
+    ----------
+    standard : Standard
+        What standardises its columns.
+    axes : ndarray of float64, shape (d, k)
+        Orthonormal columns, that of the largest variance first; the entry of largest size in each is positive, as in
+        scikit-learn. A block without variance has a single column of zeros.
+    variances : ndarray of float64, shape (k,)
+        Of the training rows along each, with n - 1 in the denominator.
+    """
+
+    standard: Standard
+    axes: Matrix64
+    variances: Matrix64
+
+    def project(self, matrix: NDArray[np.floating[Any]], rows: NDArray[np.integer]) -> Matrix64:
+        """Return the components of some rows of the block, shape (n_rows, k)."""
+        projected = np.empty((len(rows), self.axes.shape[1]))
+        for part in slices(len(rows), ROWS_AT_ONCE):
+            projected[part] = self.standard(matrix[rows[part]]) @ self.axes
+        return projected
+
+
+def principal_components(
+    matrix: NDArray[np.floating[Any]], *, count: int, rows: NDArray[np.integer] | None = None, smallest: float = 0.0
+) -> Components:
+    """Find the leading principal components of a block's standardised columns.
+
+    From the products of rows where they are fewer than columns, else from the products of columns. Directions whose
+    variance is rounding error are left out, so that there may be fewer than asked for, and at most n - 1.
+
+    Parameters
+    ----------
+    matrix : ndarray of float32, shape (n_all, d)
+    count : int
+        Most components to keep.
+    rows : ndarray of int, shape (n,), optional
+        The training rows; all by default.
+    smallest : float, default 0
+        Variance, relative to the largest, that a component must exceed.
+    """
+    train = np.arange(len(matrix)) if rows is None else rows
+    standard = Standard.of(matrix, train)
+    n, d = len(train), matrix.shape[1]
+    wide = standard(matrix[train]) if n < d else None
+    if wide is not None:
+        products = wide @ wide.T
+    else:
+        products = np.zeros((d, d))
+        for part in slices(n, ROWS_AT_ONCE):
+            standardised = standard(matrix[train[part]])
+            products += standardised.T @ standardised
+    rounding = max(n, d) * float(np.finfo(np.float64).eps)
+    values, vectors = leading_eigenvectors(products, count, smallest=max(smallest, rounding))
+    values, vectors = values[: n - 1], vectors[:, : n - 1]  # centred rows have one direction less than there are rows
+    if not len(values):
+        return Components(standard=standard, axes=np.zeros((d, 1)), variances=np.zeros(1))
+    axes = vectors if wide is None else wide.T @ (vectors / np.sqrt(values))
+    return Components(standard=standard, axes=axes * signs(axes), variances=values / (n - 1))
+
+
+def signs(axes: Matrix64) -> Matrix64:
+    """Return 1 or -1 for each column, such that times it the column's entry of largest size is positive."""
+    largest = axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])]
+    return np.where(largest < 0, -1.0, 1.0)
+
+
+SMALLEST = 1e-8
+"""Least relative penalty. Below, the rounding error of the products of some thousand rows (about n^2 times 1e-16 of
+the mean squared distance) would decide."""
+
+STEPS_AT_ONCE = 16
+"""Rows of the recurrence kept before they are squared and added up: few enough to stay in a core's cache."""
+
+ROUNDING = 1e-9
+"""Relative rounding error allowed for where bounds are compared."""
+
+WHOLE = (slice(None),)
+"""All columns of targets share a penalty."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Path:
+    """Solutions along a grid of penalties.
+
+    Attributes
+    ----------
+    alphas : ndarray of float64, shape (n_alphas,)
+        Penalties, as scikit-learn's ``alpha``.
+    errors : ndarray of float64, shape (n_alphas, n_columns)
+        Weighted sum of squared leave-one-out errors of each column of targets; infinite for a penalty that was shown
+        not to be the best without computing them; without rows where nothing was to be chosen or left out.
+    leaving : ndarray of float64, shape (n_alphas, n)
+        One less the leverage of each training row: what its residual is divided by to give its leave-one-out error.
+        NaN where not computed.
+    coef : ndarray of float64, shape (n_alphas, n or d, n_columns)
+        Of the training rows (times the products of a row with them), or of the features (times the row itself).
+    intercept : ndarray of float64, shape (n_alphas, n_columns)
+        Added to those products; nothing need be centred or weighted any more.
+    """
+
+    alphas: Matrix64
+    errors: Matrix64
+    leaving: Matrix64
+    coef: Matrix64
+    intercept: Matrix64
+
+    def best(self, groups: Sequence[slice]) -> list[int]:
+        """Return the place of the penalty with the least error, one for each group of columns; ties to the smaller."""
+        if not len(self.errors):
+            return [0] * len(groups)
+        return [int(self.errors[:, columns].sum(axis=1).argmin()) for columns in groups]
+
+    def left_out(self, place: int, *, fitted: Matrix64, targets: Matrix64) -> Matrix64:
+        """Return what fits without each training row make of it, from what the fit with all makes of them."""
+        return np.asarray(targets - (targets - fitted) / self.leaving[place][:, None])
+
+
+class Workspace:
+    """Arrays used again for every subset: fresh memory of some megabytes costs a tenth of the time.
+
+    Every thread gets its own; a copy sent to another process starts empty.
+    """
+
+    def __init__(self) -> None:
+        self._local = threading.local()
+
+    def __reduce__(self) -> tuple[type["Workspace"], tuple[()]]:
+        return Workspace, ()
+
+    def array(self, name: str, shape: tuple[int, ...], order: Literal["C", "F"] = "C") -> Matrix64:
+        """Return an array whose content is whatever was last left there under that name."""
+        arrays: dict[str, Matrix64] = self._local.__dict__
+        if name not in arrays or arrays[name].shape != shape:
+            arrays[name] = np.zeros(shape, order=order)
+        return arrays[name]
+
+
+def row_path(
+    K: Matrix64,
+    *,
+    targets: Matrix64,
+    weights: Matrix64,
+    relative: Matrix64,
+    groups: Sequence[slice] = WHOLE,
+    left_out: bool = False,
+    workspace: Workspace | None = None,
+) -> Path:
+    """Solve from the products of training rows, by tridiagonalising them once.
+
+    About twice as fast as an eigendecomposition: with ``K = Q T Q'``, ``T`` tridiagonal, the diagonal of
+    ``(K + alpha)^-1`` is the sum of squares over the rows of ``D^-1/2 L^-1 Q'`` where ``L D L' = T + alpha``, a
+    recurrence of n steps. A single penalty needs no more than a Cholesky decomposition.
+
+    Parameters
+    ----------
+    K : ndarray of float64, shape (n, n)
+        Inner products of the training rows, whose (unweighted) mean is 0; overwritten.
+    targets : ndarray of float64, shape (n, n_columns)
+    weights : ndarray of float64, shape (n,)
+        Positive.
+    relative : ndarray of float64, shape (n_alphas,)
+        Penalties in units of the mean squared (weighted) distance of a training row from the mean row.
+    groups : sequence of slice
+        Columns of targets that share a penalty.
+    left_out : bool, default False
+        Whether errors are wanted even of a single penalty.
+    workspace : Workspace, optional
+        Where to keep intermediate matrices.
+
+    Raises
+    ------
+    SearchError
+        If the products are not positive to rounding.
+    """
+    n = len(K)
+    share, root = weights / weights.sum(), np.sqrt(weights)
+    across = np.zeros(n)
+    if (weights != 1).any():
+        across = K @ share
+        K -= across[:, None]
+        K += (share @ across - across)[None, :]
+        K *= root[:, None]
+        K *= root
+    offset, centred = _centred(targets, share, root)
+    own = np.diag(K).copy()
+    alphas = relative * (float(own.sum()) / n or 1.0)
+    if len(alphas) == 1 and not left_out:
+        coef = root[:, None] * _solved(K, centred, float(alphas[0]))[None]
+        return _without_errors(alphas, coef, offset - across @ coef, n=n)
+    space = workspace or Workspace()
+    diagonal, beside, basis = _tridiagonal(K, space)
+    pivots, links, rotated = _factors(diagonal, beside, basis @ centred, alphas)
+    dual = np.swapaxes((rotated.reshape(-1, n) @ basis).reshape(rotated.shape), 1, 2)
+    coef = root[:, None] * dual  # adds up to 0, so that held-out rows need no centring
+    squares = np.square(alphas[:, None, None] * dual)
+    # 1 - leverage is at most 1 - share, and at least alpha / (K_kk + alpha) - share (Jensen's inequality: shrinkage
+    # is a concave function of the eigenvalues, of which K_kk is a mean).
+    least = alphas[:, None] / (own + alphas[:, None]) - share
+    rivals = _rivals(_left_out(squares, 1 - share[None]), _left_out(squares, least), groups)
+    errors, leaving = np.full((len(alphas), targets.shape[1]), np.inf), np.full((len(alphas), n), np.nan)
+    leaving[rivals] = alphas[rivals, None] * _diagonals(basis, pivots[rivals], links[rivals], space) - share
+    errors[rivals] = (squares[rivals] / np.square(leaving[rivals])[:, :, None]).sum(axis=1)
+    return Path(alphas=alphas, errors=errors, leaving=leaving, coef=coef, intercept=offset - across @ coef)
+
+
+def column_path(
+    Z: Matrix64,
+    *,
+    columns: Sequence[slice],
+    mean: Matrix64,
+    products: Matrix64,
+    crossed: Matrix64,
+    targets: Matrix64,
+    weights: Matrix64,
+    relative: Matrix64,
+    groups: Sequence[slice] = WHOLE,
+    left_out: bool = False,
+) -> Path:
+    """Solve from the products of columns, by their eigendecomposition.
+
+    Parameters
+    ----------
+    Z : ndarray of float64, shape (n, n_all)
+        Training rows.
+    columns : sequence of slice
+        The d columns of ``Z`` to be used.
+    mean : ndarray of float64, shape (d,)
+        Weighted mean of the rows.
+    products : ndarray of float64, shape (d, d)
+        Weighted sum of products about the mean.
+    crossed : ndarray of float64, shape (d, n_columns)
+        Weighted sum of products of rows and targets, both about their means.
+    targets, weights, relative, groups, left_out
+        As for :func:`row_path`.
+    """
+    from scipy.linalg import eigh
+
+    n = len(Z)
+    share, root = weights / weights.sum(), np.sqrt(weights)
+    offset, centred = _centred(targets, share, root)
+    alphas = relative * (float(np.trace(products)) / n or 1.0)
+    values, vectors = eigh(products, driver="evd", check_finite=False)
+    values = np.maximum(values, 0)
+    shrunk = 1 / (values[:, None] + alphas)  # (d, n_alphas)
+    shrunk[values <= values[-1] * max(n, len(values)) * np.finfo(np.float64).eps] = 0  # nothing but noise
+    slopes = vectors.T @ crossed
+    inside = (shrunk[:, :, None] * slopes[:, None, :]).reshape(len(values), -1)
+    coef = np.swapaxes((vectors @ inside).reshape(len(values), len(alphas), -1), 0, 1)
+    intercept = offset - mean @ coef
+    if len(alphas) == 1 and not left_out:
+        return _without_errors(alphas, coef, intercept, n=n)
+    leaving = np.empty((len(alphas), n))
+    start = mean @ vectors
+    for rows in slices(n, ROWS_AT_ONCE):
+        U = _taken(Z, rows, columns) @ vectors
+        U -= start
+        leaving[:, rows] = 1 - share[rows] - weights[rows] * (np.square(U, out=U) @ shrunk).T
+    total = np.square(centred).sum(axis=0)
+    explained = ((values[:, None] + 2 * alphas) * shrunk**2).T @ np.square(slopes)
+    residual, slack = np.maximum(total - explained, 0), ROUNDING * total
+    lower, upper = np.maximum(residual - slack, 0), residual + slack
+    most, least = leaving.max(axis=1)[:, None], leaving.min(axis=1)[:, None]
+    upper = np.divide(upper, least**2, out=np.full_like(upper, np.inf), where=least > 0)
+    rivals = _rivals(lower / most**2, upper, groups)
+    errors = np.full(lower.shape, np.inf)
+    errors[rivals] = 0
+    flat = np.swapaxes(coef[rivals], 0, 1).reshape(len(values), -1)
+    for rows in slices(n, ROWS_AT_ONCE):
+        found = (_taken(Z, rows, columns) @ flat).reshape(-1, len(rivals), targets.shape[1]) + intercept[rivals]
+        wrong = np.square((targets[rows, None, :] - found) / leaving[rivals][:, rows].T[:, :, None])
+        errors[rivals] += np.tensordot(weights[rows], wrong, axes=1)
+    return Path(alphas=alphas, errors=errors, leaving=leaving, coef=coef, intercept=intercept)
+
+
+def ridge_path(
+    X: Matrix64,
+    *,
+    targets: Matrix64,
+    weights: Matrix64,
+    relative: Matrix64,
+    groups: Sequence[slice] = WHOLE,
+    left_out: bool = False,
+) -> Path:
+    """Solve for the features of a matrix, from the products of its rows or columns, whichever are fewer.
+
+    Parameters
+    ----------
+    X : ndarray of float64, shape (n, d)
+        Training rows as they are.
+    targets, weights, relative, groups, left_out
+        As for :func:`row_path`.
+    """
+    n, d = X.shape
+    mean = weights @ X / weights.sum()
+    centred = X - mean
+    options: dict[str, Any] = {"targets": targets, "relative": relative, "groups": groups, "left_out": left_out}
+    if n <= d:
+        found = row_path(centred @ centred.T, weights=weights, **options)
+        coef = np.swapaxes(np.tensordot(centred, found.coef, axes=(0, 1)), 0, 1)
+        return replace(found, coef=coef, intercept=found.intercept - mean @ coef)
+    weighted = weights[:, None] * centred
+    offset = weights @ targets / weights.sum()
+    found = column_path(
+        centred,
+        columns=[slice(0, d)],
+        mean=np.zeros(d),
+        products=weighted.T @ centred,
+        crossed=weighted.T @ (targets - offset),
+        weights=weights,
+        **options,
+    )
+    return replace(found, intercept=found.intercept - mean @ found.coef)
+
+
+def _without_errors(alphas: Matrix64, coef: Matrix64, intercept: Matrix64, *, n: int) -> Path:
+    nothing, unknown = np.empty((0, coef.shape[2])), np.full((len(alphas), n), np.nan)
+    return Path(alphas=alphas, errors=nothing, leaving=unknown, coef=coef, intercept=intercept)
+
+
+def _centred(targets: Matrix64, share: Matrix64, root: Matrix64) -> tuple[Matrix64, Matrix64]:
+    offset = share @ targets
+    return offset, root[:, None] * (targets - offset)
+
+
+def _left_out(squares: Matrix64, leaving: Matrix64) -> Matrix64:
+    """Sum squared residuals (n_alphas, n, n_columns) over ``leaving`` squared, over rows; infinite where negative."""
+    scale = np.divide(1, np.square(leaving), out=np.full(leaving.shape, np.inf), where=leaving > 0)
+    with np.errstate(invalid="ignore"):  # a residual of nothing, divided by nothing
+        found = np.einsum("akc,ak->ac", squares, np.broadcast_to(scale, squares.shape[:2]))
+    return np.where(np.isnan(found), np.inf, found)
+
+
+def _rivals(lower: Matrix64, upper: Matrix64, groups: Sequence[slice]) -> NDArray[np.int64]:
+    """Return which penalties may be the best for a group, from bounds of shape (n_alphas, n_columns)."""
+    possible = np.zeros(len(lower), dtype=bool)
+    for columns in groups:
+        least = upper[:, columns].sum(axis=1).min()
+        possible |= lower[:, columns].sum(axis=1) <= least * (1 + ROUNDING)
+    return np.flatnonzero(possible)
+
+
+def _taken(Z: Matrix64, rows: slice, columns: Sequence[slice]) -> Matrix64:
+    parts = [Z[rows, part] for part in columns]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
+
+def _solved(A: Matrix64, targets: Matrix64, alpha: float) -> Matrix64:
+    from scipy.linalg import lapack
+
+    A.flat[:: len(A) + 1] += alpha
+    factor, failed = lapack.dpotrf(A.T, lower=1, overwrite_a=1, clean=0)
+    if failed:
+        raise _not_positive(alpha)
+    return np.asarray(lapack.dpotrs(factor, targets, lower=1)[0], dtype=np.float64)
+
+
+def _not_positive(alpha: float) -> SearchError:
+    return SearchError(
+        f"The products of training rows are not positive to rounding at penalty {alpha:.3g}.",
+        remedy="Try larger penalties.",
+    )
+
+
+def _tridiagonal(A: Matrix64, space: Workspace) -> tuple[Matrix64, Matrix64, Matrix64]:
+    """Return diagonal, off-diagonal and the orthogonal matrix of ``A = basis' T basis``; A is overwritten."""
+    from scipy.linalg import lapack
+
+    n = len(A)
+    size, _ = lapack.dsytrd_lwork(n, lower=1)
+    # A is symmetric, so that its transpose is itself in the column order that LAPACK wants.
+    reflectors, diagonal, beside, factors, _ = lapack.dsytrd(A.T, lower=1, lwork=int(size), overwrite_a=1)
+    basis = space.array("basis", (n, n))  # its first row and column are never changed but here
+    basis[0, 0] = 1
+    if n > 1:
+        rotation = space.array("rotation", (n - 1, n - 1), "F")
+        rotation[:] = reflectors[1:, :-1]
+        rotation, _, _ = lapack.dorgqr(rotation, factors, lwork=64 * n, overwrite_a=1)
+        basis[1:, 1:] = rotation.T
+    return diagonal, beside, basis
+
+
+def _factors(
+    diagonal: Matrix64, beside: Matrix64, targets: Matrix64, alphas: Matrix64
+) -> tuple[Matrix64, Matrix64, Matrix64]:
+    """Factor ``T + alpha = L D L'`` and solve, for every penalty.
+
+    Returns
+    -------
+    pivots : ndarray, shape (n_alphas, n)
+    links : ndarray, shape (n_alphas, n - 1)
+    solved : ndarray, shape (n_alphas, n_columns, n)
+    """
+    from scipy.linalg import lapack
+
+    pivots = np.empty((len(alphas), len(diagonal)))
+    links = np.empty((len(alphas), len(beside)))
+    solved = np.empty((len(alphas), targets.shape[1], len(diagonal)))
+    for place, alpha in enumerate(alphas):
+        pivots[place], links[place], failed = lapack.dpttrf(diagonal + alpha, beside)
+        if failed:
+            raise _not_positive(float(alpha))
+        solved[place] = lapack.dpttrs(pivots[place], links[place], targets)[0].T
+    return pivots, links, solved
+
+
+def _diagonals(basis: Matrix64, pivots: Matrix64, links: Matrix64, space: Workspace) -> Matrix64:
+    """Return the diagonal of ``basis' (L D L')^-1 basis`` for every penalty, shape (n_alphas, n)."""
+    count, n = pivots.shape
+    total = np.zeros((count, 1, n))
+    inverse = (1 / pivots)[:, None, :]
+    steps = space.array("steps", (STEPS_AT_ONCE + 1, count, n))
+    steps[0] = 0
+    # Step i is row i of the basis less a multiple of the step before; there is none before the first.
+    multiples = np.concatenate([np.zeros((count, 1)), links], axis=1).T[:, :, None]
+    befores, afters = list(steps[:-1]), list(steps[1:])
+    for begin in range(0, n, STEPS_AT_ONCE):
+        end = min(n, begin + STEPS_AT_ONCE)
+        for multiple, row, before, after in zip(multiples[begin:end], basis[begin:end], befores, afters, strict=False):
+            np.multiply(multiple, before, out=after)
+            np.subtract(row, after, out=after)
+        found = steps[1 : end - begin + 1]
+        steps[0] = found[-1]
+        np.square(found, out=found)
+        total += inverse[:, :, begin:end] @ found.swapaxes(0, 1)
+    return total[:, 0]

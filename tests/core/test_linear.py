@@ -1,0 +1,202 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.decomposition import PCA
+from sklearn.linear_model import Ridge
+from sklearn.preprocessing import StandardScaler
+
+from biofuse.core.errors import SearchError
+from biofuse.core.linear import (
+    SMALLEST,
+    Standard,
+    Workspace,
+    column_path,
+    leading_eigenvectors,
+    principal_components,
+    ridge_path,
+    row_path,
+    slices,
+)
+
+RELATIVE = 10.0 ** np.arange(-3, 4.5, 0.5)
+GROUPS = (slice(0, 1), slice(1, 3))
+
+
+def make_problem(n, d, *, signal=1.0, seed=0, weighted=False):
+    random = np.random.default_rng(seed)
+    X = random.normal(size=(n, d)) * np.geomspace(3, 0.1, d)
+    X -= X.mean(axis=0)
+    raw = signal * X @ random.normal(size=(d, 3)) / np.sqrt((X**2).sum(axis=1).mean()) + random.normal(size=(n, 3))
+    weights = random.uniform(0.2, 3, n) if weighted else np.ones(n)
+    return X, np.sign(raw), weights
+
+
+def all_errors(X, targets, weights):
+    """Every leave-one-out error, from the hat matrix of each penalty."""
+    share, root = weights / weights.sum(), np.sqrt(weights)[:, None]
+    A, y = root * (X - share @ X), root * (targets - share @ targets)
+    alphas = RELATIVE * (A**2).sum() / len(A)
+    errors = []
+    for alpha in alphas:
+        hat = A @ np.linalg.solve(A.T @ A + alpha * np.eye(A.shape[1]), A.T)
+        errors.append((((y - hat @ y) / (1 - share - np.diag(hat))[:, None]) ** 2).sum(axis=0))
+    return alphas, np.array(errors)
+
+
+def solve(way, X, targets, weights, *, relative=RELATIVE, **options):
+    if way == "rows":
+        return row_path(X @ X.T, targets=targets, weights=weights, relative=relative, **options)
+    mean, offset = weights @ X / weights.sum(), weights @ targets / weights.sum()
+    weighted = weights[:, None] * (X - mean)
+    return column_path(
+        np.hstack([X[:, :2], np.full((len(X), 1), 7.0), X[:, 2:]]),  # a column between that is not used
+        columns=[slice(0, 2), slice(3, X.shape[1] + 1)],
+        mean=mean,
+        products=weighted.T @ (X - mean),
+        crossed=weighted.T @ (targets - offset),
+        targets=targets,
+        weights=weights,
+        relative=relative,
+        **options,
+    )
+
+
+@pytest.mark.parametrize("way", ["rows", "columns"])
+@settings(max_examples=40, deadline=None)
+@given(
+    size=st.tuples(st.integers(5, 40), st.integers(3, 60)),
+    signal=st.sampled_from([0.0, 0.5, 3.0]),
+    seed=st.integers(0, 10_000),
+    weighted=st.booleans(),
+)
+def test_bounds_never_rule_out_the_best_penalty(way, size, signal, seed, weighted):
+    X, targets, weights = make_problem(*size, signal=signal, seed=seed, weighted=weighted)
+    alphas, expected = all_errors(X, targets, weights)
+    found = solve(way, X, targets, weights, groups=GROUPS)
+    assert np.allclose(found.alphas, alphas, rtol=1e-10)
+    known = np.isfinite(found.errors)
+    assert np.allclose(found.errors[known], expected[known], rtol=1e-6, atol=1e-9)
+    for place, columns in zip(found.best(GROUPS), GROUPS, strict=True):
+        own = expected[:, columns].sum(axis=1)
+        assert own[place] <= own.min() * (1 + 1e-6)
+
+
+@pytest.mark.parametrize(("way", "n", "d", "least"), [("rows", 150, 400, 4), ("columns", 2500, 12, 5)])
+def test_bounds_spare_work_where_there_is_something_to_learn(way, n, d, least):
+    X, targets, weights = make_problem(n, d, signal=3.0)
+    found = solve(way, X, targets, weights)
+    assert np.isinf(found.errors).all(axis=1).sum() >= least
+
+
+@pytest.mark.parametrize("way", ["rows", "columns"])
+def test_constant_rows_leave_nothing_to_choose(way):
+    X, targets, weights = make_problem(20, 5)
+    found = solve(way, np.zeros_like(X), targets, weights)
+    assert np.allclose(found.errors, found.errors[0])  # whichever is taken
+    assert np.allclose(found.intercept, targets.mean(axis=0))
+
+
+def test_a_workspace_used_again_changes_nothing():
+    space = Workspace()
+    for seed, n in ((0, 30), (1, 30), (2, 17)):
+        X, targets, weights = make_problem(n, 40, seed=seed)
+        one, other = (solve("rows", X, targets, weights, workspace=w) for w in (space, None))
+        assert np.array_equal(one.coef, other.coef)
+        assert np.array_equal(one.errors, other.errors)
+
+
+def test_products_that_are_none_are_refused():
+    X, targets, weights = make_problem(10, 4)
+    for relative in ([1.0], [SMALLEST, 1.0]):
+        with pytest.raises(SearchError, match="not positive"):
+            row_path(-10 * (X @ X.T) + np.eye(10) * 1e3, targets=targets, weights=weights, relative=-np.array(relative))
+
+
+def refitted(X, targets, weights, alpha):
+    """The prediction of every row by a fit without it."""
+    found = np.empty_like(targets)
+    for row in range(len(X)):
+        rest = np.arange(len(X)) != row
+        model = Ridge(alpha, solver="svd").fit(X[rest], targets[rest], sample_weight=weights[rest])
+        found[row] = model.predict(X[[row]])[0]
+    return found
+
+
+@pytest.mark.parametrize("way", ["rows", "columns"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_leave_one_out_errors_are_those_of_leaving_one_out(way, weighted):
+    X, targets, weights = make_problem(24, 9, weighted=weighted)
+    path = solve(way, X, targets, weights, relative=np.array([0.01, 1, 30]))
+    left_out = [refitted(X, targets, weights, alpha) for alpha in path.alphas]
+    expected = np.array([weights @ (found - targets) ** 2 for found in left_out])
+    known = np.isfinite(path.errors).all(axis=1)
+    assert np.allclose(path.errors[known], expected[known], rtol=1e-9)
+    assert known[expected.sum(axis=1).argmin()]  # what was not computed cannot be the best
+    assert path.best([slice(None)]) == [expected.sum(axis=1).argmin()]
+
+
+@pytest.mark.parametrize(("n", "d"), [(25, 40), (40, 12), (20, 20)])
+@pytest.mark.parametrize("relative", [(0.3,), tuple(RELATIVE)])
+def test_a_path_of_features_is_that_of_scikit_learn(n, d, relative):
+    X, targets, weights = make_problem(n, d, weighted=True)
+    X = 3 * X + 5
+    path = ridge_path(X, targets=targets, weights=weights, relative=np.array(relative), left_out=True)
+    assert np.isfinite(path.errors).any()
+    for place, alpha in enumerate(path.alphas):
+        model = Ridge(alpha, solver="svd").fit(X, targets, sample_weight=weights)
+        assert np.allclose(path.coef[place].T, model.coef_, rtol=0, atol=1e-9)
+        assert np.allclose(path.intercept[place], model.intercept_, rtol=0, atol=1e-8)
+    best = path.best([slice(None)])[0]
+    fitted = X @ path.coef[best] + path.intercept[best]
+    expected = refitted(X, targets, weights, path.alphas[best])
+    assert np.allclose(path.left_out(best, fitted=fitted, targets=targets), expected, rtol=0, atol=1e-8)
+
+
+def test_slices_cover_every_row_once():
+    assert list(slices(5, 2)) == [slice(0, 2), slice(2, 4), slice(4, 5)]
+    assert list(slices(0, 2)) == []
+
+
+def make_block(n, d, seed=0):
+    random = np.random.default_rng(seed)
+    block = (random.normal(size=(n, d)) * random.uniform(0.1, 9, d) + 5 * random.normal(size=d)).astype(np.float32)
+    block[:, 1] = 0.1  # a constant that float32 does not hold exactly
+    return block
+
+
+@pytest.mark.parametrize("rows", [None, np.arange(3, 30)])
+def test_columns_are_standardised_as_scikit_learn_does(rows):
+    block = make_block(40, 300)
+    train = block if rows is None else block[rows]
+    scaler, found = StandardScaler().fit(train.astype(np.float64)), Standard.of(block, rows)
+    assert np.allclose(found.mean, scaler.mean_, rtol=1e-14)
+    assert np.allclose(found.scale, scaler.scale_, rtol=1e-14)
+    assert found.scale[1] == 1
+    assert np.allclose(found(block), scaler.transform(block.astype(np.float64)), rtol=0, atol=1e-12)
+    assert np.array_equal(found(block[:, 7:9], columns=slice(7, 9)), found(block)[:, 7:9])
+
+
+@pytest.mark.parametrize(("n", "d"), [(30, 60), (200, 60), (5000, 12)])
+def test_principal_components_are_those_of_scikit_learn(n, d):
+    block, rows = make_block(n + 10, d), np.arange(n)
+    found = principal_components(block, count=8, rows=rows)
+    standard = StandardScaler().fit(block[rows].astype(np.float64))
+    pca = PCA(8, svd_solver="full").fit(standard.transform(block[rows].astype(np.float64)))
+    assert np.allclose(found.axes.T, pca.components_, rtol=0, atol=1e-9)  # signs too
+    assert np.allclose(found.variances, pca.explained_variance_, rtol=1e-9)
+    new = np.arange(n, n + 10)
+    expected = pca.transform(standard.transform(block[new].astype(np.float64)))
+    assert np.allclose(found.project(block, new), expected, rtol=0, atol=1e-8)
+
+
+def test_directions_without_variance_are_no_components():
+    assert principal_components(make_block(5, 30), count=20).axes.shape == (30, 4)
+    flat = principal_components(np.full((9, 4), 0.1, dtype=np.float32), count=2)
+    assert np.array_equal(flat.axes, np.zeros((4, 1)))
+    assert flat.variances.tolist() == [0]
+    doubled = np.repeat(make_block(50, 3), 2, axis=1)
+    assert principal_components(doubled, count=6).axes.shape[1] == 2  # a constant column, and two others twice
+    values, vectors = leading_eigenvectors(np.diag([1.0, 5.0, 3.0, 1e-9]), 3, smallest=1e-6)
+    assert values.tolist() == [5, 3, 1]
+    assert np.allclose(np.abs(vectors), np.eye(4)[:, [1, 2, 0]])

@@ -1,6 +1,13 @@
 import json
 
 import pytest
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+
+from biofuse.encoders import Preprocessing, register_encoder
+from biofuse.encoders.registry import ENCODERS
+
+pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])
 
 STARTER = ["efficientnet_lite0", "efficientnet_lite2", "colour", "lbp", "haralick", "gabor", "hog"]
 
@@ -169,3 +176,107 @@ def test_show_tells_what_a_card_in_a_file_says(succeeds, fails, tmp_path):
 def test_show_tells_what_was_compared(succeeds):
     said = " ".join(succeeds("encoders", "show", "uni2_h").out.split())
     assert "loading: timm preprocessing: torchvision transforms" in said
+
+
+def test_doctor_says_what_runs(succeeds):
+    said = succeeds("encoders", "doctor", "efficientnet_lite0", "hog").out
+    lines = {line.split()[0]: line for line in said.splitlines() if line.split()}
+    assert lines["efficientnet_lite0"].split()[1] == "yes"
+    assert "in a package" in lines["efficientnet_lite0"]
+    assert "none needed" in lines["hog"]
+
+
+def test_doctor_json_is_every_diagnosis(succeeds):
+    found = json.loads(succeeds("encoders", "doctor", "hog", "lbp", "--json", "--device", "cpu").out)
+    assert found["device"] == "cpu"
+    assert found["hub"]["reachable"] is None
+    assert [each["name"] for each in found["encoders"]] == ["hog", "lbp"]
+    assert all(each["runs"] and each["loads"] and each["images_per_second"] > 0 for each in found["encoders"])
+
+
+def test_what_was_asked_for_and_cannot_run_is_exit_code_1(biofuse, hub):
+    hub.add("microsoft/rad-dino", {}, gated=True)
+    ran = biofuse("encoders", "doctor", "hog", "rad_dino")
+    assert ran.code == 1
+    assert "hf auth login" in ran.out
+    assert "Traceback" not in ran.everything
+    found = json.loads(biofuse("encoders", "doctor", "rad_dino", "--json").out)
+    assert found["hub"] == {"endpoint": hub.endpoint, "offline": False, "reachable": True}
+    assert found["encoders"][0]["access"] == "denied"
+
+
+def test_what_was_asked_for_and_is_out_of_reach_says_what_to_do(biofuse):
+    ran = biofuse("encoders", "doctor", "uni")
+    assert ran.code == 1
+    assert "HF_HUB_OFFLINE" in ran.out
+    assert "BIOFUSE_WEIGHTS_DIR" in ran.out
+
+
+def test_the_whole_pool_without_a_network_is_a_survey_and_no_failure(succeeds):
+    ran = succeeds("encoders", "doctor")
+    assert "HF_HUB_OFFLINE is set" in ran.err
+    assert any(line.split()[:2] == ["hog", "not"] for line in ran.out.splitlines())
+    assert "images/s" in ran.out
+
+
+def test_doctor_keeps_names_whole_on_a_narrow_terminal(succeeds, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = succeeds("encoders", "doctor", "--no-load", "starter").out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert any(line.split()[:1] == ["efficientnet_lite2"] for line in lines)
+
+
+def test_a_weights_folder_that_is_not_there_is_one_message(fails, tmp_path):
+    assert "does not exist" in fails("encoders", "doctor", "hog", "--weights-dir", tmp_path / "nowhere").err
+
+
+@pytest.fixture
+def unknown():
+    """Register an encoder that nobody has golden vectors of."""
+
+    with ENCODERS.temporary():
+
+        @register_encoder("t_unknown", dim=3, preprocessing=Preprocessing(resize="squash", size=8))
+        def unknown(images):
+            return images.mean(axis=(1, 2))
+
+        yield "t_unknown"
+
+
+def test_descriptors_are_what_they_were(succeeds):
+    said = succeeds("encoders", "verify", "hog", "lbp").out
+    rows = {line.split()[0]: line.split()[1:] for line in said.splitlines() if line.split()}
+    assert rows["hog"][0] == rows["lbp"][0] == "yes"
+    assert float(rows["hog"][1]) >= 0.9999
+
+
+def test_embeddings_that_are_not_the_golden_ones_are_exit_code_1(biofuse, succeeds, tmp_path):
+    succeeds("encoders", "verify", "hog", "--write", tmp_path)
+    path = tmp_path / "hog.safetensors"
+    with safe_open(path, framework="numpy") as file:
+        facts = file.metadata()
+    save_file({"embeddings": load_file(path)["embeddings"][::-1].copy()}, path, metadata=facts)
+    ran = biofuse("encoders", "verify", "hog", "--against", tmp_path)
+    assert ran.code == 1
+    assert "not the golden ones" in ran.out
+    (found,) = json.loads(biofuse("encoders", "verify", "hog", "--against", tmp_path, "--json").out)
+    assert found["agrees"] is False
+    assert found["cosine"] < 0.9999
+
+
+def test_new_golden_vectors_are_written_and_hold(succeeds, unknown, tmp_path):
+    ran = succeeds("encoders", "verify", unknown)
+    assert "nothing to compare with" in ran.out
+    assert "--write" in ran.err
+    ran = succeeds("encoders", "verify", unknown, "--write", tmp_path / "golden")
+    assert "t_unknown.safetensors" in ran.err
+    (found,) = json.loads(succeeds("encoders", "verify", unknown, "--against", tmp_path / "golden", "--json").out)
+    assert found["agrees"] is True
+
+
+def test_an_encoder_that_cannot_be_run_is_named_and_the_others_are_verified(biofuse, tmp_path):
+    ran = biofuse("encoders", "verify", "rad_dino", "hog", "--write", tmp_path)
+    assert ran.code == 1
+    assert "HF_HUB_OFFLINE" in ran.out
+    assert (tmp_path / "hog.safetensors").is_file()
+    assert not (tmp_path / "rad_dino.safetensors").exists()

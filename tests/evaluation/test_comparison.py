@@ -3,7 +3,7 @@ import pytest
 
 from biofuse.core.errors import AlignmentError, UndefinedMetricError
 from biofuse.core.target import Task
-from biofuse.evaluation.comparison import compare, compare_with, corrected_standard_error, holm, sentence
+from biofuse.evaluation.comparison import compare, compare_with, corrected_standard_error, corrected_t, holm, sentence
 
 
 def binary(n=300, seed=0):
@@ -105,3 +105,19 @@ def test_nadeau_bengio_by_hand():
     assert corrected_standard_error([*d, np.nan], [80] * 5, [20] * 5) == pytest.approx(np.sqrt(0.5 * variance))
     with pytest.raises(UndefinedMetricError, match="at least two folds"):
         corrected_standard_error([0.1], 80, 20)
+
+
+def test_corrected_t_is_students_test_with_the_corrected_error():
+    from scipy.stats import t
+
+    d = np.array([0.02, 0.01, np.nan, 0.03, 0.01])
+    mean, low, high, p = corrected_t(d, 80, 20, confidence=0.9)
+    error = corrected_standard_error(d, 80, 20)
+    assert mean == pytest.approx(np.nanmean(d))
+    assert (low, high) == pytest.approx(t.interval(0.9, 3, loc=mean, scale=error))
+    assert p == pytest.approx(2 * t.sf(mean / error, 3))
+    assert corrected_t(-d, 80, 20)[3] == p
+    assert corrected_t([0.1, 0.1], 80, 20) == (0.1, 0.1, 0.1, 0.0)
+    assert corrected_t([0.0, 0.0], 80, 20)[3] == 1
+    assert corrected_t([0.1, np.nan], 80, 20)[0] == 0.1
+    assert np.isnan(corrected_t([0.1, np.nan], 80, 20)[1:]).all()

@@ -247,3 +247,34 @@ def corrected_standard_error(
         )
     ratio = float(np.mean(np.asarray(n_test, dtype=np.float64)) / np.mean(np.asarray(n_train, dtype=np.float64)))
     return float(np.sqrt((1 / len(values) + ratio) * values.var(ddof=1)))
+
+
+def corrected_t(
+    values: ArrayLike, n_train: ArrayLike | float, n_test: ArrayLike | float, *, confidence: float = 0.95
+) -> tuple[float, float, float, float]:
+    """Return the mean of fold values, its interval and the two-sided p-value of zero.
+
+    The statistic has Nadeau and Bengio's corrected standard error and, as Bouckaert and Frank (2004) found to keep its
+    level over repeats of cross-validation, one degree of freedom less than there are folds and repeats.
+
+    Parameters
+    ----------
+    values : array-like of float, shape (n_folds,)
+        Fold values; undefined ones (NaN) are left out. With fewer than two, only the mean is defined.
+    n_train, n_test : float or array-like of shape (n_folds,)
+        Rows fitted on and scored.
+    confidence : float, default 0.95
+        Nominal coverage.
+    """
+    from scipy.stats import t
+
+    defined = np.asarray(values, dtype=np.float64)
+    defined = defined[~np.isnan(defined)]
+    mean = float(defined.mean()) if len(defined) else float("nan")
+    if len(defined) < 2:
+        return mean, float("nan"), float("nan"), float("nan")
+    error, freedom = corrected_standard_error(defined, n_train, n_test), len(defined) - 1
+    if error == 0:
+        return mean, mean, mean, 1.0 if mean == 0 else 0.0
+    reach = float(t.ppf((1 + confidence) / 2, freedom)) * error
+    return mean, mean - reach, mean + reach, float(2 * t.sf(abs(mean) / error, freedom))

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biofuse.core.errors import SearchError, UndefinedMetricError
-from biofuse.evaluation.comparison import SIGNIFICANCE, corrected_standard_error, holm
+from biofuse.evaluation.comparison import SIGNIFICANCE, corrected_t, holm
 from biofuse.evaluation.metrics import Record, Score, get_metric
 from biofuse.search.leaderboard import Leaderboard, Row, Subset, in_pool_order, label
 
@@ -84,7 +84,7 @@ def paired_gain(
     """
     name = metric or leaderboard.metrics[0]
     differences = get_metric(name).signed(row.values(name) - against.values(name))
-    mean, low, high, p_value = corrected_t(leaderboard, differences, confidence=confidence)
+    mean, low, high, p_value = corrected_t(differences, leaderboard.n_train, leaderboard.n_test, confidence=confidence)
     return Gain(
         metric=name,
         subset=row.subset,
@@ -102,36 +102,6 @@ def holm_corrected(gains: Sequence[Gain]) -> tuple[Gain, ...]:
     """Correct the p-values of gains that are looked at together."""
     corrected = holm([gain.p_value for gain in gains])
     return tuple(gain.model_copy(update={"p_holm": float(p)}) for gain, p in zip(gains, corrected, strict=True))
-
-
-def corrected_t(
-    leaderboard: Leaderboard, values: NDArray[np.float64], *, confidence: float
-) -> tuple[float, float, float, float]:
-    """Return the mean of fold values, its interval and the two-sided p-value of zero.
-
-    The statistic has Nadeau and Bengio's corrected standard error and, as Bouckaert and Frank (2004) found to keep its
-    level over repeats of cross-validation, one degree of freedom less than there are folds and repeats.
-
-    Parameters
-    ----------
-    leaderboard : Leaderboard
-        It knows how many rows each fold fits on and scores.
-    values : ndarray of float64, shape (n_folds,)
-        Fold values; undefined ones (NaN) are left out. With fewer than two, only the mean is defined.
-    confidence : float
-        Nominal coverage.
-    """
-    from scipy.stats import t
-
-    defined = values[~np.isnan(values)]
-    mean = float(defined.mean()) if len(defined) else float("nan")
-    if len(defined) < 2:
-        return mean, float("nan"), float("nan"), float("nan")
-    error = corrected_standard_error(defined, leaderboard.n_train, leaderboard.n_test)
-    reach = float(t.ppf((1 + confidence) / 2, len(defined) - 1)) * error
-    if error == 0:
-        return mean, mean, mean, 1.0 if mean == 0 else 0.0
-    return mean, mean - reach, mean + reach, float(2 * t.sf(abs(mean) / error, len(defined) - 1))
 
 
 Values = NDArray[np.float64]
@@ -288,15 +258,16 @@ def attribute(
         )
     values = _by_mask(leaderboard, name, level)
     m, n_folds = len(leaderboard.encoders), values.shape[1]
+    sizes = leaderboard.n_train, leaderboard.n_test
     mean = values.mean(axis=1)
     single = 1 << np.arange(m)
     each = np.stack([_shapley(values, i) for i in range(m)])
     interaction, interaction_low, interaction_high = (np.full((m, m), np.nan) for _ in range(3))
     for i, j in combinations(range(m), 2):
-        found = corrected_t(leaderboard, _interaction(values, i, j), confidence=confidence)
+        found = corrected_t(_interaction(values, i, j), *sizes, confidence=confidence)
         for matrix, value in zip((interaction, interaction_low, interaction_high), found[:3], strict=True):
             matrix[i, j] = matrix[j, i] = value
-    shapley, low, high, _ = zip(*(corrected_t(leaderboard, row, confidence=confidence) for row in each), strict=True)
+    shapley, low, high, _ = zip(*(corrected_t(row, *sizes, confidence=confidence) for row in each), strict=True)
     return Attribution(
         metric=name,
         encoders=leaderboard.encoders,

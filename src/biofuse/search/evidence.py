@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from biofuse.core.hashing import derive_seed
 from biofuse.core.machine import usable_cores
 from biofuse.encoders.card import EncoderCard
-from biofuse.evaluation.comparison import corrected_standard_error
+from biofuse.evaluation.comparison import corrected_t
 from biofuse.evaluation.metrics import Record, Score, get_metric, score
 from biofuse.search.attribution import GENERAL, Attribution, CrossModal, attribute, cross_modal
 from biofuse.search.leaderboard import Leaderboard, Subset, label
@@ -84,7 +84,8 @@ def nest(problem: Problem, runtime: Runtime, *, budget: Budget) -> Nested:
         picked.append(search.chosen)
         runtime.progress.advance("outer folds", 1)
     folds = {name: tuple(values) for name, values in found.items() if len(values) == len(outer.folds)}
-    low, high = _interval(np.array(folds["chosen"]), outer.n_train, outer.n_test)
+    _, low, high, _ = corrected_t(folds["chosen"], outer.n_train, outer.n_test, confidence=CONFIDENCE)
+    low, high = float(np.clip(low, 0, 1)), float(np.clip(high, 0, 1))  # AUROC and accuracy end there
     return Nested(metric=config.metric, folds=folds, picked=tuple(picked), low=low, high=high)
 
 
@@ -106,16 +107,6 @@ def _scores(problem: Problem, inner: Problem, search: Search, held: NDArray[np.i
 
 def _seed(seed: int, number: int) -> int:
     return derive_seed(seed, "nested", number) % 2**31
-
-
-def _interval(values: NDArray[np.float64], n_train: tuple[int, ...], n_test: tuple[int, ...]) -> tuple[float, float]:
-    from scipy.stats import t
-
-    error = corrected_standard_error(values, n_train, n_test)
-    count = int((~np.isnan(values)).sum())
-    reach = float(t.ppf((1 + CONFIDENCE) / 2, count - 1)) * error if count > 1 else float("nan")
-    low, high = np.clip(np.nanmean(values) + np.array([-reach, reach]), 0, 1)  # AUROC and accuracy end there
-    return float(low), float(high)
 
 
 EXPLAINED = 12

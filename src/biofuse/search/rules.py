@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biofuse.core.errors import SearchError, UndefinedMetricError
-from biofuse.evaluation.comparison import SIGNIFICANCE, corrected_standard_error
+from biofuse.evaluation.comparison import SIGNIFICANCE, corrected_t
 from biofuse.evaluation.metrics import Record, get_metric
 from biofuse.search.leaderboard import DECIMALS, Leaderboard, Row, Subset, label
 
@@ -405,14 +405,8 @@ def _better_than_chance(
 
 
 def _p_above(leaderboard: Leaderboard, row: Row, metric: str, level: float) -> float:
-    from scipy.stats import t
-
-    gains = row.values(metric) - level
-    gains = gains[~np.isnan(gains)]
-    error = corrected_standard_error(gains, leaderboard.n_train, leaderboard.n_test)
-    if error == 0:
-        return 0.0 if gains.mean() > 0 else 1.0
-    return float(t.sf(gains.mean() / error, len(gains) - 1))
+    gain, _, _, p = corrected_t(row.values(metric) - level, leaderboard.n_train, leaderboard.n_test)
+    return p / 2 if gain > 0 else 1 - p / 2
 
 
 def _reason(selection: Selection, leaderboard: Leaderboard, *, n_offered: int, screen: Leaderboard | None) -> str:

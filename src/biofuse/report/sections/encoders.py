@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from biofuse.evaluation.comparison import corrected_t
 from biofuse.evaluation.metrics import get_metric
 from biofuse.report.content import Chart, Column, Dots, Heat, Item, Section, Series, Table, Values
 from biofuse.report.input import CHOSEN, Material, array, finite
-from biofuse.search.attribution import corrected_t
 
 EXPLAINED = (
     "The Shapley value shares the score of all encoders together among them, from what guessing scores: it is the mean "
@@ -22,7 +22,7 @@ def singles_section(material: Material) -> Section:
     metric = material.metric
     board = material.board if len(material.board.singles) >= len(material.pool) else material.all_scores
     title = get_metric(metric).title
-    found = [(row, *corrected_t(board, row.values(metric), confidence=0.95)[:3]) for row in board.singles]
+    found = [(row, *corrected_t(row.values(metric), board.n_train, board.n_test)[:3]) for row in board.singles]
     found = sorted((one for one in found if not np.isnan(one[1])), key=lambda one: -one[1])
     if not found:
         return Section(

@@ -17,8 +17,8 @@ from biofuse.core.target import Task
 from biofuse.search import runner
 from biofuse.search.leaderboard import read_sink
 from biofuse.search.rules import select
-from biofuse.search.runner import run_search
-from biofuse.search.scorers import RefitScorer, TableScorer
+from biofuse.search.runner import START_SECONDS, Cost, check_cost, duration, estimate_cost, run_search
+from biofuse.search.scorers import FoldPart, RefitScorer, TableScorer
 from biofuse.search.strategies import AllEncoders, Exhaustive, make_strategy
 
 POOL = ("a", "b", "c", "d", "e")
@@ -448,3 +448,67 @@ def _runs(process: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+# --- what it will cost
+
+
+class Timed:
+    """Fits that say they take a second per column."""
+
+    encoders, metrics, n_train, n_test, keeps_predictions = ("a", "b"), ("auroc",), (8, 8), (2, 2), False
+
+    def n_dims(self, subset):
+        return 3 * len(subset)
+
+    def score(self, _subset):
+        raise AssertionError
+
+    def score_fold(self, subset, _fold):
+        return FoldPart(values={"auroc": 0.5}, seconds=float(self.n_dims(subset)) * 100)
+
+
+def test_cost_is_that_of_one_timed_fit_times_their_number():
+    cost, (subset, part) = estimate_cost(Timed(), [("a",), ("b",), ("a", "b")], workers=2)
+    assert (len(subset), part.seconds) == (1, 300.0)  # the usual number of columns
+    assert (cost.n_subsets, cost.n_fits, cost.workers) == (3, 6, 2)
+    assert cost.seconds == 300 * 6 / 2 + START_SECONDS
+    assert "3 subsets, 6 fits on 2 processes: about 15 minutes" in str(cost)
+
+
+def test_quick_fits_are_timed_more_than_once():
+    class Unsteady(Timed):
+        def __init__(self, *times):
+            self.times = iter(times)
+
+        def score_fold(self, _subset, _fold):
+            return FoldPart(values={"auroc": 0.5}, seconds=next(self.times))
+
+    for times, expected in (((9.0,), 9.0), ((2.0, 0.5), 0.5), ((2.0, 0.01, 0.03, 0.8, 0.02, 0.01, 0.02), 0.02)):
+        cost, _ = estimate_cost(Unsteady(*times), [("a",)], workers=1)
+        assert cost.seconds_per_fit == expected
+
+
+def test_more_than_an_hour_is_asked_for():
+    cost = Cost(n_subsets=1, n_fits=1, seconds_per_fit=3601.0, workers=1)
+    with pytest.raises(SearchError, match="about 60 minutes") as error:
+        check_cost(cost, yes=False)
+    assert "--yes" in error.value.remedy
+    check_cost(cost, yes=True)
+    check_cost(replace(cost, seconds_per_fit=3599.0), yes=False)
+
+    class Slower(Timed):
+        def score_fold(self, subset, fold):
+            return replace(super().score_fold(subset, fold), seconds=5000.0)
+
+    told = []
+    with pytest.raises(SearchError, match="would take about"):
+        run_search(("a", "b"), Exhaustive(), Slower(), workers=1, announce=told.append)
+    assert told[0].n_fits == 6
+    assert len(run_search(("a", "b"), Exhaustive(), Slower(), workers=1, yes=True)) == 3
+
+
+def test_durations_read_well():
+    assert [duration(s) for s in (0.5, 42, 300, 7200, 200000)] == [
+        "0.50 seconds", "42 seconds", "5 minutes", "2 hours", "2.31 days",
+    ]  # fmt: skip

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from biofuse.core.errors import AlignmentError, BioFuseError, DataError, DependencyError, EncoderError
 from biofuse.core.files import atomic_path
 from biofuse.core.hashing import Contents, digest_file
+from biofuse.core.linear import slices
 from biofuse.data.samples import Samples, require_contents
 from biofuse.encoders.card import EncoderCard, Precision
 from biofuse.encoders.loaders.imported import LOADER, imported_card
 from biofuse.encoders.registry import ENCODERS
 from biofuse.store.parts import locate_ids
-from biofuse.store.reading import in_blocks
 from biofuse.store.store import EmbeddingStore, EncoderFolder
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def add_rows(
     """
     new = folder.missing(contents)
     known = np.flatnonzero(~new)
-    for piece in in_blocks(len(known), PART_ROWS):
+    for piece in slices(len(known), PART_ROWS):
         rows = known[piece]
         wrong = rows[_differ(embeddings[rows], folder.read(contents[rows]))]
         if len(wrong):
@@ -95,7 +95,7 @@ def add_rows(
                 remedy=f"Import them under another name, or remove {folder.path} first.",
             )
     fresh = np.flatnonzero(new)
-    for piece in in_blocks(len(fresh), PART_ROWS):
+    for piece in slices(len(fresh), PART_ROWS):
         folder.write(contents[fresh[piece]], embeddings[fresh[piece]])
     return len(fresh)
 

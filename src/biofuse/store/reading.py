@@ -5,7 +5,7 @@ import os
 import tempfile
 import uuid
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -148,8 +148,3 @@ def _remove(path: Path) -> None:
     # Where the system refuses to remove a file that is still mapped, `biofuse store gc` does it later.
     with contextlib.suppress(OSError):
         path.unlink(missing_ok=True)
-
-
-def in_blocks(n: int, rows: int) -> Iterator[slice]:
-    """Cut ``n`` rows into slices of at most ``rows``."""
-    return (slice(start, min(start + rows, n)) for start in range(0, n, rows))

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from biofuse.core.errors import AlignmentError, CorruptPartError, DiskError, StoreError, UnknownEncoderError
 from biofuse.core.files import TEMPORARY_SUFFIX, disk_errors, write_text
 from biofuse.core.hashing import Contents
+from biofuse.core.linear import slices
 from biofuse.encoders.card import EncoderCard, Precision
 from biofuse.encoders.loaders.imported import LOADER
 from biofuse.store.parts import PART_SUFFIX, Index, Part, make_index, n_distinct, read_part, write_part
-from biofuse.store.reading import ROWS_AT_ONCE, Memory, Plan, in_blocks, make_plan, scratch_matrix, too_large
+from biofuse.store.reading import ROWS_AT_ONCE, Memory, Plan, make_plan, scratch_matrix, too_large
 
 if TYPE_CHECKING:
     pass
@@ -252,7 +253,7 @@ class EncoderFolder:
             If a content has no embedding here; before the first piece.
         """
         found = self._plan(contents)
-        for piece in in_blocks(len(contents), rows):
+        for piece in slices(len(contents), rows):
             yield self._block(found, contents, piece)
 
     def n_embeddings(self) -> int:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biofuse.core.errors import AlignmentError, DataError, SearchError
+from biofuse.core.linear import ROWS_AT_ONCE, Matrix64, slices
 from biofuse.core.progress import Progress, progress_bars
 from biofuse.core.target import Task
 from biofuse.data.decoding import FileSource
@@ -152,8 +153,6 @@ class Whole:
         self._done[task] += units
         self._inner.advance(task, units)
 
-
-Matrix64 = NDArray[np.float64]
 
 CONSTANT = 1e-10
 """Columns with less than this share of the mean variance count as constant."""
@@ -302,9 +301,6 @@ class LinearScores:
 
 FILES_AT_ONCE = 65_536
 """Images whose names, hashes and sources are held at a time."""
-
-ROWS_AT_ONCE = 4_096
-"""Embeddings held at a time."""
 
 HELD_OUT = 13
 """Training images whose content hash begins with a byte below this choose the shrinkage: 13 of 256, about 5 %."""
@@ -524,8 +520,8 @@ class _Stream:
         folders = [
             self.store.open(card, precision=self.options.precisions.get(card.name, "fp32")) for card in self.cards
         ]
-        for start in range(0, len(wanted), ROWS_AT_ONCE):
-            rows = wanted[start : start + ROWS_AT_ONCE]
+        for part in slices(len(wanted), ROWS_AT_ONCE):
+            rows = wanted[part]
             yield np.concatenate([folder.read(contents[rows]) for folder in folders], axis=1), labels[rows]
 
 

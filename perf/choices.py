@@ -25,7 +25,7 @@ from biofuse.evaluation.comparison import corrected_standard_error
 from biofuse.evaluation.metrics import score
 from biofuse.extract.embeddings import EmbeddingSet
 from biofuse.predictors.base import Predictor
-from biofuse.search.config import Config
+from biofuse.search.config import SearchConfig
 from biofuse.search.problem import Problem, pose
 from biofuse.search.rules import Budget
 from biofuse.search.runner import Runtime
@@ -87,7 +87,7 @@ def scores(problem: Problem, predictor: Predictor, test: EmbeddingSet) -> dict[s
 def choose(
     name: str, options: dict[str, Any], development: EmbeddingSet, test: EmbeddingSet, *, folder: Path
 ) -> dict[str, Any]:
-    config = Config.resolve(encoders=tuple(card.name for card in development.cards), **options)
+    config = SearchConfig(encoders=tuple(card.name for card in development.cards), **options)
     problem = pose(development, config)
     search = run(problem, Runtime(folder=folder, yes=True), budget=Budget())
     predictors = fit_predictors(problem, search, problem.fitted_rows, threads=1)

@@ -16,7 +16,7 @@ import biofuse
 from biofuse.data.load import load_samples
 from biofuse.data.splits import with_splits
 from biofuse.extract.embeddings import EmbeddingSet
-from biofuse.search.config import Config
+from biofuse.search.config import SearchConfig
 from biofuse.search.problem import head_of, pose
 from biofuse.search.rules import Budget
 from biofuse.search.runner import Runtime
@@ -46,7 +46,7 @@ def draw(data: EmbeddingSet, most: int) -> EmbeddingSet:
 def compare(data: EmbeddingSet, *, head: str, folds: int) -> dict[str, Any]:
     from scipy.stats import spearmanr
 
-    config = Config.resolve(encoders=tuple(data), search="screen", head=head, folds=folds, repeats=1, metric="auroc")
+    config = SearchConfig(encoders=tuple(data), search="screen", head=head, folds=folds, repeats=1, metric="auroc")
     problem, runtime = pose(data, config), Runtime(yes=True)
     screen = run_screen(problem, runtime, budget=Budget()).leaderboard
     board, _ = refit(problem, make_strategy("exhaustive"), head_of(config), runtime)

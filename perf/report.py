@@ -92,14 +92,14 @@ def main() -> None:
 def fit(folder: Path, run: Path, store: Path, *, development: int, test: int) -> dict[str, Any]:
     """Make data, fit and evaluate."""
     from biofuse import BioFuse
-    from biofuse.api.evaluate import evaluate_run
+    from biofuse.api.evaluate import evaluate
     from biofuse.store.store import EmbeddingStore
 
     write_data(folder / "noise.npz", development=development, test=test)
     names = [register(number) for number in range(ENCODERS)]
     took = Processor()
     BioFuse(names, head="ridge", repeats=1, store=store).fit(folder / "noise.npz", out=run, progress=False, yes=True)
-    evaluate_run(run, store=EmbeddingStore(store), progress=False)
+    evaluate(run, store=EmbeddingStore(store), progress=False)
     return {"fit_and_evaluate": {"wall": round(took.wall, 1), "cpu": round(took.cpu, 1)}}
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from biofuse.api.embed import embed, embed_batches
+    from biofuse.api.evaluate import evaluate
     from biofuse.api.fit import BioFuse, FitResult
     from biofuse.core.errors import BioFuseError
     from biofuse.data.load import load_samples
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from biofuse.extract.options import ExtractOptions
     from biofuse.model.evaluate import Evaluation
     from biofuse.model.model import BioFuseModel
+    from biofuse.search.config import SearchConfig
 
 __version__ = "0.1.0"
 
@@ -26,9 +28,11 @@ _HOMES = {
     "ExtractOptions": "biofuse.extract.options",
     "FitResult": "biofuse.api.fit",
     "BioFuseError": "biofuse.core.errors",
+    "SearchConfig": "biofuse.search.config",
     "EmbeddingSet": "biofuse.api.embed",
     "embed": "biofuse.api.embed",
     "embed_batches": "biofuse.api.embed",
+    "evaluate": "biofuse.api.evaluate",
     "load_samples": "biofuse.data.load",
     "register_encoder": "biofuse.encoders.function",
 }
@@ -41,9 +45,11 @@ __all__ = [
     "Evaluation",
     "ExtractOptions",
     "FitResult",
+    "SearchConfig",
     "__version__",
     "embed",
     "embed_batches",
+    "evaluate",
     "load_samples",
     "register_encoder",
 ]

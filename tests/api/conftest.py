@@ -17,7 +17,7 @@ from biofuse.data.load import load_samples
 from biofuse.data.samples import Samples
 from biofuse.encoders.registry import ENCODERS, get_card
 from biofuse.extract.embeddings import EmbeddingSet
-from biofuse.search.config import Config
+from biofuse.search.config import SearchConfig
 from biofuse.search.problem import Problem, pose
 from biofuse.search.rules import Budget
 from biofuse.search.runner import Runtime
@@ -188,7 +188,7 @@ def posed() -> Callable[..., Problem]:
 
     def make(embeddings: EmbeddingSet, **options: object) -> Problem:
         defaults = {"folds": 2, "repeats": 1, "finalists": 2, "encoders": embeddings.blocks.encoders}
-        return pose(embeddings, Config.resolve(**{**defaults, **options}))
+        return pose(embeddings, SearchConfig(**{**defaults, **options}))
 
     return make
 

@@ -1,12 +1,10 @@
-from dataclasses import replace
-
 import pytest
 
 from biofuse.core.errors import SearchError
 from biofuse.encoders.registry import get_card
 from biofuse.extract.options import ExtractOptions
 from biofuse.search import search as budget
-from biofuse.search.config import Config
+from biofuse.search.config import SearchConfig
 from biofuse.search.search import allowed, make_budget
 
 ALONE = ExtractOptions(workers=0)
@@ -54,7 +52,7 @@ def test_the_limit_is_kept_by_the_fit_and_said(quick, study):
 
 def test_encoders_are_timed_only_where_time_is_limited(fitted, monkeypatch):
     monkeypatch.setattr(budget, "measure_latency", lambda *_, **__: pytest.fail("nothing asked for the time"))
-    found = make_budget(Config.resolve(max_encoders=2), fitted.embeddings, options=ALONE, tell=pytest.fail)
+    found = make_budget(SearchConfig(max_encoders=2), fitted.embeddings, options=ALONE, tell=pytest.fail)
     assert (found.max_encoders, found.max_latency) == (2, None)
 
 
@@ -71,7 +69,7 @@ def test_a_limit_on_time_binds_the_choice_and_what_was_measured_is_said(quick, s
     fuse = quick(max_latency=6, head="ridge", rule="best")
     result = fuse.fit(study.images, out=tmp_path / "run", progress=False, tell=said.append)
     # Timed at the precision they were run at.
-    assert asked == [(51, list(latency), replace(fuse.options, precisions=dict.fromkeys(latency, "fp32")))]
+    assert asked == [(51, list(latency), fuse.options.but(precisions=dict.fromkeys(latency, "fp32")))]
     assert "Milliseconds per image: t_colour 9.0, t_spread 2.0, t_edge 3.5." in said
     assert set(result.model.encoders) <= {"t_spread", "t_edge"}
     assert set(result.models["all"].encoders) == set(latency)  # stands beside the choice all the same

@@ -1,11 +1,11 @@
 import pytest
 
 from biofuse.core.errors import SearchError
-from biofuse.search.config import PAPER, Config
+from biofuse.search.config import PAPER, SearchConfig
 
 
 def test_the_defaults_are_those_of_the_design():
-    config = Config.resolve()
+    config = SearchConfig()
     assert (config.search, config.fusion, config.scaling) == ("screen", "concatenation", "none")
     assert (config.predictor, config.head, config.finalists) == ("fused", "auto", 16)
     assert (config.select, config.folds, config.repeats) == ("cv", 5, 2)
@@ -14,7 +14,7 @@ def test_the_defaults_are_those_of_the_design():
 
 
 def test_the_paper_preset_is_the_published_protocol():
-    config = Config.resolve(preset="paper")
+    config = SearchConfig(preset="paper")
     assert config.model_dump(include=set(PAPER)) == PAPER
     assert (config.search, config.select, config.rule, config.metric) == (
         "exhaustive", "holdout", "first_best", "accuracy",
@@ -26,18 +26,18 @@ def test_the_paper_preset_is_the_published_protocol():
 
 
 def test_an_option_given_beside_a_preset_wins():
-    config = Config.resolve(preset="paper", head="ridge", select="cv")
+    config = SearchConfig(preset="paper", head="ridge", select="cv")
     assert (config.head, config.select, config.rule) == ("ridge", "cv", "first_best")
 
 
 def test_hold_out_takes_a_rule_that_one_split_can_have():
-    assert Config.resolve(select="holdout").rule == "first_best"
-    assert Config.resolve(select="holdout", rule="best").rule == "best"
-    assert Config.resolve(select="nested").rule == "one_se"
+    assert SearchConfig(select="holdout").rule == "first_best"
+    assert SearchConfig(select="holdout", rule="best").rule == "best"
+    assert SearchConfig(select="nested").rule == "one_se"
 
 
 def test_nested_selection_cross_validates():
-    assert [Config.resolve(select=each).cross_validates for each in ("cv", "nested", "holdout")] == [True, True, False]
+    assert [SearchConfig(select=each).cross_validates for each in ("cv", "nested", "holdout")] == [True, True, False]
 
 
 @pytest.mark.parametrize(
@@ -60,11 +60,11 @@ def test_nested_selection_cross_validates():
 )
 def test_what_makes_no_sense_is_refused_by_name(options, words, remedy):
     with pytest.raises(SearchError, match=words) as caught:
-        Config.resolve(**options)
+        SearchConfig(**options)
     assert remedy in (caught.value.remedy or "")
 
 
 def test_a_chosen_head_is_told_from_what_was_asked_for():
-    asked = Config.resolve()
+    asked = SearchConfig()
     assert asked.with_head("lda").head == "lda"
     assert asked.head == "auto"

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from biofuse import BioFuseModel
-from biofuse.api.evaluate import evaluate_run
+from biofuse.api.evaluate import evaluate
 from biofuse.api.fit import fit_singles
 from biofuse.blocks.blocks import Blocks
 from biofuse.search.search import encoders_to_fit, fit_predictors, singles_to_fit
@@ -79,7 +79,7 @@ def test_what_was_asked_for_is_searched_fitted_saved_loaded_and_evaluated(quick,
     config = loaded.facts["config"]
     assert {name: config[name] for name in options} == options
 
-    found = evaluate_run(tmp_path / "run", store=EmbeddingStore(study.store), options=fuse.options, progress=False)
+    found = evaluate(tmp_path / "run", store=EmbeddingStore(study.store), options=fuse.options, progress=False)
     assert found.to_json() == result.evaluate(progress=False).to_json()
     written = pd.read_parquet(tmp_path / "run" / "predictions.parquet")
     np.testing.assert_array_equal(written[["p_ctl", "p_mid", "p_sev"]], proba)

@@ -13,7 +13,7 @@ from plotly.offline import get_plotlyjs
 
 from biofuse import ExtractOptions
 from biofuse.api import report as reporting
-from biofuse.api.evaluate import evaluate_run
+from biofuse.api.evaluate import evaluate
 from biofuse.api.report import attempt_report, write_report
 from biofuse.core.errors import ArtifactError
 from biofuse.store.store import EmbeddingStore
@@ -49,7 +49,7 @@ def evaluated(fitted, study, tmp_path_factory):
     """Return a copy of the fitted run with its evaluation."""
     path = tmp_path_factory.mktemp("evaluated") / "run"
     shutil.copytree(fitted.path, path)
-    evaluate_run(path, store=EmbeddingStore(study.store), options=ALONE, progress=False)
+    evaluate(path, store=EmbeddingStore(study.store), options=ALONE, progress=False)
     return path
 
 
@@ -153,7 +153,7 @@ def test_an_evaluation_on_other_data_shows_their_images(evaluated, study, draw, 
     run = tmp_path / "run"
     shutil.copytree(evaluated, run)
     draw(tmp_path / "elsewhere", each=8, seed=9)
-    evaluate_run(run, tmp_path / "elsewhere", store=EmbeddingStore(study.store), options=ALONE, progress=False)
+    evaluate(run, tmp_path / "elsewhere", store=EmbeddingStore(study.store), options=ALONE, progress=False)
     page = take_apart(write_report(run, store=EmbeddingStore(study.store)))
     assert "24 test samples of" in words(page, "test")
     figures = json.loads("".join(find(page, "figures").itertext()))

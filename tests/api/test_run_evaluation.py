@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from biofuse import BioFuse, ExtractOptions
-from biofuse.api.evaluate import evaluate_run
+from biofuse.api.evaluate import evaluate as evaluate_run
 from biofuse.core.errors import ArtifactError, BioFuseError, DataError
 from biofuse.store.store import EmbeddingStore
 

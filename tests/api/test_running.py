@@ -15,7 +15,7 @@ import pytest
 
 from biofuse import BioFuse, BioFuseModel, ExtractOptions
 from biofuse.api import fit as fitting
-from biofuse.api.evaluate import evaluate_run
+from biofuse.api.evaluate import evaluate
 from biofuse.core.errors import ArtifactError, SearchError
 from biofuse.data.load import load_samples
 from biofuse.search.closed_form import ClosedFormScorer
@@ -145,7 +145,7 @@ def test_other_data_are_another_run(run, study):
 def test_overwriting_leaves_nothing_of_the_old_run(run, study, tmp_path):
     run()
     folder = tmp_path / "run"
-    evaluate_run(folder, store=EmbeddingStore(study.store), options=ALONE, progress=False)
+    evaluate(folder, store=EmbeddingStore(study.store), options=ALONE, progress=False)
     (folder / "notes.txt").write_text("mine")
     result = run(overwrite=True, search="all")
     assert set(result.models) == {"chosen", "all"}
@@ -155,7 +155,7 @@ def test_overwriting_leaves_nothing_of_the_old_run(run, study, tmp_path):
     assert not (folder / "screen.parquet").exists()
     assert len(pd.read_parquet(folder / "leaderboard.parquet")) == 1
     assert (folder / "notes.txt").read_text() == "mine"
-    found = evaluate_run(folder, store=EmbeddingStore(study.store), options=ALONE, progress=False)
+    found = evaluate(folder, store=EmbeddingStore(study.store), options=ALONE, progress=False)
     assert set(found.models) == {"chosen", "all"}
 
 
@@ -191,7 +191,7 @@ def test_what_a_killed_start_left_is_no_obstacle(run, tmp_path):
 def test_a_damaged_record_is_one_clear_error_and_can_be_overwritten(run, tmp_path, text, words):
     run()
     (tmp_path / "run" / "run.json").write_text(text)
-    for action in (run, lambda: evaluate_run(tmp_path / "run")):
+    for action in (run, lambda: evaluate(tmp_path / "run")):
         with pytest.raises(ArtifactError, match=words) as caught:
             action()
         assert caught.value.remedy
@@ -205,7 +205,7 @@ def test_missing_models_are_fitted_again_and_said_to_be(run, study, tmp_path, vi
     path = tmp_path / "run" / victim
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     with pytest.raises(ArtifactError):
-        evaluate_run(tmp_path / "run", progress=False)
+        evaluate(tmp_path / "run", progress=False)
     fits.forget()
     said = []
     second = run(tell=said.append)
@@ -242,9 +242,9 @@ def test_an_unfinished_run_cannot_be_evaluated(run, tmp_path):
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     (tmp_path / "run" / "run.json").write_text(json.dumps(record | {"state": "searching"}))
     with pytest.raises(ArtifactError, match="did not finish"):
-        evaluate_run(tmp_path / "run")
+        evaluate(tmp_path / "run")
     with pytest.raises(ArtifactError, match=r"holds no run\.json"):
-        evaluate_run(tmp_path)
+        evaluate(tmp_path)
 
 
 SCRIPT = """

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from biofuse import BioFuseModel, ExtractOptions
-from biofuse.api.evaluate import evaluate_run
+from biofuse.api.evaluate import evaluate
 from biofuse.core.errors import ArtifactError
 from biofuse.evaluation.metrics import score
 from biofuse.store.store import EmbeddingStore
@@ -16,7 +16,7 @@ ALONE = ExtractOptions(workers=0)
 
 
 def evaluated(folder, study):
-    return evaluate_run(folder, store=EmbeddingStore(study.store), options=ALONE, progress=False)
+    return evaluate(folder, store=EmbeddingStore(study.store), options=ALONE, progress=False)
 
 
 def test_every_encoder_of_the_pool_is_fitted_by_itself_and_kept(fitted):

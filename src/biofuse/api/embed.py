@@ -1,12 +1,12 @@
 """``biofuse.embed``: images in, aligned embeddings out."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from biofuse.core.errors import AlignmentError, BioFuseError, DataError
 from biofuse.core.hashing import digest
+from biofuse.core.options import accepts
 from biofuse.core.progress import Progress
 from biofuse.data.load import load_samples
 from biofuse.data.samples import Samples, Shard
@@ -19,6 +19,7 @@ from biofuse.extract.options import ExtractOptions
 from biofuse.store.store import EmbeddingStore, as_store
 
 
+@accepts(ExtractOptions)
 def embed(
     data: Any,
     encoders: str | Sequence[str] = "starter",
@@ -28,20 +29,12 @@ def embed(
     labels: Any = None,
     task: str | None = None,
     labelled: bool | None = None,
-    device: str = "auto",
-    precision: str = "auto",
-    batch_size: int | None = None,
-    workers: int | None = None,
-    on_error: str = "error",
-    on_unavailable: str = "error",
-    weights_dir: Path | None = None,
-    allow_random_weights: bool = False,
     store: EmbeddingStore | Path | str | None = None,
     shard: str | None = None,
-    engine: str = "local",
-    ray_address: str | None = None,
+    options: ExtractOptions | None = None,
     progress: Progress | bool = True,
     tell: Tell | None = None,
+    **chosen: Any,
 ) -> EmbeddingSet:
     """Embed images under every encoder of a pool; what the store already has is not computed again.
 
@@ -60,36 +53,19 @@ def embed(
         By default inferred from the labels.
     labelled : bool, optional
         True: labels are required; False: they are ignored. By default they are used where they exist.
-    device : str, default "auto"
-        All CUDA devices, then MPS, then CPU; or PyTorch device names, separated by commas: a process for each.
-    precision : {"auto", "fp32", "bf16", "fp16"}
-        What networks compute in. ``auto``: what the store already has, else what each encoder's card advises where the
-        device has it. A lower precision is compared with fp32 on images of the job first.
-    batch_size : int, optional
-        Images per forward pass; by default what fits.
-    workers : int, optional
-        Processes that decode and resize; 0 uses only this process.
-    on_error : {"error", "quarantine"}
-        What to do with an image that cannot be read.
-    on_unavailable : {"error", "skip"}
-        What to do with an encoder whose weights or library cannot be had here.
-    weights_dir : Path, optional
-        Folder with weight files, ``<encoder>/<file on its card>``.
-    allow_random_weights : bool, default False
-        Let ``timm:NAME`` encoders have random weights, to try things out.
     store : EmbeddingStore or path, optional
         By default the store in the user's cache folder.
     shard : str, optional
         ``"i/n"``, with i from 1 to n: read and embed only this one of n runs of neighbouring rows, for jobs that share
         a store. The result has these rows; without ``shard``, everything is found in the store afterwards.
-    engine : {"local", "ray"}
-        Where encoders run: on this machine, or on a Ray cluster.
-    ray_address : str, optional
-        The cluster; by default that of ``RAY_ADDRESS``, else Ray is started on this machine.
+    options : ExtractOptions, optional
+        How images are embedded; what is given by name wins.
     progress : Progress or bool, default True
         True shows bars where standard error is a terminal.
     tell : callable, optional
         Receives the plan before anything is computed, and news, line by line.
+    **chosen
+        Fields of :class:`biofuse.ExtractOptions`.
 
     Returns
     -------
@@ -114,20 +90,10 @@ def embed(
     samples = load_samples(data, label=label, group=group, labels=labels, task=task, labelled=labelled)
     if shard is not None:
         samples = Shard.parse(shard).take(samples)
-    options = ExtractOptions(
-        device=device,
-        precision=precision,  # type: ignore[arg-type]
-        batch_size=batch_size,
-        workers=workers,
-        on_error=on_error,  # type: ignore[arg-type]
-        on_unavailable=on_unavailable,  # type: ignore[arg-type]
-        weights_dir=weights_dir,
-        engine=engine,
-        ray_address=ray_address,
-    )
+    extraction = ExtractOptions.of(options, chosen)
     kept = as_store(store)
-    cards = resolve(encoders, allow_random_weights=allow_random_weights, find=kept.find_imported)
-    return embed_samples(samples, cards, store=kept, options=options, progress=progress, tell=tell)
+    cards = resolve(encoders, allow_random_weights=extraction.allow_random_weights, find=kept.find_imported)
+    return embed_samples(samples, cards, store=kept, options=extraction, progress=progress, tell=tell)
 
 
 BATCH_BYTES = 1 << 29
@@ -137,6 +103,7 @@ FEWEST_ROWS, MOST_ROWS = 1_024, 65_536
 """Encoders are loaded anew for every batch that needs them, so batches are never small."""
 
 
+@accepts(ExtractOptions)
 def embed_batches(
     data: Any,
     encoders: str | Sequence[str] = "starter",
@@ -147,10 +114,10 @@ def embed_batches(
     labels: Any = None,
     task: str | None = None,
     labelled: bool | None = None,
-    allow_random_weights: bool = False,
-    options: ExtractOptions | None = None,
     store: EmbeddingStore | Path | str | None = None,
+    options: ExtractOptions | None = None,
     progress: Progress | bool = True,
+    **chosen: Any,
 ) -> Iterator[EmbeddingSet]:
     """Embed images batch by batch: as :func:`biofuse.embed`, for embeddings that do not fit into memory together.
 
@@ -169,14 +136,14 @@ def embed_batches(
         Most samples of a batch; by default as many as have 512 MiB of embeddings.
     label, group, labels, task, labelled
         As in :func:`biofuse.embed`; not for an iterator of Samples.
-    allow_random_weights : bool, default False
-        Let ``timm:NAME`` encoders have random weights, to try things out.
-    options : ExtractOptions, optional
-        Device, precision, workers, and what to do with unreadable images. The precision that is chosen for the first
-        batch is kept for the others.
     store : EmbeddingStore or path, optional
         By default the store in the user's cache folder.
+    options : ExtractOptions, optional
+        How images are embedded; what is given by name wins. The precision that is chosen for the first batch is kept
+        for the others.
     progress : Progress or bool, default True
+    **chosen
+        Fields of :class:`biofuse.ExtractOptions`.
 
     Returns
     -------
@@ -202,8 +169,9 @@ def embed_batches(
     """
     if rows is not None and rows < 1:
         raise BioFuseError("rows must be at least 1.")
+    extraction = ExtractOptions.of(options, chosen)
     kept = as_store(store)
-    cards = resolve(encoders, allow_random_weights=allow_random_weights, find=kept.find_imported)
+    cards = resolve(encoders, allow_random_weights=extraction.allow_random_weights, find=kept.find_imported)
     most = rows or _rows_for(cards)
     if isinstance(data, Iterator):
         given = {"label": label, "group": group, "labels": labels, "task": task, "labelled": labelled}
@@ -216,7 +184,7 @@ def embed_batches(
         pieces: Iterable[Samples] = _checked(data)
     else:
         pieces = [load_samples(data, label=label, group=group, labels=labels, task=task, labelled=labelled)]
-    return _embedded(pieces, cards, rows=most, store=kept, options=options or ExtractOptions(), progress=progress)
+    return _embedded(pieces, cards, rows=most, store=kept, options=extraction, progress=progress)
 
 
 def _embedded(
@@ -233,7 +201,7 @@ def _embedded(
             samples = piece.take(range(start, min(start + rows, len(piece))))
             batch = embed_samples(samples, cards, store=store, options=options, progress=progress)
             # Left to itself each batch would choose by what the store has of it, and their rows could not be compared.
-            options = replace(options, precisions={**batch.precisions, **options.precisions})
+            options = options.but(precisions={**batch.precisions, **options.precisions})
             yield batch
 
 

@@ -1,7 +1,7 @@
-"""From a choice to fitted models."""
+"""The fit, from images to a run: load, set test data aside, embed, search, fit, write down."""
 
 import importlib.metadata
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
@@ -12,9 +12,11 @@ import numpy as np
 from biofuse.blocks.blocks import Blocks
 from biofuse.core.errors import DataError
 from biofuse.core.machine import usable_cores
+from biofuse.core.options import accepts, divide
 from biofuse.core.progress import Progress, progress_bars
-from biofuse.data.development import Development, development_data
+from biofuse.data.development import development_data
 from biofuse.data.samples import Samples
+from biofuse.encoders.card import EncoderCard
 from biofuse.encoders.registry import resolve
 from biofuse.extract.embeddings import EmbeddingSet
 from biofuse.extract.engine import embed_samples
@@ -23,7 +25,7 @@ from biofuse.model.evaluate import Evaluation, evaluate_models, load_test
 from biofuse.model.model import BioFuseModel
 from biofuse.predictors.base import Predictor
 from biofuse.runs.run import RunWriter
-from biofuse.search.config import Config, Preset
+from biofuse.search.config import STARTER, SearchConfig
 from biofuse.search.evidence import Evidence, weigh
 from biofuse.search.leaderboard import Leaderboard
 from biofuse.search.problem import Problem, check_parts, head_of, pose
@@ -34,61 +36,34 @@ from biofuse.search.search import run as run_search
 from biofuse.store.store import EmbeddingStore, as_store
 
 
-def fit_models(problem: Problem, search: Search, embeddings: EmbeddingSet, *, threads: int) -> dict[str, BioFuseModel]:
-    """Fit the chosen predictor and those it is compared with on the development data.
+def fit_models(
+    problem: Problem, search: Search, embeddings: EmbeddingSet, *, threads: int
+) -> tuple[dict[str, BioFuseModel], dict[str, BioFuseModel]]:
+    """Fit the chosen predictor, those it is compared with, and every encoder by itself on the development data.
 
     Returns
     -------
-    dict of str to BioFuseModel
+    models : dict of str to BioFuseModel
         As of :func:`fit_predictors`.
+    singles : dict of str to BioFuseModel
+        By encoder, for a ranking of encoders on test data; without a search there are none.
     """
-    predictors = fit_predictors(problem, search, problem.fitted_rows, threads=threads)
-    return _as_models(predictors, problem, search, embeddings)
-
-
-def fit_singles(
-    problem: Problem,
-    search: Search,
-    embeddings: EmbeddingSet,
-    models: Mapping[str, BioFuseModel],
-    *,
-    threads: int,
-) -> dict[str, BioFuseModel]:
-    """Fit every encoder of the pool by itself on the development data, for a ranking of encoders on test data.
-
-    Returns
-    -------
-    dict of str to BioFuseModel
-        By encoder. One that stands by itself among ``models`` is taken from there; without a search there are none.
-    """
-    known = {model.encoders: model for model in models.values()}
-    singles = singles_to_fit(search)
-    fit, rows = Fit(problem, head_of(problem.config, search.head)), problem.fitted_rows
+    rows = problem.fitted_rows
+    predictors = fit_predictors(problem, search, rows, threads=threads)
+    known = {predictor.encoders: name for name, predictor in predictors.items()}
+    fit = Fit(problem, head_of(problem.config, search.head))
     blocks, labels = problem.blocks.take(rows), problem.labels[rows]
-    fitted = _as_models(
-        {
-            name: fit(blocks, labels, encoders=subset, seed=problem.config.seed, threads=threads)
-            for name, subset in singles.items()
-            if subset not in known
-        },
-        problem, search, embeddings,
-    )  # fmt: skip
-    return {name: fitted[name] if name in fitted else known[subset] for name, subset in singles.items()}
-
-
-def _as_models(
-    predictors: Mapping[str, Predictor], problem: Problem, search: Search, embeddings: EmbeddingSet
-) -> dict[str, BioFuseModel]:
     facts = {
         "fitted_on": problem.fitted_on,
         "version": importlib.metadata.version("biofuse-embed"),
-        "n_samples": len(problem.fitted_rows),
+        "n_samples": len(rows),
         "data": problem.samples.name,
         "selection": search.reason,
         "config": problem.config.with_head(search.head).model_dump(mode="json"),
     }
-    return {
-        name: BioFuseModel(
+
+    def model(predictor: Predictor) -> BioFuseModel:
+        return BioFuseModel(
             cards=tuple(card for card in embeddings.cards if card.name in predictor.encoders),
             predictor=predictor,
             task=problem.task,
@@ -97,8 +72,15 @@ def _as_models(
             facts=facts,
             precisions={n: p for n, p in embeddings.precisions.items() if n in predictor.encoders},
         )
-        for name, predictor in predictors.items()
+
+    models = {name: model(predictor) for name, predictor in predictors.items()}
+    singles = {
+        name: models[known[subset]]
+        if subset in known
+        else model(fit(blocks, labels, encoders=subset, seed=problem.config.seed, threads=threads))
+        for name, subset in singles_to_fit(search).items()
     }
+    return models, singles
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -117,7 +99,7 @@ class FitResult:
         What corrects and explains the choice.
     embeddings : EmbeddingSet
         Development embeddings of the whole pool.
-    config : Config
+    config : SearchConfig
         What was asked for, presets resolved.
     notes : tuple of str
         What was found and decided along the way.
@@ -134,7 +116,7 @@ class FitResult:
     search: Search
     evidence: Evidence
     embeddings: EmbeddingSet
-    config: Config
+    config: SearchConfig
     notes: tuple[str, ...]
     store: EmbeddingStore
     options: ExtractOptions
@@ -175,10 +157,17 @@ class FitResult:
         """The same for the validation samples; it has no rows where no validation data were given."""
         return self._of("val")
 
+    @accepts(ExtractOptions)
     def evaluate(
-        self, test: Any = None, *, labels: Any = None, label: Any = None, group: str | None = None,
+        self,
+        test: Any = None,
+        *,
+        labels: Any = None,
+        label: Any = None,
+        group: str | None = None,
         progress: Progress | bool = True,
-    ) -> Evaluation:  # fmt: skip
+        **chosen: Any,
+    ) -> Evaluation:
         """Score the chosen model, and what it is compared with, on test data.
 
         Parameters
@@ -188,6 +177,8 @@ class FitResult:
         labels, label, group
             As for :func:`biofuse.load_samples`.
         progress : Progress or bool, default True
+        **chosen
+            Fields of :class:`biofuse.ExtractOptions`, where they are to differ from those of the fit.
 
         Raises
         ------
@@ -203,7 +194,7 @@ class FitResult:
             known_contents=self.embeddings.contents,
             known_groups=frozenset() if groups is None else frozenset(groups.tolist()),
             store=self.store,
-            options=self.options,
+            options=ExtractOptions.of(self.options, chosen),
             progress=progress,
             metric=self.config.metric,
             seed=self.config.seed,
@@ -247,123 +238,72 @@ class GeneratedEmbeddings(NamedTuple):
     model: BioFuseModel
 
 
+@accepts(SearchConfig, ExtractOptions)
 class BioFuse:
     """Finds which encoders, together, serve a task best.
+
+    Nothing is looked up, opened or downloaded before :meth:`fit`.
 
     Parameters
     ----------
     encoders : str or sequence of str, default "starter"
         The pool: names or aliases, see ``biofuse encoders list``.
-    fusion : str, default "concatenation"
-        How the blocks of a subset become one matrix.
-    scaling : {"none", "block"}
-        Whether every column counts the same, or every encoder.
-    predictor : {"fused", "ensemble", "average", "stacking"}
-        One head on the fused blocks; the average of several such; or late fusion, a head per encoder.
-    head : str, default "auto"
-        ``logistic``, ``ridge``, ``lda``, ``knn``, ``xgboost``, ``lightgbm``; ``auto`` chooses among the first three by
-        cross-validation.
-    class_weight : {"balanced"}, optional
-        As in scikit-learn.
-    search : {"screen", "exhaustive", "greedy", "beam", "all"}
-        Score every subset in closed form and refit the finalists (default); refit every subset; refit those on a greedy
-        path or in a beam; or fuse all encoders without a search.
-    finalists : int, default 16
-        Best screened subsets that are refitted.
-    select : {"cv", "holdout", "nested"}
-        Score by repeated cross-validation over train and validation data together, or on the given validation split;
-        ``nested`` also repeats the whole search inside outer folds, to score the search itself.
-    rule : {"one_se", "best", "first_best"}
-        Choose the smallest subset within one standard error of the best, or the best.
-    metric : str
-        What subsets are chosen by.
-    folds, repeats, seed : int
-        5, 2 and 0.
-    max_encoders : int, optional
-        Most encoders in the chosen subset.
-    max_latency : float, optional
-        Most milliseconds per image that the chosen encoders take together, measured on this machine.
-    commercial_only : bool, default False
-        Leave out encoders whose licence does not allow commercial use, or does not say.
-    preset : {"paper"}, optional
-        The published protocol; options given beside it win.
-    allow_random_weights : bool, default False
-        Let ``timm:NAME`` encoders have random weights, to try things out.
     store : EmbeddingStore or path, optional
         Where embeddings are kept; by default the user's store.
     options : ExtractOptions, optional
-        Device, batch size, workers, and what to do with unreadable images.
+        How images are embedded; what is given by name wins.
+    **chosen
+        Fields of :class:`biofuse.SearchConfig` and :class:`biofuse.ExtractOptions`.
+
+    Raises
+    ------
+    BioFuseError
+        If there is no such option, it cannot have that value, or two do not go together.
 
     Examples
     --------
     >>> from biofuse import BioFuse
+    >>> BioFuse(["hog", "lbp"], head="ridge")
+    BioFuse(encoders=['hog', 'lbp'], head='ridge')
     >>> result = BioFuse(encoders="starter").fit("images/")  # doctest: +SKIP
     >>> result.model.predict(["new.png"])  # doctest: +SKIP
     """
 
     def __init__(
         self,
-        encoders: str | Sequence[str] = "starter",
+        encoders: str | Sequence[str] = STARTER,
         *,
-        fusion: str | None = None,
-        scaling: str | None = None,
-        predictor: str | None = None,
-        head: str | None = None,
-        class_weight: str | None = None,
-        search: str | None = None,
-        finalists: int | None = None,
-        select: str | None = None,
-        rule: str | None = None,
-        metric: str | None = None,
-        folds: int | None = None,
-        repeats: int | None = None,
-        max_encoders: int | None = None,
-        max_latency: float | None = None,
-        commercial_only: bool = False,
-        seed: int | None = None,
-        preset: Preset | None = None,
-        allow_random_weights: bool = False,
         store: EmbeddingStore | Path | str | None = None,
         options: ExtractOptions | None = None,
+        **chosen: Any,
     ) -> None:
-        self.store = as_store(store)
-        self.cards, self.notes = allowed(
-            resolve(encoders, allow_random_weights=allow_random_weights, find=self.store.find_imported),
-            commercial_only=commercial_only,
-        )
-        self.config = Config.resolve(
-            preset=preset,
-            encoders=tuple(card.name for card in self.cards),
-            fusion=fusion,
-            scaling=scaling,
-            predictor=predictor,
-            head=head,
-            class_weight=class_weight,
-            search=search,
-            finalists=finalists,
-            select=select,
-            rule=rule,
-            metric=metric,
-            folds=folds,
-            repeats=repeats,
-            max_encoders=max_encoders,
-            max_latency=max_latency,
-            commercial_only=commercial_only,
-            seed=seed,
-        )
-        check_parts(self.config)  # a head or fusion that does not exist is refused before hours of embedding
-        self.options = options or ExtractOptions()
+        search, extraction = divide(chosen, SearchConfig, ExtractOptions)
+        self.config = SearchConfig(**{"encoders": encoders, **search})
+        self.options = ExtractOptions.of(options, extraction)
+        self.store = store
+        self._given = {"encoders": encoders, "store": store, "options": options, **chosen}
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:  # noqa: ARG002
+        """Return what this was made from: ``BioFuse(**fuse.get_params())`` is the same again."""
+        return dict(self._given)
+
+    @property
+    def cards(self) -> tuple[EncoderCard, ...]:
+        """The encoders of the pool, looked up anew."""
+        return self._resolve()[1]
 
     def __repr__(self) -> str:
         chosen = self.config.model_dump(exclude={"encoders"}, exclude_defaults=True)
+        chosen |= self.options.model_dump(exclude_defaults=True)
         shown = "".join(f", {name}={value!r}" for name, value in chosen.items())
         return f"BioFuse(encoders={list(self.config.encoders)}{shown})"
 
     def fit(
         self,
-        train: Any,
+        data: Any,
         val: Any = None,
         *,
+        test: Any = "auto",
         label: str | Sequence[str] | None = None,
         group: str | None = None,
         labels: Any = None,
@@ -379,11 +319,14 @@ class BioFuse:
 
         Parameters
         ----------
-        train : anything :func:`biofuse.load_samples` takes
-            With splits, its train and validation samples are used and its test samples are left alone; without,
-            all of it is development data.
+        data : anything :func:`biofuse.load_samples` takes
+            Training data; its own splits count, where it has some.
         val : likewise, optional
             Validation data where they come apart.
+        test : "auto", None or likewise, default "auto"
+            ``auto``: the data's own test split; where there is none, 25 % of the samples are set aside, stratified,
+            grouped, by a hash of id and seed. None: nothing is set aside. Or test data that come apart. A search never
+            reads them.
         label, group : str, optional
             Columns of a manifest.
         labels, val_labels : array-like, optional
@@ -410,20 +353,45 @@ class BioFuse:
         DataError, EncoderError, SearchError, DiskError
             With a message that says what to do.
         """
+        say = tell or (lambda _: None)
+        store, cards, config, notes = self._resolve()
         development = development_data(
-            train, val, label=label, group=group, labels=labels, val_labels=val_labels, task=task
+            data, val, test=test, label=label, group=group, labels=labels, val_labels=val_labels, task=task,
+            seed=config.seed,
+        )  # fmt: skip
+        for line in (*notes, *development.notes):
+            say(line)
+        embeddings = embed_samples(
+            development.samples, cards, store=store, options=self.options, progress=progress, tell=tell
         )
-        source: dict[str, Any] = {"label": label, "group": group, "task": task}
-        if val is not None:
-            source["val"] = _source(val)
-        return self.fit_development(
-            development,
-            out=out,
-            overwrite=overwrite,
-            yes=yes,
-            progress=progress,
-            tell=tell,
-            data=_source(train) | source,
+        for skipped in embeddings.skipped:
+            say(f"{skipped.name} is left out: {skipped.reason}")
+        problem = pose(embeddings, config)
+        embeddings = replace(embeddings, samples=problem.samples)
+        for line in problem.plan.notes:
+            say(line)
+        run = None
+        if out is not None:
+            source = _source(data) | {"label": label, "group": group, "task": task}
+            source |= {name: _source(part) for name, part in (("val", val), ("test", test)) if _apart(part)}
+            run = RunWriter.open(Path(out), problem, embeddings, development, data=source, overwrite=overwrite)
+        search, evidence = self._search(problem, embeddings, run, yes=yes, progress=progress, tell=say)
+        models, singles, reused = _fitted(problem, search, evidence, embeddings, run, tell=say)
+        for sentence in (search.reason, *evidence.sentences()):
+            say(sentence)
+        return FitResult(
+            models=models,
+            singles=singles,
+            search=search,
+            evidence=evidence,
+            embeddings=embeddings,
+            config=config,
+            notes=(*notes, *development.notes, *problem.plan.notes),
+            held_out=development.held_out,
+            store=store,
+            options=self.options,
+            path=None if run is None else run.run.path,
+            reused=reused,
         )
 
     def generate_embeddings(
@@ -438,96 +406,84 @@ class BioFuse:
         task: str | None = None,
         progress: bool = True,
     ) -> GeneratedEmbeddings:
-        """Search, and return the chosen encoders' train and validation embeddings and the fitted model.
+        """Search and fit, and return the fused encoders' embeddings of train and val and the fitted model.
 
-        Parameters
-        ----------
-        train, val : anything :func:`biofuse.load_samples` takes
-        label, group, labels, val_labels, task
-            As for :meth:`fit`.
-        progress : bool, default True
+        Parameters are those of :meth:`fit`; no test data are set aside.
 
         Returns
         -------
         GeneratedEmbeddings
-            ``train, val, model``: ``.matrix``, ``.labels`` and ``.ids`` of the first two are aligned and in the order
-            given; ``model.embed`` maps new images into the same columns. With ``search="all"`` every encoder is fused.
+            ``train`` and ``val`` hold every sample, aligned and in the order given; ``model.embed`` maps new images
+            into the same columns. With ``search="all"`` every encoder is fused.
         """
         result = self.fit(
-            train, val, label=label, group=group, labels=labels, val_labels=val_labels, task=task, progress=progress
-        )
+            train, val, test=None, label=label, group=group, labels=labels, val_labels=val_labels, task=task,
+            progress=progress,
+        )  # fmt: skip
         return GeneratedEmbeddings(result.train_embeddings, result.val_embeddings, result.model)
 
-    def fit_development(
-        self,
-        development: Development,
-        *,
-        out: Path | str | None = None,
-        overwrite: bool = False,
-        yes: bool = False,
-        progress: bool = True,
-        tell: Tell | None = None,
-        data: dict[str, Any] | None = None,
-    ) -> FitResult:
-        """:meth:`fit` on data that have been read already; ``data`` is what ``run.json`` says of their source."""
-        say = tell or (lambda _: None)
-        for line in (*self.notes, *development.notes):
-            say(line)
-        embeddings = embed_samples(
-            development.samples, self.cards, store=self.store, options=self.options, progress=progress, tell=tell
+    def _resolve(self) -> tuple[EmbeddingStore, tuple[EncoderCard, ...], SearchConfig, tuple[str, ...]]:
+        """Open the store, look the pool up, and refuse parts that do not exist before hours of embedding."""
+        store = as_store(self.store)
+        cards, notes = allowed(
+            resolve(
+                self.config.encoders,
+                allow_random_weights=self.options.allow_random_weights,
+                find=store.find_imported,
+            ),
+            commercial_only=self.config.commercial_only,
         )
-        for skipped in embeddings.skipped:
-            say(f"{skipped.name} is left out: {skipped.reason}")
-        problem = pose(embeddings, self.config)
-        embeddings = replace(embeddings, samples=problem.samples)
-        for line in problem.plan.notes:
-            say(line)
-        run = None
-        if out is not None:
-            run = RunWriter.open(Path(out), problem, embeddings, development, data=data or {}, overwrite=overwrite)
+        config = self.config.but(encoders=tuple(card.name for card in cards))
+        check_parts(config)
+        return store, cards, config, notes
+
+    def _search(
+        self,
+        problem: Problem,
+        embeddings: EmbeddingSet,
+        run: RunWriter | None,
+        *,
+        yes: bool,
+        progress: bool,
+        tell: Tell,
+    ) -> tuple[Search, Evidence]:
         known = None if run is None else run.record.latency
-        budget = make_budget(self.config, embeddings, options=self.options, known=known, tell=say)
+        budget = make_budget(problem.config, embeddings, options=self.options, known=known, tell=tell)
         if run is not None:
             run.remember(latency=budget.latency)
-        folder = None if run is None else run.run.path
         with progress_bars(unit="subsets", quiet=not progress) as bars:
             runtime = Runtime(
-                folder=folder,
+                folder=None if run is None else run.run.path,
                 progress=_Only(bars),
-                tell=say,
+                tell=tell,
                 yes=yes,
                 engine=self.options.engine,
                 ray_address=self.options.ray_address,
             )
             with runtime.cluster():
                 search = run_search(problem, runtime, budget=budget)
-                evidence = weigh(problem, search, embeddings.cards, runtime=runtime, budget=budget)
-        finished = run.finished_models(search) if run else None
-        if finished is not None:
-            models, singles = finished
-        else:
-            if run and run.finished:
-                say(f"The models in {run.run.path} are missing or damaged; they are fitted again.")
-            models = fit_models(problem, search, embeddings, threads=usable_cores())
-            singles = fit_singles(problem, search, embeddings, models, threads=usable_cores())
-            if run:
-                run.finish(search, evidence, models, singles)
-        for sentence in (search.reason, *evidence.sentences()):
-            say(sentence)
-        return FitResult(
-            models=models,
-            singles=singles,
-            search=search,
-            evidence=evidence,
-            embeddings=embeddings,
-            config=self.config,
-            notes=(*self.notes, *development.notes, *problem.plan.notes),
-            held_out=development.held_out,
-            store=self.store,
-            options=self.options,
-            path=folder,
-            reused=finished is not None,
-        )
+                return search, weigh(problem, search, embeddings.cards, runtime=runtime, budget=budget)
+
+
+def _fitted(
+    problem: Problem,
+    search: Search,
+    evidence: Evidence,
+    embeddings: EmbeddingSet,
+    run: RunWriter | None,
+    *,
+    tell: Tell,
+) -> tuple[dict[str, BioFuseModel], dict[str, BioFuseModel], bool]:
+    """Return the models and the single encoders' models: those of a finished run, or fitted now, and which it was."""
+    finished = run.finished_models(search) if run else None
+    if finished is not None:
+        return *finished, True
+    if run and run.finished:
+        tell(f"The models in {run.run.path} are missing or damaged; they are fitted again.")
+    models, singles = fit_models(problem, search, embeddings, threads=usable_cores())
+    if run:
+        run.finish(search, evidence, models, singles)
+    return models, singles, False
 
 
 class _Only:
@@ -545,6 +501,11 @@ class _Only:
     def advance(self, task: str, units: int) -> None:
         if self._shown:
             self._inner.advance(task, units)
+
+
+def _apart(data: Any) -> bool:
+    """Tell whether validation or test data come apart from the training data."""
+    return data is not None and not (isinstance(data, str) and data == "auto")
 
 
 def _source(data: Any) -> dict[str, Any]:

@@ -248,5 +248,5 @@ def _time(
     samples = development or _own_samples(run, material.run)
     known = set(material.samples.loc[material.samples["split"] != "test", "id"])
     rows = [row for row, sample in enumerate(samples.ids.tolist()) if sample in known]
-    options = replace(options or ExtractOptions(), precisions=_precisions(material.run))
+    options = (options or ExtractOptions()).but(precisions=_precisions(material.run))
     return measure_latency(samples.take(rows), tuple(extras.cards.values()), options=options)

@@ -10,26 +10,9 @@ import typer
 from typer.core import TyperGroup
 
 from biofuse import __version__
-from biofuse.cli import embed, encoders, fit, report, store
-from biofuse.cli import (
-    embed as check,
-)
-from biofuse.cli import (
-    fit as predict,
-)
-from biofuse.cli import (
-    report as card,
-)
-from biofuse.cli import (
-    report as compare,
-)
-from biofuse.cli import (
-    studies as benchmark,
-)
-from biofuse.cli import (
-    studies as demo,
-)
+from biofuse.cli import embed, encoders, fit, report, store, studies
 from biofuse.cli.console import errors, note, show_error
+from biofuse.cli.options import with_config
 from biofuse.core.errors import BioFuseError, BioFuseWarning
 
 
@@ -56,18 +39,21 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("check")(check.check)
+app.command("check")(embed.check)
 app.command("embed")(embed.embed)
 app.command("fit")(fit.fit)
 app.command("evaluate")(fit.evaluate)
-app.command("predict")(predict.predict)
+app.command("predict")(fit.predict)
 app.command("report")(report.report)
-app.command("compare")(compare.compare)
-app.command("card")(card.card)
-app.command("demo")(demo.demo)
-app.add_typer(benchmark.app, name="benchmark")
+app.command("compare")(report.compare)
+app.command("card")(report.card)
+app.command("demo")(studies.demo)
+app.add_typer(studies.app, name="benchmark")
 app.add_typer(encoders.app, name="encoders")
 app.add_typer(store.app, name="store")
+for group in (app, studies.app, encoders.app, store.app):
+    for each in group.registered_commands:
+        each.callback = with_config(each.callback) if each.callback is not None else None
 
 
 def _version(value: bool) -> None:

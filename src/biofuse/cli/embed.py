@@ -9,6 +9,8 @@ from rich.markup import escape
 from biofuse.cli import options
 from biofuse.cli.console import errors, human_bytes, note, output, say, show_json, show_table
 from biofuse.cli.options import Json
+from biofuse.extract.options import ExtractOptions
+from biofuse.search.config import STARTER
 
 if TYPE_CHECKING:
     from biofuse.data.check import CheckReport
@@ -111,6 +113,7 @@ def _show_duplicates(report: "CheckReport") -> None:
         show_table(title, ("labels", "ids"), rows)
 
 
+@options.offers(ExtractOptions)
 def embed(
     data: options.Data,
     *,
@@ -127,7 +130,7 @@ def embed(
             "--encoders",
             "-e",
             help="Names or aliases, separated by commas; see `biofuse encoders list`.",
-            show_default="starter",
+            show_default=STARTER,
         ),
     ] = None,
     model: Annotated[
@@ -140,14 +143,6 @@ def embed(
     ] = False,
     group: options.Group = None,
     task: options.TaskName = None,
-    on_error: options.OnError = "error",
-    device: options.Device = "auto",
-    precision: options.Precision = "auto",
-    batch_size: options.BatchSize = None,
-    workers: options.Workers = None,
-    weights_dir: options.WeightsDir = None,
-    on_unavailable: options.OnUnavailable = "error",
-    allow_random_weights: options.AllowRandomWeights = False,
     store: options.Store = None,
     shard: Annotated[
         str | None,
@@ -159,9 +154,8 @@ def embed(
             rich_help_panel=options.RUN_PANEL,
         ),
     ] = None,
-    engine: options.Engine = "local",
-    ray_address: options.RayAddress = None,
     as_json: Json = False,
+    **chosen: Any,
 ) -> None:
     """Embed images under every encoder of a pool, and write the embeddings beside ids, labels and splits.
 
@@ -194,24 +188,23 @@ def embed(
     from biofuse.data.samples import Shard
     from biofuse.encoders.registry import resolve
     from biofuse.extract.engine import embed_samples, plan_embedding
-    from biofuse.extract.options import ExtractOptions
     from biofuse.store.exchange import check_format
     from biofuse.store.store import EmbeddingStore
 
     if out is not None:
         check_format(out)
+    extraction = ExtractOptions(**chosen)
     part = None if shard is None else Shard.parse(shard)
-    precisions: dict[str, Any] = {}
     if model is None:
         decode = None
         found = EmbeddingStore(store).find_imported
-        cards = resolve(encoders or "starter", allow_random_weights=allow_random_weights, find=found)
+        cards = resolve(encoders or STARTER, allow_random_weights=extraction.allow_random_weights, find=found)
     else:
         from biofuse.model.model import BioFuseModel
 
         fitted = BioFuseModel.load(model)
         cards, decode = fitted.cards, fitted.decode
-        precisions = {name: fitted.precisions.get(name, "fp32") for name in fitted.encoders}
+        extraction = extraction.but(precisions={name: fitted.precisions.get(name, "fp32") for name in fitted.encoders})
     samples = load_samples(
         data,
         label=options.label_option(label),
@@ -220,29 +213,17 @@ def embed(
         task=task,
         decode=decode,
     )
-    chosen = ExtractOptions(
-        device=device,
-        precision=precision,
-        precisions=precisions,
-        batch_size=batch_size,
-        workers=workers,
-        on_error=on_error,
-        on_unavailable=on_unavailable,
-        weights_dir=weights_dir,
-        engine=engine,
-        ray_address=ray_address,
-    )
     if part is not None:
         whole, samples = len(samples), part.take(samples)
         note(f"Shard {part}: {len(samples)} of {whole} samples.")
     if dry_run:
-        plan = plan_embedding(samples, cards, store=EmbeddingStore(store), options=chosen)
+        plan = plan_embedding(samples, cards, store=EmbeddingStore(store), options=extraction)
         if as_json:
             return show_json(plan.to_json())
         for line in plan.lines():
             say(line)
         return None
-    embeddings = embed_samples(samples, cards, store=EmbeddingStore(store), options=chosen, tell=note)
+    embeddings = embed_samples(samples, cards, store=EmbeddingStore(store), options=extraction, tell=note)
     tell_work(embeddings)
     _write(embeddings, out)
     if as_json:

@@ -1,18 +1,20 @@
-"""Results of fits and evaluations as tables and sentences."""
+"""``biofuse fit``, ``evaluate`` and ``predict``, and their results as tables and sentences."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import typer
 
-from biofuse.cli import options, searching
+from biofuse.cli import options
 from biofuse.cli.console import note, output, say, show_json, show_table
 from biofuse.cli.embed import tell_work
 from biofuse.cli.options import Json
 from biofuse.cli.report import report_beside
 from biofuse.core.errors import BioFuseError
+from biofuse.extract.options import ExtractOptions
+from biofuse.search.config import SearchConfig
 
 if TYPE_CHECKING:
     from biofuse.api.fit import FitResult
@@ -156,6 +158,7 @@ def with_interval(value: float, interval: "Interval", *, wide: bool) -> str:
     return f"{value:.4f} ({ends})" if wide else f"{value:.4f}\n{ends}"
 
 
+@options.offers(ExtractOptions)
 def predict(
     model: Annotated[Path, typer.Argument(help="A run directory, or a saved model.", show_default=False)],
     data: Annotated[
@@ -163,11 +166,8 @@ def predict(
     ],
     *,
     out: Annotated[Path, typer.Option("--out", "-o", help="Where to write: .csv or .parquet.")],
-    on_error: options.OnError = "error",
-    device: options.Device = "auto",
-    batch_size: options.BatchSize = None,
-    workers: options.Workers = None,
     store: options.Store = None,
+    **chosen: Any,
 ) -> None:
     """Predict new images: a table of ids, classes and probabilities.
 
@@ -178,16 +178,11 @@ def predict(
       biofuse predict run/model scan.png --out scan.csv
     """
     from biofuse.core.files import atomic_path
-    from biofuse.extract.options import ExtractOptions
     from biofuse.model.model import BioFuseModel
 
     if out.suffix not in {".csv", ".parquet"}:
         raise BioFuseError(f"Cannot write {out}: its ending is neither .csv nor .parquet.")
-    frame, extraction = BioFuseModel.load(model).predict_frame(
-        data,
-        store=store,
-        options=ExtractOptions(device=device, batch_size=batch_size, workers=workers, on_error=on_error),
-    )
+    frame, extraction = BioFuseModel.load(model).predict_frame(data, store=store, options=ExtractOptions(**chosen))
     with atomic_path(out) as temporary:
         if out.suffix == ".csv":
             frame.to_csv(temporary, index=False)
@@ -198,49 +193,27 @@ def predict(
     note(f"Wrote {len(frame)} prediction{'' if len(frame) == 1 else 's'} to {out}.")
 
 
+@options.offers(SearchConfig, ExtractOptions)
 def fit(
     data: options.Data,
     *,
     out: Annotated[Path, typer.Option("--out", "-o", help="The run directory to write.")],
-    encoders: options.Encoders = "starter",
     label: options.Label = None,
     group: options.Group = None,
     task: options.TaskName = None,
-    on_error: options.OnError = "error",
-    preset: searching.PresetName = None,
-    head: searching.Head = None,
-    predictor: searching.Predictor = None,
-    fusion: searching.Fusion = None,
-    search: searching.Search = None,
-    finalists: searching.Finalists = None,
-    select: searching.Select = None,
-    rule: searching.Rule = None,
-    metric: searching.Metric = None,
-    scaling: searching.Scaling = None,
-    class_weight: searching.ClassWeight = None,
-    folds: searching.Folds = None,
-    repeats: searching.Repeats = None,
-    max_encoders: searching.MaxEncoders = None,
-    max_latency: searching.MaxLatency = None,
-    commercial_only: searching.CommercialOnly = False,
-    seed: searching.Seed = 0,
-    device: options.Device = "auto",
-    precision: options.Precision = "auto",
-    batch_size: options.BatchSize = None,
-    workers: options.Workers = None,
-    weights_dir: options.WeightsDir = None,
-    on_unavailable: options.OnUnavailable = "error",
-    allow_random_weights: options.AllowRandomWeights = False,
+    no_test: Annotated[
+        bool,
+        typer.Option("--no-test", help="Set no test samples aside.", rich_help_panel=options.DATA_PANEL),
+    ] = False,
     store: options.Store = None,
-    engine: options.Engine = "local",
-    ray_address: options.RayAddress = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another run in --out.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Start even if it takes more than an hour.")] = False,
+    **chosen: Any,
 ) -> None:
     """Find the subset of encoders that serves a task best, and fit a model on it.
 
-    Without splits in the data, 25 % of the samples are set aside for testing and never read by the search. A run that
-    was stopped goes on where it was when the same command is given again; a finished run is reused.
+    Where the data have no test split, 25 % of the samples are set aside for testing and never read by the search. A run
+    that was stopped goes on where it was when the same command is given again; a finished run is reused.
 
     [bold]Examples[/bold]
 
@@ -251,50 +224,17 @@ def fit(
       biofuse fit images/ --preset paper --out run-paper
     """
     from biofuse.api.fit import BioFuse
-    from biofuse.data.development import development_data, split_off_test
-    from biofuse.data.load import load_samples
-    from biofuse.extract.options import ExtractOptions
 
-    fuse = BioFuse(
-        encoders,
-        fusion=fusion,
-        predictor=predictor,
-        head=head,
-        search=search,
-        finalists=finalists,
-        select=select,
-        rule=rule,
-        metric=metric,
-        scaling=scaling,
-        class_weight=class_weight,
-        folds=folds,
-        repeats=repeats,
-        max_encoders=max_encoders,
-        max_latency=max_latency,
-        commercial_only=commercial_only,
-        seed=seed,
-        preset=preset,
-        allow_random_weights=allow_random_weights,
-        store=store,
-        options=ExtractOptions(
-            device=device,
-            precision=precision,
-            batch_size=batch_size,
-            workers=workers,
-            on_error=on_error,
-            on_unavailable=on_unavailable,
-            weights_dir=weights_dir,
-            engine=engine,
-            ray_address=ray_address,
-        ),
-    )
-    columns = options.label_option(label)
-    samples, made = split_off_test(load_samples(data, label=columns, group=group, task=task, labelled=True), seed=seed)
-    if made:
-        note(made)
-    source = {"source": _absolute(data), "label": columns, "group": group, "task": task}
-    result = fuse.fit_development(
-        development_data(samples), out=out, overwrite=overwrite, yes=yes, tell=note, data=source
+    result = BioFuse(store=store, **chosen).fit(
+        data,
+        test=None if no_test else "auto",
+        label=options.label_option(label),
+        group=group,
+        task=task,
+        out=out,
+        overwrite=overwrite,
+        yes=yes,
+        tell=note,
     )
     tell_work(result.embeddings)
     if result.reused:
@@ -304,6 +244,7 @@ def fit(
     note(f"The run is in {out}. Next: biofuse evaluate {out}")
 
 
+@options.offers(ExtractOptions)
 def evaluate(
     run: Annotated[Path, typer.Argument(help="A run directory that `biofuse fit` wrote.", show_default=False)],
     data: Annotated[str | None, typer.Argument(help="Test data; by default the run's own.", show_default=False)] = None,
@@ -311,12 +252,9 @@ def evaluate(
     split: Annotated[Literal["test", "val", "train"], typer.Option(help="Which split to score.")] = "test",
     label: options.Label = None,
     group: options.Group = None,
-    on_error: options.OnError = "error",
-    device: options.Device = "auto",
-    batch_size: options.BatchSize = None,
-    workers: options.Workers = None,
     store: options.Store = None,
     as_json: Json = False,
+    **chosen: Any,
 ) -> None:
     """Score a run's model on test data, beside the best single encoder, all encoders and the greedy path.
 
@@ -328,9 +266,7 @@ def evaluate(
 
       biofuse evaluate run other-hospital/ --group patient
     """
-    from biofuse.api.evaluate import evaluate_run
-    from biofuse.extract.options import ExtractOptions
-    from biofuse.store.store import EmbeddingStore
+    from biofuse.api.evaluate import evaluate as evaluate_run
 
     evaluation = evaluate_run(
         run,
@@ -338,8 +274,8 @@ def evaluate(
         split=split,
         label=options.label_option(label),
         group=group,
-        store=EmbeddingStore(store),
-        options=ExtractOptions(device=device, batch_size=batch_size, workers=workers, on_error=on_error),
+        store=store,
+        **chosen,
     )
     report_beside(run, store)
     if as_json:
@@ -347,8 +283,3 @@ def evaluate(
         return
     show_evaluation(evaluation)
     note(f"Written to {run / 'metrics.json'} and {run / 'predictions.parquet'}.")
-
-
-def _absolute(data: str) -> str:
-    path = Path(data).expanduser()
-    return str(path.resolve()) if path.exists() else data

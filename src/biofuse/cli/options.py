@@ -1,12 +1,26 @@
-"""Options that several commands share, written once."""
+"""Options of the commands: those of the option objects, derived; the few that are no fields; and those from a file."""
 
+import functools
+import inspect
+import tomllib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
+from pydantic import TypeAdapter, ValidationError
 
-DATA_PANEL = "Data"
-RUN_PANEL = "How to run"
+from biofuse.core.options import Offer, Options, Panel, unknown_option
+from biofuse.extract.options import ExtractOptions
+from biofuse.search.config import SearchConfig
+
+DATA_PANEL: Panel = "Data"
+RUN_PANEL: Panel = "Running"
+
+NATIVE = (str, int, float, bool, Path)
+"""Types that the command line reads by itself."""
+
+Command = Callable[..., None]
 
 Data = Annotated[
     str,
@@ -27,96 +41,6 @@ TaskName = Annotated[
     Literal["binary", "multiclass", "multilabel", "ordinal"] | None,
     typer.Option("--task", help="What is learned; inferred by default.", rich_help_panel=DATA_PANEL),
 ]
-Encoders = Annotated[
-    str, typer.Option("--encoders", "-e", help="Names or aliases, separated by commas; see `biofuse encoders list`.")
-]
-OnError = Annotated[
-    Literal["error", "quarantine"],
-    typer.Option(
-        "--on-error", help="error: stop at an unreadable image; quarantine: set it aside.", rich_help_panel=DATA_PANEL
-    ),
-]
-Device = Annotated[
-    str,
-    typer.Option(
-        "--device",
-        help="auto, cpu, cuda, cuda:1, mps; cuda:0,cuda:1: a process for each. auto takes all CUDA devices.",
-        rich_help_panel=RUN_PANEL,
-    ),
-]
-Engine = Annotated[
-    Literal["local", "ray"],
-    typer.Option("--engine", help="Run on this machine, or on a Ray cluster.", rich_help_panel=RUN_PANEL),
-]
-RayAddress = Annotated[
-    str | None,
-    typer.Option(
-        "--ray-address",
-        help="The cluster for --engine ray: HOST:PORT or auto. By default Ray is started on this machine.",
-        envvar="RAY_ADDRESS",
-        rich_help_panel=RUN_PANEL,
-    ),
-]
-Precision = Annotated[
-    Literal["auto", "fp32", "bf16", "fp16"],
-    typer.Option(
-        "--precision",
-        help="What networks compute in. auto: what the store has, else what each encoder's card advises and the device "
-        "has. A lower precision is compared with fp32 on your images first.",
-        rich_help_panel=RUN_PANEL,
-    ),
-]
-
-
-def _batch_size(value: str | int) -> int | None:
-    """Read ``auto`` or a whole number from 1."""
-    if value == "auto":
-        return None
-    if str(value).isdecimal() and int(value) >= 1:
-        return int(value)
-    raise typer.BadParameter(f"{value!r} is neither 'auto' nor a whole number from 1.")
-
-
-BatchSize = Annotated[
-    int | None,
-    typer.Option(
-        "--batch-size",
-        parser=_batch_size,
-        metavar="N|auto",
-        help="Images per forward pass; auto: what fits. Halved when memory runs out.",
-        show_default="auto",
-        rich_help_panel=RUN_PANEL,
-    ),
-]
-Workers = Annotated[
-    int | None,
-    typer.Option("--workers", min=0, help="Decode processes; 0: none. By default by cores.", rich_help_panel=RUN_PANEL),
-]
-WeightsDir = Annotated[
-    Path | None,
-    typer.Option(
-        "--weights-dir",
-        help="Folder with weight files: <encoder>/<file on its card>.",
-        envvar="BIOFUSE_WEIGHTS_DIR",
-        rich_help_panel=RUN_PANEL,
-    ),
-]
-OnUnavailable = Annotated[
-    Literal["error", "skip"],
-    typer.Option(
-        "--on-unavailable",
-        help="error: stop at an encoder that cannot be run here; skip: leave it out, and say so.",
-        rich_help_panel=RUN_PANEL,
-    ),
-]
-AllowRandomWeights = Annotated[
-    bool,
-    typer.Option(
-        "--allow-random-weights",
-        help="Let timm:NAME encoders have random weights, to try things out.",
-        rich_help_panel=RUN_PANEL,
-    ),
-]
 Store = Annotated[
     Path | None,
     typer.Option(
@@ -124,6 +48,18 @@ Store = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+Device = Annotated[
+    str, typer.Option("--device", help=ExtractOptions.model_fields["device"].description, rich_help_panel=RUN_PANEL)
+]
+WeightsDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--weights-dir",
+        help=ExtractOptions.model_fields["weights_dir"].description,
+        envvar="BIOFUSE_WEIGHTS_DIR",
+        rich_help_panel=RUN_PANEL,
+    ),
+]
 
 
 def label_option(columns: list[str] | None) -> Any:
@@ -131,3 +67,215 @@ def label_option(columns: list[str] | None) -> Any:
     if not columns:
         return None
     return columns[0] if len(columns) == 1 else columns
+
+
+def offers(*models: type[Options]) -> Callable[[Command], Command]:
+    """Give a command that takes ``**chosen`` an option for every field of option objects.
+
+    The command receives what the user chose, and nothing of the rest.
+
+    Parameters
+    ----------
+    *models : type of Options
+    """
+    offered = [offer for model in models for offer in model.offers()]
+
+    def derive(command: Command) -> Command:
+        signature = inspect.signature(command)
+        own = [each for each in signature.parameters.values() if each.kind is not inspect.Parameter.VAR_KEYWORD]
+        taken = {each.name for each in own}
+        derived = [offer for offer in offered if offer.name not in taken]
+        parameters = [
+            inspect.Parameter(offer.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_annotation(offer))
+            for offer in derived
+        ]
+        names = {offer.name for offer in derived}
+
+        @functools.wraps(command)
+        def run(**given: Any) -> None:
+            command(**{name: value for name, value in given.items() if name not in names or value is not None})
+
+        return _with_signature(run, sorted([*own, *parameters], key=_place))
+
+    return derive
+
+
+def _place(parameter: inspect.Parameter) -> int:
+    """Put arguments and what has no panel first, and the panels into their order."""
+    panel = getattr(parameter.annotation.__metadata__[0], "rich_help_panel", None)
+    return get_args(Panel).index(panel) if panel in get_args(Panel) else -1
+
+
+def _with_signature(function: Command, parameters: list[inspect.Parameter]) -> Command:
+    changed: Any = function
+    changed.__signature__ = inspect.Signature(parameters, return_annotation=None)
+    changed.__annotations__ = {each.name: each.annotation for each in parameters} | {"return": None}
+    return function
+
+
+def _annotation(offer: Offer) -> Any:
+    """Return the type of one option and how it is read and shown."""
+    option, (kind, *_) = offer.option, offer.types
+    description = offer.field.description or ""
+    if option.names is not None:
+        description = f"{description} One of {', '.join(offer.choices)}."
+    reads: dict[str, Any] = {}
+    native = kind in NATIVE or get_origin(kind) is Literal
+    if option.names is not None or not native or option.metavar:
+        kind, reads = Any if native is False else kind, {"parser": _reader(offer), "metavar": option.metavar or "NAME"}
+    else:
+        limits = {key: getattr(each, key) for each in offer.field.metadata for key in ("ge",) if hasattr(each, key)}
+        reads = {"min": limits["ge"]} if limits else {}
+    if option.names is not None:
+        reads["autocompletion"] = _completion(offer)
+    flags = [offer.flag, *([option.short] if option.short else [])]
+    return Annotated[
+        kind | None if kind is not Any else Any,
+        typer.Option(
+            *flags,
+            help=description,
+            envvar=option.env or None,
+            show_default=offer.default or False,
+            rich_help_panel=option.panel,
+            **reads,
+        ),
+    ]
+
+
+def _reader(offer: Offer) -> Callable[[Any], Any]:
+    """Return what reads the value of one option: what its field does, and a look at the names there are."""
+    adapter: TypeAdapter[Any] = TypeAdapter(offer.field.rebuild_annotation())
+
+    def read(value: Any) -> Any:
+        try:
+            found = adapter.validate_python(value)
+        except ValidationError as error:
+            raise typer.BadParameter(str(error.errors()[0]["msg"]).removeprefix("Value error, ")) from error
+        if offer.option.names is not None and found not in offer.choices:
+            raise typer.BadParameter(f"{found!r} is not one of {', '.join(map(repr, offer.choices))}.")
+        return found
+
+    read.__name__ = offer.name
+    return read
+
+
+def _completion(offer: Offer) -> Callable[[str], list[str]]:
+    def complete(incomplete: str) -> list[str]:
+        return [name for name in offer.choices if name.startswith(incomplete)]
+
+    return complete
+
+
+def with_config(command: Command) -> Command:
+    """Give a command ``--config FILE.toml``, from which it takes what the command line leaves out."""
+
+    @functools.wraps(command)
+    def run(*, config: Path | None = None, **given: Any) -> None:  # noqa: ARG001
+        command(**given)
+
+    asked = inspect.Parameter(
+        "config",
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[
+            Path | None,
+            typer.Option(
+                "--config",
+                help='Take options from a file: out = "run", batch_size = 32, ... The command line wins.',
+                metavar="FILE.toml",
+                is_eager=True,
+                callback=_read_config,
+            ),
+        ],
+    )
+    return _with_signature(run, [*inspect.signature(command).parameters.values(), asked])
+
+
+def _read_config(context: typer.Context, config: Path | None) -> Path | None:
+    if config is None:
+        return None
+    try:
+        content = tomllib.loads(config.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise typer.BadParameter(f"{config} cannot be read: {error}") from error
+    options = {
+        each.name: each
+        for each in context.command.params
+        if each.param_type_name == "option" and each.name not in {"config", "help"}
+    }
+    long = {flag.removeprefix("--"): name for name, each in options.items() for flag in each.opts if flag[:2] == "--"}
+    found = {}
+    for key, value in content.items():
+        name = long.get(key.replace("_", "-"))
+        if name is None:
+            refused = unknown_option(key, long)
+            raise typer.BadParameter(f"{config}: {refused.message} {refused.remedy}")
+        found[name] = _from_file(context, options[name], value, f"{config}: {key}")
+    context.default_map = {**(context.default_map or {}), **found}
+    return config
+
+
+def _from_file(context: typer.Context, option: Any, value: Any, where: str) -> Any:
+    """Read one value as the command line would read its text."""
+    if getattr(option, "is_flag", False):
+        if not isinstance(value, bool):
+            raise typer.BadParameter(f"{where} is true or false, not {value!r}.")
+        return value
+    if isinstance(value, dict):
+        raise typer.BadParameter(f"{where} is a table; options stand at the top of the file.")
+    several = option.multiple or option.nargs != 1
+    texts = [str(each) for each in (value if isinstance(value, list) else [value])]
+    read = texts if several else ",".join(texts)
+    try:
+        option.process_value(context, read)
+    except typer.BadParameter as error:
+        raise typer.BadParameter(f"{where} = {value!r}: {error.message}") from error
+    return read
+
+
+PAGE = """# Options
+
+Written from the option objects by `make options`; do not edit.
+
+Every option is a field of one of two objects, and is offered in the same way everywhere: as a flag of each command that
+searches or extracts, as a key of `--config FILE.toml` (see [Concepts](concepts.md#options)), and by name in Python.
+"""
+
+
+PARTS: tuple[tuple[str, type[Options], str], ...] = (
+    (
+        "Search",
+        SearchConfig,
+        "`biofuse.SearchConfig`, and by name in `BioFuse`; `biofuse fit`, `demo`, `benchmark`.",
+    ),
+    (
+        "Extraction",
+        ExtractOptions,
+        (
+            "`biofuse.ExtractOptions`, and by name in `BioFuse`, `embed`, `embed_batches`, `evaluate`, `BioFuseModel`; "
+            "`biofuse embed`, `fit`, `evaluate`, `predict`, `report`, `demo`, `benchmark`, `store verify`."
+        ),
+    ),
+)
+
+
+def options_page() -> str:
+    """Return the page docs/options.md."""
+    lines = [PAGE]
+    for title, model, where in PARTS:
+        lines += [f"## {title}", "", where, ""]
+        lines += ["| in Python | on the command line | values | default | meaning |", "|---|---|---|---|---|"]
+        lines += [_row(offer) for offer in model.offers()]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _row(offer: Offer) -> str:
+    flags = ", ".join(f"`{flag}`" for flag in (offer.flag, offer.option.short) if flag)
+    values = ", ".join(offer.choices) or offer.option.metavar or offer.type_words
+    if offer.field.examples:
+        values = f"{values}, such as {offer.field.examples[0]}"
+    if offer.option.env:
+        flags = f"{flags}, or the variable `{offer.option.env}`"
+    cells = (f"`{offer.name}`", flags, values, offer.default, offer.field.description or "")
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

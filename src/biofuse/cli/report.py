@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from biofuse.cli import options
 from biofuse.cli.console import note, output, say, show_json, show_table
 from biofuse.cli.options import Json
+from biofuse.extract.options import ExtractOptions
 
 if TYPE_CHECKING:
     from biofuse.report.draw import Table
@@ -126,6 +127,7 @@ def card(
     note(f"Written to {path}. Read it before you publish it.")
 
 
+@options.offers(ExtractOptions)
 def report(
     run: Annotated[Path, typer.Argument(help="A run directory that `biofuse fit` wrote.", show_default=False)],
     *,
@@ -138,10 +140,8 @@ def report(
     latency: Annotated[
         bool, typer.Option("--latency", help="Time the encoders here, so that costs are in milliseconds.")
     ] = False,
-    device: options.Device = "auto",
-    batch_size: options.BatchSize = None,
-    weights_dir: options.WeightsDir = None,
     store: options.Store = None,
+    **chosen: Any,
 ) -> None:
     """Show a run: one HTML page with everything that was found, for a browser, without network.
 
@@ -154,7 +154,6 @@ def report(
       biofuse report run --figures paper/figures
     """
     from biofuse.api.report import write_report
-    from biofuse.extract.options import ExtractOptions
     from biofuse.store.store import EmbeddingStore
 
     path = write_report(
@@ -163,7 +162,7 @@ def report(
         figures=figures,
         store=EmbeddingStore(store),
         latency=latency,
-        options=ExtractOptions(device=device, batch_size=batch_size, weights_dir=weights_dir),
+        options=ExtractOptions(**chosen),
     )
     note(f"Written to {path}.")
     if figures is not None:

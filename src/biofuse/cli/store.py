@@ -3,13 +3,14 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from biofuse.cli import options
 from biofuse.cli.console import human_bytes, note, show_json, show_table
 from biofuse.cli.options import Json, Store
+from biofuse.extract.options import ExtractOptions
 
 if TYPE_CHECKING:
     from biofuse.extract.stored import Recomputed
@@ -50,6 +51,7 @@ def ls(*, store: Store = None, as_json: Json = False) -> None:
 
 
 @app.command("verify")
+@options.offers(ExtractOptions)
 def verify(
     *,
     recompute: Annotated[
@@ -64,10 +66,9 @@ def verify(
         str | None, typer.Option("--encoder", help="Recompute only this one: a name, or a fingerprint.")
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of the random sample.")] = 0,
-    device: options.Device = "auto",
-    weights_dir: options.WeightsDir = None,
     store: Store = None,
     as_json: Json = False,
+    **chosen: Any,
 ) -> None:
     """Hash every part and compare with its name; damaged parts are set aside and computed again by the next run.
 
@@ -88,10 +89,10 @@ def verify(
     from biofuse.store.store import EmbeddingStore
     from biofuse.store.upkeep import verify_store
 
-    chosen = EmbeddingStore(store)
-    found = verify_store(chosen)
+    kept = EmbeddingStore(store)
+    found = verify_store(kept)
     broken = [path for entry in found for path in entry.broken]
-    unreadable = chosen.unreadable()
+    unreadable = kept.unreadable()
     if not as_json:
         note(f"{sum(entry.parts for entry in found)} parts of {len(found)} encoders verified, {len(broken)} damaged.")
         for path in broken:
@@ -102,16 +103,15 @@ def verify(
     compared: list[Recomputed] = []
     if recompute is not None and data is not None:
         from biofuse.data.load import load_samples
-        from biofuse.extract.options import ExtractOptions
         from biofuse.extract.stored import recompute as compute_again
 
         compared = compute_again(
             load_samples(data, labelled=False),
-            store=chosen,
+            store=kept,
             rows=recompute,
             encoder=encoder,
             seed=seed,
-            options=ExtractOptions(device=device, weights_dir=weights_dir),
+            options=ExtractOptions(**chosen),
         )
     if as_json:
         by_folder = {each.fingerprint: dataclasses.asdict(each) for each in compared}

@@ -7,23 +7,27 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 import typer
 from typer.core import TyperGroup
 
-from biofuse.cli import options, searching
+from biofuse.cli import options
 from biofuse.cli.console import errors, note, say, show_json
 from biofuse.cli.embed import tell_work
 from biofuse.cli.fit import show_evaluation, show_fit
 from biofuse.cli.options import Json
 from biofuse.cli.report import report_beside, show_tables
+from biofuse.extract.options import ExtractOptions
+from biofuse.search.config import STARTER, SearchConfig
 
 if TYPE_CHECKING:
     from biofuse.report.draw import Table
 
 
+@options.offers(SearchConfig, ExtractOptions)
 def demo(
     *,
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Where to put the data set, the run and the pictures.")
     ] = Path("biofuse-demo"),
     store: options.Store = None,
+    **chosen: Any,
 ) -> None:
     """Run everything on a real data set: embed, search, evaluate, predict, draw.
 
@@ -38,7 +42,7 @@ def demo(
     from biofuse.studies.demo import run_demo
 
     with progress_bars(unit="images", console=errors) as bars:
-        outcome = run_demo(out, store=store, progress=bars, tell=note)
+        outcome = run_demo(out, store=store, progress=bars, tell=note, **chosen)
     tell_work(outcome.result.embeddings)
     if outcome.result.reused:
         note("No fit had to be computed: the run was complete.")
@@ -97,6 +101,7 @@ class _Outcome(Protocol):
 
 
 @app.command("medmnist")
+@options.offers(SearchConfig, ExtractOptions)
 def medmnist(
     sets: Annotated[
         list[str] | None,
@@ -111,30 +116,11 @@ def medmnist(
             "--root", help="Folder of .npz files; missing sets that are named are fetched.", show_default="~/.medmnist"
         ),
     ] = None,
-    encoders: options.Encoders = "starter",
-    preset: searching.PresetName = None,
-    head: searching.Head = None,
-    predictor: searching.Predictor = None,
-    fusion: searching.Fusion = None,
-    search: searching.Search = None,
-    finalists: searching.Finalists = None,
-    select: searching.Select = None,
-    rule: searching.Rule = None,
-    metric: searching.Metric = None,
-    folds: searching.Folds = None,
-    repeats: searching.Repeats = None,
-    max_encoders: searching.MaxEncoders = None,
-    seed: searching.Seed = 0,
-    device: options.Device = "auto",
-    precision: options.Precision = "auto",
-    batch_size: options.BatchSize = None,
-    workers: options.Workers = None,
-    weights_dir: options.WeightsDir = None,
-    on_unavailable: options.OnUnavailable = "error",
     store: options.Store = None,
     overwrite: Overwrite = False,
     yes: Yes = False,
     as_json: Json = False,
+    **chosen: Any,
 ) -> None:
     """Fit and evaluate on the 12 two-dimensional MedMNIST+ sets, with published values beside.
 
@@ -150,18 +136,9 @@ def medmnist(
       biofuse benchmark medmnist --preset paper --encoders paper --out paper --yes
     """
     from biofuse.api.fit import BioFuse
-    from biofuse.extract.options import ExtractOptions
     from biofuse.studies.medmnist import benchmark_medmnist
 
-    fuse = BioFuse(
-        encoders, preset=preset, head=head, predictor=predictor, fusion=fusion, search=search, finalists=finalists,
-        select=select, rule=rule, metric=metric, folds=folds, repeats=repeats, max_encoders=max_encoders, seed=seed,
-        store=store,
-        options=ExtractOptions(
-            device=device, precision=precision, batch_size=batch_size, workers=workers, on_unavailable=on_unavailable,
-            weights_dir=weights_dir,
-        ),
-    )  # fmt: skip
+    fuse = BioFuse(store=store, **chosen)
     outcome = benchmark_medmnist(
         fuse, sets or (), out=out, size=size, root=root, overwrite=overwrite, yes=yes, tell=note
     )
@@ -169,20 +146,18 @@ def medmnist(
 
 
 @app.command("imagenet")
+@options.offers(ExtractOptions)
 def imagenet(
     *,
     root: Annotated[Path, typer.Option("--root", help="Folder with train/<class>/ and val/<class>/ of images.")],
     out: Out,
-    encoders: options.Encoders = "starter",
-    on_error: options.OnError = "error",
-    device: options.Device = "auto",
-    precision: options.Precision = "auto",
-    batch_size: options.BatchSize = None,
-    workers: options.Workers = None,
-    weights_dir: options.WeightsDir = None,
-    on_unavailable: options.OnUnavailable = "error",
+    encoders: Annotated[
+        str,
+        typer.Option("--encoders", "-e", help="Names or aliases, separated by commas; see `biofuse encoders list`."),
+    ] = STARTER,
     store: options.Store = None,
     as_json: Json = False,
+    **chosen: Any,
 ) -> None:
     """Score single encoders and their fusion on ImageNet-1K, or on anything in its layout.
 
@@ -197,25 +172,22 @@ def imagenet(
       biofuse benchmark imagenet --root imagenet --encoders paper --device cuda --out benchmark
     """
     from biofuse.encoders.registry import resolve
-    from biofuse.extract.options import ExtractOptions
     from biofuse.store.store import EmbeddingStore
     from biofuse.studies.imagenet import benchmark_imagenet
 
+    extraction = ExtractOptions(**chosen)
     outcome = benchmark_imagenet(
-        resolve(encoders),
+        resolve(encoders, allow_random_weights=extraction.allow_random_weights),
         root,
         store=EmbeddingStore(store),
-        options=ExtractOptions(
-            device=device, precision=precision, batch_size=batch_size, workers=workers, on_error=on_error,
-            on_unavailable=on_unavailable,
-            weights_dir=weights_dir,
-        ),
+        options=extraction,
         tell=note,
-    )  # fmt: skip
+    )
     _deliver(outcome, out, as_json=as_json)
 
 
 @app.command(DATA_COMMAND)
+@options.offers(SearchConfig, ExtractOptions)
 def data(
     sources: Annotated[
         list[str],
@@ -223,38 +195,18 @@ def data(
     ],
     *,
     out: Out,
-    encoders: options.Encoders = "starter",
     label: options.Label = None,
     group: options.Group = None,
     task: options.TaskName = None,
-    on_error: options.OnError = "error",
-    preset: searching.PresetName = None,
-    head: searching.Head = None,
-    predictor: searching.Predictor = None,
-    fusion: searching.Fusion = None,
-    search: searching.Search = None,
-    finalists: searching.Finalists = None,
-    select: searching.Select = None,
-    rule: searching.Rule = None,
-    metric: searching.Metric = None,
-    folds: searching.Folds = None,
-    repeats: searching.Repeats = None,
-    max_encoders: searching.MaxEncoders = None,
-    seed: searching.Seed = 0,
-    device: options.Device = "auto",
-    precision: options.Precision = "auto",
-    batch_size: options.BatchSize = None,
-    workers: options.Workers = None,
-    weights_dir: options.WeightsDir = None,
-    on_unavailable: options.OnUnavailable = "error",
     store: options.Store = None,
     overwrite: Overwrite = False,
     yes: Yes = False,
     as_json: Json = False,
+    **chosen: Any,
 ) -> None:
     """Fit and evaluate on data sets of your own with the same options, and compare; `data` may be left out.
 
-    Every data set gets a run directory in --out. Without splits in the data, 25 % of the samples are set aside.
+    Every data set gets a run directory in --out. Of data without a test split, 25 % of the samples are set aside.
 
     [bold]Examples[/bold]
 
@@ -263,19 +215,9 @@ def data(
       biofuse benchmark a/manifest.csv b/manifest.csv --label diagnosis --group patient --out benchmark
     """
     from biofuse.api.fit import BioFuse
-    from biofuse.extract.options import ExtractOptions
     from biofuse.studies.suite import benchmark_data
 
-    fuse = BioFuse(
-        encoders, preset=preset, head=head, predictor=predictor, fusion=fusion, search=search, finalists=finalists,
-        select=select, rule=rule, metric=metric, folds=folds, repeats=repeats, max_encoders=max_encoders, seed=seed,
-        store=store,
-        options=ExtractOptions(
-            device=device, precision=precision, batch_size=batch_size, workers=workers, on_error=on_error,
-            on_unavailable=on_unavailable,
-            weights_dir=weights_dir,
-        ),
-    )  # fmt: skip
+    fuse = BioFuse(store=store, **chosen)
     outcome = benchmark_data(
         fuse, sources, out=out, label=options.label_option(label), group=group, task=task,
         overwrite=overwrite, yes=yes, tell=note,

@@ -41,8 +41,10 @@ def development_data(
     labels: Any = None,
     val_labels: Any = None,
     task: str | None = None,
+    test: Any = None,
+    seed: int = 0,
 ) -> Development:
-    """Read the data a search may see.
+    """Read the data a search may see, and set the test data aside.
 
     Parameters
     ----------
@@ -54,11 +56,16 @@ def development_data(
         and ids get the split's name in front where both use the same one.
     label, group, labels, val_labels, task
         As for :func:`biofuse.load_samples`; ``val_labels`` go with ``val``.
+    test : "auto", None or as ``train``
+        ``auto``: test samples are set aside where the data have none, by :func:`split_off_test`. Or test data that come
+        apart.
+    seed : int, default 0
+        Of that.
 
     Raises
     ------
     DataError
-        If there are no labels, or no training samples.
+        If there are no labels, no training samples, or test data in two places.
     LeakageError
         If ``train`` and ``val`` are given apart and test samples are among them.
     """
@@ -67,20 +74,25 @@ def development_data(
             raise DataError("val_labels= without validation data.", remedy="Give the validation images as val.")
         samples = _load(train, label=label, group=group, labels=labels, task=task)
     else:
-        # Loaded apart for the sake of their own labels, then joined, so that both share one table of classes.
         first = _part(_load(train, label=label, group=group, labels=labels, task=task), "train")
         second = _part(_load(val, label=label, group=group, labels=val_labels, task=task), "val")
-        known = first.classes if set(second.classes) <= set(first.classes) else None
-        samples = load_samples({"train": first, "val": second}, task=task, classes=known, name=first.name)
-        ids = np.concatenate([first.ids, second.ids])
-        if len(set(ids.tolist())) == len(ids):
-            samples = replace(samples, ids=ids)
+        samples = _joined(first, second, "val", task=task)
     if samples.labels is None:
         raise DataError(
             f"{samples.name} has no labels, so nothing can be learned from it.",
             remedy="Name the label column with --label (label=...), or arrange the images in class folders.",
         )
     notes = [describe_task(samples)]
+    if isinstance(test, str) and test == "auto":
+        samples, made = split_off_test(samples, seed=seed)
+        notes += [made] if made else []
+    elif test is not None:
+        if samples.splits is not None and "test" in samples.splits.tolist():
+            raise DataError(
+                f"{samples.name} has test samples of its own.", remedy="Leave test= out, or give other data."
+            )
+        apart = replace(_load(test, label=label, group=group, labels=None, task=task), splits=None)
+        samples = _joined(samples, apart, "test", task=task)
     if samples.splits is None:
         samples = replace(samples, splits=np.array(["train"] * len(samples), dtype=object))
         return Development(samples=samples, held_out=None, notes=tuple(notes))
@@ -95,28 +107,32 @@ def development_data(
 def split_off_test(samples: Samples, *, seed: int, progress: Progress | None = None) -> tuple[Samples, str | None]:
     """Make the splits that labelled samples lack, keeping groups and identical images together.
 
-    Without splits, or with train alone, all three are made; with train and test, val is taken out of train and the
-    test images stay unread.
+    Without splits, or with train alone, all three are made; with train and val, test is taken out of both; with train
+    and test, val is taken out of train and the test images stay unread.
 
     Returns
     -------
     samples : Samples
-        With train, val and test; unchanged where train and val are given.
+        With train, val and test; unchanged where all are given.
     note : str or None
         What was done, in words.
     """
     given = set() if samples.splits is None else set(samples.splits.tolist())
-    if {"train", "val"} <= given:
+    if {"train", "val", "test"} <= given or (given and "train" not in given):
         return samples, None
     # Test samples that are given stay unread. What cannot be read is like nothing else, and is named later.
     development = None if samples.splits is None else samples.splits != "test"
     samples, _ = hash_samples(samples, rows=development, progress=progress)
-    samples = with_splits(samples, seed=seed)
-    made_splits = [] if samples.splits is None else samples.splits.tolist()
-    counts = {name: made_splits.count(name) for name in ("train", "val", "test")}
-    made = "val was taken out of train" if "test" in given else "splits were made"
-    sizes = ", ".join(f"{count} {name}" for name, count in counts.items())
-    return samples, f"{made[0].upper()}{made[1:]} by a hash of ids and seed {seed}: {sizes}."
+    if given == {"train", "val"}:
+        made = with_splits(replace(samples, splits=None), seed=seed).splits
+        splits = np.where(made == "test", "test", samples.splits).astype(object)  # type: ignore[arg-type]
+        samples, what = replace(samples, splits=splits), "Test samples were taken out of train and val"
+    else:
+        samples = with_splits(samples, seed=seed)
+        what = "Val was taken out of train" if "test" in given else "Splits were made"
+    kept = [] if samples.splits is None else samples.splits.tolist()
+    sizes = ", ".join(f"{kept.count(name)} {name}" for name in ("train", "val", "test"))
+    return samples, f"{what} by a hash of ids and seed {seed}: {sizes}."
 
 
 def _load(data: Any, **options: Any) -> Samples:
@@ -124,6 +140,21 @@ def _load(data: Any, **options: Any) -> Samples:
     if isinstance(data, Samples) and data.task is not None and options["task"] == str(data.task):
         options["task"] = None
     return load_samples(data, **options)
+
+
+def _joined(first: Samples, second: Samples, split: str, *, task: str | None) -> Samples:
+    """Put samples that were loaded apart, for the sake of their own labels, into one table with one table of classes.
+
+    Splits that the first has stay; ids get the split's name in front where both use the same one.
+    """
+    known = first.classes if set(second.classes) <= set(first.classes) else None
+    samples = load_samples({"train": first, split: second}, task=task, classes=known, name=first.name)
+    ids = np.concatenate([first.ids, second.ids])
+    if len(set(ids.tolist())) == len(ids):
+        samples = replace(samples, ids=ids)
+    if first.splits is None or samples.splits is None:
+        return samples
+    return replace(samples, splits=np.concatenate([first.splits, samples.splits[len(first) :]]))
 
 
 def _part(samples: Samples, split: str) -> Samples:

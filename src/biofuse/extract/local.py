@@ -214,9 +214,7 @@ class MachineEngine:
     def _first(self) -> LocalEngine:
         # "auto" stays as it is where there is nothing to choose: that also finds Apple's devices.
         several = "," in self._options.device or len(self._devices) > 1
-        return LocalEngine(
-            replace(self._options, device=self._devices[0]) if several else self._options, tell=self._tell
-        )
+        return LocalEngine(self._options.but(device=self._devices[0]) if several else self._options, tell=self._tell)
 
     @property
     def device(self) -> str:
@@ -256,14 +254,14 @@ class MachineEngine:
         devices = self._devices[: len(shares)]
         self._tell(f"A process for each of {len(devices)} devices: {', '.join(devices)}.")
         workers = self._options.n_workers(images)
-        options = replace(self._options, workers=-(-workers // len(devices)))
+        options = self._options.but(workers=-(-workers // len(devices)))
         builders = pack_builders(job.cards.values())
         with DeviceProcesses(self._tell) as processes:
             for number, (device, share) in enumerate(zip(devices, shares, strict=True)):
                 cores = _cores(number, len(devices)) if device == "cpu" else None
                 processes.start(
                     Share(job=_part(job, share), rows=share, plan=plan, builders=builders, cores=cores),
-                    replace(options, device=device),
+                    options.but(device=device),
                 )
             processes.collect(sink)
 

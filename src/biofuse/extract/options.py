@@ -1,16 +1,18 @@
 """How an extraction is run; of all this, precision alone changes an embedding, and has a folder of its own for it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
 
 from biofuse.core.errors import BioFuseError
 from biofuse.core.machine import usable_cores
+from biofuse.core.options import Option, Options
 from biofuse.encoders.card import EncoderCard, Precision
 from biofuse.encoders.doctor import OnUnavailable
 from biofuse.encoders.weights import located
-from biofuse.extract.precision import PRECISIONS, PrecisionOption
+from biofuse.extract.precision import PrecisionOption
 
 OnError = Literal["error", "quarantine"]
 
@@ -21,69 +23,98 @@ MAX_WORKERS = 32
 SMALL_JOB = 64
 """Images up to which starting worker processes costs more than it saves."""
 
+UNITS = {"KB": 1e3, "MB": 1e6, "GB": 1e9}
 
-@dataclass(frozen=True, kw_only=True)
-class ExtractOptions:
+
+def _batch_size(value: Any) -> Any:
+    """Read ``auto`` or a whole number from 1."""
+    if value is None or value == "auto":
+        return None
+    if isinstance(value, bool) or not str(value).isdecimal() or int(value) < 1:
+        raise ValueError(f"{value!r} is neither 'auto' nor a whole number from 1.")
+    return int(value)
+
+
+def _memory(value: Any) -> Any:
+    """Read a number of bytes, such as ``24GB``."""
+    if not isinstance(value, str):
+        return value
+    text = value.strip().upper()
+    factor = UNITS.get(text[-2:], 1)
+    try:
+        return int(float(text[:-2] if factor > 1 else text) * factor)
+    except ValueError:
+        raise ValueError(f"{value!r} is not a number of bytes such as 24GB.") from None
+
+
+class ExtractOptions(Options):
     """Options of an extraction.
 
-    Attributes
-    ----------
-    device : str
-        ``auto`` (all CUDA devices, then MPS, then CPU) or PyTorch device names, separated by commas.
-    precision : {"auto", "fp32", "bf16", "fp16"}
-        What networks compute in. ``auto``: what the store already has; else what the card advises, where the device
-        has it. Lower precisions are compared with fp32 on images of the job first, and refused where they differ.
-    precisions : mapping of str to precision
-        What single encoders compute in, whatever ``precision`` says; not compared again. A fitted model asks for what
-        it was fitted on; where the device does not have that, fp32 takes its place, and it is said so.
-    batch_size : int or None
-        Images per forward pass; None begins with what should fit. Either is halved when memory runs out.
-    memory : int or None
-        Bytes of the device that encoders and their batches may take; None plans with most of what is free.
-    workers : int or None
-        Processes that decode and resize; 0 does everything in this process, None decides by cores and size of the job.
-    on_error : {"error", "quarantine"}
-        What to do with an image that cannot be read: stop, or set it aside and list it.
-    on_unavailable : {"error", "skip"}
-        What to do with an encoder whose weights or library cannot be had here: stop, or leave it out and list it.
-    weights_dir : Path or None
-        Folder with weight files, ``<encoder>/<file on its card>``; ``BIOFUSE_WEIGHTS_DIR`` by default.
-    weights_paths : mapping of str to Path
-        Weight files by encoder, in place of where they are looked for.
-    part_rows : int
-        Rows after which a part is written.
-    part_seconds : float
-        Seconds after which a part is written, however few rows it has: what a killed run can lose.
-    engine : str
-        What runs the encoders: a name in :data:`biofuse.extract.engine.ENGINES`.
-    ray_address : str or None
-        Cluster for the engine ``ray``; by default that of ``RAY_ADDRESS``, else Ray is started on this machine.
+    Every function that embeds takes them as ``options=ExtractOptions(...)``, or by name, or both: names win.
     """
 
-    device: str = "auto"
-    precision: PrecisionOption = "auto"
-    precisions: Mapping[str, Precision] = field(default_factory=dict)
-    batch_size: int | None = None
-    memory: int | None = None
-    workers: int | None = None
-    on_error: OnError = "error"
-    on_unavailable: OnUnavailable = "error"
-    weights_dir: Path | None = None
-    weights_paths: Mapping[str, Path] = field(default_factory=dict)
-    part_rows: int = 4096
-    part_seconds: float = 60.0
-    engine: str = "local"
-    ray_address: str | None = None
-
-    def __post_init__(self) -> None:
-        if (self.batch_size is not None and self.batch_size < 1) or self.part_rows < 1:
-            raise BioFuseError("batch_size and part_rows must be at least 1.")
-        if self.workers is not None and self.workers < 0:
-            raise BioFuseError("workers must not be negative.", remedy="Use 0 to do everything in one process.")
-        if self.on_error not in {"error", "quarantine"}:
-            raise BioFuseError(f"on_error is {self.on_error!r}; it must be 'error' or 'quarantine'.")
-        if self.precision not in {"auto", *PRECISIONS} or set(self.precisions.values()) - set(PRECISIONS):
-            raise BioFuseError("Precisions are 'auto', 'fp32', 'bf16' and 'fp16'; 'auto' not for a single encoder.")
+    on_error: Annotated[OnError, Option(panel="Data")] = Field(
+        default="error", description="error: stop at an unreadable image; quarantine: set it aside and list it."
+    )
+    device: Annotated[str, Option(panel="Running")] = Field(
+        default="auto",
+        description="auto, cpu, cuda, cuda:1, mps; cuda:0,cuda:1: a process for each. auto takes all CUDA devices.",
+        examples=["cuda:0,cuda:1"],
+    )
+    precision: Annotated[PrecisionOption, Option(panel="Running")] = Field(
+        default="auto",
+        description="What networks compute in. auto: what the store has, else what each encoder's card advises and the "
+        "device has. A lower precision is compared with fp32 on your images first. A fitted model keeps its own.",
+    )
+    batch_size: Annotated[
+        int | None, BeforeValidator(_batch_size), Option(panel="Running", metavar="N|auto", shown="auto")
+    ] = Field(
+        default=None,
+        description="Images per forward pass; auto: what fits. Halved when memory runs out.",
+        examples=[32],
+    )
+    workers: Annotated[int | None, Option(panel="Running", shown="by cores")] = Field(
+        default=None, ge=0, description="Processes that decode and resize; 0: none beside the one that asks."
+    )
+    weights_dir: Annotated[Path | None, Option(panel="Advanced", env="BIOFUSE_WEIGHTS_DIR")] = Field(
+        default=None,
+        description="Folder with weight files: <encoder>/<file on its card>.",
+        examples=["/shared/weights"],
+    )
+    on_unavailable: Annotated[OnUnavailable, Option(panel="Advanced")] = Field(
+        default="error",
+        description="error: stop at an encoder that cannot be run here; skip: leave it out, and say so.",
+    )
+    allow_random_weights: Annotated[bool, Option(panel="Advanced")] = Field(
+        default=False, description="Let timm:NAME encoders have random weights, to try things out."
+    )
+    memory: Annotated[
+        int | None, BeforeValidator(_memory), Option(panel="Advanced", metavar="BYTES", shown="most of what is free")
+    ] = Field(
+        default=None,
+        gt=0,
+        description="Memory of the device that encoders and their batches may take together.",
+        examples=["24GB"],
+    )
+    engine: Annotated[Literal["local", "ray"], Option(panel="Advanced")] = Field(
+        default="local", description="Run on this machine, or on a Ray cluster."
+    )
+    ray_address: Annotated[str | None, Option(panel="Advanced", env="RAY_ADDRESS")] = Field(
+        default=None,
+        description="The cluster for the engine ray: HOST:PORT or auto. By default Ray is started on this machine.",
+        examples=["auto"],
+    )
+    precisions: Mapping[str, Precision] = Field(
+        default_factory=dict,
+        description="What single encoders compute in, whatever `precision` says; not compared again.",
+    )
+    weights_paths: Mapping[str, Path] = Field(
+        default_factory=dict, description="Weight files by encoder, in place of where they are looked for."
+    )
+    part_rows: int = Field(default=4096, ge=1, description="Rows after which a part is written.")
+    part_seconds: float = Field(
+        default=60.0, gt=0, description="Seconds after which a part is written: what a killed run can lose."
+    )
 
     def weights_of(self, card: EncoderCard) -> Path | None:
         """Return the weight file to load an encoder from; None where its loader finds it by itself."""

@@ -5,7 +5,7 @@ import pickle
 import platform
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache, cached_property, partial
 from typing import TYPE_CHECKING, Any
 
@@ -91,7 +91,7 @@ class EncodeStage:
         builders.register()
         if options.device == "cpu":
             _keep_memory()  # before there are threads
-        self._engine = LocalEngine(replace(options, engine="local"))
+        self._engine = LocalEngine(options.but(engine="local"))
         self._sizes = self._engine.sizes(cards, batch_size)
         # An error here would make Ray start the actor again and again.
         self._networks = _attempt(lambda: {name: self._load(card, precisions[name]) for name, card in cards.items()})
@@ -238,7 +238,7 @@ class RayEngine:
     def parity(self, job: Job, names: tuple[str, ...], *, keep: bool) -> dict[str, float]:
         """Compare precisions on this machine, before any row is computed elsewhere."""
         del keep
-        here = replace(self._options, engine="local", device=self.device)
+        here = self._options.but(engine="local", device=self.device)
         return LocalEngine(here, tell=self._tell).parity(job, names, keep=False)
 
     def run(self, job: Job, plan: ExtractionPlan, sink: Sink) -> None:
@@ -282,7 +282,7 @@ class RayEngine:
     ) -> Generator[tuple[int, Outcome]]:
         """Send batches through the cluster, and yield what comes back."""
         here: dict[str, Encoder] = {}
-        local = LocalEngine(replace(self._options, engine="local", device="cpu"), tell=self._tell)
+        local = LocalEngine(self._options.but(engine="local", device="cpu"), tell=self._tell)
         for name in group.names:
             if job.cards[name].runtime == "numpy":
                 here[name] = local.load(job.cards[name], "fp32")
@@ -325,7 +325,7 @@ class RayEngine:
                     {name: job.cards[name] for name in networks},
                     {name: job.choices[name].precision for name in networks},
                     pack_builders(job.cards[name] for name in networks),
-                    replace(self._options, device=self.device),
+                    self._options.but(device=self.device),
                     group.batch_size,
                 ),
                 batch_size=None,

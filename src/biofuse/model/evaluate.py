@@ -329,7 +329,7 @@ def evaluate_models(
         for model in (*models.values(), *singles.values())
         for card in model.cards
     }
-    options = replace(options or ExtractOptions(), precisions=precisions)
+    options = (options or ExtractOptions()).but(precisions=precisions)
     embeddings = embed_samples(samples, tuple(cards.values()), store=store, options=options, progress=progress)
     samples = embeddings.samples
     if not len(samples):

@@ -16,6 +16,7 @@ from biofuse.blocks.blocks import Blocks
 from biofuse.blocks.reader import read_blocks
 from biofuse.core.errors import ArtifactError, BioFuseWarning, DataError
 from biofuse.core.files import TEMPORARY_SUFFIX, disk_errors
+from biofuse.core.options import accepts
 from biofuse.core.progress import Progress, progress_bars
 from biofuse.core.seals import seal, unseal
 from biofuse.core.target import Task
@@ -30,7 +31,7 @@ from biofuse.extract.options import ExtractOptions
 from biofuse.extract.precision import PRECISIONS
 from biofuse.predictors.base import Predictor, predict_labels
 from biofuse.predictors.combined import load_predictor
-from biofuse.store.store import EmbeddingStore
+from biofuse.store.store import EmbeddingStore, as_store
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -92,6 +93,7 @@ class BioFuseModel:
         """Columns of what :meth:`embed` returns."""
         return sum(card.dim for card in self.cards)
 
+    @accepts(ExtractOptions)
     def embed(
         self,
         data: Any,
@@ -99,6 +101,7 @@ class BioFuseModel:
         store: EmbeddingStore | Path | str | None = None,
         options: ExtractOptions | None = None,
         progress: Progress | bool = True,
+        **chosen: Any,
     ) -> NDArray[np.float32]:
         """Embed images with this model's encoders.
 
@@ -109,8 +112,11 @@ class BioFuseModel:
         store : EmbeddingStore or path, optional
             Where embeddings are kept; by default the user's store.
         options : ExtractOptions, optional
-            Device, batch size, workers. An unreadable image is an error here: rows must stay aligned with ``data``.
+            How images are embedded; what is given by name wins. An unreadable image is an error here: rows must stay
+            aligned with ``data``.
         progress : Progress or bool, default True
+        **chosen
+            Fields of :class:`biofuse.ExtractOptions`.
 
         Returns
         -------
@@ -122,9 +128,10 @@ class BioFuseModel:
         UnreadableImageError
             If an image cannot be read.
         """
-        blocks, _ = self.embed_blocks(data, store=store, options=_strict(options), progress=progress)
+        blocks, _ = self.embed_blocks(data, store=store, options=_strict(options, chosen), progress=progress)
         return np.concatenate([blocks[name] for name in self.encoders], axis=1)
 
+    @accepts(ExtractOptions)
     def predict_proba(
         self,
         data: Any,
@@ -132,14 +139,16 @@ class BioFuseModel:
         store: EmbeddingStore | Path | str | None = None,
         options: ExtractOptions | None = None,
         progress: Progress | bool = True,
+        **chosen: Any,
     ) -> NDArray[np.float64]:
         """Return class probabilities of images, shape (n, n_classes); one independent column per label for multi-label.
 
         Parameters and errors are those of :meth:`embed`.
         """
-        blocks, _ = self.embed_blocks(data, store=store, options=_strict(options), progress=progress)
+        blocks, _ = self.embed_blocks(data, store=store, options=_strict(options, chosen), progress=progress)
         return self.predictor.predict_proba(blocks)
 
+    @accepts(ExtractOptions)
     def predict(
         self,
         data: Any,
@@ -147,14 +156,16 @@ class BioFuseModel:
         store: EmbeddingStore | Path | str | None = None,
         options: ExtractOptions | None = None,
         progress: Progress | bool = True,
+        **chosen: Any,
     ) -> NDArray[np.object_]:
         """Return the most probable class name of each image, shape (n,).
 
         For multi-label tasks: names of all labels with probability above one half, joined by ``|``.
         Parameters and errors are those of :meth:`embed`.
         """
-        return self.decide(self.predict_proba(data, store=store, options=options, progress=progress))
+        return self.decide(self.predict_proba(data, store=store, options=options, progress=progress, **chosen))
 
+    @accepts(ExtractOptions)
     def predict_frame(
         self,
         data: Any,
@@ -162,6 +173,7 @@ class BioFuseModel:
         store: EmbeddingStore | Path | str | None = None,
         options: ExtractOptions | None = None,
         progress: Progress | bool = True,
+        **chosen: Any,
     ) -> tuple["pd.DataFrame", Extraction]:
         """Return a table (id, prediction, a probability column per class) and what happened while embedding.
 
@@ -169,13 +181,14 @@ class BioFuseModel:
         """
         import pandas as pd
 
-        blocks, extraction = self.embed_blocks(data, store=store, options=options, progress=progress)
+        blocks, extraction = self.embed_blocks(data, store=store, options=options, progress=progress, **chosen)
         probabilities = self.predictor.predict_proba(blocks)
         frame = pd.DataFrame({"id": blocks.ids, "prediction": self.decide(probabilities)})
         for column, name in enumerate(self.classes):
             frame[f"p_{name}"] = probabilities[:, column]
         return frame, extraction
 
+    @accepts(ExtractOptions)
     def embed_blocks(
         self,
         data: Any,
@@ -183,6 +196,7 @@ class BioFuseModel:
         store: EmbeddingStore | Path | str | None = None,
         options: ExtractOptions | None = None,
         progress: Progress | bool = True,
+        **chosen: Any,
     ) -> tuple[Blocks, Extraction]:
         """Embed images and keep the blocks apart; what the other methods are made of.
 
@@ -197,21 +211,21 @@ class BioFuseModel:
             samples = load_samples(data, labelled=False, use_splits=False, decode=self.decode)
         if not len(samples):
             raise DataError(f"{samples.name} holds no image.", remedy="Give at least one image.")
-        chosen = store if isinstance(store, EmbeddingStore) else EmbeddingStore(store)
+        kept = as_store(store)
         cards = tuple(pin(card) for card in self.cards)
         precisions = {name: self.precisions.get(name, "fp32") for name in self.encoders}
-        options = replace(options or ExtractOptions(), precisions=precisions)
+        options = ExtractOptions.of(options, {**chosen, "precisions": precisions})
         if isinstance(progress, bool):
             with progress_bars(quiet=not progress) as bars:
-                done = extract(samples, cards, store=chosen, options=options, progress=bars)
+                done = extract(samples, cards, store=kept, options=options, progress=bars)
         else:
-            done = extract(samples, cards, store=chosen, options=options, progress=progress)
+            done = extract(samples, cards, store=kept, options=options, progress=progress)
         for work in done.work:
             if work.precision != precisions[work.encoder]:
                 warnings.warn(
                     f"{work.encoder} is run at {work.precision}: {work.reason}.", BioFuseWarning, stacklevel=3
                 )
-        blocks = read_blocks(chosen, cards, ids=done.samples.ids, contents=done.contents, precisions=done.precisions)
+        blocks = read_blocks(kept, cards, ids=done.samples.ids, contents=done.contents, precisions=done.precisions)
         return blocks, done
 
     def decide(self, probabilities: NDArray[np.float64]) -> NDArray[np.object_]:
@@ -373,8 +387,8 @@ class BioFuseModel:
         )
 
 
-def _strict(options: ExtractOptions | None) -> ExtractOptions:
-    return replace(options or ExtractOptions(), on_error="error")
+def _strict(options: ExtractOptions | None, chosen: dict[str, Any]) -> ExtractOptions:
+    return ExtractOptions.of(options, {**chosen, "on_error": "error"})
 
 
 def _precisions(record: Mapping[str, str]) -> dict[str, Precision]:

@@ -20,7 +20,7 @@ from biofuse.fusion.concatenation import Concatenation
 from biofuse.fusion.registry import make_fusion
 from biofuse.heads.base import Head
 from biofuse.heads.registry import make_head
-from biofuse.search.config import AUTO, Config
+from biofuse.search.config import AUTO, SearchConfig
 
 Rows = NDArray[np.int64]
 
@@ -252,7 +252,7 @@ class Problem:
     fingerprints : tuple of (name, fingerprint)
         The encoders in pool order.
     plan : ValidationPlan
-    config : Config
+    config : SearchConfig
     """
 
     blocks: Blocks
@@ -260,7 +260,7 @@ class Problem:
     samples: Samples
     fingerprints: tuple[tuple[str, str], ...]
     plan: ValidationPlan
-    config: Config
+    config: SearchConfig
 
     @property
     def task(self) -> Task:
@@ -324,7 +324,7 @@ class Problem:
         )
 
 
-def pose(embeddings: EmbeddingSet, config: Config) -> Problem:
+def pose(embeddings: EmbeddingSet, config: SearchConfig) -> Problem:
     """Plan the validation of development embeddings.
 
     Raises
@@ -358,7 +358,7 @@ def pose(embeddings: EmbeddingSet, config: Config) -> Problem:
     )
 
 
-def fusion_of(config: Config) -> Fusion:
+def fusion_of(config: SearchConfig) -> Fusion:
     """Return the fusion that was asked for.
 
     Raises
@@ -369,7 +369,7 @@ def fusion_of(config: Config) -> Fusion:
     return Concatenation(scaling=config.scaling) if config.fusion == "concatenation" else make_fusion(config.fusion)
 
 
-def head_of(config: Config, name: str | None = None) -> Head:
+def head_of(config: SearchConfig, name: str | None = None) -> Head:
     """Return a head with the class weights that were asked for; by default the configured one.
 
     Raises
@@ -380,7 +380,7 @@ def head_of(config: Config, name: str | None = None) -> Head:
     return make_head(name or config.head, class_weight=config.class_weight)
 
 
-def check_parts(config: Config) -> None:
+def check_parts(config: SearchConfig) -> None:
     """Refuse a head or fusion that does not exist, before hours of embedding.
 
     Raises
@@ -393,7 +393,7 @@ def check_parts(config: Config) -> None:
         head_of(config)
 
 
-def make_plan(samples: Samples, config: Config) -> ValidationPlan:
+def make_plan(samples: Samples, config: SearchConfig) -> ValidationPlan:
     """Divide development samples as the options say; groups and identical contents stay whole.
 
     Raises

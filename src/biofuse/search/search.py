@@ -1,7 +1,7 @@
 """What the chosen encoders may cost."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from html import escape
 from typing import Any
@@ -22,7 +22,7 @@ from biofuse.heads.registry import CHEAP_HEADS
 from biofuse.predictors.base import Predictor
 from biofuse.predictors.combined import average, fit_late_fusion
 from biofuse.predictors.fused import fit_predictor
-from biofuse.search.config import AUTO, Config
+from biofuse.search.config import AUTO, SearchConfig
 from biofuse.search.ensemble import Ensemble, choose_ensemble
 from biofuse.search.leaderboard import Leaderboard, Subset
 from biofuse.search.problem import Problem, fusion_of, head_of
@@ -60,7 +60,7 @@ def allowed(cards: Sequence[EncoderCard], *, commercial_only: bool) -> tuple[tup
 
 
 def make_budget(
-    config: Config,
+    config: SearchConfig,
     embeddings: EmbeddingSet,
     *,
     options: ExtractOptions,
@@ -73,7 +73,7 @@ def make_budget(
         latency = dict(known or {})
         if any(card.name not in latency for card in embeddings.cards):
             latency = measure_latency(
-                embeddings.samples, embeddings.cards, options=replace(options, precisions=embeddings.precisions)
+                embeddings.samples, embeddings.cards, options=options.but(precisions=embeddings.precisions)
             )
         tell("Milliseconds per image: " + ", ".join(f"{name} {value:.1f}" for name, value in latency.items()) + ".")
     return Budget(max_encoders=config.max_encoders, max_latency=config.max_latency, latency=latency)

@@ -37,20 +37,21 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from biofuse.api.evaluate import evaluate_run
+from biofuse.api.evaluate import evaluate
 from biofuse.api.fit import BioFuse, FitResult
 from biofuse.core.errors import AlignmentError, DataError, DependencyError
 from biofuse.core.files import atomic_path, disk_errors, write_bytes
 from biofuse.core.hashing import digest, digest_json, hash_order
+from biofuse.core.options import accepts
 from biofuse.core.progress import Progress, Silent
 from biofuse.data.decoding import decode
-from biofuse.data.development import development_data
 from biofuse.data.load import load_samples
 from biofuse.data.samples import Samples
 from biofuse.evaluation.metrics import ACCURACY, AUROC
+from biofuse.extract.options import ExtractOptions
 from biofuse.model.evaluate import Evaluation
+from biofuse.search.config import SearchConfig
 from biofuse.search.rules import CHOSEN
-from biofuse.store.store import as_store
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -522,13 +523,14 @@ class DemoOutcome:
     pictures: tuple[Path, ...]
 
 
+@accepts(SearchConfig, ExtractOptions)
 def run_demo(
     folder: Path | str,
     *,
     store: Path | str | None = None,
     progress: Progress | None = None,
     tell: Callable[[str], None] | None = None,
-    encoders: str = "starter",
+    **chosen: Any,
 ) -> DemoOutcome:
     """Build the demo set, search the pool, evaluate the choice, and draw predictions.
 
@@ -542,8 +544,8 @@ def run_demo(
         Shows the building of the data set.
     tell : callable, optional
         Receives news line by line.
-    encoders : str, default "starter"
-        The pool.
+    **chosen
+        Options of the search and of the extraction.
 
     Raises
     ------
@@ -553,15 +555,9 @@ def run_demo(
     folder, progress, say = Path(folder), progress or Silent(), tell or (lambda _: None)
     manifest = build_demo(folder / "brain-regions", progress=_Stage(progress, "building the data set").report)
     samples = load_samples(manifest)
-    fuse = BioFuse(encoders, store=store)
-    result = fuse.fit_development(
-        development_data(samples),
-        out=folder / "run",
-        overwrite=True,
-        tell=say,
-        data={"source": str(manifest.resolve())},
-    )
-    evaluation = evaluate_run(folder / "run", store=as_store(store))
+    fuse = BioFuse(store=store, **chosen)
+    result = fuse.fit(manifest, out=folder / "run", overwrite=True, tell=say)
+    evaluation = evaluate(folder / "run", store=store, options=fuse.options)
     pictures = (
         _draw_predictions(samples, evaluation, folder / "predictions.png"),
         _draw_scores(evaluation, folder / "scores.png"),

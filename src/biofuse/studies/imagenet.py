@@ -507,7 +507,7 @@ class _Stream:
         for samples in folders.blocks(self.files_at_once):
             done = extract(samples, self.cards, store=self.store, options=self.options, progress=self.progress)
             # What the first block decides holds for all of them, and for reading them again.
-            self.options = replace(self.options, precisions=done.precisions)
+            self.options = self.options.but(precisions=done.precisions)
             self.quarantined += done.quarantined
             if done.samples.labels is not None:
                 yield done.contents, done.samples.labels

@@ -12,14 +12,12 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict
 
-from biofuse.api.evaluate import evaluate_run
+from biofuse.api.evaluate import evaluate
 from biofuse.api.fit import BioFuse
 from biofuse.api.report import REPORT, attempt_report
 from biofuse.core.errors import ArtifactError, BioFuseError, DataError
 from biofuse.core.files import write_text
 from biofuse.core.hashing import digest_file, digest_json
-from biofuse.data.development import development_data, split_off_test
-from biofuse.data.load import load_samples
 from biofuse.data.medmnist import parse_medmnist_name
 from biofuse.data.samples import Samples
 from biofuse.report.compare import ABSENT, TITLES, Comparison, RunSummary, with_interval
@@ -311,30 +309,12 @@ def run_suite(
 def _fit_and_evaluate(
     fuse: BioFuse, entry: Entry, path: Path, *, overwrite: bool, yes: bool, progress: bool, tell: Tell
 ) -> None:
-    samples, made = split_off_test(_load(entry), seed=fuse.config.seed)
-    if made:
-        tell(made)
-    development = development_data(samples)
-    fuse.fit_development(
-        development,
-        out=path,
-        overwrite=overwrite,
-        yes=yes,
-        progress=progress,
-        tell=tell,
-        data={"source": _absolute(entry.source), "label": entry.label, "group": entry.group, "task": entry.task},
-    )
-    evaluate_run(path, store=fuse.store, options=fuse.options, progress=progress)
-    attempt_report(path, tell=tell, store=fuse.store, development=development.samples, test=development.held_out)
-
-
-def _load(entry: Entry) -> Samples:
-    return load_samples(entry.source, label=entry.label, group=entry.group, task=entry.task, labelled=True)
-
-
-def _absolute(source: str) -> str:
-    path = Path(source).expanduser()
-    return str(path.resolve()) if path.exists() else source
+    result = fuse.fit(
+        entry.source, label=entry.label, group=entry.group, task=entry.task, out=path, overwrite=overwrite, yes=yes,
+        progress=progress, tell=tell,
+    )  # fmt: skip
+    evaluate(path, store=result.store, options=fuse.options, progress=progress)
+    attempt_report(path, tell=tell, store=result.store, development=result.embeddings.samples, test=result.held_out)
 
 
 def _stamp(fuse: BioFuse, entry: Entry) -> str | None:

@@ -41,13 +41,13 @@ def test_the_limit_is_kept_by_the_fit_and_said(quick, study):
     said = []
     fuse = quick(["t_colour", "hog"], commercial_only=True, head="ridge", folds=2)
     result = fuse.fit(study.images, progress=False, tell=said.append)
-    assert fuse.config.encoders == ("hog",)
+    assert result.config.encoders == ("hog",)
     assert set(result.embeddings) == {"hog"}
     (note,) = [line for line in said if "t_colour" in line]
     assert note == "t_colour is left out: its licence (unknown) does not say whether commercial use is allowed."
     assert note in result.notes
     with pytest.raises(SearchError, match="allows commercial use"):
-        quick(["t_colour", "t_edge"], commercial_only=True)
+        quick(["t_colour", "t_edge"], commercial_only=True).fit(study.images, progress=False)
 
 
 def test_encoders_are_timed_only_where_time_is_limited(fitted, monkeypatch):

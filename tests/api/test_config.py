@@ -1,7 +1,7 @@
 import pytest
 
 from biofuse.core.errors import SearchError
-from biofuse.search.config import PAPER, SearchConfig
+from biofuse.search.config import PRESETS, SearchConfig
 
 
 def test_the_defaults_are_those_of_the_design():
@@ -15,7 +15,7 @@ def test_the_defaults_are_those_of_the_design():
 
 def test_the_paper_preset_is_the_published_protocol():
     config = SearchConfig(preset="paper")
-    assert config.model_dump(include=set(PAPER)) == PAPER
+    assert config.model_dump(include=set(PRESETS["paper"])) == PRESETS["paper"]
     assert (config.search, config.select, config.rule, config.metric) == (
         "exhaustive", "holdout", "first_best", "accuracy",
     )  # fmt: skip
@@ -46,7 +46,7 @@ def test_nested_selection_cross_validates():
         ({"predictor": "ensemble", "search": "all"}, "An ensemble averages several", "--search screen"),
         ({"select": "holdout", "rule": "one_se"}, "one_se needs cross-validation", "--select cv"),
         ({"preset": "paper", "rule": "one_se"}, "one_se needs cross-validation", "--select cv"),
-        ({"preset": "thesis"}, "no preset 'thesis'", "paper"),
+        ({"preset": "thesis"}, "preset = .thesis.*paper", ""),
         ({"search": "random"}, "search = 'random'.*screen.*exhaustive", ""),
         ({"predictor": "vote"}, "predictor = 'vote'.*stacking", ""),
         ({"select": "loo"}, "select = 'loo'.*nested", ""),

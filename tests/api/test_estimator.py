@@ -11,7 +11,7 @@ from PIL import Image
 from biofuse import BioFuse, ExtractOptions
 from biofuse.core.errors import BioFuseError, DataError, LeakageError, SearchError, UnreadableImageError
 from biofuse.core.target import Task
-from biofuse.data.development import development_data, split_off_test
+from biofuse.data.development import split_off_test
 from biofuse.data.load import load_samples
 from biofuse.search.problem import pose
 
@@ -70,7 +70,7 @@ def test_results_print_and_show_well(fitted):
 def test_train_and_val_given_apart_keep_ids_order_and_split(quick, study):
     train, val = study.samples.in_split("train"), study.samples.in_split("val")
     train, val = train.take(np.random.default_rng(1).permutation(len(train))), val.take(np.arange(len(val))[::-1])
-    result = quick(["t_colour", "t_edge"]).fit(train, val, progress=False)
+    result = quick(["t_colour", "t_edge"]).fit(train, val, test=None, progress=False)
     assert result.train_embeddings.ids.tolist() == train.ids.tolist()
     assert result.val_embeddings.ids.tolist() == val.ids.tolist()
     assert result.train_embeddings.labels.tolist() == train.labels.tolist()
@@ -81,7 +81,7 @@ def test_train_and_val_given_apart_keep_ids_order_and_split(quick, study):
 def test_style_bug_8_train_and_val_share_one_table_of_classes(quick, tmp_path, draw):
     draw(tmp_path / "train", each=6)
     draw(tmp_path / "val", classes=("mid", "sev"), each=4)
-    result = quick(["t_colour"]).fit(tmp_path / "train", tmp_path / "val", progress=False)
+    result = quick(["t_colour"]).fit(tmp_path / "train", tmp_path / "val", test=None, progress=False)
     assert result.model.classes == ("ctl", "mid", "sev")
     assert result.val_embeddings.labels.tolist() == [1] * 4 + [2] * 4
     # The two folders name their files alike, so ids need the split's name to stay apart.
@@ -95,7 +95,7 @@ def test_arrays_with_labels_apart(quick):
     images = generator.integers(0, 200, (30, 8, 8, 3), dtype=np.uint8)
     labels = ["a", "b", "c"] * 10
     result = quick(["t_colour"]).fit(
-        images[:21], list(images[21:]), labels=labels[:21], val_labels=np.array(labels[21:]), progress=False
+        images[:21], list(images[21:]), labels=labels[:21], val_labels=np.array(labels[21:]), test=None, progress=False
     )
     # The encoder takes 8 x 8 pixels: nothing is resized, so the rows can be told by eye.
     np.testing.assert_allclose(result.train_embeddings.matrix, images[:21].mean((1, 2)), rtol=1e-5)
@@ -103,7 +103,7 @@ def test_arrays_with_labels_apart(quick):
     assert result.val_embeddings.labels.tolist() == [0, 1, 2] * 3
     assert result.model.predict(images[:2]).shape == (2,)
     with pytest.raises(DataError, match="val_labels"):
-        quick(["t_colour"]).fit(images, labels=labels, val_labels=labels, progress=False)
+        quick(["t_colour"]).fit(images, labels=labels, val_labels=labels, test=None, progress=False)
 
 
 def test_generate_embeddings_without_a_search_fuses_every_encoder(quick, study):
@@ -141,7 +141,7 @@ def test_holdout_fits_on_train_and_scores_the_given_validation_split(quick, stud
 
 def test_holdout_makes_a_validation_split_where_none_is_given_and_says_so(quick, study):
     train = study.samples.in_split("train")
-    result = quick(["t_colour"], select="holdout").fit(replace(train, splits=None), progress=False)
+    result = quick(["t_colour"], select="holdout").fit(replace(train, splits=None), test=None, progress=False)
     assert any("Validation samples (20%) were taken out of train" in note for note in result.notes)
     n_val = len(result.val_embeddings.ids)
     assert 3 <= n_val <= 12
@@ -153,7 +153,7 @@ def test_holdout_says_that_validation_images_are_training_images(quick, tmp_path
     for path in draw(tmp_path / "val", each=3, seed=1):
         if path.name == "001.png":
             path.write_bytes((tmp_path / "train" / path.parent.name / "004.png").read_bytes())
-    result = quick(["t_colour"], select="holdout").fit(tmp_path, progress=False)
+    result = quick(["t_colour"], select="holdout").fit(tmp_path, test=None, progress=False)
     assert any("3 of 9 validation samples are also training samples" in note for note in result.notes)
 
 
@@ -212,7 +212,7 @@ def test_binary_and_ordinal_tasks(quick, tmp_path, draw, classes, task):
 def test_groups_stay_whole_and_fewer_folds_are_announced(quick, study, tmp_path):
     train = study.samples.in_split("train")
     groups = np.array([f"p{label}{number % 4}" for number, label in enumerate(train.labels)], dtype=object)
-    result = quick(["t_colour"], folds=5).fit(replace(train, splits=None, groups=groups), progress=False)
+    result = quick(["t_colour"], folds=5).fit(replace(train, splits=None, groups=groups), test=None, progress=False)
     assert any("4 folds instead of 5" in note for note in result.notes)
     problem = pose(result.embeddings, result.config)
     assert len(problem.plan.folds) == 4
@@ -224,7 +224,7 @@ def test_identical_images_stay_together_across_folds(quick, tmp_path, draw):
     first = draw(tmp_path / "one", each=6)
     labels = [path.parent.name for path in first]
     arrays = [np.asarray(Image.open(path)) for path in first]
-    result = quick(["t_colour"]).fit(arrays + arrays, labels=labels + labels, progress=False)
+    result = quick(["t_colour"]).fit(arrays + arrays, labels=labels + labels, test=None, progress=False)
     problem = pose(result.embeddings, result.config)
     twin = np.arange(36) % 18
     for fit_rows, score_rows in problem.plan.folds:
@@ -238,7 +238,9 @@ def test_duplicates_join_their_groups(quick, tmp_path, draw):
     arrays = [np.asarray(Image.open(path)) for path in paths]
     groups = [f"p{row // 3}" for row in range(27)]
     arrays[3] = arrays[0]
-    result = quick(["t_colour"]).fit(load_samples(arrays, labels=labels, group=groups, name="grouped"), progress=False)
+    result = quick(["t_colour"]).fit(
+        load_samples(arrays, labels=labels, group=groups, name="grouped"), test=None, progress=False
+    )
     for fit_rows, score_rows in pose(result.embeddings, result.config).plan.folds:
         units = [
             {"p0" if group == "p1" else group for group in np.array(groups)[rows]} for rows in (fit_rows, score_rows)
@@ -249,8 +251,6 @@ def test_duplicates_join_their_groups(quick, tmp_path, draw):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"head": "forest"}, "forest"),
-        ({"fusion": "sum"}, "sum"),
         ({"select": "loo"}, "select"),
         ({"folds": 1}, "folds"),
         ({"preset": "thesis"}, "thesis"),
@@ -261,6 +261,13 @@ def test_duplicates_join_their_groups(quick, tmp_path, draw):
 def test_style_bug_18_an_option_is_used_or_refused_before_any_work(study, options, words):
     with pytest.raises(SearchError, match=words):
         BioFuse(["t_colour"], **options)
+
+
+@pytest.mark.parametrize("options", [{"head": "forest"}, {"fusion": "sum"}], ids=str)
+def test_style_bug_18_a_part_that_does_not_exist_is_refused_before_any_data_are_read(tmp_path, options):
+    (name,) = options.values()
+    with pytest.raises(SearchError, match=name):
+        BioFuse(["t_colour"], **options).fit(tmp_path / "nowhere")
 
 
 def test_style_bug_10_the_fusion_and_scaling_asked_for_are_the_ones_used(quick, study):
@@ -308,7 +315,7 @@ def test_unreadable_images_can_be_set_aside(quick, tmp_path, draw):
     paths = draw(tmp_path / "images", each=7)
     paths[3].write_bytes(b"\x89PNG")
     careful = quick(["t_colour"], options=ExtractOptions(workers=0, on_error="quarantine"))
-    result = careful.fit(tmp_path / "images", out=tmp_path / "run", progress=False)
+    result = careful.fit(tmp_path / "images", out=tmp_path / "run", test=None, progress=False)
     assert len(result.embeddings.ids) == 20
     assert pd.read_csv(tmp_path / "run" / "quarantine.csv")["id"].tolist() == ["ctl/003.png"]
 
@@ -347,8 +354,7 @@ def mined(study):
 @pytest.mark.parametrize("select", ["cv", "holdout"])
 def test_style_bug_3_a_search_never_reads_a_test_row(quick, mined, tmp_path, select):
     fuse = quick(["t_colour", "t_edge"], select=select, store=tmp_path / "store")
-    fuse.fit(mined, progress=False)
-    result = fuse.fit_development(development_data(mined), out=tmp_path / "run", progress=False)
+    result = fuse.fit(mined, out=tmp_path / "run", progress=False)
     assert len(result.embeddings.ids) == 51
     with pytest.raises(AssertionError, match="a search read test/"):
         result.evaluate(progress=False)
@@ -361,11 +367,12 @@ def test_style_bug_3_making_a_validation_split_leaves_given_test_rows_unread(qui
     assert "Val was taken out of train" in note
     np.testing.assert_array_equal(made.splits == "test", mined.splits == "test")
     assert {"train", "val"} <= set(made.splits)
-    quick(["t_colour"]).fit_development(development_data(made), progress=False)
+    result = quick(["t_colour"]).fit(replace(mined, splits=splits), progress=False)
+    assert note in result.notes
 
 
 def test_style_bug_3_test_rows_do_not_change_the_search(quick, study, fitted):
-    without = quick().fit(study.samples.in_split("train", "val"), progress=False)
+    without = quick().fit(study.samples.in_split("train", "val"), test=None, progress=False)
     assert scores(without) == scores(fitted)
     assert without.held_out is None
 
@@ -394,7 +401,7 @@ def test_the_order_of_rows_and_of_encoders_changes_nothing(quick, study, fitted,
 
 def test_a_leaked_label_column_raises_and_names_the_encoder(quick, study):
     development = study.samples.in_split("train", "val")
-    result = quick(["t_colour"]).fit(development, progress=False)
+    result = quick(["t_colour"]).fit(development, test=None, progress=False)
     blocks = result.embeddings.blocks
     matrix = np.column_stack([blocks["t_colour"], development.labels == 1]).astype(np.float32)
     leaked = replace(result.embeddings, blocks=replace(blocks, matrices={"t_colour": matrix}))

@@ -135,7 +135,7 @@ def test_no_leak_is_no_news(fitted):
 def test_groups_on_both_sides_are_reported(quick, study):
     development, test = study.samples.in_split("train", "val"), study.samples.in_split("test")
     name = np.array([f"p{row // 2}" for row in range(len(development))], dtype=object)
-    result = quick(["t_colour"]).fit(replace(development, groups=name), progress=False)
+    result = quick(["t_colour"]).fit(replace(development, groups=name), test=None, progress=False)
     other = np.array([f"p{row}" if row < 2 else f"q{row}" for row in range(21)], dtype=object)
     found = result.evaluate(replace(test, groups=other), progress=False)
     assert found.leak.groups == 2
@@ -181,7 +181,7 @@ def test_fewer_classes_and_another_order_of_classes_are_the_models_own(fitted, s
 
 
 def test_data_without_a_test_split_must_be_given(quick, study):
-    result = quick(["t_colour"]).fit(study.samples.in_split("train"), progress=False)
+    result = quick(["t_colour"]).fit(study.samples.in_split("train"), test=None, progress=False)
     with pytest.raises(DataError, match="without a test split"):
         result.evaluate(progress=False)
 
@@ -213,7 +213,7 @@ def test_test_images_are_decoded_as_the_development_images_were(quick):
     images = (level[:, None, None] + generator.integers(0, 3000, (20, 9, 9))).astype(np.uint16)
     policy = DecodePolicy(sixteen_bit="full")
     samples = load_samples(images, labels=["low", "high"] * 10, decode=policy)
-    result = quick(["t_colour"], folds=2).fit(samples, progress=False)
+    result = quick(["t_colour"], folds=2).fit(samples, test=None, progress=False)
     assert result.model.decode == policy
     for data in (images, load_samples(images, labels=["low", "high"] * 10)):
         found = result.evaluate(data, labels=None if data is not images else ["low", "high"] * 10, progress=False)

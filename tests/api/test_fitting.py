@@ -6,7 +6,7 @@ import pytest
 
 from biofuse import BioFuseModel
 from biofuse.api.evaluate import evaluate
-from biofuse.api.fit import fit_singles
+from biofuse.api.fit import fit_models
 from biofuse.blocks.blocks import Blocks
 from biofuse.search.search import encoders_to_fit, fit_predictors, singles_to_fit
 from biofuse.store.store import EmbeddingStore
@@ -37,14 +37,10 @@ def test_every_encoder_is_fitted_by_itself_and_none_twice(plant, posed, searched
     problem, search = posed(embeddings, head="ridge"), searched(embeddings, head="ridge")
     assert singles_to_fit(search) == {name: (name,) for name in PLANTED}
     best = search.selection.best_single.subset
-    model = BioFuseModel(
-        cards=tuple(card for card in embeddings.cards if card.name in best),
-        predictor=fit_predictors(problem, search, problem.fitted_rows, threads=1)["best_single"],
-        task=problem.task, classes=problem.classes, decode=problem.samples.decode, facts={},
-    )  # fmt: skip
-    singles = fit_singles(problem, search, embeddings, {"best_single": model}, threads=1)
+    models, singles = fit_models(problem, search, embeddings, threads=1)
+    assert {name: model.encoders for name, model in models.items()} == encoders_to_fit(search)
     assert {name: single.encoders for name, single in singles.items()} == singles_to_fit(search)
-    assert singles[best[0]] is model
+    assert singles[best[0]] is models["best_single"]
     assert singles_to_fit(searched(embeddings, head="ridge", search="all")) == {}
 
 
@@ -104,7 +100,7 @@ def test_the_paper_preset_refits_xgboost_on_every_subset_of_the_train_split_alon
     for seed, (split, each) in enumerate({"train": 8, "val": 5}.items()):
         draw(tmp_path / "images" / split, classes=("ctl", "sev"), each=each, seed=seed)
     fuse = quick(["t_colour", "t_edge"], preset="paper")
-    result = fuse.fit(tmp_path / "images", out=tmp_path / "run", progress=False)
+    result = fuse.fit(tmp_path / "images", out=tmp_path / "run", test=None, progress=False)
     assert result.screen is None
     assert [row.subset for row in result.leaderboard] == [("t_colour",), ("t_edge",), ("t_colour", "t_edge")]
     assert (result.leaderboard.n_train, result.leaderboard.n_test) == ((16,), (10,))

@@ -219,8 +219,8 @@ def test_a_search_uses_it_and_a_model_says_which_images_it_cannot_predict(tmp_pa
     np.savez(tmp_path / "e.npz", ids=samples.ids.astype(str), oracle=known)
     import_embeddings(tmp_path / "e.npz", samples, encoder="oracle", store=store)
     fuse = BioFuse(["t_spread", "imported:oracle", "oracle"], folds=3, repeats=1, store=store, options=ALONE)
-    assert fuse.config.encoders == ("t_spread", "oracle")
-    result = fuse.fit(samples, progress=False)
+    result = fuse.fit(samples, test=None, progress=False)
+    assert result.config.encoders == ("t_spread", "oracle")
     assert result.model.encoders == ("oracle",)
     predicted = result.model.predict(samples, store=store, options=ALONE, progress=False)
     assert (predicted == np.array(samples.classes)[samples.labels]).mean() > 0.9
@@ -243,7 +243,7 @@ def test_it_cannot_be_loaded_or_recomputed(samples, store, tmp_path):
 
 def test_an_imported_encoder_that_is_not_there_is_named(store):
     with pytest.raises(UnknownEncoderError, match="'nobody' were imported") as caught:
-        BioFuse(["lbp", "imported:nobody"], store=store)
+        BioFuse(["lbp", "imported:nobody"], store=store).cards
     assert "biofuse store import" in caught.value.remedy
     with pytest.raises(UnknownEncoderError, match="no encoder or pool 'nobody'"):
-        BioFuse(["lbp", "nobody"], store=store)
+        BioFuse(["lbp", "nobody"], store=store).cards

@@ -110,7 +110,9 @@ def test_data_in_memory_must_be_given_again(run, study, evaluate, tmp_path):
 
 
 def test_train_and_val_given_apart_are_found_again(quick, study, evaluate, tmp_path):
-    result = quick(POOL).fit(study.images / "train", study.images / "val", out=tmp_path / "run", progress=False)
+    result = quick(POOL).fit(
+        study.images / "train", study.images / "val", out=tmp_path / "run", test=None, progress=False
+    )
     assert evaluate(tmp_path / "run", split="val").predictions["id"].tolist() == result.val_embeddings.ids.tolist()
     with pytest.raises(DataError, match="no test samples"):
         evaluate(tmp_path / "run")

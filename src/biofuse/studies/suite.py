@@ -19,7 +19,6 @@ from biofuse.core.errors import ArtifactError, BioFuseError, DataError
 from biofuse.core.files import write_text
 from biofuse.core.hashing import digest_file, digest_json
 from biofuse.data.medmnist import parse_medmnist_name
-from biofuse.data.samples import Samples
 from biofuse.report.compare import ABSENT, TITLES, Comparison, RunSummary, with_interval
 from biofuse.report.draw import Cell, Table, cells
 from biofuse.report.html import render_page, render_tables

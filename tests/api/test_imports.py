@@ -243,7 +243,7 @@ def test_it_cannot_be_loaded_or_recomputed(samples, store, tmp_path):
 
 def test_an_imported_encoder_that_is_not_there_is_named(store):
     with pytest.raises(UnknownEncoderError, match="'nobody' were imported") as caught:
-        BioFuse(["lbp", "imported:nobody"], store=store).cards
+        BioFuse(["lbp", "imported:nobody"], store=store).fit("images/")
     assert "biofuse store import" in caught.value.remedy
     with pytest.raises(UnknownEncoderError, match="no encoder or pool 'nobody'"):
-        BioFuse(["lbp", "nobody"], store=store).cards
+        BioFuse(["lbp", "nobody"], store=store).fit("images/")

@@ -18,6 +18,7 @@ from biofuse.api import fit as fitting
 from biofuse.api.evaluate import evaluate
 from biofuse.core.errors import ArtifactError, SearchError
 from biofuse.data.load import load_samples
+from biofuse.search import search as searching
 from biofuse.search.closed_form import ClosedFormScorer
 from biofuse.search.scorers import RefitScorer
 from biofuse.store.store import EmbeddingStore
@@ -41,11 +42,12 @@ def fits(monkeypatch):
         monkeypatch.setattr(scorer, "score_fold", watched)
 
     class WatchedFit(fitting.Fit):
-        """The fit of final models, apart from the one that the folds go through."""
+        """Tells the fits of final models, on all development rows, from those of the folds."""
 
-        def __call__(self, *args, **options):
-            found.models.append(options["encoders"])
-            return super().__call__(*args, **options)
+        def __call__(self, blocks, labels, **options):
+            if len(labels) == 51:
+                found.models.append(options["encoders"])
+            return super().__call__(blocks, labels, **options)
 
     def forget():
         for seen in (found.screened, found.folds, found.models):
@@ -53,7 +55,8 @@ def fits(monkeypatch):
 
     watch(ClosedFormScorer, found.screened)
     watch(RefitScorer, found.folds)
-    monkeypatch.setattr(fitting, "Fit", WatchedFit)
+    for module in (fitting, searching):
+        monkeypatch.setattr(module, "Fit", WatchedFit)
     found.forget = forget
     return found
 

@@ -184,5 +184,5 @@ def test_onnx_files_have_one_precision(network, store, bf16):
 
 @pytest.mark.parametrize("bad", [{"precision": "fp8"}, {"precisions": {"a": "auto"}}])
 def test_unknown_precisions_are_refused(bad):
-    with pytest.raises(BioFuseError, match="Input should be .*fp32"):
+    with pytest.raises(BioFuseError, match=r"Input should be .*fp32"):
         ExtractOptions(**bad)

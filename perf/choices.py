@@ -26,9 +26,9 @@ from biofuse.evaluation.metrics import score
 from biofuse.extract.embeddings import EmbeddingSet
 from biofuse.predictors.base import Predictor
 from biofuse.search.config import SearchConfig
-from biofuse.search.problem import Problem, pose
+from biofuse.search.problem import Problem
 from biofuse.search.rules import Budget
-from biofuse.search.runner import Runtime
+from biofuse.search.runner import SearchContext
 from biofuse.search.search import fit_predictors, run
 
 METRICS = ("auroc", "accuracy")
@@ -88,8 +88,8 @@ def choose(
     name: str, options: dict[str, Any], development: EmbeddingSet, test: EmbeddingSet, *, folder: Path
 ) -> dict[str, Any]:
     config = SearchConfig(encoders=tuple(card.name for card in development.cards), **options)
-    problem = pose(development, config)
-    search = run(problem, Runtime(folder=folder, yes=True), budget=Budget())
+    problem = Problem.from_embeddings(development, config)
+    search = run(problem, SearchContext(folder=folder, yes=True), budget=Budget())
     predictors = fit_predictors(problem, search, problem.fitted_rows, threads=1)
     found = {name: scores(problem, predictors["chosen"], test)}
     if name == "default":

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biofuse.blocks.blocks import Blocks
-from biofuse.search.problem import ValidationPlan
+from biofuse.data.splits import ValidationPlan
 
 DIMS = (512, 512, 512, 768, 768, 1024, 1408, 1536, 1536)
 FACTORS = 48

@@ -17,9 +17,9 @@ from biofuse.data.load import load_samples
 from biofuse.data.splits import with_splits
 from biofuse.extract.embeddings import EmbeddingSet
 from biofuse.search.config import SearchConfig
-from biofuse.search.problem import head_of, pose
+from biofuse.search.problem import Problem, head_of
 from biofuse.search.rules import Budget
-from biofuse.search.runner import Runtime
+from biofuse.search.runner import SearchContext
 from biofuse.search.screen import run_screen
 from biofuse.search.search import refit
 from biofuse.search.strategies import make_strategy
@@ -47,7 +47,7 @@ def compare(data: EmbeddingSet, *, head: str, folds: int) -> dict[str, Any]:
     from scipy.stats import spearmanr
 
     config = SearchConfig(encoders=tuple(data), search="screen", head=head, folds=folds, repeats=1, metric="auroc")
-    problem, runtime = pose(data, config), Runtime(yes=True)
+    problem, runtime = Problem.from_embeddings(data, config), SearchContext(yes=True)
     screen = run_screen(problem, runtime, budget=Budget()).leaderboard
     board, _ = refit(problem, make_strategy("exhaustive"), head_of(config), runtime)
     found: dict[str, Any] = {"rows": len(data.samples), "subsets": len(board), "folds": board.n_folds}

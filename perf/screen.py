@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from biofuse.blocks.blocks import Blocks
 from biofuse.core.machine import limit_threads
 from biofuse.core.target import Task
+from biofuse.data.splits import ValidationPlan
 from biofuse.search.closed_form import ClosedFormScorer, Size
 from biofuse.search.leaderboard import Subset, all_subsets
-from biofuse.search.problem import ValidationPlan
 from biofuse.search.runner import Cost, run_search
 from biofuse.search.screen import kept_in_folds, plan_screen, rows_to_keep
 from biofuse.search.strategies import make_strategy

@@ -18,9 +18,9 @@ from biofuse.data.samples import Samples
 from biofuse.encoders.registry import ENCODERS, get_card
 from biofuse.extract.embeddings import EmbeddingSet
 from biofuse.search.config import SearchConfig
-from biofuse.search.problem import Problem, pose
+from biofuse.search.problem import Problem
 from biofuse.search.rules import Budget
-from biofuse.search.runner import Runtime
+from biofuse.search.runner import SearchContext
 from biofuse.search.search import Search
 from biofuse.search.search import run as run_search
 
@@ -188,7 +188,7 @@ def posed() -> Callable[..., Problem]:
 
     def make(embeddings: EmbeddingSet, **options: object) -> Problem:
         defaults = {"folds": 2, "repeats": 1, "finalists": 2, "encoders": embeddings.blocks.encoders}
-        return pose(embeddings, SearchConfig(**{**defaults, **options}))
+        return Problem.from_embeddings(embeddings, SearchConfig(**{**defaults, **options}))
 
     return make
 
@@ -199,7 +199,7 @@ def searched(posed) -> Callable[..., Search]:
 
     def make(embeddings: EmbeddingSet, *, folder=None, tell=lambda _: None, progress=None, budget=None, **options):
         more = {} if progress is None else {"progress": progress}
-        runtime = Runtime(folder=folder, workers=1, tell=tell, **more)
+        runtime = SearchContext(folder=folder, workers=1, tell=tell, **more)
         return run_search(posed(embeddings, **options), runtime, budget=budget or Budget())
 
     return make

@@ -13,7 +13,7 @@ from biofuse.core.errors import BioFuseError, DataError, LeakageError, SearchErr
 from biofuse.core.target import Task
 from biofuse.data.development import split_off_test
 from biofuse.data.load import load_samples
-from biofuse.search.problem import pose
+from biofuse.search.problem import Problem
 
 ALL = ("t_colour", "t_spread", "t_edge")
 
@@ -214,7 +214,7 @@ def test_groups_stay_whole_and_fewer_folds_are_announced(quick, study, tmp_path)
     groups = np.array([f"p{label}{number % 4}" for number, label in enumerate(train.labels)], dtype=object)
     result = quick(["t_colour"], folds=5).fit(replace(train, splits=None, groups=groups), test=None, progress=False)
     assert any("4 folds instead of 5" in note for note in result.notes)
-    problem = pose(result.embeddings, result.config)
+    problem = Problem.from_embeddings(result.embeddings, result.config)
     assert len(problem.plan.folds) == 4
     for fit_rows, score_rows in problem.plan.folds:
         assert not set(groups[fit_rows]) & set(groups[score_rows])
@@ -225,7 +225,7 @@ def test_identical_images_stay_together_across_folds(quick, tmp_path, draw):
     labels = [path.parent.name for path in first]
     arrays = [np.asarray(Image.open(path)) for path in first]
     result = quick(["t_colour"]).fit(arrays + arrays, labels=labels + labels, test=None, progress=False)
-    problem = pose(result.embeddings, result.config)
+    problem = Problem.from_embeddings(result.embeddings, result.config)
     twin = np.arange(36) % 18
     for fit_rows, score_rows in problem.plan.folds:
         assert not set(twin[fit_rows]) & set(twin[score_rows])
@@ -241,7 +241,7 @@ def test_duplicates_join_their_groups(quick, tmp_path, draw):
     result = quick(["t_colour"]).fit(
         load_samples(arrays, labels=labels, group=groups, name="grouped"), test=None, progress=False
     )
-    for fit_rows, score_rows in pose(result.embeddings, result.config).plan.folds:
+    for fit_rows, score_rows in Problem.from_embeddings(result.embeddings, result.config).plan.folds:
         units = [
             {"p0" if group == "p1" else group for group in np.array(groups)[rows]} for rows in (fit_rows, score_rows)
         ]
@@ -406,7 +406,7 @@ def test_a_leaked_label_column_raises_and_names_the_encoder(quick, study):
     matrix = np.column_stack([blocks["t_colour"], development.labels == 1]).astype(np.float32)
     leaked = replace(result.embeddings, blocks=replace(blocks, matrices={"t_colour": matrix}))
     with pytest.raises(LeakageError, match="Column 3 of encoder t_colour"):
-        pose(leaked, result.config)
+        Problem.from_embeddings(leaked, result.config)
 
 
 def test_errors_are_biofuses(quick):

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from biofuse.core.target import Task
-from biofuse.search.evidence import Evidence, weigh
+from biofuse.search.evidence import Evidence, gather_evidence
 from biofuse.search.rules import Budget
-from biofuse.search.runner import Runtime
+from biofuse.search.runner import SearchContext
 
 PLANTED = ("a", "b", "c", "d")
 
@@ -17,8 +17,8 @@ def weighed(posed, searched):
         options = {"head": "ridge", **options}
         search = searched(embeddings, budget=budget, **options)
         problem = posed(embeddings, **options)
-        return search, weigh(
-            problem, search, cards or embeddings.cards, runtime=Runtime(workers=1), budget=budget or Budget()
+        return search, gather_evidence(
+            problem, search, cards or embeddings.cards, context=SearchContext(workers=1), budget=budget or Budget()
         )
 
     return make

@@ -8,12 +8,12 @@ from scipy.stats import t
 from biofuse.core.errors import DataError
 from biofuse.core.target import Task
 from biofuse.search import evidence as nested
-from biofuse.search.evidence import nest
+from biofuse.search.evidence import nested_cv
 from biofuse.search.rules import Budget
-from biofuse.search.runner import Runtime
+from biofuse.search.runner import SearchContext
 from biofuse.search.scorers import RefitScorer
 
-ONE = Runtime(workers=1)
+ONE = SearchContext(workers=1)
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_what_an_outer_fold_holds_out_is_never_in_its_search(plant, posed, inner
         contents = [f"image {0 if row in (0, 44) else row}" for row in range(48)]
     embeddings = plant(groups=groups, contents=contents)
     problem = posed(embeddings, head="ridge", select="nested", folds=3)
-    found = nest(problem, ONE, budget=Budget())
+    found = nested_cv(problem, ONE, budget=Budget())
     rows = {name: each for each, name in enumerate(problem.samples.ids)}
     held_out = []
     for part, _, _, held in inner:
@@ -71,7 +71,7 @@ def test_without_a_search_it_is_cross_validation(plant, posed, searched):
     embeddings = plant()
     for metric in ("auroc", "accuracy"):
         options = {"head": "ridge", "search": "all", "folds": 4, "metric": metric}
-        found = nest(posed(embeddings, select="nested", **options), ONE, budget=Budget())
+        found = nested_cv(posed(embeddings, select="nested", **options), ONE, budget=Budget())
         plain = searched(embeddings, **options).leaderboard
         assert found.folds["chosen"] == pytest.approx(plain.rows[0].folds[metric], abs=1e-9)
         assert found.folds["all"] == found.folds["chosen"]
@@ -83,7 +83,7 @@ def test_what_each_inner_search_chose_is_fitted_on_its_own_rows_and_scored_on_th
     from sklearn.metrics import roc_auc_score
 
     problem = posed(plant(task=Task.BINARY, seed=1), head="ridge", select="nested", folds=3)
-    found = nest(problem, ONE, budget=Budget())
+    found = nested_cv(problem, ONE, budget=Budget())
     for fold, (part, _, search, held) in enumerate(inner):
         fit = nested.fit_predictors(part, search, part.fitted_rows, threads=1)
         for name in ("chosen", "best_single", "all"):
@@ -93,7 +93,7 @@ def test_what_each_inner_search_chose_is_fitted_on_its_own_rows_and_scored_on_th
 
 
 def test_the_interval_is_that_of_overlapping_training_sets(plant, posed):
-    found = nest(posed(plant(seed=2), head="ridge", select="nested", folds=4), ONE, budget=Budget())
+    found = nested_cv(posed(plant(seed=2), head="ridge", select="nested", folds=4), ONE, budget=Budget())
     values = np.array(found.folds["chosen"])
     assert len(values) == 4
     error = np.sqrt((1 / 4 + 12 / 36) * values.var(ddof=1))  # Nadeau and Bengio (2003)
@@ -108,19 +108,19 @@ def test_choosing_among_noise_looks_good_only_to_the_search_itself(plant, posed,
         embeddings = plant(40, task=Task.BINARY, noise=True, seed=seed)
         options = {"head": "ridge", "rule": "best", "finalists": 1}
         apparent.append(searched(embeddings, **options).selection.chosen.mean("auroc"))
-        honest.append(nest(posed(embeddings, select="nested", **options), ONE, budget=Budget()).mean)
+        honest.append(nested_cv(posed(embeddings, select="nested", **options), ONE, budget=Budget()).mean)
     assert np.mean(apparent) > 0.55
     assert np.mean(honest) < np.mean(apparent) - 0.05
 
 
 def test_limits_bind_the_inner_choices_too(plant, posed):
     problem = posed(plant(), head="ridge", select="nested")
-    found = nest(problem, ONE, budget=Budget(max_encoders=1))
+    found = nested_cv(problem, ONE, budget=Budget(max_encoders=1))
     assert {len(subset) for subset in found.picked} == {1}
 
 
 def test_what_is_said_holds_the_numbers_and_the_choices(plant, posed):
-    found = nest(posed(plant(), head="ridge", select="nested", folds=3), ONE, budget=Budget())
+    found = nested_cv(posed(plant(), head="ridge", select="nested", folds=3), ONE, budget=Budget())
     said = str(found)
     assert f"in each of 3 outer folds: mean AUROC {found.mean:.4f}" in said
     assert f"({found.low:.4f} to {found.high:.4f})" in said.replace("95 % interval ", "")
@@ -140,7 +140,7 @@ def test_outer_scores_are_the_same_however_rows_are_ordered(plant, posed):
         blocks=embeddings.blocks.take(order),
     )
     one, two = (
-        nest(posed(each, head="ridge", select="nested"), ONE, budget=Budget()) for each in (embeddings, shuffled)
+        nested_cv(posed(each, head="ridge", select="nested"), ONE, budget=Budget()) for each in (embeddings, shuffled)
     )
     assert one.picked == two.picked
     assert one.folds["chosen"] == pytest.approx(two.folds["chosen"], abs=1e-9)
@@ -148,17 +148,17 @@ def test_outer_scores_are_the_same_however_rows_are_ordered(plant, posed):
 
 def test_a_stopped_nested_search_goes_on_in_folders_of_its_own(plant, posed, tmp_path, monkeypatch):
     problem = posed(plant(), head="ridge", select="nested")
-    first = nest(problem, Runtime(folder=tmp_path, workers=1), budget=Budget())
+    first = nested_cv(problem, SearchContext(folder=tmp_path, workers=1), budget=Budget())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["nested-1", "nested-2"]
     monkeypatch.setattr(RefitScorer, "score_fold", lambda *_: pytest.fail("scored again"))
-    second = nest(problem, Runtime(folder=tmp_path, workers=1), budget=Budget())
+    second = nested_cv(problem, SearchContext(folder=tmp_path, workers=1), budget=Budget())
     assert second.folds == first.folds
 
 
 def test_too_few_samples_for_inner_folds_are_refused(plant, posed):
     problem = posed(plant(8), head="ridge", select="nested")  # two of each class: one is left inside
     with pytest.raises(DataError, match="class"):
-        nest(problem, ONE, budget=Budget())
+        nested_cv(problem, ONE, budget=Budget())
 
 
 def test_a_fit_with_nested_selection_chooses_like_one_without_and_reports_both(quick, study, tmp_path):

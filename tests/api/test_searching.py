@@ -195,7 +195,7 @@ def test_the_best_scoring_head_is_chosen_and_said(plant, searched):
 def test_of_heads_that_score_the_same_the_first_is_taken(plant, posed, monkeypatch):
     row = SimpleNamespace(quality=lambda _: 0.75)
     monkeypatch.setattr(searching, "refit", lambda *_, **__: ({PLANTED: row}, None))
-    head, found = searching.choose_head(posed(plant()), None, searching.Runtime())
+    head, found = searching.choose_head(posed(plant()), None, searching.SearchContext())
     assert head == CHEAP_HEADS[0]
     assert found == dict.fromkeys(CHEAP_HEADS, 0.75)
 

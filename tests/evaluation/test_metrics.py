@@ -13,7 +13,7 @@ from scipy.special import softmax
 
 import biofuse
 from biofuse.core.errors import AlignmentError, UndefinedMetricError
-from biofuse.core.target import Task
+from biofuse.core.target import Target, Task
 from biofuse.evaluation.metrics import (
     BOARD_METRICS,
     DEFAULT_METRIC,
@@ -134,7 +134,7 @@ def test_weights_mean_repeated_rows(seed, task, rounded):
     drawn = np.random.default_rng(seed).integers(0, 40, 40)
     weights = np.bincount(drawn, minlength=40).astype(float)[:, None]
     data, repeated = prepare(task, labels, p), prepare(task, labels[drawn], p[drawn])
-    for name in applicable(task, p.shape[1]):
+    for name in applicable(data.target):
         metric = METRICS[name]
         assert metric.resample(data, weights) == pytest.approx(
             metric.resample(repeated, np.ones((40, 1))), abs=1e-10, nan_ok=True
@@ -243,9 +243,9 @@ def test_the_table_derives_what_is_used_where():
 
 
 def test_what_a_guess_scores():
-    labels = np.array([0, 0, 0, 1])
-    assert METRICS["accuracy"].guessing(labels, 2) == 0.75
-    assert METRICS["accuracy"].guessing(np.eye(4, dtype=np.int64), 4) is None
-    assert METRICS["auroc"].guessing(labels, 2) == 0.5
-    assert METRICS["log_loss"].guessing(labels, 2) is None
+    labels, target = np.array([0, 0, 0, 1]), Target.numbered(Task.BINARY, 2)
+    assert METRICS["accuracy"].guessing(target, labels) == 0.75
+    assert METRICS["accuracy"].guessing(Target.numbered(Task.MULTILABEL, 4), np.eye(4, dtype=np.int64)) is None
+    assert METRICS["auroc"].guessing(target, labels) == 0.5
+    assert METRICS["log_loss"].guessing(target, labels) is None
     assert METRICS["log_loss"].signed(np.array([1.0])) == -1

@@ -5,7 +5,7 @@ import pytest
 
 from biofuse.blocks.blocks import Blocks
 from biofuse.core.target import Task
-from biofuse.search.problem import ValidationPlan
+from biofuse.data.splits import ValidationPlan
 from biofuse.search.scorers import RefitScorer
 
 

@@ -11,13 +11,13 @@ from sklearn.preprocessing import StandardScaler
 from biofuse.blocks.blocks import Blocks
 from biofuse.core.errors import AlignmentError, SearchError
 from biofuse.core.target import Task
+from biofuse.data.splits import ValidationPlan
 from biofuse.evaluation.metrics import score
 from biofuse.heads.ridge import RELATIVE_PENALTIES
 from biofuse.heads.ridge import Ridge as RidgeHead
 from biofuse.predictors.fused import fit_predictor
 from biofuse.search.closed_form import ClosedFormScorer, Size, cheapest
 from biofuse.search.leaderboard import all_subsets
-from biofuse.search.problem import ValidationPlan
 from biofuse.search.runner import run_search
 from biofuse.search.scorers import FoldwiseScorer, RefitScorer
 from biofuse.search.strategies import make_strategy

@@ -3,7 +3,7 @@ import pytest
 from sklearn.metrics import accuracy_score, roc_auc_score
 
 from biofuse.core.errors import SearchError
-from biofuse.core.target import Task
+from biofuse.core.target import Target, Task
 from biofuse.search.ensemble import SIZES, choose_ensemble
 from biofuse.search.leaderboard import Leaderboard, Row
 
@@ -45,7 +45,7 @@ def by_hand(labels, probability, metric):
 
 def choose(board, labels, *, task=Task.MULTICLASS, metric="auroc", **options):
     classes = ("x", "y", "z")
-    return choose_ensemble(board, labels, rows=FOLDS, task=task, classes=classes, metric=metric, **options)
+    return choose_ensemble(board, labels, rows=FOLDS, target=Target(task, tuple(classes)), metric=metric, **options)
 
 
 @pytest.mark.parametrize(

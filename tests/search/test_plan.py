@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from biofuse.core.errors import LeakageError, SearchError
-from biofuse.search.problem import ValidationPlan, search_key
+from biofuse.data.splits import ValidationPlan
+from biofuse.search.problem import search_key
 
 IDS = [f"s{i}" for i in range(10)]
 FOLDS = [(np.arange(5), np.arange(5, 10)), (np.arange(5, 10), np.arange(5))]

@@ -3,8 +3,8 @@ import pytest
 
 from biofuse.core.errors import AlignmentError, SearchError
 from biofuse.core.target import Task
+from biofuse.data.splits import ValidationPlan
 from biofuse.evaluation.metrics import score
-from biofuse.search.problem import ValidationPlan
 from biofuse.search.scorers import FoldwiseScorer, TableScorer
 
 

@@ -4,8 +4,8 @@ import pytest
 from biofuse.blocks.blocks import Blocks
 from biofuse.core.errors import SearchError
 from biofuse.core.target import Task
+from biofuse.data.splits import ValidationPlan
 from biofuse.search.closed_form import ClosedFormScorer, Size
-from biofuse.search.problem import ValidationPlan
 from biofuse.search.screen import kept_in_folds, plan_screen, reduction_loss, rows_to_keep
 
 NINE = (512, 512, 512, 768, 768, 1024, 1408, 1536, 1536)

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 from biofuse.core.target import Task
-from biofuse.data.splits import make_folds
+from biofuse.data.splits import ValidationPlan, make_folds
 from biofuse.predictors.fused import fit_predictor
 from biofuse.search import runner
-from biofuse.search.problem import ValidationPlan
 from biofuse.search.rules import select
 from biofuse.search.runner import run_search
 from biofuse.search.strategies import Exhaustive

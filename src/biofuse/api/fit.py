@@ -26,11 +26,11 @@ from biofuse.model.model import BioFuseModel
 from biofuse.predictors.base import Predictor
 from biofuse.runs.run import RunWriter
 from biofuse.search.config import STARTER, SearchConfig
-from biofuse.search.evidence import Evidence, weigh
+from biofuse.search.evidence import Evidence, gather_evidence
 from biofuse.search.leaderboard import Leaderboard
-from biofuse.search.problem import Problem, check_parts, head_of, pose
+from biofuse.search.problem import Problem, check_parts, head_of
 from biofuse.search.rules import CHOSEN, Selection
-from biofuse.search.runner import Runtime, Tell
+from biofuse.search.runner import SearchContext, Tell
 from biofuse.search.search import Fit, Search, allowed, fit_predictors, make_budget, singles_to_fit
 from biofuse.search.search import run as run_search
 from biofuse.store.store import EmbeddingStore, as_store
@@ -366,7 +366,7 @@ class BioFuse:
         )
         for skipped in embeddings.skipped:
             say(f"{skipped.name} is left out: {skipped.reason}")
-        problem = pose(embeddings, config)
+        problem = Problem.from_embeddings(embeddings, config)
         embeddings = replace(embeddings, samples=problem.samples)
         for line in problem.plan.notes:
             say(line)
@@ -452,7 +452,7 @@ class BioFuse:
         if run is not None:
             run.remember(latency=budget.latency)
         with progress_bars(unit="subsets", quiet=not progress) as bars:
-            runtime = Runtime(
+            runtime = SearchContext(
                 folder=None if run is None else run.run.path,
                 progress=_Only(bars),
                 tell=tell,
@@ -462,7 +462,7 @@ class BioFuse:
             )
             with runtime.cluster():
                 search = run_search(problem, runtime, budget=budget)
-                return search, weigh(problem, search, embeddings.cards, runtime=runtime, budget=budget)
+                return search, gather_evidence(problem, search, embeddings.cards, context=runtime, budget=budget)
 
 
 def _fitted(

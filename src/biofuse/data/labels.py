@@ -141,7 +141,7 @@ def _encode_single(
 ) -> EncodedLabels:
     _refuse_missing([row for row, name in zip(rows, names, strict=True) if not name])
     present = set(names)
-    if task is Task.ORDINAL and table is None and not all(INTEGER.fullmatch(name) for name in present):
+    if task is not None and task.ordered and table is None and not all(INTEGER.fullmatch(name) for name in present):
         raise DataError(
             f"An ordinal task needs the order of its classes: {listing(class_table(present), limit=20)}.",
             remedy="Give classes= from lowest to highest, or number the grades.",
@@ -170,12 +170,12 @@ def _encode_single(
 
 
 def _single_task(task: Task | None, n_classes: int) -> Task:
-    natural = Task.BINARY if n_classes == 2 else Task.MULTICLASS
+    natural = Task.natural(n_classes)
     if task is None or task is natural:
         return natural
-    if task is Task.ORDINAL:
+    if task.ordered:
         return task
-    if task is Task.MULTILABEL:
+    if task.several:
         raise DataError(
             "A multi-label task needs several labels per image.",
             remedy="Name several label columns, or give label_separator= for labels joined in one column.",
@@ -228,7 +228,7 @@ def _encode_matrix(
             remedy="Decide on uncertain labels first, for instance count -1 as 0 or as 1, or leave those rows out.",
         )
     labels = np.array([[ZERO_ONE[cell] for cell in cells] for cells in texts], dtype=np.int64).reshape(len(rows), -1)
-    if task in {Task.MULTICLASS, Task.BINARY, Task.ORDINAL}:
+    if task is not None and not task.several:
         return _one_hot(labels, names, rows, task)
     return EncodedLabels(labels, names, Task.MULTILABEL)
 
@@ -244,7 +244,7 @@ def _one_hot(labels: NDArray[np.int64], names: tuple[str, ...], rows: Sequence[s
 
 
 def _refuse_single_task(task: Task | None) -> None:
-    if task not in {None, Task.MULTILABEL}:
+    if task is not None and not task.several:
         raise DataError(f"Several labels per image are no {task} task.", remedy="Leave task= out: it is multilabel.")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from biofuse.core.errors import DataError
-from biofuse.core.target import Task
+from biofuse.core.target import Target, Task
 from biofuse.data.arrays import load_arrays
 from biofuse.data.decoding import DecodePolicy
 from biofuse.data.folders import is_image_name, load_folder, load_image_file
@@ -193,9 +193,8 @@ def describe_task(samples: Samples) -> str:
     n = f"{len(samples)} samples"
     if samples.labels is None or samples.task is None:
         return f"{samples.name}: {n}, no labels"
-    multi = samples.labels.ndim == 2
-    counts = samples.labels.sum(axis=0) if multi else np.bincount(samples.labels, minlength=len(samples.classes))
-    table = ", ".join(f"{name} ({count})" for name, count in zip(samples.classes, counts.tolist(), strict=True))
+    target = Target(samples.task, samples.classes)
+    table = ", ".join(f"{name} ({count})" for name, count in target.counts(samples.labels).items())
     groups = "" if samples.groups is None else f" in {len(set(samples.groups.tolist()))} groups"
-    what = "labels" if multi else "classes, lowest first" if samples.task is Task.ORDINAL else "classes"
+    what = f"{target.noun}, lowest first" if samples.task.ordered else target.noun
     return f"{samples.name}: {n}{groups}, {samples.task}, {len(samples.classes)} {what}: {table}"

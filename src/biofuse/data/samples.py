@@ -16,7 +16,7 @@ from biofuse.core.errors import (
 )
 from biofuse.core.hashing import Contents, no_contents
 from biofuse.core.progress import Progress, Silent
-from biofuse.core.target import Task
+from biofuse.core.target import Target, Task
 from biofuse.data.decoding import DecodePolicy, ItemSource, PillowSource, content_hash
 from biofuse.data.labels import RawLabels, encode_labels, label_text, listing
 
@@ -127,6 +127,11 @@ class Samples:
     def decoded_by(self, decode: DecodePolicy) -> Self:
         """Return the samples under another decode policy; content hashes, of which it is a part, are then unknown."""
         return self if decode == self.decode else replace(self, decode=decode, contents=None)
+
+    @property
+    def target(self) -> Target | None:
+        """What is to be predicted; None for samples without labels."""
+        return None if self.task is None else Target(self.task, self.classes)
 
     def in_split(self, *names: str) -> Self:
         """Return the samples of the named splits, in table order.
@@ -430,7 +435,7 @@ def table_of(samples: Samples) -> Table:
         labels=names,
         columns=samples.classes if multi else (),
         classes=samples.classes if samples.labels is not None else None,
-        task=samples.task if samples.task in {Task.ORDINAL, Task.MULTILABEL} else None,
+        task=samples.task if samples.task and (samples.task.ordered or samples.task.several) else None,
         groups=None if samples.groups is None else samples.groups.tolist(),
         contents=samples.contents,
         decode=samples.decode,

@@ -3,14 +3,15 @@
 Both work on units: a group, or a sample where there are no groups. Identical content joins the units it lies in.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal, Self
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from biofuse.core.errors import DataError
-from biofuse.core.hashing import Contents, derive_seed, hash_order, to_hex
+from biofuse.core.errors import DataError, LeakageError, SearchError
+from biofuse.core.hashing import Contents, derive_seed, digest, digest_json, hash_order, to_hex
 from biofuse.data.labels import listing
 from biofuse.data.samples import Samples, object_array
 
@@ -21,24 +22,103 @@ Names = Sequence[object] | NDArray[np.object_]
 Index = NDArray[np.int64]
 
 
+DEVELOPMENT = frozenset({"train", "val"})
+"""The splits that a search may see."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
-class FoldPlan:
-    """Which rows are fitted on and which are scored, fold by fold.
+class ValidationPlan:
+    """Cross-validation folds, or one hold-out split, of development data.
 
     Attributes
     ----------
-    folds : tuple of (train_rows, test_rows)
-        Ascending row numbers; the folds of the first repeat come first.
-    n_folds, n_repeats : int
-        ``len(folds) == n_folds * n_repeats``.
+    kind : {"cv", "holdout"}
+        How the rows were divided.
+    ids : ndarray of str (dtype object), shape (n,)
+        The development samples; rows below are indices into them.
+    folds : tuple of (fit_rows, score_rows)
+        Those of the first repeat come first. Rows within a fold are ordered by id, so that the order of the table
+        cannot matter to a fit.
+    n_repeats : int
+        How often the data were divided into folds anew.
     notes : tuple of str
-        What a user should be told: fewer folds than asked for, labels that cannot be scored.
+        What a reader should know, such as a number of folds that had to fall.
     """
 
+    kind: Literal["cv", "holdout"]
+    ids: NDArray[np.object_]
     folds: tuple[tuple[Index, Index], ...]
-    n_folds: int
-    n_repeats: int
+    n_repeats: int = 1
     notes: tuple[str, ...] = ()
+
+    @classmethod
+    def cross_validation(
+        cls,
+        folds: Iterable[tuple[ArrayLike, ArrayLike]],
+        *,
+        ids: Names,
+        splits: Names | None = None,
+        groups: Names | None = None,
+        n_repeats: int = 1,
+        notes: Sequence[str] = (),
+    ) -> Self:
+        """Plan from (training rows, held-out rows) pairs.
+
+        Parameters
+        ----------
+        folds : iterable of (rows, rows)
+            Indices into ``ids``; held-out rows are scored by a predictor fitted on the training rows.
+        ids : sequence of str, shape (n,)
+            The development samples.
+        splits, groups : sequence of str, shape (n,), optional
+            Checked where given: a test row, or a group on both sides of a fold, raises.
+
+        Raises
+        ------
+        LeakageError
+            If test rows are among the samples, or a row or group is both fitted on and scored.
+        SearchError
+            If there is no fold, or one without rows to fit or to score.
+        """
+        names = _development(ids, splits)
+        return cls(kind="cv", ids=names, folds=_folds(folds, names, groups), n_repeats=n_repeats, notes=tuple(notes))
+
+    @classmethod
+    def holdout(cls, *, ids: Names, splits: Names, groups: Names | None = None) -> Self:
+        """Plan to fit on the rows of split ``train`` and to score those of split ``val``.
+
+        Raises
+        ------
+        LeakageError, SearchError
+            As for :meth:`cross_validation`.
+        """
+        names = _development(ids, splits)
+        where = np.asarray(splits).astype(str)
+        pair = (np.flatnonzero(where == "train"), np.flatnonzero(where == "val"))
+        return cls(kind="holdout", ids=names, folds=_folds([pair], names, groups))
+
+    @property
+    def n_folds(self) -> int:
+        """Folds of one repeat."""
+        return len(self.folds) // self.n_repeats
+
+    @property
+    def n_train(self) -> tuple[int, ...]:
+        """Index fitted on, per fold."""
+        return tuple(len(fit) for fit, _ in self.folds)
+
+    @property
+    def n_test(self) -> tuple[int, ...]:
+        """Index scored, per fold."""
+        return tuple(len(score) for _, score in self.folds)
+
+    def key(self) -> str:
+        """Hash of the division; the order of the table does not take part."""
+
+        def names(rows: Index) -> str:
+            return digest(*(str(self.ids[row]).encode() for row in rows)).hex()
+
+        return digest_json([self.kind, [[names(fit), names(score)] for fit, score in self.folds]])
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,7 +239,8 @@ def make_folds(
     n_repeats: int = 2,
     seed: int = 0,
     classes: Sequence[str] = (),
-) -> FoldPlan:
+    splits: Names | None = None,
+) -> ValidationPlan:
     """Plan repeated, stratified, grouped cross-validation.
 
     Units go one by one, those of the rarest class first and the largest of them first, to the fold that most lacks
@@ -181,11 +262,15 @@ def make_folds(
         With ids and groups it decides everything; the order of the rows plays no part.
     classes : sequence of str, optional
         Names for messages.
+    splits : sequence of str, shape (n,), optional
+        Checked where given: a search may not see test samples.
 
     Raises
     ------
     DataError
         If a class has samples in one group only.
+    LeakageError
+        If there are test samples.
     """
     if n_folds < 2 or n_repeats < 1:
         raise DataError(
@@ -199,7 +284,52 @@ def make_folds(
         assigned = _deal(units, order, n_folds)[units.of_row]
         folds += [(np.flatnonzero(assigned != fold), np.flatnonzero(assigned == fold)) for fold in range(n_folds)]
         notes += _absent(assigned, labels, n_folds, repeat, classes)
-    return FoldPlan(folds=tuple(folds), n_folds=n_folds, n_repeats=n_repeats, notes=tuple(notes))
+    return ValidationPlan.cross_validation(
+        folds, ids=ids, splits=splits, groups=groups, n_repeats=n_repeats, notes=notes
+    )
+
+
+def _development(ids: Names, splits: Names | None) -> NDArray[np.object_]:
+    names = np.asarray(ids, dtype=object)
+    if len(set(names.tolist())) != len(names):
+        raise SearchError("Sample ids are not unique.")
+    if splits is not None:
+        where = np.asarray(splits).astype(str)
+        outside = sorted(set(where.tolist()) - DEVELOPMENT)
+        if outside:
+            count = int(np.isin(where, outside).sum())
+            raise LeakageError(
+                f"{count} samples of split {', '.join(outside)} were given to a search, which sees train and val only.",
+                remedy='Pass samples.in_split("train", "val").',
+            )
+    return names
+
+
+def _folds(
+    folds: Iterable[tuple[ArrayLike, ArrayLike]], names: NDArray[np.object_], groups: Names | None
+) -> tuple[tuple[Index, Index], ...]:
+    rank = np.argsort(np.argsort(names.astype(str), kind="stable"))
+    unit = None if groups is None else np.asarray(groups).astype(str)
+    checked = []
+    for number, pair in enumerate(folds, start=1):
+        fit, score = (np.asarray(rows, dtype=np.int64) for rows in pair)
+        if not len(fit) or not len(score):
+            raise SearchError(
+                f"Fold {number} fits on {len(fit)} rows and scores {len(score)}.",
+                remedy="Give both train and val samples, or use cross-validation.",
+            )
+        if len(np.intersect1d(fit, score)):
+            raise LeakageError(f"Fold {number} scores rows that it was fitted on.")
+        shared = [] if unit is None else np.intersect1d(unit[fit], unit[score]).tolist()
+        if shared:
+            raise LeakageError(
+                f"Fold {number} has {len(shared)} groups on both sides, e.g. {shared[0]!r}.",
+                remedy="Split by group, so that each patient or slide is on one side.",
+            )
+        checked.append((fit[np.argsort(rank[fit])], score[np.argsort(rank[score])]))
+    if not checked:
+        raise SearchError("There is no fold to score on.", remedy="Ask for at least two folds.")
+    return tuple(checked)
 
 
 def _make_units(

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
 
 from biofuse.core.errors import AlignmentError, UndefinedMetricError
-from biofuse.core.target import Task
+from biofuse.core.target import Target, Task
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -37,9 +37,6 @@ class Record(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-
-THRESHOLD = 0.5
-"""A label is predicted where its probability exceeds this, strictly: the convention of ``medmnist.Evaluator``."""
 
 FEW_CLASSES = 16
 """Up to so many classes, multiplying mostly zeros is quicker than leaving them out."""
@@ -72,10 +69,8 @@ class Prepared:
 
     Attributes
     ----------
-    task : Task
-        What the labels are.
-    classes : tuple of str
-        Class or label names, one per column.
+    target : Target
+        What is predicted.
     labels : ndarray of int64
         Shape (n,) class indices, or (n, n_labels) zeros and ones for multi-label tasks.
     probabilities : ndarray of float64, shape (n, n_classes)
@@ -86,8 +81,7 @@ class Prepared:
         Which class each row has, and which is predicted.
     """
 
-    task: Task
-    classes: tuple[str, ...]
+    target: Target
     labels: NDArray[np.int64]
     probabilities: NDArray[np.float64]
     ranked_by: NDArray[np.float64]
@@ -100,19 +94,14 @@ class Prepared:
         return len(self.labels)
 
     @property
-    def multilabel(self) -> bool:
-        """Whether a row may have any number of labels."""
-        return self.task is Task.MULTILABEL
-
-    @property
-    def ranked_columns(self) -> tuple[int, ...]:
-        """Columns that ranking metrics average over: the last of a binary task, otherwise all."""
-        return (1,) if self.task is Task.BINARY else tuple(range(len(self.classes)))
+    def classes(self) -> tuple[str, ...]:
+        """Class or label names, one per column."""
+        return self.target.classes
 
     @cached_property
     def rankings(self) -> tuple[Ranking, ...]:
-        """One ranking per column of ``ranked_columns``."""
-        return tuple(_rank(self.targets[:, c], self.ranked_by[:, c]) for c in self.ranked_columns)
+        """One ranking per column that ranking metrics average over."""
+        return tuple(_rank(self.targets[:, c], self.ranked_by[:, c]) for c in self.target.ranked_columns)
 
     @cached_property
     def target_sums(self) -> "Sums":
@@ -160,26 +149,17 @@ def prepare(
     UndefinedMetricError
         If a prediction is not a finite number.
     """
-    scores = np.asarray(probabilities, dtype=np.float64)
-    truth = np.asarray(labels).astype(np.int64)
-    multilabel = task is Task.MULTILABEL
-    if not multilabel and truth.ndim == 2 and truth.shape[1] == 1:
-        truth = truth[:, 0]
-    if task is Task.BINARY and (scores.ndim == 1 or scores.shape[1:] == (1,)):
-        scores = np.column_stack([1 - scores.ravel(), scores.ravel()])
-    if scores.ndim != 2 or len(scores) != len(truth) or truth.ndim != (2 if multilabel else 1):
-        raise AlignmentError(f"Labels of shape {truth.shape} and predictions of shape {scores.shape} do not match.")
-    n_classes = scores.shape[1]
+    width = np.shape(probabilities)[1:]
+    n_classes = width[0] if width and (task.several or width != (1,)) else 2
     if classes is not None and len(classes) != n_classes:
         raise AlignmentError(f"{len(classes)} classes but predictions for {n_classes}.")
-    if task is Task.BINARY and n_classes != 2:
-        raise AlignmentError(f"A binary task has two classes, but there are predictions for {n_classes}.")
-    if multilabel and truth.shape != scores.shape:
+    target = Target.numbered(task, n_classes) if classes is None else Target(task, tuple(classes))
+    scores, truth = target.as_scores(probabilities), target.as_labels(labels)
+    if scores.ndim != 2 or len(scores) != len(truth):
         raise AlignmentError(f"Labels of shape {truth.shape} and predictions of shape {scores.shape} do not match.")
-    if truth.size and not 0 <= truth.min() <= truth.max() < (2 if multilabel else n_classes):
-        raise AlignmentError(
-            f"Labels run from {truth.min()} to {truth.max()}, predictions are for {n_classes} classes."
-        )
+    wrong = target.misfit(truth, len(scores))
+    if wrong:
+        raise AlignmentError(f"{wrong} There are predictions of shape {scores.shape}.")
     order = scores if decision is None else np.asarray(decision, dtype=np.float64)
     if order.shape != scores.shape:
         raise AlignmentError(f"Decision values of shape {order.shape} for predictions of shape {scores.shape}.")
@@ -189,25 +169,14 @@ def prepare(
             f"{bad} of {len(scores)} predictions are not finite numbers.",
             remedy="Look for constant or non-finite embeddings, or choose another head.",
         )
-    names = tuple(classes) if classes is not None else tuple(str(c) for c in range(n_classes))
     return Prepared(
-        task=task,
-        classes=names,
+        target=target,
         labels=truth,
         probabilities=scores,
         ranked_by=order,
-        targets=truth.astype(bool) if multilabel else truth[:, None] == np.arange(n_classes),
-        predicted=_decide(task, scores),
+        targets=target.indicators(truth),
+        predicted=target.decide(scores),
     )
-
-
-def _decide(task: Task, scores: NDArray[np.float64]) -> NDArray[np.bool_]:
-    if task is Task.MULTILABEL:
-        return scores > THRESHOLD
-    if task is Task.BINARY:
-        second = scores[:, 1] > THRESHOLD
-        return np.column_stack([~second, second])
-    return np.asarray(scores.argmax(axis=1)[:, None] == np.arange(scores.shape[1]))
 
 
 def _rank(positive: NDArray[np.bool_], scores: NDArray[np.float64]) -> Ranking:
@@ -241,8 +210,8 @@ NORMALISED = 1e-3
 """How far a row of probabilities may be from adding to one before its log-loss means nothing."""
 
 
-Guess = Callable[[NDArray[np.int64], int], float | None]
-"""Maps labels and the number of classes to the score of a guess; None where that cannot be said."""
+Guess = Callable[[Target, NDArray[np.int64]], float | None]
+"""Maps a target and labels to the score of a guess; None where that cannot be said."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,7 +225,7 @@ class Metric:
     formula : callable
         Maps (prepared, weights) to values per column and weighting.
     applies : callable
-        Whether the metric exists for a task with so many classes.
+        Whether the metric exists for a target.
     per_class : bool
         Whether the formula's columns are the classes or labels.
     higher_is_better : bool
@@ -281,7 +250,7 @@ class Metric:
     name: str
     title: str
     formula: Callable[[Prepared, Values], Values]
-    applies: Callable[[Task, int], bool] = lambda _task, _n_classes: True
+    applies: Callable[[Target], bool] = lambda _target: True
     per_class: bool = False
     higher_is_better: bool = True
     chance: float | None = None
@@ -300,14 +269,9 @@ class Metric:
         """Turn values of the metric so that more is better."""
         return values if self.higher_is_better else -values
 
-    def guessing(self, labels: NDArray[np.int64], n_classes: int) -> float | None:
+    def guessing(self, target: Target, labels: NDArray[np.int64]) -> float | None:
         """Return what guessing scores on these labels; None where that cannot be told."""
-        return self.chance if self.guess is None else self.guess(labels, n_classes)
-
-
-def _majority(labels: NDArray[np.int64], n_classes: int) -> float | None:
-    """Return the share of the largest class; None for several labels per row."""
-    return float(np.bincount(labels, minlength=n_classes).max() / len(labels)) if labels.ndim == 1 else None
+        return self.chance if self.guess is None else self.guess(target, labels)
 
 
 def auroc_columns(targets: NDArray[np.bool_], scores: NDArray[np.floating]) -> Values:
@@ -380,14 +344,14 @@ def _ranking_precision(ranking: Ranking, weights: Values) -> Values:
 
 def _accuracy(data: Prepared, weights: Values) -> Values:
     right = data.targets == data.predicted
-    right = right.T if data.multilabel else right.all(axis=1)[np.newaxis]
+    right = right.T if data.target.several else right.all(axis=1)[np.newaxis]
     return _divide(right.astype(np.float64) @ weights, weights.sum(axis=0))
 
 
 def _balanced_accuracy(data: Prepared, weights: Values) -> Values:
     total, truth, hits = weights.sum(axis=0), data.target_sums @ weights, data.hit_sums @ weights
     recall = _divide(hits, truth)
-    if not data.multilabel:
+    if not data.target.several:
         return recall
     return (recall + _divide(total - truth - data.predicted_sums @ weights + hits, total - truth)) / 2
 
@@ -400,7 +364,7 @@ def _f1(data: Prepared, weights: Values) -> Values:
 def _mcc(data: Prepared, weights: Values) -> Values:
     truth, said, hits = (sums @ weights for sums in (data.target_sums, data.predicted_sums, data.hit_sums))
     total = weights.sum(axis=0)
-    if data.multilabel:
+    if data.target.several:
         over, spread = hits * total - truth * said, said * (total - said)
         variety = truth * (total - truth)
     else:
@@ -425,7 +389,7 @@ def _log_loss(data: Prepared, weights: Values) -> Values:
     p = np.clip(data.probabilities, tiny, 1 - tiny)
     loss = (
         -np.where(data.targets, np.log(p), np.log1p(-p)).T
-        if data.multilabel
+        if data.target.several
         else -np.log(p[np.arange(data.n), data.labels])[None]
     )
     if not is_probability(data):
@@ -437,7 +401,7 @@ def is_probability(data: Prepared) -> bool:
     """Whether the predictions lie in [0, 1] and, with one label per row, add to one."""
     p = data.probabilities
     inside = bool(((p >= 0) & (p <= 1)).all())
-    return inside and (data.multilabel or bool((np.abs(p.sum(axis=1) - 1) <= NORMALISED).all()))
+    return inside and (data.target.several or bool((np.abs(p.sum(axis=1) - 1) <= NORMALISED).all()))
 
 
 def _top_k(data: Prepared, weights: Values) -> Values:
@@ -455,8 +419,8 @@ METRICS: dict[str, Metric] = {
             hub="roc_auc",
         ),
         Metric(
-            name="accuracy", title="accuracy", formula=_accuracy, guess=_majority, selects=True, interval=True,
-            hub="accuracy",
+            name="accuracy", title="accuracy", formula=_accuracy, guess=Target.majority_share, selects=True,
+            interval=True, hub="accuracy",
         ),
         Metric(
             name="balanced_accuracy", title="balanced accuracy", formula=_balanced_accuracy, board=True, interval=True
@@ -469,11 +433,11 @@ METRICS: dict[str, Metric] = {
         ),
         Metric(
             name="quadratic_kappa", title="quadratic kappa", formula=_quadratic_kappa, chance=0.0,
-            applies=lambda task, _n_classes: task is Task.ORDINAL,
+            applies=lambda target: target.kind.ordered,
         ),
         Metric(
             name=f"top_{TOP_K}", title=f"top-{TOP_K} accuracy", formula=_top_k,
-            applies=lambda task, n_classes: task is not Task.MULTILABEL and n_classes > TOP_K,
+            applies=lambda target: not target.several and target.n_columns > TOP_K,
         ),
     )
 }  # fmt: skip
@@ -618,14 +582,14 @@ def score(
         If a prediction is not a finite number, or a metric name is unknown or not of this task.
     """
     data = prepare(task, labels, probabilities, classes=classes, decision=decision)
-    wanted = applicable(task, len(data.classes)) if metrics is None else tuple(metrics)
+    wanted = applicable(data.target) if metrics is None else tuple(metrics)
     values: dict[str, float] = {}
     undefined: dict[str, str] = {}
     columns: dict[str, np.ndarray] = {}
     ones = np.ones((data.n, 1))
     for name in wanted:
         metric = get_metric(name)
-        if not metric.applies(task, len(data.classes)):
+        if not metric.applies(data.target):
             raise UndefinedMetricError(
                 f"There is no {metric.title} for a {task} task with {len(data.classes)} classes."
             )
@@ -636,13 +600,13 @@ def score(
     return Metrics(values_by_name=values, undefined=undefined, per_class=_table(data, columns), n=data.n)
 
 
-def applicable(task: Task, n_classes: int) -> tuple[str, ...]:
-    """Return the names of the metrics that exist for a task, in table order."""
-    return tuple(name for name, metric in METRICS.items() if metric.applies(task, n_classes))
+def applicable(target: Target) -> tuple[str, ...]:
+    """Return the names of the metrics that exist for a target, in table order."""
+    return tuple(name for name, metric in METRICS.items() if metric.applies(target))
 
 
 def _auroc_by_class(data: Prepared) -> np.ndarray:
-    columns = list(data.ranked_columns)
+    columns = list(data.target.ranked_columns)
     return auroc_columns(data.targets[:, columns], data.ranked_by[:, columns])
 
 
@@ -652,7 +616,11 @@ def _table(data: Prepared, columns: Mapping[str, np.ndarray]) -> dict[str, dict[
     }
     for metric, values in columns.items():
         if METRICS[metric].per_class:
-            of = data.ranked_columns if len(values) == len(data.ranked_columns) else range(len(data.classes))
+            of = (
+                data.target.ranked_columns
+                if len(values) == len(data.target.ranked_columns)
+                else range(len(data.classes))
+            )
             for column, value in zip(of, values, strict=True):
                 table[data.classes[column]][metric] = float(value)
     return table

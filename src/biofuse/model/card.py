@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from biofuse.core.target import Task
+from biofuse.core.target import Target
 from biofuse.encoders.card import EncoderCard
 from biofuse.encoders.hub import is_repository
 from biofuse.evaluation.metrics import INTERVAL_METRICS, METRICS
@@ -235,7 +235,7 @@ def _front_matter(model: BioFuseModel, data: str, metrics: Mapping[str, Any] | N
 def _summary(model: BioFuseModel, data: str) -> str:
     names = ", ".join(card.title for card in model.cards)
     return (
-        f"A classifier of {len(model.classes)} {'labels' if model.task is Task.MULTILABEL else 'classes'} "
+        f"A classifier of {len(model.classes)} {Target(model.task, model.classes).noun} "
         f"({model.task}) on the embeddings of {len(model.cards)} frozen encoder{'s' if len(model.cards) > 1 else ''} "
         f"({names}), fitted on {_plain(data)} with BioFuse {model.facts.get('version', '')}. This repository holds the "
         "fitted part alone; the weights of the encoders come from their own authors, under their own licences."

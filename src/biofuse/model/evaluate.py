@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from biofuse.core.errors import DataError
 from biofuse.core.hashing import Contents
 from biofuse.core.progress import Progress
-from biofuse.core.target import Task
+from biofuse.core.target import Target
 from biofuse.data.load import load_samples
 from biofuse.data.samples import Samples
 from biofuse.evaluation.comparison import Comparison, compare_with
@@ -84,8 +84,7 @@ def align_classes(samples: Samples, model: BioFuseModel) -> Samples:
             f"{samples.name} has no labels, so there is nothing to evaluate against.",
             remedy="Name the label column with --label, or use `biofuse predict`.",
         )
-    multi = model.task is Task.MULTILABEL
-    if multi != (samples.task is Task.MULTILABEL):
+    if model.task.several != samples.task.several:
         raise DataError(f"{samples.name} is a {samples.task} task, but the model was fitted for {model.task}.")
     unknown = [name for name in samples.classes if name not in model.classes]
     if unknown:
@@ -93,12 +92,7 @@ def align_classes(samples: Samples, model: BioFuseModel) -> Samples:
             f"{samples.name} has classes the model does not know: {', '.join(unknown)}.",
             remedy=f"The model's classes are {', '.join(model.classes)}.",
         )
-    position = np.array([model.classes.index(name) for name in samples.classes], dtype=np.int64)
-    if multi:
-        labels = np.zeros((len(samples), len(model.classes)), dtype=np.int64)
-        labels[:, position] = samples.labels
-    else:
-        labels = position[samples.labels]
+    labels = Target(model.task, model.classes).express(samples.labels, samples.classes)
     return replace(samples.decoded_by(model.decode), labels=labels, classes=model.classes, task=model.task)
 
 
@@ -379,8 +373,8 @@ def _leak(
     known_groups: frozenset[str],
 ) -> Leak:
     labels = _labels(samples)
-    single = labels.ndim == 1
-    counts = np.bincount(labels[leaking], minlength=len(model.classes)) if single else np.zeros(0, dtype=np.int64)
+    target = Target(model.task, model.classes)
+    counts = {} if target.several else target.counts(labels[leaking])
     rest = ~leaking
     without = {}
     if leaking.any() and rest.any():
@@ -390,7 +384,7 @@ def _leak(
         }
     return Leak(
         samples=int(leaking.sum()),
-        per_class={model.classes[i]: int(count) for i, count in enumerate(counts) if count},
+        per_class={name: count for name, count in counts.items() if count},
         groups=0 if samples.groups is None else len(set(samples.groups.tolist()) & known_groups),
         without=without,
     )

@@ -12,7 +12,7 @@ from biofuse.blocks.blocks import Blocks
 from biofuse.core.errors import ArtifactError, BioFuseError, SearchError
 from biofuse.core.hashing import derive_seed
 from biofuse.core.target import Task
-from biofuse.data.splits import FoldPlan, make_folds
+from biofuse.data.splits import ValidationPlan, make_folds
 from biofuse.fusion.base import Fusion
 from biofuse.heads.base import ClassWeight, FittedLinear, Head, Scores
 from biofuse.heads.logistic import Logistic
@@ -356,7 +356,11 @@ def fit_late_fusion(
 
 
 def _out_of_fold(
-    plan: FoldPlan, blocks: Blocks, fit: Callable[[NDArray[np.integer], str], Predictor], *, shape: tuple[int, int, int]
+    plan: ValidationPlan,
+    blocks: Blocks,
+    fit: Callable[[NDArray[np.integer], str], Predictor],
+    *,
+    shape: tuple[int, int, int],
 ) -> Scores:
     """Return the probabilities that every encoder gives to rows it was not fitted on."""
     held_out = np.full(shape, np.nan)

@@ -26,11 +26,11 @@ from biofuse.core.linear import (
 from biofuse.core.machine import limit_threads
 from biofuse.core.machine import memory_limit as usual_memory_limit
 from biofuse.core.target import Task
+from biofuse.data.splits import ValidationPlan
 from biofuse.evaluation.metrics import SCREEN_METRICS, get_metric, score
 from biofuse.heads.base import ClassWeight, Setup, set_up
 from biofuse.heads.ridge import RELATIVE_PENALTIES
 from biofuse.search.leaderboard import Subset, in_pool_order
-from biofuse.search.problem import ValidationPlan
 from biofuse.search.scorers import FoldPart, FoldScores, gather
 
 Way = Literal["dual", "primal"]

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biofuse.core.errors import SearchError
-from biofuse.core.target import Task
+from biofuse.core.target import Target
 from biofuse.evaluation.metrics import Record, Score, get_metric, score
 from biofuse.search.leaderboard import DECIMALS, Leaderboard, Row, Subset, label
 
@@ -54,8 +54,7 @@ def choose_ensemble(
     labels: NDArray[np.int64],
     *,
     rows: Sequence[NDArray[np.int64]],
-    task: Task,
-    classes: Sequence[str],
+    target: Target,
     metric: str,
     sizes: Sequence[int] = SIZES,
     eligible: Callable[[Sequence[str]], bool] | None = None,
@@ -70,8 +69,10 @@ def choose_ensemble(
         Of the development samples.
     rows : sequence of ndarray of int64
         Per fold, the samples that the kept predictions belong to.
-    task, classes, metric
-        As for :func:`biofuse.evaluation.metrics.score`.
+    target : Target
+        What is predicted.
+    metric : str
+        What subsets are ranked and their averages compared by.
     sizes : sequence of int
         Numbers of members tried, in increasing order; fewer members win ties.
     eligible : callable, optional
@@ -92,7 +93,7 @@ def choose_ensemble(
         if len(members) < size or (eligible is not None and not eligible(_union(leaderboard, members))):
             break
         scores[size] = tuple(
-            _score(leaderboard, members, labels[held], fold, task=task, classes=classes, metric=metric)
+            _score(leaderboard, members, labels[held], fold, target=target, metric=metric)
             for fold, held in enumerate(rows)
         )
     means = {size: get_metric(metric).signed(np.nanmean(values, keepdims=True)) for size, values in scores.items()}
@@ -111,14 +112,12 @@ def _score(
     labels: NDArray[np.int64],
     fold: int,
     *,
-    task: Task,
-    classes: Sequence[str],
+    target: Target,
     metric: str,
 ) -> float:
-    mean = np.mean([leaderboard.out_of_fold[row.subset][fold] for row in members], axis=0, dtype=np.float64)
-    if task is not Task.MULTILABEL:
-        mean /= mean.sum(axis=1, keepdims=True)  # kept in single precision, in which rows do not quite add up
-    return score(task, labels, mean, classes=classes, metrics=[metric])[metric]
+    kept = np.array([leaderboard.out_of_fold[row.subset][fold] for row in members], dtype=np.float64)
+    mean = target.add_up(kept.mean(axis=0))  # kept in single precision, in which rows do not quite add up
+    return score(target.kind, labels, mean, classes=target.classes, metrics=[metric])[metric]
 
 
 def _union(leaderboard: Leaderboard, members: Sequence[Row]) -> Subset:

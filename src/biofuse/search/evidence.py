@@ -16,7 +16,7 @@ from biofuse.search.leaderboard import Leaderboard, Subset, label
 from biofuse.search.optimism import Optimism, correct_optimism
 from biofuse.search.problem import Problem, make_plan
 from biofuse.search.rules import Budget
-from biofuse.search.runner import Runtime
+from biofuse.search.runner import SearchContext
 from biofuse.search.search import Search, fit_predictors, run
 
 CONFIDENCE = 0.95
@@ -62,7 +62,7 @@ class Nested(Record):
         )
 
 
-def nest(problem: Problem, runtime: Runtime, *, budget: Budget) -> Nested:
+def nested_cv(problem: Problem, context: SearchContext, *, budget: Budget) -> Nested:
     """Repeat the search inside each outer fold, and score what it chose on the outer fold's held-out rows.
 
     Raises
@@ -74,15 +74,15 @@ def nest(problem: Problem, runtime: Runtime, *, budget: Budget) -> Nested:
     outer = make_plan(problem.samples, config.model_copy(update={"repeats": 1}))
     found: dict[str, list[float]] = {}
     picked = []
-    runtime.progress.begin("outer folds", len(outer.folds))
+    context.progress.begin("outer folds", len(outer.folds))
     for number, (fit, held) in enumerate(outer.folds):
         inner = replace(problem.restrict(fit), config=config.model_copy(update={"seed": _seed(config.seed, number)}))
         inner = replace(inner, plan=make_plan(inner.samples, inner.config))
-        search = run(inner, runtime.below(f"nested-{number + 1}"), budget=budget)
+        search = run(inner, context.below(f"nested-{number + 1}"), budget=budget)
         for name, value in _scores(problem, inner, search, held).items():
             found.setdefault(name, []).append(value)
         picked.append(search.chosen)
-        runtime.progress.advance("outer folds", 1)
+        context.progress.advance("outer folds", 1)
     folds = {name: tuple(values) for name, values in found.items() if len(values) == len(outer.folds)}
     _, low, high, _ = corrected_t(folds["chosen"], outer.n_train, outer.n_test, confidence=CONFIDENCE)
     low, high = float(np.clip(low, 0, 1)), float(np.clip(high, 0, 1))  # AUROC and accuracy end there
@@ -145,8 +145,8 @@ class Evidence(Record):
         return said if self.nested is None else [*said, str(self.nested)]
 
 
-def weigh(
-    problem: Problem, search: Search, cards: Sequence[EncoderCard], *, runtime: Runtime, budget: Budget
+def gather_evidence(
+    problem: Problem, search: Search, cards: Sequence[EncoderCard], *, context: SearchContext, budget: Budget
 ) -> Evidence:
     """Gather the evidence on a finished search.
 
@@ -166,7 +166,7 @@ def weigh(
         screened=search.screen is not None,
         attribution=attribution,
         modality=_modality(board, cards, metric),
-        nested=nest(problem, runtime, budget=budget) if problem.config.select == "nested" else None,
+        nested=nested_cv(problem, context, budget=budget) if problem.config.select == "nested" else None,
     )
 
 

@@ -1,18 +1,18 @@
 """Which development rows are fitted on and which are scored."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from biofuse.blocks.blocks import Blocks
-from biofuse.core.errors import DataError, LeakageError, SearchError
-from biofuse.core.hashing import Contents, digest, digest_json, to_hex
-from biofuse.core.target import Task
+from biofuse.core.errors import DataError, LeakageError
+from biofuse.core.hashing import Contents, digest_json, to_hex
+from biofuse.core.target import Target, Task
 from biofuse.data.samples import Samples, known_contents
-from biofuse.data.splits import make_folds, merge_groups, with_splits
+from biofuse.data.splits import ValidationPlan, make_folds, merge_groups, with_splits
 from biofuse.evaluation.metrics import get_metric
 from biofuse.extract.embeddings import EmbeddingSet
 from biofuse.fusion.base import Fusion
@@ -21,100 +21,6 @@ from biofuse.fusion.registry import make_fusion
 from biofuse.heads.base import Head
 from biofuse.heads.registry import make_head
 from biofuse.search.config import AUTO, SearchConfig
-
-Rows = NDArray[np.int64]
-
-DEVELOPMENT = frozenset({"train", "val"})
-"""The splits that a search may see."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class ValidationPlan:
-    """Cross-validation folds, or one hold-out split, of development data.
-
-    Attributes
-    ----------
-    kind : {"cv", "holdout"}
-        How the rows were divided.
-    ids : ndarray of str (dtype object), shape (n,)
-        The development samples; rows below are indices into them.
-    folds : tuple of (fit_rows, score_rows)
-        Rows within a fold are ordered by id, so that the order of the table cannot matter to a fit.
-    n_repeats : int
-        How often the data were divided into folds anew.
-    notes : tuple of str
-        What a reader should know, such as a number of folds that had to fall.
-    """
-
-    kind: Literal["cv", "holdout"]
-    ids: NDArray[np.object_]
-    folds: tuple[tuple[Rows, Rows], ...]
-    n_repeats: int = 1
-    notes: tuple[str, ...] = ()
-
-    @classmethod
-    def cross_validation(
-        cls,
-        folds: Iterable[tuple[ArrayLike, ArrayLike]],
-        *,
-        ids: ArrayLike,
-        splits: ArrayLike | None = None,
-        groups: ArrayLike | None = None,
-        n_repeats: int = 1,
-        notes: Sequence[str] = (),
-    ) -> "ValidationPlan":
-        """Plan from (training rows, held-out rows) pairs.
-
-        Parameters
-        ----------
-        folds : iterable of (rows, rows)
-            Indices into ``ids``; held-out rows are scored by a predictor fitted on the training rows.
-        ids : array-like of str, shape (n,)
-            The development samples.
-        splits, groups : array-like of str, shape (n,), optional
-            Checked where given: a test row, or a group on both sides of a fold, raises.
-
-        Raises
-        ------
-        LeakageError
-            If test rows are among the samples, or a row or group is both fitted on and scored.
-        SearchError
-            If there is no fold, or one without rows to fit or to score.
-        """
-        names = _development(ids, splits)
-        return cls(kind="cv", ids=names, folds=_folds(folds, names, groups), n_repeats=n_repeats, notes=tuple(notes))
-
-    @classmethod
-    def holdout(cls, *, ids: ArrayLike, splits: ArrayLike, groups: ArrayLike | None = None) -> "ValidationPlan":
-        """Plan to fit on the rows of split ``train`` and to score those of split ``val``.
-
-        Raises
-        ------
-        LeakageError, SearchError
-            As for :meth:`cross_validation`.
-        """
-        names = _development(ids, splits)
-        where = np.asarray(splits).astype(str)
-        pair = (np.flatnonzero(where == "train"), np.flatnonzero(where == "val"))
-        return cls(kind="holdout", ids=names, folds=_folds([pair], names, groups))
-
-    @property
-    def n_train(self) -> tuple[int, ...]:
-        """Rows fitted on, per fold."""
-        return tuple(len(fit) for fit, _ in self.folds)
-
-    @property
-    def n_test(self) -> tuple[int, ...]:
-        """Rows scored, per fold."""
-        return tuple(len(score) for _, score in self.folds)
-
-    def key(self) -> str:
-        """Hash of the division; the order of the table does not take part."""
-
-        def names(rows: Rows) -> str:
-            return digest(*(str(self.ids[row]).encode() for row in rows)).hex()
-
-        return digest_json([self.kind, [[names(fit), names(score)] for fit, score in self.folds]])
 
 
 def search_key(
@@ -147,49 +53,6 @@ def search_key(
             "settings": settings,
         }
     )
-
-
-def _development(ids: ArrayLike, splits: ArrayLike | None) -> NDArray[np.object_]:
-    names = np.asarray(ids, dtype=object)
-    if len(set(names.tolist())) != len(names):
-        raise SearchError("Sample ids are not unique.")
-    if splits is not None:
-        where = np.asarray(splits).astype(str)
-        outside = sorted(set(where.tolist()) - DEVELOPMENT)
-        if outside:
-            count = int(np.isin(where, outside).sum())
-            raise LeakageError(
-                f"{count} samples of split {', '.join(outside)} were given to a search, which sees train and val only.",
-                remedy='Pass samples.in_split("train", "val").',
-            )
-    return names
-
-
-def _folds(
-    folds: Iterable[tuple[ArrayLike, ArrayLike]], names: NDArray[np.object_], groups: ArrayLike | None
-) -> tuple[tuple[Rows, Rows], ...]:
-    rank = np.argsort(np.argsort(names.astype(str), kind="stable"))
-    unit = None if groups is None else np.asarray(groups).astype(str)
-    checked = []
-    for number, pair in enumerate(folds, start=1):
-        fit, score = (np.asarray(rows, dtype=np.int64) for rows in pair)
-        if not len(fit) or not len(score):
-            raise SearchError(
-                f"Fold {number} fits on {len(fit)} rows and scores {len(score)}.",
-                remedy="Give both train and val samples, or use cross-validation.",
-            )
-        if len(np.intersect1d(fit, score)):
-            raise LeakageError(f"Fold {number} scores rows that it was fitted on.")
-        shared = [] if unit is None else np.intersect1d(unit[fit], unit[score]).tolist()
-        if shared:
-            raise LeakageError(
-                f"Fold {number} has {len(shared)} groups on both sides, e.g. {shared[0]!r}.",
-                remedy="Split by group, so that each patient or slide is on one side.",
-            )
-        checked.append((fit[np.argsort(rank[fit])], score[np.argsort(rank[score])]))
-    if not checked:
-        raise SearchError("There is no fold to score on.", remedy="Ask for at least two folds.")
-    return tuple(checked)
 
 
 ENOUGH_ROWS = 10
@@ -262,17 +125,57 @@ class Problem:
     plan: ValidationPlan
     config: SearchConfig
 
+    @classmethod
+    def from_embeddings(cls, embeddings: EmbeddingSet, config: SearchConfig) -> Self:
+        """Plan the validation of development embeddings.
+
+        Raises
+        ------
+        DataError
+            If there are fewer than two classes, or a class has too few samples or groups to be validated.
+        LeakageError
+            If a column of an embedding is the label itself.
+        """
+        samples, labels = embeddings.samples, embeddings.samples.labels
+        if labels is None:
+            raise DataError(f"{samples.name} has no labels.")
+        if not len(samples):
+            raise DataError(f"No image of {samples.name} could be read.", remedy="`biofuse check` lists what is wrong.")
+        refuse_leaked_labels(embeddings.blocks, labels)
+        notes = []
+        if not config.cross_validates and samples.splits is not None and "val" not in set(samples.splits.tolist()):
+            samples = with_splits(replace(samples, splits=None), seed=config.seed, fractions=HOLDOUT)
+            share = f"{HOLDOUT[1]:.0%}"
+            notes.append(f"Validation samples ({share}) were taken out of train by a hash of ids and the seed.")
+        plan = make_plan(samples, config)
+        return cls(
+            blocks=embeddings.blocks,
+            labels=labels,
+            samples=samples,
+            fingerprints=tuple(
+                (card.name, card.fingerprint(precision=embeddings.precisions.get(card.name, "fp32")))
+                for card in embeddings.cards
+            ),
+            plan=replace(plan, notes=(*notes, *plan.notes)),
+            config=config,
+        )
+
+    @property
+    def target(self) -> Target:
+        """What is predicted."""
+        if self.samples.target is None:
+            raise DataError(f"{self.samples.name} has no labels.")
+        return self.samples.target
+
     @property
     def task(self) -> Task:
         """The kind of labels."""
-        if self.samples.task is None:
-            raise DataError(f"{self.samples.name} has no labels.")
-        return self.samples.task
+        return self.target.kind
 
     @property
     def classes(self) -> tuple[str, ...]:
         """Class or label names."""
-        return self.samples.classes
+        return self.target.classes
 
     @property
     def units(self) -> NDArray[np.object_] | None:
@@ -282,7 +185,7 @@ class Problem:
     @property
     def chance(self) -> float | None:
         """What guessing scores by the selecting metric; None where that cannot be told."""
-        return get_metric(self.config.metric).guessing(self.labels, len(self.classes))
+        return get_metric(self.config.metric).guessing(self.target, self.labels)
 
     @property
     def fitted_rows(self) -> NDArray[np.int64]:
@@ -322,40 +225,6 @@ class Problem:
             samples=samples,
             plan=make_plan(samples, self.config),
         )
-
-
-def pose(embeddings: EmbeddingSet, config: SearchConfig) -> Problem:
-    """Plan the validation of development embeddings.
-
-    Raises
-    ------
-    DataError
-        If there are fewer than two classes, or a class has too few samples or groups to be validated.
-    LeakageError
-        If a column of an embedding is the label itself.
-    """
-    samples, labels = embeddings.samples, embeddings.samples.labels
-    if labels is None:
-        raise DataError(f"{samples.name} has no labels.")
-    if not len(samples):
-        raise DataError(f"No image of {samples.name} could be read.", remedy="`biofuse check` lists what is wrong.")
-    refuse_leaked_labels(embeddings.blocks, labels)
-    notes = []
-    if not config.cross_validates and samples.splits is not None and "val" not in set(samples.splits.tolist()):
-        samples = with_splits(replace(samples, splits=None), seed=config.seed, fractions=HOLDOUT)
-        notes.append(f"Validation samples ({HOLDOUT[1]:.0%}) were taken out of train by a hash of ids and the seed.")
-    plan = make_plan(samples, config)
-    return Problem(
-        blocks=embeddings.blocks,
-        labels=labels,
-        samples=samples,
-        fingerprints=tuple(
-            (card.name, card.fingerprint(precision=embeddings.precisions.get(card.name, "fp32")))
-            for card in embeddings.cards
-        ),
-        plan=replace(plan, notes=(*notes, *plan.notes)),
-        config=config,
-    )
 
 
 def fusion_of(config: SearchConfig) -> Fusion:
@@ -409,7 +278,7 @@ def make_plan(samples: Samples, config: SearchConfig) -> ValidationPlan:
     if samples.labels is None:
         raise DataError(f"{samples.name} has no labels.")
     units = _units(samples)
-    folds = make_folds(
+    return make_folds(
         samples.labels,
         ids=samples.ids.tolist(),
         groups=None if units is None else units.tolist(),
@@ -417,14 +286,7 @@ def make_plan(samples: Samples, config: SearchConfig) -> ValidationPlan:
         n_repeats=config.repeats,
         seed=config.seed,
         classes=samples.classes,
-    )
-    return ValidationPlan.cross_validation(
-        folds.folds,
-        ids=samples.ids,
         splits=samples.splits,
-        groups=units,
-        n_repeats=folds.n_repeats,
-        notes=folds.notes,
     )
 
 

@@ -489,7 +489,7 @@ Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Runtime:
+class SearchContext:
     """How a search is run; nothing of it changes a result.
 
     Attributes

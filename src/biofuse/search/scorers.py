@@ -12,9 +12,9 @@ from biofuse.blocks.blocks import Blocks
 from biofuse.core.errors import AlignmentError, SearchError
 from biofuse.core.hashing import derive_seed
 from biofuse.core.target import Task
+from biofuse.data.splits import ValidationPlan
 from biofuse.evaluation.metrics import BOARD_METRICS, get_metric, score
 from biofuse.search.leaderboard import Subset, in_pool_order
-from biofuse.search.problem import ValidationPlan
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -15,13 +15,14 @@ from biofuse.core.hashing import hash_order
 from biofuse.core.machine import limit_threads, usable_cores
 from biofuse.core.machine import memory_limit as usual_memory_limit
 from biofuse.core.target import Task
+from biofuse.data.splits import ValidationPlan
 from biofuse.evaluation.metrics import DEFAULT_METRIC, SCREEN_METRICS
 from biofuse.heads.base import ClassWeight
 from biofuse.search.closed_form import ClosedFormScorer, Size, Way, cheapest, too_large
 from biofuse.search.leaderboard import Leaderboard, Row, Subset, label
-from biofuse.search.problem import Problem, ValidationPlan
+from biofuse.search.problem import Problem
 from biofuse.search.rules import Budget, select
-from biofuse.search.runner import Cost, Runtime, run_search
+from biofuse.search.runner import Cost, SearchContext, run_search
 from biofuse.search.strategies import EXHAUSTIVE_LIMIT, screening_strategy
 
 SAMPLE_ROWS = 2000
@@ -305,7 +306,7 @@ class Screen:
     kept_rows: tuple[NDArray[np.int64], ...]
 
 
-def run_screen(problem: Problem, runtime: Runtime, *, budget: Budget) -> Screen:
+def run_screen(problem: Problem, context: SearchContext, *, budget: Budget) -> Screen:
     """Score every subset by ridge regression in closed form.
 
     Raises
@@ -315,7 +316,7 @@ def run_screen(problem: Problem, runtime: Runtime, *, budget: Budget) -> Screen:
     """
     config, pool = problem.config, problem.blocks.encoders
     strategy = screening_strategy(len(pool), config.metric)
-    workers = runtime.workers or usable_cores()
+    workers = context.workers or usable_cores()
     common: dict[str, Any] = {
         "task": problem.task,
         "classes": problem.classes,
@@ -323,13 +324,13 @@ def run_screen(problem: Problem, runtime: Runtime, *, budget: Budget) -> Screen:
         "class_weight": config.class_weight,
     }
     plan = plan_screen(_size(problem, n_subsets=len(strategy.subsets(pool))), workers=workers)
-    runtime.tell(f"{plan}.")
+    context.tell(f"{plan}.")
     loss = None
     if plan.reduce_to is not None:
         loss = reduction_loss(
             problem.blocks, problem.labels, problem.plan, reduce_to=plan.reduce_to, threads=usable_cores(), **common
         )
-        runtime.tell(f"{loss}.")
+        context.tell(f"{loss}.")
     # As for the largest pool that is searched whole, where a pool is larger.
     kept = rows_to_keep(
         problem.plan,
@@ -349,14 +350,14 @@ def run_screen(problem: Problem, runtime: Runtime, *, budget: Budget) -> Screen:
     )
 
     def announce(cost: Cost) -> None:
-        runtime.tell(f"Screen: {cost}.")
+        context.tell(f"Screen: {cost}.")
 
     leaderboard = run_search(
         pool,
         strategy,
         scorer,
         metric=config.metric,
-        sink=runtime.sink("screen"),
+        sink=context.sink("screen"),
         key=problem.key(
             stage="screen",
             metrics=SCREEN_METRICS,
@@ -364,10 +365,10 @@ def run_screen(problem: Problem, runtime: Runtime, *, budget: Budget) -> Screen:
             class_weight=config.class_weight,
             reduce_to=plan.reduce_to,
         ),
-        workers=runtime.workers,
-        progress=runtime.progress,
+        workers=context.workers,
+        progress=context.progress,
         announce=announce,
-        yes=runtime.yes,
+        yes=context.yes,
     )
     budget.eligible(leaderboard)  # says which limit leaves nothing to choose
     chosen = select(

@@ -27,7 +27,7 @@ from biofuse.search.ensemble import Ensemble, choose_ensemble
 from biofuse.search.leaderboard import Leaderboard, Subset
 from biofuse.search.problem import Problem, fusion_of, head_of
 from biofuse.search.rules import CHOSEN, Budget, Selection, finalists, select
-from biofuse.search.runner import Cost, Runtime, Tell, run_search
+from biofuse.search.runner import Cost, SearchContext, Tell, run_search
 from biofuse.search.scorers import RefitScorer
 from biofuse.search.screen import Screen, run_screen
 from biofuse.search.strategies import Listed, Strategy, make_strategy
@@ -138,7 +138,7 @@ class Search:
         return "".join(f"<p>{escape(sentence)}</p>" for sentence in said) + self.leaderboard._repr_html_()
 
 
-def run(problem: Problem, runtime: Runtime, *, budget: Budget) -> Search:
+def run(problem: Problem, context: SearchContext, *, budget: Budget) -> Search:
     """Score subsets and choose one.
 
     Raises
@@ -148,10 +148,10 @@ def run(problem: Problem, runtime: Runtime, *, budget: Budget) -> Search:
         budget.
     """
     config = problem.config
-    screen = run_screen(problem, runtime, budget=budget) if config.search == "screen" else None
-    head, heads = choose_head(problem, screen, runtime)
+    screen = run_screen(problem, context, budget=budget) if config.search == "screen" else None
+    head, heads = choose_head(problem, screen, context)
     strategy = _strategy(problem, screen, budget)
-    leaderboard, kept = refit(problem, strategy, head_of(config, head), runtime)
+    leaderboard, kept = refit(problem, strategy, head_of(config, head), context)
     selection = select(
         leaderboard,
         rule=config.rule,
@@ -166,8 +166,7 @@ def run(problem: Problem, runtime: Runtime, *, budget: Budget) -> Search:
             leaderboard,
             problem.labels,
             rows=kept,
-            task=problem.task,
-            classes=problem.classes,
+            target=problem.target,
             metric=config.metric,
             eligible=budget.allows,
         )
@@ -182,7 +181,7 @@ def run(problem: Problem, runtime: Runtime, *, budget: Budget) -> Search:
     )
 
 
-def choose_head(problem: Problem, screen: Screen | None, runtime: Runtime) -> tuple[str, dict[str, float]]:
+def choose_head(problem: Problem, screen: Screen | None, context: SearchContext) -> tuple[str, dict[str, float]]:
     """Choose the head by the folds that choose the subset, on all encoders together and on the screen's own choice.
 
     Returns
@@ -198,11 +197,11 @@ def choose_head(problem: Problem, screen: Screen | None, runtime: Runtime) -> tu
     subsets = [pool] if screen is None else list(dict.fromkeys([screen.choice.subset, pool]))
     scores: dict[str, float] = {}
     for name in _affordable(problem):
-        board, _ = refit(problem, Listed(subsets), head_of(config, name), runtime, quiet=True)
+        board, _ = refit(problem, Listed(subsets), head_of(config, name), context, quiet=True)
         scores[name] = float(np.mean([board[subset].quality(config.metric) for subset in subsets]))
     best = max(scores, key=lambda name: round(scores[name], 12))
     said = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
-    runtime.tell(f"Head: {best} (mean {config.metric} over the folds: {said}).")
+    context.tell(f"Head: {best} (mean {config.metric} over the folds: {said}).")
     return best, scores
 
 
@@ -218,7 +217,7 @@ def _affordable(problem: Problem) -> tuple[str, ...]:
 
 
 def refit(
-    problem: Problem, strategy: Strategy, head: Head, runtime: Runtime, *, quiet: bool = False
+    problem: Problem, strategy: Strategy, head: Head, context: SearchContext, *, quiet: bool = False
 ) -> tuple[Leaderboard, tuple[NDArray[np.int64], ...] | None]:
     """Score subsets by fitting the predictor on every fold.
 
@@ -247,14 +246,14 @@ def refit(
 
     def announce(cost: Cost) -> None:
         if not quiet:
-            runtime.tell(f"Search: {cost}.")
+            context.tell(f"Search: {cost}.")
 
     leaderboard = run_search(
         pool,
         strategy,
         scorer,
         metric=config.metric,
-        sink=runtime.sink(f"scores-{head.name}"),
+        sink=context.sink(f"scores-{head.name}"),
         key=problem.key(
             stage="refit",
             predictor="fused" if config.predictor == "ensemble" else config.predictor,
@@ -262,12 +261,12 @@ def refit(
             head=[head.name, head.options],
             metrics=BOARD_METRICS,
         ),
-        workers=runtime.workers,
-        engine=runtime.engine,
-        ray_address=runtime.ray_address,
-        progress=Silent() if quiet else runtime.progress,
+        workers=context.workers,
+        engine=context.engine,
+        ray_address=context.ray_address,
+        progress=Silent() if quiet else context.progress,
         announce=announce,
-        yes=runtime.yes,
+        yes=context.yes,
     )
     return leaderboard, held_out if keep else None
 

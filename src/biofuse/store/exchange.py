@@ -117,11 +117,9 @@ RESERVED = frozenset({"id", "label", "split", "group", "file", "allow_pickle"})
 
 def label_names(samples: Samples) -> list[str]:
     """Return each sample's label in words; the names of the labels present, joined by ``|``, for multi-label tasks."""
-    if samples.labels is None:
+    if samples.labels is None or samples.target is None:
         return [""] * len(samples)
-    if samples.labels.ndim == 1:
-        return [samples.classes[index] for index in samples.labels]
-    return ["|".join(name for name, on in zip(samples.classes, row, strict=True) if on) for row in samples.labels]
+    return samples.target.names(samples.labels)
 
 
 def describe_rows(samples: Samples) -> "pd.DataFrame":

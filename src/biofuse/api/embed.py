@@ -83,9 +83,11 @@ def embed(
     Examples
     --------
     >>> import biofuse
-    >>> embeddings = biofuse.embed("images/", encoders=["efficientnet_lite0", "lbp"])  # doctest: +SKIP
-    >>> embeddings["lbp"].shape  # doctest: +SKIP
-    (120, 54)
+    >>> embeddings = biofuse.embed("images/", ["colour", "lbp"], progress=False)
+    >>> embeddings["lbp"].shape
+    (40, 54)
+    >>> embeddings.labels[:3], embeddings.samples.classes
+    (array([0, 0, 0]), ('benign', 'malignant'))
     """
     samples = load_samples(data, label=label, group=group, labels=labels, task=task, labelled=labelled)
     if shard is not None:
@@ -164,8 +166,10 @@ def embed_batches(
     Examples
     --------
     >>> import biofuse
-    >>> for batch in biofuse.embed_batches("millions/", "efficientnet_lite0", rows=50_000):  # doctest: +SKIP
-    ...     index.add(batch.ids, batch["efficientnet_lite0"])
+    >>> for batch in biofuse.embed_batches("images/", "lbp", rows=25, progress=False):
+    ...     print(len(batch.ids), batch["lbp"].shape)
+    25 (25, 54)
+    15 (15, 54)
     """
     if rows is not None and rows < 1:
         raise BioFuseError("rows must be at least 1.")

@@ -70,6 +70,15 @@ def evaluate(
     DataError
         If there is no such split, the run's data are no longer there, or the data have no labels or a class that the
         model does not know.
+
+    Examples
+    --------
+    >>> import biofuse
+    >>> fuse = biofuse.BioFuse(["colour", "lbp"], head="ridge")
+    >>> _ = fuse.fit("images/", out="run", progress=False)
+    >>> evaluation = biofuse.evaluate("run", progress=False)
+    >>> evaluation.n, evaluation["accuracy"]
+    (10, 1.0)
     """
     directory = Run(Path(run))
     record = directory.read()

@@ -109,6 +109,15 @@ class FitResult:
         The run directory, if one was asked for.
     reused : bool
         Whether a finished run was found there, so that nothing had to be fitted.
+
+    Examples
+    --------
+    >>> from biofuse import BioFuse
+    >>> result = BioFuse(["colour", "lbp"], head="ridge").fit("images/", test=None, progress=False)
+    >>> result.model.encoders == result.search.chosen
+    True
+    >>> len(result.leaderboard), result.train_embeddings.ids.shape
+    (3, (40,))
     """
 
     models: dict[str, BioFuseModel]
@@ -263,10 +272,13 @@ class BioFuse:
     Examples
     --------
     >>> from biofuse import BioFuse
-    >>> BioFuse(["hog", "lbp"], head="ridge")
-    BioFuse(encoders=['hog', 'lbp'], head='ridge')
-    >>> result = BioFuse(encoders="starter").fit("images/")  # doctest: +SKIP
-    >>> result.model.predict(["new.png"])  # doctest: +SKIP
+    >>> BioFuse(["colour", "lbp"], head="ridge")
+    BioFuse(encoders=['colour', 'lbp'], head='ridge')
+    >>> result = BioFuse(["colour", "lbp"], head="ridge").fit("images/", progress=False)
+    >>> result.evaluate(progress=False)["auroc"]
+    1.0
+    >>> result.model.predict(["new.png"])
+    array(['malignant'], dtype=object)
     """
 
     def __init__(

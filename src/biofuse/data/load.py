@@ -99,6 +99,15 @@ def load_samples(
         If the data cannot be used as they are; the message says which rows and what to do.
     LeakageError
         If a group lies in more than one of the given splits and ``torn_groups`` is ``"error"``.
+
+    Examples
+    --------
+    >>> import biofuse
+    >>> samples = biofuse.load_samples("images/")
+    >>> len(samples), samples.classes
+    (40, ('benign', 'malignant'))
+    >>> biofuse.load_samples("table.csv", label="finding", group="patient").ids[:2]
+    array(['images/benign/000.png', 'images/malignant/001.png'], dtype=object)
     """
     options = LoadOptions(
         label=label, group=group, split=split, id=id, path=path, labels=labels, task=parse_task(task),

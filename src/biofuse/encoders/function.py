@@ -130,6 +130,15 @@ def register_encoder(
     EncoderError
         If both or neither of ``size`` and ``preprocessing`` are given, the name is taken, or the function has no
         source code (a lambda) or captures something that cannot be written down, such as a loaded network.
+
+    Examples
+    --------
+    >>> import biofuse
+    >>> @biofuse.register_encoder("mean_of_channels", dim=3, size=32)
+    ... def mean_of_channels(images):
+    ...     return images.mean(axis=(1, 2)) / 255
+    >>> biofuse.embed("images/", "mean_of_channels", progress=False).matrix.shape
+    (40, 3)
     """
     if (size is None) == (preprocessing is None):
         raise EncoderError(f"{name}: give either size or preprocessing.")

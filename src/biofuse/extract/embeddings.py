@@ -127,6 +127,15 @@ class EmbeddingSet(Mapping[str, Matrix]):
         What had to be done.
     stages : Stages or None
         Where the time went.
+
+    Examples
+    --------
+    >>> import biofuse
+    >>> embeddings = biofuse.embed("images/", ["colour", "lbp"], progress=False)
+    >>> list(embeddings), embeddings.matrix.shape
+    (['colour', 'lbp'], (40, 136))
+    >>> embeddings.save("embeddings.parquet").name
+    'embeddings.parquet'
     """
 
     samples: Samples

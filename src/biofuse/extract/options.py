@@ -51,6 +51,16 @@ class ExtractOptions(Options):
     """Options of an extraction.
 
     Every function that embeds takes them as ``options=ExtractOptions(...)``, or by name, or both: names win.
+
+    Examples
+    --------
+    >>> from biofuse import ExtractOptions
+    >>> ExtractOptions(device="cpu", batch_size=8).batch_size
+    8
+    >>> ExtractOptions(devise="cpu")
+    Traceback (most recent call last):
+    ...
+    biofuse.core.errors.BioFuseError: ...
     """
 
     on_error: Annotated[OnError, Option(panel="Data")] = Field(

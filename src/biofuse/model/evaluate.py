@@ -157,6 +157,14 @@ class Evaluation:
         Where the test data came from; None for data in memory.
     split : str
         Which split of them was scored.
+
+    Examples
+    --------
+    >>> from biofuse import BioFuse
+    >>> result = BioFuse(["colour", "lbp"], head="ridge").fit("images/", progress=False)
+    >>> evaluation = result.evaluate(progress=False)
+    >>> evaluation.predictions.columns.tolist()
+    ['id', 'label', 'prediction', 'in_development', 'p_benign', 'p_malignant']
     """
 
     n: int

@@ -68,6 +68,14 @@ class BioFuseModel:
     precisions : mapping of str to {"fp32", "bf16", "fp16"}
         What each encoder computed in when the predictor was fitted; fp32 for those not named. New images are embedded
         at the same; where a device does not have it, at fp32, with a warning.
+
+    Examples
+    --------
+    >>> from biofuse import BioFuse, BioFuseModel
+    >>> model = BioFuse(["colour", "lbp"], head="ridge").fit("images/", progress=False).model
+    >>> _ = model.save("model")
+    >>> BioFuseModel.load("model").predict(["new.png"])
+    array(['malignant'], dtype=object)
     """
 
     cards: tuple[EncoderCard, ...]

@@ -53,7 +53,16 @@ def _pool(value: Any) -> Any:
 
 
 class SearchConfig(Options):
-    """Options of a search; equal options on equal data give equal results."""
+    """Options of a search; equal options on equal data give equal results.
+
+    Examples
+    --------
+    >>> from biofuse import SearchConfig
+    >>> SearchConfig(encoders=["colour", "lbp"]).folds
+    5
+    >>> SearchConfig(preset="paper").head
+    'xgboost'
+    """
 
     _refusal: ClassVar[type[BioFuseError]] = SearchError
 

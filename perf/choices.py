@@ -9,27 +9,18 @@ whole. Embeddings are computed once and come from the store.
 import argparse
 import json
 import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from measuring import at_most
 
 import biofuse
 from biofuse.data.load import load_samples
+from biofuse.data.samples import Samples
 from biofuse.data.splits import with_splits
 from biofuse.evaluation.comparison import corrected_standard_error
-from biofuse.evaluation.metrics import score
-from biofuse.extract.embeddings import EmbeddingSet
-from biofuse.predictors.base import Predictor
-from biofuse.search.config import SearchConfig
-from biofuse.search.problem import Problem
-from biofuse.search.rules import Budget
-from biofuse.search.runner import SearchContext
-from biofuse.search.search import fit_predictors, run
 
 METRICS = ("auroc", "accuracy")
 PAPER_RULE = {"search": "exhaustive", "select": "holdout", "rule": "first_best", "metric": "accuracy"}
@@ -49,58 +40,34 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 """Ways of choosing among few encoders on few rows, where boosted trees are affordable."""
 
-
-def part(data: EmbeddingSet, rows: NDArray[np.int64]) -> EmbeddingSet:
-    return EmbeddingSet(samples=data.samples.take(rows), blocks=data.blocks.take(rows), cards=data.cards)
-
-
-def resample(data: EmbeddingSet, seed: int, most: int | None) -> tuple[EmbeddingSet, EmbeddingSet]:
-    """Divide into development (with a validation split) and test, groups whole; at most so many development rows."""
-    samples = with_splits(replace(data.samples, splits=None), seed=seed)
-    data, splits = replace(data, samples=samples), np.asarray(samples.splits)
-    development = np.flatnonzero(splits != "test")
-    if most is not None and len(development) > most:
-        # A second split, of the development data alone, says which groups stay.
-        inner = part(data, development)
-        share = most / len(development)
-        kept = with_splits(
-            replace(inner.samples, splits=None),
-            seed=seed + 1000,
-            fractions=(share, 0.0, 1 - share),
-        )
-        development = development[np.asarray(kept.splits) == "train"]
-    return part(data, development), part(data, np.flatnonzero(splits == "test"))
+BESIDE = {"best_single": "best single", "all": "all", "greedy": "greedy"}
+"""What every fit compares its choice with."""
 
 
-def scores(problem: Problem, predictor: Predictor, test: EmbeddingSet) -> dict[str, float]:
-    found = score(
-        problem.task,
-        np.asarray(test.labels),
-        predictor.predict_proba(test.blocks),
-        classes=problem.classes,
-        metrics=METRICS,
-        decision=predictor.decision(test.blocks),
-    )
-    return {name: float(found[name]) for name in METRICS} | {"encoders": len(predictor.encoders)}
+def resample(samples: Samples, seed: int, most: int | None) -> Samples:
+    """Divide into train, validation and test samples, groups whole; at most so many are not test samples."""
+    samples = with_splits(replace(samples, splits=None), seed=seed)
+    test = np.asarray(samples.splits) == "test"
+    kept = at_most(samples.take(np.flatnonzero(~test)), most, seed=seed + 1000)
+    return samples.take(np.flatnonzero(test | np.isin(samples.ids, kept.ids)))
 
 
-def choose(
-    name: str, options: dict[str, Any], development: EmbeddingSet, test: EmbeddingSet, *, folder: Path
-) -> dict[str, Any]:
-    config = SearchConfig(encoders=tuple(card.name for card in development.cards), **options)
-    problem = Problem.from_embeddings(development, config)
-    search = run(problem, SearchContext(folder=folder, yes=True), budget=Budget())
-    predictors = fit_predictors(problem, search, problem.fitted_rows, threads=1)
-    found = {name: scores(problem, predictors["chosen"], test)}
-    if name == "default":
-        companions = {"best_single": "best single", "all": "all", "greedy": "greedy"}
-        found |= {said: scores(problem, predictors[key], test) for key, said in companions.items() if key in predictors}
-        found[name]["head"] = search.head
+def choose(samples: Samples, encoders: tuple[str, ...], name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Fit and evaluate; the default's companions are returned too."""
+    result = biofuse.BioFuse(encoders, **options).fit(samples, progress=False, yes=True)
+    shown = {"chosen": name} | (BESIDE if name == "default" else {})
+    found: dict[str, Any] = {
+        shown[model]: {metric: float(scores.metrics[metric]) for metric in METRICS} | {"encoders": len(scores.encoders)}
+        for model, scores in result.evaluate(progress=False).models.items()
+        if model in shown
+    }
+    found[name]["head"] = result.search.head
     return found
 
 
 def study(
-    data: EmbeddingSet,
+    samples: Samples,
+    encoders: tuple[str, ...],
     ways: dict[str, dict[str, Any]],
     *,
     resamples: int,
@@ -110,15 +77,13 @@ def study(
     rows: dict[str, list[dict[str, Any]]] = {}
     n_development, n_test = [], []
     for seed in range(resamples):
-        development, test = resample(data, seed, most)
-        n_development.append(len(development.samples))
-        n_test.append(len(test.samples))
-        # In one folder, ways that share scores share the work.
-        with tempfile.TemporaryDirectory() as folder:
-            for name, options in ways.items():
-                for found, values in choose(name, options, development, test, folder=Path(folder)).items():
-                    rows.setdefault(found, []).append(values)
-                    tell(f"resample {seed + 1}: {found}: {values}")
+        drawn = resample(samples, seed, most)
+        n_test.append(len(drawn.in_split("test")))
+        n_development.append(len(drawn) - n_test[-1])
+        for name, options in ways.items():
+            for found, values in choose(drawn, encoders, name, options).items():
+                rows.setdefault(found, []).append(values)
+                tell(f"resample {seed + 1}: {found}: {values}")
     return {
         "rows_development": int(np.mean(n_development)),
         "rows_test": int(np.mean(n_test)),
@@ -155,8 +120,8 @@ def main() -> None:
     parser.add_argument("--label")
     parser.add_argument("--group")
     parser.add_argument("--encoders", default="starter")
-    parser.add_argument("--resamples", type=int, default=10)
-    parser.add_argument("--ways", help="names separated by semicolons; all by default")
+    parser.add_argument("--resamples", type=int, default=10, help="at least 2")
+    parser.add_argument("--ways", help="names separated by semicolons, the default among them; all by default")
     parser.add_argument("--small", action="store_true", help="at most 500 rows, and the XGBoost rule")
     parser.add_argument("--rows", type=int, help="most development rows")
     parser.add_argument("--quiet", action="store_true")
@@ -168,7 +133,7 @@ def main() -> None:
         ways = {name: ways[name] for name in arguments.ways.split(";")}
     most = arguments.rows or (500 if arguments.small else None)
     tell = (lambda _: None) if arguments.quiet else (lambda line: print(line, file=sys.stderr, flush=True))
-    found = study(data, ways, resamples=arguments.resamples, most=most, tell=tell)
+    found = study(data.samples, tuple(data), ways, resamples=arguments.resamples, most=most, tell=tell)
     print(json.dumps({"data": samples.name, "encoders": list(data), **found}, indent=2))
 
 

@@ -21,10 +21,6 @@ from biofuse.encoders.card import EncoderCard, Precision
 from biofuse.encoders.encoder import Encoder
 from biofuse.encoders.registry import list_cards, load_encoder, resolve
 
-NETWORKS = {
-    "convolutional": "timm:efficientnet_lite0",
-    "transformer": "timm:vit_base_patch16_224",
-}
 MILLION = 1_000_000
 PUBLISHED_GPU_TFLOPS = 117.0
 """ViT-L/16 at 224 pixels on an RTX 4090 with automatic mixed precision: 954 images/s of 123.2 GFLOPs in the
@@ -66,7 +62,7 @@ def images_per_second(encoder: Encoder, *, batch: int, seconds: float, lanes: in
 def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     found = []
     lanes = usable_cores() if arguments.device == "cpu" else 1
-    for family, name in NETWORKS.items():
+    for family, name in (("convolutional", arguments.convolutional), ("transformer", arguments.transformer)):
         card = resolve(name, allow_random_weights=True)[0]
         gflops = operations(load_encoder(card))
         precisions: tuple[Precision, ...] = ("fp32", "bf16") if family == "transformer" else ("fp32",)
@@ -90,14 +86,13 @@ def family_of(card: EncoderCard) -> str:
     return "convolutional" if "efficientnet" in card.name else "transformer"
 
 
-def hours(card: EncoderCard, measured: list[dict[str, Any]]) -> dict[str, Any]:
-    assert card.gflops is not None  # noqa: S101
+def hours(card: EncoderCard, gflops: float, measured: list[dict[str, Any]]) -> dict[str, Any]:
     rates = {row["precision"]: row["gflops_per_second"] for row in measured if row["family"] == family_of(card)}
     return {
         "encoder": card.name,
-        "gflops_per_image": card.gflops,
-        "hours_per_million": {precision: card.gflops * MILLION / rate / 3600 for precision, rate in rates.items()},
-        "gpu_hours_per_million_from_published_rate": card.gflops * MILLION / (1000 * PUBLISHED_GPU_TFLOPS) / 3600,
+        "gflops_per_image": gflops,
+        "hours_per_million": {precision: gflops * MILLION / rate / 3600 for precision, rate in rates.items()},
+        "gpu_hours_per_million_from_published_rate": gflops * MILLION / (1000 * PUBLISHED_GPU_TFLOPS) / 3600,
     }
 
 
@@ -117,12 +112,14 @@ def markdown(costs: list[dict[str, Any]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--convolutional", default="timm:efficientnet_lite0", help="network that stands for its family")
+    parser.add_argument("--transformer", default="timm:vit_base_patch16_224", help="likewise")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--markdown", action="store_true")
     arguments = parser.parse_args()
     measured = measure(arguments)
-    costs = [hours(card, measured) for card in list_cards() if card.gflops is not None]
+    costs = [hours(card, card.gflops, measured) for card in list_cards() if card.gflops is not None]
     print(markdown(costs) if arguments.markdown else json.dumps({"measured": measured, "costs": costs}, indent=2))
 
 

@@ -2,7 +2,7 @@
 
 ``python perf/extract.py --case overlap --encoder efficientnet_lite0 --n 1000`` prints one JSON object; ratios
 come from one run. Importing torch and a first forward pass come before the clock starts; hashing, starting decode
-workers, loading encoders and writing the store do not. Cases:
+workers, loading encoders and writing the store do not. Cases, of which several may be named:
 
 overlap
     Images/s from JPEG files of 1,024 pixels, against the bound of perfect overlap: decoding, resizing and the bare
@@ -77,8 +77,9 @@ def run_once(
 
 
 def warm_up(paths: Sequence[Path], cards: Sequence[EncoderCard], folder: Path, **chosen: Any) -> None:
-    import timm  # noqa: F401
-    import torch  # noqa: F401
+    if any(card.runtime == "torch" for card in cards):
+        import timm  # noqa: F401
+        import torch  # noqa: F401
 
     run_once(paths[:4], cards, folder, **chosen | {"workers": 0})
 
@@ -289,7 +290,7 @@ def memory(_: Sequence[Path], folder: Path, options: argparse.Namespace) -> dict
         command += ["--encoder", options.encoder, "--work", str(folder)]
         command += ["--images", str(options.images)] if options.images else []
         answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-        return float(json.loads(answer.stdout)["peak_gib"])
+        return float(json.loads(answer.stdout)["cases"]["memory-of-one"]["peak_gib"])
 
     found = {n: peak(n) for n in (options.n, 10 * options.n)}
     return {"encoder": options.encoder, "peak_gib": found, "growth": found[10 * options.n] / found[options.n] - 1}
@@ -313,7 +314,7 @@ CASES: dict[str, Callable[[Sequence[Path], Path, argparse.Namespace], dict[str, 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--case", choices=CASES, required=True)
+    parser.add_argument("--case", choices=CASES, nargs="+", required=True)
     parser.add_argument("--encoder", default="efficientnet_lite0", help="names or aliases; vit_b16 has random weights")
     parser.add_argument("--n", type=int, default=1000)
     parser.add_argument("--side", type=int, default=1024, help="pixels of the JPEG files")
@@ -324,18 +325,18 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="of the case write")
     parser.add_argument("--slow-share", type=int, default=4, help="the loop of the case original sees 1/this of --n")
     options = parser.parse_args()
-    n = 10 * options.n if options.case == "memory" else options.n
+    n = 10 * options.n if "memory" in options.case else options.n
     found = find_images(options.images)
     paths = distinct(found, n) if options.as_is else make_jpegs(options.work / "jpegs", found, n=n, side=options.side)
     load = os.getloadavg()
-    result = CASES[options.case](paths[: options.n], options.work, options)
+    cases = {case: CASES[case](paths[: options.n], options.work, options) for case in options.case}
     facts = {
         "n": options.n,
         "side": None if options.as_is else options.side,
         "cores": usable_cores(),
         "load_before": load[0],
     }
-    print(json.dumps({"case": options.case} | result | facts, indent=2))
+    print(json.dumps({"cases": cases} | facts, indent=2))
 
 
 if __name__ == "__main__":

@@ -105,24 +105,24 @@ def main() -> None:
         run_once(arguments.data, arguments.rows, arguments.child)
         return
     with tempfile.TemporaryDirectory() as folder:
-        calm, stormy = Path(folder) / "calm", Path(folder) / "stormy"
-        expected, starting, working = finish(arguments, calm)
+        undisturbed, killed = Path(folder) / "undisturbed", Path(folder) / "killed"
+        expected, starting, working = finish(arguments, undisturbed)
         moments = np.random.default_rng(arguments.seed)
         kills, lost = 0, []
         for _ in range(arguments.kills):
-            before, process = encoded(stormy), start(arguments, stormy)
+            before, process = encoded(killed), start(arguments, killed)
             if moments.random() < 1 / 3:
                 time.sleep(moments.uniform(0.2, starting))
             else:
-                while encoded(stormy) == before and process.poll() is None:
+                while encoded(killed) == before and process.poll() is None:
                     time.sleep(0.02)
                 time.sleep(moments.uniform(0, 2 * working / arguments.kills))
             process.send_signal(signal.SIGKILL)
             kills += process.wait() == -signal.SIGKILL
             time.sleep(3)  # its workers notice within two seconds
-            lost.append(encoded(stormy) - rows_stored(stormy) - sum(lost))
-        stored = rows_stored(stormy)
-        found, _, _ = finish(arguments, stormy)
+            lost.append(encoded(killed) - rows_stored(killed) - sum(lost))
+        stored = rows_stored(killed)
+        found, _, _ = finish(arguments, killed)
         print(
             json.dumps(
                 {
@@ -131,7 +131,7 @@ def main() -> None:
                     "seconds_undisturbed": starting + working,
                     "kills": kills,
                     "rows_stored_by_killed_runs": stored,
-                    "rows_redone": encoded(stormy) - rows_stored(stormy),
+                    "rows_redone": encoded(killed) - rows_stored(killed),
                     "most_rows_redone_for_one_kill": max(lost),
                     "rows_redone_each": lost,
                     "greatest_difference": float(np.abs(found - expected).max()),

@@ -1,8 +1,9 @@
-"""Synthetic blocks, and how much memory and processor time a benchmark takes."""
+"""What several programs need: made-up blocks, fewer samples, and the memory and processor time that work takes."""
 
 import os
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -11,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biofuse.blocks.blocks import Blocks
-from biofuse.data.splits import ValidationPlan
+from biofuse.data.samples import Samples
+from biofuse.data.splits import ValidationPlan, with_splits
 
 DIMS = (512, 512, 512, 768, 768, 1024, 1408, 1536, 1536)
 FACTORS = 48
@@ -39,6 +41,16 @@ def make_data(n: int, n_classes: int, seed: int) -> tuple[Blocks, NDArray[np.int
         logits.argmax(axis=1).astype(np.int64),
         ValidationPlan.cross_validation(folds, ids=ids),
     )
+
+
+def at_most(samples: Samples, n: int | None, *, seed: int = 0) -> Samples:
+    """Return at most so many samples, groups whole, without splits."""
+    samples = replace(samples, splits=None)
+    if n is None or n >= len(samples):
+        return samples
+    share = n / len(samples)
+    kept = with_splits(samples, seed=seed, fractions=(share, 0.0, 1 - share)).in_split("train")
+    return replace(kept, splits=None)
 
 
 class PeakMemory:

@@ -1,22 +1,20 @@
-"""JPEG files for benchmarks of extraction, made of real images."""
+"""JPEG files for extraction, made of real images."""
 
 import hashlib
+import importlib.resources
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
-"""Real images that lie beside the repository where the project is developed."""
-
 QUALITY = 90
 SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp"}
 
 
 def find_images(folder: Path | None) -> list[Path]:
-    """Return real images: those of a folder, or the crops of blood cells beside the repository."""
-    place = folder or SHARED / "blood-cells"
+    """Return real images: those of a folder, or the two photographs that scikit-learn comes with."""
+    place = folder or Path(str(importlib.resources.files("sklearn.datasets") / "images"))
     found = sorted(path for path in place.rglob("*") if path.suffix.lower() in SUFFIXES)
     if not found:
         raise SystemExit(f"There are no images in {place}: give a folder of some with --images.")

@@ -10,47 +10,25 @@ import json
 from typing import Any
 
 import numpy as np
-from choices import part
+from measuring import at_most
 
 import biofuse
 from biofuse.data.load import load_samples
-from biofuse.data.splits import with_splits
-from biofuse.extract.embeddings import EmbeddingSet
-from biofuse.search.config import SearchConfig
-from biofuse.search.problem import Problem, head_of
-from biofuse.search.rules import Budget
-from biofuse.search.runner import SearchContext
-from biofuse.search.screen import run_screen
-from biofuse.search.search import refit
-from biofuse.search.strategies import make_strategy
+from biofuse.data.samples import Samples
 
 KEPT = (1, 2, 4, 8, 16)
 
 
-def draw(data: EmbeddingSet, most: int) -> EmbeddingSet:
-    """Return at most so many rows, groups whole."""
-    from dataclasses import replace
-
-    share = min(1.0, most / len(data.samples))
-    if share == 1:
-        return replace(data, samples=replace(data.samples, splits=None))
-    samples = with_splits(
-        replace(data.samples, splits=None),
-        seed=0,
-        fractions=(share, 0.0, 1 - share),
-    )
-    chosen = part(data, np.flatnonzero(np.asarray(samples.splits) == "train"))
-    return replace(chosen, samples=replace(chosen.samples, splits=None))
-
-
-def compare(data: EmbeddingSet, *, head: str, folds: int) -> dict[str, Any]:
+def compare(samples: Samples, encoders: tuple[str, ...], *, head: str, folds: int) -> dict[str, Any]:
     from scipy.stats import spearmanr
 
-    config = SearchConfig(encoders=tuple(data), search="screen", head=head, folds=folds, repeats=1, metric="auroc")
-    problem, runtime = Problem.from_embeddings(data, config), SearchContext(yes=True)
-    screen = run_screen(problem, runtime, budget=Budget()).leaderboard
-    board, _ = refit(problem, make_strategy("exhaustive"), head_of(config), runtime)
-    found: dict[str, Any] = {"rows": len(data.samples), "subsets": len(board), "folds": board.n_folds}
+    def fit(**options: Any) -> Any:
+        fuse = biofuse.BioFuse(encoders, folds=folds, repeats=1, metric="auroc", **options)
+        return fuse.fit(samples, progress=False, yes=True)
+
+    screen = fit(search="screen", head="ridge", finalists=1).screen
+    board = fit(search="exhaustive", head=head).leaderboard
+    found: dict[str, Any] = {"rows": len(samples), "subsets": len(board), "folds": board.n_folds}
     for metric in ("auroc", "accuracy"):
         cheap = np.array([screen[row.subset].mean(metric) for row in board])
         real = np.array([row.mean(metric) for row in board])
@@ -74,8 +52,8 @@ def main() -> None:
     parser.add_argument("--folds", type=int, default=5)
     arguments = parser.parse_args()
     samples = load_samples(arguments.data, label=arguments.label, group=arguments.group, labelled=True)
-    data = draw(biofuse.embed(samples, arguments.encoders, progress=False), arguments.rows)
-    found = compare(data, head=arguments.head, folds=arguments.folds)
+    data = biofuse.embed(samples, arguments.encoders, progress=False)
+    found = compare(at_most(data.samples, arguments.rows), tuple(data), head=arguments.head, folds=arguments.folds)
     print(json.dumps({"data": samples.name, "encoders": list(data), "head": arguments.head, **found}, indent=2))
 
 

@@ -49,6 +49,8 @@ def run_here(engine: str, paths: Sequence[Path], encoders: str) -> float:
 
 
 def run_apart(engine: str, n: int, options: argparse.Namespace) -> float:
+    if not n:
+        return 0.0
     command = [sys.executable, __file__, "--one", engine, "--n", str(n), "--encoder", options.encoder]
     command += ["--side", str(options.side), "--work", str(options.work)]
     command += ["--images", str(options.images)] if options.images else []
@@ -80,7 +82,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--n", type=int, default=20_000)
-    parser.add_argument("--few", type=int, default=200)
+    parser.add_argument("--few", type=int, default=200, help="0: what starting takes is not told apart")
     parser.add_argument("--encoder", default="efficientnet_lite0")
     parser.add_argument("--side", type=int, default=64, help="pixels of the JPEG files")
     parser.add_argument("--repeats", type=int, default=1)

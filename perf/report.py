@@ -1,11 +1,12 @@
 """How large a report of many subsets and test samples is, and how long it takes to write and to open.
 
-``python perf/report.py`` fits nine made-up encoders on made-up images, which gives 511 screened subsets, tests
-on 10,000 samples, writes the report, opens it in a browser, and prints one JSON object. Nothing compresses worse than
-these images of noise. What the fit itself takes is printed too, but not what this is about.
+``python perf/report.py`` fits nine made-up encoders on made-up images, which gives 511 screened subsets, tests on
+10,000 samples, writes the report, opens it in a browser where there is one, and prints one JSON object. Nothing
+compresses worse than these images of noise. What the fit itself takes is printed too, but not what this is about.
 """
 
 import argparse
+import importlib.util
 import json
 import os
 import shutil
@@ -18,8 +19,7 @@ from typing import Any
 import numpy as np
 from measuring import Processor
 
-ENCODERS, DIM, SIDE, CLASSES = 9, 32, 64, 9
-OPENINGS = 5
+DIM, SIDE, CLASSES = 32, 64, 9
 
 
 def write_data(path: Path, *, development: int, test: int) -> None:
@@ -50,15 +50,17 @@ def register(number: int) -> str:
     return name
 
 
-def open_page(path: Path) -> dict[str, Any]:
-    """Open a page several times, and return the seconds until its script is through and the first figure is drawn."""
+def open_page(path: Path, *, openings: int) -> dict[str, Any] | None:
+    """Open a page several times: seconds until its script is through and a figure is drawn; None without a browser."""
+    program = os.environ.get("BIOFUSE_BROWSER") or shutil.which("chromium") or shutil.which("chromium-browser")
+    if program is None or importlib.util.find_spec("playwright") is None:
+        return None
     from playwright.sync_api import sync_playwright
 
-    program = os.environ.get("BIOFUSE_BROWSER") or shutil.which("chromium") or shutil.which("chromium-browser")
     times = []
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        for _ in range(OPENINGS):
+        for _ in range(openings):
             page = browser.new_page(viewport={"width": 1280, "height": 900})
             start = time.perf_counter()
             page.goto(path.as_uri())
@@ -76,6 +78,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--development", type=int, default=2000, help="samples to search on")
     parser.add_argument("--test", type=int, default=10_000, help="samples to test on")
+    parser.add_argument("--encoders", type=int, default=9)
+    parser.add_argument("--openings", type=int, default=5)
     parser.add_argument("--run", type=Path, help="measure the report of this run instead")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="biofuse-") as name:
@@ -84,26 +88,26 @@ def main() -> None:
         run, store = options.run, None
         if run is None:
             run, store = folder / "run", folder / "store"
-            found |= fit(folder, run, store, development=options.development, test=options.test)
-        found |= measure(run, store, folder / "report.html")
+            found |= fit(folder, run, store, options)
+        found |= measure(run, store, folder / "report.html", openings=options.openings)
     print(json.dumps(found, indent=2))
 
 
-def fit(folder: Path, run: Path, store: Path, *, development: int, test: int) -> dict[str, Any]:
+def fit(folder: Path, run: Path, store: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Make data, fit and evaluate."""
     from biofuse import BioFuse
     from biofuse.api.evaluate import evaluate
     from biofuse.store.store import EmbeddingStore
 
-    write_data(folder / "noise.npz", development=development, test=test)
-    names = [register(number) for number in range(ENCODERS)]
+    write_data(folder / "noise.npz", development=options.development, test=options.test)
+    names = [register(number) for number in range(options.encoders)]
     took = Processor()
     BioFuse(names, head="ridge", repeats=1, store=store).fit(folder / "noise.npz", out=run, progress=False, yes=True)
     evaluate(run, store=EmbeddingStore(store), progress=False)
     return {"fit_and_evaluate": {"wall": round(took.wall, 1), "cpu": round(took.cpu, 1)}}
 
 
-def measure(run: Path, store: Path | None, page: Path) -> dict[str, Any]:
+def measure(run: Path, store: Path | None, page: Path, *, openings: int) -> dict[str, Any]:
     """Write the report and open it."""
     from biofuse.api.report import write_report
     from biofuse.store.store import EmbeddingStore
@@ -111,7 +115,8 @@ def measure(run: Path, store: Path | None, page: Path) -> dict[str, Any]:
     took = Processor()
     write_report(run, out=page, store=EmbeddingStore(store))
     writing = {"wall": round(took.wall, 1), "cpu": round(took.cpu, 1)}
-    return {"writing": writing, "megabytes": round(page.stat().st_size / 1e6, 2), "opening": open_page(page)}
+    opening = open_page(page, openings=openings)
+    return {"writing": writing, "megabytes": round(page.stat().st_size / 1e6, 2), "opening": opening}
 
 
 if __name__ == "__main__":

@@ -1,0 +1,141 @@
+"""Every program of perf/ runs, at a tiny size, and prints the one JSON object that it promises."""
+
+import csv
+import importlib.util
+import itertools
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+PERF = Path(__file__).resolve().parents[2] / "perf"
+PROGRAMS = {path.name for path in PERF.glob("*.py") if "__main__" in path.read_text(encoding="utf-8")}
+
+CASES = ("overlap", "original", "decode-once", "write", "memory-of-one")
+SMALL_JPEGS = ("--n", "4", "--side", "48", "--work", "{work}")
+BLOCKS = ("--n", "40", "--seed", "1")
+
+RUNS: dict[str, tuple[str, tuple[str, ...], set[str]]] = {
+    "against_xgboost": (
+        "against_xgboost.py",
+        (*BLOCKS, "--sizes", "1", "--rows", "20"),
+        {"n", "fits_measured", "xgboost_hours_extrapolated", "screen", "times_faster", "load_before"},
+    ),
+    "choices": (
+        "choices.py",
+        ("{images}", "--encoders", "haralick,hog", "--resamples", "2", "--rows", "20", "--ways", "default;best mean"),
+        {"data", "encoders", "rows_development", "rows_test", "resamples", "heads_chosen", "ways"},
+    ),
+    "cost": (
+        "cost.py",
+        ("--seconds", "0.01", "--convolutional", "timm:test_efficientnet", "--transformer", "timm:test_vit"),
+        {"measured", "costs"},
+    ),
+    "extract": (
+        "extract.py",
+        ("--case", *CASES, "--encoder", "timm:test_efficientnet", "--repeats", "1", *SMALL_JPEGS),
+        {"cases", "n", "side", "cores", "load_before"},
+    ),
+    "faults": (
+        "faults.py",
+        ("{images}", "--rows", "20", "--kills", "1"),
+        {"rows", "kills", "rows_redone", "most_rows_redone_for_one_kill", "greatest_difference"},
+    ),
+    "ranking": (
+        "ranking.py",
+        ("{images}", "--encoders", "haralick,hog", "--head", "ridge", "--folds", "2"),
+        {"data", "encoders", "head", "rows", "subsets", "folds", "auroc", "accuracy"},
+    ),
+    "ray_overhead": (
+        "ray_overhead.py",
+        ("--encoder", "hog", "--few", "0", *SMALL_JPEGS),
+        {"encoder", "n", "cores", "seconds", "ratio", "ratio_per_image", "start_seconds", "load_before"},
+    ),
+    "report": (
+        "report.py",
+        ("--encoders", "2", "--development", "120", "--test", "40", "--openings", "1"),
+        {"python", "fit_and_evaluate", "writing", "megabytes", "opening"},
+    ),
+    "screen": (
+        "screen.py",
+        (*BLOCKS, "--workers", "1", "--sample", "1"),
+        {
+            "n",
+            "subsets",
+            "seconds",
+            "peak_memory_gib_with_workers",
+            "mlxtend",
+            "load_before",
+        },
+    ),
+    "store, large": (
+        "store.py",
+        ("--case", "large", "--rows", "5000"),
+        {"rows", "columns", "seconds_write", "seconds", "peak_anonymous_gib", "bytes_on_disk", "load_before"},
+    ),
+    "store, read": (
+        "store.py",
+        ("--case", "read", "--rows", "5000", "--rounds", "1"),
+        {"rows", "columns", "seconds_write", "store_over_numpy_load", "load_before"},
+    ),
+    "strategies": ("strategies.py", ("--grid", "{grid}"), {"width", "patience", "accuracy", "auroc"}),
+}
+"""By name of the test: the program, its arguments, and keys of what it prints."""
+
+NEEDS = {"ray_overhead": "ray"}
+"""Packages of extras."""
+
+
+@pytest.fixture
+def places(make_images, tmp_path) -> dict[str, Path]:
+    """Make what the arguments name: two classes of images in planes, and scores of all subsets of a pool."""
+    paths = make_images(tmp_path / "images", per_class=24)
+    rows = [{"path": path, "label": path.parent.name, "group": f"g{number // 2}"} for number, path in enumerate(paths)]
+    pd.DataFrame(rows).to_csv(tmp_path / "manifest.csv", index=False)
+    (tmp_path / "grid").mkdir()
+    pool = ("a", "b", "c")
+    with (tmp_path / "grid" / "results_set_28.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow([f"column {number}" for number in range(10)])
+        for size in (1, 2, 3):
+            for subset in itertools.combinations(pool, size):
+                scores = [0.5 + size / 10, 0.6 + size / 10]
+                table.writerow(["set", 28, ",".join(subset), "", "", "", *scores, *scores, ""])
+    return {"images": tmp_path / "manifest.csv", "grid": tmp_path / "grid", "work": tmp_path / "work"}
+
+
+def run(program: str, arguments: tuple[str, ...], places: dict[str, Path]) -> dict[str, Any]:
+    command = [sys.executable, str(PERF / program), *(argument.format(**places) for argument in arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_every_program_is_run_here():
+    assert {program for program, _, _ in RUNS.values()} == PROGRAMS
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RUNS)
+def test_a_program_prints_what_it_measured(name, places):
+    if name in NEEDS and importlib.util.find_spec(NEEDS[name]) is None:
+        pytest.skip(f"{NEEDS[name]} is not installed")
+    program, arguments, keys = RUNS[name]
+    found = run(program, arguments, places)
+    assert keys <= set(found)
+    if name == "extract":
+        assert list(found["cases"]) == list(CASES)
+        assert found["cases"]["overlap"]["ratio_to_bound"] > 0
+    if name == "report" and shutil.which("chromium") and importlib.util.find_spec("playwright"):
+        assert found["opening"]["rows"] == 3
+    if name == "strategies":
+        assert found["accuracy"]["mean"]["exhaustive"]["most_short"] == 0
+    if name == "faults":
+        assert found["greatest_difference"] == 0
+    if name == "screen":
+        assert found["subsets"] == 511

@@ -41,7 +41,7 @@ from biofuse.encoders import pin
 from biofuse.encoders.card import EncoderCard
 from biofuse.encoders.preprocessing import Preprocessing
 from biofuse.encoders.registry import load_encoder, resolve
-from biofuse.extract.embeddings import Extraction
+from biofuse.extract.embeddings import EmbeddingSet
 from biofuse.extract.engine import extract
 from biofuse.extract.options import ExtractOptions
 from biofuse.extract.plan import CPU_BATCH
@@ -65,7 +65,7 @@ def cards_of(names: str) -> tuple[EncoderCard, ...]:
 
 def run_once(
     paths: Sequence[Path], cards: Sequence[EncoderCard], folder: Path, **chosen: Any
-) -> tuple[float, Extraction]:
+) -> tuple[float, EmbeddingSet]:
     """Extract into a new store, and return the wall time."""
     with tempfile.TemporaryDirectory(dir=folder) as place:
         start = time.perf_counter()

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 import biofuse
 from biofuse.data.load import load_samples
 from biofuse.encoders.registry import load_encoder, resolve
-from biofuse.extract.engine import embed_samples
+from biofuse.extract.engine import extract
 from biofuse.extract.options import ExtractOptions
 from biofuse.store.store import EmbeddingStore
 
@@ -55,7 +55,7 @@ def run_once(data: str, rows: int, store: str) -> None:
     os.environ |= {LOG: str(Path(store).with_suffix(".log")), PARENT: str(os.getpid())}
     samples = load_samples(data, labelled=False)
     options = ExtractOptions(batch_size=BATCH, part_rows=PART_ROWS)
-    embedded = embed_samples(
+    embedded = extract(
         samples.take(np.arange(min(rows, len(samples)))),
         resolve("counted_hog"),
         store=EmbeddingStore(store),

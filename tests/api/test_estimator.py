@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 import pytest
+from biofuse.data.development import split_off_test
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -11,8 +12,7 @@ from PIL import Image
 from biofuse import BioFuse, ExtractOptions
 from biofuse.core.errors import BioFuseError, DataError, LeakageError, SearchError, UnreadableImageError
 from biofuse.core.target import Task
-from biofuse.data.development import split_off_test
-from biofuse.data.load import load_samples
+from biofuse.data.load import load_samples, split_off_test
 from biofuse.search.problem import Problem
 
 ALL = ("t_colour", "t_spread", "t_edge")

@@ -8,8 +8,7 @@ import pytest
 from PIL import Image
 
 import biofuse
-from biofuse.data.development import development_data, split_off_test
-from biofuse.data.load import load_samples
+from biofuse.data.load import development_data, load_samples, split_off_test
 
 FIT = {"head": "ridge", "search": "exhaustive", "folds": 2, "repeats": 1}
 

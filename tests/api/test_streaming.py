@@ -94,8 +94,8 @@ def test_the_precision_of_the_first_batch_is_kept(files, monkeypatch):
         asked.append(dict(options.precisions))
         return replace(real(samples, cards, options=options, **rest), precisions={"t_colour": "bf16"})
 
-    real = streaming.embed_samples
-    monkeypatch.setattr(streaming, "embed_samples", embedded)
+    real = streaming.extract
+    monkeypatch.setattr(streaming, "extract", embedded)
     list(batches(files[0].parents[1], ["t_colour"], rows=6))
     assert asked == [{}, {"t_colour": "bf16"}]
 

@@ -5,8 +5,12 @@ from biofuse.blocks.reader import BlockReader, read_blocks
 from biofuse.core.errors import AlignmentError
 from biofuse.encoders.card import EncoderCard
 from biofuse.encoders.preprocessing import Preprocessing
-from biofuse.store.parts import as_contents
 from biofuse.store.store import EmbeddingStore
+
+
+def as_contents(hashes):
+    return np.array(hashes, dtype="S16")
+
 
 N = 50
 IDS = np.array([f"s{row:02d}" for row in range(N)], dtype=object)

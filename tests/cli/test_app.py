@@ -130,7 +130,7 @@ def test_stopping_a_command_is_one_line_and_130(biofuse, monkeypatch, images, tm
     def stop(*args, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("biofuse.extract.engine.embed_samples", stop)
+    monkeypatch.setattr("biofuse.extract.engine.extract", stop)
     ran = biofuse("embed", images, "--out", tmp_path / "e.csv")
     assert ran.code == 130
     assert ran.err.strip().startswith("Stopped.")

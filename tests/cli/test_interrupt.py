@@ -43,7 +43,7 @@ def scores(run):
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals to process groups are POSIX")
-def test_a_stopped_fit_says_so_and_the_next_start_goes_on(images, succeeds, tmp_path):
+def test_a_stopped_fit_says_so_and_the_next_start_goes_on(default_interrupts, images, succeeds, tmp_path):
     reference, run = tmp_path / "reference", tmp_path / "run"
     succeeds("fit", images, *SOME, "--out", reference)
     process = start("fit", images, *SOME, "--out", run)
@@ -65,7 +65,7 @@ def test_a_stopped_fit_says_so_and_the_next_start_goes_on(images, succeeds, tmp_
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals to process groups are POSIX")
-def test_a_stop_while_workers_start_prints_no_traceback(images, tmp_path):
+def test_a_stop_while_workers_start_prints_no_traceback(default_interrupts, images, tmp_path):
     process = start("fit", images, *MANY, "--out", tmp_path / "run")
     for line in process.stderr:
         if line.startswith("Search:"):

@@ -1,6 +1,7 @@
 """Small networks that behave as a test needs, and pictures to embed."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,26 +24,26 @@ def store(tmp_path: Path) -> EmbeddingStore:
     return EmbeddingStore(tmp_path / "store")
 
 
+def pictures_in(folder: Path, n: int) -> Samples:
+    """Write some pictures, each with another content."""
+    folder.mkdir(exist_ok=True)
+    paths = []
+    for number in range(n):
+        pixels = np.random.default_rng(number).integers(0, 256, (12, 10 + number % 3, 3), dtype=np.uint8)
+        paths.append(folder / f"{number:04d}.png")
+        Image.fromarray(pixels).save(paths[-1])
+    return Samples(ids=np.array([path.name for path in paths], dtype=object), sources=tuple(map(FileSource, paths)))
+
+
 @pytest.fixture
 def pictures(tmp_path: Path) -> Callable[[int], Samples]:
     """Return a function that writes some pictures, each with another content, and returns their samples."""
-
-    def make(n: int) -> Samples:
-        folder = tmp_path / "pictures"
-        folder.mkdir(exist_ok=True)
-        paths = []
-        for number in range(n):
-            pixels = np.random.default_rng(number).integers(0, 256, (12, 10 + number % 3, 3), dtype=np.uint8)
-            paths.append(folder / f"{number:04d}.png")
-            Image.fromarray(pixels).save(paths[-1])
-        return Samples(ids=np.array([path.name for path in paths], dtype=object), sources=tuple(map(FileSource, paths)))
-
-    return make
+    return lambda n: pictures_in(tmp_path / "pictures", n)
 
 
-@pytest.fixture
-def network() -> Iterator[Callable[..., EncoderCard]]:
-    """Return a function that registers a tiny network.
+@contextmanager
+def networks() -> Iterator[Callable[..., EncoderCard]]:
+    """Give a function that registers a tiny network.
 
     ``breaks_at``: a type of weights at which its output is another; ``room``: images beyond which memory runs out;
     ``foreign``: whether it is an encoder class of another package. What its passes were is in the function's ``log``.
@@ -78,6 +79,13 @@ def network() -> Iterator[Callable[..., EncoderCard]]:
             return card
 
         make.log = log  # type: ignore[attr-defined]
+        yield make
+
+
+@pytest.fixture
+def network() -> Iterator[Callable[..., EncoderCard]]:
+    """Return the function of :func:`networks`."""
+    with networks() as make:
         yield make
 
 

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from biofuse.blocks.reader import read_blocks
 from biofuse.core.errors import BioFuseError, DiskError, EncoderError, UnreadableImageError
 from biofuse.data.decoding import ArraySource, FileSource
 from biofuse.data.samples import Samples
@@ -60,10 +59,6 @@ def samples_of(paths):
     return Samples(ids=np.array([p.name for p in paths], dtype=object), sources=tuple(FileSource(p) for p in paths))
 
 
-def blocks_of(done, store, cards=CARDS):
-    return read_blocks(store, cards, ids=done.samples.ids, contents=done.contents)
-
-
 def by_hand(path, card, function):
     image = np.asarray(Image.open(path).convert("RGB"))
     return np.asarray(function(card.preprocessing.apply(image)[None]), dtype=np.float32)[0]
@@ -71,29 +66,29 @@ def by_hand(path, card, function):
 
 def test_every_row_is_its_own_images_embedding(files, store):
     done = extract(samples_of(files), CARDS, store=store, options=ALONE)
-    blocks = blocks_of(done, store)
+    blocks = done
     for row, path in enumerate(files):
         np.testing.assert_array_equal(blocks["test_mean"][row], by_hand(path, CARDS[0], test_mean_encoder))
         np.testing.assert_array_equal(blocks["test_corner"][row], by_hand(path, CARDS[1], test_corner_encoder))
 
 
 def test_worker_processes_give_the_same_rows(files, store, tmp_path):
-    alone = blocks_of(extract(samples_of(files), CARDS, store=store, options=ALONE), store)
+    alone = extract(samples_of(files), CARDS, store=store, options=ALONE)
     other = EmbeddingStore(tmp_path / "other")
     options = ExtractOptions(workers=2, batch_size=3)
-    together = blocks_of(extract(samples_of(files), CARDS, store=other, options=options), other)
+    together = extract(samples_of(files), CARDS, store=other, options=options)
     for name in alone:
         np.testing.assert_array_equal(alone[name], together[name])
 
 
 def test_style_bug_2_shuffling_the_source_changes_only_the_order(files, store, tmp_path):
-    first = blocks_of(extract(samples_of(files), CARDS, store=store, options=ALONE), store)
+    first = extract(samples_of(files), CARDS, store=store, options=ALONE)
     shuffled = random.Random(1).sample(files, len(files))
     other = EmbeddingStore(tmp_path / "other")
-    second = blocks_of(extract(samples_of(shuffled), CARDS, store=other, options=ALONE), other)
+    second = extract(samples_of(shuffled), CARDS, store=other, options=ALONE)
     assert second.ids.tolist() == [path.name for path in shuffled]
     for name in first:
-        np.testing.assert_array_equal(second.join(first.ids)[name], first[name])
+        np.testing.assert_array_equal(second.blocks.join(first.ids)[name], first[name])
 
 
 def test_nothing_is_computed_twice(files, store):
@@ -109,7 +104,7 @@ def test_identical_files_are_embedded_once(files, store):
     shutil.copy(files[0], twin)
     done = extract(samples_of([*files, twin]), CARDS, store=store, options=ALONE)
     assert done.work[0].computed == 20
-    matrix = blocks_of(done, store)["test_mean"]
+    matrix = done["test_mean"]
     np.testing.assert_array_equal(matrix[0], matrix[-1])
 
 
@@ -134,7 +129,7 @@ def test_style_bug_7_quarantine_leaves_no_row_and_never_a_black_image(files, sto
     assert {entry.id for entry in done.quarantined} == {"03.png", "07.png", "07b.png", "11.png"}
     assert all(entry.reason and entry.id in entry.source for entry in done.quarantined)
     assert not set(done.samples.ids) & {entry.id for entry in done.quarantined}
-    matrix = blocks_of(done, store)["test_mean"]
+    matrix = done["test_mean"]
     kept = [path for path in paths if path.name in set(done.samples.ids)]
     assert len(kept) == len(matrix) == 17
     for row, path in enumerate(kept):
@@ -149,8 +144,8 @@ def test_a_flipped_byte_is_healed_by_the_next_run(files, store):
     part.write_bytes(data)
     done = extract(samples_of(files), CARDS, store=store, options=ALONE)
     assert [work.computed for work in done.work] == [20, 0]
-    assert len(done.healed) == 1
-    matrix = blocks_of(done, store)["test_mean"]
+    assert len(done.recomputed) == 1
+    matrix = done["test_mean"]
     np.testing.assert_array_equal(matrix[5], by_hand(files[5], CARDS[0], test_mean_encoder))
 
 
@@ -160,8 +155,8 @@ def test_arrays_are_embedded_like_files_of_the_same_pixels(files, store):
         ids=np.array([path.name for path in files], dtype=object),
         sources=tuple(ArraySource(array, f"row {row}") for row, array in enumerate(arrays)),
     )
-    from_arrays = blocks_of(extract(samples, CARDS, store=store, options=ALONE), store)
-    from_files = blocks_of(extract(samples_of(files), CARDS, store=store, options=ALONE), store)
+    from_arrays = extract(samples, CARDS, store=store, options=ALONE)
+    from_files = extract(samples_of(files), CARDS, store=store, options=ALONE)
     np.testing.assert_array_equal(from_arrays["test_mean"], from_files["test_mean"])
 
 
@@ -171,12 +166,24 @@ def test_parts_are_written_along_the_way(files, store):
     assert len(store.open(CARDS[0]).part_paths()) == 3
 
 
+def gives_nan(images):
+    return np.full((len(images), 3), np.nan)
+
+
+def gives_two_columns(images):
+    return images.mean(axis=(1, 2))[:, :2]
+
+
+def raises(images):
+    return images.no_such_attribute
+
+
 @pytest.mark.parametrize(
     ("function", "words"),
     [
-        (lambda images: np.full((len(images), 3), np.nan), "finite"),
-        (lambda images: images.mean(axis=(1, 2))[:, :2], "3"),
-        (lambda images: images.no_such_attribute, "test_broken"),
+        (gives_nan, "finite"),
+        (gives_two_columns, "3"),
+        (raises, "test_broken"),
     ],
 )
 def test_style_bug_11_an_encoder_that_breaks_its_card_is_refused(files, store, function, words):
@@ -219,7 +226,7 @@ def test_slow(images):
 options = ExtractOptions(workers={workers}, batch_size=2, part_rows=4)
 paths = sorted(Path(sys.argv[2]).iterdir())
 done = extract(samples_of(paths), [get_card("test_slow")], store=EmbeddingStore(sys.argv[1]), options=options)
-np.save(sys.argv[3], blocks_of(done, EmbeddingStore(sys.argv[1]), [get_card("test_slow")])["test_slow"])
+np.save(sys.argv[3], done["test_slow"])
 print(done.computed)
 """
 

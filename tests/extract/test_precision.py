@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 
-from biofuse.blocks.reader import read_blocks
 from biofuse.core.errors import BioFuseError
 from biofuse.encoders.registry import get_card
 from biofuse.extract import precision
@@ -25,12 +24,6 @@ def plain(monkeypatch):
 def run(samples, cards, store, said=None, **options):
     options = ExtractOptions(**{"workers": 0} | options)
     return extract(samples, cards, store=store, options=options, tell=None if said is None else said.append)
-
-
-def rows(done, store, card):
-    return read_blocks(store, [card], ids=done.samples.ids, contents=done.contents, precisions=done.precisions)[
-        card.name
-    ]
 
 
 def test_a_card_that_advises_fp32_runs_at_fp32(network, pictures, store, bf16):
@@ -69,7 +62,7 @@ def test_an_encoder_that_bf16_changes_runs_at_fp32_and_that_is_said_and_nothing_
     assert "0.999 is asked for" in work.reason
     assert any(line.startswith("p_odd is run at fp32: bf16 changes an embedding too much") for line in said)
     assert not store.open(card, precision="bf16").part_paths()
-    np.testing.assert_array_equal(rows(done, store, card), rows(run(pictures(5), [card], store), store, card))
+    np.testing.assert_array_equal(done[card.name], run(pictures(5), [card], store)[card.name])
 
 
 def test_what_is_asked_for_is_compared_too(network, pictures, store, bf16):
@@ -103,7 +96,7 @@ def test_auto_reuses_what_the_store_has_at_bf16_without_a_device(network, pictur
     monkeypatch.setattr("biofuse.extract.local.choose_device", lambda _: pytest.fail("a device was looked for"))
     done = run(pictures(4), [card], store)
     assert (done.computed, done.precisions) == (0, {"p_low": "bf16"})
-    np.testing.assert_array_equal(rows(done, store, card), rows(first, store, card))
+    np.testing.assert_array_equal(done[card.name], first[card.name])
 
 
 def test_auto_goes_on_at_the_precision_of_most(network, pictures, store, bf16):

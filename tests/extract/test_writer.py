@@ -7,7 +7,10 @@ import pytest
 from biofuse.core.errors import DiskError
 from biofuse.extract.prepare import Stages
 from biofuse.extract.writer import FIRST_ROWS, QUEUE, RowBuffer, Writer
-from biofuse.store.parts import as_contents
+
+
+def as_contents(hashes):
+    return np.array(hashes, dtype="S16")
 
 
 class Folder:

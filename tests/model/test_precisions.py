@@ -69,12 +69,12 @@ def test_new_images_are_embedded_at_the_same(fitted, pictures, tmp_path):
     loaded = BioFuseModel.load(tmp_path / "run")
     with warnings.catch_warnings():
         warnings.simplefilter("error", BioFuseWarning)
-        _, done = loaded.embed_blocks(pictures[:3], store=tmp_path / "new", options=ALONE, progress=False)
+        done = loaded.embed_blocks(pictures[:3], store=tmp_path / "new", options=ALONE, progress=False)
     assert (done.computed, done.precisions) == (3, {"m_network": "bf16"})
-    _, again = loaded.embed_blocks(pictures[:3], store=tmp_path / "s", options=ALONE, progress=False)
+    again = loaded.embed_blocks(pictures[:3], store=tmp_path / "s", options=ALONE, progress=False)
     assert again.computed == 0  # even the user's wish for another precision does not change that
     asked = ExtractOptions(workers=0, device="cpu", precision="fp32")
-    _, again = loaded.embed_blocks(pictures[:3], store=tmp_path / "s", options=asked, progress=False)
+    again = loaded.embed_blocks(pictures[:3], store=tmp_path / "s", options=asked, progress=False)
     assert (again.computed, again.precisions) == (0, {"m_network": "bf16"})
 
 

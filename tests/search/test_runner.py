@@ -13,11 +13,12 @@ import pytest
 
 from biofuse.blocks.blocks import Blocks
 from biofuse.core.errors import SearchError, UndefinedMetricError
+from biofuse.core.progress import duration
 from biofuse.core.target import Task
 from biofuse.search import runner
 from biofuse.search.leaderboard import read_sink
 from biofuse.search.rules import select
-from biofuse.search.runner import START_SECONDS, Cost, check_cost, duration, estimate_cost, run_search
+from biofuse.search.runner import START_SECONDS, Cost, check_cost, estimate_cost, run_search
 from biofuse.search.scorers import FoldPart, RefitScorer, TableScorer
 from biofuse.search.strategies import AllEncoders, Exhaustive, make_strategy
 

@@ -14,9 +14,14 @@ from hypothesis import strategies as st
 from biofuse.core.errors import AlignmentError, CorruptPartError
 from biofuse.encoders.card import EncoderCard
 from biofuse.encoders.preprocessing import Preprocessing
-from biofuse.store.parts import as_contents, locate, locate_ids
+from biofuse.store.parts import locate, locate_ids
 from biofuse.store.store import EmbeddingStore
 from biofuse.store.upkeep import clean_store
+
+
+def as_contents(hashes):
+    return np.array(hashes, dtype="S16")
+
 
 DIM = 3
 
@@ -129,9 +134,9 @@ def test_a_block_too_large_for_memory_is_mapped(folder, monkeypatch):
     folder.write(*rows(range(5)))
     folder.write(*rows(range(5, 10)))
     contents, expected = rows(range(10))
-    monkeypatch.setattr(reading, "free_memory", lambda _: 4 * expected.nbytes)
+    monkeypatch.setattr(reading, "available_memory", lambda: 4 * expected.nbytes)
     assert folder.read(contents).flags.writeable
-    monkeypatch.setattr(reading, "free_memory", lambda _: 4 * expected.nbytes - 1)
+    monkeypatch.setattr(reading, "available_memory", lambda: 4 * expected.nbytes - 1)
     block = folder.read(contents)
     assert not block.flags.writeable
     np.testing.assert_array_equal(block, expected)

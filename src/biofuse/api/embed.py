@@ -7,14 +7,13 @@ from typing import Any
 from biofuse.core.errors import AlignmentError, BioFuseError, DataError
 from biofuse.core.hashing import digest
 from biofuse.core.options import accepts
-from biofuse.core.progress import Progress
+from biofuse.core.progress import Progress, Tell
 from biofuse.data.load import load_samples
 from biofuse.data.samples import Samples, Shard
 from biofuse.encoders.card import EncoderCard
 from biofuse.encoders.registry import resolve
 from biofuse.extract.embeddings import EmbeddingSet
-from biofuse.extract.engine import embed_samples
-from biofuse.extract.forward import Tell
+from biofuse.extract.engine import extract
 from biofuse.extract.options import ExtractOptions
 from biofuse.store.store import EmbeddingStore, as_store
 
@@ -95,7 +94,7 @@ def embed(
     extraction = ExtractOptions.of(options, chosen)
     kept = as_store(store)
     cards = resolve(encoders, allow_random_weights=extraction.allow_random_weights, find=kept.find_imported)
-    return embed_samples(samples, cards, store=kept, options=extraction, progress=progress, tell=tell)
+    return extract(samples, cards, store=kept, options=extraction, progress=progress, tell=tell)
 
 
 BATCH_BYTES = 1 << 29
@@ -203,7 +202,7 @@ def _embedded(
     for piece in pieces:
         for start in range(0, len(piece), rows):
             samples = piece.take(range(start, min(start + rows, len(piece))))
-            batch = embed_samples(samples, cards, store=store, options=options, progress=progress)
+            batch = extract(samples, cards, store=store, options=options, progress=progress)
             # Left to itself each batch would choose by what the store has of it, and their rows could not be compared.
             options = options.but(precisions={**batch.precisions, **options.precisions})
             yield batch

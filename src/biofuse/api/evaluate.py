@@ -11,8 +11,7 @@ from biofuse.core.files import write_text
 from biofuse.core.hashing import from_hex
 from biofuse.core.options import accepts
 from biofuse.core.progress import Progress
-from biofuse.data.development import development_data
-from biofuse.data.load import load_samples
+from biofuse.data.load import development_data, load_samples
 from biofuse.data.manifest import MANIFEST_SUFFIXES
 from biofuse.data.samples import Samples
 from biofuse.extract.options import ExtractOptions

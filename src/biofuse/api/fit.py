@@ -14,12 +14,12 @@ from biofuse.core.errors import DataError
 from biofuse.core.machine import usable_cores
 from biofuse.core.options import accepts, divide
 from biofuse.core.progress import Progress, progress_bars
-from biofuse.data.development import development_data
+from biofuse.data.load import development_data
 from biofuse.data.samples import Samples
 from biofuse.encoders.card import EncoderCard
 from biofuse.encoders.registry import resolve
 from biofuse.extract.embeddings import EmbeddingSet
-from biofuse.extract.engine import embed_samples
+from biofuse.extract.engine import extract
 from biofuse.extract.options import ExtractOptions
 from biofuse.model.evaluate import Evaluation, evaluate_models, load_test
 from biofuse.model.model import BioFuseModel
@@ -373,7 +373,7 @@ class BioFuse:
         )  # fmt: skip
         for line in (*notes, *development.notes):
             say(line)
-        embeddings = embed_samples(
+        embeddings = extract(
             development.samples, cards, store=store, options=self.options, progress=progress, tell=tell
         )
         for skipped in embeddings.skipped:
@@ -463,7 +463,7 @@ class BioFuse:
         budget = make_budget(problem.config, embeddings, options=self.options, known=known, tell=tell)
         if run is not None:
             run.remember(latency=budget.latency)
-        with progress_bars(unit="subsets", quiet=not progress) as bars:
+        with progress_bars(progress, unit="subsets") as bars:
             runtime = SearchContext(
                 folder=None if run is None else run.run.path,
                 progress=_Only(bars),

@@ -8,11 +8,10 @@ from typing import Any
 from biofuse.blocks.reader import read_blocks
 from biofuse.core.errors import AlignmentError, BioFuseError, DataError, StoreError
 from biofuse.core.hashing import from_hex, hash_order
-from biofuse.data.development import development_data
-from biofuse.data.load import load_samples
+from biofuse.data.load import development_data, load_samples
 from biofuse.data.samples import Samples, hash_samples, known_contents
 from biofuse.encoders.card import EncoderCard, Precision
-from biofuse.extract.latency import measure_latency
+from biofuse.extract.local import measure_latency
 from biofuse.extract.options import ExtractOptions
 from biofuse.model.evaluate import load_test
 from biofuse.model.model import BioFuseModel

@@ -187,7 +187,7 @@ def embed(
     from biofuse.data.load import load_samples
     from biofuse.data.samples import Shard
     from biofuse.encoders.registry import resolve
-    from biofuse.extract.engine import embed_samples, plan_embedding
+    from biofuse.extract.engine import extract, plan_extraction
     from biofuse.store.exchange import check_format
     from biofuse.store.store import EmbeddingStore
 
@@ -217,13 +217,13 @@ def embed(
         whole, samples = len(samples), part.take(samples)
         note(f"Shard {part}: {len(samples)} of {whole} samples.")
     if dry_run:
-        plan = plan_embedding(samples, cards, store=EmbeddingStore(store), options=extraction)
+        plan = plan_extraction(samples, cards, store=EmbeddingStore(store), options=extraction, progress=True)
         if as_json:
             return show_json(plan.to_json())
         for line in plan.lines():
             say(line)
         return None
-    embeddings = embed_samples(samples, cards, store=EmbeddingStore(store), options=extraction, tell=note)
+    embeddings = extract(samples, cards, store=EmbeddingStore(store), options=extraction, progress=True, tell=note)
     tell_work(embeddings)
     _write(embeddings, out)
     if as_json:
@@ -256,7 +256,7 @@ def tell_work(embeddings: "EmbeddingSet") -> None:
     """Say what was computed, what the store had already, and what was left out or repaired."""
     for skipped in embeddings.skipped:
         note(f"{skipped.name} is left out: {skipped.reason}")
-    for part in embeddings.healed:
+    for part in embeddings.recomputed:
         note(f"A damaged part was found and its embeddings computed again: {part}")
     computed = [work for work in embeddings.work if work.computed]
     if not computed:

@@ -1,4 +1,4 @@
-"""The machine: interrupts, processes, cores, threads and memory."""
+"""The machine: its cores and memory, the C library's allocator, and the processes that are started on it."""
 
 import contextlib
 import ctypes
@@ -10,30 +10,13 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 
-@contextmanager
-def workers_ignore_interrupts() -> Iterator[None]:
-    """Start worker processes inside this context, and Ctrl-C is left to their parent, which stops them.
-
-    Otherwise every worker would print a traceback of its own. Processes inherit the mask of the thread that starts
-    them; the parent's is restored at the end, and an interrupt that came meanwhile is delivered then. Does nothing on
-    systems without signal masks.
-    """
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    from multiprocessing.resource_tracker import ensure_running
-
-    ensure_running()  # it starts with the first worker otherwise, and unblocks the signal then (until Python 3.12)
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+def usable_cores() -> int:
+    """Return the number of cores this process may use (a container or a scheduler may allow fewer than exist)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextlib.contextmanager
@@ -51,17 +34,41 @@ def _controller(n_modules: int) -> Any:  # noqa: ARG001 (the key)
     return ThreadpoolController()
 
 
-SHARE = 0.6
-"""Part of the memory now available that products may take: the blocks themselves are there already, and the workers'
-libraries and other programs need some."""
-
 UNLIMITED = 2**60
 """A control group without a limit says a number near 2^63, or ``max``."""
+
+CONTROL_GROUPS = (
+    ("sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
+    ("sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
+"""Of both versions: the folder, the files that hold the limit and what is used, and the count of pages that can go."""
+
+SEARCH_SHARE = 0.6
+"""Part of the memory now available that a search may take: the blocks themselves are there already, and the workers'
+libraries and other programs need some."""
+
+
+def available_memory(*, root: Path = Path("/")) -> int:
+    """Return the bytes that can be had without swapping: of the machine, or of the control group if that has less.
+
+    Parameters
+    ----------
+    root : Path
+        Where ``proc`` and ``sys`` are mounted.
+    """
+    found = [_machine_memory(root)]
+    for folder, limit_file, used_file, cache in CONTROL_GROUPS:
+        limit = _read(root / folder / limit_file).strip()
+        if limit.isdigit() and int(limit) < UNLIMITED:
+            # Files read once and kept make room when memory is asked for.
+            spare = _number(root / folder / "memory.stat", cache) or 0
+            found.append(max(0, int(limit) - int(_read(root / folder / used_file).strip() or 0) + spare))
+    return min(found)
 
 
 def memory_limit(*, root: Path = Path("/")) -> int:
     """Return how many bytes a search may take unless told otherwise: a share of what is available."""
-    return int(SHARE * available_memory(root=root))
+    return int(SEARCH_SHARE * available_memory(root=root))
 
 
 def free_memory(device: str) -> int | None:
@@ -78,44 +85,19 @@ def free_memory(device: str) -> int | None:
     return None
 
 
-def available_memory(*, root: Path = Path("/")) -> int:
-    """Return the bytes that can be had without swapping: of the machine, or of the control group if that has less.
-
-    Parameters
-    ----------
-    root : Path
-        Where ``proc`` and ``sys`` are mounted.
-    """
-    return min(_of_the_machine(root), *_of_control_groups(root))
-
-
-def _of_the_machine(root: Path) -> int:
-    lines = _read(root / "proc/meminfo").splitlines()
-    kilobytes = next((int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), None)
+def _machine_memory(root: Path) -> int:
+    kilobytes = _number(root / "proc/meminfo", "MemAvailable:")
     if kilobytes is not None:
         return 1024 * kilobytes
-    # Not Linux: what is free is not known there, what is built in is.
-    name = "SC_AVPHYS_PAGES" if "SC_AVPHYS_PAGES" in os.sysconf_names else "SC_PHYS_PAGES"
-    return os.sysconf(name) * os.sysconf("SC_PAGE_SIZE")
+    # Not Linux: what is free is not known everywhere there, what is built in is.
+    pages = "SC_AVPHYS_PAGES" if "SC_AVPHYS_PAGES" in os.sysconf_names else "SC_PHYS_PAGES"
+    return os.sysconf(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
-def _of_control_groups(root: Path) -> list[int]:
-    found = [UNLIMITED]
-    folder = root / "sys/fs/cgroup"
-    for group, most, used, cache in (
-        (folder, "memory.max", "memory.current", "inactive_file"),
-        (folder / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
-    ):
-        limit = _read(group / most).strip()
-        if limit.isdigit() and int(limit) < UNLIMITED:
-            # Files read once and kept make room when memory is asked for.
-            spare = [int(line.split()[1]) for line in _read(group / "memory.stat").splitlines() if _names(line, cache)]
-            found.append(max(0, int(limit) - int(_read(group / used).strip() or 0) + sum(spare)))
-    return found
-
-
-def _names(line: str, key: str) -> bool:
-    return line.split(" ", 1)[0] == key
+def _number(path: Path, key: str) -> int | None:
+    """Return the number that stands beside a key in one of the kernel's tables."""
+    rows = (line.split() for line in _read(path).splitlines())
+    return next((int(row[1]) for row in rows if row and row[0] == key), None)
 
 
 def _read(path: Path) -> str:
@@ -183,9 +165,25 @@ def _glibc() -> ctypes.CDLL | None:
     return library if hasattr(library, "mallopt") and hasattr(library, "malloc_trim") else None
 
 
-def usable_cores() -> int:
-    """Return the number of cores this process may use (a container or a scheduler may allow fewer than exist)."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+@contextlib.contextmanager
+def workers_ignore_interrupts() -> Iterator[None]:
+    """Start worker processes inside this context, and Ctrl-C is left to their parent, which stops them.
+
+    Otherwise every worker would print a traceback of its own. Processes inherit the mask of the thread that starts
+    them; the parent's is restored at the end, and an interrupt that came meanwhile is delivered then. Does nothing on
+    systems without signal masks.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    from multiprocessing.resource_tracker import ensure_running
+
+    ensure_running()  # it starts with the first worker otherwise, and unblocks the signal then (until Python 3.12)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 PARENT_CHECK_SECONDS = 2.0

@@ -1,12 +1,16 @@
-"""Progress of long work, shown without the engine knowing how."""
+"""Progress of long work, and news about it, shown without the engine knowing how."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress as RichBars
+
+
+Tell = Callable[[str], None]
+"""Receives news, line by line."""
 
 
 class Progress(Protocol):
@@ -50,18 +54,23 @@ class Bars:
 
 
 @contextmanager
-def progress_bars(*, unit: str = "images", console: "Console | None" = None, quiet: bool = False) -> Iterator[Progress]:
-    """Show progress bars on standard error while the context lasts.
+def progress_bars(
+    progress: Progress | bool = True, *, unit: str = "images", console: "Console | None" = None
+) -> Iterator[Progress]:
+    """Show progress bars on standard error while the context lasts, or leave progress to who gave an object for it.
 
     Parameters
     ----------
+    progress : Progress or bool, default True
+        False shows nothing; an object is used as it is.
     unit : str, default "images"
         What is counted; the rate is shown in this unit per second.
     console : rich.console.Console, optional
         Where to draw; by default standard error, and nothing at all where that is not a terminal.
-    quiet : bool, default False
-        Show nothing.
     """
+    if not isinstance(progress, bool):
+        yield progress
+        return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as RichBars
@@ -73,9 +82,17 @@ def progress_bars(*, unit: str = "images", console: "Console | None" = None, qui
             return Text(f"{speed:,.0f} {unit}/s" if speed else "", style="progress.data.speed")
 
     console = console or Console(stderr=True)
-    if quiet or not console.is_terminal:
+    if not progress or not console.is_terminal:
         yield Silent()
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
     with RichBars(*columns, console=console) as bars:
         yield Bars(bars)
+
+
+def duration(seconds: float) -> str:
+    """Return a time span as a person would say it."""
+    for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= size * 1.5:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds:.0f} seconds" if seconds >= 10 else f"{seconds:.2f} seconds"

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from biofuse.core.errors import BioFuseError, DependencyError
-from biofuse.core.machine import free_memory, usable_cores
+from biofuse.core.machine import available_memory, usable_cores
 
 ADDRESS_VARIABLE = "RAY_ADDRESS"
 """Ray's own environment variable for the cluster to use."""
@@ -134,7 +134,6 @@ def _connect(where: str) -> None:
 def _start() -> None:
     import ray
 
-    free = free_memory("cpu")
     with _environment(LOCAL_SETTINGS):
         ray.init(
             address="local",
@@ -142,7 +141,7 @@ def _start() -> None:
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.ERROR,
-            object_store_memory=STORE_BYTES if free is None else min(STORE_BYTES, int(free * STORE_SHARE)),
+            object_store_memory=min(STORE_BYTES, int(STORE_SHARE * available_memory())),
         )
 
 

@@ -58,51 +58,6 @@ class EncoderWork:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Extraction:
-    """Outcome of an extraction: every readable sample has an embedding under every encoder.
-
-    Attributes
-    ----------
-    samples : Samples
-        The readable samples, in the order given.
-    quarantined : tuple of Quarantined
-    work : tuple of EncoderWork
-        In pool order.
-    healed : tuple of str
-        Parts that failed their checksum and whose rows were computed again.
-    seconds : float
-        Wall time of the whole extraction.
-    plan : ExtractionPlan
-        What was to be done.
-    stages : Stages
-        Where the time went.
-    """
-
-    samples: Samples
-    quarantined: tuple[Quarantined, ...]
-    work: tuple[EncoderWork, ...]
-    healed: tuple[str, ...]
-    seconds: float
-    plan: ExtractionPlan
-    stages: Stages
-
-    @property
-    def contents(self) -> Contents:
-        """Content hash of each sample, shape (n,)."""
-        return known_contents(self.samples)
-
-    @property
-    def computed(self) -> int:
-        """Embeddings computed now; zero when the store already had them all."""
-        return sum(work.computed for work in self.work)
-
-    @property
-    def precisions(self) -> dict[str, Precision]:
-        """What each encoder computed in: needed to find its embeddings in the store again."""
-        return {work.encoder: work.precision for work in self.work}
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
 class EmbeddingSet(Mapping[str, Matrix]):
     """Embeddings of one table of samples under several encoders: a read-only mapping from encoder to block.
 
@@ -119,10 +74,12 @@ class EmbeddingSet(Mapping[str, Matrix]):
         What was computed and what was reused.
     skipped : tuple of Skipped
         Encoders that were asked for and cannot be run here, with ``on_unavailable="skip"``.
-    healed : tuple of str
+    recomputed : tuple of str
         Damaged parts of the store whose rows were computed again.
     precisions : mapping of str to {"fp32", "bf16", "fp16"}
         What each encoder computed in; part of the fingerprint under which its embeddings lie.
+    seconds : float
+        Wall time of the extraction; zero where embeddings were only read.
     plan : ExtractionPlan or None
         What had to be done.
     stages : Stages or None
@@ -144,8 +101,9 @@ class EmbeddingSet(Mapping[str, Matrix]):
     quarantined: tuple[Quarantined, ...] = ()
     work: tuple[EncoderWork, ...] = ()
     skipped: tuple[Skipped, ...] = ()
-    healed: tuple[str, ...] = ()
+    recomputed: tuple[str, ...] = ()
     precisions: Mapping[str, Precision] = field(default_factory=dict)
+    seconds: float = 0.0
     plan: ExtractionPlan | None = None
     stages: Stages | None = None
 
@@ -177,6 +135,11 @@ class EmbeddingSet(Mapping[str, Matrix]):
     def splits(self) -> NDArray[np.object_] | None:
         """Split of each sample, or None."""
         return self.samples.splits
+
+    @property
+    def computed(self) -> int:
+        """Embeddings computed now; zero where the store had them all."""
+        return sum(work.computed for work in self.work)
 
     @property
     def matrix(self) -> Matrix:

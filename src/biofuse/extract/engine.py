@@ -1,29 +1,34 @@
-"""The engines that can run an extraction, by name."""
+"""Extraction: what the store lacks of a table of samples is computed, then all of it is read."""
 
 import contextlib
 import importlib
+import os
+import queue
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from biofuse.blocks.reader import read_blocks
 from biofuse.core.errors import BioFuseError
-from biofuse.core.machine import keep_freed_memory
-from biofuse.core.progress import Progress, Silent, progress_bars
+from biofuse.core.machine import exit_with_parent, keep_freed_memory, workers_ignore_interrupts
+from biofuse.core.progress import Progress, Silent, Tell, duration, progress_bars
 from biofuse.data.samples import Samples, hash_samples, known_contents, refuse_unreadable
 from biofuse.encoders.card import EncoderCard
 from biofuse.encoders.doctor import available, pinned_here
-from biofuse.extract.embeddings import EmbeddingSet, EncoderWork, Extraction, Quarantined
-from biofuse.extract.forward import Sink, Tell
+from biofuse.encoders.function import Builders, pack_builders
+from biofuse.extract.embeddings import EmbeddingSet, EncoderWork, Quarantined
+from biofuse.extract.forward import Sink
+from biofuse.extract.local import devices_of
 from biofuse.extract.options import ExtractOptions
 from biofuse.extract.plan import (
     ExtractionPlan,
     Hardware,
     Job,
-    duration,
     known_rates,
     make_plan,
     plan_job,
@@ -34,8 +39,14 @@ from biofuse.extract.prepare import READ, Outcome, Stages
 from biofuse.extract.writer import Writer
 from biofuse.store.store import EmbeddingStore
 
-ENGINES = {"local": "biofuse.extract.local:MachineEngine", "ray": "biofuse.extract.ray:RayEngine"}
+ENGINES = {"local": "biofuse.extract.local:LocalEngine", "ray": "biofuse.extract.ray:RayEngine"}
 """Engines by name: module and class, imported when it is asked for."""
+
+MEASURED_SECONDS = 5.0
+"""Work after which the time that is left can be told."""
+
+WORTH_TELLING = 1.0
+"""Seconds of work from which on it is said where they went."""
 
 
 class Engine(Protocol):
@@ -74,38 +85,33 @@ def make_engine(options: ExtractOptions, *, tell: Tell) -> Engine:
     return engine
 
 
-MEASURED_SECONDS = 5.0
-"""Work after which the time that is left can be told."""
-
-WORTH_TELLING = 1.0
-"""Seconds of work from which on it is said where they went."""
-
-
 def extract(
     samples: Samples,
     cards: Sequence[EncoderCard],
     *,
     store: EmbeddingStore,
     options: ExtractOptions | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool = False,
     tell: Tell | None = None,
-) -> Extraction:
-    """Make sure that the store holds every encoder's embedding of every sample.
+) -> EmbeddingSet:
+    """Embed samples under a pool of encoders; what the store has already is not computed again.
 
     Parameters
     ----------
     samples : Samples
     cards : sequence of EncoderCard
-        The pool, pinned (:func:`biofuse.encoders.pin`): a card that leaves open which weights it means is refused.
+        The pool.
     store : EmbeddingStore
     options : ExtractOptions, optional
-    progress : Progress, optional
+    progress : Progress or bool, default False
+        True shows bars where standard error is a terminal.
     tell : callable, optional
         Receives the plan before anything is computed, and news, line by line.
 
     Returns
     -------
-    Extraction
+    EmbeddingSet
+        Its cards hold the hash of the weights used, where those given left it open.
 
     Raises
     ------
@@ -116,27 +122,42 @@ def extract(
     EncoderError
         If an encoder cannot be loaded or does not keep its card's promises.
     """
+    options = options or ExtractOptions()
+    cards, skipped = available(
+        cards,
+        on_unavailable=options.on_unavailable,
+        weights_paths=options.weights_paths,
+        weights_dir=options.weights_dir,
+        # Where the store holds an encoder's embeddings its weights may no longer be needed; loading it says otherwise.
+        needed=lambda card: not stored(store, card),
+    )
     start = time.perf_counter()
-    run = _Run(options=options or ExtractOptions(), progress=progress or Silent(), tell=tell or (lambda _: None))
     networks = any(card.runtime == "torch" for card in cards)
-    with keep_freed_memory() if networks else contextlib.nullcontext():  # before hashing starts threads
-        samples, reasons, job, plan = run.look(samples, cards, store)
+    # Memory is kept from before hashing starts threads.
+    with progress_bars(progress) as shown, keep_freed_memory() if networks else contextlib.nullcontext():
+        run = _Run(options=options, progress=shown, tell=tell or (lambda _: None))
+        samples, reasons, job, plan = run.inspect(samples, cards, store)
         if job.todo:
             store.check_writable()
-            plan = run.settle(job, plan)
+            plan = run.resolve_precisions(job, plan)
             run.compute(job, plan)
     reasons |= _undecodable(samples, job)
-    if run.options.on_error == "error":
+    if options.on_error == "error":
         _refuse(reasons)
-    keep = np.array([row not in reasons for row in range(len(samples))], dtype=bool)
-    return Extraction(
-        samples=samples.take(keep),
+    readable = samples.take(np.array([row not in reasons for row in range(len(samples))], dtype=bool))
+    contents, precisions = known_contents(readable), job.precisions
+    return EmbeddingSet(
+        samples=readable,
+        blocks=read_blocks(store, cards, ids=readable.ids, contents=contents, precisions=precisions),
+        cards=cards,
         quarantined=tuple(
             Quarantined(id=str(samples.ids[row]), source=samples.sources[row].description, reason=reason)
             for row, reason in sorted(reasons.items())
         ),
         work=run.work(job),
-        healed=tuple(job.healed),
+        skipped=skipped,
+        recomputed=tuple(job.recomputed),
+        precisions=precisions,
         seconds=time.perf_counter() - start,
         plan=plan,
         stages=run.stages,
@@ -149,11 +170,21 @@ def plan_extraction(
     *,
     store: EmbeddingStore,
     options: ExtractOptions | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool = False,
 ) -> ExtractionPlan:
-    """Return what :func:`extract` would do; images are read and hashed, nothing is decoded, computed or written."""
-    run = _Run(options=options or ExtractOptions(), progress=progress or Silent(), tell=lambda _: None)
-    return run.look(samples, cards, store, heal=False)[3]
+    """Return what :func:`extract` would do; images are read and hashed, nothing is decoded, computed or downloaded."""
+    options = options or ExtractOptions()
+    known, absent = pinned_here(cards, weights_paths=options.weights_paths, weights_dir=options.weights_dir)
+    with progress_bars(progress) as shown:
+        run = _Run(options=options, progress=shown, tell=lambda _: None)
+        plan = run.inspect(samples, known, store, check=False)[3]
+    notes = [f"{name}: its weights are not here yet; they are fetched first." for name in absent]
+    return replace(plan, notes=(*plan.notes, *notes))
+
+
+def stored(store: EmbeddingStore, card: EncoderCard) -> bool:
+    """Tell whether the store has any embedding of an encoder, at whatever precision."""
+    return any(store.open(card, precision=precision).part_paths() for precision in PRECISIONS)
 
 
 @dataclass(kw_only=True)
@@ -170,30 +201,24 @@ class _Run:
     def __post_init__(self) -> None:
         self.engine = make_engine(self.options, tell=self.tell)
 
-    def look(
-        self, samples: Samples, cards: Sequence[EncoderCard], store: EmbeddingStore, *, heal: bool = True
+    def inspect(
+        self, samples: Samples, cards: Sequence[EncoderCard], store: EmbeddingStore, *, check: bool = True
     ) -> tuple[Samples, dict[int, str], Job, ExtractionPlan]:
         """Read and hash the images, and find out what is missing of them."""
         with self.stages.wall(READ):
             samples, reasons = hash_samples(samples, progress=self.progress)
         if self.options.on_error == "error":
             _refuse(reasons)
-        job = plan_job(
-            samples,
-            cards,
-            store=store,
-            options=self.options,
-            device=lambda: self.engine.device,
-            heal=heal,
-        )
+        job = self._job(samples, cards, store, check=check)
         return samples, reasons, job, self._plan(job)
 
-    def settle(self, job: Job, plan: ExtractionPlan) -> ExtractionPlan:
+    def resolve_precisions(self, job: Job, plan: ExtractionPlan) -> ExtractionPlan:
         """Tell the plan, compare lower precisions with fp32, and plan anew where one is refused."""
         for line in plan.lines():
             self.tell(line)
         unsure = tuple(name for name in job.todo if job.choices[name].check)
-        cosines = self.engine.parity(job, unsure, keep=len(plan.groups) == 1) if unsure else {}
+        keep = len(plan.groups) == 1 and len(devices_of(self.options, job)) == 1
+        cosines = self.engine.parity(job, unsure, keep=keep) if unsure else {}
         for name, cosine in cosines.items():
             if cosine < PARITY_COSINE:
                 job.decide(name, job.choices[name].refused(cosine))
@@ -204,18 +229,34 @@ class _Run:
         return self._plan(job) if cosines else plan
 
     def compute(self, job: Job, plan: ExtractionPlan) -> None:
-        """Have the engine compute what is missing, and write it."""
+        """Compute what is missing, on one device or on several, and write it."""
         for name, count in job.todo.items():
             self.progress.begin(name, count)
+        if len(plan.groups) == 1:  # of several, the first says little
+            self.progress = _Estimate(self.progress, todo=sum(job.todo.values()), tell=self.tell)
+        devices = devices_of(self.options, job)
+        if len(devices) == 1:
+            self.compute_here(job, plan)
+        else:
+            self._compute_on(devices, job, plan)
+        remember_rates(job, plan.hardware, seconds=self.stages.by_encoder(), computed=self.computed)
+        if self.stages.total >= WORTH_TELLING:
+            self.tell(self.stages.sentence())
+
+    def compute_here(self, job: Job, plan: ExtractionPlan) -> None:
+        """Have the engine compute what is missing, and write it from this process."""
         folders = {name: job.folders[name] for name in job.todo}
         options = self.options
         with Writer(
             folders, max_rows=options.part_rows, max_seconds=options.part_seconds, stages=self.stages
         ) as writer:
-            self.engine.run(job, plan, _Kept(job=job, plan=plan, run=self, writer=writer))
-        remember_rates(job, plan.hardware, seconds=self.stages.by_encoder(), computed=self.computed)
-        if self.stages.total >= WORTH_TELLING:
-            self.tell(self.stages.sentence())
+            self.engine.run(job, plan, _WritingSink(job=job, run=self, writer=writer))
+
+    def compute_share(self, share: "_Share") -> dict[int, str]:
+        """Do one device's share of a larger extraction; return what could not be decoded, and why."""
+        job = self._job(share.samples, share.cards, share.store, check=False)
+        self.compute_here(job, self._plan(job))
+        return job.failures
 
     def work(self, job: Job) -> tuple[EncoderWork, ...]:
         """Say what was done for each encoder."""
@@ -232,22 +273,52 @@ class _Run:
             for name, choice in job.choices.items()
         )
 
+    def _job(self, samples: Samples, cards: Sequence[EncoderCard], store: EmbeddingStore, *, check: bool) -> Job:
+        device = lambda: self.engine.device  # noqa: E731
+        return plan_job(samples, cards, store=store, options=self.options, device=device, check=check)
+
     def _plan(self, job: Job) -> ExtractionPlan:
         networks = any(job.cards[name].runtime == "torch" for name in job.todo)
         hardware = self.engine.hardware(networks=networks)
         return make_plan(job, hardware, self.options, seconds_per_image=known_rates(job, hardware))
 
+    def _compute_on(self, devices: Sequence[str], job: Job, plan: ExtractionPlan) -> None:
+        """Give each device a run of neighbouring images, and a process that extracts them into the same store."""
+        lacking = np.flatnonzero(np.any([job.missing[name] for name in job.todo], axis=0))
+        parts = [rows for rows in np.array_split(lacking, len(devices)) if len(rows)]
+        devices = devices[: len(parts)]
+        self.tell(f"A process for each of {len(devices)} devices: {', '.join(devices)}.")
+        workers = self.options.n_workers(max(job.todo.values()))
+        with _DeviceProcesses(self.progress, self.tell) as processes:
+            for number, (device, rows) in enumerate(zip(devices, parts, strict=True)):
+                on_cpu = device.startswith("cpu")
+                share = _Share(
+                    samples=job.samples.take(job.rows[rows]),
+                    cards=tuple(job.cards[name] for name in job.todo),
+                    builders=pack_builders(job.cards.values()),
+                    store=job.store,
+                    options=self.options.but(
+                        device=device,
+                        precisions=job.precisions,
+                        workers=-(-workers // len(devices)),
+                        memory=plan.hardware.budget if on_cpu else self.options.memory,
+                    ),
+                )
+                processes.start(share, rows, cores=_cores(number, len(devices)) if on_cpu else None)
+            for done, rows in processes.finished():
+                self.stages.merge(done.stages)
+                for name, count in done.computed.items():
+                    self.computed[name] = self.computed.get(name, 0) + count
+                job.failures |= {int(rows[row]): why for row, why in done.failures.items()}
+
 
 @dataclass(kw_only=True)
-class _Kept:
+class _WritingSink:
     """Hands finished batches to the writer, counts them, and refuses to go on after an unreadable image."""
 
     job: Job
-    plan: ExtractionPlan
     run: _Run
     writer: Writer
-    first: tuple[float, int] | None = None
-    told: bool = False
 
     def take(self, outcome: Outcome) -> None:
         """Count and keep a batch."""
@@ -257,7 +328,6 @@ class _Kept:
         self.keep(outcome)
         for name in outcome.names:
             self.run.progress.advance(name, len(outcome.rows) + len(outcome.failures))
-        self._estimate()
 
     def keep(self, outcome: Outcome) -> None:
         """Keep a batch."""
@@ -266,16 +336,29 @@ class _Kept:
             self.writer.add(name, self.job.contents[outcome.rows], embeddings)
             self.run.computed[name] = self.run.computed.get(name, 0) + len(embeddings)
 
-    def _estimate(self) -> None:
-        """Say once how long it will take, as soon as that can be told; of several groups, the first says little."""
-        now, done = time.perf_counter(), sum(self.run.computed.values())
-        since, before = self.first = self.first or (now, done)  # what was needed to start is not needed again
-        if self.told or now - since < MEASURED_SECONDS or len(self.plan.groups) > 1:
+
+class _Estimate:
+    """Passes progress on, and says once how long it will take, as soon as that can be told."""
+
+    def __init__(self, progress: Progress, *, todo: int, tell: Tell) -> None:
+        self._progress, self._todo, self._tell = progress, todo, tell
+        self._done = 0
+        self._first: tuple[float, int] | None = None
+
+    def begin(self, task: str, total: int) -> None:
+        self._progress.begin(task, total)
+
+    def advance(self, task: str, units: int) -> None:
+        self._progress.advance(task, units)
+        self._done += units
+        now = time.perf_counter()
+        since, before = self._first = self._first or (now, self._done)  # what starting took is not needed again
+        if not self._todo or now - since < MEASURED_SECONDS:
             return
-        self.told = True
-        left = (now - since) / max(done - before, 1) * (sum(self.job.todo.values()) - done)
+        left = (now - since) / max(self._done - before, 1) * (self._todo - self._done)
+        self._todo = 0
         if left > MEASURED_SECONDS:
-            self.run.tell(f"Measured on the first batches: about {duration(left)} left.")
+            self._tell(f"Measured on the first batches: about {duration(left)} left.")
 
 
 def _undecodable(samples: Samples, job: Job) -> dict[int, str]:
@@ -296,74 +379,155 @@ def _refuse(reasons: dict[int, str]) -> None:
     )
 
 
-def embed_samples(
-    samples: Samples,
-    cards: Sequence[EncoderCard],
-    *,
-    store: EmbeddingStore,
-    options: ExtractOptions | None = None,
-    progress: Progress | bool = True,
-    tell: Tell | None = None,
-) -> EmbeddingSet:
-    """Embed a table of samples; :func:`embed` with everything already resolved.
+# --- several devices of one machine
 
-    Returns
-    -------
-    EmbeddingSet
-        Its cards hold the hash of the weights used, where those given left it open.
+POLL_SECONDS = 0.1
+"""How often the progress of the devices' processes is looked at."""
+
+END_SECONDS = 10.0
+"""How long processes that were told to stop may take to write what they have finished."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Share:
+    """The images of one device, all hashed, and how they are extracted."""
+
+    samples: Samples
+    cards: tuple[EncoderCard, ...]
+    builders: Builders
+    store: EmbeddingStore
+    options: ExtractOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ShareDone:
+    """What became of a share: the embeddings are in the store."""
+
+    stages: Stages
+    computed: dict[str, int]
+    failures: dict[int, str]
+
+
+class _DeviceProcesses:
+    """A process per device that extracts its share into the store like ``--shard``; none outlives this context.
+
+    Each is an executor of its own, so that the death of one is told apart, and the others can write what they have.
     """
-    options = options or ExtractOptions()
-    cards, skipped = available(
-        cards,
-        on_unavailable=options.on_unavailable,
-        weights_paths=options.weights_paths,
-        weights_dir=options.weights_dir,
-        # Where the store holds an encoder's embeddings its weights may no longer be needed; loading it says otherwise.
-        needed=lambda card: not stored(store, card),
-    )
-    if isinstance(progress, bool):
-        with progress_bars(quiet=not progress) as bars:
-            done = extract(samples, cards, store=store, options=options, progress=bars, tell=tell)
-    else:
-        done = extract(samples, cards, store=store, options=options, progress=progress, tell=tell)
-    return EmbeddingSet(
-        samples=done.samples,
-        blocks=read_blocks(store, cards, ids=done.samples.ids, contents=done.contents, precisions=done.precisions),
-        cards=cards,
-        quarantined=done.quarantined,
-        work=done.work,
-        healed=done.healed,
-        skipped=skipped,
-        precisions=done.precisions,
-        plan=done.plan,
-        stages=done.stages,
-    )
+
+    def __init__(self, progress: Progress, tell: Tell) -> None:
+        # As for the decode workers: not the user's script again, and functions of a notebook come along.
+        from loky.backend import get_context
+
+        self._context = get_context("loky")
+        self._news, self._stop = self._context.Queue(), self._context.Event()
+        self._progress, self._tell = progress, tell
+        self._executors: list[Any] = []
+        self._shares: dict[Future[_ShareDone], tuple[str, NDArray[np.int64]]] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def start(self, share: _Share, rows: NDArray[np.int64], *, cores: Sequence[int] | None) -> None:
+        """Start a process on ``share.options.device``, which may use the given cores only."""
+        from loky.process_executor import ProcessPoolExecutor
+
+        executor = ProcessPoolExecutor(
+            1, context=self._context, initializer=_join, initargs=(os.getpid(), self._news, self._stop, cores)
+        )
+        self._executors.append(executor)
+        with workers_ignore_interrupts():
+            self._shares[executor.submit(_extract_share, share)] = share.options.device, rows
+
+    def finished(self) -> Iterator[tuple[_ShareDone, NDArray[np.int64]]]:
+        """Pass on progress and news until all are done, and yield (outcome, rows) of each.
+
+        Raises
+        ------
+        BioFuseError
+            What a process raised, or that it was killed.
+        """
+        from loky.process_executor import TerminatedWorkerError
+
+        left = set(self._shares)
+        while left:
+            done, left = wait(left, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
+            self._pass_on_news()
+            for future in done:
+                device, rows = self._shares[future]
+                try:
+                    yield future.result(), rows
+                except TerminatedWorkerError as error:
+                    raise BioFuseError(
+                        f"The process of {device} was killed: most likely memory ran out.",
+                        remedy="Use fewer workers (--workers 1) or a smaller --batch-size. "
+                        "Finished embeddings are kept.",
+                    ) from error
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        wait(self._shares, timeout=END_SECONDS)
+        for executor in self._executors:
+            executor.shutdown(kill_workers=True)
+        self._news.close()
+
+    def _pass_on_news(self) -> None:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                task, news = self._news.get_nowait()
+                if isinstance(news, int):
+                    self._progress.advance(task, news)
+                else:
+                    self._tell(news)
 
 
-def plan_embedding(
-    samples: Samples,
-    cards: Sequence[EncoderCard],
-    *,
-    store: EmbeddingStore,
-    options: ExtractOptions | None = None,
-    progress: Progress | bool = True,
-) -> ExtractionPlan:
-    """Return what :func:`embed_samples` would do; images are read and hashed, nothing is computed or downloaded.
+class _Relay(Silent):
+    """In the process of a device: sends progress and news to the parent, and stops where the parent says so."""
 
-    Raises
-    ------
-    DataError
-        If the data set cannot be used as it is.
-    """
-    options = options or ExtractOptions()
-    known, absent = pinned_here(cards, weights_paths=options.weights_paths, weights_dir=options.weights_dir)
-    with progress_bars(quiet=progress is False) as bars:
-        watched = bars if isinstance(progress, bool) else progress
-        plan = plan_extraction(samples, known, store=store, options=options, progress=watched)
-    notes = [f"{name}: its weights are not here yet; they are fetched first." for name in absent]
-    return replace(plan, notes=(*plan.notes, *notes))
+    news: ClassVar[Any]
+    stop: ClassVar[Any]
+
+    def advance(self, task: str, units: int) -> None:
+        self.news.put((task, units))
+        if self.stop.is_set():
+            raise BioFuseError("The extraction was stopped.")
+
+    def tell(self, line: str) -> None:
+        self.news.put(("", line))
 
 
-def stored(store: EmbeddingStore, card: EncoderCard) -> bool:
-    """Tell whether the store has any embedding of an encoder, at whatever precision."""
-    return any(store.open(card, precision=precision).part_paths() for precision in PRECISIONS)
+def _join(parent: int, news: Any, stop: Any, cores: Sequence[int] | None) -> None:
+    """Begin the process of a device."""
+    exit_with_parent(parent)
+    if cores is not None:
+        os.sched_setaffinity(0, cores)
+    _Relay.news, _Relay.stop = news, stop
+
+
+def _extract_share(share: _Share) -> _ShareDone:
+    """Do the work of the process of a device."""
+    share.builders.register()
+    device, relay = share.options.device, _Relay()
+    run = _Run(options=share.options, progress=relay, tell=lambda line: relay.tell(f"{device}: {line}"))
+    try:
+        failures = run.compute_share(share)
+        return _ShareDone(stages=run.stages, computed=run.computed, failures=failures)
+    except BioFuseError:
+        raise
+    except Exception as error:  # the parent has to hear of it, whatever it is
+        raise BioFuseError(f"The process of {device} failed: {type(error).__name__}: {error}") from error
+    finally:
+        if share.options.workers:
+            from loky import get_reusable_executor
+
+            # Otherwise this process would wait for its decode workers, which wait for more to do.
+            get_reusable_executor(reuse=True).shutdown(kill_workers=True)
+        relay.news.close()
+        relay.news.join_thread()  # what was said arrives before the result does
+
+
+def _cores(number: int, of: int) -> tuple[int, ...] | None:
+    """Return the cores of one of several processes that all compute on the CPU; None where that cannot be set."""
+    if not hasattr(os, "sched_getaffinity"):
+        return None
+    mine = sorted(os.sched_getaffinity(0))
+    return tuple(mine[number::of]) or tuple(mine)

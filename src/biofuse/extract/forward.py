@@ -12,13 +12,12 @@ import numpy as np
 
 from biofuse.core.errors import EncoderError
 from biofuse.core.machine import usable_cores
+from biofuse.core.progress import Tell
 from biofuse.encoders.encoder import Embeddings, Encoder, TorchEncoder, UInt8Images
 from biofuse.extract.prepare import FORWARD, TRANSFER, Outcome, Prepared, accept, encode, encoder_errors
 
 if TYPE_CHECKING:
     import torch
-
-Tell = Callable[[str], None]
 
 
 class Sliceable(Protocol):
@@ -125,7 +124,7 @@ class BatchSizes:
                 self._tell(f"Memory ran out: {encoder} goes on with batches of {smaller}.")
 
 
-IN_FLIGHT = 2
+BATCHES_PER_LANE = 2
 """Batches per lane: one that is computed, and one that waits for it."""
 
 
@@ -141,7 +140,7 @@ class Sink(Protocol):
         ...
 
 
-class Lanes:
+class ForwardThreads:
     """Whole batches on several threads at the same time, each on its share of the cores.
 
     One forward pass that spreads over all cores waits for its slowest part after every operation, and that is one whose
@@ -179,7 +178,7 @@ class Lanes:
         try:
             for item in prepared:
                 waiting.append(pool.submit(self._embed, item))
-                while len(waiting) >= IN_FLIGHT * self._lanes or (waiting and waiting[0].done()):
+                while len(waiting) >= BATCHES_PER_LANE * self._lanes or (waiting and waiting[0].done()):
                     sink.take(waiting.popleft().result())
             while waiting:
                 sink.take(waiting.popleft().result())

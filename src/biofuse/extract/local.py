@@ -1,22 +1,22 @@
 """The local engine: this machine's cores decode, one device runs the networks."""
 
 import contextlib
-import os
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
-from biofuse.core.errors import BioFuseError, EncoderError
+from biofuse.core.errors import BioFuseError, DataError, EncoderError
+from biofuse.core.hashing import hash_order
 from biofuse.core.machine import free_memory, keep_freed_memory, usable_cores
+from biofuse.core.progress import Tell
+from biofuse.data.decoding import decode
+from biofuse.data.samples import Samples
 from biofuse.encoders.card import EncoderCard, Precision
 from biofuse.encoders.encoder import Encoder, TorchEncoder, UInt8Images
-from biofuse.encoders.function import pack_builders
 from biofuse.encoders.registry import load_encoder
-from biofuse.extract.device_process import DeviceProcesses, Share
-from biofuse.extract.forward import BatchSizes, CudaStream, Lanes, Sink, Tell
+from biofuse.extract.forward import BatchSizes, CudaStream, ForwardThreads, Sink
 from biofuse.extract.options import SMALL_JOB, ExtractOptions, choose_device
 from biofuse.extract.plan import ExtractionPlan, GroupPlan, Hardware, Job
 from biofuse.extract.precision import PARITY_COSINE, PARITY_IMAGES, least_cosine
@@ -31,7 +31,7 @@ PARITY_BATCH = 4
 
 
 class LocalEngine:
-    """Runs encoders on one device of this machine.
+    """Runs encoders on one device of this machine: the first, where the options name several, taken to be alike.
 
     Parameters
     ----------
@@ -41,6 +41,10 @@ class LocalEngine:
     """
 
     def __init__(self, options: ExtractOptions, *, tell: Tell = lambda _: None) -> None:
+        if not options.device.strip(", "):
+            raise BioFuseError(
+                "No device is named.", remedy="Use --device auto, or for instance --device cuda:0,cuda:1."
+            )
         self._options = options
         self._tell = tell
         self._ready: dict[str, Encoder] = {}
@@ -54,19 +58,26 @@ class LocalEngine:
         BioFuseError
             If it does not exist on this machine.
         """
-        return choose_device(self._options.device)
+        names = device_names(self._options.device)
+        # "auto" stays as it is where there is nothing to choose: that also finds Apple's devices.
+        return choose_device(names[0] if len(names) > 1 else self._options.device)
 
     def hardware(self, *, networks: bool) -> Hardware:
         """Return where encoders run; without networks, no device is looked for."""
-        if not networks:
-            return Hardware(budget=self._options.memory)
-        kind = self.device.partition(":")[0]
-        lanes = usable_cores() if kind == "cpu" else 1
         budget = self._options.memory
+        if not networks:
+            return Hardware(budget=budget)
+        on_cpu = self.device.startswith("cpu")
         if budget is None:
             free = free_memory(self.device)
-            budget = None if free is None else int(free * (CPU_SHARE if kind == "cpu" else DEVICE_SHARE))
-        return Hardware(device=self.device, lanes=lanes, budget=budget)
+            budget = None if free is None else int(free * (CPU_SHARE if on_cpu else DEVICE_SHARE))
+        # Several processes on the CPU share the cores and the memory of the machine.
+        several = len(device_names(self._options.device)) if on_cpu else 1
+        return Hardware(
+            device=self.device,
+            lanes=max(usable_cores() // several, 1) if on_cpu else 1,
+            budget=budget if budget is None else budget // several,
+        )
 
     def parity(self, job: Job, names: tuple[str, ...], *, keep: bool) -> dict[str, float]:
         """Embed some images of a job at fp32 and at each encoder's lower precision.
@@ -129,12 +140,12 @@ class LocalEngine:
 
     def through(
         self, networks: Mapping[str, Encoder], sizes: BatchSizes, *, lanes: int, threads: int | None = None
-    ) -> CudaStream | Lanes:
+    ) -> CudaStream | ForwardThreads:
         """Return what runs prepared images through loaded networks on this device."""
         own = {name: each for name, each in networks.items() if isinstance(each, TorchEncoder)}
         if self.device.startswith("cuda") and len(own) == len(networks):
             return CudaStream(own, sizes, device=self.device)
-        return Lanes(networks, sizes, lanes=lanes, threads=threads)
+        return ForwardThreads(networks, sizes, lanes=lanes, threads=threads)
 
     def _prepared(self, job: Job, name: str) -> Encoder:
         if name in self._ready:
@@ -184,105 +195,65 @@ def device_names(requested: str) -> tuple[str, ...]:
     return tuple(f"cuda:{number}" for number in range(torch.cuda.device_count())) or named
 
 
-class MachineEngine:
-    """Runs encoders on this machine: in this process on one device, in a process per device on several.
+def devices_of(options: ExtractOptions, job: Job) -> tuple[str, ...]:
+    """Return the devices that what is missing is divided among: one, except for many images or where several are named.
 
-    Each process takes a run of neighbouring contents, decodes them with workers of its own, and sends finished batches
-    here, where they are counted and written: what is true of the writer is true however many devices there are.
-    Processes are started afresh, nothing is forked.
+    Several are for the local engine only, and where a network has something to do.
+    """
+    images = max((count for name, count in job.todo.items() if job.cards[name].runtime == "torch"), default=0)
+    if options.engine != "local" or not images or (images <= SMALL_JOB and "," not in options.device):
+        return (options.device,)
+    return device_names(options.device)
+
+
+IMAGES = 16
+"""Enough for a batch that is representative, few enough for the slowest encoder on a CPU."""
+
+REPEATS = 3
+"""Timed passes; the quickest counts, since what else the machine does can only slow one down."""
+
+
+def measure_latency(
+    samples: Samples, cards: Sequence[EncoderCard], *, options: ExtractOptions | None = None, n_images: int = IMAGES
+) -> dict[str, float]:
+    """Time resizing and forward pass of some of the images; decoding, which all encoders share, is left out.
 
     Parameters
     ----------
-    options : ExtractOptions
-    tell : callable, optional
-        Receives news line by line.
+    samples : Samples
+        Readable images; those timed are drawn by a hash of their ids.
+    cards : sequence of EncoderCard
+    options : ExtractOptions, optional
+        Device, batch size, and the precision of each encoder.
+    n_images : int, default 16
+
+    Returns
+    -------
+    dict of str to float
+        Milliseconds per image of each encoder.
+
+    Raises
+    ------
+    DataError
+        If there is no image.
     """
-
-    def __init__(self, options: ExtractOptions, *, tell: Tell = lambda _: None) -> None:
-        if not options.device.strip(", "):
-            raise BioFuseError(
-                "No device is named.", remedy="Use --device auto, or for instance --device cuda:0,cuda:1."
-            )
-        self._options = options
-        self._tell = tell
-
-    @cached_property
-    def _devices(self) -> tuple[str, ...]:
-        return device_names(self._options.device)
-
-    @cached_property
-    def _first(self) -> LocalEngine:
-        # "auto" stays as it is where there is nothing to choose: that also finds Apple's devices.
-        several = "," in self._options.device or len(self._devices) > 1
-        return LocalEngine(self._options.but(device=self._devices[0]) if several else self._options, tell=self._tell)
-
-    @property
-    def device(self) -> str:
-        """The torch device that networks run on; the first of several, which are taken to be alike."""
-        return self._first.device
-
-    def hardware(self, *, networks: bool) -> Hardware:
-        """Return what the process of one device is planned with."""
-        if not networks:
-            return Hardware(budget=self._options.memory)
-        found, several = self._first.hardware(networks=networks), len(self._devices)
-        if several == 1 or not found.device.startswith("cpu"):
-            return found
-        # The processes share the cores and the memory of the machine.
-        budget = found.budget if found.budget is None else found.budget // several
-        return replace(found, lanes=max(found.lanes // several, 1), budget=budget)
-
-    def parity(self, job: Job, names: tuple[str, ...], *, keep: bool) -> dict[str, float]:
-        """Compare precisions on the first device."""
-        return self._first.parity(job, names, keep=keep and len(self._devices) == 1)
-
-    def run(self, job: Job, plan: ExtractionPlan, sink: Sink) -> None:
-        """Embed what is missing.
-
-        Raises
-        ------
-        BioFuseError
-            What the process of a device raised, or that it was killed.
-        """
-        images = max((count for name, count in job.todo.items() if job.cards[name].runtime == "torch"), default=0)
-        asked_for = "," in self._options.device
-        if not images or len(self._devices) == 1 or (images <= SMALL_JOB and not asked_for):
-            self._first.run(job, plan, sink)
-            return
-        lacking = np.flatnonzero(np.any([job.missing[name] for name in job.todo], axis=0))
-        shares = [share for share in np.array_split(lacking, len(self._devices)) if len(share)]
-        devices = self._devices[: len(shares)]
-        self._tell(f"A process for each of {len(devices)} devices: {', '.join(devices)}.")
-        workers = self._options.n_workers(images)
-        options = self._options.but(workers=-(-workers // len(devices)))
-        builders = pack_builders(job.cards.values())
-        with DeviceProcesses(self._tell) as processes:
-            for number, (device, share) in enumerate(zip(devices, shares, strict=True)):
-                cores = _cores(number, len(devices)) if device == "cpu" else None
-                processes.start(
-                    Share(job=_part(job, share), rows=share, plan=plan, builders=builders, cores=cores),
-                    options.but(device=device),
-                )
-            processes.collect(sink)
-
-
-def _part(job: Job, rows: NDArray[np.int64]) -> Job:
-    """Return the part of a job that is about some of its contents, with nothing of the others."""
-    return replace(
-        job,
-        samples=job.samples.take(job.rows[rows]),
-        contents=job.contents[rows],
-        rows=np.arange(len(rows), dtype=np.int64),
-        missing={name: mask[rows] for name, mask in job.missing.items()},
-        folders={},
-        healed=[],
-        failures={},
-    )
-
-
-def _cores(number: int, of: int) -> tuple[int, ...] | None:
-    """Return the cores of one of several processes that all compute on the CPU; None where that cannot be set."""
-    if not hasattr(os, "sched_getaffinity"):
-        return None
-    mine = sorted(os.sched_getaffinity(0))
-    return tuple(mine[number::of]) or tuple(mine)
+    if not len(samples):
+        raise DataError(f"{samples.name} holds no image to time encoders on.")
+    options = options or ExtractOptions()
+    device = "cpu"
+    if any(card.runtime == "torch" for card in cards):
+        device = choose_device(options.device)
+    rows = hash_order(samples.ids.tolist(), seed=0)[: min(n_images, options.batch_size or n_images)]
+    sources = [samples.sources[row] for row in rows]
+    images = [decode(source.read(), samples.decode, description=source.description) for source in sources]
+    found = {}
+    for card in cards:
+        precision = options.precisions.get(card.name, "fp32")
+        encoder = load_encoder(card, device=device, precision=precision, weights_path=options.weights_of(card))
+        times = []
+        for _ in range(1 + REPEATS):
+            start = time.perf_counter()
+            encode(encoder, np.stack([card.preprocessing.apply(image) for image in images]))
+            times.append(time.perf_counter() - start)
+        found[card.name] = 1000 * min(times[1:]) / len(images)  # the first pass loads libraries and warms up
+    return found

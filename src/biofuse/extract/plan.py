@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from biofuse.core.errors import DiskError
 from biofuse.core.files import write_text
 from biofuse.core.hashing import Contents, hash_order
+from biofuse.core.progress import duration
 from biofuse.data.samples import Samples, known_contents
 from biofuse.encoders.card import BYTES, EncoderCard, Precision
 from biofuse.encoders.encoder import Encoder
@@ -46,8 +47,8 @@ class Job:
         Where the embeddings of each encoder at that precision lie.
     missing : dict of str to ndarray of bool, shape (n,)
         What each encoder has yet to see.
-    healed : list of str
-        Parts that failed their checksum.
+    recomputed : list of str
+        Damaged parts, whose rows have to be computed again.
     failures : dict of int to str
         Contents that cannot be decoded, and why; filled by the run.
     """
@@ -60,7 +61,7 @@ class Job:
     choices: dict[str, Choice] = field(default_factory=dict)
     folders: dict[str, EncoderFolder] = field(default_factory=dict)
     missing: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
-    healed: list[str] = field(default_factory=list)
+    recomputed: list[str] = field(default_factory=list)
     failures: dict[int, str] = field(default_factory=dict)
 
     @property
@@ -74,11 +75,11 @@ class Job:
         """What each encoder computes in."""
         return {name: choice.precision for name, choice in self.choices.items()}
 
-    def decide(self, name: str, choice: Choice, *, heal: bool = True) -> None:
+    def decide(self, name: str, choice: Choice, *, check: bool = True) -> None:
         """Settle an encoder's precision: look what the store has of it, and set damaged parts aside."""
         folder = self.store.open(self.cards[name], precision=choice.precision)
-        if heal:
-            self.healed += [str(path) for path in folder.check()]
+        if check:
+            self.recomputed += [str(path) for path in folder.check()]
         self.choices[name], self.folders[name] = choice, folder
         self.missing[name] = missing = folder.missing(self.contents)
         if self.cards[name].loader == IMPORTED and missing.any():
@@ -146,7 +147,7 @@ def plan_job(
     store: EmbeddingStore,
     options: ExtractOptions,
     device: Callable[[], str],
-    heal: bool = True,
+    check: bool = True,
 ) -> Job:
     """Find out what an extraction has to do.
 
@@ -159,7 +160,7 @@ def plan_job(
     options : ExtractOptions
     device : callable
         Returns the torch device; called only where a network has something to do.
-    heal : bool, default True
+    check : bool, default True
         Whether parts are hashed, and damaged ones set aside.
     """
     found = known_contents(samples)
@@ -179,7 +180,7 @@ def plan_job(
         choice = choose_precision(
             card, contents, store=store, wanted=options.precision, fixed=options.precisions, device=device
         )
-        job.decide(card.name, choice, heal=heal)
+        job.decide(card.name, choice, check=check)
     return job
 
 
@@ -417,13 +418,6 @@ def make_plan(
         seconds=seconds,
         notes=tuple(notes),
     )
-
-
-def duration(seconds: float) -> str:
-    """Write a time for a person."""
-    if seconds < 90:
-        return f"{max(seconds, 1):.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _plan_of(job: Job, name: str) -> EncoderPlan:

@@ -284,7 +284,7 @@ def _decode(source: Source, content: bytes, policy: DecodePolicy, stages: Stages
         return decode(raw, policy, description=source.description)
 
 
-AHEAD = 2
+BATCHES_PER_WORKER = 2
 """Batches held ready per worker, so that memory does not grow when the device is slower than decoding."""
 
 THREADS_ENV = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
@@ -352,7 +352,7 @@ class Decoder:
                 initializer=exit_with_parent,
                 initargs=(os.getpid(),),
             )
-            while len(self._pending) < AHEAD * self._workers:
+            while len(self._pending) < BATCHES_PER_WORKER * self._workers:
                 chunk = next(self._chunks, None)
                 if chunk is None:
                     return

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from biofuse.core.errors import BioFuseError, EncoderError
 from biofuse.core.machine import free_memory, keep_freed_memory, usable_cores
+from biofuse.core.progress import Tell
 from biofuse.core.ray import cluster_resources, ray_cluster, require_ray
 from biofuse.encoders.card import EncoderCard, Precision
 from biofuse.encoders.encoder import Encoder
 from biofuse.encoders.function import Builders, pack_builders
-from biofuse.extract.forward import Sink, Tell
+from biofuse.extract.forward import Sink
 from biofuse.extract.local import CPU_SHARE, DEVICE_SHARE, LocalEngine
 from biofuse.extract.options import ExtractOptions
 from biofuse.extract.plan import ExtractionPlan, GroupPlan, Hardware, Job

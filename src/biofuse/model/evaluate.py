@@ -18,7 +18,7 @@ from biofuse.evaluation.comparison import Comparison, compare_with
 from biofuse.evaluation.intervals import Interval, bootstrap_intervals
 from biofuse.evaluation.metrics import DEFAULT_METRIC, Metrics, score
 from biofuse.extract.embeddings import Quarantined
-from biofuse.extract.engine import embed_samples
+from biofuse.extract.engine import extract
 from biofuse.extract.options import ExtractOptions
 from biofuse.model.model import BioFuseModel
 from biofuse.search.rules import CHOSEN
@@ -332,7 +332,7 @@ def evaluate_models(
         for card in model.cards
     }
     options = (options or ExtractOptions()).but(precisions=precisions)
-    embeddings = embed_samples(samples, tuple(cards.values()), store=store, options=options, progress=progress)
+    embeddings = extract(samples, tuple(cards.values()), store=store, options=options, progress=progress)
     samples = embeddings.samples
     if not len(samples):
         raise DataError(f"No image of {test.name} could be read.", remedy="See the quarantine list for the reasons.")

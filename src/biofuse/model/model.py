@@ -12,12 +12,10 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from biofuse.blocks.blocks import Blocks
-from biofuse.blocks.reader import read_blocks
 from biofuse.core.errors import ArtifactError, BioFuseWarning, DataError
 from biofuse.core.files import TEMPORARY_SUFFIX, disk_errors
 from biofuse.core.options import accepts
-from biofuse.core.progress import Progress, progress_bars
+from biofuse.core.progress import Progress
 from biofuse.core.seals import seal, unseal
 from biofuse.core.target import Task
 from biofuse.data.decoding import DecodePolicy
@@ -25,7 +23,7 @@ from biofuse.data.load import load_samples
 from biofuse.data.samples import Samples
 from biofuse.encoders.card import EncoderCard, Precision
 from biofuse.encoders.weights import pin
-from biofuse.extract.embeddings import Extraction
+from biofuse.extract.embeddings import EmbeddingSet
 from biofuse.extract.engine import extract
 from biofuse.extract.options import ExtractOptions
 from biofuse.extract.precision import PRECISIONS
@@ -136,7 +134,7 @@ class BioFuseModel:
         UnreadableImageError
             If an image cannot be read.
         """
-        blocks, _ = self.embed_blocks(data, store=store, options=_strict(options, chosen), progress=progress)
+        blocks = self.embed_blocks(data, store=store, options=_strict(options, chosen), progress=progress).blocks
         return np.concatenate([blocks[name] for name in self.encoders], axis=1)
 
     @accepts(ExtractOptions)
@@ -153,7 +151,7 @@ class BioFuseModel:
 
         Parameters and errors are those of :meth:`embed`.
         """
-        blocks, _ = self.embed_blocks(data, store=store, options=_strict(options, chosen), progress=progress)
+        blocks = self.embed_blocks(data, store=store, options=_strict(options, chosen), progress=progress).blocks
         return self.predictor.predict_proba(blocks)
 
     @accepts(ExtractOptions)
@@ -182,19 +180,19 @@ class BioFuseModel:
         options: ExtractOptions | None = None,
         progress: Progress | bool = True,
         **chosen: Any,
-    ) -> tuple["pd.DataFrame", Extraction]:
+    ) -> tuple["pd.DataFrame", EmbeddingSet]:
         """Return a table (id, prediction, a probability column per class) and what happened while embedding.
 
-        With ``options.on_error="quarantine"`` unreadable images have no row and stand in ``Extraction.quarantined``.
+        With ``options.on_error="quarantine"`` unreadable images have no row and stand in ``EmbeddingSet.quarantined``.
         """
         import pandas as pd
 
-        blocks, extraction = self.embed_blocks(data, store=store, options=options, progress=progress, **chosen)
-        probabilities = self.predictor.predict_proba(blocks)
-        frame = pd.DataFrame({"id": blocks.ids, "prediction": self.decide(probabilities)})
+        embeddings = self.embed_blocks(data, store=store, options=options, progress=progress, **chosen)
+        probabilities = self.predictor.predict_proba(embeddings.blocks)
+        frame = pd.DataFrame({"id": embeddings.ids, "prediction": self.decide(probabilities)})
         for column, name in enumerate(self.classes):
             frame[f"p_{name}"] = probabilities[:, column]
-        return frame, extraction
+        return frame, embeddings
 
     @accepts(ExtractOptions)
     def embed_blocks(
@@ -205,7 +203,7 @@ class BioFuseModel:
         options: ExtractOptions | None = None,
         progress: Progress | bool = True,
         **chosen: Any,
-    ) -> tuple[Blocks, Extraction]:
+    ) -> EmbeddingSet:
         """Embed images and keep the blocks apart; what the other methods are made of.
 
         Raises
@@ -222,19 +220,14 @@ class BioFuseModel:
         kept = as_store(store)
         cards = tuple(pin(card) for card in self.cards)
         precisions = {name: self.precisions.get(name, "fp32") for name in self.encoders}
-        options = ExtractOptions.of(options, {**chosen, "precisions": precisions})
-        if isinstance(progress, bool):
-            with progress_bars(quiet=not progress) as bars:
-                done = extract(samples, cards, store=kept, options=options, progress=bars)
-        else:
-            done = extract(samples, cards, store=kept, options=options, progress=progress)
-        for work in done.work:
+        options = ExtractOptions.of(options, {**chosen, "precisions": precisions, "on_unavailable": "error"})
+        embeddings = extract(samples, cards, store=kept, options=options, progress=progress)
+        for work in embeddings.work:
             if work.precision != precisions[work.encoder]:
                 warnings.warn(
                     f"{work.encoder} is run at {work.precision}: {work.reason}.", BioFuseWarning, stacklevel=3
                 )
-        blocks = read_blocks(kept, cards, ids=done.samples.ids, contents=done.contents, precisions=done.precisions)
-        return blocks, done
+        return embeddings
 
     def decide(self, probabilities: NDArray[np.float64]) -> NDArray[np.object_]:
         """Turn probabilities, shape (n, n_classes), into names, shape (n,)."""

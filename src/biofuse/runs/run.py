@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from biofuse.core.errors import ArtifactError, SearchError
 from biofuse.core.files import TEMPORARY_SUFFIX, atomic_path, disk_errors, write_text
 from biofuse.core.hashing import canonical_json, digest_json, to_hex
-from biofuse.data.development import Development
+from biofuse.data.load import Development
 from biofuse.data.samples import Samples
 from biofuse.extract.embeddings import EmbeddingSet, Quarantined
 from biofuse.model.model import BioFuseModel

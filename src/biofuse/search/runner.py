@@ -15,7 +15,7 @@ import numpy as np
 
 from biofuse.core.errors import BioFuseError, SearchError
 from biofuse.core.machine import exit_with_parent, limit_threads, workers_ignore_interrupts
-from biofuse.core.progress import Progress, Silent
+from biofuse.core.progress import Progress, Silent, duration
 from biofuse.core.ray import cluster_cores, ray_cluster
 from biofuse.evaluation.metrics import DEFAULT_METRIC
 from biofuse.search.leaderboard import Leaderboard, Predictions, Row, Sink, Subset, check_pool, in_pool_order
@@ -114,14 +114,6 @@ def check_cost(cost: Cost, *, yes: bool) -> None:
             f"This search would take about {duration(cost.seconds)}: {cost}.",
             remedy="Confirm with --yes (yes=True), offer fewer encoders, choose a cheaper head, or fewer folds.",
         )
-
-
-def duration(seconds: float) -> str:
-    """Return a time span as a person would say it."""
-    for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
-        if seconds >= size * 1.5:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds:.0f} seconds" if seconds >= 10 else f"{seconds:.2f} seconds"
 
 
 AHEAD = 4

@@ -15,7 +15,7 @@ from biofuse.core.progress import Silent
 from biofuse.encoders.card import EncoderCard
 from biofuse.evaluation.metrics import BOARD_METRICS
 from biofuse.extract.embeddings import EmbeddingSet
-from biofuse.extract.latency import measure_latency
+from biofuse.extract.local import measure_latency
 from biofuse.extract.options import ExtractOptions
 from biofuse.heads.base import Head, within_limits
 from biofuse.heads.registry import CHEAP_HEADS

@@ -72,11 +72,6 @@ class Part:
                 target = target[got:]
 
 
-def as_contents(hashes: list[bytes]) -> Contents:
-    """Pack 16-byte hashes into the array form used by the store."""
-    return np.frombuffer(b"".join(hashes), dtype=f"S{CONTENT_BYTES}")
-
-
 def write_part(folder: Path, contents: Contents, embeddings: NDArray[np.float32]) -> Path:
     """Write rows as one new part: temporary name, sync, then its checksum as the name.
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from biofuse.core.errors import BioFuseError
 from biofuse.core.files import TEMPORARY_SUFFIX, disk_errors
 from biofuse.core.hashing import Contents
-from biofuse.core.machine import free_memory
+from biofuse.core.machine import available_memory
 from biofuse.store.parts import Index, Part, Segment, runs, whole_parts
 
 Memory = Literal["auto", "ram", "map"]
@@ -103,8 +103,7 @@ def _gather(out: NDArray[np.float32], rows: NDArray[np.int64], index: Index) -> 
 
 def too_large(size: int) -> bool:
     """Tell whether a block of so many bytes should not be held in memory."""
-    free = free_memory("cpu")
-    return free is not None and size > SHARE * free
+    return size > SHARE * available_memory()
 
 
 def scratch_matrix(folder: Path, shape: tuple[int, int], blocks: Iterable[NDArray[np.float32]]) -> NDArray[np.float32]:

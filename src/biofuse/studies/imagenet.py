@@ -458,7 +458,7 @@ def benchmark_imagenet(
         needed=lambda card: not stored(store, card),
     )
     say(f"{len(train.classes):,} classes, {train.n:,} training and {val.n:,} validation images.")
-    with progress_bars(quiet=not progress) as bars:
+    with progress_bars(progress) as bars:
         stream = _Stream(cards, store, options, files_at_once, Whole(bars, train.n + val.n))
         heads, n_train = _fit(stream, train, bars, say)
         counts = _evaluate(stream, val, heads, bars)

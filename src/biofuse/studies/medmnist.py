@@ -146,7 +146,7 @@ def benchmark_medmnist(
     say = tell or (lambda _: None)
     flags = _flags(sets, size=size, root=root)
     entries, altered, failed = [], [], {}
-    with progress_bars(unit="bytes", quiet=not progress) as bars:
+    with progress_bars(progress, unit="bytes") as bars:
         for flag in flags:
             try:
                 path, published = _file(flag, size, root=root, progress=bars)

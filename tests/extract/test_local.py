@@ -8,8 +8,8 @@ from biofuse.data.decoding import ArraySource
 from biofuse.data.samples import Samples
 from biofuse.encoders.function import register_encoder
 from biofuse.encoders.registry import ENCODERS, get_card
-from biofuse.extract import latency
-from biofuse.extract.latency import REPEATS, measure_latency
+from biofuse.extract import local as latency
+from biofuse.extract.local import REPEATS, measure_latency
 from biofuse.extract.options import ExtractOptions
 
 SECONDS = {"l_slow": 0.4, "l_quick": 0.02}

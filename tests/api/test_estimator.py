@@ -4,7 +4,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 import pytest
-from biofuse.data.development import split_off_test
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image

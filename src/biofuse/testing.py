@@ -162,21 +162,15 @@ def assert_fusion_contract(factory: Callable[[], Fusion], *, tolerance: float = 
     json.dumps(fusion.options, allow_nan=False)
     fitted = fusion.fit(blocks, labels)
     fused = fitted.transform(more)
-    _expect_of_fusion(fused.dtype == np.float32, f"{fusion.name}: the fused matrix is {fused.dtype}, not float32.")
-    _expect_of_fusion(
-        fused.shape == (7, fitted.dim), f"{fusion.name}: shape {fused.shape} for 7 rows and dim {fitted.dim}."
-    )
-    _expect_of_fusion(bool(np.isfinite(fused).all()), f"{fusion.name}: the fused matrix is not finite.")
-    _expect_of_fusion(fitted.encoders == blocks.encoders, f"{fusion.name}: encoders are not in pool order.")
-    _expect_of_fusion(
-        fitted.transform(more.take(np.arange(0))).shape == (0, fitted.dim), f"{fusion.name}: fails on zero rows."
-    )
+    _require(fused.dtype == np.float32, f"{fusion.name}: the fused matrix is {fused.dtype}, not float32.")
+    _require(fused.shape == (7, fitted.dim), f"{fusion.name}: shape {fused.shape} for 7 rows and dim {fitted.dim}.")
+    _require(bool(np.isfinite(fused).all()), f"{fusion.name}: the fused matrix is not finite.")
+    _require(fitted.encoders == blocks.encoders, f"{fusion.name}: encoders are not in pool order.")
+    _require(fitted.transform(more.take(np.arange(0))).shape == (0, fitted.dim), f"{fusion.name}: fails on zero rows.")
     _rows_and_blocks(fusion, fitted, more, fused)
     order = np.random.default_rng(2).permutation(blocks.n_samples)
     again = fusion.fit(blocks.take(order), labels[order]).transform(more)
-    _expect_of_fusion(
-        np.allclose(again, fused, atol=tolerance), f"{fusion.name}: the order of the training rows matters."
-    )
+    _require(np.allclose(again, fused, atol=tolerance), f"{fusion.name}: the order of the training rows matters.")
     _survives_saving(fusion, fitted, more, fused)
     _fits_what_is_unusual(fusion, blocks, labels, more)
 
@@ -195,19 +189,19 @@ def _fits_what_is_unusual(fusion: Fusion, blocks: Blocks, labels: np.ndarray, mo
         fitted = fusion.fit(given, known)
         fused = fitted.transform(more)
         usable = fused.shape == (7, fitted.dim) and fitted.dim > 0 and bool(np.isfinite(fused).all())
-        _expect_of_fusion(usable, f"{fusion.name}: cannot be fitted on {case}.")
+        _require(usable, f"{fusion.name}: cannot be fitted on {case}.")
 
 
 def _rows_and_blocks(fusion: Fusion, fitted: FittedFusion, more: Blocks, fused: np.ndarray) -> None:
     order = np.array([3, 0, 6])
-    _expect_of_fusion(
+    _require(
         np.allclose(fitted.transform(more.take(order)), fused[order], atol=1e-6),
         f"{fusion.name}: a row of the fused matrix depends on the other rows.",
     )
     turned = Blocks(ids=more.ids, matrices={name: more[name] for name in reversed(more.encoders)})
     extended = Blocks(ids=more.ids, matrices={"unknown": more["wide"], **turned.matrices})
     for given in (turned, extended):
-        _expect_of_fusion(
+        _require(
             np.array_equal(fitted.transform(given), fused),
             f"{fusion.name}: the order of the blocks given, or one too many, changes the result.",
         )
@@ -221,8 +215,8 @@ def _rows_and_blocks(fusion: Fusion, fitted: FittedFusion, more: Blocks, fused: 
 def _survives_saving(fusion: Fusion, fitted: FittedFusion, more: Blocks, fused: np.ndarray) -> None:
     values, arrays = fitted.state()
     restored = fusion.restore(json.loads(json.dumps(values, allow_nan=False)), arrays)
-    _expect_of_fusion(restored.encoders == fitted.encoders, f"{fusion.name}: the restored fusion has other encoders.")
-    _expect_of_fusion(np.array_equal(restored.transform(more), fused), f"{fusion.name}: the restored fusion differs.")
+    _require(restored.encoders == fitted.encoders, f"{fusion.name}: the restored fusion has other encoders.")
+    _require(np.array_equal(restored.transform(more), fused), f"{fusion.name}: the restored fusion differs.")
 
 
 def _blocks(n: int, *, seed: int = 0) -> tuple[Blocks, np.ndarray]:
@@ -233,11 +227,6 @@ def _blocks(n: int, *, seed: int = 0) -> tuple[Blocks, np.ndarray]:
     }
     ids = np.array([f"sample-{row}" for row in range(n)], dtype=object)
     return Blocks(ids=ids, matrices=matrices), labels
-
-
-def _expect_of_fusion(condition: bool, message: str) -> None:
-    if not condition:
-        raise AssertionError(message)
 
 
 CASES = ((Task.BINARY, 2), (Task.MULTICLASS, 3), (Task.ORDINAL, 4), (Task.MULTILABEL, 3))
@@ -284,27 +273,27 @@ def _one_task(head: Head, task: Task, n_classes: int, tolerance: float) -> None:
         np.where(truth, probabilities, 0).sum() / truth.sum()
         - np.where(truth, 0, probabilities).sum() / (~(truth > 0)).sum()
     )
-    _expect_of_head(
+    _require(
         gap > 0.15, f"{where}: the probabilities of true classes are no higher than others' (difference {gap:.2f})."
     )
     again = head.fit(X, labels, task=task, n_classes=n_classes)
-    _expect_of_head(np.array_equal(again.predict_proba(new), probabilities), f"{where}: two fits differ.")
+    _require(np.array_equal(again.predict_proba(new), probabilities), f"{where}: two fits differ.")
     some = np.array([5, 0, 9])
-    _expect_of_head(
+    _require(
         np.allclose(fitted.predict_proba(new[some]), probabilities[some], atol=1e-9),
         f"{where}: a row's prediction depends on the other rows.",
     )
     order = np.random.default_rng(2).permutation(len(X))
     shuffled = head.fit(X[order], labels[order], task=task, n_classes=n_classes)
     difference = float(np.abs(shuffled.predict_proba(new) - probabilities).max())
-    _expect_of_head(
+    _require(
         difference <= tolerance, f"{where}: the order of the training rows changes predictions by {difference:.1e}."
     )
     values, arrays = fitted.state()
     restored = head.restore(json.loads(json.dumps(values, allow_nan=False)), arrays)
     for name, result in (("predict_proba", probabilities), ("decision", decision)):
-        _expect_of_head(np.array_equal(getattr(restored, name)(new), result), f"{where}: {name} differs after saving.")
-    _expect_of_head(
+        _require(np.array_equal(getattr(restored, name)(new), result), f"{where}: {name} differs after saving.")
+    _require(
         (restored.n_classes, restored.n_features, restored.notes) == (n_classes, X.shape[1], fitted.notes),
         f"{where}: classes, features or notes differ after saving.",
     )
@@ -314,22 +303,16 @@ def _probabilities_are_such(
     fitted: FittedHead, probabilities: NDArray[np.float64], decision: NDArray[np.float64], task: Task, where: str
 ) -> None:
     for name, values in (("predict_proba", probabilities), ("decision", decision)):
-        _expect_of_head(values.dtype == np.float64, f"{where}: {name} gives {values.dtype}, not float64.")
-        _expect_of_head(
-            values.shape == (len(probabilities), fitted.n_classes), f"{where}: {name} has shape {values.shape}."
-        )
-        _expect_of_head(bool(np.isfinite(values).all()), f"{where}: {name} is not finite.")
-    _expect_of_head(
-        bool(((probabilities >= 0) & (probabilities <= 1)).all()), f"{where}: probabilities outside 0 to 1."
-    )
+        _require(values.dtype == np.float64, f"{where}: {name} gives {values.dtype}, not float64.")
+        _require(values.shape == (len(probabilities), fitted.n_classes), f"{where}: {name} has shape {values.shape}.")
+        _require(bool(np.isfinite(values).all()), f"{where}: {name} is not finite.")
+    _require(bool(((probabilities >= 0) & (probabilities <= 1)).all()), f"{where}: probabilities outside 0 to 1.")
     if task is not Task.MULTILABEL:
-        _expect_of_head(
-            np.allclose(probabilities.sum(axis=1), 1), f"{where}: the probabilities of a row do not sum to 1."
-        )
+        _require(np.allclose(probabilities.sum(axis=1), 1), f"{where}: the probabilities of a row do not sum to 1.")
         same = decision.argmax(axis=1) == probabilities.argmax(axis=1)
-        _expect_of_head(bool(same.all()), f"{where}: decision and predict_proba favour different classes.")
+        _require(bool(same.all()), f"{where}: decision and predict_proba favour different classes.")
     empty = np.zeros((0, fitted.n_features), dtype=np.float32)
-    _expect_of_head(fitted.predict_proba(empty).shape == (0, fitted.n_classes), f"{where}: fails on zero rows.")
+    _require(fitted.predict_proba(empty).shape == (0, fitted.n_classes), f"{where}: fails on zero rows.")
 
 
 def _absent_classes(head: Head) -> None:
@@ -340,28 +323,22 @@ def _absent_classes(head: Head) -> None:
         fitted = head.fit(X[rows], labels[rows] + 1, task=Task.MULTICLASS, n_classes=5)
         probabilities = fitted.predict_proba(X)
         absent = sorted(set(range(5)) - {label + 1 for label in present})
-        _expect_of_head(probabilities.shape == (len(X), 5), f"{head.name}: absent classes lose their columns.")
-        _expect_of_head(not probabilities[:, absent].any(), f"{head.name}: an absent class has a probability above 0.")
-        _expect_of_head(
-            np.allclose(probabilities.sum(axis=1), 1), f"{head.name}: with absent classes rows do not sum to 1."
-        )
-        _expect_of_head(
+        _require(probabilities.shape == (len(X), 5), f"{head.name}: absent classes lose their columns.")
+        _require(not probabilities[:, absent].any(), f"{head.name}: an absent class has a probability above 0.")
+        _require(np.allclose(probabilities.sum(axis=1), 1), f"{head.name}: with absent classes rows do not sum to 1.")
+        _require(
             bool(np.isfinite(fitted.decision(X)).all()), f"{head.name}: decision is not finite for absent classes."
         )
-        _expect_of_head(bool(fitted.notes), f"{head.name}: says nothing of absent classes in its notes.")
+        _require(bool(fitted.notes), f"{head.name}: says nothing of absent classes in its notes.")
 
 
 def _one_class_only(head: Head) -> None:
     X, _ = _data(Task.BINARY, 2)
     fitted = head.fit(X, np.ones(len(X), dtype=np.int64), task=Task.BINARY, n_classes=2)
-    _expect_of_head(
-        np.array_equal(fitted.predict_proba(X), np.tile([0.0, 1.0], (len(X), 1))), f"{head.name}: one class only."
-    )
+    _require(np.array_equal(fitted.predict_proba(X), np.tile([0.0, 1.0], (len(X), 1))), f"{head.name}: one class only.")
     values, arrays = fitted.state()
     restored = head.restore(json.loads(json.dumps(values, allow_nan=False)), arrays)
-    _expect_of_head(
-        np.array_equal(restored.decision(X), fitted.decision(X)), f"{head.name}: one class only, after saving."
-    )
+    _require(np.array_equal(restored.decision(X), fitted.decision(X)), f"{head.name}: one class only, after saving.")
 
 
 def _constant_label(head: Head) -> None:
@@ -369,9 +346,9 @@ def _constant_label(head: Head) -> None:
     labels[:, 1] = 0
     fitted = head.fit(X, labels, task=Task.MULTILABEL, n_classes=3)
     probabilities = fitted.predict_proba(X)
-    _expect_of_head(not probabilities[:, 1].any(), f"{head.name}: a label that never occurs has a probability above 0.")
-    _expect_of_head(probabilities[:, [0, 2]].std() > 0, f"{head.name}: one constant label makes the others constant.")
-    _expect_of_head(bool(fitted.notes), f"{head.name}: says nothing of a constant label in its notes.")
+    _require(not probabilities[:, 1].any(), f"{head.name}: a label that never occurs has a probability above 0.")
+    _require(probabilities[:, [0, 2]].std() > 0, f"{head.name}: one constant label makes the others constant.")
+    _require(bool(fitted.notes), f"{head.name}: says nothing of a constant label in its notes.")
 
 
 def _bad_input(head: Head) -> None:
@@ -407,8 +384,3 @@ def _data(task: Task, n_classes: int, *, seed: int = 0) -> tuple[NDArray[np.floa
     X[:, 3] = 1.5
     X[:, 4] *= 10
     return X.astype(np.float32), labels
-
-
-def _expect_of_head(condition: bool, message: str) -> None:
-    if not condition:
-        raise AssertionError(message)

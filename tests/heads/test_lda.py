@@ -8,7 +8,7 @@ from sklearn.metrics import log_loss
 
 from biofuse.core.errors import SearchError
 from biofuse.core.target import Task
-from biofuse.heads.base import Problem
+from biofuse.heads.base import ClassificationProblem
 from biofuse.heads.lda import LDA, fit_discriminant
 from biofuse.testing import assert_head_contract
 
@@ -100,7 +100,7 @@ def test_left_out_values_equal_a_model_without_the_row(n: int, d: int, shrinkage
     y[y == 2] = 0
     y[5] = 2  # a class of one row
     weights = np.random.default_rng(0).uniform(0.5, 2, n)
-    fitted = fit_discriminant(X, Problem(codes=y, n_codes=3, weights=weights), shrinkage=shrinkage)
+    fitted = fit_discriminant(X, ClassificationProblem(codes=y, n_codes=3, weights=weights), shrinkage=shrinkage)
     assert np.flatnonzero(fitted.alone).tolist() == [5]
     shares = weights / np.bincount(y, weights=weights)[y]
     priors = np.bincount(y, weights=weights) / weights.sum()
@@ -125,7 +125,9 @@ def _kept(Z: np.ndarray, y: np.ndarray, shares: np.ndarray, shrinkage) -> list[f
         return [1 - shrinkage] * 3
     amounts = []
     for code in range(3):
-        one = Problem(codes=(y != code).astype(np.int64), n_codes=2, weights=np.where(y == code, shares, 1e-12))
+        one = ClassificationProblem(
+            codes=(y != code).astype(np.int64), n_codes=2, weights=np.where(y == code, shares, 1e-12)
+        )
         amounts.append(1 - fit_discriminant(Z, one, shrinkage="auto").shrinkage)
     return amounts
 

@@ -103,8 +103,7 @@ def test_models_of_before_are_fp32_and_unknown_precisions_are_refused(fitted, tm
     from biofuse.core.seals import seal, unseal
 
     folder = tmp_path / "run" / "model"
-    record = unseal(folder, name="model.json")
-    content = {key: value for key, value in record.items() if key not in {"format", "files", "checksum"}}
+    content = unseal(folder, name="model.json").content
     del content["precisions"]
     seal(folder, name="model.json", content=content)
     assert BioFuseModel.load(folder).precisions == {}

@@ -1,8 +1,11 @@
-"""Folders of files that know their own checksums: what a saved model is made of."""
+"""What is saved of fitted parts, and the one seal that covers every file of a saved model."""
 
+import contextlib
 import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, ClassVar, Generic, TypeVar
 
 from numpy.typing import NDArray
 
@@ -10,8 +13,48 @@ from biofuse.core.errors import ArtifactError
 from biofuse.core.files import write_text
 from biofuse.core.hashing import digest_file, digest_json
 
-FORMAT_VERSION = 1
-"""Raised when the layout changes in a way that older versions cannot read."""
+FORMAT_VERSION = 2
+"""Raised when the layout changes in a way that older versions cannot read. In format 1 every predictor in a model had a
+seal of its own; those are read too, and their inner seals are not needed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sealed:
+    """A folder, or one below it, whose files were found to be those that were sealed.
+
+    Attributes
+    ----------
+    folder : Path
+    files : frozenset of str
+        The verified files, relative to ``folder``.
+    content : dict
+        The JSON values that the seal holds; empty for a folder below.
+    """
+
+    folder: Path
+    files: frozenset[str]
+    content: dict[str, Any]
+
+    def path(self, file: str) -> Path:
+        """Return the path of a verified file.
+
+        Raises
+        ------
+        ArtifactError
+            If the seal does not list it.
+        """
+        if file not in self.files:
+            raise ArtifactError(
+                f"{self.folder / file} is missing, or not part of what was saved; it was not opened.",
+                remedy="Fit again, or restore the file.",
+            )
+        return self.folder / file
+
+    def below(self, name: str) -> "Sealed":
+        """Return the verified files of a folder below this one."""
+        start = f"{name}/"
+        inside = frozenset(file.removeprefix(start) for file in self.files if file.startswith(start))
+        return Sealed(folder=self.folder / name, files=inside, content={})
 
 
 def seal(folder: Path, *, name: str, content: dict[str, Any]) -> None:
@@ -29,19 +72,14 @@ def seal(folder: Path, *, name: str, content: dict[str, Any]) -> None:
     files = {
         path.relative_to(folder).as_posix(): digest_file(path)
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != name
+        if path.is_file() and path != folder / name
     }
     record = {"format": FORMAT_VERSION, "files": files, **content}
     write_text(folder / name, json.dumps(record | {"checksum": digest_json(record)}, indent=2) + "\n")
 
 
-def unseal(folder: Path, *, name: str) -> dict[str, Any]:
+def unseal(folder: Path, *, name: str) -> Sealed:
     """Read a seal and verify every file it lists before anything else is opened.
-
-    Returns
-    -------
-    dict
-        The content that was sealed.
 
     Raises
     ------
@@ -60,7 +98,8 @@ def unseal(folder: Path, *, name: str) -> dict[str, Any]:
         raise ArtifactError(f"{path} has changed since it was written.", remedy="Fit again, or restore the file.")
     for relative, expected in record["files"].items():
         _verify(folder, relative, expected)
-    return record
+    content = {key: value for key, value in record.items() if key not in {"format", "files"}}
+    return Sealed(folder=folder, files=frozenset(record["files"]), content=content)
 
 
 def listed_files(folder: Path, *, name: str) -> tuple[str, ...]:
@@ -118,3 +157,54 @@ def _inside(folder: Path, relative: str) -> Path:
 
 Arrays = dict[str, NDArray[Any]]
 """Named arrays of a fitted part; together with a dictionary of JSON values they are all there is to save."""
+
+Fitted = TypeVar("Fitted")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnPart(Generic[Fitted]):
+    """What BioFuse's own heads and fusions share.
+
+    A subclass is a frozen dataclass whose fields are its options, with the two class attributes below.
+
+    Attributes
+    ----------
+    name : str
+        The name it is registered under.
+    fitted : type
+        Class of what it is fitted into; it has ``restore(json, arrays)``.
+    """
+
+    name: ClassVar[str]
+    fitted: ClassVar[type[Any]]
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Its fields as JSON values, for records and resume keys; mappings (class weights) are keyed by text."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {
+            name: {str(key): float(weight) for key, weight in sorted(value.items())}
+            if isinstance(value, Mapping)
+            else value
+            for name, value in values.items()
+        }
+
+    def restore(self, json: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Fitted:
+        """Build a fitted part of this kind from its state, whatever this object's own options."""
+        restored: Fitted = self.fitted.restore(json, arrays)
+        return restored
+
+
+@contextlib.contextmanager
+def reading(what: str) -> Iterator[None]:
+    """Turn what goes wrong while the saved state of a part is read into an ArtifactError.
+
+    Parameters
+    ----------
+    what : str
+        The part, for the message: ``linear head``.
+    """
+    try:
+        yield
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise ArtifactError(f"The saved {what} is malformed: {error!r}.", remedy="Fit again.") from error

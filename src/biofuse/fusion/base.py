@@ -104,8 +104,6 @@ class Fusion(Protocol):
         ...
 
 
-Matrix64 = NDArray[np.float64]
-
 COLUMNS_AT_ONCE = 256
 """Columns turned into float64 at a time."""
 
@@ -123,8 +121,8 @@ class Standard:
         Columns without variance have the divisor 1, and so become 0 on the training rows.
     """
 
-    mean: Matrix64
-    scale: Matrix64
+    mean: NDArray[np.float64]
+    scale: NDArray[np.float64]
 
     @classmethod
     def of(cls, matrix: Matrix) -> "Standard":
@@ -137,7 +135,7 @@ class Standard:
             mean[columns], scale[columns] = scaler.mean_, scaler.scale_
         return cls(mean=mean, scale=scale)
 
-    def __call__(self, rows: Matrix) -> Matrix64:
+    def __call__(self, rows: Matrix) -> NDArray[np.float64]:
         """Standardise rows, shape (n, d)."""
         return np.asarray((rows - self.mean) / self.scale, dtype=np.float64)
 

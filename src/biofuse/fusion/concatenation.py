@@ -9,65 +9,8 @@ from numpy.typing import NDArray
 
 from biofuse.blocks.blocks import Blocks, Matrix
 from biofuse.core.errors import ArtifactError
-from biofuse.core.seals import Arrays
+from biofuse.core.seals import Arrays, OwnPart, reading
 from biofuse.fusion.base import ROWS_AT_ONCE, Standard, fitting_block, require_training_rows, slices
-
-
-@dataclass(frozen=True, kw_only=True)
-class Concatenation:
-    """Standardise every column, then put the blocks side by side in pool order.
-
-    Parameters
-    ----------
-    scaling : {"none", "block"}, default "none"
-        ``none``: every column counts the same, so that an encoder with twice the columns has twice the weight.
-        ``block``: every block is also divided by the square root of its number of columns, so that every encoder
-        counts the same.
-    standardise : bool, default True
-        Whether to bring every column to mean 0 and standard deviation 1 over the training rows.
-    """
-
-    scaling: Literal["none", "block"] = "none"
-    standardise: bool = True
-
-    @property
-    def name(self) -> str:
-        """The name it is registered under."""
-        return "concatenation"
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """Its options as JSON values."""
-        return {"scaling": self.scaling, "standardise": self.standardise}
-
-    def fit(self, blocks: Blocks, labels: NDArray[np.int64] | None = None) -> "FittedConcatenation":  # noqa: ARG002
-        """Learn means and standard deviations, in float64; labels are not used.
-
-        Columns without variance get mean and divisor as in scikit-learn's ``StandardScaler``: they become 0 on the
-        training rows.
-
-        Raises
-        ------
-        DataError
-            If there are no rows or no blocks, or a value is not finite.
-        """
-        require_training_rows(blocks)
-        means, scales = [], []
-        for matrix in blocks.values():
-            dim = matrix.shape[1]
-            standard = Standard.of(matrix) if self.standardise else Standard(mean=np.zeros(dim), scale=np.ones(dim))
-            means.append(standard.mean)
-            scales.append(standard.scale * np.sqrt(dim) if self.scaling == "block" else standard.scale)
-        return FittedConcatenation(
-            encoders=blocks.encoders,
-            dims=tuple(blocks.dims.values()),
-            mean=np.concatenate(means),
-            scale=np.concatenate(scales),
-        )
-
-    def restore(self, json: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> "FittedConcatenation":
-        """Build a fitted concatenation from its state."""
-        return FittedConcatenation.restore(json, arrays)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -101,7 +44,7 @@ class FittedConcatenation:
         return {name: slice(end - dim, end) for name, dim, end in zip(self.encoders, self.dims, ends, strict=True)}
 
     def transform(self, blocks: Blocks) -> Matrix:
-        """Standardise and concatenate; see :meth:`biofuse.fusion.FittedFusion.transform`."""
+        """Standardise and concatenate; see :meth:`~biofuse.fusion.base.FittedFusion.transform`."""
         blocks.only(self.encoders)  # names the missing ones
         fused = np.empty((blocks.n_samples, self.dim), dtype=np.float32)
         for (encoder, columns), dim in zip(self.columns.items(), self.dims, strict=True):
@@ -117,16 +60,60 @@ class FittedConcatenation:
     @classmethod
     def restore(cls, json: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Self:
         """Build the fitted fusion whose state this is."""
-        try:
+        with reading("concatenation"):
             fitted = cls(
                 encoders=tuple(str(name) for name in json["encoders"]),
                 dims=tuple(int(dim) for dim in json["dims"]),
                 mean=np.array(arrays["mean"], dtype=np.float64),
                 scale=np.array(arrays["scale"], dtype=np.float64),
             )
-        except (KeyError, TypeError, ValueError) as error:
-            raise ArtifactError(f"The saved concatenation is malformed: {error!r}.", remedy="Fit again.") from error
         shape = (fitted.dim,)
         if len(fitted.encoders) != len(fitted.dims) or fitted.mean.shape != shape or fitted.scale.shape != shape:
             raise ArtifactError("The saved concatenation's columns do not fit its encoders.", remedy="Fit again.")
         return fitted
+
+
+@dataclass(frozen=True, kw_only=True)
+class Concatenation(OwnPart[FittedConcatenation]):
+    """Standardise every column, then put the blocks side by side in pool order.
+
+    Parameters
+    ----------
+    scaling : {"none", "block"}, default "none"
+        ``none``: every column counts the same, so that an encoder with twice the columns has twice the weight.
+        ``block``: every block is also divided by the square root of its number of columns, so that every encoder
+        counts the same.
+    standardise : bool, default True
+        Whether to bring every column to mean 0 and standard deviation 1 over the training rows.
+    """
+
+    name = "concatenation"
+    fitted = FittedConcatenation
+
+    scaling: Literal["none", "block"] = "none"
+    standardise: bool = True
+
+    def fit(self, blocks: Blocks, labels: NDArray[np.int64] | None = None) -> FittedConcatenation:  # noqa: ARG002
+        """Learn means and standard deviations, in float64; labels are not used.
+
+        Columns without variance get mean and divisor as in scikit-learn's ``StandardScaler``: they become 0 on the
+        training rows.
+
+        Raises
+        ------
+        DataError
+            If there are no rows or no blocks, or a value is not finite.
+        """
+        require_training_rows(blocks)
+        means, scales = [], []
+        for matrix in blocks.values():
+            dim = matrix.shape[1]
+            standard = Standard.of(matrix) if self.standardise else Standard(mean=np.zeros(dim), scale=np.ones(dim))
+            means.append(standard.mean)
+            scales.append(standard.scale * np.sqrt(dim) if self.scaling == "block" else standard.scale)
+        return FittedConcatenation(
+            encoders=blocks.encoders,
+            dims=tuple(blocks.dims.values()),
+            mean=np.concatenate(means),
+            scale=np.concatenate(scales),
+        )

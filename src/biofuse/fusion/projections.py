@@ -1,4 +1,4 @@
-"""The fitted form of every fusion that multiplies each standardised block with a matrix of its own."""
+"""Fusions that multiply each standardised block with a matrix of its own: components, whitening, projected mean."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from biofuse.blocks.blocks import Blocks, Matrix
 from biofuse.core.errors import ArtifactError, SearchError
-from biofuse.core.seals import Arrays
-from biofuse.fusion.base import ROWS_AT_ONCE, Matrix64, Standard, fitting_block, require_training_rows, slices
+from biofuse.core.seals import Arrays, OwnPart, reading
+from biofuse.fusion.base import ROWS_AT_ONCE, Standard, fitting_block, require_training_rows, slices
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -31,7 +31,7 @@ class FittedProjection:
 
     encoders: tuple[str, ...]
     standards: tuple[Standard, ...]
-    axes: tuple[Matrix64, ...]
+    axes: tuple[NDArray[np.float64], ...]
     summed: bool
 
     @property
@@ -50,7 +50,7 @@ class FittedProjection:
         return {name: slice(end - width, end) for name, width, end in zip(self.encoders, widths, ends, strict=True)}
 
     def transform(self, blocks: Blocks) -> Matrix:
-        """Standardise, project and fuse; see :meth:`biofuse.fusion.FittedFusion.transform`."""
+        """Standardise, project and fuse; see :meth:`~biofuse.fusion.base.FittedFusion.transform`."""
         blocks.only(self.encoders)  # names the missing ones
         columns = self.columns
         fused = np.zeros((blocks.n_samples, self.dim))
@@ -71,7 +71,7 @@ class FittedProjection:
     @classmethod
     def restore(cls, json: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Self:
         """Build the fitted fusion whose state this is."""
-        try:
+        with reading("projection"):
             encoders = tuple(str(name) for name in json["encoders"])
             read = [
                 [np.array(arrays[f"{name}_{number}"], dtype=np.float64) for name in ("mean", "scale", "axes")]
@@ -83,8 +83,6 @@ class FittedProjection:
                 axes=tuple(axes for _, _, axes in read),
                 summed=bool(json["summed"]),
             )
-        except (KeyError, TypeError, ValueError) as error:
-            raise ArtifactError(f"The saved projection is malformed: {error!r}.", remedy="Fit again.") from error
         widths = {axes.shape[1] for axes in fitted.axes if axes.ndim == 2}
         belong = all(
             axes.ndim == 2 and standard.mean.shape == standard.scale.shape == (len(axes),)
@@ -125,8 +123,8 @@ class Components:
     """
 
     standard: Standard
-    axes: Matrix64
-    variances: Matrix64
+    axes: NDArray[np.float64]
+    variances: NDArray[np.float64]
 
 
 def principal_components(matrix: Matrix, *, count: int, smallest: float = 0.0) -> Components:
@@ -162,7 +160,7 @@ def principal_components(matrix: Matrix, *, count: int, smallest: float = 0.0) -
     return Components(standard=standard, axes=axes * signs(axes), variances=values / (n - 1))
 
 
-def column_products(matrix: Matrix, standard: Standard) -> Matrix64:
+def column_products(matrix: Matrix, standard: Standard) -> NDArray[np.float64]:
     """Return the sums of products of standardised columns, shape (d, d)."""
     products = np.zeros((matrix.shape[1],) * 2)
     for rows in slices(len(matrix), ROWS_AT_ONCE):
@@ -171,14 +169,14 @@ def column_products(matrix: Matrix, standard: Standard) -> Matrix64:
     return products
 
 
-def signs(axes: Matrix64) -> Matrix64:
+def signs(axes: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return 1 or -1 for each column, such that times it the column's entry of largest size is positive."""
     largest = axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])]
     return np.where(largest < 0, -1.0, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrincipalComponents:
+class PrincipalComponents(OwnPart[FittedProjection]):
     """Standardise every column, keep the leading principal components of every block, put them side by side.
 
     Equal, block by block, to scikit-learn's ``StandardScaler`` and ``PCA(svd_solver="full")``.
@@ -192,6 +190,9 @@ class PrincipalComponents:
         :class:`biofuse.fusion.concatenation.Concatenation`.
     """
 
+    name = "pca"
+    fitted = FittedProjection
+
     components: int = COMPONENTS
     scaling: Scaling = "none"
 
@@ -199,18 +200,8 @@ class PrincipalComponents:
         check_count("components", self.components)
         _check_scaling(self.scaling)
 
-    @property
-    def name(self) -> str:
-        """The name it is registered under."""
-        return "pca"
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """Its options as JSON values."""
-        return {"components": self.components, "scaling": self.scaling}
-
     def fit(self, blocks: Blocks, labels: NDArray[np.int64] | None = None) -> FittedProjection:  # noqa: ARG002
-        """Learn standardisation and components; labels are not used. See :meth:`biofuse.fusion.Fusion.fit`."""
+        """Learn standardisation and components; labels are not used. See :meth:`~biofuse.fusion.base.Fusion.fit`."""
         require_training_rows(blocks)
         found = [principal_components(matrix, count=self.components) for matrix in blocks.values()]
         return _side_by_side(
@@ -219,13 +210,9 @@ class PrincipalComponents:
             [part.axes / (np.sqrt(len(part.axes)) if self.scaling == "block" else 1.0) for part in found],
         )
 
-    def restore(self, json: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> FittedProjection:
-        """Build a fitted fusion of this kind from its state."""
-        return FittedProjection.restore(json, arrays)
-
 
 @dataclass(frozen=True, kw_only=True)
-class Whitening:
+class Whitening(OwnPart[FittedProjection]):
     """As :class:`PrincipalComponents`, with every component brought to standard deviation 1 over the training rows.
 
     Equal, block by block, to scikit-learn's ``StandardScaler`` and ``PCA(svd_solver="full", whiten=True)``, but for
@@ -239,6 +226,9 @@ class Whitening:
         ``block``: every block is also divided by the square root of its number of components.
     """
 
+    name = "whitening"
+    fitted = FittedProjection
+
     components: int = COMPONENTS
     scaling: Scaling = "none"
 
@@ -246,18 +236,8 @@ class Whitening:
         check_count("components", self.components)
         _check_scaling(self.scaling)
 
-    @property
-    def name(self) -> str:
-        """The name it is registered under."""
-        return "whitening"
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """Its options as JSON values."""
-        return {"components": self.components, "scaling": self.scaling}
-
     def fit(self, blocks: Blocks, labels: NDArray[np.int64] | None = None) -> FittedProjection:  # noqa: ARG002
-        """Learn standardisation and components; labels are not used. See :meth:`biofuse.fusion.Fusion.fit`."""
+        """Learn standardisation and components; labels are not used. See :meth:`~biofuse.fusion.base.Fusion.fit`."""
         require_training_rows(blocks)
         found = [
             principal_components(matrix, count=self.components, smallest=SMALLEST_VARIANCE)
@@ -267,10 +247,6 @@ class Whitening:
         if self.scaling == "block":
             axes = [part / np.sqrt(part.shape[1]) for part in axes]
         return _side_by_side(blocks, found, axes)
-
-    def restore(self, json: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> FittedProjection:
-        """Build a fitted fusion of this kind from its state."""
-        return FittedProjection.restore(json, arrays)
 
 
 def check_count(name: str, value: int) -> None:
@@ -290,7 +266,7 @@ def _check_scaling(scaling: str) -> None:
         raise SearchError(f"scaling must be 'none' or 'block', not {scaling!r}.")
 
 
-def _side_by_side(blocks: Blocks, found: list[Components], axes: list[Matrix64]) -> FittedProjection:
+def _side_by_side(blocks: Blocks, found: list[Components], axes: list[NDArray[np.float64]]) -> FittedProjection:
     return FittedProjection(
         encoders=blocks.encoders,
         standards=tuple(part.standard for part in found),
@@ -312,7 +288,7 @@ rows)."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProjectedMean:
+class ProjectedMean(OwnPart[FittedProjection]):
     """Project every block to a space in which the blocks agree, and take the mean there.
 
     The spaces of two encoders have nothing to do with each other until they are aligned. Here the common space is the
@@ -332,6 +308,9 @@ class ProjectedMean:
         Penalty of the regressions, in units of the mean variance of those components.
     """
 
+    name = "mean"
+    fitted = FittedProjection
+
     dim: int = DIM
     components: int = MEAN_COMPONENTS
     ridge: float = RIDGE
@@ -342,18 +321,8 @@ class ProjectedMean:
         if not 0 < self.ridge < np.inf:
             raise SearchError(f"ridge must be positive, not {self.ridge}.")
 
-    @property
-    def name(self) -> str:
-        """The name it is registered under."""
-        return "mean"
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """Its options as JSON values."""
-        return {"dim": self.dim, "components": self.components, "ridge": self.ridge}
-
     def fit(self, blocks: Blocks, labels: NDArray[np.int64] | None = None) -> FittedProjection:  # noqa: ARG002
-        """Learn components, common space and projections. See :meth:`biofuse.fusion.Fusion.fit`."""
+        """Learn components, common space and projections. See :meth:`~biofuse.fusion.base.Fusion.fit`."""
         require_training_rows(blocks)
         found = [principal_components(matrix, count=self.components) for matrix in blocks.values()]
         # Along its components the products of a block are diagonal: Z root (Z root)' is n - 1 times its hat matrix.
@@ -372,17 +341,13 @@ class ProjectedMean:
             summed=True,
         )
 
-    def restore(self, json: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> FittedProjection:
-        """Build a fitted fusion of this kind from its state."""
-        return FittedProjection.restore(json, arrays)
 
-
-def _penalised(variances: Matrix64, ridge: float) -> Matrix64:
+def _penalised(variances: NDArray[np.float64], ridge: float) -> NDArray[np.float64]:
     total = variances + ridge * variances.mean()
     return np.where(total > 0, total, 1.0)  # a block without variance has a single column of zeros
 
 
-def _agreement(blocks: Blocks, found: list[Components], roots: list[Matrix64]) -> Matrix64:
+def _agreement(blocks: Blocks, found: list[Components], roots: list[NDArray[np.float64]]) -> NDArray[np.float64]:
     """Return the products of the blocks' columns ``Z root``, those of all blocks side by side, over n - 1."""
     width = sum(root.shape[1] for root in roots)
     products = np.zeros((width, width))
@@ -395,7 +360,7 @@ def _agreement(blocks: Blocks, found: list[Components], roots: list[Matrix64]) -
     return products / max(blocks.n_samples - 1, 1)
 
 
-def _leading(products: Matrix64, count: int) -> tuple[Matrix64, Matrix64]:
+def _leading(products: NDArray[np.float64], count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the leading eigenvalues and eigenvectors, the largest first, without those of rounding error."""
     from scipy.linalg import eigh
 

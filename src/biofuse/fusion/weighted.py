@@ -19,11 +19,9 @@ from numpy.typing import NDArray
 from biofuse.blocks.blocks import Blocks, Matrix
 from biofuse.core.errors import ArtifactError, DataError
 from biofuse.core.hashing import hash_order
-from biofuse.core.seals import Arrays
+from biofuse.core.seals import Arrays, OwnPart, reading
 from biofuse.fusion.concatenation import Concatenation, FittedConcatenation
 from biofuse.fusion.projections import check_count
-
-Matrix64 = NDArray[np.float64]
 
 SPREAD = 2.0
 """Standard deviation of the normal prior on the logarithm of a weight about their mean, so that one weight being seven
@@ -45,7 +43,7 @@ TOLERANCE = 1e-2
 On made-up blocks weights are then within 2e-4 of the minimum's, after 1 to 45 evaluations."""
 
 
-def kernel_weights(kernels: Matrix64, targets: Matrix64) -> Matrix64:
+def kernel_weights(kernels: NDArray[np.float64], targets: NDArray[np.float64]) -> NDArray[np.float64]:
     """Find the weights that predict each row best from all others.
 
     Parameters
@@ -82,7 +80,9 @@ def kernel_weights(kernels: Matrix64, targets: Matrix64) -> Matrix64:
     return np.asarray(weights / weights.sum())
 
 
-def objective(logs: Matrix64, kernels: Matrix64, targets: Matrix64) -> tuple[float, Matrix64]:
+def objective(
+    logs: NDArray[np.float64], kernels: NDArray[np.float64], targets: NDArray[np.float64]
+) -> tuple[float, NDArray[np.float64]]:
     """Return minus the logarithm of likelihood times prior, and its derivative in the logarithms of the weights.
 
     The likelihood is that of the leave-one-out errors, normal with a variance of their own.
@@ -103,7 +103,7 @@ def objective(logs: Matrix64, kernels: Matrix64, targets: Matrix64) -> tuple[flo
     return value, np.asarray(n * change / total + off / SPREAD**2)
 
 
-def _best_start(kernels: Matrix64, targets: Matrix64) -> float:
+def _best_start(kernels: NDArray[np.float64], targets: NDArray[np.float64]) -> float:
     """Return the total of equal weights with the least leave-one-out error; the smallest among equals."""
     values, vectors = np.linalg.eigh(kernels.mean(axis=0))
     values, along = np.maximum(values, 0), vectors.T @ targets
@@ -115,7 +115,7 @@ def _best_start(kernels: Matrix64, targets: Matrix64) -> float:
     return STARTS[int(np.argmin(errors))]
 
 
-def _inverse(K: Matrix64) -> Matrix64:
+def _inverse(K: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the inverse of ``K + 1``, K positive semi-definite."""
     from scipy.linalg import lapack
 
@@ -128,13 +128,70 @@ def _inverse(K: Matrix64) -> Matrix64:
     return np.asarray(upper + np.triu(upper, 1).T, dtype=np.float64)
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FittedWeightedConcatenation:
+    """A weighted concatenation after fitting.
+
+    Attributes
+    ----------
+    plain : FittedConcatenation
+        The same with equal blocks.
+    shares : ndarray of float64, shape (n_encoders,)
+        The weights, in pool order.
+    """
+
+    plain: FittedConcatenation
+    shares: NDArray[np.float64]
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The weight of each encoder; they add up to 1."""
+        return dict(zip(self.encoders, self.shares.tolist(), strict=True))
+
+    @property
+    def encoders(self) -> tuple[str, ...]:
+        """The encoders it takes, in pool order."""
+        return self.plain.encoders
+
+    @property
+    def dim(self) -> int:
+        """Columns of the fused matrix."""
+        return self.plain.dim
+
+    @property
+    def columns(self) -> dict[str, slice]:
+        """Columns of the fused matrix that belong to each encoder."""
+        return self.plain.columns
+
+    def transform(self, blocks: Blocks) -> Matrix:
+        """Standardise, weigh and concatenate; see :meth:`~biofuse.fusion.base.FittedFusion.transform`."""
+        fused = self.plain.transform(blocks)
+        fused *= np.repeat(np.sqrt(self.shares), self.plain.dims).astype(np.float32)
+        return fused
+
+    def state(self) -> tuple[dict[str, Any], Arrays]:
+        """Return JSON values and arrays."""
+        json, arrays = self.plain.state()
+        return json, arrays | {"weights": self.shares}
+
+    @classmethod
+    def restore(cls, json: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Self:
+        """Build the fitted fusion whose state this is."""
+        plain = FittedConcatenation.restore(json, arrays)
+        with reading("weights"):
+            shares = np.array(arrays["weights"], dtype=np.float64)
+        if shares.shape != (len(plain.encoders),) or not (shares >= 0).all():
+            raise ArtifactError("The saved weights do not fit the encoders.", remedy="Fit again.")
+        return cls(plain=plain, shares=shares)
+
+
 ROWS = 500
 """Training rows from which weights are learned where no number is given. There are only as many weights as encoders,
 and the time grows with the cube of the rows: about a second for nine blocks at 500, ten seconds at 1,000."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class WeightedConcatenation:
+class WeightedConcatenation(OwnPart[FittedWeightedConcatenation]):
     """Standardise every column, then put the blocks side by side, each as strong as it helps to predict the labels.
 
     A block of d columns is multiplied by ``sqrt(weight / d)``, so that the inner products of fused rows are the
@@ -149,22 +206,15 @@ class WeightedConcatenation:
         means and standard deviations are always those of all rows.
     """
 
+    name = "weighted"
+    fitted = FittedWeightedConcatenation
+
     rows: int = ROWS
 
     def __post_init__(self) -> None:
         check_count("rows", self.rows)
 
-    @property
-    def name(self) -> str:
-        """The name it is registered under."""
-        return "weighted"
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """Its options as JSON values."""
-        return {"rows": self.rows}
-
-    def fit(self, blocks: Blocks, labels: NDArray[np.int64] | None = None) -> "FittedWeightedConcatenation":
+    def fit(self, blocks: Blocks, labels: NDArray[np.int64] | None = None) -> FittedWeightedConcatenation:
         """Learn means, standard deviations and weights.
 
         Parameters
@@ -190,78 +240,15 @@ class WeightedConcatenation:
         kernels = np.stack([_centred_kernel(fused[:, columns]) for columns in plain.columns.values()])
         return FittedWeightedConcatenation(plain=plain, shares=kernel_weights(kernels, _targets(labels[rows])))
 
-    def restore(self, json: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> "FittedWeightedConcatenation":
-        """Build a fitted weighted concatenation from its state."""
-        return FittedWeightedConcatenation.restore(json, arrays)
 
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class FittedWeightedConcatenation:
-    """A weighted concatenation after fitting.
-
-    Attributes
-    ----------
-    plain : FittedConcatenation
-        The same with equal blocks.
-    shares : ndarray of float64, shape (n_encoders,)
-        The weights, in pool order.
-    """
-
-    plain: FittedConcatenation
-    shares: Matrix64
-
-    @property
-    def weights(self) -> dict[str, float]:
-        """The weight of each encoder; they add up to 1."""
-        return dict(zip(self.encoders, self.shares.tolist(), strict=True))
-
-    @property
-    def encoders(self) -> tuple[str, ...]:
-        """The encoders it takes, in pool order."""
-        return self.plain.encoders
-
-    @property
-    def dim(self) -> int:
-        """Columns of the fused matrix."""
-        return self.plain.dim
-
-    @property
-    def columns(self) -> dict[str, slice]:
-        """Columns of the fused matrix that belong to each encoder."""
-        return self.plain.columns
-
-    def transform(self, blocks: Blocks) -> Matrix:
-        """Standardise, weigh and concatenate; see :meth:`biofuse.fusion.FittedFusion.transform`."""
-        fused = self.plain.transform(blocks)
-        fused *= np.repeat(np.sqrt(self.shares), self.plain.dims).astype(np.float32)
-        return fused
-
-    def state(self) -> tuple[dict[str, Any], Arrays]:
-        """Return JSON values and arrays."""
-        json, arrays = self.plain.state()
-        return json, arrays | {"weights": self.shares}
-
-    @classmethod
-    def restore(cls, json: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Self:
-        """Build the fitted fusion whose state this is."""
-        plain = FittedConcatenation.restore(json, arrays)
-        try:
-            shares = np.array(arrays["weights"], dtype=np.float64)
-        except (KeyError, TypeError, ValueError) as error:
-            raise ArtifactError(f"The saved weights are malformed: {error!r}.", remedy="Fit again.") from error
-        if shares.shape != (len(plain.encoders),) or not (shares >= 0).all():
-            raise ArtifactError("The saved weights do not fit the encoders.", remedy="Fit again.")
-        return cls(plain=plain, shares=shares)
-
-
-def _targets(labels: NDArray[np.int64]) -> Matrix64:
+def _targets(labels: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return one centred column for each label, or each class that occurs."""
     columns = labels if labels.ndim == 2 else labels[:, None] == np.unique(labels)
     targets = columns.astype(np.float64)
     return np.asarray(targets - targets.mean(axis=0))
 
 
-def _centred_kernel(part: Matrix) -> Matrix64:
+def _centred_kernel(part: Matrix) -> NDArray[np.float64]:
     rows = part.astype(np.float64)
     rows -= rows.mean(axis=0)
     return rows @ rows.T

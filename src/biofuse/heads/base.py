@@ -1,18 +1,17 @@
 """What maps a fused matrix to probabilities."""
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from biofuse.core.errors import ArtifactError, DataError, SearchError
-from biofuse.core.seals import Arrays
+from biofuse.core.errors import ArtifactError, DataError
+from biofuse.core.machine import limit_threads
+from biofuse.core.seals import Arrays, OwnPart, reading
 from biofuse.core.target import Task
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
 
 Features = NDArray[np.float32] | NDArray[np.float64]
 """A fused matrix, shape (n, d)."""
@@ -194,51 +193,8 @@ largest MedMNIST+ set (189,106 rows) with all nine encoders of the paper (8,704 
 
 
 def within_limits(head: Head, *, rows: int, features: int, classes: int) -> bool:
-    """Return whether a problem is within a head's limits; see :func:`check_limits`."""
+    """Return whether a problem is within the limits that a head declares."""
     return not head.limits.exceeded_by(rows=rows, features=features, classes=classes)
-
-
-def check_limits(head: Head, *, rows: int, features: int, classes: int) -> None:
-    """Refuse a problem that exceeds the limits that a head declares.
-
-    Parameters
-    ----------
-    head : Head
-        What is to be fitted.
-    rows, features, classes : int
-        Training rows, columns of the fused matrix, and classes or labels, absent ones included.
-
-    Raises
-    ------
-    SearchError
-        Naming the head, what exceeds which limit, why there is one, and the heads that would take the problem.
-    """
-    exceeded = head.limits.exceeded_by(rows=rows, features=features, classes=classes)
-    if exceeded:
-        raise SearchError(
-            f"The head {head.name} is not meant for {exceeded}.",
-            remedy=_remedy(rows=rows, features=features, classes=classes),
-        )
-
-
-def _remedy(*, rows: int, features: int, classes: int) -> str:
-    from biofuse.heads.registry import OWN_HEADS, make_head
-
-    able = [name for name in OWN_HEADS if within_limits(make_head(name), rows=rows, features=features, classes=classes)]
-    if able:
-        return f"Choose another head: {', '.join(able)}."
-    return "No head of BioFuse takes so much: give fewer rows, fewer encoders, or fewer classes."
-
-
-def options_of(head: "DataclassInstance") -> dict[str, Any]:
-    """Return the fields of a head as JSON values; class weights are keyed by text."""
-    values = {field.name: getattr(head, field.name) for field in fields(head)}
-    return {
-        name: {str(key): float(weight) for key, weight in sorted(value.items())}
-        if isinstance(value, Mapping)
-        else value
-        for name, value in values.items()
-    }
 
 
 CERTAIN = float(-np.log(np.finfo(np.float64).tiny))
@@ -354,15 +310,13 @@ class Outputs:
         ArtifactError
             If they are malformed, or the columns are not each given once.
         """
-        try:
+        with reading("head's classes"):
             outputs = cls(
                 task=Task(values["task"]),
                 n_classes=int(values["n_classes"]),
                 columns=tuple(tuple(int(column) for column in columns) for columns in values["columns"]),
                 constant={int(column): float(value) for column, value in values["constant"].items()},
             )
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ArtifactError(f"The saved head's classes are malformed: {error!r}.", remedy="Fit again.") from error
         given = sorted([*outputs.constant, *(column for columns in outputs.columns for column in columns)])
         if given != list(range(outputs.n_classes)):
             raise ArtifactError("The saved head does not give every class once.", remedy="Fit again.")
@@ -385,7 +339,7 @@ def _log_odds(margins: Scores) -> Scores:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Problem:
+class ClassificationProblem:
     """One classification problem; every one of its classes occurs.
 
     Attributes
@@ -413,7 +367,7 @@ class Problem:
 class Setup:
     """What there is to fit: the problems, where their results belong, and what was noticed."""
 
-    problems: tuple[Problem, ...]
+    problems: tuple[ClassificationProblem, ...]
     outputs: Outputs
     notes: tuple[str, ...]
 
@@ -513,7 +467,7 @@ def _one_problem(
         return Setup(problems=(), outputs=outputs, notes=tuple(notes))
     weights = weights * _class_weights(labels, class_weight, weights)
     return Setup(
-        problems=(Problem(codes=codes.astype(np.int64), n_codes=len(present), weights=weights),),
+        problems=(ClassificationProblem(codes=codes.astype(np.int64), n_codes=len(present), weights=weights),),
         outputs=Outputs(
             task=task,
             n_classes=n_classes,
@@ -534,7 +488,9 @@ def _one_problem_per_label(
             notes.append(f"Label {label} is {codes[0]} in all training rows: always predicted.")
         else:
             problems.append(
-                Problem(codes=codes, n_codes=2, weights=weights * _class_weights(codes, class_weight, weights))
+                ClassificationProblem(
+                    codes=codes, n_codes=2, weights=weights * _class_weights(codes, class_weight, weights)
+                )
             )
             columns.append((label,))
     outputs = Outputs(task=Task.MULTILABEL, n_classes=labels.shape[1], columns=tuple(columns), constant=constant)
@@ -552,34 +508,71 @@ def _class_weights(
     return np.array([class_weight.get(int(label), 1.0) for label in labels], dtype=np.float64)
 
 
-ROWS_AT_ONCE = 4096
-"""Rows turned into float64 at a time."""
+Fitted = TypeVar("Fitted", bound="FittedOwnHead")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnHead(OwnPart[Fitted]):
+    """What BioFuse's own heads share; a subclass adds its options, its limits and the mathematics.
+
+    Attributes
+    ----------
+    limits : Limits
+        The largest problem for which it is meant.
+    class_weight : mapping, "balanced" or None
+        As in scikit-learn; see :data:`ClassWeight`.
+    """
+
+    limits: ClassVar[Limits]
+
+    class_weight: ClassWeight = None
+
+    def fit(
+        self,
+        X: Features,
+        labels: NDArray[np.int64],
+        *,
+        task: Task,
+        n_classes: int,
+        sample_weight: NDArray[np.float64] | None = None,
+        seed: int = 0,
+        threads: int = 1,
+    ) -> Fitted:
+        """Learn from training rows; see :meth:`Head.fit`."""
+        setup = set_up(
+            X, labels, task=task, n_classes=n_classes, class_weight=self.class_weight, sample_weight=sample_weight
+        )
+        with limit_threads(threads):
+            return self.solve(X, setup, seed=seed, threads=threads)
+
+    @abstractmethod
+    def solve(self, X: Features, setup: Setup, *, seed: int, threads: int) -> Fitted:
+        """Fit every problem of the set-up.
+
+        Parameters
+        ----------
+        X : ndarray, shape (n, d)
+            Checked.
+        setup : Setup
+            Its problems, where their results belong, and what was noticed so far.
+        seed, threads : int
+            As given to :meth:`fit`; BLAS and OpenMP are limited already.
+        """
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class FittedLinear:
-    """Margins ``X @ coef + intercept``, and how they become probabilities.
+class FittedOwnHead:
+    """What BioFuse's own fitted heads share.
 
     Attributes
     ----------
     outputs : Outputs
-        Where the margins belong.
-    coef : ndarray of float64, shape (n_features, n_margins)
-        The margins of all problems side by side.
-    intercept : ndarray of float64, shape (n_margins,)
-    slope : ndarray of float64, shape (n_margins,), or None
-        What margins are multiplied with before they become probabilities. None: they are logits as they stand.
-    penalty : tuple of float
-        The regularisation used for each problem (C, alpha or shrinkage).
+        Where the results of each problem belong.
     notes : tuple of str
         What was noticed at fitting.
     """
 
     outputs: Outputs
-    coef: NDArray[np.float64]
-    intercept: NDArray[np.float64]
-    slope: NDArray[np.float64] | None = None
-    penalty: tuple[float, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
@@ -587,13 +580,69 @@ class FittedLinear:
         """Columns of its probabilities."""
         return self.outputs.n_classes
 
+    def common_state(self) -> dict[str, Any]:
+        """Return the JSON values of what all heads share."""
+        return {"outputs": self.outputs.to_json(), "notes": list(self.notes)}
+
+    @staticmethod
+    def read_common(json: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what all heads share from their JSON values, as arguments."""
+        return {"outputs": Outputs.from_json(json["outputs"]), "notes": tuple(str(note) for note in json["notes"])}
+
+
+ROWS_AT_ONCE = 4096
+"""Rows turned into float64 at a time."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FittedLinear(FittedOwnHead):
+    """Margins ``X @ coef + intercept``, and how they become probabilities.
+
+    Attributes
+    ----------
+    coef : ndarray of float64, shape (n_features, n_margins)
+        The margins of all problems side by side.
+    intercept : ndarray of float64, shape (n_margins,)
+    slope : ndarray of float64, shape (n_margins,), or None
+        What margins are multiplied with before they become probabilities. None: they are logits as they stand.
+    penalty : tuple of float
+        The regularisation used for each problem (C, alpha or shrinkage).
+    """
+
+    coef: NDArray[np.float64]
+    intercept: NDArray[np.float64]
+    slope: NDArray[np.float64] | None = None
+    penalty: tuple[float, ...] = ()
+
+    @classmethod
+    def assemble(
+        cls,
+        setup: Setup,
+        solutions: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]],
+        *,
+        n_features: int,
+        slope: NDArray[np.float64] | None = None,
+        penalty: Sequence[float],
+        notes: tuple[str, ...] = (),
+    ) -> Self:
+        """Put the coefficients, shape (d, width), and intercepts, shape (width,), of all problems side by side."""
+        coef = np.hstack([np.zeros((n_features, 0)), *(coef for coef, _ in solutions)])
+        return cls(
+            outputs=setup.outputs,
+            coef=np.ascontiguousarray(coef),
+            intercept=np.concatenate([np.zeros(0), *(intercept for _, intercept in solutions)]),
+            slope=slope,
+            penalty=tuple(penalty),
+            notes=setup.notes + notes,
+        )
+
     @property
     def n_features(self) -> int:
         """Columns of the matrices it takes."""
         return len(self.coef)
 
     def predict_proba(self, X: Features) -> Scores:
-        """Return probabilities; see :meth:`biofuse.heads.FittedHead.predict_proba`."""
+        """Return probabilities; see :meth:`FittedHead.predict_proba`."""
         margins = self._margins(X)
         scaled = margins if self.slope is None else margins * self.slope
         return self.outputs.probabilities(self.outputs.split(scaled), n=len(X))
@@ -615,37 +664,21 @@ class FittedLinear:
         arrays: Arrays = {"coef": self.coef, "intercept": self.intercept}
         if self.slope is not None:
             arrays["slope"] = self.slope
-        values = {"outputs": self.outputs.to_json(), "penalty": list(self.penalty), "notes": list(self.notes)}
-        return values, arrays
+        return self.common_state() | {"penalty": list(self.penalty)}, arrays
 
     @classmethod
     def restore(cls, json: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Self:
         """Build the fitted head whose state this is."""
-        try:
+        with reading("linear head"):
             fitted = cls(
-                outputs=Outputs.from_json(json["outputs"]),
+                **cls.read_common(json),
                 coef=np.array(arrays["coef"], dtype=np.float64, order="C"),
                 intercept=np.array(arrays["intercept"], dtype=np.float64),
                 slope=np.array(arrays["slope"], dtype=np.float64) if "slope" in arrays else None,
                 penalty=tuple(float(value) for value in json["penalty"]),
-                notes=tuple(str(note) for note in json["notes"]),
             )
-        except (KeyError, TypeError, ValueError) as error:
-            raise ArtifactError(f"The saved linear head is malformed: {error!r}.", remedy="Fit again.") from error
         margins = (sum(fitted.outputs.widths),)
-        shapes = {
-            fitted.intercept.shape,
-            fitted.coef.shape[1:],
-            margins if fitted.slope is None else fitted.slope.shape,
-        }
-        if shapes != {margins}:
+        slope = margins if fitted.slope is None else fitted.slope.shape
+        if {fitted.intercept.shape, fitted.coef.shape[1:], slope} != {margins}:
             raise ArtifactError("The saved linear head's arrays do not fit its classes.", remedy="Fit again.")
         return fitted
-
-
-def assemble(
-    solutions: list[tuple[NDArray[np.float64], NDArray[np.float64]]], *, n_features: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Put the coefficients and intercepts of all problems side by side."""
-    coef = np.hstack([np.zeros((n_features, 0)), *(coef for coef, _ in solutions)])
-    return np.ascontiguousarray(coef), np.concatenate([np.zeros(0), *(intercept for _, intercept in solutions)])

@@ -1,7 +1,7 @@
 """k nearest neighbours."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biofuse.core.errors import ArtifactError, SearchError
-from biofuse.core.seals import Arrays
-from biofuse.core.target import Task
-from biofuse.heads.base import ClassWeight, Features, Limits, Outputs, Scores, check_features, options_of, set_up
+from biofuse.core.seals import Arrays, reading
+from biofuse.heads.base import Features, FittedOwnHead, Limits, OwnHead, Scores, Setup, check_features
 
 if TYPE_CHECKING:
     from sklearn.neighbors import NearestNeighbors
@@ -19,86 +18,12 @@ if TYPE_CHECKING:
 Metric = Literal["cosine", "euclidean"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Neighbours:
-    """Votes of the nearest training rows, as scikit-learn's ``KNeighborsClassifier``.
-
-    Parameters
-    ----------
-    k : int, default 10
-        Rows that vote; all of them if there are fewer. By 5-fold grouped cross-validation on real embeddings (blood
-        cells and brain MRI, 250 and 1,431 rows, 1,280 and 4,324 columns) 10 gave the best or second-best AUROC
-        among 1, 3, 5, 10, 20 and 40 in 7 of 8 cases with the cosine distance, which in turn beat the Euclidean
-        distance by about .03 on brain MRI and equalled it on blood cells.
-    metric : {"cosine", "euclidean"}, default "cosine"
-        Distance between rows.
-    class_weight : mapping, "balanced" or None
-        A neighbour's vote counts this much. (scikit-learn's ``KNeighborsClassifier`` has no such option.)
-    """
-
-    k: int = 10
-    metric: Metric = "cosine"
-    class_weight: ClassWeight = None
-
-    def __post_init__(self) -> None:
-        if self.k < 1 or self.metric not in {"cosine", "euclidean"}:
-            raise SearchError(f"k must be at least 1, the metric cosine or euclidean, not {self.k} and {self.metric}.")
-
-    @property
-    def name(self) -> str:
-        """The name it is registered under."""
-        return "knn"
-
-    @property
-    def limits(self) -> Limits:
-        """The largest problem for which it is meant."""
-        return Limits(rows=200_000, reason="every training row is kept, and compared with every new one")
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """Its options as JSON values."""
-        return options_of(self)
-
-    def fit(
-        self,
-        X: Features,
-        labels: NDArray[np.int64],
-        *,
-        task: Task,
-        n_classes: int,
-        sample_weight: NDArray[np.float64] | None = None,
-        seed: int = 0,  # noqa: ARG002 (nothing here is random)
-        threads: int = 1,  # noqa: ARG002 (nothing is computed before new rows come)
-    ) -> "FittedNeighbours":
-        """Keep the training rows; see :meth:`biofuse.heads.Head.fit`."""
-        setup = set_up(
-            X, labels, task=task, n_classes=n_classes, class_weight=self.class_weight, sample_weight=sample_weight
-        )
-        few = (f"There are {len(X)} training rows only: all of them vote.",) if len(X) < self.k else ()
-        nothing: list[NDArray[Any]] = [np.zeros((len(X), 0))]
-        return FittedNeighbours(
-            outputs=setup.outputs,
-            k=min(self.k, len(X)),
-            metric=self.metric,
-            rows=np.ascontiguousarray(X, dtype=np.float32),
-            codes=np.hstack([*nothing, *(problem.codes[:, None] for problem in setup.problems)]).astype(np.int64),
-            votes=np.hstack([*nothing, *(problem.weights[:, None] for problem in setup.problems)]),
-            notes=setup.notes + few,
-        )
-
-    def restore(self, json: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> "FittedNeighbours":
-        """Build a fitted k-NN head from its state."""
-        return FittedNeighbours.restore(json, arrays)
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
-class FittedNeighbours:
+class FittedNeighbours(FittedOwnHead):
     """The training rows and their votes.
 
     Attributes
     ----------
-    outputs : Outputs
-        Where the votes belong.
     k : int
         Rows that vote.
     metric : {"cosine", "euclidean"}
@@ -108,22 +33,13 @@ class FittedNeighbours:
         Class of each row in each problem.
     votes : ndarray of float64, shape (n, n_problems)
         How much each row's vote counts in each problem.
-    notes : tuple of str
-        What was noticed at fitting.
     """
 
-    outputs: Outputs
     k: int
     metric: Metric
     rows: NDArray[np.float32]
     codes: NDArray[np.int64]
     votes: NDArray[np.float64]
-    notes: tuple[str, ...] = field(default=())
-
-    @property
-    def n_classes(self) -> int:
-        """Columns of its probabilities."""
-        return self.outputs.n_classes
 
     @property
     def n_features(self) -> int:
@@ -137,7 +53,7 @@ class FittedNeighbours:
         return NearestNeighbors(n_neighbors=self.k, metric=self.metric, algorithm="brute").fit(self.rows)
 
     def predict_proba(self, X: Features) -> Scores:
-        """Return each class's share of the votes; see :meth:`biofuse.heads.FittedHead.predict_proba`."""
+        """Return each class's share of the votes; see :meth:`~biofuse.heads.base.FittedHead.predict_proba`."""
         check_features(X, n_features=self.n_features)
         if not len(X) or not self.outputs.columns:
             return self.outputs.place([np.zeros((len(X), codes)) for codes in self.outputs.n_codes], n=len(X))
@@ -155,27 +71,67 @@ class FittedNeighbours:
 
     def state(self) -> tuple[dict[str, Any], Arrays]:
         """Return JSON values and arrays."""
-        values = {"outputs": self.outputs.to_json(), "k": self.k, "metric": self.metric, "notes": list(self.notes)}
+        values = self.common_state() | {"k": self.k, "metric": self.metric}
         return values, {"rows": self.rows, "codes": self.codes, "votes": self.votes}
 
     @classmethod
     def restore(cls, json: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Self:
         """Build the fitted head whose state this is."""
-        try:
+        with reading("k-NN head"):
             fitted = cls(
-                outputs=Outputs.from_json(json["outputs"]),
+                **cls.read_common(json),
                 k=int(json["k"]),
                 metric=json["metric"],
                 rows=np.array(arrays["rows"], dtype=np.float32, order="C"),
                 codes=np.array(arrays["codes"], dtype=np.int64),
                 votes=np.array(arrays["votes"], dtype=np.float64),
-                notes=tuple(str(note) for note in json["notes"]),
             )
-        except (KeyError, TypeError, ValueError) as error:
-            raise ArtifactError(f"The saved k-NN head is malformed: {error!r}.", remedy="Fit again.") from error
         shape = (len(fitted.rows), len(fitted.outputs.columns))
         if fitted.codes.shape != shape or fitted.votes.shape != shape or fitted.rows.ndim != 2:
             raise ArtifactError("The saved k-NN head's arrays do not fit together.", remedy="Fit again.")
         if fitted.metric not in {"cosine", "euclidean"} or not 1 <= fitted.k <= len(fitted.rows):
             raise ArtifactError("The saved k-NN head's options are malformed.", remedy="Fit again.")
         return fitted
+
+
+@dataclass(frozen=True, kw_only=True)
+class Neighbours(OwnHead[FittedNeighbours]):
+    """Votes of the nearest training rows, as scikit-learn's ``KNeighborsClassifier``.
+
+    Parameters
+    ----------
+    k : int, default 10
+        Rows that vote; all of them if there are fewer. By 5-fold grouped cross-validation on real embeddings (blood
+        cells and brain MRI, 250 and 1,431 rows, 1,280 and 4,324 columns) 10 gave the best or second-best AUROC
+        among 1, 3, 5, 10, 20 and 40 in 7 of 8 cases with the cosine distance, which in turn beat the Euclidean
+        distance by about .03 on brain MRI and equalled it on blood cells.
+    metric : {"cosine", "euclidean"}, default "cosine"
+        Distance between rows.
+    class_weight : mapping, "balanced" or None
+        A neighbour's vote counts this much. (scikit-learn's ``KNeighborsClassifier`` has no such option.)
+    """
+
+    name = "knn"
+    fitted = FittedNeighbours
+    limits = Limits(rows=200_000, reason="every training row is kept, and compared with every new one")
+
+    k: int = 10
+    metric: Metric = "cosine"
+
+    def __post_init__(self) -> None:
+        if self.k < 1 or self.metric not in {"cosine", "euclidean"}:
+            raise SearchError(f"k must be at least 1, the metric cosine or euclidean, not {self.k} and {self.metric}.")
+
+    def solve(self, X: Features, setup: Setup, *, seed: int, threads: int) -> FittedNeighbours:  # noqa: ARG002
+        """Keep the training rows and their votes."""
+        few = (f"There are {len(X)} training rows only: all of them vote.",) if len(X) < self.k else ()
+        nothing: list[NDArray[Any]] = [np.zeros((len(X), 0))]
+        return FittedNeighbours(
+            outputs=setup.outputs,
+            k=min(self.k, len(X)),
+            metric=self.metric,
+            rows=np.ascontiguousarray(X, dtype=np.float32),
+            codes=np.hstack([*nothing, *(problem.codes[:, None] for problem in setup.problems)]).astype(np.int64),
+            votes=np.hstack([*nothing, *(problem.weights[:, None] for problem in setup.problems)]),
+            notes=setup.notes + few,
+        )

@@ -5,31 +5,25 @@ shrinkage adds. With fewer rows than columns, the products of rows give the same
 and the covariance is never formed.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from biofuse.core.errors import SearchError
-from biofuse.core.machine import limit_threads
-from biofuse.core.target import Task
 from biofuse.heads.base import (
     MATRIX_CELLS,
     ROWS_AT_ONCE,
-    ClassWeight,
+    ClassificationProblem,
     Features,
     FittedLinear,
     Limits,
-    Problem,
-    assemble,
-    options_of,
-    set_up,
+    OwnHead,
+    Setup,
 )
 from biofuse.heads.likelihood import fit_slope
 
-Matrix64 = NDArray[np.float64]
 Shrinkage = float | Literal["auto"]
 
 NEGLIGIBLE = 1e-12
@@ -55,21 +49,21 @@ class Discriminant:
         Whether no class had rows enough to estimate a covariance, so that the identity took its place.
     """
 
-    coef: Matrix64
-    intercept: Matrix64
-    left_out: Matrix64
+    coef: NDArray[np.float64]
+    intercept: NDArray[np.float64]
+    left_out: NDArray[np.float64]
     alone: NDArray[np.bool_]
     shrinkage: float
     spherical: bool
 
 
-def fit_discriminant(X: Features, problem: Problem, *, shrinkage: Shrinkage) -> Discriminant:
+def fit_discriminant(X: Features, problem: ClassificationProblem, *, shrinkage: Shrinkage) -> Discriminant:
     """Fit one Gaussian per class, all of one covariance: the mean of the classes' own, weighted by the priors.
 
     Parameters
     ----------
     X : ndarray, shape (n, d)
-    problem : Problem
+    problem : ClassificationProblem
         Classes and weights of the rows. A class's prior is its share of all weights.
     shrinkage : float or "auto"
         How far each class's covariance is moved towards its mean variance times the identity; ``auto`` does so on
@@ -116,7 +110,9 @@ def fit_discriminant(X: Features, problem: Problem, *, shrinkage: Shrinkage) -> 
     )
 
 
-def _shrink(rows: Matrix64, shares: Matrix64, mean: Matrix64, shrinkage: Shrinkage) -> tuple[float, Matrix64]:
+def _shrink(
+    rows: NDArray[np.float64], shares: NDArray[np.float64], mean: NDArray[np.float64], shrinkage: Shrinkage
+) -> tuple[float, NDArray[np.float64]]:
     """Return how far the covariance of the centred rows is shrunk, and the diagonal that this adds to it."""
     variance = shares @ rows**2
     if shrinkage != "auto":
@@ -128,7 +124,7 @@ def _shrink(rows: Matrix64, shares: Matrix64, mean: Matrix64, shrinkage: Shrinka
     return amount, amount * average * scale**2
 
 
-def _ledoit_wolf(Z: Matrix64, shares: Matrix64) -> tuple[float, float]:
+def _ledoit_wolf(Z: NDArray[np.float64], shares: NDArray[np.float64]) -> tuple[float, float]:
     """Return the shrinkage of ``S = sum_i share_i z_i z_i'`` towards its mean variance, and that variance.
 
     The shrinkage is the sampling variance of S, ``sum_i share_i**2 |z_i z_i' - S|**2``, over its squared distance from
@@ -153,7 +149,9 @@ def _ledoit_wolf(Z: Matrix64, shares: Matrix64) -> tuple[float, float]:
     return (amount if amount > NEGLIGIBLE else 0.0), average
 
 
-def _solve(Z: Matrix64, weights: Matrix64, targets: Matrix64) -> tuple[Matrix64, Matrix64]:
+def _solve(
+    Z: NDArray[np.float64], weights: NDArray[np.float64], targets: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return ``S^-1 targets`` and each row's ``z' S^-1 z`` for ``S = sum_i weight_i z_i z_i' + I``."""
     from scipy.linalg import cholesky, solve_triangular
 
@@ -179,7 +177,7 @@ def _solve(Z: Matrix64, weights: Matrix64, targets: Matrix64) -> tuple[Matrix64,
     return targets - Z.T @ dual, np.diag(products) - np.square(shadow).sum(axis=0)
 
 
-def _covariance(Z: Matrix64, weights: Matrix64) -> Matrix64:
+def _covariance(Z: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
     total = np.zeros((Z.shape[1], Z.shape[1]))
     for start in range(0, len(Z), ROWS_AT_ONCE):
         rows = slice(start, start + ROWS_AT_ONCE)
@@ -190,13 +188,13 @@ def _covariance(Z: Matrix64, weights: Matrix64) -> Matrix64:
 
 def _left_out(
     *,
-    crossed: Matrix64,
-    products: Matrix64,
-    lengths: Matrix64,
+    crossed: NDArray[np.float64],
+    products: NDArray[np.float64],
+    lengths: NDArray[np.float64],
     codes: NDArray[np.int64],
-    shares: Matrix64,
-    weights: Matrix64,
-) -> Matrix64:
+    shares: NDArray[np.float64],
+    weights: NDArray[np.float64],
+) -> NDArray[np.float64]:
     """Return each row's discriminants, without priors, from the model without it, by the Sherman-Morrison formula.
 
     In the inner product of the inverse covariance, ``crossed`` holds those of z_i and the class means, ``products``
@@ -224,7 +222,7 @@ SLOPES = (-12.0, 0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class LDA:
+class LDA(OwnHead[FittedLinear]):
     """scikit-learn's ``LinearDiscriminantAnalysis(solver="lsqr")``: one Gaussian per class, all of one covariance.
 
     The covariance is the mean of the classes' own, each shrunk, weighted by the priors. The automatic shrinkage is
@@ -248,71 +246,46 @@ class LDA:
         a row of weight 2 is no more information than any other row.
     """
 
+    name = "lda"
+    fitted = FittedLinear
+    limits = Limits(
+        rows=200_000,
+        smaller=10_000,
+        cells=MATRIX_CELLS,
+        classes=1_000,
+        reason="the products of all rows or all columns are solved for, at the cube of the smaller number",
+    )
+
     shrinkage: Shrinkage = "auto"
     calibrate: bool = True
-    class_weight: ClassWeight = None
 
     def __post_init__(self) -> None:
         if self.shrinkage != "auto" and (isinstance(self.shrinkage, str) or not 0 < self.shrinkage <= 1):
             raise SearchError(f"shrinkage must be 'auto', or above 0 and at most 1, not {self.shrinkage!r}.")
 
-    @property
-    def name(self) -> str:
-        """The name it is registered under."""
-        return "lda"
-
-    @property
-    def limits(self) -> Limits:
-        """The largest problem for which it is meant."""
-        return Limits(
-            rows=200_000,
-            smaller=10_000,
-            cells=MATRIX_CELLS,
-            classes=1_000,
-            reason="the products of all rows or all columns are solved for, at the cube of the smaller number",
-        )
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """Its options as JSON values."""
-        return options_of(self)
-
-    def fit(
-        self,
-        X: Features,
-        labels: NDArray[np.int64],
-        *,
-        task: Task,
-        n_classes: int,
-        sample_weight: NDArray[np.float64] | None = None,
-        seed: int = 0,  # noqa: ARG002 (nothing here is random)
-        threads: int = 1,
-    ) -> FittedLinear:
-        """Learn from training rows; see :meth:`biofuse.heads.Head.fit`."""
-        setup = set_up(
-            X, labels, task=task, n_classes=n_classes, class_weight=self.class_weight, sample_weight=sample_weight
-        )
+    def solve(self, X: Features, setup: Setup, *, seed: int, threads: int) -> FittedLinear:  # noqa: ARG002
+        """Fit a discriminant to each problem."""
         solutions, shrinkages, spherical = [], [], 0
-        with limit_threads(threads):
-            for problem in setup.problems:
-                fitted = fit_discriminant(X, problem, shrinkage=self.shrinkage)
-                solutions.append(self._logits(fitted, problem))
-                shrinkages.append(fitted.shrinkage)
-                spherical += fitted.spherical
-        coef, intercept = assemble(solutions, n_features=X.shape[1])
+        for problem in setup.problems:
+            fitted = fit_discriminant(X, problem, shrinkage=self.shrinkage)
+            solutions.append(self._logits(fitted, problem))
+            shrinkages.append(fitted.shrinkage)
+            spherical += fitted.spherical
         note = (
             f"{spherical} of {len(solutions)} fits had too few rows per class to estimate a covariance: "
             "the nearest class mean is predicted."
         )
-        return FittedLinear(
-            outputs=setup.outputs,
-            coef=coef,
-            intercept=intercept,
-            penalty=tuple(shrinkages),
-            notes=setup.notes + ((note,) if spherical else ()),
+        return FittedLinear.assemble(
+            setup,
+            solutions,
+            n_features=X.shape[1],
+            penalty=shrinkages,
+            notes=(note,) if spherical else (),
         )
 
-    def _logits(self, fitted: Discriminant, problem: Problem) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def _logits(
+        self, fitted: Discriminant, problem: ClassificationProblem
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         coef, intercept, left_out = fitted.coef, fitted.intercept, fitted.left_out
         if problem.n_codes == 2:
             coef, intercept = coef[:, 1:] - coef[:, :1], intercept[1:] - intercept[:1]
@@ -322,7 +295,3 @@ class LDA:
         seen = replace(problem, weights=np.where(fitted.alone, 0.0, problem.weights))
         slope = fit_slope(left_out, seen, bounds=SLOPES)
         return slope * coef, slope * intercept
-
-    def restore(self, json: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> FittedLinear:
-        """Build a fitted discriminant head from its state."""
-        return FittedLinear.restore(json, arrays)

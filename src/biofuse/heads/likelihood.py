@@ -13,9 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from biofuse.heads.base import Problem
-
-Matrix64 = NDArray[np.float64]
+from biofuse.heads.base import ClassificationProblem
 
 DIRECTIONS = 16
 """Principal directions that are rescaled. Measured on 1,450 x 3,044 real embeddings (4 classes): 32 or 64 save
@@ -61,9 +59,9 @@ class Spectrum:
         Mean squared distance of a row from the mean.
     """
 
-    mean: Matrix64
-    directions: Matrix64
-    variances: Matrix64
+    mean: NDArray[np.float64]
+    directions: NDArray[np.float64]
+    variances: NDArray[np.float64]
     spread: float
 
 
@@ -71,12 +69,12 @@ class Spectrum:
 class Solution:
     """Coefficients, shape (d, width), intercepts, shape (width,), and whether the minimum was reached."""
 
-    coef: Matrix64
-    intercept: Matrix64
+    coef: NDArray[np.float64]
+    intercept: NDArray[np.float64]
     converged: bool
 
 
-def spectrum(X: Matrix64, *, seed: int = 0) -> Spectrum:
+def spectrum(X: NDArray[np.float64], *, seed: int = 0) -> Spectrum:
     """Find the leading principal directions by randomised subspace iteration.
 
     They only shape the coordinates of the search for the minimum: an inexact direction costs steps, not accuracy.
@@ -98,13 +96,13 @@ def spectrum(X: Matrix64, *, seed: int = 0) -> Spectrum:
     )
 
 
-def solve(X: Matrix64, problem: Problem, *, C: float, shape: Spectrum) -> Solution:
+def minimise(X: NDArray[np.float64], problem: ClassificationProblem, *, C: float, shape: Spectrum) -> Solution:
     """Minimise the weighted log-loss plus ``|W|^2 / (2 C)``.
 
     Parameters
     ----------
     X : ndarray of float64, shape (n, d)
-    problem : Problem
+    problem : ClassificationProblem
         Classes and weights of the rows.
     C : float
         Inverse strength of the penalty, as in scikit-learn.
@@ -150,17 +148,19 @@ class _Objective:
     serves all classes: giving each its own breaks the symmetry of the softmax, and takes nearly twice the steps.
     """
 
-    X: Matrix64
-    targets: Matrix64
-    weights: Matrix64
+    X: NDArray[np.float64]
+    targets: NDArray[np.float64]
+    weights: NDArray[np.float64]
     C: float
     shape: Spectrum
-    leading: Matrix64
+    leading: NDArray[np.float64]
     rest: float
     free: float
 
     @classmethod
-    def at(cls, X: Matrix64, problem: Problem, *, C: float, shape: Spectrum, curvature: float) -> "_Objective":
+    def at(
+        cls, X: NDArray[np.float64], problem: ClassificationProblem, *, C: float, shape: Spectrum, curvature: float
+    ) -> "_Objective":
         leading = 1 / np.sqrt(curvature * shape.variances + 1 / C)
         return cls(
             X=X,
@@ -173,24 +173,24 @@ class _Objective:
             free=float(1 / np.sqrt(max(curvature, np.finfo(np.float64).tiny) * len(X))),
         )
 
-    def _rescale(self, values: Matrix64, leading: Matrix64, rest: float) -> Matrix64:
+    def _rescale(self, values: NDArray[np.float64], leading: NDArray[np.float64], rest: float) -> NDArray[np.float64]:
         V = self.shape.directions
         return np.asarray(rest * values + V @ ((leading - rest)[:, None] * (V.T @ values)))
 
-    def pack(self, coef: Matrix64, intercept: Matrix64) -> Matrix64:
+    def pack(self, coef: NDArray[np.float64], intercept: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return rescaled coefficients and intercepts as one vector."""
         return np.vstack([self._rescale(coef, 1 / self.leading, 1 / self.rest), intercept / self.free]).ravel()
 
-    def unpack(self, flat: Matrix64) -> tuple[Matrix64, Matrix64]:
+    def unpack(self, flat: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return coefficients and intercepts, of the centred features."""
         parameters = flat.reshape(-1, self.targets.shape[1])
         return self._rescale(parameters[:-1], self.leading, self.rest), parameters[-1] * self.free
 
-    def logits(self, coef: Matrix64, intercept: Matrix64) -> Matrix64:
+    def logits(self, coef: NDArray[np.float64], intercept: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the logits of all rows."""
         return np.asarray(self.X @ coef + (intercept - self.shape.mean @ coef))
 
-    def __call__(self, flat: Matrix64) -> tuple[float, Matrix64]:
+    def __call__(self, flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         coef, intercept = self.unpack(flat)
         losses, errors = log_loss(self.logits(coef, intercept), self.targets)
         errors = errors * self.weights[:, None]
@@ -201,7 +201,9 @@ class _Objective:
         return value, np.vstack([rescaled, total * self.free]).ravel()
 
 
-def log_loss(logits: Matrix64, targets: Matrix64) -> tuple[Matrix64, Matrix64]:
+def log_loss(
+    logits: NDArray[np.float64], targets: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the log-loss of each row, and its derivative in the logits."""
     from scipy.special import expit
 
@@ -213,14 +215,14 @@ def log_loss(logits: Matrix64, targets: Matrix64) -> tuple[Matrix64, Matrix64]:
     return np.log(total[:, 0]) - np.einsum("ij,ij->i", targets, shifted), odds / total - targets
 
 
-def fit_slope(decisions: NDArray[np.float64], problem: Problem, *, bounds: tuple[float, float]) -> float:
+def fit_slope(decisions: NDArray[np.float64], problem: ClassificationProblem, *, bounds: tuple[float, float]) -> float:
     """Return the positive number times which decision values have the least weighted log-loss.
 
     Parameters
     ----------
     decisions : ndarray of float64, shape (n, width)
         Of rows that the fit did not see: one column for two classes, else one per class.
-    problem : Problem
+    problem : ClassificationProblem
         Classes and weights of the rows.
     bounds : tuple of float
         Range of the number's natural logarithm.

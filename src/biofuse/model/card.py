@@ -1,15 +1,14 @@
-"""Which encoders may have been trained on the very images that a model is fitted and tested on."""
+"""The card of a model: its licence, what its encoders may have seen before, and all else that a user must know."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
-from biofuse.core.target import Target
+from biofuse.core.target import Target, Task
 from biofuse.encoders.card import EncoderCard
 from biofuse.encoders.hub import is_repository
 from biofuse.evaluation.metrics import INTERVAL_METRICS, METRICS
-from biofuse.model.model import BioFuseModel
 
 
 def seen_before(cards: Sequence[EncoderCard], names: Iterable[str]) -> list[tuple[EncoderCard, str]]:
@@ -155,8 +154,32 @@ MODELS = {
 UNKNOWN = "not recorded"
 
 
+class DescribedModel(Protocol):
+    """What the card needs to know of a model; :class:`~biofuse.model.model.BioFuseModel` has it."""
+
+    @property
+    def cards(self) -> tuple[EncoderCard, ...]:
+        """The encoders, in pool order."""
+        ...
+
+    @property
+    def task(self) -> Task:
+        """Kind of task."""
+        ...
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class (or label) names."""
+        ...
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """JSON facts about the fit."""
+        ...
+
+
 def model_card(
-    model: BioFuseModel,
+    model: DescribedModel,
     *,
     run: Mapping[str, Any] | None = None,
     metrics: Mapping[str, Any] | None = None,
@@ -167,6 +190,7 @@ def model_card(
     Parameters
     ----------
     model : BioFuseModel
+        Or anything else with these four attributes.
     run : mapping, optional
         The content of ``run.json``: data, how the encoders were chosen, versions.
     metrics : mapping, optional
@@ -198,7 +222,7 @@ def model_card(
     return "\n\n".join(parts) + "\n"
 
 
-def _front_matter(model: BioFuseModel, data: str, metrics: Mapping[str, Any] | None) -> str:
+def _front_matter(model: DescribedModel, data: str, metrics: Mapping[str, Any] | None) -> str:
     from huggingface_hub import EvalResult, ModelCardData
 
     licence = combine_licences(model.cards)
@@ -232,7 +256,7 @@ def _front_matter(model: BioFuseModel, data: str, metrics: Mapping[str, Any] | N
     return str(front.to_yaml()).strip()
 
 
-def _summary(model: BioFuseModel, data: str) -> str:
+def _summary(model: DescribedModel, data: str) -> str:
     names = ", ".join(card.title for card in model.cards)
     return (
         f"A classifier of {len(model.classes)} {Target(model.task, model.classes).noun} "
@@ -252,7 +276,7 @@ def _example(repository: str) -> str:
     )
 
 
-def _intended(model: BioFuseModel) -> str:
+def _intended(model: DescribedModel) -> str:
     return (
         "Research on images like those it was fitted on. **Not for clinical use**: it is no medical device, it was not "
         "validated on any patient's behalf, and no decision about a person may rest on it. Images of other scanners, "
@@ -261,7 +285,7 @@ def _intended(model: BioFuseModel) -> str:
     )
 
 
-def _data(model: BioFuseModel, data: str, run: Mapping[str, Any] | None) -> str:
+def _data(model: DescribedModel, data: str, run: Mapping[str, Any] | None) -> str:
     lines = [f"- Data set: {_plain(data)}", f"- Task: {model.task}", f"- Fitted on: {model.facts.get('fitted_on')}"]
     lines.append(f"- Samples fitted on: {model.facts.get('n_samples', UNKNOWN)}")
     counts = (run or {}).get("counts") or {}
@@ -284,7 +308,7 @@ def _encoders(cards: Sequence[EncoderCard]) -> str:
     return _markdown_table(columns, rows)
 
 
-def _choice(model: BioFuseModel, run: Mapping[str, Any] | None) -> str:
+def _choice(model: DescribedModel, run: Mapping[str, Any] | None) -> str:
     said = [str(model.facts.get("selection") or UNKNOWN)]
     if run is not None:
         pool = [encoder["name"] for encoder in run["encoders"]]
@@ -317,7 +341,7 @@ def _score(entry: Mapping[str, Any], metric: str) -> str:
     return f"{value:.4f}" if low is None or high is None else f"{value:.4f} ({low:.4f} to {high:.4f})"
 
 
-def _limits(model: BioFuseModel, data: str, metrics: Mapping[str, Any] | None) -> str:
+def _limits(model: DescribedModel, data: str, metrics: Mapping[str, Any] | None) -> str:
     said = ["The scores are of data from the same source as those it was fitted on; elsewhere they will be lower."]
     if metrics is None:
         said = ["It was not evaluated on test data: how well it does is not known."]
@@ -361,7 +385,7 @@ def _licence(cards: Sequence[EncoderCard]) -> str:
     )
 
 
-def _provenance(model: BioFuseModel, run: Mapping[str, Any] | None) -> str:
+def _provenance(model: DescribedModel, run: Mapping[str, Any] | None) -> str:
     lines = [f"- BioFuse {model.facts.get('version', UNKNOWN)}"]
     if run is not None:
         libraries = ", ".join(

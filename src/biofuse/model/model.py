@@ -1,6 +1,7 @@
 """The fitted artefact: a subset of encoders and a predictor."""
 
 import shutil
+import tempfile
 import uuid
 import warnings
 from collections.abc import Mapping, Sequence
@@ -27,6 +28,8 @@ from biofuse.extract.embeddings import EmbeddingSet
 from biofuse.extract.engine import extract
 from biofuse.extract.options import ExtractOptions
 from biofuse.extract.precision import PRECISIONS
+from biofuse.model.card import model_card
+from biofuse.model.hub import download_folder, upload
 from biofuse.predictors.base import Predictor, predict_labels
 from biofuse.predictors.combined import load_predictor
 from biofuse.store.store import EmbeddingStore, as_store
@@ -39,6 +42,9 @@ SEAL = "model.json"
 
 PREDICTOR = "predictor"
 """Name of the folder beside it."""
+
+README = "README.md"
+"""Where the model card lies in a repository of a hub."""
 
 AGAIN = "Fit again, or restore the folder."
 
@@ -292,11 +298,12 @@ class BioFuseModel:
         folder = Path(path)
         if not (folder / SEAL).exists() and (folder / "model" / SEAL).exists():
             folder = folder / "model"
-        record = unseal(folder, name=SEAL)
+        sealed = unseal(folder, name=SEAL)
+        record = sealed.content
         try:
             model = cls(
                 cards=tuple(EncoderCard.model_validate(card) for card in record["encoders"]),
-                predictor=load_predictor(folder / PREDICTOR),
+                predictor=load_predictor(sealed.below(PREDICTOR)),
                 task=Task(record["task"]),
                 classes=tuple(str(name) for name in record["classes"]),
                 decode=DecodePolicy.model_validate(record["decode"]),
@@ -346,12 +353,14 @@ class BioFuseModel:
         HubUnreachableError
             If the hub cannot be reached.
         """
-        from biofuse.model.hub import push
-
-        return push(self, repo_id, card=card, private=private, revision=revision, message=commit_message)
+        with tempfile.TemporaryDirectory(prefix="biofuse-") as folder:
+            saved = self.save(Path(folder) / "model")
+            text = card if card is not None else model_card(self, repository=repo_id)
+            (saved / README).write_text(text, encoding="utf-8")
+            return upload(saved, repo_id, seal=SEAL, private=private, revision=revision, message=commit_message)
 
     @classmethod
-    def from_pretrained(cls, repo_id: Path | str, *, revision: str = "main") -> "BioFuseModel":
+    def from_pretrained(cls, repo_id: Path | str, *, revision: str = "main") -> Self:
         """Load a model from the Hugging Face hub, or from a folder; every file is verified before it is opened.
 
         Parameters
@@ -370,9 +379,9 @@ class BioFuseModel:
         """
         if Path(repo_id).is_dir():
             return cls.load(repo_id)
-        from biofuse.model.hub import pull
-
-        return pull(str(repo_id), revision=revision)
+        with tempfile.TemporaryDirectory(prefix="biofuse-") as folder:
+            download_folder(Path(folder), str(repo_id), seal=SEAL, revision=revision)
+            return cls.load(folder)
 
     def __repr__(self) -> str:
         return (

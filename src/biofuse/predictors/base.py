@@ -1,7 +1,8 @@
 """What maps blocks to probabilities."""
 
-import shutil
-from collections.abc import Mapping, Sequence
+import contextlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -9,10 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biofuse.blocks.blocks import Blocks
-from biofuse.core.errors import AlignmentError, ArtifactError, SearchError
-from biofuse.core.files import disk_errors, write_bytes
-from biofuse.core.hashing import digest_file
-from biofuse.core.seals import seal, unseal
+from biofuse.core.errors import AlignmentError, ArtifactError, BioFuseError, SearchError
+from biofuse.core.files import disk_errors, write_bytes, write_text
+from biofuse.core.seals import Sealed
 from biofuse.core.target import Task
 from biofuse.heads.base import CERTAIN, Scores
 
@@ -56,11 +56,19 @@ class Predictor(Protocol):
         ...
 
     def decision(self, blocks: Blocks) -> Scores:
-        """Return values to rank by, same shape; see :meth:`biofuse.heads.FittedHead.decision`."""
+        """Return values to rank by, same shape; see :meth:`~biofuse.heads.base.FittedHead.decision`."""
         ...
 
     def save(self, folder: Path) -> None:
-        """Write it to a folder of its own, readable by :func:`biofuse.predictors.combined.load_predictor`."""
+        """Write it to a new folder, to be sealed with what it belongs to; no pickle.
+
+        :func:`biofuse.predictors.combined.load_predictor` reads it.
+
+        Raises
+        ------
+        DiskError
+            If the folder cannot be written.
+        """
         ...
 
 
@@ -84,56 +92,114 @@ def predict_labels(probabilities: Scores, *, task: Task) -> NDArray[np.int64]:
     return np.asarray(probabilities.argmax(axis=1), dtype=np.int64)
 
 
-SEAL = "predictor.json"
+RECORD = "predictor.json"
 ARRAYS = "arrays.safetensors"
 
-PREDICTOR_FORMAT = 1
-"""Raised when what a predictor saves changes in a way that older versions cannot read."""
+MEMBERS = "members"
+"""Folder of the members' own folders, which are numbered from 0."""
+
+PREDICTOR_FORMAT = 2
+"""Raised when what a predictor saves changes in a way that older versions cannot read. In format 1 each predictor had a
+seal of its own and listed the checksums of its members' seals; it is read all the same, by the model's seal alone."""
 
 
-def write_artefact(folder: Path, *, kind: str, content: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write the arrays, then the JSON with their checksum: a folder that was cut short never reads as whole."""
+def write_artefact(
+    folder: Path,
+    *,
+    kind: str,
+    content: Mapping[str, Any],
+    arrays: Mapping[str, NDArray[Any]],
+    members: Sequence[Predictor] = (),
+) -> None:
+    """Write a predictor to a new folder: JSON, arrays, and each member in a folder below ``members``.
+
+    Raises
+    ------
+    DiskError
+        If the folder exists or cannot be written.
+    """
     from safetensors.numpy import save
 
+    with disk_errors(folder):
+        folder.mkdir(parents=True)
+    for number, member in enumerate(members):
+        member.save(folder / MEMBERS / str(number))
     write_bytes(folder / ARRAYS, save({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
-    seal(folder, name=SEAL, content={"predictor_format": PREDICTOR_FORMAT, "kind": kind, **content})
+    record = {"predictor_format": PREDICTOR_FORMAT, "kind": kind, "members": len(members), **content}
+    write_text(folder / RECORD, json.dumps(record, indent=2) + "\n")
 
 
-def read_artefact(folder: Path) -> tuple[str, dict[str, Any], dict[str, NDArray[Any]]]:
-    """Return kind, content and arrays, after checking the checksums.
+def read_artefact(sealed: Sealed) -> tuple[str, dict[str, Any], dict[str, NDArray[Any]]]:
+    """Return kind, content and arrays of a predictor.
+
+    Parameters
+    ----------
+    sealed : Sealed
+        Its folder, verified by the seal of what it belongs to.
 
     Raises
     ------
     ArtifactError
-        If something is missing, changed, malformed or of a newer format.
+        If something is missing, malformed or of a newer format.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
-    content = unseal(folder, name=SEAL)
-    version, kind = content.get("predictor_format"), content.get("kind")
-    if not isinstance(version, int) or not isinstance(kind, str) or ARRAYS not in content["files"]:
-        raise ArtifactError(f"{folder / SEAL} does not describe a predictor.", remedy="Give the folder of a predictor.")
+    place = sealed.path(RECORD)
+    with readable(sealed.folder):
+        content = dict(json.loads(place.read_text(encoding="utf-8")))
+        version, kind = int(content["predictor_format"]), str(content["kind"])
     if version > PREDICTOR_FORMAT:
         raise ArtifactError(
-            f"{folder / SEAL} has predictor format {version}; this version of BioFuse reads up to {PREDICTOR_FORMAT}.",
+            f"{place} has predictor format {version}; this version of BioFuse reads up to {PREDICTOR_FORMAT}.",
             remedy="Update BioFuse: pip install -U biofuse-embed.",
         )
     try:
-        return kind, content, load_file(folder / ARRAYS)
+        return kind, content, load_file(sealed.path(ARRAYS))
     except (SafetensorError, OSError, ValueError) as error:
         raise ArtifactError(
-            f"{folder / ARRAYS} cannot be read: {error}", remedy="Fit again, or restore the file."
+            f"{sealed.path(ARRAYS)} cannot be read: {error}", remedy="Fit again, or restore the file."
+        ) from error
+
+
+def member_folders(sealed: Sealed, content: Mapping[str, Any]) -> list[Sealed]:
+    """Return the folders of the members that a predictor's content counts (in format 1: lists).
+
+    Raises
+    ------
+    ArtifactError
+        If the content is malformed, or there are other members than those.
+    """
+    with readable(sealed.folder):
+        given = content.get("members", 0)
+        count = len(given) if isinstance(given, list) else int(given)
+    there = {file.split("/")[1] for file in sealed.files if file.startswith(f"{MEMBERS}/")}
+    if there != {str(number) for number in range(count)}:
+        raise ArtifactError(
+            f"The predictor in {sealed.folder} has other members than it names.",
+            remedy="Fit again, or restore the files.",
+        )
+    return [sealed.below(f"{MEMBERS}/{number}") for number in range(count)]
+
+
+@contextlib.contextmanager
+def readable(folder: Path) -> Iterator[None]:
+    """Turn what goes wrong while a saved predictor is read into an ArtifactError that names its folder."""
+    try:
+        yield
+    except BioFuseError as error:
+        raise ArtifactError(
+            f"The predictor in {folder} cannot be read: {error.message}", remedy=error.remedy
+        ) from error
+    except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+        raise ArtifactError(
+            f"The predictor in {folder} is malformed: {error!r}.", remedy="Fit again, or restore the files."
         ) from error
 
 
 def below(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     """Return the arrays whose names start with a prefix, without it."""
     return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
-
-
-FOLDER = "members"
-"""Folder of the members' own folders, which are numbered from 0."""
 
 
 def union(members: Sequence[Predictor], *, pool: Sequence[str]) -> tuple[str, ...]:
@@ -195,48 +261,3 @@ def notes_of(members: Sequence[Predictor]) -> tuple[str, ...]:
         f"{' + '.join(member.encoders)}: {note}" for member in members for note in member.notes if note not in common
     ]
     return tuple(dict.fromkeys([*(note for note in members[0].notes if note in common), *own]))
-
-
-def save_members(folder: Path, members: Sequence[Predictor]) -> list[str]:
-    """Write every member to a folder of its own below ``folder``; return the checksums of their seals.
-
-    Raises
-    ------
-    DiskError
-        If the folder cannot be written.
-    """
-    remove_members(folder)
-    digests = []
-    for number, member in enumerate(members):
-        place = folder / FOLDER / str(number)
-        member.save(place)
-        digests.append(digest_file(place / SEAL))
-    return digests
-
-
-def remove_members(folder: Path) -> None:
-    """Remove the members of the predictor that was saved to this folder before, if it had any."""
-    if (folder / SEAL).is_file() and (folder / FOLDER).is_dir():
-        with disk_errors(folder):
-            shutil.rmtree(folder / FOLDER)
-
-
-def verified_folders(folder: Path, content: Mapping[str, Any]) -> list[Path]:
-    """Return the folders of the members, after checking that they are those that were saved.
-
-    Raises
-    ------
-    ArtifactError
-        If one is missing or another's.
-    """
-    digests = content.get("members")
-    if not isinstance(digests, list) or not digests:
-        raise ArtifactError(f"The predictor in {folder} names no members.", remedy="Fit again, or restore the files.")
-    folders = [folder / FOLDER / str(number) for number in range(len(digests))]
-    for place, digest in zip(folders, digests, strict=True):
-        if not (place / SEAL).is_file() or digest_file(place / SEAL) != digest:
-            raise ArtifactError(
-                f"{place / SEAL} is missing or has changed since it was written; it was not opened.",
-                remedy="Fit again, or restore the file.",
-            )
-    return folders

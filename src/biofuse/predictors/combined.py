@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from biofuse.blocks.blocks import Blocks
 from biofuse.core.errors import ArtifactError, BioFuseError, SearchError
 from biofuse.core.hashing import derive_seed
+from biofuse.core.seals import Sealed
 from biofuse.core.target import Task
 from biofuse.data.splits import ValidationPlan, make_folds
 from biofuse.fusion.base import Fusion
@@ -22,12 +23,12 @@ from biofuse.predictors.base import (
     below,
     log_odds,
     mean,
+    member_folders,
     notes_of,
     probabilities,
     read_artefact,
-    save_members,
+    readable,
     union,
-    verified_folders,
     write_artefact,
 )
 from biofuse.predictors.fused import FusedPredictor, fit_predictor, in_order
@@ -67,7 +68,7 @@ class EnsemblePredictor:
         return notes_of(self.members)
 
     def predict_proba(self, blocks: Blocks) -> Scores:
-        """Return the mean probabilities; see :meth:`biofuse.predictors.Predictor.predict_proba`."""
+        """Return the mean probabilities; see :meth:`Predictor.predict_proba`."""
         return mean(probabilities(self.members, blocks.only(self.encoders)))
 
     def decision(self, blocks: Blocks) -> Scores:
@@ -75,18 +76,19 @@ class EnsemblePredictor:
         return log_odds(self.predict_proba(blocks), task=self.task)
 
     def save(self, folder: Path) -> None:
-        """Write ``predictor.json``, and every member to a folder below ``members``.
-
-        Raises
-        ------
-        DiskError
-            If the folder cannot be written.
-        """
-        content = {"encoders": list(self.encoders), "members": save_members(folder, self.members)}
-        write_artefact(folder, kind=ENSEMBLE, content=content, arrays={})
+        """Write it and its members; see :meth:`Predictor.save`."""
+        write_artefact(
+            folder, kind=ENSEMBLE, content={"encoders": list(self.encoders)}, arrays={}, members=self.members
+        )
 
     @classmethod
-    def from_artefact(cls, folder: Path, content: Mapping[str, Any], members: Sequence[Predictor]) -> Self:
+    def from_artefact(
+        cls,
+        folder: Path,
+        content: Mapping[str, Any],
+        arrays: Mapping[str, NDArray[Any]],  # noqa: ARG003 (it has none of its own)
+        members: Sequence[Predictor],
+    ) -> Self:
         """Build it from what was read; ``folder`` is named in errors only."""
         return cls(members=tuple(members), encoders=read_encoders(folder, content, members))
 
@@ -186,36 +188,23 @@ class LateFusion:
         return (*notes_of(self.members), *(f"stacking: {note}" for note in own))
 
     def predict_proba(self, blocks: Blocks) -> Scores:
-        """Return probabilities; see :meth:`biofuse.predictors.Predictor.predict_proba`."""
+        """Return probabilities; see :meth:`Predictor.predict_proba`."""
         found = probabilities(self.members, blocks.only(self.encoders))
         return mean(found) if self.meta is None else self.meta.predict_proba(meta_features(found, self.task))
 
     def decision(self, blocks: Blocks) -> Scores:
-        """Return log-odds to rank by; see :meth:`biofuse.heads.FittedHead.decision`."""
+        """Return log-odds to rank by; see :meth:`~biofuse.heads.base.FittedHead.decision`."""
         found = probabilities(self.members, blocks.only(self.encoders))
         if self.meta is None:
             return log_odds(mean(found), task=self.task)
         return self.meta.decision(meta_features(found, self.task))
 
     def save(self, folder: Path) -> None:
-        """Write ``predictor.json``, the meta-learner's arrays, and every member to a folder below ``members``.
-
-        Raises
-        ------
-        DiskError
-            If the folder cannot be written.
-        """
+        """Write it, the meta-learner's arrays, and its members; see :meth:`Predictor.save`."""
         state, arrays = ({}, {}) if self.meta is None else self.meta.state()
-        content = {
-            "encoders": list(self.encoders),
-            "members": save_members(folder, self.members),
-            "how": self.how,
-            "meta": state,
-            "remarks": list(self.remarks),
-        }
-        write_artefact(
-            folder, kind=LATE, content=content, arrays={f"meta.{name}": array for name, array in arrays.items()}
-        )
+        content = {"encoders": list(self.encoders), "how": self.how, "meta": state, "remarks": list(self.remarks)}
+        meta = {f"meta.{name}": array for name, array in arrays.items()}
+        write_artefact(folder, kind=LATE, content=content, arrays=meta, members=self.members)
 
     @classmethod
     def from_artefact(
@@ -227,18 +216,10 @@ class LateFusion:
     ) -> Self:
         """Build it from what was read; ``folder`` is named in errors only."""
         encoders = read_encoders(folder, content, members)
-        try:
+        with readable(folder):
             how = {"average": False, "stacking": True}[content["how"]]
             meta = FittedLinear.restore(content["meta"], below("meta.", arrays)) if how else None
             remarks = tuple(str(note) for note in content["remarks"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise ArtifactError(
-                f"The predictor in {folder} is malformed: {error!r}.", remedy="Fit again, or restore the files."
-            ) from error
-        except BioFuseError as error:
-            raise ArtifactError(
-                f"The predictor in {folder} cannot be read: {error.message}", remedy=error.remedy
-            ) from error
         fitted = cls(members=tuple(members), encoders=encoders, meta=meta, remarks=remarks)
         width = len(members) * fitted.n_classes
         alone = [member.encoders for member in members] == [(name,) for name in encoders]
@@ -391,41 +372,46 @@ def meta_features(probability: Scores, task: Task) -> Scores:
     return np.concatenate(list(logs), axis=1)
 
 
-Builder = Callable[[Path, Mapping[str, Any], Mapping[str, NDArray[Any]]], Predictor]
+class Builder(Protocol):
+    """Builds a predictor from what was read of it."""
+
+    def __call__(
+        self,
+        folder: Path,
+        content: Mapping[str, Any],
+        arrays: Mapping[str, NDArray[Any]],
+        members: Sequence[Predictor],
+    ) -> Predictor:
+        """Build it; ``folder`` is named in errors only."""
+        ...
 
 
-def load_predictor(folder: Path) -> Predictor:
+KINDS: Mapping[str, Builder] = {
+    fused.KIND: FusedPredictor.from_artefact,
+    ENSEMBLE: EnsemblePredictor.from_artefact,
+    LATE: LateFusion.from_artefact,
+}
+"""What builds each kind of predictor."""
+
+
+def load_predictor(sealed: Sealed) -> Predictor:
     """Read what a predictor's ``save`` wrote; nothing in it is executed.
+
+    Parameters
+    ----------
+    sealed : Sealed
+        Its folder, verified by the seal of what it belongs to: nothing else in it is opened.
 
     Raises
     ------
     ArtifactError
-        If something is missing, changed, malformed, of a newer format or of an unknown kind.
+        If something is missing, malformed, of a newer format or of an unknown kind.
     """
-    kind, content, arrays = read_artefact(folder)
+    kind, content, arrays = read_artefact(sealed)
     if kind not in KINDS:
         raise ArtifactError(
-            f"{folder} holds a predictor of kind {kind!r}; this version of BioFuse knows {', '.join(KINDS)}.",
+            f"{sealed.folder} holds a predictor of kind {kind!r}; this version of BioFuse knows {', '.join(KINDS)}.",
             remedy="Update BioFuse: pip install -U biofuse-embed.",
         )
-    return KINDS[kind](folder, content, arrays)
-
-
-def _members(folder: Path, content: Mapping[str, Any]) -> tuple[Predictor, ...]:
-    return tuple(load_predictor(place) for place in verified_folders(folder, content))
-
-
-def _ensemble(folder: Path, content: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Predictor:  # noqa: ARG001
-    return EnsemblePredictor.from_artefact(folder, content, _members(folder, content))
-
-
-def _late(folder: Path, content: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Predictor:
-    return LateFusion.from_artefact(folder, content, arrays, _members(folder, content))
-
-
-KINDS: Mapping[str, Builder] = {
-    fused.KIND: fused.FusedPredictor.from_artefact,
-    ENSEMBLE: _ensemble,
-    LATE: _late,
-}
-"""What builds each kind of predictor from its content and arrays."""
+    members = [load_predictor(member) for member in member_folders(sealed, content)]
+    return KINDS[kind](sealed.folder, content, arrays, members)

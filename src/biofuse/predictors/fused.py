@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biofuse.blocks.blocks import Blocks, Matrix
-from biofuse.core.errors import AlignmentError, ArtifactError, BioFuseError
+from biofuse.core.errors import AlignmentError, ArtifactError
 from biofuse.core.machine import limit_threads
 from biofuse.core.target import Task
 from biofuse.fusion.base import FittedFusion, Fusion
 from biofuse.fusion.registry import make_fusion
-from biofuse.heads.base import FittedHead, Head, Scores, check_limits
-from biofuse.heads.registry import make_head
-from biofuse.predictors.base import below, read_artefact, remove_members, write_artefact
+from biofuse.heads.base import FittedHead, Head, Scores
+from biofuse.heads.registry import check_limits, make_head
+from biofuse.predictors.base import Predictor, below, readable, write_artefact
 
 KIND = "fused"
 """What ``predictor.json`` calls this predictor."""
@@ -65,21 +65,15 @@ class FusedPredictor:
         return self.fusion.transform(blocks)
 
     def predict_proba(self, blocks: Blocks) -> Scores:
-        """Return probabilities; see :meth:`biofuse.predictors.Predictor.predict_proba`."""
+        """Return probabilities; see :meth:`Predictor.predict_proba`."""
         return self.head.predict_proba(self.transform(blocks))
 
     def decision(self, blocks: Blocks) -> Scores:
-        """Return values to rank by; see :meth:`biofuse.heads.FittedHead.decision`."""
+        """Return values to rank by; see :meth:`~biofuse.heads.base.FittedHead.decision`."""
         return self.head.decision(self.transform(blocks))
 
     def save(self, folder: Path) -> None:
-        """Write ``predictor.json`` and ``arrays.safetensors`` to a folder of their own.
-
-        Raises
-        ------
-        DiskError
-            If the folder cannot be written.
-        """
+        """Write ``predictor.json`` and ``arrays.safetensors``; see :meth:`Predictor.save`."""
         fusion, fusion_arrays = self.fusion.state()
         head, head_arrays = self.head.state()
         content = {
@@ -90,28 +84,19 @@ class FusedPredictor:
         }
         arrays = {f"fusion.{name}": array for name, array in fusion_arrays.items()}
         arrays |= {f"head.{name}": array for name, array in head_arrays.items()}
-        remove_members(folder)
         write_artefact(folder, kind=KIND, content=content, arrays=arrays)
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
-        """Read what :meth:`save` wrote.
-
-        Raises
-        ------
-        ArtifactError
-            If something is missing, changed, malformed, of a newer format or of another kind.
-        """
-        kind, content, arrays = read_artefact(folder)
-        if kind != KIND:
-            raise ArtifactError(f"{folder} holds a predictor of kind {kind!r}, not {KIND!r}.")
-        return cls.from_artefact(folder, content, arrays)
-
-    @classmethod
-    def from_artefact(cls, folder: Path, content: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Self:
+    def from_artefact(
+        cls,
+        folder: Path,
+        content: Mapping[str, Any],
+        arrays: Mapping[str, NDArray[Any]],
+        members: Sequence[Predictor] = (),  # noqa: ARG003 (it has none)
+    ) -> Self:
         """Build it from what was read; ``folder`` is named in errors only."""
-        try:
-            fusion, head, task = content["fusion"], content["head"], Task(content["task"])
+        with readable(folder):
+            fusion, head = content["fusion"], content["head"]
             predictor = cls(
                 fusion=make_fusion(str(fusion["name"])).restore(fusion["state"], below("fusion.", arrays)),
                 head=make_head(str(head["name"])).restore(head["state"], below("head.", arrays)),
@@ -119,16 +104,8 @@ class FusedPredictor:
                 head_name=head["name"],
                 fusion_options=fusion["options"],
                 head_options=head["options"],
-                task=task,
+                task=Task(content["task"]),
             )
-        except (KeyError, TypeError, ValueError) as error:
-            raise ArtifactError(
-                f"The predictor in {folder} is malformed: {error!r}.", remedy="Fit again, or restore the files."
-            ) from error
-        except BioFuseError as error:
-            raise ArtifactError(
-                f"The predictor in {folder} cannot be read: {error.message}", remedy=error.remedy
-            ) from error
         if predictor.fusion.dim != predictor.head.n_features or list(predictor.encoders) != content.get("encoders"):
             raise ArtifactError(f"The fusion and the head in {folder} do not belong together.", remedy="Fit again.")
         return predictor

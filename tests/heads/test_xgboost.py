@@ -23,6 +23,7 @@ def test_published_settings_are_the_defaults() -> None:
     # Bug 6 of the original: size-aware settings that were always overwritten, no seed, a removed tree method.
     head = XGBoost()
     assert (head.trees, head.learning_rate, head.depth) == (250, 0.1, 6)
+    assert (head.column_share, head.bins) == (1.0, 256)  # XGBoost's own
     X, y = make_data(40, 2)
     fitted = XGBoost(device="cpu").fit(X, y, task=Task.BINARY, n_classes=2, seed=3)
     assert fitted.boosters[0].num_boosted_rounds() == 250
@@ -41,6 +42,24 @@ def test_equals_xgbclassifier(k: int, class_weight) -> None:
     reference = xgboost.XGBClassifier(n_estimators=15, learning_rate=0.1, max_depth=6, tree_method="hist", n_jobs=1)
     reference.fit(X, y, sample_weight=compute_sample_weight(class_weight, y))
     np.testing.assert_allclose(ours.predict_proba(X), reference.predict_proba(X), atol=1e-6)
+
+
+def test_share_of_columns_and_bins_are_xgboosts_own() -> None:
+    X, y = make_data(120, 3)
+    shared = XGBoost(trees=15, column_share=0.3, bins=16, device="cpu").fit(X, y, task=Task.MULTICLASS, n_classes=3)
+    reference = xgboost.XGBClassifier(
+        n_estimators=15,
+        learning_rate=0.1,
+        max_depth=6,
+        tree_method="hist",
+        n_jobs=1,
+        colsample_bytree=0.3,
+        max_bin=16,
+        seed=0,
+    ).fit(X, y)
+    np.testing.assert_allclose(shared.predict_proba(X), reference.predict_proba(X), atol=1e-6)
+    whole = XGBoost(trees=15, device="cpu").fit(X, y, task=Task.MULTICLASS, n_classes=3)
+    assert np.abs(shared.predict_proba(X) - whole.predict_proba(X)).max() > 1e-3
 
 
 def test_restored_from_its_own_bytes_predicts_the_same() -> None:
@@ -73,11 +92,19 @@ def test_a_gpu_that_is_not_there_is_an_error_and_auto_is_not(monkeypatch: pytest
 
 
 def test_senseless_options_are_refused() -> None:
-    for options in ({"trees": 0}, {"depth": 0}, {"learning_rate": 0.0}, {"device": "tpu"}):
+    for options in (
+        {"trees": 0},
+        {"depth": 0},
+        {"learning_rate": 0.0},
+        {"column_share": 0.0},
+        {"bins": 1},
+        {"device": "tpu"},
+    ):
         with pytest.raises(SearchError):
             XGBoost(**options)  # type: ignore[arg-type]
 
 
 def test_keeps_the_contract() -> None:
     assert_head_contract(lambda: XGBoost(trees=20, device="cpu"))
+    assert_head_contract(lambda: XGBoost(trees=40, column_share=0.3, device="cpu"))
     assert make_head("xgboost") == XGBoost()

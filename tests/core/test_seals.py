@@ -25,7 +25,7 @@ def forge(folder, **changes):
 
 
 def test_what_was_sealed_comes_back_from_another_path(sealed, tmp_path):
-    assert unseal(sealed.rename(tmp_path / "moved"), name="model.json")["hello"] == [1]
+    assert unseal(sealed.rename(tmp_path / "moved"), name="model.json").content == {"hello": [1]}
 
 
 def test_a_flipped_byte_in_any_file_is_refused(sealed):
@@ -74,3 +74,18 @@ def test_a_newer_format_asks_for_an_update(sealed):
 def test_an_empty_folder_says_what_is_missing(tmp_path):
     with pytest.raises(ArtifactError, match=r"no model\.json"):
         unseal(tmp_path, name="model.json")
+
+
+def test_a_file_that_was_not_sealed_is_not_opened(sealed):
+    (sealed / "inner" / "b.bin").write_bytes(b"foreign")
+    files = unseal(sealed, name="model.json")
+    assert files.path("inner/a.bin").read_bytes() == b"abc"
+    assert files.below("inner").path("a.bin") == sealed / "inner" / "a.bin"
+    for folder, name in ((files, "inner/b.bin"), (files.below("inner"), "b.bin"), (files.below("in"), "ner/a.bin")):
+        with pytest.raises(ArtifactError, match="not part of what was saved"):
+            folder.path(name)
+
+
+def test_a_seal_of_the_format_before_is_read(sealed):
+    forge(sealed, format=1)
+    assert unseal(sealed, name="model.json").content == {"hello": [1]}

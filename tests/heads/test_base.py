@@ -8,7 +8,8 @@ from sklearn.utils.class_weight import compute_sample_weight
 
 from biofuse.core.errors import ArtifactError, DataError
 from biofuse.core.target import Task
-from biofuse.heads.base import CERTAIN, Outputs, set_up
+from biofuse.heads.base import CERTAIN, FittedLinear, Limits, Outputs, set_up
+from biofuse.heads.logistic import Logistic
 
 X = np.zeros((6, 2), dtype=np.float32)
 
@@ -101,3 +102,29 @@ def test_outputs_survive_json() -> None:
 def test_malformed_outputs_are_refused(change: dict) -> None:
     with pytest.raises(ArtifactError):
         Outputs.from_json(prepare([0, 1, 2]).outputs.to_json() | change)
+
+
+def test_limits_say_what_is_exceeded() -> None:
+    limits = Limits(rows=10, classes=3, reason="slow")
+    assert limits.exceeded_by(rows=10, features=10**9, classes=3) == ""
+    assert limits.exceeded_by(rows=11, features=1, classes=4) == "11 rows (limit 10), 4 classes (limit 3): slow"
+    wide = Limits(smaller=5, cells=100, reason="big")
+    assert wide.exceeded_by(rows=5, features=20, classes=2) == ""
+    assert wide.exceeded_by(rows=6, features=17, classes=2) == (
+        "6 of both rows and features (limit 5), 102 rows times features (limit 100): big"
+    )
+
+
+def test_a_malformed_linear_state_is_refused() -> None:
+    X = np.random.default_rng(0).standard_normal((20, 4))
+    values, arrays = Logistic().fit(X, np.arange(20) % 3, task=Task.MULTICLASS, n_classes=3).state()
+    for bad_values, bad_arrays in (
+        (values, {}),
+        (values, arrays | {"intercept": np.zeros(2)}),
+        (values, arrays | {"coef": np.zeros((4, 2))}),
+        (values, arrays | {"slope": np.zeros(7)}),
+        ({}, arrays),
+        (values | {"penalty": ["much"]}, arrays),
+    ):
+        with pytest.raises(ArtifactError):
+            FittedLinear.restore(bad_values, bad_arrays)

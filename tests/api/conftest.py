@@ -1,8 +1,6 @@
 """Small pictures that are hard to tell apart and three encoders of a few columns each; and made-up embeddings."""
 
-import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,18 +9,8 @@ import pytest
 from PIL import Image
 
 from biofuse import BioFuse, ExtractOptions, register_encoder
-from biofuse.blocks.blocks import Blocks
-from biofuse.core.target import Task
 from biofuse.data.load import load_samples
-from biofuse.data.samples import Samples
-from biofuse.encoders.registry import ENCODERS, get_card
-from biofuse.extract.embeddings import EmbeddingSet
-from biofuse.search.config import SearchConfig
-from biofuse.search.problem import Problem
-from biofuse.search.rules import Budget
-from biofuse.search.runner import SearchContext
-from biofuse.search.search import Search
-from biofuse.search.search import run as run_search
+from biofuse.encoders.registry import ENCODERS
 
 ALONE = ExtractOptions(workers=0)
 
@@ -115,91 +103,3 @@ def run(quick, study, tmp_path):
         )
 
     return fit
-
-
-# --- searches without images: blocks that are made up
-
-
-PLANTED = ("a", "b", "c", "d")
-"""``a`` and ``b`` each know one bit of the label, ``d`` little of the first, and ``c`` nothing."""
-
-SHARE = {"a": (0, 1.2), "b": (1, 1.2), "c": (0, 0.0), "d": (0, 0.3)}
-"""Which bit an encoder knows, and how well."""
-
-
-@dataclass(frozen=True)
-class Unread:
-    """A source that blows up when it is touched."""
-
-    description: str
-
-    def read(self):
-        """Fail."""
-        raise AssertionError(f"a search read {self.description}")
-
-
-@pytest.fixture(scope="session")
-def plant() -> Callable[..., EmbeddingSet]:
-    """Return a function that makes up embeddings of four encoders."""
-
-    def make(
-        n=48, *, task=Task.MULTICLASS, seed=0, groups=None, val=0, noise=False, pool=PLANTED, contents=None
-    ) -> EmbeddingSet:
-        random = np.random.default_rng(seed)
-        bits = np.array([[row // 2 % 2, row % 2] for row in range(n)])
-        names = [f"s{row:03d}" for row in range(n)]
-        matrices = {
-            name: (
-                random.normal(size=(n, 3)) + SHARE[name][1] * (not noise) * (2 * bits[:, [SHARE[name][0]]] - 1)
-            ).astype(np.float32)
-            for name in PLANTED
-        }
-        labels = {
-            Task.MULTICLASS: 2 * bits[:, 0] + bits[:, 1],
-            Task.ORDINAL: bits.sum(axis=1),
-            Task.BINARY: bits[:, 0],
-            Task.MULTILABEL: bits,
-        }[task]
-        n_classes = labels.shape[1] if labels.ndim == 2 else labels.max() + 1
-        ids = np.array(names, dtype=object)
-        hashes = [hashlib.blake2b(each.encode(), digest_size=16).digest() for each in contents or names]
-        return EmbeddingSet(
-            samples=Samples(
-                ids=ids,
-                sources=tuple(map(Unread, names)),
-                labels=labels.astype(np.int64),
-                classes=tuple(f"class {each}" for each in range(n_classes)),
-                task=task,
-                splits=np.array(["train"] * (n - val) + ["val"] * val, dtype=object),
-                groups=None if groups is None else np.array(groups, dtype=object),
-                contents=np.array(hashes, dtype="S16"),
-                name="planted",
-            ),
-            blocks=Blocks(ids=ids, matrices={name: matrices[name] for name in pool}),
-            cards=tuple(get_card("lbp").model_copy(update={"name": name, "dim": 3}) for name in pool),
-        )
-
-    return make
-
-
-@pytest.fixture(scope="session")
-def posed() -> Callable[..., Problem]:
-    """Return a function that poses a small search on made-up embeddings."""
-
-    def make(embeddings: EmbeddingSet, **options: object) -> Problem:
-        defaults = {"folds": 2, "repeats": 1, "finalists": 2, "encoders": embeddings.blocks.encoders}
-        return Problem.from_embeddings(embeddings, SearchConfig(**{**defaults, **options}))
-
-    return make
-
-
-@pytest.fixture(scope="session")
-def searched(posed) -> Callable[..., Search]:
-    """Return a function that runs it, in this process."""
-
-    def make(embeddings: EmbeddingSet, *, folder=None, tell=lambda _: None, progress=None, budget=None, **options):
-        more = {} if progress is None else {"progress": progress}
-        runtime = SearchContext(folder=folder, workers=1, tell=tell, **more)
-        return run_search(posed(embeddings, **options), runtime, budget=budget or Budget())
-
-    return make

@@ -5,35 +5,7 @@ from biofuse.encoders.registry import get_card
 from biofuse.extract.options import ExtractOptions
 from biofuse.search import search as budget
 from biofuse.search.config import SearchConfig
-from biofuse.search.search import allowed, make_budget
-
-ALONE = ExtractOptions(workers=0)
-
-
-@pytest.fixture
-def cards():
-    """Return encoders that may, may not, and may or may not be used commercially."""
-    licences = {"free": ("MIT", True), "closed": ("CC-BY-NC-4.0", False), "silent": ("unknown", None)}
-    return [
-        get_card("lbp").model_copy(update={"name": name, "licence": licence, "commercial": commercial})
-        for name, (licence, commercial) in licences.items()
-    ]
-
-
-def test_encoders_that_may_not_be_used_commercially_are_left_out_and_named_with_the_reason(cards):
-    kept, notes = allowed(cards, commercial_only=True)
-    assert [card.name for card in kept] == ["free"]
-    assert notes == (
-        "closed is left out: its licence (CC-BY-NC-4.0) does not allow commercial use.",
-        "silent is left out: its licence (unknown) does not say whether commercial use is allowed.",
-    )
-    assert allowed(cards, commercial_only=False) == (tuple(cards), ())
-
-
-def test_a_pool_without_any_is_refused_with_a_remedy(cards):
-    with pytest.raises(SearchError, match="None of closed, silent has a licence that allows commercial use") as caught:
-        allowed(cards[1:], commercial_only=True)
-    assert "biofuse encoders list --commercial" in caught.value.remedy
+from biofuse.search.search import make_budget
 
 
 def test_the_limit_is_kept_by_the_fit_and_said(quick, study):
@@ -52,7 +24,9 @@ def test_the_limit_is_kept_by_the_fit_and_said(quick, study):
 
 def test_encoders_are_timed_only_where_time_is_limited(fitted, monkeypatch):
     monkeypatch.setattr(budget, "measure_latency", lambda *_, **__: pytest.fail("nothing asked for the time"))
-    found = make_budget(SearchConfig(max_encoders=2), fitted.embeddings, options=ALONE, tell=pytest.fail)
+    found = make_budget(
+        SearchConfig(max_encoders=2), fitted.embeddings, options=ExtractOptions(workers=0), tell=pytest.fail
+    )
     assert (found.max_encoders, found.max_latency) == (2, None)
 
 

@@ -8,6 +8,7 @@ from biofuse import BioFuseModel
 from biofuse.api.evaluate import evaluate
 from biofuse.api.fit import fit_models
 from biofuse.blocks.blocks import Blocks
+from biofuse.search.evidence import Evidence
 from biofuse.search.search import encoders_to_fit, fit_predictors, singles_to_fit
 from biofuse.store.store import EmbeddingStore
 
@@ -115,3 +116,40 @@ def test_the_paper_preset_refits_xgboost_on_every_subset_of_the_train_split_alon
     record = json.loads((tmp_path / "run" / "run.json").read_text(), parse_constant=pytest.fail)
     assert record["plan"]["kind"] == "holdout"
     assert record["evidence"]["optimism"]["rule"] == "first_best"
+
+
+def test_the_run_keeps_it_as_plain_json(fitted):
+    record = json.loads((fitted.path / "run.json").read_text(), parse_constant=pytest.fail)
+    kept = record["evidence"]
+    assert kept == json.loads(fitted.evidence.model_dump_json())
+    assert Evidence.model_validate(kept) == fitted.evidence
+    attribution = kept["attribution"]
+    assert attribution["encoders"] == ["t_colour", "t_spread", "t_edge"]
+    assert sum(attribution["shapley"]) == pytest.approx(attribution["full"] - attribution["empty"], abs=1e-9)
+    screen = fitted.screen[("t_colour", "t_spread", "t_edge")]
+    assert attribution["full"] == pytest.approx(screen.mean("auroc"))
+    optimism = kept["optimism"]
+    assert optimism["apparent"] == pytest.approx(fitted.search.screen.choice.mean("auroc"))
+    assert optimism["low"] <= optimism["corrected"] <= optimism["high"]
+    assert optimism["n_subsets"] == 7
+    assert all(name.split("+") for name in optimism["picked"])
+    assert sum(optimism["picked"].values()) <= 1 + 1e-9
+    assert kept["nested"] is kept["modality"] is None
+
+
+def test_a_fit_with_nested_selection_chooses_like_one_without_and_reports_both(quick, study, tmp_path):
+    options = {"head": "ridge", "folds": 2}
+    said = []
+    result = quick(select="nested", **options).fit(study.images, out=tmp_path / "run", progress=False, tell=said.append)
+    plain = quick(**options).fit(study.images, progress=False)
+    assert result.selection.reason == plain.selection.reason
+    assert (
+        result.leaderboard.to_frame()
+        .drop(columns="seconds")
+        .equals(plain.leaderboard.to_frame().drop(columns="seconds"))
+    )
+    assert result.model.facts["fitted_on"] == "train + val"
+    assert str(result.evidence.nested) in said
+    record = json.loads((tmp_path / "run" / "run.json").read_text(), parse_constant=pytest.fail)
+    assert record["evidence"]["nested"]["folds"]["chosen"] == list(result.evidence.nested.folds["chosen"])
+    assert plain.evidence.nested is None

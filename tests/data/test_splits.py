@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from biofuse.core.errors import DataError, LeakageError
+from biofuse.core.errors import DataError, LeakageError, SearchError
 from biofuse.core.target import Task
 from biofuse.data.decoding import ArraySource
 from biofuse.data.load import load_samples
 from biofuse.data.samples import Samples, check_groups
-from biofuse.data.splits import make_folds, merge_groups, with_splits
+from biofuse.data.splits import ValidationPlan, make_folds, merge_groups, with_splits
 
 SOURCE = ArraySource(np.zeros((2, 2), np.uint8), "x")
 
@@ -331,3 +331,45 @@ def test_loaded_real_data_split_by_group(shared_data) -> None:  # type: ignore[n
     counts = split_counts(split)
     assert abs(counts["train"] / len(samples) - 0.60) < 0.05
     assert abs(counts["test"] / len(samples) - 0.25) < 0.05
+
+
+# --- validation plans ---
+
+IDS = [f"s{i}" for i in range(10)]
+FOLDS = [(np.arange(5), np.arange(5, 10)), (np.arange(5, 10), np.arange(5))]
+
+
+def test_rows_of_a_fold_stand_in_the_order_of_their_ids() -> None:
+    ids = np.array(["c", "a", "d", "b"], dtype=object)
+    plan = ValidationPlan.cross_validation([([0, 1], [2, 3])], ids=ids)
+    assert [ids[rows].tolist() for rows in plan.folds[0]] == [["a", "c"], ["b", "d"]]
+    assert (plan.n_train, plan.n_test) == ((2,), (2,))
+
+
+def test_a_search_refuses_test_rows() -> None:
+    splits = ["train"] * 6 + ["val"] * 3 + ["test"]
+    with pytest.raises(LeakageError, match="1 samples of split test"):
+        ValidationPlan.holdout(ids=IDS, splits=splits)
+    with pytest.raises(LeakageError):
+        ValidationPlan.cross_validation(FOLDS, ids=IDS, splits=splits)
+    splits[-1] = "val"
+    plan = ValidationPlan.holdout(ids=IDS, splits=splits)
+    assert (plan.kind, plan.n_train, plan.n_test) == ("holdout", (6,), (4,))
+
+
+def test_a_row_or_group_on_both_sides_is_refused() -> None:
+    with pytest.raises(LeakageError, match="fitted on"):
+        ValidationPlan.cross_validation([([0, 1], [1, 2])], ids=IDS)
+    with pytest.raises(LeakageError, match="groups on both sides"):
+        ValidationPlan.cross_validation(FOLDS, ids=IDS, groups=["g"] * 10)
+    ValidationPlan.cross_validation(FOLDS, ids=IDS, groups=["g"] * 5 + ["h"] * 5)
+
+
+def test_empty_folds_and_repeated_ids_are_refused() -> None:
+    for folds in ([], [([], [1])], [([1], [])]):
+        with pytest.raises(SearchError):
+            ValidationPlan.cross_validation(folds, ids=IDS)
+    with pytest.raises(SearchError, match="unique"):
+        ValidationPlan.cross_validation(FOLDS, ids=["a"] * 10)
+    with pytest.raises(SearchError):
+        ValidationPlan.holdout(ids=IDS, splits=["train"] * 10)

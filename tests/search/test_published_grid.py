@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from biofuse.search.leaderboard import Leaderboard, Row, in_pool_order
 from biofuse.search.rules import greedy_path, select
-from biofuse.search.runner import run_search
-from biofuse.search.scorers import TableScorer
 from biofuse.search.strategies import PATIENCE, WIDTH, Exhaustive, Walk, make_strategy
 
 GRID = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "published-grid"
@@ -26,6 +25,19 @@ PUBLISHED = {  # the subsets that the authors went on to tune
 }
 
 
+def scored(table, strategy=None):
+    """Return the leaderboard of subsets looked up in a table: subset to metric to the value of the one split."""
+    table, rows = {in_pool_order(POOL, subset): folds for subset, folds in table.items()}, {}
+
+    def evaluate(subsets):
+        rows.update({s: Row(subset=s, n_dims=len(s), folds=table[s]) for s in subsets})
+        return [rows[subset] for subset in subsets]
+
+    (strategy or Exhaustive()).run(POOL, evaluate)
+    metrics = tuple(next(iter(table.values())))
+    return Leaderboard(encoders=POOL, metrics=metrics, rows=tuple(rows.values()), n_train=(1,), n_test=(1,))
+
+
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_grid_equals_brute_force_and_the_authors_choice(name):
     with (GRID / f"results_{name}_224.csv").open(newline="") as file:
@@ -39,7 +51,7 @@ def test_published_grid_equals_brute_force_and_the_authors_choice(name):
             if accuracy[frozenset(subset)] > top:
                 chosen, top = subset, accuracy[frozenset(subset)]
     table = {tuple(s): {"accuracy": [accuracy[s]], "auroc": [auroc[s]]} for s in accuracy}
-    board = run_search(POOL, Exhaustive(), TableScorer(POOL, table), metric="accuracy")
+    board = scored(table)
     assert len(board) == 255
     found = select(board, rule="first_best")
     assert found.chosen.subset == chosen == tuple(SHORT[code] for code in PUBLISHED[name].split(","))
@@ -65,7 +77,7 @@ def read(name, column):
 
 def board(name, strategy, metric):
     table = {subset: {metric: [value]} for subset, value in read(name, COLUMNS[metric]).items()}
-    return run_search(POOL, strategy, TableScorer(POOL, table), metric=metric)
+    return scored(table, strategy)
 
 
 # An independent implementation: subsets as bit masks, values as a list over masks.

@@ -1,3 +1,4 @@
+import importlib.util
 import inspect
 import json
 import os
@@ -12,14 +13,14 @@ import numpy as np
 import pytest
 
 from biofuse.blocks.blocks import Blocks
-from biofuse.core.errors import SearchError, UndefinedMetricError
+from biofuse.core.errors import BioFuseError, SearchError, UndefinedMetricError
 from biofuse.core.progress import duration
+from biofuse.core.ray import ray_cluster
 from biofuse.core.target import Task
 from biofuse.search import runner
-from biofuse.search.leaderboard import read_sink
 from biofuse.search.rules import select
-from biofuse.search.runner import START_SECONDS, Cost, check_cost, estimate_cost, run_search
-from biofuse.search.scorers import FoldPart, RefitScorer, TableScorer
+from biofuse.search.runner import START_SECONDS, Cost, check_cost, estimate_cost, run_search, score_on_ray
+from biofuse.search.scorers import FoldPart, RefitScorer
 from biofuse.search.strategies import AllEncoders, Exhaustive, make_strategy
 
 POOL = ("a", "b", "c", "d", "e")
@@ -128,7 +129,7 @@ def test_ctrl_c_leaves_a_file_that_resumes_without_rescoring(tiny, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         run(tiny.scorer(blocks, labels), sink=path, key="k", progress=Impatient())
-    assert len(read_sink(path)) == 7
+    assert len(path.read_text().splitlines()) == 1 + 7
     resumed = run(tiny.scorer(blocks, labels, calls=calls), sink=path, key="k")
     assert values(resumed) == values(whole)
     done = {encoders for encoders, _, _ in calls}
@@ -157,7 +158,7 @@ def test_ctrl_c_with_workers_leaves_a_file_that_resumes(tiny, tmp_path, monkeypa
 
     with pytest.raises(KeyboardInterrupt):
         run(tiny.scorer(blocks, labels), POOL[:3], sink=path, key="k", progress=Impatient(), workers=2)
-    assert len(read_sink(path)) == 1
+    assert len(path.read_text().splitlines()) == 1 + 1
     resumed = run(tiny.scorer(blocks, labels), POOL[:3], sink=path, key="k", workers=2)
     assert values(resumed) == values(run(tiny.scorer(blocks, labels), POOL[:3]))
 
@@ -252,7 +253,6 @@ def test_predictions_are_there_after_a_resume_when_wanted(tiny, tmp_path):
     board = run(tiny.scorer(blocks, labels, keep_predictions=True), POOL[:2], sink=path, key="k")
     assert values(board) == values(whole)
     same_predictions(board, whole)
-    same_predictions(read_sink(path), whole)
     calls = []
     again = run(tiny.scorer(blocks, labels, keep_predictions=True, calls=calls), POOL[:2], sink=path, key="k")
     same_predictions(again, whole)
@@ -282,7 +282,7 @@ def test_ctrl_c_keeps_predictions_and_a_resume_scores_only_the_rest(tiny, tmp_pa
             tiny.scorer(blocks, labels, keep_predictions=True),
             POOL[:3], sink=path, key="k", progress=Impatient(),
         )  # fmt: skip
-    assert len(read_sink(path).out_of_fold) == 3
+    assert path.read_text().count('"predictions"') == 3
     resumed = run(tiny.scorer(blocks, labels, keep_predictions=True, calls=calls), POOL[:3], sink=path, key="k")
     assert {encoders for encoders, _, _ in calls} == {("a", "c"), ("b", "c"), ("a", "b"), ("a", "b", "c")}
     assert values(resumed) == values(whole)
@@ -378,7 +378,7 @@ def test_a_defined_fold_is_enough_and_notes_say_the_rest(tiny):
 
 
 def test_wrong_requests_are_refused(tiny):
-    table = TableScorer(["a"], {("a",): {"auroc": [0.5]}})
+    table = tiny.scorer(*tiny.planted(40))
     with pytest.raises(SearchError, match="no embeddings of z"):
         run(table, ("a", "z"))
     with pytest.raises(SearchError, match="does not compute 'f1'"):
@@ -513,3 +513,58 @@ def test_durations_read_well():
     assert [duration(s) for s in (0.5, 42, 300, 7200, 200000)] == [
         "0.50 seconds", "42 seconds", "5 minutes", "2 hours", "2.31 days",
     ]  # fmt: skip
+
+
+THREE = ("a", "b", "c")
+uses_ray = pytest.mark.enable_socket
+
+
+@pytest.fixture(scope="module")
+def _ray():
+    if importlib.util.find_spec("ray") is None:  # not imported: ray_cluster has something to say to it before
+        pytest.skip("ray is not installed")
+    with ray_cluster():
+        yield
+
+
+@pytest.fixture
+def ray(_ray, socket_enabled, monkeypatch):
+    monkeypatch.setattr(runner, "WORTH_WORKERS", 0.0)
+
+
+@pytest.mark.slow
+@uses_ray
+def test_scores_and_predictions_on_ray_are_the_local_ones_bit_for_bit_and_resume(ray, tiny, tmp_path):
+    scorer = tiny.scorer(*tiny.planted(100), keep_predictions=True)
+    sink = tmp_path / "scores.jsonl"
+    local = run_search(THREE, Exhaustive(), scorer, workers=1)
+    there = run_search(THREE, Exhaustive(), scorer, engine="ray", sink=sink, key="k")
+    assert values(local) == values(there)
+    assert list(local.out_of_fold) == list(there.out_of_fold)
+    for subset, folds in local.out_of_fold.items():
+        for one, other in zip(folds, there.out_of_fold[subset], strict=True):
+            np.testing.assert_array_equal(one, other)
+    assert len(sink.read_text().splitlines()) == 1 + 7
+    sink.write_bytes(b"".join(sink.read_bytes().splitlines(keepends=True)[:4]))
+    assert values(run_search(THREE, Exhaustive(), scorer, engine="ray", sink=sink, key="k")) == values(local)
+
+
+@pytest.mark.slow
+@uses_ray
+def test_an_error_of_a_fit_on_ray_arrives_as_it_is(ray, tiny):
+    def refuses(blocks, labels, *, encoders, seed, threads):
+        from biofuse.core.errors import BioFuseError
+
+        raise BioFuseError("no fit today", remedy="tomorrow")
+
+    scorer = tiny.scorer(*tiny.planted(100))
+    scorer._fit = refuses
+    parts = score_on_ray(scorer, [(("a",), 1), (("b",), 0)])
+    with pytest.raises(BioFuseError, match="no fit today") as caught:
+        next(parts)
+    assert caught.value.remedy == "tomorrow"
+
+
+def test_an_engine_that_does_not_exist_is_refused(tiny):
+    with pytest.raises(SearchError, match="no engine 'slurm'"):
+        run_search(THREE, Exhaustive(), tiny.scorer(*tiny.planted(40)), engine="slurm")

@@ -6,10 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from biofuse.core.errors import SearchError
-from biofuse.search.leaderboard import Row, all_subsets, check_pool, count_subsets, in_pool_order
+from biofuse.search.leaderboard import Leaderboard, Row, all_subsets, check_pool, count_subsets, in_pool_order
 from biofuse.search.rules import greedy_path
 from biofuse.search.runner import run_search
-from biofuse.search.scorers import TableScorer
 from biofuse.search.strategies import (
     STRATEGIES,
     AllEncoders,
@@ -165,9 +164,15 @@ def test_the_plan_of_a_walk_is_enough_for_every_size(data, width, patience, back
     if largest is not None:
         assert all(len(s) <= largest for s in found if s != pool)
     # The greedy path can be read off whatever walk it was.
-    board = run_search(pool, walk, TableScorer(pool, {s: {"auroc": [v]} for s, v in values.items()}))
-    every = run_search(
-        pool, Exhaustive(max_encoders=largest), TableScorer(pool, {s: {"auroc": [v]} for s, v in values.items()})
+    board, every = (
+        Leaderboard(
+            encoders=pool,
+            metrics=("auroc",),
+            rows=tuple(Row(subset=s, n_dims=len(s), folds={"auroc": (values[s],)}) for s in subsets),
+            n_train=(1,),
+            n_test=(1,),
+        )
+        for subsets in (found, Exhaustive(max_encoders=largest).subsets(pool))
     )
     allowed = None if largest is None else lambda row: row.n_encoders <= largest
     paths = [[row.subset for row in greedy_path(b, eligible=allowed)] for b in (board, every)]

@@ -562,33 +562,6 @@ class Sink:
         return next(p for p in (self.path.with_name(name) for name in names) if not p.exists())
 
 
-def read_sink(path: Path) -> Leaderboard:
-    """Read the leaderboard of a finished or interrupted search.
-
-    Raises
-    ------
-    ArtifactError
-        If the file is not a leaderboard, or one of a newer format.
-    """
-    header, rows, records, _ = _read(path)
-    if header is None or header.get("format") != FORMAT:
-        raise ArtifactError(f"{path} is not the leaderboard of a search.")
-    if header["version"] > VERSION:
-        raise ArtifactError(
-            f"{path} was written by a newer BioFuse (format {header['version']}, this one reads {VERSION}).",
-            remedy="Upgrade biofuse-embed.",
-        )
-    return Leaderboard(
-        encoders=tuple(header["encoders"]),
-        metrics=tuple(header["metrics"]),
-        rows=tuple({row.subset: row for row in rows}.values()),
-        n_train=tuple(header["n_train"]),
-        n_test=tuple(header["n_test"]),
-        key=header["key"],
-        out_of_fold=_read_predictions(_beside(path), records),
-    )
-
-
 def _undefined(value: float | None) -> float:
     return math.nan if value is None else value
 

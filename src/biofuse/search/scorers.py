@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biofuse.blocks.blocks import Blocks
-from biofuse.core.errors import AlignmentError, SearchError
+from biofuse.core.errors import AlignmentError
 from biofuse.core.hashing import derive_seed
 from biofuse.core.target import Task
 from biofuse.data.splits import ValidationPlan
 from biofuse.evaluation.metrics import BOARD_METRICS, get_metric, score
-from biofuse.search.leaderboard import Subset, in_pool_order
+from biofuse.search.leaderboard import Subset
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -258,65 +258,3 @@ class RefitScorer:
     def _take(self, subset: Subset, rows: NDArray[np.int64]) -> Blocks:
         matrices = {name: self._matrices[self._names.index(name)][rows] for name in subset}
         return Blocks(ids=self._ids[rows].astype(object), matrices=matrices)
-
-
-class TableScorer:
-    """Looks scores up instead of computing them.
-
-    Parameters
-    ----------
-    encoders : sequence of str
-        The pool.
-    table : mapping of subset to mapping of str to sequence of float
-        Per subset (encoder names in any order) and metric one value per fold.
-    dims : mapping of str to int, optional
-        Columns of each block; 1 each by default, so that fewer encoders mean fewer dimensions.
-    n_train, n_test : sequence of int, optional
-        Rows fitted on and scored per fold, needed where a standard error is.
-
-    Raises
-    ------
-    SearchError
-        If the table is empty or its rows do not have the same metrics and folds.
-    """
-
-    def __init__(
-        self,
-        encoders: Sequence[str],
-        table: Mapping[Subset, Mapping[str, Sequence[float]]],
-        *,
-        dims: Mapping[str, int] | None = None,
-        n_train: Sequence[int] | None = None,
-        n_test: Sequence[int] | None = None,
-    ) -> None:
-        self.encoders: Subset = tuple(encoders)
-        self._table = {
-            in_pool_order(self.encoders, subset): {name: tuple(map(float, v)) for name, v in row.items()}
-            for subset, row in table.items()
-        }
-        shapes = {tuple((name, len(values)) for name, values in row.items()) for row in self._table.values()}
-        folds = {length for shape in shapes for _, length in shape}
-        if len(shapes) != 1 or len(folds) != 1:
-            raise SearchError("The rows of a score table must have the same metrics and the same number of folds.")
-        self.metrics: tuple[str, ...] = tuple(name for name, _ in next(iter(shapes)))
-        n_folds = folds.pop()
-        self.n_train: tuple[int, ...] = tuple(n_train) if n_train is not None else (1,) * n_folds
-        self.n_test: tuple[int, ...] = tuple(n_test) if n_test is not None else (1,) * n_folds
-        self.keeps_predictions = False
-        self._dims = dict(dims) if dims is not None else dict.fromkeys(self.encoders, 1)
-
-    def n_dims(self, subset: Subset) -> int:
-        """Columns of the subset's blocks together."""
-        return sum(self._dims[name] for name in subset)
-
-    def score(self, subset: Subset) -> FoldScores:
-        """Look a subset up.
-
-        Raises
-        ------
-        SearchError
-            If the table does not have it.
-        """
-        if subset not in self._table:
-            raise SearchError(f"The score table has no row for {'+'.join(subset)}.")
-        return FoldScores(folds=self._table[subset])

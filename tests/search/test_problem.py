@@ -5,9 +5,52 @@ from hypothesis import strategies as st
 
 from biofuse.blocks.blocks import Blocks
 from biofuse.core.errors import LeakageError
-from biofuse.search.problem import refuse_leaked_labels
+from biofuse.data.splits import ValidationPlan
+from biofuse.search.problem import refuse_leaked_labels, search_key
+
+IDS = [f"s{i}" for i in range(10)]
+
+
+FOLDS = [(np.arange(5), np.arange(5, 10)), (np.arange(5, 10), np.arange(5))]
+
+
+def key(**changes):
+    given = {
+        "plan": ValidationPlan.cross_validation(FOLDS, ids=IDS),
+        "labels": np.arange(10) % 2,
+        "fingerprints": [("a", "a-1"), ("b", "b-1")],
+        "settings": {"fusion": "concatenation", "head": "logistic", "seed": 0},
+    }
+    return search_key(**(given | changes))
+
+
+def test_bug_13_and_15_the_key_holds_data_folds_encoders_fusion_head_and_seed():
+    other_folds = [(np.arange(1, 6), np.array([0, 6, 7, 8, 9])), FOLDS[1]]
+    changed = [
+        key(plan=ValidationPlan.cross_validation(other_folds, ids=IDS)),
+        key(plan=ValidationPlan.cross_validation(FOLDS, ids=[f"t{i}" for i in range(10)])),
+        key(plan=ValidationPlan.holdout(ids=IDS, splits=["train"] * 5 + ["val"] * 5)),
+        key(labels=(np.arange(10) + 1) % 2),
+        key(fingerprints=[("a", "a-2"), ("b", "b-1")]),
+        key(fingerprints=[("a", "a-1")]),
+        key(settings={"fusion": "mean", "head": "logistic", "seed": 0}),
+        key(settings={"fusion": "concatenation", "head": "xgboost", "seed": 0}),
+        key(settings={"fusion": "concatenation", "head": "logistic", "seed": 1}),
+    ]
+    assert len({key(), *changed}) == len(changed) + 1
+
+
+def test_the_key_does_not_depend_on_the_order_of_rows():
+    order = np.random.default_rng(0).permutation(10)
+    ids = np.array(IDS, dtype=object)[order]
+    place = np.argsort(order)
+    folds = [(place[fit], place[held]) for fit, held in FOLDS]
+    assert key(plan=ValidationPlan.cross_validation(folds, ids=ids), labels=(np.arange(10) % 2)[order]) == key()
+
 
 LABELS = np.array([0, 1, 2] * 12)
+
+
 NOISE = np.random.default_rng(0).normal(size=(36, 4)).astype(np.float32)
 
 

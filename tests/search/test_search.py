@@ -11,12 +11,13 @@ from sklearn.preprocessing import StandardScaler
 
 from biofuse.core.errors import SearchError
 from biofuse.core.target import Task
+from biofuse.encoders.registry import get_card
 from biofuse.heads.registry import CHEAP_HEADS
 from biofuse.search import search as searching
 from biofuse.search.closed_form import ClosedFormScorer
 from biofuse.search.rules import Budget, finalists, greedy_path, select
 from biofuse.search.scorers import RefitScorer
-from biofuse.search.search import encoders_to_fit, fit_predictors
+from biofuse.search.search import allowed, encoders_to_fit, fit_predictors
 
 PLANTED = ("a", "b", "c", "d")
 EVERY = [subset for size in range(1, 5) for subset in itertools.combinations(PLANTED, size)]
@@ -445,3 +446,29 @@ def test_predictors_of_several_members_suit_every_kind_of_task(plant, searched, 
     assert proba.shape == (40, 2)
     assert "a" in search.chosen
     assert np.mean((proba[:, 1] > 0.5) == (embeddings.labels if task is Task.BINARY else embeddings.labels[:, 1])) > 0.7
+
+
+@pytest.fixture
+def cards():
+    """Return encoders that may, may not, and may or may not be used commercially."""
+    licences = {"free": ("MIT", True), "closed": ("CC-BY-NC-4.0", False), "silent": ("unknown", None)}
+    return [
+        get_card("lbp").model_copy(update={"name": name, "licence": licence, "commercial": commercial})
+        for name, (licence, commercial) in licences.items()
+    ]
+
+
+def test_encoders_that_may_not_be_used_commercially_are_left_out_and_named_with_the_reason(cards):
+    kept, notes = allowed(cards, commercial_only=True)
+    assert [card.name for card in kept] == ["free"]
+    assert notes == (
+        "closed is left out: its licence (CC-BY-NC-4.0) does not allow commercial use.",
+        "silent is left out: its licence (unknown) does not say whether commercial use is allowed.",
+    )
+    assert allowed(cards, commercial_only=False) == (tuple(cards), ())
+
+
+def test_a_pool_without_any_is_refused_with_a_remedy(cards):
+    with pytest.raises(SearchError, match="None of closed, silent has a licence that allows commercial use") as caught:
+        allowed(cards[1:], commercial_only=True)
+    assert "biofuse encoders list --commercial" in caught.value.remedy

@@ -1,0 +1,423 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from biofuse.core.errors import SearchError, UndefinedMetricError
+from biofuse.core.target import Task
+from biofuse.search.closed_form import ClosedFormScorer
+from biofuse.search.leaderboard import Leaderboard, Row, all_subsets, combination_order, in_pool_order
+from biofuse.search.rules import RULES, Budget, finalists, greedy_path, pareto_front, select, summed_cost
+from biofuse.search.runner import run_search
+from biofuse.search.strategies import AllEncoders, Exhaustive, Listed, make_strategy, screening_strategy
+
+
+def scored(pool, table, *, dims=None, strategy=None, n_train=None, n_test=None):
+    """Return the leaderboard of a table: subset to metric to fold values; ``dims`` are the columns of encoders."""
+    pool, rows = tuple(pool), {}
+    table = {in_pool_order(pool, subset): folds for subset, folds in table.items()}
+    n_folds = len(next(iter(next(iter(table.values())).values())))
+
+    def evaluate(subsets):
+        for subset in subsets:
+            n_dims = sum((dims or {}).get(name, 1) for name in subset)
+            rows[subset] = Row(subset=subset, n_dims=n_dims, folds={m: tuple(v) for m, v in table[subset].items()})
+        return [rows[subset] for subset in subsets]
+
+    (strategy or Exhaustive()).run(pool, evaluate)
+    return Leaderboard(
+        encoders=pool,
+        metrics=tuple(next(iter(table.values()))),
+        rows=tuple(rows.values()),
+        n_train=tuple(n_train or (1,) * n_folds),
+        n_test=tuple(n_test or (1,) * n_folds),
+    )
+
+
+def search(table, *, pool="abc", dims=None, strategy=None, metric="auroc", n_train=None, n_test=None):
+    table = {tuple(subset): {metric: values} for subset, values in table.items()}
+    return scored(pool, table, dims=dims, strategy=strategy, n_train=n_train, n_test=n_test)
+
+
+FOLDS = {"n_train": [80] * 4, "n_test": [20] * 4}
+TABLE = {
+    "a": [0.80, 0.82, 0.81, 0.83],
+    "b": [0.90, 0.89, 0.91, 0.90],
+    "c": [0.93, 0.86, 0.93, 0.87],
+    "ab": [0.91, 0.90, 0.905, 0.905],
+    "ac": [0.85, 0.86, 0.85, 0.84],
+    "bc": [0.91, 0.90, 0.91, 0.90],
+    "abc": [0.92, 0.89, 0.91, 0.915],
+}
+
+
+def test_one_se_by_hand():
+    found = select(search(TABLE, **FOLDS))
+    best = np.array(TABLE["abc"])
+    inside = []
+    for subset, values in TABLE.items():
+        d = best - np.array(values)
+        if d.mean() <= np.sqrt((1 / 4 + 20 / 80) * d.var(ddof=1)):
+            inside.append(subset)
+    assert inside == ["c", "ab", "bc", "abc"]  # b is steadily .009 worse, c is worse but varies
+    assert sorted("".join(subset) for subset in found.within) == sorted(inside)
+    assert found.chosen.subset == ("c",)
+    assert found.best.subset == ("a", "b", "c")
+    assert found.best_single.subset == ("b",)
+    assert found.all.subset == ("a", "b", "c")
+    assert "smallest of 4 subsets within one standard error of the best of 7 scored subsets, a+b+c" in found.reason
+
+
+def test_one_se_prefers_fewer_dimensions_then_the_higher_mean_then_pool_order():
+    wobble = np.array([0.1, -0.1, 0.1, -0.1])
+    table = {"a": 0.800 + wobble, "b": 0.799 - wobble, "c": 0.7999 - wobble, "abc": [0.81] * 4}
+    table |= {"ab": [0.5] * 4, "ac": [0.5] * 4, "bc": [0.5] * 4}
+    assert select(search(table, **FOLDS, dims={"a": 9, "b": 3, "c": 9})).chosen.subset == ("b",)
+    assert select(search(table, **FOLDS, dims={"a": 9, "b": 9, "c": 9})).chosen.subset == ("a",)
+    table["c"] = table["a"]
+    assert select(search(table, **FOLDS)).chosen.subset == ("a",)
+    assert select(search(table, **FOLDS, pool="cba")).chosen.subset == ("c",)
+
+
+def test_best_and_first_best():
+    table = {"a": [0.7], "b": [0.8], "c": [0.8], "ab": [0.9], "ac": [0.9], "bc": [0.9], "abc": [0.9]}
+    assert select(search(table), rule="best").chosen.subset == ("a", "b")
+    assert select(search(table, dims={"a": 5, "b": 5, "c": 1}), rule="best").chosen.subset == ("a", "c")
+    assert select(search(table, dims={"a": 5, "b": 5, "c": 1}), rule="first_best").chosen.subset == ("a", "b")
+    # Rounding must not choose: .1 + .2 is not .3.
+    table = {"a": [0.1 + 0.2], "b": [0.3], "ab": [0.1]}
+    assert select(search(table, pool="ba"), rule="first_best").chosen.subset == ("b",)
+
+
+def test_losses_are_better_when_lower():
+    table = {"a": [0.5, 0.6], "b": [0.4, 0.3], "ab": [0.7, 0.7]}
+    found = select(search(table, pool="ab", metric="log_loss"), rule="best")
+    assert found.chosen.subset == ("b",)
+    assert found.better_than_chance is None
+    assert select(search(table, pool="ab", metric="log_loss")).chosen.subset == ("b",)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("strategy", [Exhaustive(), AllEncoders()], ids=lambda s: s.name)
+def test_bug_13_a_choice_is_always_set(rule, strategy):
+    found = select(search(TABLE, **FOLDS, strategy=strategy), rule=rule)
+    assert found.chosen is not None
+    assert found.best is not None
+    assert found.all.subset == ("a", "b", "c")
+    assert found.reason
+    assert (found.best_single is None) == (strategy.name == "all")
+    assert (found.greedy is None) == (strategy.name == "all")
+
+
+def test_what_cannot_be_chosen_is_refused():
+    single = search({"a": [0.5], "b": [0.6], "ab": [0.7]}, pool="ab")
+    with pytest.raises(SearchError, match="at least two folds"):
+        select(single)
+    with pytest.raises(SearchError, match="no selection rule"):
+        select(single, rule="max")
+    with pytest.raises(SearchError, match="no metric"):
+        select(single, rule="best", metric="accuracy")
+    with pytest.raises(UndefinedMetricError, match="every fold"):
+        select(search({"a": [float("nan")] * 2}, pool="a"))
+
+
+def test_undefined_folds_are_left_out_of_pairs():
+    nan = float("nan")
+    table = {"a": [0.9, nan, 0.8, 0.85], "b": [0.7, nan, 0.6, 0.66], "ab": [0.9, nan, 0.8, 0.86]}
+    found = select(search(table, pool="ab", **FOLDS))
+    assert found.best.subset == ("a", "b")
+    assert found.chosen.subset == ("a",)
+
+
+def test_greedy_path_is_read_off():
+    found = search(TABLE, **FOLDS)
+    assert ["".join(row.subset) for row in greedy_path(found)] == ["b", "ab", "abc"]
+    flat = {"a": [0.9], "b": [0.5], "ab": [0.9]}
+    assert ["".join(row.subset) for row in greedy_path(search(flat, pool="ab"))] == ["a"]
+
+
+def few(limit):
+    return lambda row: row.n_encoders <= limit
+
+
+def test_only_eligible_subsets_are_chosen_and_companions_stay():
+    board = search(TABLE, **FOLDS)
+    found = select(board, rule="best", eligible=few(2))
+    assert (found.chosen.subset, found.best.subset) == (("a", "b"), ("a", "b"))
+    assert found.all.subset == ("a", "b", "c")
+    assert found.greedy.subset == ("a", "b")
+    assert "the best of 6 that may be chosen out of 7 scored subsets" in found.reason
+    found = select(board, eligible=lambda row: "b" not in row.subset)
+    assert set(found.within) <= {("a",), ("c",), ("a", "c")}
+    assert found.best.subset == ("c",)
+    assert found.best_single.subset == ("b",)  # to be compared with, though it may not be chosen
+    assert found.greedy.subset == ("c",)
+    found = select(board, rule="first_best", eligible=lambda row: row.subset == ("a",))
+    assert found.chosen.subset == found.best.subset == ("a",)
+    assert "is the best of 1 that may be chosen out of 7 scored subsets" in found.reason
+    for rule in RULES:
+        with pytest.raises(SearchError, match="None of 7 scored subsets is within the limits"):
+            select(board, rule=rule, eligible=few(0))
+
+
+def test_chance_is_corrected_for_the_subsets_that_may_be_chosen():
+    # a is .7 with noise: p is about .012, below .025 once but not seven times; all encoders are no better than chance.
+    table = {subset: [0.5, 0.52, 0.48, 0.5] for subset in TABLE} | {"a": [0.6, 0.7, 0.8, 0.7]}
+    board = search(table, **FOLDS)
+    assert select(board, rule="best").better_than_chance is False
+    assert select(board, rule="best", eligible=lambda row: row.subset == ("a",)).better_than_chance is True
+
+
+def test_the_greedy_path_takes_no_step_that_may_not_be_taken():
+    board = search(TABLE, **FOLDS)
+    assert ["".join(row.subset) for row in greedy_path(board, eligible=few(1))] == ["b"]
+    without = greedy_path(board, eligible=lambda row: "a" not in row.subset)
+    assert ["".join(row.subset) for row in without] == ["b", "bc"]
+    assert greedy_path(board, eligible=few(0)) == ()
+
+
+def test_finalists_are_selected_among_and_compared_with_the_greedy_path_of_the_screen():
+    screen = search(TABLE, **FOLDS)  # its greedy path: b, ab, abc
+    refits = {"a": [0.7] * 4, "b": [0.8, 0.81, 0.8, 0.8], "c": [0.9, 0.91, 0.9, 0.9], "ab": [0.7] * 4}
+    board = search(refits, strategy=Listed([tuple(s) for s in refits]), **FOLDS)
+    found = select(board, screen=screen)
+    assert found.chosen.subset == ("c",)
+    assert (found.greedy, found.all) == (None, None)  # not among these finalists
+    assert "best of 4 finalists out of 7 screened subsets" in found.reason
+    refits["abc"] = [0.85] * 4
+    board = search(refits, strategy=Listed([tuple(s) for s in refits]), **FOLDS)
+    found = select(board, screen=screen)
+    assert found.greedy.subset == ("a", "b", "c")
+    assert select(board).greedy.subset == ("c",)  # what their own scores can tell: no pair with c was refitted
+
+
+def test_chance_is_corrected_for_all_screened_subsets():
+    table = {subset: [0.5, 0.52, 0.48, 0.5] for subset in TABLE} | {"a": [0.6, 0.7, 0.8, 0.7]}
+    refitted = search(table, strategy=Listed([("a",)]), **FOLDS)
+    assert select(refitted).better_than_chance is True
+    assert select(refitted, screen=search(table, **FOLDS)).better_than_chance is False
+
+
+def screened(tiny, *, signal, seed):
+    blocks, labels = tiny.planted(160, signal=signal, seed=seed)
+    scorer = ClosedFormScorer(
+        blocks, labels, plan=tiny.plan(blocks.ids), task=Task.MULTICLASS, classes=[f"class {i}" for i in range(4)]
+    )
+    return run_search(blocks.encoders, screening_strategy(5, "auroc"), scorer, workers=1)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_planted_pair_of_complementary_encoders_is_found_by_the_screen(tiny, seed):
+    found = select(screened(tiny, signal=1.5, seed=seed))
+    assert found.chosen.subset == ("a", "b")
+    assert found.better_than_chance
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_on_pure_noise_the_screen_says_that_nothing_is_better_than_chance(tiny, seed):
+    found = select(screened(tiny, signal=0.0, seed=seed))
+    assert found.better_than_chance is False
+    assert "No subset is shown to be better than chance" in found.reason
+
+
+POOL = tuple("abcdef")
+
+
+def screen(seed=0, *, n_folds=4, strategy=None, pool=POOL):
+    random = np.random.default_rng(seed)
+    table = {
+        subset: {"auroc": random.normal(0.8, 0.05) + random.normal(0, 0.01, n_folds)} for subset in all_subsets(pool)
+    }
+    return scored(pool, table, strategy=strategy, n_train=[80] * n_folds, n_test=[20] * n_folds)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_finalists_are_the_best_and_all_that_they_are_compared_with(seed):
+    board = screen(seed)
+    ranked = [row.subset for row in board.best_first()]
+    sizes = {size: next(s for s in ranked if len(s) == size) for size in range(1, 7)}
+    companions = {(name,) for name in POOL} | {POOL} | {row.subset for row in greedy_path(board)}
+    for count in (1, 5, 16):
+        found = finalists(board, count=count)
+        expected = set(ranked[:count]) | set(sizes.values()) | {select(board).chosen.subset} | companions
+        assert set(found) == expected
+        assert len(found) == len(expected)
+        assert found == sorted(found, key=lambda subset: combination_order(POOL, subset))
+    assert finalists(board, count=999) == [row.subset for row in board]
+
+
+def test_the_choice_that_the_screen_would_make_is_a_finalist():
+    # Within one standard error of abc, the best, are two pairs: bc scores more, ab has fewer dimensions.
+    wobble = np.array([0.02, -0.02, 0.02, -0.02])
+    table = {subset: {"auroc": [0.6] * 4} for subset in all_subsets("abc")}
+    table |= {tuple("abc"): {"auroc": [0.9] * 4}, ("c",): {"auroc": [0.7] * 4}}  # greedy: c, bc, abc
+    table |= {tuple("bc"): {"auroc": 0.898 + wobble}, tuple("ab"): {"auroc": 0.897 + wobble}}
+    dims = {"a": 1, "b": 1, "c": 9}
+    board = scored("abc", table, dims=dims, **FOLDS)
+    assert select(board).chosen.subset == ("a", "b")
+    assert set(finalists(board, count=1)) == {("a",), ("b",), ("c",), ("a", "b"), ("b", "c"), ("a", "b", "c")}
+
+
+def test_finalists_keep_to_what_may_be_chosen_but_for_the_companions():
+    board = screen()
+    found = finalists(board, count=8, eligible=lambda row: row.n_encoders <= 3)
+    assert {subset for subset in found if len(subset) > 3} == {POOL}
+    allowed = [row.subset for row in board.best_first() if row.n_encoders <= 3]
+    assert set(allowed[:8]) <= set(found)
+    found = finalists(board, count=8, eligible=lambda row: "a" not in row.subset)
+    assert {subset for subset in found if "a" in subset} == {("a",), POOL}
+    with pytest.raises(SearchError, match="within the limits"):
+        finalists(board, count=16, eligible=lambda _: False)
+
+
+def test_a_screen_that_walked_or_has_one_split_has_finalists_too():
+    walked = screen(strategy=make_strategy("greedy"))
+    found = finalists(walked, count=2)
+    assert {row.subset for row in greedy_path(walked)} <= set(found)
+    assert POOL in found
+    single = screen(n_folds=1)
+    assert single.best_first()[0].subset in finalists(single, count=1)
+    alone = screen(strategy=make_strategy("all"))
+    assert finalists(alone, count=16) == [POOL]
+    assert finalists(screen(pool=("a",)), count=16) == [("a",)]
+
+
+def test_no_finalist_is_refused():
+    with pytest.raises(SearchError, match="at least one finalist, not 0"):
+        finalists(screen(), count=0)
+
+
+def test_another_metric_has_other_finalists():
+    table = {
+        subset: {"auroc": [0.5 + len(subset) / 20] * 2, "log_loss": [1 + len(subset)] * 2}
+        for subset in all_subsets(POOL)
+    }
+    board = scored(POOL, table, n_train=[8, 8], n_test=[2, 2])
+    assert ("a", "b") in finalists(board, count=9, metric="log_loss")
+    assert sum(len(s) == 5 for s in finalists(board, count=7)) == 6
+    assert sum(len(s) == 5 for s in finalists(board, count=7, metric="log_loss")) == 1
+
+
+def test_refitted_finalists_are_chosen_from_with_the_screen_beside(tiny):
+    scorer = tiny.scorer(*tiny.planted(120))
+    screened = run_search(scorer.encoders, Exhaustive(), scorer, workers=1)
+    chosen = finalists(screened, count=3)
+    assert len(chosen) < 20
+    refitted = run_search(scorer.encoders, Listed(chosen), scorer, workers=1)
+    assert [row.subset for row in refitted] == chosen
+    found = select(refitted, screen=screened)
+    assert found.chosen.subset == ("a", "b") == select(screened).chosen.subset
+    assert found.greedy.subset == greedy_path(screened)[-1].subset
+    assert found.best_single is not None
+    assert found.all.subset == scorer.encoders
+
+
+def board(table, *, pool="abc", metric="auroc", n_folds=4):
+    return Leaderboard(
+        encoders=tuple(pool),
+        metrics=(metric,),
+        rows=tuple(
+            Row(subset=tuple(subset), n_dims=len(subset), folds={metric: tuple(np.broadcast_to(values, n_folds))})
+            for subset, values in table.items()
+        ),
+        n_train=(75,) * n_folds,
+        n_test=(25,) * n_folds,
+    )
+
+
+PRICED = {"a": 0.70, "b": 0.80, "c": 0.75, "ab": 0.85, "ac": 0.78, "bc": 0.86, "abc": 0.86}
+COST = {"a": 1.0, "b": 4.0, "c": 5.0}
+
+
+def shown(rows):
+    return ["".join(row.subset) for row in rows]
+
+
+def test_the_front_holds_what_is_worth_its_price():
+    assert shown(pareto_front(board(PRICED), COST)) == ["a", "b", "ab", "bc"]
+    assert shown(pareto_front(board(PRICED), COST, eligible=lambda row: "b" not in row.subset)) == [
+        "a",
+        "c",
+        "ac",
+    ]
+    losses = {subset: -value for subset, value in PRICED.items()}
+    assert shown(pareto_front(board(losses, metric="log_loss"), COST)) == ["a", "b", "ab", "bc"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), m=st.integers(1, 5), levels=st.integers(2, 30))
+def test_nothing_on_the_front_is_dominated_and_everything_off_it_is(seed, m, levels):
+    random = np.random.default_rng(seed)
+    pool = "abcde"[:m]
+    leaderboard = board({s: random.integers(levels) / levels for s in all_subsets(tuple(pool))}, pool=pool)
+    cost = {name: float(random.integers(0, 4)) for name in pool}
+    front = pareto_front(leaderboard, cost)
+
+    def point(row):
+        return summed_cost(row.subset, cost), -row.mean("auroc")
+
+    def dominates(one, other):
+        return all(x <= y for x, y in zip(one, other, strict=True)) and one != other
+
+    for row in leaderboard:
+        dominated = any(dominates(point(other), point(row)) for other in leaderboard)
+        assert dominated == (point(row) not in [point(kept) for kept in front])
+    assert len({point(row) for row in front}) == len(front)
+    assert [point(row)[0] for row in front] == sorted(point(row)[0] for row in front)
+    for row in front:
+        ties = [other for other in leaderboard if point(other) == point(row)]
+        assert row.n_encoders == min(other.n_encoders for other in ties)
+
+
+@pytest.mark.parametrize("bad", [{}, {"c": float("nan")}, {"c": -1.0}, {"c": float("inf")}])
+def test_a_cost_that_is_not_known_is_named(bad):
+    with pytest.raises(SearchError, match="The inference cost of c is not known"):
+        pareto_front(board(PRICED), {"a": 1.0, "b": 1.0} | bad)
+
+
+def test_nothing_to_choose_from_is_said():
+    with pytest.raises(SearchError, match="eligible"):
+        pareto_front(board(PRICED), COST, eligible=lambda _row: False)
+    with pytest.raises(SearchError, match="No subset was scored"):
+        pareto_front(board({}), COST)
+    with pytest.raises(SearchError, match="No subset was scored"):
+        Budget(max_encoders=1).eligible(board({}))
+
+
+def allowed(**limits):
+    leaderboard = board(PRICED)
+    mask = Budget(**limits).eligible(leaderboard)
+    rows = [row for row, kept in zip(leaderboard, mask, strict=True) if kept]
+    assert [Budget(**limits).allows_row(row) for row in leaderboard] == mask.tolist()
+    return shown(rows)
+
+
+def test_a_budget_keeps_what_is_within_every_limit():
+    assert allowed() == ["a", "b", "c", "ab", "ac", "bc", "abc"]
+    assert allowed(max_encoders=1) == ["a", "b", "c"]
+    assert allowed(max_latency=5, latency=COST) == ["a", "b", "c", "ab"]
+    assert allowed(max_latency=5, max_encoders=1, latency=COST) == ["a", "b", "c"]
+    assert Budget(max_latency=5, latency=COST).allows(("a", "b"))
+    assert not Budget(max_latency=4.999, latency=COST).allows(("a", "b"))
+
+
+def test_when_nothing_is_within_the_budget_the_tightest_limit_is_named():
+    with pytest.raises(
+        SearchError, match=r"None of 7 scored subsets keeps to max_latency of 0.5 ms per image: the cheapest takes 1 ms"
+    ):
+        Budget(max_latency=0.5, max_encoders=2, latency=COST).eligible(board(PRICED))
+    with pytest.raises(SearchError, match="max_encoders of 1: the smallest has 2"):
+        Budget(max_encoders=1).eligible(board({"ab": 0.8, "abc": 0.9}))
+    latency = {"a": 1.0, "b": 1.0, "c": 9.0}
+    with pytest.raises(SearchError, match="each limit alone leaves: max_encoders 1, max_latency 1") as error:
+        Budget(max_encoders=1, max_latency=5, latency=latency).eligible(board({"ab": 0.8, "ac": 0.7, "c": 0.9}))
+    assert "The tightest is max_encoders" in error.value.remedy
+
+
+def test_limits_that_make_no_sense_or_cannot_be_checked_are_refused():
+    with pytest.raises(SearchError, match="at most 0 encoders"):
+        Budget(max_encoders=0)
+    with pytest.raises(SearchError, match="at most 0 ms"):
+        Budget(max_latency=0)
+    with pytest.raises(SearchError, match="cost of a is not known"):
+        Budget(max_latency=5).allows(("a",))

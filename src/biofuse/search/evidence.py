@@ -192,6 +192,6 @@ def _optimism(problem: Problem, search: Search, budget: Budget) -> Optimism | No
         task=problem.task,
         rule=problem.config.rule,
         metric=problem.config.metric,
-        eligible=np.array([budget.allows_row(row) for row in board]),
+        eligible=budget.allows_row,
         seed=problem.config.seed,
     )

@@ -1,6 +1,6 @@
 """How much too good the winner of a search looks, and what is left of its score without that."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -13,7 +13,7 @@ from biofuse.core.target import Task
 from biofuse.evaluation.intervals import Units, percentile_ends
 from biofuse.evaluation.metrics import Prepared, Record, Score, get_metric, prepare
 from biofuse.search.leaderboard import Leaderboard, Row, Subset, SubsetKey, label
-from biofuse.search.rules import DEFAULT_RULE, choose, mean_defined, select
+from biofuse.search.rules import DEFAULT_RULE, Eligible, choose, mean_defined, select
 
 Values = NDArray[np.float64]
 
@@ -113,7 +113,7 @@ def correct_optimism(
     task: Task,
     rule: str = DEFAULT_RULE,
     metric: str | None = None,
-    eligible: NDArray[np.bool_] | Callable[[Row], bool] | None = None,
+    eligible: Eligible | None = None,
     n_resamples: int | None = None,
     seed: int = 0,
     confidence: float = 0.95,
@@ -146,8 +146,8 @@ def correct_optimism(
         As for :func:`biofuse.search.rules.select`.
     metric : str, optional
         By which metric; the leaderboard's first by default.
-    eligible : ndarray of bool, shape (n_subsets,), or callable, optional
-        Which rows of the leaderboard may be chosen: a flag for each, or what tells of a row.
+    eligible : callable, optional
+        Which rows of the leaderboard may be chosen; all by default.
     n_resamples : int, optional
         By default 500, fewer for large searches (:func:`default_resamples`), never fewer than 100.
     seed : int, default 0
@@ -165,7 +165,9 @@ def correct_optimism(
         If the metric is undefined on nearly all resamples.
     """
     name = metric or leaderboard.metrics[0]
-    board = _candidates(leaderboard, eligible)
+    board = replace(leaderboard, rows=tuple(row for row in leaderboard if eligible is None or eligible(row)))
+    if not board.rows:
+        raise SearchError("No scored subset is eligible, so none can be chosen.")
     chosen = select(board, rule=rule, metric=name).chosen
     sizes = [(row.n_encoders, row.n_dims) for row in board]
     truth, units = np.asarray(labels), Units.of(ids, groups)
@@ -214,18 +216,6 @@ def default_resamples(n_cells: int) -> int:
         Combinations of row (over all folds), class or label, and subset.
     """
     return int(np.clip(CELLS // max(1, n_cells), FEWEST_RESAMPLES, MOST_RESAMPLES))
-
-
-def _candidates(leaderboard: Leaderboard, eligible: NDArray[np.bool_] | Callable[[Row], bool] | None) -> Leaderboard:
-    if eligible is None:
-        return leaderboard
-    flags = [eligible(row) for row in leaderboard] if callable(eligible) else eligible
-    if len(flags) != len(leaderboard):
-        raise AlignmentError(f"{len(flags)} flags of eligibility for {len(leaderboard)} subsets.")
-    rows = tuple(row for row, kept in zip(leaderboard.rows, flags, strict=True) if kept)
-    if not rows:
-        raise SearchError("No scored subset is eligible, so none can be chosen.")
-    return replace(leaderboard, rows=rows)
 
 
 def _pieces(units: Units, n_resamples: int, *, seed: int, cells: int) -> Iterator[Values]:

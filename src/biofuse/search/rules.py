@@ -199,7 +199,7 @@ def mean_defined(values: Values, axis: int) -> Values:
 
 
 Eligible = Callable[[Row], bool]
-"""Whether a subset may be chosen: few enough encoders, quick enough, licensed for the purpose."""
+"""Whether a subset may be chosen: few enough encoders, quick enough."""
 
 
 class Selection(Record):
@@ -534,18 +534,16 @@ class Budget:
         """Whether the subset of a row keeps to every limit."""
         return self.allows(row.subset)
 
-    def eligible(self, leaderboard: Leaderboard) -> NDArray[np.bool_]:
-        """Return which rows of a leaderboard keep to every limit, shape (n_subsets,).
+    def check(self, leaderboard: Leaderboard) -> None:
+        """Refuse a leaderboard of which no row keeps to every limit.
 
         Raises
         ------
         SearchError
-            If none does: the message names the tightest limit, and what it would have to be.
+            Naming the tightest limit, and what it would have to be.
         """
-        mask = np.array([self.allows_row(row) for row in leaderboard], dtype=np.bool_)
-        if not mask.any():
+        if not any(map(self.allows_row, leaderboard)):
             raise self._nothing(leaderboard)
-        return mask
 
     def _limits(self) -> dict[str, Callable[[Sequence[str]], bool]]:
         limits: dict[str, Callable[[Sequence[str]], bool]] = {}
@@ -610,7 +608,7 @@ def pareto_front(
     cost: Mapping[str, float],
     *,
     metric: str | None = None,
-    eligible: Callable[[Row], bool] | None = None,
+    eligible: Eligible | None = None,
 ) -> tuple[Row, ...]:
     """Return the subsets than which none is both as cheap and as good, one of them more so.
 

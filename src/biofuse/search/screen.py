@@ -370,7 +370,7 @@ def run_screen(problem: Problem, context: SearchContext, *, budget: Budget) -> S
         announce=announce,
         yes=context.yes,
     )
-    budget.eligible(leaderboard)  # says which limit leaves nothing to choose
+    budget.check(leaderboard)
     chosen = select(
         leaderboard, rule=config.rule, metric=config.metric, chance=problem.chance, eligible=budget.allows_row
     )
@@ -380,7 +380,7 @@ def run_screen(problem: Problem, context: SearchContext, *, budget: Budget) -> S
 
 
 def _size(problem: Problem, *, n_subsets: int) -> Size:
-    weighted = problem.task is Task.MULTILABEL and problem.config.class_weight is not None
+    weighted = problem.target.several and problem.config.class_weight is not None
     return Size(
         dims=tuple(problem.blocks.dims.values()),
         n_train=problem.plan.n_train,

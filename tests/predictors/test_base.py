@@ -3,13 +3,7 @@ import pytest
 
 from biofuse.core.target import Task
 from biofuse.heads.base import CERTAIN
-from biofuse.predictors.base import log_odds, predict_labels
-
-
-def test_labels_from_probabilities() -> None:
-    probabilities = np.array([[0.4, 0.4, 0.2], [0.1, 0.51, 0.7]])
-    assert predict_labels(probabilities, task=Task.MULTICLASS).tolist() == [0, 2]
-    assert predict_labels(probabilities, task=Task.MULTILABEL).tolist() == [[0, 0, 0], [0, 1, 1]]
+from biofuse.predictors.base import log_odds
 
 
 def test_log_odds_stay_fine_and_finite_where_probabilities_round() -> None:

@@ -240,13 +240,12 @@ def test_only_eligible_subsets_are_chosen_and_only_their_predictions_are_needed(
     leaderboard = board(labels, with_signal(labels, shifts), rows)
     options = {"rows": rows, "ids": names(80), "task": Task.BINARY, "rule": "best", "n_resamples": 30}
     kept = {subset: parts for subset, parts in leaderboard.out_of_fold.items() if len(subset) < 3}
-    found = correct_optimism(
-        replace(leaderboard, out_of_fold=kept), labels, eligible=lambda row: row.n_encoders < 3, **options
-    )
+    only = replace(leaderboard, out_of_fold=kept)
+    found = correct_optimism(only, labels, eligible=lambda row: row.n_encoders < 3, **options)
     assert found.n_subsets == 6
     assert found.chosen == select(replace(leaderboard, rows=leaderboard.rows[:6]), rule="best").chosen.subset
     with pytest.raises(SearchError, match=r"no out-of-fold predictions of 1 of 7 subsets, e\.g\. a\+b\+c"):
-        correct_optimism(replace(leaderboard, out_of_fold=kept), labels, **options)
+        correct_optimism(only, labels, **options)
     with pytest.raises(SearchError, match="eligible"):
         correct_optimism(leaderboard, labels, eligible=lambda _: False, **options)
 

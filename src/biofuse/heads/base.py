@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from biofuse.core.errors import ArtifactError, DataError
 from biofuse.core.machine import limit_threads
 from biofuse.core.seals import Arrays, OwnPart, reading
-from biofuse.core.target import Task
+from biofuse.core.target import Target, Task
 
 Features = NDArray[np.float32] | NDArray[np.float64]
 """A fused matrix, shape (n, d)."""
@@ -397,8 +397,8 @@ def set_up(
             "Sample weights must be one positive number per row.",
             remedy="Leave rows out that are to count for nothing.",
         )
-    _check_class_weight(class_weight, n_classes=2 if task is Task.MULTILABEL else n_classes)
-    if task is Task.MULTILABEL:
+    _check_class_weight(class_weight, n_classes=Target.numbered(task, n_classes).n_codes)
+    if task.several:
         return _one_problem_per_label(labels, weights=weights, class_weight=class_weight)
     return _one_problem(labels, weights=weights, class_weight=class_weight, task=task, n_classes=n_classes)
 
@@ -424,18 +424,11 @@ def check_features(X: Features, *, n_features: int) -> None:
 
 
 def _check_labels(labels: NDArray[np.int64], *, n: int, task: Task, n_classes: int) -> None:
-    shape = (n, n_classes) if task is Task.MULTILABEL else (n,)
-    if labels.shape != shape or not np.issubdtype(labels.dtype, np.integer):
-        raise DataError(
-            f"Labels have shape {labels.shape} and type {labels.dtype}; integers of shape {shape} are needed."
-        )
+    wrong = Target.numbered(task, n_classes).misfit(labels, n)
+    if wrong:
+        raise DataError(wrong)
     if n == 0:
         raise DataError("There are no rows to fit a head on.")
-    if task is Task.BINARY and n_classes != 2:
-        raise DataError(f"A binary task has 2 classes, not {n_classes}.")
-    most = 1 if task is Task.MULTILABEL else n_classes - 1
-    if labels.min() < 0 or labels.max() > most:
-        raise DataError(f"Labels range from {labels.min()} to {labels.max()}; 0 to {most} are allowed.")
 
 
 def _check_class_weight(class_weight: ClassWeight, *, n_classes: int) -> None:

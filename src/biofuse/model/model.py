@@ -4,7 +4,7 @@ import shutil
 import tempfile
 import uuid
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -18,7 +18,7 @@ from biofuse.core.files import TEMPORARY_SUFFIX, disk_errors
 from biofuse.core.options import accepts
 from biofuse.core.progress import Progress
 from biofuse.core.seals import seal, unseal
-from biofuse.core.target import Task
+from biofuse.core.target import Target, Task
 from biofuse.data.decoding import DecodePolicy
 from biofuse.data.load import load_samples
 from biofuse.data.samples import Samples
@@ -30,7 +30,7 @@ from biofuse.extract.options import ExtractOptions
 from biofuse.extract.precision import PRECISIONS
 from biofuse.model.card import model_card
 from biofuse.model.hub import download_folder, upload
-from biofuse.predictors.base import Predictor, predict_labels
+from biofuse.predictors.base import Predictor
 from biofuse.predictors.combined import load_predictor
 from biofuse.store.store import EmbeddingStore, as_store
 
@@ -237,11 +237,8 @@ class BioFuseModel:
 
     def decide(self, probabilities: NDArray[np.float64]) -> NDArray[np.object_]:
         """Turn probabilities, shape (n, n_classes), into names, shape (n,)."""
-        labels = predict_labels(probabilities, task=self.task)
-        if self.task is Task.MULTILABEL:
-            return np.array([_join(self.classes, row) for row in labels], dtype=object)
-        names: NDArray[np.object_] = self.classes_[labels]
-        return names
+        target = Target(self.task, self.classes)
+        return np.array(target.names(target.predict(probabilities)), dtype=object)
 
     def save(self, path: Path | str) -> Path:
         """Write the model to a folder: JSON, safetensors and the head library's own safe format; no pickle.
@@ -413,7 +410,3 @@ def _precisions(record: Mapping[str, str]) -> dict[str, Precision]:
     if set(record.values()) - known.keys():
         raise ValueError(f"a precision is none of {', '.join(known)}")
     return {name: known[precision] for name, precision in record.items()}
-
-
-def _join(names: Sequence[str], present: NDArray[np.int64]) -> str:
-    return "|".join(name for name, on in zip(names, present, strict=True) if on)

@@ -13,7 +13,7 @@ from biofuse.blocks.blocks import Blocks
 from biofuse.core.errors import AlignmentError, ArtifactError, BioFuseError, SearchError
 from biofuse.core.files import disk_errors, write_bytes, write_text
 from biofuse.core.seals import Sealed
-from biofuse.core.target import Task
+from biofuse.core.target import Target, Task
 from biofuse.heads.base import CERTAIN, Scores
 
 
@@ -70,26 +70,6 @@ class Predictor(Protocol):
             If the folder cannot be written.
         """
         ...
-
-
-def predict_labels(probabilities: Scores, *, task: Task) -> NDArray[np.int64]:
-    """Turn probabilities into labels.
-
-    Parameters
-    ----------
-    probabilities : ndarray of float64, shape (n, n_classes)
-    task : Task
-        Kind of task.
-
-    Returns
-    -------
-    ndarray of int64
-        Shape (n,): the most probable class, the first among equals. Multi-label: shape (n, n_classes), 1 where the
-        probability is above one half, as ``medmnist.Evaluator`` counts.
-    """
-    if task is Task.MULTILABEL:
-        return (probabilities > 0.5).astype(np.int64)
-    return np.asarray(probabilities.argmax(axis=1), dtype=np.int64)
 
 
 RECORD = "predictor.json"
@@ -246,9 +226,7 @@ def log_odds(probability: Scores, *, task: Task) -> Scores:
     task : Task
         Multi-label: every column by itself. Else each class against the others.
     """
-    n_classes = probability.shape[1]
-    # The others are added up; what is left of 1 would have lost its digits.
-    others = 1 - probability if task is Task.MULTILABEL else probability @ (1 - np.eye(n_classes))
+    others = Target.numbered(task, probability.shape[1]).others(probability)
     with np.errstate(divide="ignore"):
         odds = np.log(probability) - np.log(others)
     return np.asarray(np.clip(odds, -CERTAIN, CERTAIN), dtype=np.float64)

@@ -367,7 +367,7 @@ def meta_features(probability: Scores, task: Task) -> Scores:
     """
     cut = np.maximum(probability, SMALLEST)
     logs = np.log(cut)
-    if task is Task.MULTILABEL:
+    if task.several:
         logs = logs - np.log(np.maximum(1 - probability, SMALLEST))
     return np.concatenate(list(logs), axis=1)
 

@@ -1,4 +1,4 @@
-"""Test data in the terms of a fitted model: its classes, its task, its way of decoding."""
+"""Scores of fitted models on test data: loaded in their terms, compared, and told apart from development data."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace

@@ -1,4 +1,4 @@
-"""How much one subset scores above another on the same folds, and whether that is more than noise."""
+"""What encoders contribute: paired gains fold by fold, Shapley values, and what a modality adds."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

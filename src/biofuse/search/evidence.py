@@ -1,4 +1,4 @@
-"""Nested cross-validation: the whole search, repeated inside each outer fold, scored on what it never saw."""
+"""What corrects and explains a choice: optimism, contributions, gains by modality, and nested cross-validation."""
 
 from collections.abc import Sequence
 from dataclasses import replace

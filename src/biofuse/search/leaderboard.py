@@ -1,4 +1,4 @@
-"""Non-empty sets of encoders, named in pool order."""
+"""Subsets of encoders and their scores: named in pool order, listed, kept as they come in, and read back."""
 
 import json
 import math

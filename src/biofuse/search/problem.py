@@ -1,4 +1,4 @@
-"""Which development rows are fitted on and which are scored."""
+"""What a search works on: development embeddings and labels, how they are divided, and the key of all that."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""How long a search will take, from one timed fit."""
+"""Running a search: what it costs, on this machine or on Ray, resumed from what was scored before."""
 
 import functools
 import os

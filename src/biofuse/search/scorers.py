@@ -1,4 +1,4 @@
-"""What scores a subset of encoders, whatever the means: refits, closed forms or a look-up."""
+"""What scores a subset of encoders, whatever the means; and the scorer that refits fusion and head."""
 
 import time
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What the chosen encoders may cost."""
+"""The search from embeddings to a choice: budget, head, screen, finalists, and the predictors fitted on it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -8,7 +8,7 @@ from biofuse import BioFuseModel
 from biofuse.api.evaluate import evaluate
 from biofuse.api.fit import fit_models
 from biofuse.blocks.blocks import Blocks
-from biofuse.search.evidence import Evidence
+from biofuse.runs.run import Run
 from biofuse.search.search import encoders_to_fit, fit_predictors, singles_to_fit
 from biofuse.store.store import EmbeddingStore
 
@@ -77,11 +77,12 @@ def test_what_was_asked_for_is_searched_fitted_saved_loaded_and_evaluated(quick,
     assert {name: config[name] for name in options} == options
 
     found = evaluate(tmp_path / "run", store=EmbeddingStore(study.store), options=fuse.options, progress=False)
-    assert found.to_json() | {"data": None} == result.evaluate(progress=False).to_json()
+    assert found.to_json() == result.evaluate(progress=False).to_json()
     written = pd.read_parquet(tmp_path / "run" / "predictions.parquet")
     np.testing.assert_array_equal(written[["p_ctl", "p_mid", "p_sev"]], proba)
     record = json.loads((tmp_path / "run" / "run.json").read_text(), parse_constant=pytest.fail)
-    assert tuple(record["selection"]["chosen"]["encoders"]) == result.model.encoders
+    assert Run.open(tmp_path / "run").record.chosen == result.model.encoders
+    assert record["head"] == result.search.head
     assert fuse.fit(study.images, out=tmp_path / "run", progress=False).reused
 
 
@@ -89,10 +90,9 @@ def test_an_ensemble_says_what_it_is_made_of(quick, study, tmp_path):
     fuse = quick(folds=2, head="ridge", predictor="ensemble")
     result = fuse.fit(study.images, out=tmp_path / "run", progress=False)
     ensemble = result.search.ensemble
-    chosen = json.loads((tmp_path / "run" / "run.json").read_text())["selection"]["chosen"]
-    assert [tuple(member) for member in chosen["members"]] == list(ensemble.members)
-    assert chosen["mean"] == pytest.approx(ensemble.mean)
-    assert {int(size) for size in chosen["means"]} == set(ensemble.scores)
+    record = Run.open(tmp_path / "run").record
+    assert record.ensemble == ensemble
+    assert (record.members, record.mean, record.chosen) == (ensemble.members, ensemble.mean, result.model.encoders)
     assert result.model.facts["selection"] == str(ensemble)
     assert repr(result) == f"<FitResult: {ensemble}>"
 
@@ -116,40 +116,3 @@ def test_the_paper_preset_refits_xgboost_on_every_subset_of_the_train_split_alon
     record = json.loads((tmp_path / "run" / "run.json").read_text(), parse_constant=pytest.fail)
     assert record["plan"]["kind"] == "holdout"
     assert record["evidence"]["optimism"]["rule"] == "first_best"
-
-
-def test_the_run_keeps_it_as_plain_json(fitted):
-    record = json.loads((fitted.path / "run.json").read_text(), parse_constant=pytest.fail)
-    kept = record["evidence"]
-    assert kept == json.loads(fitted.evidence.model_dump_json())
-    assert Evidence.model_validate(kept) == fitted.evidence
-    attribution = kept["attribution"]
-    assert attribution["encoders"] == ["t_colour", "t_spread", "t_edge"]
-    assert sum(attribution["shapley"]) == pytest.approx(attribution["full"] - attribution["empty"], abs=1e-9)
-    screen = fitted.screen[("t_colour", "t_spread", "t_edge")]
-    assert attribution["full"] == pytest.approx(screen.mean("auroc"))
-    optimism = kept["optimism"]
-    assert optimism["apparent"] == pytest.approx(fitted.search.screen.choice.mean("auroc"))
-    assert optimism["low"] <= optimism["corrected"] <= optimism["high"]
-    assert optimism["n_subsets"] == 7
-    assert all(name.split("+") for name in optimism["picked"])
-    assert sum(optimism["picked"].values()) <= 1 + 1e-9
-    assert kept["nested"] is kept["modality"] is None
-
-
-def test_a_fit_with_nested_selection_chooses_like_one_without_and_reports_both(quick, study, tmp_path):
-    options = {"head": "ridge", "folds": 2}
-    said = []
-    result = quick(select="nested", **options).fit(study.images, out=tmp_path / "run", progress=False, tell=said.append)
-    plain = quick(**options).fit(study.images, progress=False)
-    assert result.selection.reason == plain.selection.reason
-    assert (
-        result.leaderboard.to_frame()
-        .drop(columns="seconds")
-        .equals(plain.leaderboard.to_frame().drop(columns="seconds"))
-    )
-    assert result.model.facts["fitted_on"] == "train + val"
-    assert str(result.evidence.nested) in said
-    record = json.loads((tmp_path / "run" / "run.json").read_text(), parse_constant=pytest.fail)
-    assert record["evidence"]["nested"]["folds"]["chosen"] == list(result.evidence.nested.folds["chosen"])
-    assert plain.evidence.nested is None

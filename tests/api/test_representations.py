@@ -4,7 +4,7 @@ import html5lib
 import pytest
 
 from biofuse import BioFuseModel
-from biofuse.report.compare import Comparison
+from biofuse.report.compare import RunComparison
 
 HOSTILE = ("<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "a&b </table>")
 
@@ -56,7 +56,7 @@ def test_runs_side_by_side_are_shown_as_tables(fitted, quick, study, tmp_path):
     quick(("t_colour", "t_edge")).fit(
         study.samples.in_split("train", "val"), out=tmp_path / HOSTILE[2].replace("/", ""), progress=False
     )
-    comparison = Comparison.read([fitted.path, *tmp_path.iterdir()])
+    comparison = RunComparison.read([fitted.path, *tmp_path.iterdir()])
     tree = parse(comparison._repr_html_())
     assert len(list(tree.iter("table"))) == len(comparison.tables())
     assert not [element for element in tree.iter() if element.tag in {"script", "img"}]

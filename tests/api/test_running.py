@@ -73,10 +73,10 @@ def test_a_run_directory_says_what_was_done(fitted, study):
     assert record["state"] == "complete"
     assert record["data"]["source"] == str(study.images)
     assert record["counts"]["train"] == {"ctl": 12, "mid": 12, "sev": 12}
-    assert [encoder["name"] for encoder in record["encoders"]] == ["t_colour", "t_spread", "t_edge"]
+    assert [encoder["card"]["name"] for encoder in record["encoders"]] == ["t_colour", "t_spread", "t_edge"]
     assert record["options"]["folds"] == 3
     assert record["fitted_on"] == "train + val"
-    assert tuple(record["selection"]["chosen"]["encoders"]) == fitted.model.encoders
+    assert tuple(record["selection"]["chosen"]["subset"]) == fitted.model.encoders
     assert record["environment"]["libraries"]["numpy"] == np.__version__
     board = pd.read_parquet(fitted.path / "leaderboard.parquet")
     pd.testing.assert_frame_equal(board, fitted.leaderboard.to_frame())
@@ -187,9 +187,10 @@ def test_what_a_killed_start_left_is_no_obstacle(run, tmp_path):
         ('{"format": 99}', "format 99"),
         ("{", "cannot be read"),
         ("[]", "not a run's record"),
-        ('{"format": 1}', "not a run's record"),
+        ('{"format": 3}', "not a run's record"),
+        ('{"format": 2, "version": "0.1.0"}', "format 2, written by BioFuse 0.1.0"),
     ],
-    ids=["newer", "cut", "list", "fields missing"],
+    ids=["newer", "cut", "list", "fields missing", "older"],
 )
 def test_a_damaged_record_is_one_clear_error_and_can_be_overwritten(run, tmp_path, text, words):
     run()
@@ -226,7 +227,7 @@ def test_a_half_written_leaderboard_is_finished(run, tmp_path, fits, file):
     first = run(head="ridge")
     folder = tmp_path / "run"
     record = json.loads((folder / "run.json").read_text())
-    (folder / "run.json").write_text(json.dumps(record | {"state": "searching", "selection": {}}))
+    (folder / "run.json").write_text(json.dumps(record | {"state": "searching", "selection": None}))
     scores = folder / f"{file}.jsonl"
     scores.write_bytes(scores.read_bytes()[:-25])
     shutil.rmtree(folder / "model")
@@ -292,7 +293,7 @@ def test_killed_at_random_moments_a_fit_ends_with_the_same_choice_and_scores(stu
     assert start("killed").wait() == 0
     calm, resumed = (json.loads((tmp_path / name / "run.json").read_text()) for name in ("calm", "killed"))
     assert resumed["state"] == "complete"
-    assert resumed["selection"]["chosen"]["encoders"] == calm["selection"]["chosen"]["encoders"]
+    assert resumed["selection"]["chosen"]["subset"] == calm["selection"]["chosen"]["subset"]
     boards = [pd.read_parquet(tmp_path / name / "leaderboard.parquet") for name in ("calm", "killed")]
     assert boards[0]["subset"].tolist() == boards[1]["subset"].tolist()
     columns = [column for column in boards[0] if column.startswith(("auroc", "accuracy", "log_loss"))]

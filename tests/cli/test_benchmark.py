@@ -52,7 +52,7 @@ def test_own_data_with_and_without_the_word_data(images, make_images, succeeds, 
     compared = succeeds("compare", out / "images", out / "more", "--out", tmp_path / "page.html")
     assert "¹" in compared.out
     assert "Chosen subsets" in compared.out
-    assert "<table>" in (tmp_path / "page.html").read_text()
+    assert "<table " in (tmp_path / "page.html").read_text()
     facts = json.loads(succeeds("compare", out / "images", out / "more", "--json").out)
     scores = json.loads((out / "images" / "metrics.json").read_text())["singles"]["hog"]["metrics"]
     assert facts["singles"]["auroc"]["images"]["hog"] == scores["auroc"]
@@ -121,10 +121,10 @@ def test_help_has_examples(command, succeeds):
 
 def test_tables_too_wide_for_the_terminal_are_printed_row_by_row(monkeypatch, capsys):
     from biofuse.cli.report import narrowest, show_tables
-    from biofuse.report.draw import Table, cells
+    from biofuse.report.content import Table
 
     columns = ("run", *(f"encoders of column {number}" for number in range(9)))
-    table = Table(title="Wide", columns=columns, rows=(cells("blood", *(f"efficientnet_lite{n}" for n in range(9))),))
+    table = Table.of("Wide", columns, [("blood", *(f"efficientnet_lite{n}" for n in range(9)))])
     for width, broken in ((narrowest(table), False), (narrowest(table) - 1, True)):
         monkeypatch.setenv("COLUMNS", str(width))
         show_tables([table])

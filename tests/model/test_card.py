@@ -9,8 +9,8 @@ from biofuse.model.card import model_card
 
 RUN = {
     "counts": {"train": {"flat": 5, "rough": 6, "wild": 7}, "test": {"flat": 2, "rough": 2, "wild": 1}},
-    "encoders": [{"name": "hog"}, {"name": "haralick"}, {"name": "lbp"}],
-    "selection": {"head": "logistic"},
+    "encoders": [{"card": {"name": name}} for name in ("hog", "haralick", "lbp")],
+    "head": "logistic",
     "environment": {"python": "3.11", "libraries": {"numpy": "2.0", "absent": None}},
     "started": "2026-01-01T00:00:00Z", "key": "abc", "options": {"seed": 7},
 }  # fmt: skip

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +15,21 @@ from biofuse.core.target import Task
 from biofuse.data.load import load_samples
 from biofuse.encoders.card import EncoderCard, Weights
 from biofuse.encoders.preprocessing import Preprocessing
-from biofuse.evaluation.metrics import score
-from biofuse.report.build import build_report
+from biofuse.evaluation.comparison import Comparison
+from biofuse.evaluation.intervals import Interval
+from biofuse.evaluation.metrics import Metrics, score
+from biofuse.model.evaluate import Evaluation, Leak, ModelScores
 from biofuse.report.content import Report
-from biofuse.report.html import render_html
-from biofuse.report.input import Album, Embedded, Extras, Material, read_material
-from biofuse.runs.run import Run, RunRecord, _describe_row, describe_environment
+from biofuse.report.html import build_report, render_html
+from biofuse.report.input import Embedded, ReportInput, SampleImages
+from biofuse.runs.record import Environment, Folds, RunRecord, Source, UsedEncoder
+from biofuse.runs.run import Run
 from biofuse.search.attribution import attribute
+from biofuse.search.config import SearchConfig
 from biofuse.search.evidence import Evidence
 from biofuse.search.leaderboard import Leaderboard, Row, all_subsets
 from biofuse.search.rules import select
+from biofuse.search.screen import ScreenPlan
 
 METRICS = ("auroc", "accuracy", "balanced_accuracy")
 
@@ -33,8 +38,7 @@ METRICS = ("auroc", "accuracy", "balanced_accuracy")
 class MadeUp:
     """A run directory, what goes with it, and what it was made from."""
 
-    run: Run
-    extras: Extras
+    given: ReportInput
     classes: tuple[str, ...]
     probabilities: np.ndarray
     labels: np.ndarray
@@ -42,12 +46,16 @@ class MadeUp:
     screen: Leaderboard
 
     @property
-    def material(self) -> Material:
-        return read_material(self.run, self.extras)
+    def path(self) -> Path:
+        return self.given.run.path
+
+    def read(self, **changes: Any) -> ReportInput:
+        """Read the directory anew, as somebody else would."""
+        return replace(self.given, run=Run.open(self.path), **changes)
 
     @property
     def report(self) -> Report:
-        return build_report(self.material)
+        return build_report(self.read())
 
     @property
     def page(self) -> str:
@@ -172,7 +180,7 @@ def make_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., MadeUp]:
     ) -> MadeUp:
         generator = np.random.default_rng(0)
         names = tuple(f"encoder_{number}" for number in range(encoders))
-        run = Run(tmp_path_factory.mktemp("made-up") / "run")
+        path = tmp_path_factory.mktemp("made-up") / "run"
         board, screen = _boards(names, generator, dims)
         total, n_classes = development + test, len(classes)
         shape = (total, n_classes) if task is Task.MULTILABEL else (total,)
@@ -186,32 +194,32 @@ def make_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., MadeUp]:
         else:
             probabilities = np.exp(noisy) / np.exp(noisy).sum(axis=1, keepdims=True)
         selection = select(board, rule="one_se", metric="auroc")
-        rows = {"chosen": selection.chosen, "best": selection.best, "best_single": selection.best_single,
-                "all": board[names], "greedy": selection.greedy}  # fmt: skip
         record = RunRecord(
             version="0.1.0", key="k" * 32, state="complete", started="2026-01-02T03:04:05+00:00",
-            seconds={"search": 1.0}, data={"name": name, "source": f"/data/{name}"}, task=str(task), classes=classes,
+            seconds={"search": 1.0}, name=name, data=Source(source=f"/data/{name}"), task=task, classes=classes,
             counts={split: _counts(classes, targets, splits, split) for split in ("train", "val", "test")},
-            encoders=[{"name": n, "fingerprint": card(n).fingerprint(), "dim": dims, "licence": "MIT"} for n in names],
-            options={"encoders": list(names), "metric": "auroc", "head": "auto", "seed": 0},
-            plan={"kind": "cv", "folds": 10, "repeats": 2, "key": "p", "notes": []},
-            selection={"rule": "one_se", "metric": "auroc", "reason": str(selection), "better_than_chance": True,
-                       "head": "ridge", "heads": {"ridge": 0.9}, **{n: _describe_row(row, "auroc")
-                       for n, row in rows.items() if row is not None}},
-            evidence=Evidence(attribution=attribute(screen, metric="auroc", empty=0.5)).model_dump(mode="json"),
-            fitted_on="train + val", environment=describe_environment(),
+            encoders=tuple(
+                UsedEncoder(card=own, precision="fp32", fingerprint=own.fingerprint())
+                for own in (card(n, dim=dims, **(cards or {}).get(n, {})) for n in names)
+            ),
+            options=SearchConfig(encoders=names), plan=Folds(kind="cv", folds=10, repeats=2, key="p"),
+            selection=selection, head="ridge", heads={"ridge": 0.9}, singles=names,
+            screen=ScreenPlan(mode="primal", reduce_to=None, n_subsets=len(screen), memory=1),
+            evidence=Evidence(attribution=attribute(screen, metric="auroc", empty=0.5)),
+            fitted_on="train + val", environment=Environment.here(),
         )  # fmt: skip
-        run.path.mkdir()
-        board.to_parquet(run.path / "leaderboard.parquet")
-        screen.to_parquet(run.path / "screen.parquet")
+        path.mkdir()
+        (path / "run.json").write_text(record.model_dump_json())
+        board.to_parquet(path / "leaderboard.parquet")
+        screen.to_parquet(path / "screen.parquet")
         contents = [f"{number:032x}" for number in range(development)] + [""] * test
-        run.write_frame(_table(every, words, splits, contents), run.path / "samples.parquet")
+        _table(every, words, splits, contents).to_parquet(path / "samples.parquet")
+        run = Run.open(path)
         if tested:
-            _evaluated(
-                run, record, ids=every[development:], labels=labels[development:],
-                probabilities=probabilities[development:], chosen=selection.chosen.subset,
+            run.write_evaluation(
+                _evaluated(record, ids=every[development:], labels=labels[development:],
+                           probabilities=probabilities[development:])
             )  # fmt: skip
-        run.write(record)
         pixels = generator.integers(0, 256, (total, side, side, 3), dtype=np.uint8)
         samples = load_samples(pixels, labelled=False)
         samples = type(samples)(ids=np.array(every, dtype=object), sources=samples.sources, decode=samples.decode)
@@ -223,14 +231,14 @@ def make_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., MadeUp]:
             blocks = Blocks(ids=samples.ids[part], matrices={n: (own[n] + noise[n]).astype(np.float32) for n in names})
             return Embedded(blocks=blocks, labels=tuple(words[row] for row in part))
 
-        extras = Extras(
-            cards={n: card(n, dim=dims, **(cards or {}).get(n, {})) for n in names},
+        given = ReportInput(
+            run=run,
             development=embedded(first),
             test=embedded(rest) if tested else None,
-            development_images=Album(samples.take(first)),
-            test_images=Album(samples.take(rest)) if tested else None,
+            development_images=SampleImages(samples.take(first)),
+            test_images=SampleImages(samples.take(rest)) if tested else None,
         )
-        return MadeUp(run, extras, classes, probabilities[development:], labels[development:], board, screen)
+        return MadeUp(given, classes, probabilities[development:], labels[development:], board, screen)
 
     return make
 
@@ -240,46 +248,42 @@ def _counts(classes: tuple[str, ...], targets: np.ndarray, splits: list[str], sp
     return dict(zip(classes, own.tolist(), strict=True))
 
 
-def _evaluated(
-    run: Run,
-    record: RunRecord,
-    *,
-    ids: list[str],
-    labels: np.ndarray,
-    probabilities: np.ndarray,
-    chosen: tuple[str, ...],
-) -> None:
-    classes, task = record.classes, Task(record.task)
+def _evaluated(record: RunRecord, *, ids: list[str], labels: np.ndarray, probabilities: np.ndarray) -> Evaluation:
+    classes, task = record.classes, record.task
     found = score(task, labels, probabilities, classes=classes)
-    pool = [encoder["name"] for encoder in record.encoders]
+    how: dict[str, Any] = {"confidence": 0.95, "unit": "samples", "n_units": len(ids), "n_resamples": 9}
 
-    def model(encoders: list[str], less: float) -> dict[str, Any]:
-        metrics = found.to_json()
-        values = {name: None if value is None else value - less for name, value in metrics["metrics"].items()}
+    def model(encoders: tuple[str, ...], less: float) -> ModelScores:
+        values = {name: value - less for name, value in found.items()}
+        metrics = Metrics(values_by_name=values, undefined=found.undefined, per_class=found.per_class, n=found.n)
         intervals = {
-            name: {"metric": name, "estimate": values[name], "low": values[name] - 0.02, "high": values[name] + 0.01}
+            name: Interval(metric=name, estimate=values[name], low=values[name] - 0.02, high=values[name] + 0.01,
+                           method="percentile", n_undefined=0, **how)
             for name in METRICS
-        }
-        return {"encoders": encoders, **metrics, "metrics": values, "intervals": intervals}
+        }  # fmt: skip
+        return ModelScores(encoders=encoders, metrics=metrics, intervals=intervals)
 
-    models = {"chosen": model(list(chosen), 0.0), "best_single": model(pool[:1], 0.05), "all": model(pool, 0.01)}
     comparisons = {
-        name: {"metric": "auroc", "difference": less, "low": less - 0.01, "high": less + 0.01, "p_holm": p,
-               "sentence": f"The difference between chosen and {name} is as it is."}
+        name: Comparison(metric="auroc", first="chosen", second=name, first_score=0.9, second_score=0.9 - less,
+                         difference=less, low=less - 0.01, high=less + 0.01, p_value=p, p_holm=p, n_undefined=0, **how)
         for name, less, p in (("best_single", 0.05, 0.01), ("all", 0.01, 0.4))
     }  # fmt: skip
-    metrics = {
-        "data": record.data["source"], "split": "test", "n": len(ids), "models": models, "comparisons": comparisons,
-        "leak": {"samples": 0, "per_class": {}, "groups": 0, "without": {}}, "quarantined": 0,
-    }  # fmt: skip
-    run.metrics_path.write_text(json.dumps(metrics))
     said = (probabilities > 0.5).astype(int) if task is Task.MULTILABEL else probabilities.argmax(axis=1)
-    frame = pd.DataFrame(
+    predictions = pd.DataFrame(
         {"id": ids, "label": _words(classes, labels), "prediction": _words(classes, said), "in_development": False}
     )
     for column, name in enumerate(classes):
-        frame[f"p_{name}"] = probabilities[:, column]
-    run.write_frame(frame, run.predictions_path)
+        predictions[f"p_{name}"] = probabilities[:, column]
+    pool = record.pool
+    return Evaluation(
+        n=len(ids),
+        models={"chosen": model(record.chosen, 0.0), "best_single": model(pool[:1], 0.05), "all": model(pool, 0.01)},
+        comparisons=comparisons,
+        leak=Leak(samples=0, per_class={}, groups=0, without={}),
+        predictions=predictions,
+        quarantined=(),
+        data=record.data.source,
+    )
 
 
 @pytest.fixture(scope="session")

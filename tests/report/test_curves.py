@@ -13,7 +13,7 @@ from sklearn.metrics import (
     roc_curve,
 )  # fmt: skip
 
-from biofuse.core.target import Task
+from biofuse.core.target import Target, Task
 from biofuse.report.curves import (
     DRAWN_POINTS,
     Predicted,
@@ -49,8 +49,9 @@ def predicted(
         words = [classes[label] for label in labels]
         guesses = [classes[row.argmax()] for row in probabilities]
     return Predicted(
-        task=task, classes=classes, ids=tuple(map(str, range(n))), targets=targets, probabilities=probabilities,
-        labels=tuple(words), predictions=tuple(guesses), groups=tuple(f"g{number % 37}" for number in range(n)),
+        target=Target(task, tuple(classes)), ids=tuple(map(str, range(n))), targets=targets,
+        probabilities=probabilities, labels=tuple(words), predictions=tuple(guesses),
+        groups=tuple(f"g{number % 37}" for number in range(n)),
     )  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,10 @@ from sklearn.metrics import (
     roc_curve,
 )
 from sklearn.preprocessing import StandardScaler
+
+from biofuse.encoders.doctor import Skipped
+from biofuse.report.html import build_report, render_html
+from biofuse.search.attribution import CrossModal, Gain, Line
 
 TITLES = {
     "auroc": "AUROC", "accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "f1": "F1",
@@ -41,37 +45,41 @@ class Files:
 
     @property
     def chosen(self) -> list[str]:
-        return self.run["selection"]["chosen"]["encoders"]
+        return self.run["selection"]["chosen"]["subset"]
 
     @property
     def probabilities(self) -> np.ndarray:
         return self.predictions[[f"p_{name}" for name in self.run["classes"]]].to_numpy()
 
 
-GAIN = {"gain": 0.0125, "low": -0.025, "high": 0.05, "p_holm": 0.75}
-EVIDENCE = {
-    "metric": "auroc", "baseline": "encoder_0", "baseline_modality": "general", "baseline_score": 0.8125,
-    "modalities": [{"kind": "modality", "name": "pathology", "modality": "pathology", "best": "encoder_1",
-                    "score": 0.875, "alone": GAIN, "added": None}],
-    "encoders": [{"kind": "encoder", "name": "encoder_1", "modality": "pathology", "best": "encoder_1",
-                  "score": 0.875, "alone": GAIN, "added": {**GAIN, "gain": -0.0625}}],
-}  # fmt: skip
+GAIN = Gain(
+    metric="auroc", subset=("encoder_1",), against=("encoder_0",), gain=0.0125, low=-0.025, high=0.05, confidence=0.95,
+    p_value=0.25, p_holm=0.75,
+)  # fmt: skip
+ONE: dict[str, Any] = {"modality": "pathology", "encoders": ("encoder_1",), "best": "encoder_1", "score": 0.875}
+MODALITY = CrossModal(
+    metric="auroc", baseline="encoder_0", baseline_modality="general", baseline_score=0.8125,
+    modalities=(Line(kind="modality", name="pathology", alone=GAIN, added=None, **ONE),),
+    encoders=(
+        Line(kind="encoder", name="encoder_1", alone=GAIN, added=GAIN.model_copy(update={"gain": -0.0625}), **ONE),
+    ),
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def files(make_run: Callable[..., Any]) -> Files:
     """Return a run that has something to say in every table."""
     made = make_run(cards={"encoder_2": {"overlaps": {"chestmnist": "It is."}}})
-    record = made.run.read()
-    skipped = [{"name": "uni", "reason": "gated", "remedy": "Ask."}]
-    made.run.write(
-        record.model_copy(update={"evidence": {**record.evidence, "modality": EVIDENCE}, "skipped": skipped})
-    )
-    metrics = json.loads(made.run.metrics_path.read_text())
+    folder, record = made.path, made.given.record
+    changes = {
+        "evidence": record.evidence.model_copy(update={"modality": MODALITY}),
+        "skipped": (Skipped(name="uni", reason="gated", remedy="Ask."),),
+    }
+    (folder / "run.json").write_text(record.model_copy(update=changes).model_dump_json())
+    metrics = json.loads((folder / "metrics.json").read_text())
     metrics["leak"] |= {"samples": 3, "per_class": {"mild": 3}, "without": metrics["models"]}
-    made.run.metrics_path.write_text(json.dumps(metrics))
-    (made.run.path / "quarantine.csv").write_text("id,source,reason\nbad.png,/x/bad.png,truncated\n")
-    folder = made.run.path
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    (folder / "quarantine.csv").write_text("id,source,reason\nbad.png,/x/bad.png,truncated\n")
     return Files(
         made=made,
         run=json.loads((folder / "run.json").read_text()),
@@ -149,7 +157,7 @@ def _subsets(rows: Rows, files: Files) -> None:
     best = [row["AUROC"] for row in rows if row["AUROC"] != ""]
     assert best == sorted(best, reverse=True)
     for name, words in (("chosen", "chosen"), ("best_single", "best single"), ("all", "all"), ("greedy", "greedy")):
-        assert words in shown["+".join(files.run["selection"][name]["encoders"])]["note"].split(", ")
+        assert words in shown["+".join(files.run["selection"][name]["subset"])]["note"].split(", ")
 
 
 @checks("singles-data")
@@ -162,7 +170,7 @@ def _singles(rows: Rows, files: Files) -> None:
         folds = files.board.loc[row["encoder"], [f"auroc_fold_{number}" for number in range(1, n + 1)]].to_numpy(float)
         assert row["AUROC"] == pytest.approx(folds.mean(), abs=1e-12)
         # Nadeau and Bengio's corrected standard error (2003).
-        sizes = files.made.material.board
+        sizes = files.made.board
         ratio = np.mean(np.array(sizes.n_test) / np.array(sizes.n_train))
         reach = t.ppf(0.975, n - 1) * np.sqrt((1 / n + ratio) * folds.var(ddof=1))
         assert row["low"] == pytest.approx(max(folds.mean() - reach, 0), abs=1e-9)
@@ -198,7 +206,7 @@ def _modality(rows: Rows, files: Files) -> None:
         assert row["best alone"] == line["score"]
         for how, part in (("alone", line["alone"]), ("joined", line["added"])):
             found = [row[f"{how}: {what}"] for what in ("gain", "low", "high", "p")]
-            assert found == (["", "", "", ""] if part is None else list(part.values()))
+            assert found == (["", "", "", ""] if part is None else [part[k] for k in ("gain", "low", "high", "p_holm")])
 
 
 @checks("cost-data")
@@ -217,7 +225,7 @@ def _cost(rows: Rows, files: Files) -> None:
 
 @checks("similarity-data")
 def _similarity(rows: Rows, files: Files) -> None:
-    blocks = files.made.extras.development.blocks
+    blocks = files.made.given.development.blocks
 
     def cka(x: np.ndarray, y: np.ndarray) -> float:
         x, y = (each.astype(float) - each.astype(float).mean(axis=0) for each in (x, y))
@@ -288,7 +296,7 @@ def _groups(rows: Rows, files: Files) -> None:
 
 @checks("map-data")
 def _map(rows: Rows, files: Files) -> None:
-    parts = files.made.extras.development, files.made.extras.test
+    parts = files.made.given.development, files.made.given.test
     stacked = [np.hstack([part.blocks[name] for name in files.chosen]).astype(float) for part in parts]
     scaler = StandardScaler().fit(stacked[0])
     pca = PCA(2, svd_solver="full").fit(scaler.transform(stacked[0]))
@@ -314,9 +322,9 @@ def _mistakes(rows: Rows, files: Files) -> None:
 @checks("encoders")
 def _encoders(rows: Rows, files: Files) -> None:
     for row, encoder in zip(rows, files.run["encoders"], strict=True):
-        assert (row["encoder"], row["licence"]) == (encoder["name"], encoder["licence"])
+        assert (row["encoder"], row["licence"]) == (encoder["card"]["name"], encoder["card"]["licence"])
         assert row["fingerprint"] in encoder["fingerprint"]
-        assert (row["chosen"] == "chosen") == (encoder["name"] in files.chosen)
+        assert (row["chosen"] == "chosen") == (row["encoder"] in files.chosen)
 
 
 @checks("overlaps")
@@ -416,8 +424,7 @@ def test_curves_on_the_page_are_scikit_learns(page: Any, files: Files) -> None:
 def test_measured_times_become_the_cost(make_run: Callable[..., Any], parse: Callable[[str], Any]) -> None:
     made = make_run()
     latency = {f"encoder_{number}": 1.5 + number for number in range(4)}
-    timed = replace(made, extras=replace(made.extras, latency=latency))
-    page = parse(timed.page)
+    page = parse(render_html(build_report(made.read(timed=latency))))
     assert "measured on this machine in milliseconds" in page.words("cost")
     single = next(row for row in page.table("subsets") if row["encoders"] == "encoder_2")
     assert single["ms per image"] == 3.5

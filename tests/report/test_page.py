@@ -12,8 +12,9 @@ from plotly.offline import get_plotlyjs
 
 from biofuse.core.errors import ArtifactError
 from biofuse.core.target import Task
-from biofuse.report.html import render_html, write_html
-from biofuse.report.input import read_material
+from biofuse.report.html import build_report, render_html, write_html
+from biofuse.report.input import ReportInput
+from biofuse.runs.run import Run
 
 HOSTILE = ("<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "a&b 'c' </title>", "{{ 7*7 }} ${x}")
 SECTIONS = (
@@ -34,7 +35,7 @@ def page(made: Any, parse: Callable[[str], Any]) -> Any:
 def test_the_answer_names_the_encoders_the_gain_and_the_noise(page: Any, made: Any) -> None:
     answer = page.words("answer")
     assert made.report.answer in answer
-    for name in made.run.read().selection["chosen"]["encoders"]:
+    for name in made.given.chosen:
         assert name in answer
     assert "+0.0500 against the best single encoder" in answer
     assert "better beyond noise (p = 0.01)" in answer
@@ -155,19 +156,14 @@ def test_an_untested_run_says_so(make_run: Callable[..., Any], parse: Callable[[
     assert "has not been tested yet" in page.words("answer")
     assert "biofuse evaluate" in page.words("test")
     assert "roc" not in page.figures()
-    gone = made.extras.test_images
-    assert gone is None
 
 
 def test_a_run_without_images_and_embeddings_says_why(
     make_run: Callable[..., Any], parse: Callable[[str], Any]
 ) -> None:
-    from dataclasses import replace
-
-    from biofuse.report.input import Extras
-
     made = make_run()
-    page = parse(replace(made, extras=Extras(absent=("The folder is gone.",))).page)
+    nothing = ReportInput(run=made.given.run, absent=("The folder is gone.",))
+    page = parse(render_html(build_report(nothing)))
     for section in ("similarity", "map"):
         assert "The folder is gone." in page.words(section)
     assert not list(page.tree.iter("img"))
@@ -180,39 +176,40 @@ def test_one_encoder_alone_has_a_report(make_run: Callable[..., Any], parse: Cal
 
 def test_an_unfinished_run_is_refused(make_run: Callable[..., Any]) -> None:
     made = make_run()
-    made.run.write(made.run.read().model_copy(update={"state": "searching"}))
+    record = json.loads((made.path / "run.json").read_text())
+    (made.path / "run.json").write_text(json.dumps(record | {"state": "searching"}))
     with pytest.raises(ArtifactError, match="did not finish"):
-        read_material(made.run)
+        Run.open(made.path)
 
 
 def test_predictions_of_another_run_are_refused(make_run: Callable[..., Any]) -> None:
     made = make_run()
-    frame = pd.read_parquet(made.run.predictions_path).rename(columns={"p_mild": "p_other"})
-    made.run.write_frame(frame, made.run.predictions_path)
+    path = made.path / "predictions.parquet"
+    pd.read_parquet(path).rename(columns={"p_mild": "p_other"}).to_parquet(path)
     with pytest.raises(ArtifactError, match="does not belong"):
         _ = made.report
 
 
 def test_damaged_metrics_are_refused(make_run: Callable[..., Any]) -> None:
     made = make_run()
-    made.run.metrics_path.write_text("{")
+    (made.path / "metrics.json").write_text("{")
     with pytest.raises(ArtifactError, match=r"metrics\.json cannot be read"):
-        read_material(made.run)
+        _ = Run.open(made.path).evaluation
 
 
 def test_duplicates_conflicts_leaks_and_quarantine_are_reported(
     make_run: Callable[..., Any], parse: Callable[[str], Any]
 ) -> None:
     made = make_run()
-    frame = made.run.read_samples()
+    frame = made.given.run.samples
     labels = frame["label"].tolist()
     other = next(row for row in range(1, 60) if labels[row] != labels[0])
     frame.loc[other, "content"] = frame.loc[0, "content"]
-    made.run.write_frame(frame, made.run.path / "samples.parquet")
-    metrics = json.loads(made.run.metrics_path.read_text())
+    frame.to_parquet(made.path / "samples.parquet")
+    metrics = json.loads((made.path / "metrics.json").read_text())
     metrics["leak"] = {"samples": 3, "per_class": {"mild": 3}, "groups": 1, "without": metrics["models"]}
-    made.run.metrics_path.write_text(json.dumps(metrics))
-    (made.run.path / "quarantine.csv").write_text("id,source,reason\nbad.png,/x/bad.png,truncated <file>\n")
+    (made.path / "metrics.json").write_text(json.dumps(metrics))
+    (made.path / "quarantine.csv").write_text("id,source,reason\nbad.png,/x/bad.png,truncated <file>\n")
     page = parse(made.page)
     words = page.words("data")
     assert "1 images carry different labels" in words

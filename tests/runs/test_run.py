@@ -1,82 +1,105 @@
 import json
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
-from pydantic import ValidationError
 
 from biofuse.core.errors import ArtifactError
-from biofuse.runs.run import RUN_FORMAT, Run, RunRecord, describe_environment
+from biofuse.core.target import Task
+from biofuse.runs.record import RUN_FORMAT, Environment, Folds, RunRecord
+from biofuse.runs.run import Run, read_record
+from biofuse.search.config import SearchConfig
+from biofuse.search.leaderboard import Row
+from biofuse.search.rules import Selection
 
+ROW = Row(subset=("hog",), n_dims=3, folds={"auroc": (0.5, 0.75)})
 RECORD = RunRecord(
-    version="0.1.0",
-    key="abc",
-    started="2026-01-01T00:00:00+00:00",
-    data={"name": "images"},
-    task="binary",
-    classes=("a", "b"),
-    counts={},
-    encoders=[],
-    options={},
-    plan={},
-    fitted_on="train",
-    environment={},
-)
+    version="0.1.0", key="abc", started="2026-01-01T00:00:00+00:00", name="images", task=Task.BINARY,
+    classes=("a", "b"), counts={}, encoders=(), options=SearchConfig(), fitted_on="train",
+    plan=Folds(kind="cv", folds=2, repeats=1, key="p"), environment=Environment.here(), state="complete",
+    selection=Selection(
+        rule="best", metric="auroc", chosen=ROW, best=ROW, best_single=ROW, all=None, greedy=None, within=(),
+        better_than_chance=None, reason="", notes=(),
+    ),
+)  # fmt: skip
+
+OLD = {
+    "format": 2, "version": "0.1.0", "key": "abc", "state": "complete", "started": "2026-01-01T00:00:00+00:00",
+    "seconds": {"search": 1.0}, "data": {"name": "images", "source": "/data/images"}, "task": "binary",
+    "classes": ["a", "b"], "counts": {"train": {"a": 3, "b": 3}},
+    "encoders": [{"name": "hog", "fingerprint": "hog-1", "precision": "fp32", "dim": 3, "licence": "MIT"}],
+    "latency": {}, "skipped": [], "options": {"metric": "auroc", "seed": 0},
+    "plan": {"kind": "cv", "folds": 10, "repeats": 2, "key": "p", "notes": []},
+    "selection": {"metric": "auroc", "chosen": {"encoders": ["hog"], "dims": 3, "mean": 0.5, "folds": [0.5, None]}},
+    "evidence": {}, "fitted_on": "train + val", "environment": {"python": "3.13"},
+}  # fmt: skip
+"""What version 0.1.0 wrote up to format 2."""
 
 
 @pytest.fixture
 def run(tmp_path):
-    return Run(tmp_path / "run")
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "run.json").write_text(RECORD.model_dump_json())
+    return Run(path=folder, record=RECORD)
 
 
-def test_a_record_reads_back_equal(run):
-    assert run.is_free()
-    assert not run.exists()
-    run.write(RECORD)
-    assert run.exists()
-    assert not run.is_free()
-    assert run.read() == RECORD
+def change(run, **changes):
+    content = json.loads(RECORD.model_dump_json()) | changes
+    (run.path / "run.json").write_text(json.dumps(content))
 
 
-def test_numbers_that_json_lacks_are_null(run):
-    run.write(RECORD.model_copy(update={"selection": {"mean": float("nan")}}))
-    content = json.loads((run.path / "run.json").read_text(), parse_constant=pytest.fail)
-    assert content["selection"] == {"mean": None}
-    assert run.read().selection == {"mean": None}
+def test_a_complete_run_opens(run):
+    found = Run.open(run.path)
+    assert (found.record.chosen, found.record.mean) == (("hog",), 0.625)
+    assert found.record.models == {"chosen": ("hog",), "best_single": ("hog",)}
+    assert found.finished
+    assert found.evaluation is None
+    assert found.screen is None
+    assert found.quarantined == ()
 
 
-def test_no_run_a_newer_run_and_a_damaged_run_are_told_apart(run):
+@pytest.mark.parametrize("changes", [{"state": "searching"}, {"selection": None}], ids=str)
+def test_a_run_that_did_not_finish_is_refused(run, changes):
+    change(run, **changes)
+    assert read_record(run.path).key == "abc"
+    with pytest.raises(ArtifactError, match="did not finish") as caught:
+        Run.open(run.path)
+    assert "goes on from there" in caught.value.remedy
+
+
+def test_no_run_a_newer_run_and_a_damaged_run_are_told_apart(run, tmp_path):
     with pytest.raises(ArtifactError, match=r"holds no run\.json") as caught:
-        run.read()
+        Run.open(tmp_path)
     assert "biofuse fit" in caught.value.remedy
-    run.write(RECORD)
-    content = json.loads((run.path / "run.json").read_text())
     newer = RUN_FORMAT + 1
-    changes = (({"format": newer}, f"format {newer}"), ({"surprise": 1}, "surprise"), ({"state": "done"}, "state"))
-    for change, words in changes:
-        (run.path / "run.json").write_text(json.dumps(content | change))
-        with pytest.raises(ArtifactError, match=words):
-            run.read()
+    for changes, words in (
+        ({"format": newer}, f"format {newer}"),
+        ({"surprise": 1}, "surprise"),
+        ({"state": "done"}, "state"),
+        ({"plan": {"kind": "cv"}}, "plan.folds"),
+        ({"options": {"colour": "blue"}}, "colour"),
+        ({"options": {"folds": "many"}}, "folds"),
+    ):
+        change(run, **changes)
+        with pytest.raises(ArtifactError, match=words) as caught:
+            Run.open(run.path)
+        assert caught.value.remedy
     (run.path / "run.json").write_bytes(b"\xff\xfe")
     with pytest.raises(ArtifactError, match="cannot be read"):
-        run.read()
+        Run.open(run.path)
 
 
-def test_a_record_of_the_first_format_is_still_read(run):
-    """It had no evidence."""
-    run.write(RECORD)
-    content = json.loads((run.path / "run.json").read_text())
-    del content["evidence"]
-    (run.path / "run.json").write_text(json.dumps(content | {"format": 1}))
-    assert run.read() == RECORD.model_copy(update={"format": 1})
-
-
-def test_a_record_has_no_fields_of_its_own_making():
-    with pytest.raises(ValidationError):
-        RunRecord.model_validate(RECORD.model_dump() | {"colour": "blue"})
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_run_of_an_old_format_is_refused_with_what_to_do(run, version):
+    (run.path / "run.json").write_text(json.dumps(OLD | {"format": version}))
+    with pytest.raises(ArtifactError, match=f"format {version}, written by BioFuse 0.1.0") as caught:
+        Run.open(run.path)
+    assert "--overwrite" in caught.value.remedy
+    assert "use BioFuse 0.1.0" in caught.value.remedy
 
 
 def test_clearing_removes_what_a_run_writes_and_nothing_else(run):
-    run.write(RECORD)
     written = ("model/model.json", "comparators/all/model.json", "metrics.json", "leaderboard.csv", "screen.parquet")
     kept = ["mine.txt", "scores-lda.jsonl", "screen.jsonl", "screen.jsonl.predictions"]
     for name in (*written, *kept):
@@ -88,7 +111,6 @@ def test_clearing_removes_what_a_run_writes_and_nothing_else(run):
 
 
 def test_sweeping_removes_half_written_things(run):
-    run.write(RECORD)
     (run.path / ".model.12ab.tmp").mkdir()
     (run.path / ".model.12ab.tmp" / "part").write_text("x")
     (run.path / "comparators").mkdir()
@@ -98,24 +120,33 @@ def test_sweeping_removes_half_written_things(run):
     assert sorted(path.name for path in run.path.rglob("*")) == ["comparators", "run.json"]
 
 
-def test_tables_read_back_by_their_ending(run):
+def test_samples_read_back(run):
     frame = pd.DataFrame({"id": ["a", "b"], "content": ["", "00"], "label": ["x", "y"], "split": ["test", "train"]})
     frame["group"] = None
-    run.write_frame(frame, run.path / "samples.parquet")
-    run.write_frame(frame, run.path / "samples.csv")
-    assert run.read_samples()["id"].tolist() == ["a", "b"]
-    assert run.read_samples()["group"].isna().all()
-    assert pd.read_csv(run.path / "samples.csv")["split"].tolist() == ["test", "train"]
+    frame.to_parquet(run.path / "samples.parquet")
+    assert Run.open(run.path).samples["id"].tolist() == ["a", "b"]
+    assert Run.open(run.path).samples["group"].isna().all()
 
 
-def test_a_table_of_other_columns_is_damaged(run):
-    run.write_frame(pd.DataFrame({"id": ["a"]}), run.path / "samples.parquet")
-    with pytest.raises(ArtifactError, match=r"samples\.parquet"):
-        run.read_samples()
+def test_tables_that_are_missing_or_of_other_columns_are_named(run):
+    for name in ("samples", "leaderboard"):
+        with pytest.raises(ArtifactError, match=rf"{name}\.parquet is missing"):
+            getattr(Run.open(run.path), name)
+        pd.DataFrame({"id": ["a"]}).to_parquet(run.path / f"{name}.parquet")
+        with pytest.raises(ArtifactError, match=rf"{name}\.parquet"):
+            getattr(Run.open(run.path), name)
 
 
-def test_the_environment_is_plain_json():
-    found = describe_environment()
-    assert json.loads(json.dumps(found, allow_nan=False)) == found
-    assert found["libraries"]["numpy"]
-    assert found["cores"] >= 1
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"n": 1}'])
+def test_metrics_that_are_damaged_are_named(run, text):
+    (run.path / "metrics.json").write_text(text)
+    with pytest.raises(ArtifactError, match=r"metrics\.json") as caught:
+        _ = Run.open(run.path).evaluation
+    assert "biofuse evaluate" in caught.value.remedy
+
+
+def test_latency_is_written_once_it_is_known(run, monkeypatch):
+    run.remember(latency={"hog": 1.5})
+    assert read_record(run.path).latency == {"hog": 1.5}
+    monkeypatch.setattr("biofuse.runs.run.write_text", SimpleNamespace)  # the same again is not written
+    run.remember(latency={"hog": 1.5})

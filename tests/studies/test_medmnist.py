@@ -1,6 +1,7 @@
 """MedMNIST+ end to end: the Evaluator's metrics, going on after a stop, published values, files of other content."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -50,9 +51,9 @@ def test_official_splits_are_used_as_they_are(outcome):
 
 def test_one_table_with_ours_and_the_published_singles(outcome):
     table = outcome.tables()[0]
-    rows = {row[0].text: [cell.text for cell in row] for row in table.rows}
+    rows = {row[0]: row for row in table.texts()}
     assert list(rows) == list(FLAGS)
-    breast = dict(zip(table.columns, rows["breastmnist"], strict=True))
+    breast = dict(zip([column.title for column in table.columns], rows["breastmnist"], strict=True))
     chosen = json.loads((outcome.suite.finished["breastmnist"] / "metrics.json").read_text())["models"]["chosen"]
     assert breast["AUC"].startswith(f"{chosen['metrics']['auroc']:.4f} (")
     assert breast["ACC"].startswith(f"{chosen['metrics']['accuracy']:.4f} (")
@@ -86,7 +87,7 @@ def test_json_holds_ours_theirs_and_where_they_come_from(outcome):
 
 
 def test_the_page_has_heat_maps_and_modalities(outcome):
-    titles = [table.title for table in outcome.tables()]
+    titles = [table.caption for table in outcome.tables()]
     assert "Test AUROC of single encoders" in titles
     assert "Test accuracy of single encoders" in titles
     assert any(title.startswith("Encoder modality against data") for title in titles)
@@ -94,7 +95,7 @@ def test_the_page_has_heat_maps_and_modalities(outcome):
 
 
 def test_a_benchmark_that_was_stopped_goes_on_with_the_next_set(fuse, archives, tmp_path, monkeypatch):
-    real, evaluated = suite.evaluate_run, []
+    real, evaluated = suite.evaluate, []
 
     def stopped(path, **options):
         if evaluated:
@@ -102,12 +103,12 @@ def test_a_benchmark_that_was_stopped_goes_on_with_the_next_set(fuse, archives, 
         evaluated.append(path.name)
         return real(path, **options)
 
-    monkeypatch.setattr(suite, "evaluate_run", stopped)
+    monkeypatch.setattr(suite, "evaluate", stopped)
     with pytest.raises(KeyboardInterrupt):
         run(fuse, archives, tmp_path, ["octmnist", "breastmnist"])
     assert evaluated == ["octmnist"]
     read = []
-    monkeypatch.setattr(suite, "evaluate_run", lambda path, **o: evaluated.append(path.name) or real(path, **o))
+    monkeypatch.setattr(suite, "evaluate", lambda path, **o: evaluated.append(path.name) or real(path, **o))
     load = suite.load_samples
     monkeypatch.setattr(suite, "load_samples", lambda source, **o: read.append(source) or load(source, **o))
     said = []
@@ -146,7 +147,7 @@ def test_other_options_do_not_pass_for_finished_ones(fuse, scan_encoders, archiv
     with pytest.raises(SearchError, match="other options"):
         run(other, archives, tmp_path, ["breastmnist"])
     outcome = run(other, archives, tmp_path, ["breastmnist"], overwrite=True)
-    assert outcome.comparison.runs[0].record.options["head"] == "lda"
+    assert outcome.comparison.runs[0].record.options.head == "lda"
 
 
 def test_a_damaged_archive_is_named_and_the_others_are_run(fuse, archives, tmp_path):
@@ -212,19 +213,22 @@ def test_published_values_are_complete_and_within_bounds():
 
 
 def test_encoders_with_published_values_stand_beside_them(outcome):
-    from biofuse.report.compare import Comparison, RunSummary
+    from biofuse.evaluation.metrics import Metrics
+    from biofuse.report.compare import RunComparison, RunSummary
+    from biofuse.runs.run import Run
     from biofuse.studies.suite import published_table
 
     mine = outcome.comparison.runs[3]
-    metrics = dict(mine.metrics) | {"singles": {"conch": {"metrics": {"auroc": 0.92, "accuracy": None}}}}
-    record = mine.record.model_copy(update={"encoders": [{"name": "conch"}, {"name": "s_rows"}]})
-    summary = RunSummary(name="breastmnist", path=mine.path, record=record, metrics=metrics)
+    encoder = mine.record.encoders[0]
+    conch = encoder.model_copy(update={"card": encoder.card.model_copy(update={"name": "conch"})})
+    run = Run(path=mine.run.path, record=mine.record.model_copy(update={"encoders": (conch, encoder)}))
+    singles = {"conch": Metrics(values_by_name={"auroc": 0.92, "accuracy": float("nan")})}
+    run.evaluation = replace(mine.evaluation, singles=singles)
+    summary = RunSummary(run=run, name="breastmnist")
     flags = {"breastmnist": "breastmnist"}
-    table = published_table(Comparison(runs=(summary,)), flags, "auroc")
-    assert [[cell.text for cell in row] for row in table.rows] == [
-        ["conch (CONCH)", f"0.9200 / 0.9114 ({0.92 - 0.9114:+.4f})"]
-    ]
-    assert published_table(Comparison(runs=(summary,)), flags, "accuracy").rows[0][1].text == "– / 0.8462"
+    table = published_table(RunComparison(runs=(summary,)), flags, "auroc")
+    assert table.texts() == [["conch (CONCH)", f"0.9200 / 0.9114 ({0.92 - 0.9114:+.4f})"]]
+    assert published_table(RunComparison(runs=(summary,)), flags, "accuracy").rows[0][1] == "– / 0.8462"
 
 
 def test_labels_are_those_of_the_archive(outcome, archives):

@@ -2,27 +2,23 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from biofuse.core.errors import ArtifactError, DataError
-from biofuse.core.files import write_text
+from biofuse.api.report import attempt_report
+from biofuse.core.errors import DataError
 from biofuse.core.hashing import from_hex
 from biofuse.core.options import accepts
 from biofuse.core.progress import Progress
-from biofuse.data.load import development_data, load_samples
 from biofuse.data.manifest import MANIFEST_SUFFIXES
 from biofuse.data.samples import Samples
 from biofuse.extract.options import ExtractOptions
 from biofuse.model.evaluate import Evaluation, evaluate_models, load_test
-from biofuse.model.model import BioFuseModel
+from biofuse.runs.run import Run
 from biofuse.search.rules import CHOSEN
+from biofuse.search.runner import Tell
 from biofuse.store.store import EmbeddingStore, as_store
-
-if TYPE_CHECKING:
-    import pandas as pd
-from biofuse.runs.run import Run, RunRecord, canonical_pretty, read_models, read_singles, write_quarantine
 
 
 @accepts(ExtractOptions)
@@ -36,6 +32,7 @@ def evaluate(
     store: EmbeddingStore | Path | str | None = None,
     options: ExtractOptions | None = None,
     progress: Progress | bool = True,
+    report: Tell | None = None,
     **chosen: Any,
 ) -> Evaluation:
     """Score a run's models on test data, and write ``metrics.json`` and ``predictions.parquet`` into the run.
@@ -55,6 +52,8 @@ def evaluate(
     options : ExtractOptions, optional
         How images are embedded; what is given by name wins.
     progress : Progress or bool, default True
+    report : callable, optional
+        Where given, ``report.html`` is written, too, from what is in memory, and this is told where it is, or why not.
     **chosen
         Fields of :class:`biofuse.ExtractOptions`.
 
@@ -79,39 +78,36 @@ def evaluate(
     >>> evaluation.n, evaluation["accuracy"]
     (10, 1.0)
     """
-    directory = Run(Path(run))
-    record = directory.read()
-    if record.state != "complete":
-        raise ArtifactError(
-            f"The fit in {directory.path} did not finish.",
-            remedy="Run the same `biofuse fit` again: it goes on from there.",
-        )
-    models, singles = read_models(directory, record), read_singles(directory, record)
-    known = directory.read_samples()
+    opened, own = Run.open(run), None
+    record = opened.record
+    models, singles = opened.read_models(), opened.read_singles()
     if data is None:
-        samples = _own_samples(record, known, models[CHOSEN], split=split, label=label, group=group)
+        wanted = _wanted(opened, split)
+        own = opened.load_samples(label=label, group=group)
+        samples = _own_split(own[split == "test"], wanted, split=split, source=record.data.source)
     else:
         if _is_table(data):
-            label, group = label or record.data.get("label"), group or record.data.get("group")
+            label, group = label or record.data.columns, group or record.data.group
         samples = load_test(data, models[CHOSEN], split=split, label=label, group=group)
-    development = known[known["split"] != "test"]
+    development = opened.samples[opened.samples["split"] != "test"]
+    where = as_store(store)
     evaluation = evaluate_models(
         models,
         samples,
         singles=singles,
         known_contents=from_hex(development["content"]),
         known_groups=frozenset(development["group"].dropna()),
-        store=as_store(store),
+        store=where,
         options=ExtractOptions.of(options, chosen),
         progress=progress,
-        metric=record.options["metric"],
-        seed=record.options["seed"],
+        metric=record.options.metric,
+        seed=record.options.seed,
     )
-    source = str(data) if data is not None else record.data.get("source")
+    source = str(data) if data is not None else record.data.source
     evaluation = replace(evaluation, data=source, split=split)
-    write_text(directory.metrics_path, canonical_pretty(evaluation.to_json()))
-    directory.write_frame(evaluation.predictions, directory.predictions_path)
-    write_quarantine(directory, evaluation.quarantined, name="quarantine-evaluate.csv")
+    opened.write_evaluation(evaluation)
+    if report is not None:
+        attempt_report(opened, tell=report, store=where, development=None if own is None else own[0])
     return evaluation
 
 
@@ -119,29 +115,14 @@ def _is_table(data: Any) -> bool:
     return hasattr(data, "columns") or (isinstance(data, str | Path) and Path(data).suffix.lower() in MANIFEST_SUFFIXES)
 
 
-def _own_samples(
-    record: RunRecord, known: "pd.DataFrame", model: BioFuseModel, *, split: str, label: Any, group: str | None
-) -> Samples:
-    wanted = known.loc[known["split"] == split, "id"].tolist()
+def _wanted(run: Run, split: str) -> list[str]:
+    wanted: list[str] = run.samples.loc[run.samples["split"] == split, "id"].tolist()
     if not wanted:
         raise DataError(f"The run has no {split} samples.", remedy="Give test data: biofuse evaluate RUN DATA.")
-    source = record.data.get("source")
-    apart = {name: record.data[name]["source"] for name in ("val", "test") if name in record.data}
-    if source is None or None in apart.values():
-        raise DataError(
-            "This run was fitted on data in memory.", remedy="Give the test data: biofuse evaluate RUN DATA."
-        )
-    label, group = label or record.data.get("label"), group or record.data.get("group")
-    if apart:
-        task = record.data.get("task")
-        made = development_data(source, apart.get("val"), test=apart.get("test"), label=label, group=group, task=task)
-        samples = made.held_out if split == "test" and made.held_out is not None else made.samples
-    else:
-        # Splits were checked, or made, when the run began; the run's own record of them counts.
-        samples = load_samples(
-            source, label=label, group=group, classes=model.classes, task=model.task, decode=model.decode,
-            use_splits=False,
-        )  # fmt: skip
+    return wanted
+
+
+def _own_split(samples: Samples, wanted: list[str], *, split: str, source: str | None) -> Samples:
     row_of = {sample: row for row, sample in enumerate(samples.ids.tolist())}
     missing = [sample for sample in wanted if sample not in row_of]
     if missing:

@@ -24,7 +24,8 @@ from biofuse.extract.options import ExtractOptions
 from biofuse.model.evaluate import Evaluation, evaluate_models, load_test
 from biofuse.model.model import BioFuseModel
 from biofuse.predictors.base import Predictor
-from biofuse.runs.run import RunWriter
+from biofuse.runs.record import Source
+from biofuse.runs.run import Run
 from biofuse.search.config import STARTER, SearchConfig
 from biofuse.search.evidence import Evidence, gather_evidence
 from biofuse.search.leaderboard import Leaderboard
@@ -105,7 +106,7 @@ class FitResult:
         What was found and decided along the way.
     held_out : Samples or None
         Test samples that came with the data; the search has not read them.
-    path : Path or None
+    run : Run or None
         The run directory, if one was asked for.
     reused : bool
         Whether a finished run was found there, so that nothing had to be fitted.
@@ -130,8 +131,13 @@ class FitResult:
     store: EmbeddingStore
     options: ExtractOptions
     held_out: Samples | None = None
-    path: Path | None = None
+    run: Run | None = None
     reused: bool = False
+
+    @property
+    def path(self) -> Path | None:
+        """The run directory, if one was asked for."""
+        return None if self.run is None else self.run.path
 
     @property
     def model(self) -> BioFuseModel:
@@ -196,7 +202,8 @@ class FitResult:
         """
         samples = self._test_samples(test, labels=labels, label=label, group=group)
         groups = self.embeddings.samples.groups
-        return evaluate_models(
+        source = self.run.record.data.source if test is None and self.run is not None else None
+        evaluation = evaluate_models(
             self.models,
             samples,
             singles=self.singles,
@@ -208,6 +215,7 @@ class FitResult:
             metric=self.config.metric,
             seed=self.config.seed,
         )
+        return replace(evaluation, data=str(test) if isinstance(test, str | Path) else source)
 
     def __repr__(self) -> str:
         return f"<FitResult: {self.search.reason}>"
@@ -384,9 +392,8 @@ class BioFuse:
             say(line)
         run = None
         if out is not None:
-            source = _source(data) | {"label": label, "group": group, "task": task}
-            source |= {name: _source(part) for name, part in (("val", val), ("test", test)) if _apart(part)}
-            run = RunWriter.open(Path(out), problem, embeddings, development, data=source, overwrite=overwrite)
+            source = Source.of(data, val=val, test=test, label=label, group=group, task=task)
+            run = Run.create(out, problem, embeddings, development, source=source, overwrite=overwrite)
         search, evidence = self._search(problem, embeddings, run, yes=yes, progress=progress, tell=say)
         models, singles, reused = _fitted(problem, search, evidence, embeddings, run, tell=say)
         for sentence in (search.reason, *evidence.sentences()):
@@ -402,7 +409,7 @@ class BioFuse:
             held_out=development.held_out,
             store=store,
             options=self.options,
-            path=None if run is None else run.run.path,
+            run=run,
             reused=reused,
         )
 
@@ -453,7 +460,7 @@ class BioFuse:
         self,
         problem: Problem,
         embeddings: EmbeddingSet,
-        run: RunWriter | None,
+        run: Run | None,
         *,
         yes: bool,
         progress: bool,
@@ -465,7 +472,7 @@ class BioFuse:
             run.remember(latency=budget.latency)
         with progress_bars(progress, unit="subsets") as bars:
             runtime = SearchContext(
-                folder=None if run is None else run.run.path,
+                folder=None if run is None else run.path,
                 progress=_Only(bars),
                 tell=tell,
                 yes=yes,
@@ -482,7 +489,7 @@ def _fitted(
     search: Search,
     evidence: Evidence,
     embeddings: EmbeddingSet,
-    run: RunWriter | None,
+    run: Run | None,
     *,
     tell: Tell,
 ) -> tuple[dict[str, BioFuseModel], dict[str, BioFuseModel], bool]:
@@ -491,7 +498,7 @@ def _fitted(
     if finished is not None:
         return *finished, True
     if run and run.finished:
-        tell(f"The models in {run.run.path} are missing or damaged; they are fitted again.")
+        tell(f"The models in {run.path} are missing or damaged; they are fitted again.")
     models, singles = fit_models(problem, search, embeddings, threads=usable_cores())
     if run:
         run.finish(search, evidence, models, singles)
@@ -513,16 +520,3 @@ class _Only:
     def advance(self, task: str, units: int) -> None:
         if self._shown:
             self._inner.advance(task, units)
-
-
-def _apart(data: Any) -> bool:
-    """Tell whether validation or test data come apart from the training data."""
-    return data is not None and not (isinstance(data, str) and data == "auto")
-
-
-def _source(data: Any) -> dict[str, Any]:
-    """Say where data came from, so that ``evaluate`` finds them again from any folder."""
-    if not isinstance(data, str | Path):
-        return {"source": None, "kind": type(data).__name__}
-    path = Path(data).expanduser()
-    return {"source": str(path.resolve() if path.exists() else data)}

@@ -1,62 +1,63 @@
-"""A run's report: gathers what the run directory does not hold, and writes the page."""
+"""A run's report: gathers what the run directory does not hold, and writes the page; and the run's model card."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from biofuse.blocks.blocks import Blocks
 from biofuse.blocks.reader import read_blocks
 from biofuse.core.errors import AlignmentError, BioFuseError, DataError, StoreError
+from biofuse.core.files import write_text
 from biofuse.core.hashing import from_hex, hash_order
-from biofuse.data.load import development_data, load_samples
-from biofuse.data.samples import Samples, hash_samples, known_contents
-from biofuse.encoders.card import EncoderCard, Precision
+from biofuse.data.samples import Samples
+from biofuse.extract.embeddings import EmbeddingSet
 from biofuse.extract.local import measure_latency
 from biofuse.extract.options import ExtractOptions
+from biofuse.model.card import model_card
 from biofuse.model.evaluate import load_test
 from biofuse.model.model import BioFuseModel
-from biofuse.report.build import build_report
-from biofuse.report.html import write_html
-from biofuse.report.input import Album, Embedded, Extras, Material, read_material
-from biofuse.report.static import write_figures
-from biofuse.runs.run import Run, RunRecord
+from biofuse.report.draw import write_figures
+from biofuse.report.html import build_report, write_html
+from biofuse.report.input import Embedded, ReportInput, SampleImages
+from biofuse.runs.run import CARD, REPORT, Run
+from biofuse.store.exchange import label_names
 from biofuse.store.store import EmbeddingStore
 
-REPORT = "report.html"
-"""Name of the page in a run directory."""
+Found = TypeVar("Found")
 
 READ = 2000
 """Most test images that are looked up for the map: as many as it draws."""
 
 
 def write_report(
-    run_path: Path | str,
+    run: Run | Path | str,
     *,
     out: Path | str | None = None,
     figures: Path | str | None = None,
     store: EmbeddingStore | None = None,
-    development: Samples | None = None,
+    development: EmbeddingSet | Samples | None = None,
     test: Samples | None = None,
     latency: bool = False,
     options: ExtractOptions | None = None,
 ) -> Path:
-    """Write the report of a run: one HTML file that needs nothing outside itself.
-
-    Images and embeddings are shown where they still are; where they are not, the page says so.
+    """Write everything there is to say about a run into one HTML page.
 
     Parameters
     ----------
-    run_path : path
-        The run directory.
+    run : Run or path
+        A run that has just been fitted or evaluated, with what it found in memory; or its directory.
     out : path, optional
-        The file to write; by default ``report.html`` in the run.
+        The file to write; ``report.html`` in the run by default.
     figures : path, optional
         A folder to write every figure into, as SVG and PNG.
     store : EmbeddingStore, optional
         Where the embeddings are; by default the user's store.
-    development, test : Samples, optional
-        The images, where they are in memory or have been read already; by default they are looked for where the run
-        and its evaluation found them.
+    development : EmbeddingSet or Samples, optional
+        Development embeddings or images, where they are in memory; by default they are looked for in the store, and
+        where the run found its data.
+    test : Samples, optional
+        Test images, likewise.
     latency : bool, default False
         Whether to time the encoders on this machine, so that costs are in milliseconds.
     options : ExtractOptions, optional
@@ -74,25 +75,25 @@ def write_report(
     DiskError
         If the page or the figures cannot be written.
     """
-    run = Run(Path(run_path))
-    material = read_material(run)
-    extras = _gather(run, material, store or EmbeddingStore(), development=development, test=test)
+    run = run if isinstance(run, Run) else Run.open(run)
+    given = _gather(run, store or EmbeddingStore(), development=development, test=test)
     if latency:
-        extras = replace(extras, latency=_time(material, extras, development, run, options))
-    report = build_report(replace(material, extras=extras))
+        samples = development.samples if isinstance(development, EmbeddingSet) else development
+        given = replace(given, timed=_time(run, samples or run.load_samples()[0], options))
+    report = build_report(given)
     if figures is not None:
         write_figures(report.charts, Path(figures))
     return write_html(report, Path(out) if out is not None else run.path / REPORT)
 
 
-def attempt_report(run_path: Path | str, *, tell: Callable[[str], None], **options: Any) -> Path | None:
-    """Write the report after a fit or an evaluation, which must not be lost if it fails: then say so.
+def attempt_report(run: Run | Path | str, *, tell: Callable[[str], None], **options: Any) -> Path | None:
+    """Write the report after a fit or an evaluation, which must not be lost if that fails.
 
     Parameters
     ----------
-    run_path : path
+    run : Run or path
     tell : callable
-        Receives one line where the report could not be written.
+        Receives one line: where the report is, or why there is none.
     **options
         As for :func:`write_report`.
 
@@ -101,49 +102,58 @@ def attempt_report(run_path: Path | str, *, tell: Callable[[str], None], **optio
     Path or None
     """
     try:
-        return write_report(run_path, **options)
+        page = write_report(run, **options)
     except Exception as error:  # whatever it is, the work before it is done and must be handed back
         reason = error.message if isinstance(error, BioFuseError) else f"{type(error).__name__}: {error}"
-        tell(f"The report of {run_path} was not written ({reason}). Try again: biofuse report {run_path}")
+        path = run.path if isinstance(run, Run) else run
+        tell(f"The report of {path} was not written ({reason}). Try again: biofuse report {path}")
         return None
+    tell(f"Report: {page}")
+    return page
+
+
+def write_card(path: Path | str, *, out: Path | None = None, repository: str = "OWNER/NAME") -> Path:
+    """Write the model card of a finished run, into the run by default; its scores are those of the last evaluation.
+
+    Raises
+    ------
+    ArtifactError
+        If there is no complete run at ``path``, or it is damaged.
+    DiskError
+        If it cannot be written.
+    """
+    run, target = Run.open(path), out or Path(path) / CARD
+    metrics = None if run.evaluation is None else run.evaluation.to_json()
+    model, record = BioFuseModel.load(run.model_path()), run.record.model_dump(mode="json")
+    write_text(target, model_card(model, run=record, metrics=metrics, repository=repository))
+    return target
 
 
 def _gather(
-    run: Run, material: Material, store: EmbeddingStore, *, development: Samples | None, test: Samples | None
-) -> Extras:
-    cards = _cards(run, material.run, store)
+    run: Run, store: EmbeddingStore, *, development: EmbeddingSet | Samples | None, test: Samples | None
+) -> ReportInput:
     absent: list[str] = []
-    own = development
-    if own is None or (test is None and _tested_own(material)):
-        loaded = _loaded(lambda: _own_samples(run, material.run), "The images of this run are not at hand", absent)
-        own = own or loaded
-        test = test or (loaded if _tested_own(material) else None)
-    if test is None and material.metrics is not None and not _tested_own(material):
-        test = _loaded(lambda: _other_test(run, material), "The tested images are not at hand", absent)
-    return Extras(
-        cards=cards,
-        development=_development(material, cards, store, absent),
-        test=_test(material, cards, store, test),
-        development_images=None if own is None else Album(own),
-        test_images=None if test is None or material.metrics is None else Album(test),
+    evaluation = run.evaluation
+    own = development.samples if isinstance(development, EmbeddingSet) else development
+    own_test = evaluation is not None and evaluation.data == run.record.data.source
+    if test is None and evaluation is not None and evaluation.embeddings is not None:
+        test = evaluation.embeddings.samples
+    if own is None or (test is None and own_test):
+        loaded = _loaded(run.load_samples, "The images of this run are not at hand", absent) or (None, None)
+        own, test = own or loaded[0], test or (loaded[1] if own_test else None)
+    if test is None and evaluation is not None and not own_test:
+        test = _loaded(lambda: _other_test(run), "The tested images are not at hand", absent)
+    return ReportInput(
+        run=run,
+        development=_development(run, store, development, absent),
+        test=_test(run, store),
+        development_images=None if own is None else SampleImages(own),
+        test_images=None if test is None or evaluation is None else SampleImages(test),
         absent=tuple(absent),
     )
 
 
-def _cards(run: Run, record: RunRecord, store: EmbeddingStore) -> dict[str, EncoderCard]:
-    """Find the pool's cards: in the models, or beside the embeddings."""
-    found: dict[str, EncoderCard] = {}
-    for path in (run.model_path, *(run.comparator_path(name) for name in ("all", "best_single", "greedy"))):
-        if path.exists():
-            found |= {card.name: card for card in BioFuseModel.load(path).cards if card.name not in found}
-    for encoder in record.encoders:
-        folder = store.root / encoder["fingerprint"]
-        if encoder["name"] not in found and (folder / "card.json").exists():
-            found[encoder["name"]] = next(f for f in store.folders() if f.path == folder).card
-    return {encoder["name"]: found[encoder["name"]] for encoder in record.encoders if encoder["name"] in found}
-
-
-def _loaded(load: Callable[[], Samples], what: str, absent: list[str]) -> Samples | None:
+def _loaded(load: Callable[[], Found], what: str, absent: list[str]) -> Found | None:
     try:
         return load()
     except BioFuseError as error:
@@ -151,101 +161,59 @@ def _loaded(load: Callable[[], Samples], what: str, absent: list[str]) -> Sample
         return None
 
 
-def _tested_own(material: Material) -> bool:
-    metrics = material.metrics
-    return metrics is not None and metrics.get("data") == material.run.data.get("source")
-
-
-def _own_samples(run: Run, record: RunRecord) -> Samples:
-    source, val = record.data.get("source"), record.data.get("val")
-    if source is None or (val is not None and val.get("source") is None):
-        raise DataError("the run was fitted on data in memory.")
-    columns: dict[str, Any] = {"label": record.data.get("label"), "group": record.data.get("group")}
-    if val is not None:
-        return development_data(source, val["source"], task=record.data.get("task"), **columns).samples
-    model = BioFuseModel.load(run.model_path)
-    return load_samples(
-        source, classes=model.classes, task=model.task, decode=model.decode, use_splits=False, **columns
-    )
-
-
-def _other_test(run: Run, material: Material) -> Samples:
-    metrics = material.metrics or {}
-    source = metrics.get("data")
-    if source is None:
+def _other_test(run: Run) -> Samples:
+    data, evaluation = run.record.data, run.evaluation
+    if evaluation is None or evaluation.data is None:
         raise DataError("the test data were in memory.")
-    record, model = material.run, BioFuseModel.load(run.model_path)
-    return load_test(
-        source,
-        model,
-        split=str(metrics.get("split") or "test"),
-        label=record.data.get("label"),
-        group=record.data.get("group"),
-    )
+    model = BioFuseModel.load(run.model_path())
+    return load_test(evaluation.data, model, split=evaluation.split, label=data.columns, group=data.group)
 
 
 def _development(
-    material: Material, cards: Mapping[str, EncoderCard], store: EmbeddingStore, absent: list[str]
+    run: Run, store: EmbeddingStore, given: EmbeddingSet | Samples | None, absent: list[str]
 ) -> Embedded | None:
-    frame = material.samples[material.samples["content"].fillna("") != ""]
-    lacking = [name for name in material.pool if name not in cards]
-    if lacking or not len(frame):
-        absent.append(f"Nothing is known of where the embeddings of {', '.join(lacking) or 'this run'} are.")
-        return None
+    if isinstance(given, EmbeddingSet):
+        return Embedded(blocks=given.blocks, labels=tuple(label_names(given.samples)))
+    frame = run.samples[run.samples["content"].fillna("") != ""]
     try:
-        blocks = read_blocks(
-            store,
-            [cards[name] for name in material.pool],
-            ids=frame["id"].to_numpy(dtype=object),
-            contents=from_hex(frame["content"]),
-            precisions=_precisions(material.run),
-        )
-        return Embedded(blocks=blocks, labels=tuple(frame["label"].fillna("").astype(str)))
+        return _embedded(run, store, run.record.pool, frame)
     except (AlignmentError, StoreError) as error:
         absent.append(f"The embeddings are not in this store: {error.message}")
         return None
 
 
-def _test(
-    material: Material, cards: Mapping[str, EncoderCard], store: EmbeddingStore, test: Samples | None
-) -> Embedded | None:
+def _test(run: Run, store: EmbeddingStore) -> Embedded | None:
     """Find the embeddings of some of the test samples; the map goes without them where they are not there."""
-    frame = material.predictions
-    chosen = [cards[name] for name in material.chosen if name in cards]
-    if frame is None or test is None or len(chosen) < len(material.chosen):
+    evaluation = run.evaluation
+    if evaluation is None:
         return None
-    row_of = {sample: row for row, sample in enumerate(test.ids.tolist())}
-    frame = frame[[sample in row_of for sample in frame["id"]]]
-    frame = frame.iloc[hash_order(frame["id"].tolist(), seed=0)[:READ]]
-    hashed, _ = hash_samples(test.take([row_of[sample] for sample in frame["id"]]))
-    contents = known_contents(hashed)
-    readable = contents != b""
-    frame = frame[readable]
+    if evaluation.embeddings is not None:
+        known = evaluation.embeddings
+        return Embedded(blocks=known.blocks.only(run.record.chosen), labels=tuple(label_names(known.samples)))
+    frame = evaluation.predictions
     if not len(frame):
         return None
     try:
-        blocks = read_blocks(
-            store,
-            chosen,
-            ids=frame["id"].to_numpy(dtype=object),
-            contents=contents[readable],
-            precisions=_precisions(material.run),
-        )
+        some = frame.iloc[hash_order(frame["id"].tolist(), seed=0)[:READ]]
+        return _embedded(run, store, run.record.chosen, some)
     except (AlignmentError, StoreError):
         return None
+
+
+def _embedded(run: Run, store: EmbeddingStore, encoders: tuple[str, ...], frame: Any) -> Embedded:
+    """Read embeddings of the rows of a table with ids, content hashes and labels."""
+    blocks: Blocks = read_blocks(
+        store,
+        [run.record.cards[name] for name in encoders],
+        ids=frame["id"].to_numpy(dtype=object),
+        contents=from_hex(frame["content"]),
+        precisions=run.record.precisions,
+    )
     return Embedded(blocks=blocks, labels=tuple(frame["label"].fillna("").astype(str)))
 
 
-def _precisions(record: RunRecord) -> dict[str, Precision]:
-    """Return what each encoder of the run computed in; runs of versions that knew only fp32 do not say."""
-    return {encoder["name"]: encoder.get("precision", "fp32") for encoder in record.encoders}
-
-
-def _time(
-    material: Material, extras: Extras, development: Samples | None, run: Run, options: ExtractOptions | None
-) -> dict[str, float]:
-    samples = development or _own_samples(run, material.run)
-    known = set(material.samples.loc[material.samples["split"] != "test", "id"])
+def _time(run: Run, samples: Samples, options: ExtractOptions | None) -> dict[str, float]:
+    known = set(run.samples.loc[run.samples["split"] != "test", "id"])
     rows = [row for row, sample in enumerate(samples.ids.tolist()) if sample in known]
-    options = (options or ExtractOptions()).but(precisions=_precisions(material.run))
-    return measure_latency(samples.take(rows), tuple(extras.cards.values()), options=options)
+    options = (options or ExtractOptions()).but(precisions=run.record.precisions)
+    return measure_latency(samples.take(rows), tuple(run.record.cards.values()), options=options)

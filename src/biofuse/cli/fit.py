@@ -11,7 +11,6 @@ from biofuse.cli import options
 from biofuse.cli.console import note, output, say, show_json, show_table
 from biofuse.cli.embed import tell_work
 from biofuse.cli.options import Json
-from biofuse.cli.report import report_beside
 from biofuse.core.errors import BioFuseError
 from biofuse.extract.options import ExtractOptions
 from biofuse.search.config import SearchConfig
@@ -224,6 +223,7 @@ def fit(
       biofuse fit images/ --preset paper --out run-paper
     """
     from biofuse.api.fit import BioFuse
+    from biofuse.api.report import attempt_report
 
     result = BioFuse(store=store, **chosen).fit(
         data,
@@ -240,7 +240,8 @@ def fit(
     if result.reused:
         note("No fit had to be computed: this run was complete.")
     show_fit(result)
-    report_beside(out, store)
+    given = {"development": result.embeddings, "test": result.held_out}
+    attempt_report(result.run or out, tell=note, store=result.store, **given)
     note(f"The run is in {out}. Next: biofuse evaluate {out}")
 
 
@@ -275,9 +276,9 @@ def evaluate(
         label=options.label_option(label),
         group=group,
         store=store,
+        report=note,
         **chosen,
     )
-    report_beside(run, store)
     if as_json:
         show_json(evaluation.to_json())
         return

@@ -12,7 +12,7 @@ from biofuse.cli.options import Json
 from biofuse.extract.options import ExtractOptions
 
 if TYPE_CHECKING:
-    from biofuse.report.draw import Table
+    from biofuse.report.content import Table
 
 MANY_COLUMNS = 8
 """Columns from which the rows of a table take several lines, and need lines between them."""
@@ -44,10 +44,10 @@ def compare(
       biofuse compare run-a run-b --json
     """
     from biofuse.core.files import write_text
-    from biofuse.report.compare import Comparison
+    from biofuse.report.compare import RunComparison
     from biofuse.studies.suite import medmnist_modality
 
-    comparison = Comparison.read(runs, modality_of=medmnist_modality)
+    comparison = RunComparison.read(runs, modality_of=medmnist_modality)
     if out is not None:
         write_text(out, comparison.to_html())
     if as_json:
@@ -70,8 +70,9 @@ def show_tables(tables: "Sequence[Table]") -> None:
         if narrowest(table) > output.width:
             _show_rows(table)
         else:
-            lines = len(table.columns) > MANY_COLUMNS
-            show_table(table.title, table.columns, table.texts(), numbers=tuple(table.numbers), lines=lines)
+            titles = [column.title for column in table.columns]
+            aligned = [column.title for column in table.columns if column.number]
+            show_table(table.caption, titles, table.texts(), numbers=aligned, lines=len(titles) > MANY_COLUMNS)
         for sentence in table.notes:
             if sentence not in said:
                 say(sentence)
@@ -81,19 +82,20 @@ def show_tables(tables: "Sequence[Table]") -> None:
 
 def narrowest(table: "Table") -> int:
     """Return the columns of output below which a table has to break words."""
-    by_column = zip(table.columns, *table.texts(), strict=True)
+    by_column = zip([column.title for column in table.columns], *table.texts(), strict=True)
     words = [[word for text in texts for word in text.split()] for texts in by_column]
     return sum(max(map(len, each), default=0) + BETWEEN for each in words)
 
 
 def _show_rows(table: "Table") -> None:
-    say(table.title)
-    width = max(map(len, table.columns[1:]), default=0)
+    say(table.caption)
+    titles = [column.title for column in table.columns[1:]]
+    width = max(map(len, titles), default=0)
     for name, *cells in table.texts():
         say("")
         say(name)
-        for column, text in zip(table.columns[1:], cells, strict=True):
-            say(f"  {column:<{width}}   {text}")
+        for title, text in zip(titles, cells, strict=True):
+            say(f"  {title:<{width}}   {text}")
     say("")
 
 
@@ -118,11 +120,11 @@ def card(
 
       biofuse card run --repository me/blood-cells --out README.md
     """
-    from biofuse.report.build import write_card
-    from biofuse.runs.run import Run
+    from biofuse.api.report import write_card
+    from biofuse.runs.run import METRICS
 
     path = write_card(run, out=out, repository=repository)
-    if not Run(run).metrics_path.exists():
+    if not (run / METRICS).exists():
         note(f"The run was not evaluated, so the card has no test scores. Next: biofuse evaluate {run}")
     note(f"Written to {path}. Read it before you publish it.")
 
@@ -167,13 +169,3 @@ def report(
     note(f"Written to {path}.")
     if figures is not None:
         note(f"Figures are in {figures}.")
-
-
-def report_beside(run: Path, store: Path | None) -> None:
-    """Write the report of a run that has just been fitted or evaluated, and say where it is, or why there is none."""
-    from biofuse.api.report import attempt_report
-    from biofuse.store.store import EmbeddingStore
-
-    path = attempt_report(run, tell=note, store=EmbeddingStore(store))
-    if path is not None:
-        note(f"Report: {path}")

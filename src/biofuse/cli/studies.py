@@ -12,12 +12,12 @@ from biofuse.cli.console import errors, note, say, show_json
 from biofuse.cli.embed import tell_work
 from biofuse.cli.fit import show_evaluation, show_fit
 from biofuse.cli.options import Json
-from biofuse.cli.report import report_beside, show_tables
+from biofuse.cli.report import show_tables
 from biofuse.extract.options import ExtractOptions
 from biofuse.search.config import STARTER, SearchConfig
 
 if TYPE_CHECKING:
-    from biofuse.report.draw import Table
+    from biofuse.report.content import Table
 
 
 @options.offers(SearchConfig, ExtractOptions)
@@ -38,6 +38,7 @@ def demo(
 
       biofuse demo --out demo-run
     """
+    from biofuse.api.report import attempt_report
     from biofuse.core.progress import progress_bars
     from biofuse.studies.demo import run_demo
 
@@ -48,8 +49,9 @@ def demo(
         note("No fit had to be computed: the run was complete.")
     show_fit(outcome.result)
     show_evaluation(outcome.evaluation)
-    if outcome.result.path is not None:
-        report_beside(outcome.result.path, store)
+    result = outcome.result
+    if result.run is not None:
+        attempt_report(result.run, tell=note, store=result.store, development=result.embeddings, test=result.held_out)
     for path in outcome.pictures:
         note(f"Picture: {path}")
     note(f"The run is in {outcome.result.path}; try `biofuse predict {outcome.result.path} IMAGES --out p.csv`.")

@@ -311,8 +311,8 @@ def _encoders(cards: Sequence[EncoderCard]) -> str:
 def _choice(model: DescribedModel, run: Mapping[str, Any] | None) -> str:
     said = [str(model.facts.get("selection") or UNKNOWN)]
     if run is not None:
-        pool = [encoder["name"] for encoder in run["encoders"]]
-        said.append(f"The pool had {len(pool)} encoders: {', '.join(pool)}. Head: {run['selection'].get('head')}.")
+        pool = [encoder["card"]["name"] for encoder in run["encoders"]]
+        said.append(f"The pool had {len(pool)} encoders: {', '.join(pool)}. Head: {run['head']}.")
     said.append("The choice was made on development data; test data were not read for it.")
     return "\n\n".join(map(_plain, said))
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biofuse.core.errors import DataError
-from biofuse.core.hashing import Contents
+from biofuse.core.hashing import Contents, to_hex
 from biofuse.core.progress import Progress
 from biofuse.core.target import Target
 from biofuse.data.load import load_samples
@@ -17,7 +17,7 @@ from biofuse.data.samples import Samples
 from biofuse.evaluation.comparison import Comparison, compare_with
 from biofuse.evaluation.intervals import Interval, bootstrap_intervals
 from biofuse.evaluation.metrics import DEFAULT_METRIC, Metrics, score
-from biofuse.extract.embeddings import Quarantined
+from biofuse.extract.embeddings import EmbeddingSet, Quarantined
 from biofuse.extract.engine import extract
 from biofuse.extract.options import ExtractOptions
 from biofuse.model.model import BioFuseModel
@@ -149,7 +149,8 @@ class Evaluation:
         Chosen against each companion, on one primary metric, Holm-corrected.
     leak : Leak
     predictions : DataFrame
-        A row per sample: id, label, prediction, whether it is also development data, a probability per class.
+        A row per sample: id, label, prediction, group where there are groups, whether it is also development data,
+        its content hash, a probability per class.
     quarantined : tuple of Quarantined
     singles : dict of str to Metrics
         Every encoder of the pool by itself; for a ranking of encoders, outside the corrected comparisons.
@@ -157,6 +158,8 @@ class Evaluation:
         Where the test data came from; None for data in memory.
     split : str
         Which split of them was scored.
+    embeddings : EmbeddingSet or None
+        Of the samples scored, under all encoders that took part; None where the evaluation was read from a run.
 
     Examples
     --------
@@ -164,7 +167,7 @@ class Evaluation:
     >>> result = BioFuse(["colour", "lbp"], head="ridge").fit("images/", progress=False)
     >>> evaluation = result.evaluate(progress=False)
     >>> evaluation.predictions.columns.tolist()
-    ['id', 'label', 'prediction', 'in_development', 'p_benign', 'p_malignant']
+    ['id', 'label', 'prediction', 'in_development', 'content', 'p_benign', 'p_malignant']
     """
 
     n: int
@@ -176,6 +179,7 @@ class Evaluation:
     singles: dict[str, Metrics] = field(default_factory=dict)
     data: str | None = None
     split: str = "test"
+    embeddings: EmbeddingSet | None = field(default=None, repr=False)
 
     def __getitem__(self, metric: str) -> float:
         """Return the chosen model's value of a metric."""
@@ -358,8 +362,9 @@ def evaluate_models(
             ids=samples.ids, groups=groups, name=CHOSEN, metric=metric, seed=seed,
         ),
         leak=_leak(chosen, samples, probabilities, leaking, known_groups),
-        predictions=_predictions(chosen, samples, probabilities[CHOSEN], leaking),
+        predictions=_predictions(chosen, embeddings, probabilities[CHOSEN], leaking),
         quarantined=embeddings.quarantined,
+        embeddings=embeddings,
         singles={
             name: score(chosen.task, labels, model.predictor.predict_proba(embeddings.blocks), classes=chosen.classes)
             for name, model in singles.items()
@@ -399,18 +404,22 @@ def _leak(
 
 
 def _predictions(
-    model: BioFuseModel, samples: Samples, probabilities: NDArray[np.float64], leaking: NDArray[np.bool_]
+    model: BioFuseModel, embeddings: EmbeddingSet, probabilities: NDArray[np.float64], leaking: NDArray[np.bool_]
 ) -> "pd.DataFrame":
     import pandas as pd
 
+    samples = embeddings.samples
     frame = pd.DataFrame(
         {
             "id": samples.ids,
             "label": label_names(samples),
             "prediction": model.decide(probabilities),
             "in_development": leaking,
+            "content": to_hex(embeddings.contents),
         }
     )
+    if samples.groups is not None:
+        frame.insert(3, "group", samples.groups)
     for column, name in enumerate(model.classes):
         frame[f"p_{name}"] = probabilities[:, column]
     return frame

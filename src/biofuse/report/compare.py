@@ -1,26 +1,30 @@
 """Runs side by side: single encoders over data sets, gains of each modality, what was chosen."""
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import isnan
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
-from biofuse.core.errors import ArtifactError
+from biofuse.core.errors import AlignmentError, ArtifactError
+from biofuse.evaluation.comparison import SIGNIFICANCE
+from biofuse.evaluation.intervals import Interval
 from biofuse.evaluation.metrics import DEFAULT_METRIC, METRICS, SELECTABLE
-from biofuse.report.draw import Cell, Heatmap, Table, Tone, cells
+from biofuse.model.evaluate import Evaluation
+from biofuse.report.content import Cell, Table, Tone, Value
 from biofuse.report.html import render_page, render_tables
-from biofuse.runs.run import Run, RunRecord
+from biofuse.runs.record import RunRecord
+from biofuse.runs.run import Run
+from biofuse.search.attribution import Gain, Line
+from biofuse.search.rules import CHOSEN
 
 ModalityOf = Callable[[RunRecord], str]
 
 TITLES = {name: METRICS[name].title for name in SELECTABLE}
 """What the heat maps show."""
-
-SIGNIFICANCE = 0.05
-"""A gain with a larger Holm-corrected p-value is called noise, as everywhere in BioFuse."""
 
 ABSENT = "\u2013"
 """What stands where there is nothing to show."""
@@ -30,7 +34,114 @@ GAINS = (
     "itself, with 95 % intervals; grey where, after Holm's correction, it may be chance."
 )
 
-EVALUATE = "Run `biofuse evaluate RUN`."
+MARKS = ("\u00b9", "\u00b2", "\u00b3")
+"""Superscripts of the first three ranks: the marks must not rest on colour alone."""
+
+LEGEND = f"{', '.join(MARKS)}: best of its column (white), second and third (red); equal values share a mark."
+
+TONES: tuple[Tone, ...] = ("best", "next", "next")
+"""The best in white, the second and third in red, as in Figures 4 and 5 of the BioFuse paper."""
+
+
+def dense_ranks(values: ArrayLike, *, digits: int) -> NDArray[np.int64]:
+    """Rank each column from the highest value down; equal values share a rank, and none is left out after them.
+
+    Parameters
+    ----------
+    values : array-like, shape (n_rows, n_columns)
+        NaN where there is none.
+    digits : int
+        Values are compared as they are shown: what reads the same is the same.
+
+    Returns
+    -------
+    ndarray of int64, shape (n_rows, n_columns)
+        1 for the best; 0 where there is no value.
+    """
+    given = np.asarray(values, dtype=np.float64)
+    # Through text, because rounding numbers and writing them can differ in the last place.
+    texts = [f"{value:.{digits}f}" for value in given.ravel().tolist()]
+    shown: NDArray[np.float64] = np.array(texts, dtype=np.float64).reshape(given.shape)
+    ranks = np.zeros(shown.shape, dtype=np.int64)
+    for column in range(shown.shape[1]):
+        there = ~np.isnan(shown[:, column])
+        distinct, place = np.unique(-shown[there, column], return_inverse=True)
+        if len(distinct):
+            ranks[there, column] = place + 1
+    return ranks
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ScoreMatrix:
+    """Scores of encoders over data sets; more is better.
+
+    Attributes
+    ----------
+    title : str
+    rows, columns : tuple of str
+        Encoders and data sets.
+    values : ndarray of float64, shape (len(rows), len(columns))
+        NaN where an encoder was not scored.
+    digits : int
+        Decimals that are shown, and compared.
+    """
+
+    title: str
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    values: NDArray[np.float64]
+    digits: int = 4
+
+    def __post_init__(self) -> None:
+        if self.values.shape != (len(self.rows), len(self.columns)):
+            raise AlignmentError(
+                f"{self.title}: {self.values.shape} values for {len(self.rows)} x {len(self.columns)}."
+            )
+
+    @property
+    def ranks(self) -> NDArray[np.int64]:
+        """Dense ranks within each column; see :func:`dense_ranks`."""
+        return dense_ranks(self.values, digits=self.digits)
+
+    def to_table(self) -> Table:
+        """Return it as a table of shaded and marked cells; the shades compare within one column."""
+        rows: list[list[Value | Cell]] = [
+            [name, *map(self._cell, values.tolist(), ranks.tolist(), shades.tolist())]
+            for name, values, ranks, shades in zip(
+                self.rows, self.values, self.ranks, _shades(self.values), strict=True
+            )
+        ]
+        return Table.of(self.title, ("encoder", *self.columns), rows, aligned=self.columns, notes=(LEGEND,))
+
+    def to_json(self) -> dict[str, dict[str, float | None]]:
+        """Return column, row, value; null where there is none."""
+        return {
+            column: {
+                row: None if np.isnan(value) else float(value)
+                for row, value in zip(self.rows, self.values[:, place], strict=True)
+            }
+            for place, column in enumerate(self.columns)
+        }
+
+    def _cell(self, value: float, rank: int, shade: float) -> Cell:
+        if np.isnan(value):
+            return Cell(None, note="not scored")
+        marked = 1 <= rank <= len(MARKS)
+        return Cell(
+            value=f"{value:.{self.digits}f}{MARKS[rank - 1] if marked else ''}",
+            tone=TONES[rank - 1] if marked else "",
+            shade=float(shade),
+            note=f"rank {rank}",
+        )
+
+
+def _shades(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    there = ~np.isnan(values)
+    high = values.max(axis=0, initial=-np.inf, where=there)
+    low = values.min(axis=0, initial=np.inf, where=there)
+    with np.errstate(invalid="ignore"):
+        span = np.where(high > low, high - low, 1.0)
+        return np.asarray(np.nan_to_num((values - low) / span, nan=0.0, posinf=0.0, neginf=0.0))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -39,20 +150,16 @@ class RunSummary:
 
     Attributes
     ----------
+    run : Run
+        A complete one.
     name : str
         What it is called in tables.
-    path : Path
-    record : RunRecord
-    metrics : mapping or None
-        The content of ``metrics.json``; None for a run that was not evaluated.
     modality : str
         What the images are, where that is known.
     """
 
+    run: Run
     name: str
-    path: Path
-    record: RunRecord
-    metrics: Mapping[str, Any] | None
     modality: str = ""
 
     @classmethod
@@ -64,20 +171,20 @@ class RunSummary:
         ArtifactError
             If there is no complete run at ``path``, or its files cannot be read.
         """
-        run = Run(path)
-        record = run.read()
-        if record.state != "complete":
-            raise ArtifactError(
-                f"The fit in {path} did not finish.", remedy="Run the same `biofuse fit` again: it goes on from there."
-            )
-        try:
-            metrics = json.loads(run.metrics_path.read_text(encoding="utf-8")) if run.metrics_path.exists() else None
-        except (OSError, ValueError) as error:
-            raise ArtifactError(f"{run.metrics_path} cannot be read: {error}", remedy=EVALUATE) from error
-        if metrics is not None and not isinstance(metrics, dict):
-            raise ArtifactError(f"{run.metrics_path} does not hold metrics.", remedy=EVALUATE)
-        modality = modality_of(record) if modality_of else ""
-        return cls(name=name or path.resolve().name, path=path, record=record, metrics=metrics, modality=modality)
+        run = Run.open(path)
+        _ = run.evaluation  # what is damaged is said now
+        modality = modality_of(run.record) if modality_of else ""
+        return cls(run=run, name=name or path.resolve().name, modality=modality)
+
+    @property
+    def record(self) -> RunRecord:
+        """What ``run.json`` holds."""
+        return self.run.record
+
+    @property
+    def evaluation(self) -> Evaluation | None:
+        """What the last evaluation found; None for a run that was not evaluated."""
+        return self.run.evaluation
 
     @property
     def heading(self) -> str:
@@ -85,33 +192,31 @@ class RunSummary:
         return f"{self.name} ({self.modality})" if self.modality else self.name
 
     @property
-    def encoders(self) -> tuple[str, ...]:
-        """The pool."""
-        return tuple(encoder["name"] for encoder in self.record.encoders)
+    def n_test(self) -> int | None:
+        """Samples it was tested on; None for a run that was not evaluated."""
+        return None if self.evaluation is None else self.evaluation.n
 
     @property
-    def chosen(self) -> tuple[str, ...]:
-        """The encoders of the chosen model."""
-        return tuple(self.record.selection["chosen"]["encoders"])
+    def best_single(self) -> tuple[str, ...]:
+        """The best single encoder; empty where the search scored none."""
+        row = self.record.companions.get("best_single")
+        return () if row is None else row.subset
 
     def single(self, encoder: str, metric: str) -> float | None:
         """Return an encoder's test score by itself; None where it was not scored, or the score is undefined."""
-        entry = (self.metrics or {}).get("singles", {}).get(encoder, {})
-        value = entry.get("metrics", {}).get(metric)
-        return None if value is None else float(value)
+        found = self.evaluation
+        value = float("nan") if found is None or encoder not in found.singles else found.singles[encoder][metric]
+        return None if isnan(value) else value
 
-    def score(self, model: str, metric: str) -> dict[str, Any]:
-        """Return estimate, low and high of a model's test score; empty where there is none."""
-        entry = (self.metrics or {}).get("models", {}).get(model, {})
-        value = entry.get("metrics", {}).get(metric)
-        if value is None:
-            return {}
-        interval = entry.get("intervals", {}).get(metric, {})
-        return {"value": float(value), "low": interval.get("low"), "high": interval.get("high")}
+    def score(self, model: str, metric: str) -> Interval | None:
+        """Return a model's test score and its interval; None where there is none."""
+        found = self.evaluation
+        interval = None if found is None or model not in found.models else found.models[model].intervals.get(metric)
+        return None if interval is None or isnan(interval.estimate) else interval
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Comparison:
+class RunComparison:
     """Several runs side by side.
 
     Attributes
@@ -144,118 +249,118 @@ class Comparison:
     @property
     def encoders(self) -> tuple[str, ...]:
         """The encoders of all pools, in the order in which they first appear."""
-        return tuple(dict.fromkeys(encoder for run in self.runs for encoder in run.encoders))
+        return tuple(dict.fromkeys(encoder for run in self.runs for encoder in run.record.pool))
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader must know of these runs before comparing them."""
         said = []
         for run in self.runs:
-            if run.metrics is None:
-                said.append(f"{run.name} was not evaluated, so it has no test scores. {EVALUATE}")
-            elif not run.metrics.get("singles"):
+            found = run.evaluation
+            if found is None:
+                said.append(f"{run.name} was not evaluated, so it has no test scores. Run `biofuse evaluate RUN`.")
+            elif not found.singles:
                 said.append(f"{run.name} has no test scores of single encoders: it was fitted without a search.")
-            elif run.metrics.get("split") != "test":
-                said.append(f"The scores of {run.name} are of its {run.metrics.get('split')} samples.")
-        for what, key in (("heads", "head"), ("ways to select", "select"), ("presets", "preset")):
-            values = {run.name: _option(run, key) for run in self.runs}
+            elif found.split != "test":
+                said.append(f"The scores of {run.name} are of its {found.split} samples.")
+        choices: dict[str, dict[str, str]] = {
+            "heads": {run.name: run.record.head or "none" for run in self.runs},
+            "ways to select": {run.name: run.record.options.select for run in self.runs},
+            "presets": {run.name: run.record.options.preset or "none" for run in self.runs},
+        }
+        for what, values in choices.items():
             if len(set(values.values())) > 1:
                 said.append(f"These runs differ in {what}: {', '.join(f'{n}: {v}' for n, v in values.items())}.")
         return tuple(said)
 
-    def heatmap(self, metric: str) -> Heatmap:
+    def scores(self, metric: str) -> ScoreMatrix:
         """Return test scores of single encoders over the runs."""
         values = [[run.single(encoder, metric) for run in self.runs] for encoder in self.encoders]
-        return Heatmap(
+        return ScoreMatrix(
             title=f"Test {TITLES[metric]} of single encoders",
             rows=self.encoders,
             columns=tuple(run.name for run in self.runs),
             values=np.array(values, dtype=np.float64).reshape(len(self.encoders), len(self.runs)),
         )
 
-    def cross_modal(self) -> dict[str, dict[str, dict[str, Any]]]:
-        """Return run, encoder modality, line of ``run.json``'s evidence; runs without a general-purpose one lack."""
-        found = {}
-        for run in self.runs:
-            evidence = run.record.evidence.get("modality")
-            if evidence:
-                found[run.name] = {line["name"]: line for line in evidence["modalities"]}
-        return found
+    def cross_modal(self) -> dict[str, dict[str, Line]]:
+        """Return run, encoder modality, gain over the baseline; runs without a general-purpose encoder lack."""
+        found = {run.name: run.record.evidence.modality for run in self.runs}
+        return {
+            name: {line.name: line for line in modality.modalities}
+            for name, modality in found.items()
+            if modality is not None
+        }
 
     def tables(self) -> list[Table]:
-        """Return everything as tables: what was chosen, heat maps, subsets, and gains by modality."""
-        maps = [self.heatmap(metric) for metric in TITLES]
-        shown = [heatmap.to_table() for heatmap in maps if not np.isnan(heatmap.values).all()]
+        """Return everything as tables: what was chosen, single encoders, subsets, and gains by modality."""
+        matrices = [self.scores(metric) for metric in TITLES]
+        shown = [matrix.to_table() for matrix in matrices if not np.isnan(matrix.values).all()]
         modal = [self.modality_table()] if self.cross_modal() else []
         return [self.chosen_table(), *shown, self.subset_table(), *modal]
 
     def chosen_table(self) -> Table:
         """Return a row per run: what was chosen, and its test scores beside those of its companions."""
-        rows, first = [], TITLES[DEFAULT_METRIC]
-        for run in self.runs:
-            singles = run.record.selection.get("best_single", {}).get("encoders", [])
-            counts = run.metrics["n"] if run.metrics else ABSENT
-            rows.append(
-                cells(
-                    run.name,
-                    run.record.task,
-                    counts,
-                    run.record.selection.get("head", ABSENT),
-                    f"{' + '.join(run.chosen)} ({len(run.chosen)} of {len(run.encoders)})",
-                    *(with_interval(run.score("chosen", metric)) for metric in TITLES),
-                    " + ".join(singles) or ABSENT,
-                    *(with_interval(run.score(name, DEFAULT_METRIC)) for name in ("best_single", "all")),
-                    _against_single(run),
-                )
+        first = TITLES[DEFAULT_METRIC]
+        rows = [
+            (
+                run.name,
+                run.record.task,
+                ABSENT if run.n_test is None else run.n_test,
+                run.record.head or ABSENT,
+                f"{' + '.join(run.record.chosen)} ({len(run.record.chosen)} of {len(run.record.pool)})",
+                *(with_interval(run.score(CHOSEN, metric)) for metric in TITLES),
+                " + ".join(run.best_single) or ABSENT,
+                *(with_interval(run.score(name, DEFAULT_METRIC)) for name in ("best_single", "all")),
+                _against_single(run),
             )
-        return Table(
-            title="What was chosen, and its test scores",
-            columns=(
+            for run in self.runs
+        ]
+        return Table.of(
+            "What was chosen, and its test scores",
+            (
                 "run", "task", "samples", "head", "chosen encoders", *TITLES.values(), "best single encoder",
                 f"its {first}", f"{first} of all encoders", "chosen against best single",
             ),
-            rows=tuple(rows),
+            rows,
+            aligned=("samples", *TITLES.values()),
             notes=("95 % intervals in parentheses. Encoders are chosen on development data, never on these scores.",),
-            numbers=frozenset({"samples", *TITLES.values()}),
         )  # fmt: skip
 
     def subset_table(self) -> Table:
         """Return which encoders each run chose."""
-        rows = []
+
+        def mark(run: RunSummary, encoder: str) -> Cell:
+            if encoder in run.record.chosen:
+                return Cell("\u25cf", note="chosen")
+            return Cell("", note="offered") if encoder in run.record.pool else Cell(ABSENT, note="not in the pool")
+
+        rows: list[tuple[Value | Cell, ...]] = []
         for encoder in self.encoders:
-            marks = [
-                Cell(text="\u25cf", note="chosen") if encoder in run.chosen
-                else Cell(text="", note="offered") if encoder in run.encoders
-                else Cell(text=ABSENT, note="not in the pool")
-                for run in self.runs
-            ]  # fmt: skip
-            times = sum(encoder in run.chosen for run in self.runs)
-            rows.append(cells(encoder, *marks, f"{times} of {sum(encoder in run.encoders for run in self.runs)}"))
-        return Table(
-            title="Chosen subsets",
-            columns=("encoder", *(run.name for run in self.runs), "chosen"),
-            rows=tuple(rows),
+            times = sum(encoder in run.record.chosen for run in self.runs)
+            offered = sum(encoder in run.record.pool for run in self.runs)
+            rows.append((encoder, *(mark(run, encoder) for run in self.runs), f"{times} of {offered}"))
+        return Table.of(
+            "Chosen subsets",
+            ("encoder", *(run.name for run in self.runs), "chosen"),
+            rows,
             notes=(f"\u25cf: chosen; {ABSENT}: not in that run's pool.",),
         )
 
     def modality_table(self) -> Table:
         """Return the gain of each modality of encoders over the general-purpose baseline, with its interval."""
         lines = self.cross_modal()
-        modalities = list(dict.fromkeys(name for by_name in lines.values() for name in by_name))
-        rows = [
-            (Cell(text=name), *(_gain_cell(lines.get(run.name, {}).get(name)) for run in self.runs))
-            for name in modalities
-        ]
+        modalities = dict.fromkeys(name for by_name in lines.values() for name in by_name)
+        found = {run.name: run.record.evidence.modality for run in self.runs}
         baselines = [
-            f"{run.name}: {evidence['baseline']}, {TITLES.get(evidence['metric'], evidence['metric'])} "
-            f"{evidence['baseline_score']:.4f}"
-            for run in self.runs
-            if (evidence := run.record.evidence.get("modality"))
+            f"{name}: {modality.baseline}, {METRICS[modality.metric].title} {modality.baseline_score:.4f}"
+            for name, modality in found.items()
+            if modality is not None
         ]
-        return Table(
-            title="Encoder modality against data: gain over the general-purpose baseline",
-            columns=("trained on", *(run.heading for run in self.runs)),
-            rows=tuple(rows),
+        return Table.of(
+            "Encoder modality against data: gain over the general-purpose baseline",
+            ("trained on", *(run.heading for run in self.runs)),
+            [(name, *(_gain_cell(lines.get(run.name, {}).get(name)) for run in self.runs)) for name in modalities],
             notes=(GAINS, f"Baselines: {'; '.join(baselines)}."),
         )
 
@@ -265,35 +370,38 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON values."""
+        matrices = {metric: self.scores(metric) for metric in TITLES}
         return {
             "runs": [
                 {
                     "name": run.name,
-                    "path": str(run.path),
-                    "data": run.record.data.get("source"),
+                    "path": str(run.run.path),
+                    "data": run.record.data.source,
                     "modality": run.modality or None,
                     "task": run.record.task,
-                    "n_test": run.metrics["n"] if run.metrics else None,
-                    "pool": list(run.encoders),
-                    "chosen": list(run.chosen),
-                    "head": run.record.selection.get("head"),
+                    "n_test": run.n_test,
+                    "pool": list(run.record.pool),
+                    "chosen": list(run.record.chosen),
+                    "head": run.record.head or None,
                     "test": {
-                        model: {metric: run.score(model, metric) or None for metric in TITLES}
-                        for model in (run.metrics or {}).get("models", {})
+                        model: {metric: _score_json(run.score(model, metric)) for metric in TITLES}
+                        for model in (run.evaluation.models if run.evaluation else {})
                     },
                 }
                 for run in self.runs
             ],
-            "singles": {metric: self.heatmap(metric).to_json() for metric in TITLES},
+            "singles": {metric: matrix.to_json() for metric, matrix in matrices.items()},
             "ranks": {
                 metric: {
-                    column: dict(zip(heatmap.rows, heatmap.ranks[:, place].tolist(), strict=True))
-                    for place, column in enumerate(heatmap.columns)
+                    column: dict(zip(matrix.rows, matrix.ranks[:, place].tolist(), strict=True))
+                    for place, column in enumerate(matrix.columns)
                 }
-                for metric in TITLES
-                for heatmap in (self.heatmap(metric),)
+                for metric, matrix in matrices.items()
             },
-            "modality": self.cross_modal(),
+            "modality": {
+                run: {name: line.model_dump(mode="json") for name, line in lines.items()}
+                for run, lines in self.cross_modal().items()
+            },
             "notes": list(self.notes),
         }
 
@@ -301,42 +409,43 @@ class Comparison:
         return render_tables(self.tables())
 
 
-def with_interval(score: Mapping[str, Any]) -> str:
+def _score_json(score: Interval | None) -> dict[str, float | None] | None:
+    if score is None:
+        return None
+    content = score.model_dump(mode="json", include={"estimate", "low", "high"})
+    return {"value": content.pop("estimate"), **content}
+
+
+def with_interval(score: Interval | None) -> str:
     """Write a score and its interval; a dash where there is none."""
-    if not score:
+    if score is None:
         return ABSENT
-    if score["low"] is None or score["high"] is None:
-        return f"{score['value']:.4f}"
-    return f"{score['value']:.4f} ({score['low']:.3f}\u2013{score['high']:.3f})"
+    if isnan(score.low) or isnan(score.high):
+        return f"{score.estimate:.4f}"
+    return f"{score.estimate:.4f} ({score.low:.3f}\u2013{score.high:.3f})"
 
 
-def _gain_cell(line: Mapping[str, Any] | None) -> Cell:
-    if line is None or line["alone"]["gain"] is None:
-        return Cell(text=ABSENT)
-    alone = line["alone"]
-    tone: Tone = "gain" if alone["gain"] > 0 else "loss"
-    if alone["p_holm"] is None or alone["p_holm"] > SIGNIFICANCE:
-        tone = "noise"
-    ends = "" if alone["low"] is None else f" ({alone['low']:+.4f} to {alone['high']:+.4f})"
-    return Cell(text=f"{alone['gain']:+.4f}{ends} {line['best']}", tone=tone)
+def _gain_cell(line: Line | None) -> Cell:
+    if line is None or isnan(line.alone.gain):
+        return Cell(ABSENT)
+    alone = line.alone
+    ends = "" if isnan(alone.low) else f" ({alone.low:+.4f} to {alone.high:+.4f})"
+    return Cell(f"{alone.gain:+.4f}{ends} {line.best}", tone=_tone(alone))
+
+
+def _tone(gain: Gain) -> Tone:
+    return "noise" if gain.noise else "gain" if gain.gain > 0 else "loss"
 
 
 def _against_single(run: RunSummary) -> Cell:
-    found = (run.metrics or {}).get("comparisons", {}).get("best_single")
-    if not found or found.get("difference") is None:
-        same = run.metrics is not None and run.chosen == tuple(
-            run.record.selection.get("best_single", {}).get("encoders", ())
-        )
-        return Cell(text="the same" if same else ABSENT)
-    noise = found.get("p_holm") is None or found["p_holm"] > SIGNIFICANCE
-    tone: Tone = "noise" if noise else "gain" if found["difference"] > 0 else "loss"
-    text = f"{found['difference']:+.4f} {TITLES.get(found['metric'], found['metric'])}{', noise' if noise else ''}"
-    return Cell(text=text, tone=tone, note=found.get("sentence", ""))
-
-
-def _option(run: RunSummary, key: str) -> str:
-    value = run.record.selection.get("head") if key == "head" else run.record.options.get(key)
-    return "none" if value is None else str(value)
+    evaluation = run.evaluation
+    found = None if evaluation is None else evaluation.comparisons.get("best_single")
+    if found is None or isnan(found.difference):
+        return Cell("the same" if evaluation is not None and run.record.chosen == run.best_single else ABSENT)
+    noise = not found.p_holm <= SIGNIFICANCE
+    tone: Tone = "noise" if noise else "gain" if found.difference > 0 else "loss"
+    text = f"{found.difference:+.4f} {METRICS[found.metric].title}{', noise' if noise else ''}"
+    return Cell(text, tone=tone, note=str(found))
 
 
 def _distinct_names(paths: Sequence[Path]) -> list[str]:

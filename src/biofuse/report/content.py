@@ -1,15 +1,51 @@
 """What a report says, before anybody decides how it looks: sections of sentences, tables, charts and pictures."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-Cell = str | int | float | None
+Values = NDArray[np.float64]
+
+Value = str | int | float | None
 """What stands in a table: None, and NaN, for what does not exist."""
 
-Values = NDArray[np.float64]
+Tone = Literal["", "best", "next", "gain", "loss", "noise"]
+"""How a cell is marked: the best of its column, second or third; a gain, a loss, or a difference that may be chance."""
+
+PALEST, DEEPEST = (0xF7, 0xFB, 0xFF), (0xB5, 0xD4, 0xE9)
+"""Ends of the scale of shaded cells, light enough that the red of the second and third keeps a contrast of 5 to 1."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell that stands out, or has a remark.
+
+    Attributes
+    ----------
+    value : str, int, float or None
+    tone : str
+        See :data:`Tone`.
+    shade : float or None
+        0 to 1: where the value stands between the lowest and the highest of its column; None for no colour.
+    note : str
+        What a reader is told who asks more of it.
+    """
+
+    value: Value
+    tone: Tone = ""
+    shade: float | None = None
+    note: str = ""
+
+    @property
+    def background(self) -> str:
+        """The colour of the cell as CSS; empty where it has none, or its tone decides."""
+        if self.shade is None or self.tone == "best":
+            return ""
+        mixed = (round(low + (high - low) * self.shade) for low, high in zip(PALEST, DEEPEST, strict=True))
+        return "#" + "".join(f"{part:02x}" for part in mixed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,13 +71,24 @@ class Column:
     signed: bool = False
     code: bool = False
 
-    def text(self, cell: Cell) -> str:
+    def text(self, cell: Value | Cell) -> str:
         """Return a cell as people read it; empty where there is no value."""
-        if cell is None or (isinstance(cell, float) and np.isnan(cell)):
+        value = cell.value if isinstance(cell, Cell) else cell
+        if value is None or (isinstance(value, float) and np.isnan(value)):
             return ""
-        if isinstance(cell, float):
-            return f"{cell:{'+' if self.signed else ''}.{self.decimals}f}"
-        return f"{cell:,}" if isinstance(cell, int) else cell
+        if isinstance(value, float):
+            return f"{value:{'+' if self.signed else ''}.{self.decimals}f}"
+        return f"{value:,}" if isinstance(value, int) else value
+
+
+def words(*titles: str, code: bool = False) -> tuple[Column, ...]:
+    """Return columns of text."""
+    return tuple(Column(title=title, code=code) for title in titles)
+
+
+def numbers(*titles: str, decimals: int = 4, signed: bool = False) -> tuple[Column, ...]:
+    """Return columns of numbers."""
+    return tuple(Column(title=title, number=True, decimals=decimals, signed=signed) for title in titles)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,10 +98,13 @@ class Table:
     Attributes
     ----------
     id : str
-        Unique in the report.
+        Unique in the page.
     caption : str
     columns : tuple of Column
     rows : tuple of tuple
+        As long as ``columns``.
+    notes : tuple of str
+        Sentences below it.
     marked : frozenset of int
         Rows that stand out.
     filtered : bool
@@ -64,10 +114,35 @@ class Table:
     id: str
     caption: str
     columns: tuple[Column, ...]
-    rows: tuple[tuple[Cell, ...], ...]
+    rows: tuple[tuple[Value | Cell, ...], ...]
+    notes: tuple[str, ...] = ()
     marked: frozenset[int] = frozenset()
     filtered: bool = False
     kind: Literal["table"] = "table"
+
+    @classmethod
+    def of(
+        cls,
+        caption: str,
+        columns: Sequence[str],
+        rows: Iterable[Sequence[Value | Cell]],
+        *,
+        aligned: Iterable[str] = (),
+        notes: Iterable[str] = (),
+    ) -> Self:
+        """Return a table whose columns are no more than titles; those ``aligned`` are set to the right."""
+        right = set(aligned)
+        return cls(
+            id="-".join("".join(letter if letter.isalnum() else " " for letter in caption.lower()).split()),
+            caption=caption,
+            columns=tuple(Column(title=title, number=title in right) for title in columns),
+            rows=tuple(map(tuple, rows)),
+            notes=tuple(notes),
+        )
+
+    def texts(self) -> list[list[str]]:
+        """Return the rows as people read them."""
+        return [[column.text(cell) for column, cell in zip(self.columns, row, strict=True)] for row in self.rows]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +196,7 @@ class Series:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Dots:
+class DotPlot:
     """Values and intervals by name, the first name on top.
 
     Attributes
@@ -147,7 +222,7 @@ class Dots:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Bars:
+class BarChart:
     """Counts by name, stacked: an array of the labels' length per series."""
 
     labels: tuple[str, ...]
@@ -166,7 +241,7 @@ class Line:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Lines:
+class LineChart:
     """Curves in the unit square.
 
     Attributes
@@ -196,7 +271,7 @@ class Tree:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Heat:
+class Heatmap:
     """A matrix in colours.
 
     Attributes
@@ -230,7 +305,7 @@ class Heat:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Cloud:
+class PointGroup:
     """Points of one kind.
 
     Attributes
@@ -240,14 +315,14 @@ class Cloud:
     texts : tuple of str
         What each point is.
     tiles : tuple of int or None
-        Place of each point's thumbnail on the sheet, -1 for none.
+        Place of each point's thumbnail in the grid, -1 for none.
     role : {"plain", "muted", "emphasis"}
     hollow : bool
         Whether only outlines are drawn.
     colour : int
         Which of the palette's colours.
     named : bool
-        Whether the legend names it; False where another cloud of its colour stands for both.
+        Whether the legend names it; False where another group of its colour stands for both.
     """
 
     name: str
@@ -262,7 +337,7 @@ class Cloud:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sheet:
+class ThumbnailGrid:
     """Many thumbnails in one image, row by row.
 
     Attributes
@@ -282,24 +357,24 @@ class Sheet:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Points:
+class ScatterPlot:
     """A scatter plot.
 
     Attributes
     ----------
-    clouds : tuple of Cloud
+    groups : tuple of PointGroup
     x_axis, y_axis : str
     front : Line or None
         A staircase drawn over the points.
-    sheet : Sheet or None
+    thumbnails : ThumbnailGrid or None
         Thumbnails of the points.
     """
 
-    clouds: tuple[Cloud, ...]
+    groups: tuple[PointGroup, ...]
     x_axis: str
     y_axis: str
     front: Line | None = None
-    sheet: Sheet | None = None
+    thumbnails: ThumbnailGrid | None = None
     shape: Literal["points"] = "points"
 
 
@@ -313,7 +388,7 @@ class Chart:
         Unique in the report; names the files of ``--figures``.
     title, summary : str
         What it is, and what can be seen in it.
-    body : Dots, Bars, Lines, Heat or Points
+    body : DotPlot, BarChart, LineChart, Heatmap or ScatterPlot
     table : Table
         The same data to read.
     """
@@ -321,7 +396,7 @@ class Chart:
     id: str
     title: str
     summary: str
-    body: Dots | Bars | Lines | Heat | Points
+    body: DotPlot | BarChart | LineChart | Heatmap | ScatterPlot
     table: Table
     kind: Literal["chart"] = "chart"
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from biofuse.core.target import Task
+from biofuse.core.target import Target
 
 BINS = 10
 """Bins of equal width between 0 and 1: what reliability diagrams usually have (Guo et al. 2017, arXiv:1706.04599)."""
@@ -24,8 +24,7 @@ class Predicted:
 
     Attributes
     ----------
-    task : Task
-    classes : tuple of str
+    target : Target
     ids : tuple of str
     targets : ndarray of bool, shape (n, n_classes)
     probabilities : ndarray of float64, shape (n, n_classes)
@@ -34,8 +33,7 @@ class Predicted:
     groups : tuple of str, or None
     """
 
-    task: Task
-    classes: tuple[str, ...]
+    target: Target
     ids: tuple[str, ...]
     targets: NDArray[np.bool_]
     probabilities: NDArray[np.float64]
@@ -49,14 +47,19 @@ class Predicted:
         return len(self.ids)
 
     @property
+    def classes(self) -> tuple[str, ...]:
+        """Class or label names."""
+        return self.target.classes
+
+    @property
     def multilabel(self) -> bool:
         """Whether a sample may have any number of labels."""
-        return self.task is Task.MULTILABEL
+        return self.target.several
 
     @property
     def ranked(self) -> tuple[int, ...]:
         """Columns that have curves: the second class of a binary task, otherwise all."""
-        return (1,) if self.task is Task.BINARY else tuple(range(len(self.classes)))
+        return self.target.ranked_columns
 
     @property
     def confidence(self) -> NDArray[np.float64]:

@@ -1,99 +1,92 @@
-"""Charts as Plotly figures. Colours are roles that the page fills in: it knows whether it is light or dark."""
+"""Charts, drawn twice from one layout: by Plotly for the page, and by Matplotlib as files for a paper.
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+Plotly's figures have roles in place of colours, which the page fills in: it knows whether it is light or dark.
+"""
+
+from collections.abc import Iterable
 from html import escape
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
-from biofuse.core.errors import AlignmentError
-from biofuse.report.content import Bars, Chart, Cloud, Dots, Heat, Lines, Points, Values
+from biofuse.core.files import atomic_path
+from biofuse.report.content import BarChart, Chart, DotPlot, Heatmap, LineChart, PointGroup, ScatterPlot, Series, Values
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as StaticFigure
     from plotly.graph_objects import Figure
 
-Tone = Literal["", "best", "next", "gain", "loss", "noise"]
-"""How a cell is marked: the best of its column, second or third; a gain, a loss, or a difference that may be chance."""
+PALETTE = ("#0b6bb8", "#c2500a", "#1a7f4e", "#a3328f", "#8a6d00", "#c42b45", "#00808f", "#6a4fc4", "#5d6670")
+"""Colours of series and classes on white, each with a contrast of at least 4.5 to 1."""
 
+DARK_PALETTE = ("#63aef0", "#f2975a", "#5fc690", "#e08cd2", "#dcbc4a", "#f57f92", "#4cc4d2", "#ad99f5", "#a9b3bd")
+"""The same on a dark page."""
 
-LIGHT, SHADED = (0xF7, 0xFB, 0xFF), (0xB5, 0xD4, 0xE9)
-"""Ends of the scale of a heat map, light enough that the red of the second and third keeps a contrast of 5 to 1."""
+LIGHT = {
+    "text": "#1b1f24", "quiet": "#545c66", "grid": "#e3e8ed", "muted": "#a3adb8", "emphasis": "#c42b45",
+    "low": "#f2f6fa", "high": "#0b4f8a", "below": "#b3471b", "middle": "#f4f4f2", "above": "#0b5f9e",
+}  # fmt: skip
+"""Colours of the roles on white: ``low`` to ``high`` is a scale, and ``below`` over ``middle`` to ``above`` another."""
 
+DARK = {
+    "text": "#e8ecf0", "quiet": "#a9b3bd", "grid": "#2b333b", "muted": "#5c6772", "emphasis": "#ff8095",
+    "low": "#1d2329", "high": "#7db8f0", "below": "#f2975a", "middle": "#242a31", "above": "#63aef0",
+}  # fmt: skip
+"""The same on a dark page."""
 
-@dataclass(frozen=True, kw_only=True)
-class Cell:
-    """One cell of a table.
+SPREAD = 0.22
+"""Between the series of one row of dots, where the rows are 1 apart."""
 
-    Attributes
-    ----------
-    text : str
-    tone : str
-        See :data:`Tone`.
-    shade : float or None
-        0 to 1: where the value stands between the lowest and the highest of its column; None for no colour.
-    note : str
-        What a reader is told who asks more of it.
-    """
+DASHES = {"solid": "-", "dash": "--", "dot": ":"}
+"""Lines of the same colour, told apart: Plotly's names, and Matplotlib's."""
 
-    text: str
-    tone: Tone = ""
-    shade: float | None = None
-    note: str = ""
+CROWDED = 16
+"""Rows or columns of a heat map above which nothing is written into its cells."""
 
-    @property
-    def background(self) -> str:
-        """The colour of the cell as CSS; empty where it has none, or its tone decides."""
-        if self.shade is None or self.tone == "best":
-            return ""
-        mixed = (round(low + (high - low) * self.shade) for low, high in zip(LIGHT, SHADED, strict=True))
-        return "#" + "".join(f"{part:02x}" for part in mixed)
+TREE_SHARE = 0.18
+"""Part of a heat map's height that its dendrogram takes."""
 
-    def __str__(self) -> str:
-        return self.text
-
-
-@dataclass(frozen=True, kw_only=True)
-class Table:
-    """One table of a page.
-
-    Attributes
-    ----------
-    title : str
-    columns : tuple of str
-        The first one heads the names of the rows.
-    rows : tuple of tuple of Cell
-        As long as ``columns``.
-    notes : tuple of str
-        Sentences below it.
-    numbers : frozenset of str
-        Columns aligned to the right.
-    """
-
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-    notes: tuple[str, ...] = ()
-    numbers: frozenset[str] = frozenset()
-
-    def texts(self) -> list[list[str]]:
-        """Return the rows as plain text."""
-        return [[cell.text for cell in row] for row in self.rows]
-
-
-def cells(*values: object) -> tuple[Cell, ...]:
-    """Return a row of plain cells; cells that are some already are kept, and None is an empty one."""
-    return tuple(
-        value if isinstance(value, Cell) else Cell(text="" if value is None else str(value)) for value in values
-    )
-
+UNIT = (-0.02, 1.02)
+"""Ends of the axes of the unit square."""
 
 DIGITS = 6
 """Significant digits of what is drawn: a pixel is a thousandth of an axis. Tables keep the full precision."""
 
-TREE_SHARE = 0.18
-"""Part of a heat map's height that its dendrogram takes."""
+
+def css_variables(palette: tuple[str, ...], roles: dict[str, str]) -> str:
+    """Return the colours as declarations of CSS variables."""
+    colours = {f"c{number}": colour for number, colour in enumerate(palette)} | roles
+    return " ".join(f"--{name}: {colour};" for name, colour in colours.items())
+
+
+def _short(name: str, most: int = 28) -> str:
+    """Leave out the middle of a long name: names often differ at their ends."""
+    return name if len(name) <= most else f"{name[: most // 2 - 1]}…{name[-(most // 2) :]}"
+
+
+def _places(body: DotPlot, number: int) -> Values:
+    """Return where the dots of a series are, from top to bottom."""
+    return np.arange(len(body.labels), dtype=np.float64) + (number - (len(body.series) - 1) / 2) * SPREAD
+
+
+def _dash(number: int) -> str:
+    return list(DASHES)[number // len(PALETTE) % len(DASHES)]
+
+
+def _limits(body: Heatmap) -> tuple[float, float]:
+    return body.limits or (float(np.nanmin(body.values)), float(np.nanmax(body.values)))
+
+
+def _branches(body: Heatmap) -> list[tuple[list[float], tuple[float, ...]]]:
+    """Return the lines of a dendrogram; SciPy puts leaf i at 10 i + 5."""
+    if body.tree is None:
+        return []
+    return [([(x - 5) / 10 for x in xs], ys) for xs, ys in zip(body.tree.x, body.tree.height, strict=True)]
+
+
+# --- for the page
 
 
 def make_figure(chart: Chart) -> "Figure":
@@ -105,128 +98,120 @@ def make_figure(chart: Chart) -> "Figure":
     from plotly.graph_objects import Figure
 
     match chart.body:
-        case Dots() as body:
+        case DotPlot() as body:
             data, layout = _dots(body)
-        case Bars() as body:
+        case BarChart() as body:
             data, layout = _bars(body)
-        case Lines() as body:
+        case LineChart() as body:
             data, layout = _lines(body)
-        case Heat() as body:
-            data, layout = _heat(body)
-        case Points() as body:
-            data, layout = _points(body)
-    common = {"margin": {"l": 8, "r": 12, "t": 8, "b": 8}, "dragmode": False, "hovermode": "closest"}
-    layout = common | {"legend": _legend(), "font": {"size": 13}} | layout
-    figure = Figure(data=data, layout=layout)
+        case Heatmap() as body:
+            data, layout = _heatmap(body)
+        case ScatterPlot() as body:
+            data, layout = _scatter(body)
+    common = {
+        "margin": {"l": 8, "r": 12, "t": 8, "b": 8},
+        "dragmode": False,
+        "hovermode": "closest",
+        "font": {"size": 13},
+        "legend": {
+            "orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "itemsizing": "constant",
+            "traceorder": "normal",
+        },
+    }  # fmt: skip
+    figure = Figure(data=data, layout=common | layout)
     figure.layout.template = {}
     return figure
 
 
-def _legend() -> dict[str, Any]:
-    return {
-        "orientation": "h",
-        "x": 0,
-        "y": 1.02,
-        "yanchor": "bottom",
-        "itemsizing": "constant",
-        "traceorder": "normal",
-    }
-
-
-def numbers(values: Values) -> list[float | None]:
+def _numbers(values: Values) -> list[float | None]:
     """Return values as JSON has them, to :data:`DIGITS` digits; NaN is null."""
     return [float(f"{value:.{DIGITS}g}") if np.isfinite(value) else None for value in values]
 
 
-def text(words: str) -> str:
+def _text(words: str) -> str:
     """Return words that Plotly shows as they are: it reads a few HTML tags."""
     return escape(words, quote=False)
 
 
 def _axis(title: str = "", **more: Any) -> dict[str, Any]:
-    return {"title": {"text": text(title)}, "automargin": True, "zeroline": False, "fixedrange": True} | more
+    return {"title": {"text": _text(title)}, "automargin": True, "zeroline": False, "fixedrange": True} | more
 
 
-def _names(labels: tuple[str, ...], *, reverse: bool = False) -> dict[str, Any]:
+def _names(labels: tuple[str, ...], title: str = "", *, reverse: bool = False, **more: Any) -> dict[str, Any]:
     """Return a numeric axis with names on it: as categories, equal names would fall together."""
-    places = list(range(len(labels)))
     ends = [len(labels) - 0.5, -0.5] if reverse else [-0.5, len(labels) - 0.5]
-    shown = [text(_short(name)) for name in labels]
-    return _axis(tickmode="array", tickvals=places, ticktext=shown, range=ends, showgrid=False)
+    shown = [_text(_short(name)) for name in labels]
+    common = {"tickmode": "array", "tickvals": list(range(len(labels))), "ticktext": shown, "range": ends}
+    return _axis(title, **common, showgrid=False, **more)
 
 
-def _short(name: str, most: int = 28) -> str:
-    """Leave out the middle of a long name: names often differ at their ends."""
-    return name if len(name) <= most else f"{name[: most // 2 - 1]}…{name[-(most // 2) :]}"
+def _line(x: Any, y: Any, role: str, **line: Any) -> dict[str, Any]:
+    """Return a line that is no series: nothing to point at, and not in the legend."""
+    return {
+        "type": "scatter", "mode": "lines", "x": x, "y": y, "line": {"width": 1.5} | line,
+        "hoverinfo": "skip", "showlegend": False, "meta": {"role": role},
+    }  # fmt: skip
 
 
-def _dots(body: Dots) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    data: list[dict[str, Any]] = []
+Drawn = tuple[list[dict[str, Any]], dict[str, Any]]
+"""Traces and layout."""
+
+
+def _dots(body: DotPlot) -> Drawn:
     several = len(body.series) > 1
-    for number, series in enumerate(body.series):
-        offset = (number - (len(body.series) - 1) / 2) * 0.22 if several else 0.0
-        trace: dict[str, Any] = {
+    rows = range(len(body.labels))
+    data = [
+        {
             "type": "scatter",
             "mode": "markers",
-            "name": text(series.name),
-            "x": numbers(series.values),
-            "y": [place + offset for place in range(len(body.labels))],
-            "text": [text(name) for name in body.labels],
+            "name": _text(series.name),
+            "x": _numbers(series.values),
+            "y": _places(body, number).tolist(),
+            "text": [_text(name) for name in body.labels],
             "hovertemplate": "%{text}<br>%{x:.4f}<extra>%{fullData.name}</extra>",
             "marker": {
-                "size": [11 if place in body.emphasised else 8 for place in range(len(body.labels))],
-                "symbol": ["diamond" if place in body.emphasised else "circle" for place in range(len(body.labels))],
+                "size": [11 if row in body.emphasised else 8 for row in rows],
+                "symbol": ["diamond" if row in body.emphasised else "circle" for row in rows],
                 "line": {"width": 0},
             },
             "meta": {"role": number},
             "showlegend": several,
         }
-        if series.low is not None and series.high is not None:
-            trace["error_x"] = {
-                "type": "data",
-                "symmetric": False,
-                "array": numbers(series.high - series.values),
-                "arrayminus": numbers(series.values - series.low),
-                "thickness": 1.5,
-                "width": 3,
-            }
-        data.append(trace)
+        | _interval(series)
+        for number, series in enumerate(body.series)
+    ]
     layout: dict[str, Any] = {
         "xaxis": _axis(body.axis),
         "yaxis": _names(body.labels, reverse=True),
         "height": 110 + 30 * len(body.labels) + 24 * several,
     }
     if body.baseline is not None:
-        layout["shapes"] = [_upright(body.baseline)]
+        at = {"x0": body.baseline, "x1": body.baseline, "xref": "x", "y0": 0, "y1": 1, "yref": "paper"}
+        layout["shapes"] = [{"type": "line", **at, "line": {"dash": "dot"}}]
         layout["margin"] = {"l": 8, "r": 12, "t": 26, "b": 8}
         if body.baseline_name and not several:
-            layout["annotations"] = [
-                {
-                    "x": body.baseline,
-                    "xref": "x",
-                    "y": 1,
-                    "yref": "paper",
-                    "yanchor": "bottom",
-                    "text": text(f"{body.baseline_name} {body.baseline:.4f}"),
-                    "showarrow": False,
-                }
-            ]
+            said = _text(f"{body.baseline_name} {body.baseline:.4f}")
+            above = {"x": body.baseline, "xref": "x", "y": 1, "yref": "paper", "yanchor": "bottom"}
+            layout["annotations"] = [{**above, "text": said, "showarrow": False}]
     return data, layout
 
 
-def _upright(x: float) -> dict[str, Any]:
-    return {"type": "line", "x0": x, "x1": x, "xref": "x", "y0": 0, "y1": 1, "yref": "paper", "line": {"dash": "dot"}}
+def _interval(series: Series) -> dict[str, Any]:
+    if series.low is None or series.high is None:
+        return {}
+    ends = {"array": _numbers(series.high - series.values), "arrayminus": _numbers(series.values - series.low)}
+    return {"error_x": {"type": "data", "symmetric": False, **ends, "thickness": 1.5, "width": 3}}
 
 
-def _bars(body: Bars) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def _bars(body: BarChart) -> Drawn:
     data = [
         {
             "type": "bar",
             "orientation": "h",
-            "name": text(series.name),
-            "x": numbers(series.values),
+            "name": _text(series.name),
+            "x": _numbers(series.values),
             "y": list(range(len(body.labels))),
-            "text": [text(name) for name in body.labels],
+            "text": [_text(name) for name in body.labels],
             "textposition": "none",
             "hovertemplate": "%{text}: %{x:,}<extra>%{fullData.name}</extra>",
             "meta": {"role": number},
@@ -243,16 +228,16 @@ def _bars(body: Bars) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     return data, layout
 
 
-def _lines(body: Lines) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def _lines(body: LineChart) -> Drawn:
     data: list[dict[str, Any]] = [
         {
             "type": "scatter",
             "mode": "lines+markers" if body.dotted else "lines",
-            "name": text(line.name),
-            "x": numbers(line.x),
-            "y": numbers(line.y),
+            "name": _text(line.name),
+            "x": _numbers(line.x),
+            "y": _numbers(line.y),
             "hovertemplate": "%{x:.3f}, %{y:.3f}<extra>%{fullData.name}</extra>",
-            "line": {"width": 2, "dash": DASHES[number // 8 % len(DASHES)]},
+            "line": {"width": 2, "dash": _dash(number)},
             "marker": {"size": 8},
             "meta": {"role": number},
             "showlegend": True,
@@ -260,101 +245,58 @@ def _lines(body: Lines) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         for number, line in enumerate(body.lines)
     ]
     if body.diagonal:
-        data.append(
-            {
-                "type": "scatter",
-                "mode": "lines",
-                "x": [0, 1],
-                "y": [0, 1],
-                "line": {"dash": "dot", "width": 1.5},
-                "hoverinfo": "skip",
-                "showlegend": False,
-                "meta": {"role": "muted"},
-            }
-        )
+        data.append(_line([0, 1], [0, 1], "muted", dash="dot"))
     layout = {
-        "xaxis": _axis(body.x_axis, range=[-0.02, 1.02]),
-        "yaxis": _axis(body.y_axis, range=[-0.02, 1.02]),
+        "xaxis": _axis(body.x_axis, range=list(UNIT)),
+        "yaxis": _axis(body.y_axis, range=list(UNIT)),
         "height": 400 + 18 * len(body.lines),
     }
     return data, layout
 
 
-DASHES = ("solid", "dash", "dot")
-"""Lines of the same colour, told apart."""
-
-
-def _heat(body: Heat) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    rows, columns = len(body.rows), len(body.columns)
-    low, high = body.limits or (float(np.nanmin(body.values)), float(np.nanmax(body.values)))
+def _heatmap(body: Heatmap) -> Drawn:
+    rows, columns = body.values.shape
+    low, high = _limits(body)
     hover = [
-        [text(f"{body.row_axis} {row}, {body.column_axis} {column}".strip(", ")) for column in body.columns]
+        [_text(f"{body.row_axis} {row}, {body.column_axis} {column}".strip(", ")) for column in body.columns]
         for row in body.rows
     ]
-    crowded = max(rows, columns) > 16
     data: list[dict[str, Any]] = [
         {
             "type": "heatmap",
             "x": list(range(columns)),
             "y": list(range(rows)),
-            "z": [numbers(row) for row in body.values],
+            "z": [_numbers(row) for row in body.values],
             "zmin": low,
             "zmax": high,
-            "text": [[text(cell) for cell in row] for row in body.texts],
-            "texttemplate": "" if crowded else "%{text}",
+            "text": [[_text(cell) for cell in row] for row in body.texts],
+            "texttemplate": "" if max(rows, columns) > CROWDED else "%{text}",
             "customdata": hover,
             "hovertemplate": "%{customdata}<br>%{text} (%{z:.3f})<extra></extra>",
             "hoverongaps": False,
             "xgap": 1,
             "ygap": 1,
-            "colorbar": {"title": {"text": text(body.scale), "side": "right"}, "thickness": 12, "outlinewidth": 0},
+            "colorbar": {"title": {"text": _text(body.scale), "side": "right"}, "thickness": 12, "outlinewidth": 0},
             "meta": {"role": "diverging" if body.diverging else "sequential"},
         }
     ]
-    height = 170 + (40 if rows <= 8 else 26) * rows
     layout: dict[str, Any] = {
-        "xaxis": _names(body.columns) | {"title": {"text": text(body.column_axis)}, "tickangle": -45},
-        "yaxis": _names(body.rows, reverse=True) | {"title": {"text": text(body.row_axis)}},
-        "height": height,
-        "meta": {"cells": columns},
+        "xaxis": _names(body.columns, body.column_axis, tickangle=-45),
+        "yaxis": _names(body.rows, body.row_axis, reverse=True),
+        "height": 170 + (40 if rows <= 8 else 26) * rows,
     }
     if body.tree is not None:
-        data += [
-            {
-                "type": "scatter",
-                "mode": "lines",
-                # SciPy puts leaf i at 10 i + 5.
-                "x": [(x - 5) / 10 for x in xs],
-                "y": numbers(np.array(ys)),
-                "yaxis": "y2",
-                "hoverinfo": "skip",
-                "showlegend": False,
-                "line": {"width": 1.5},
-                "meta": {"role": "line"},
-            }
-            for xs, ys in zip(body.tree.x, body.tree.height, strict=True)
-        ]
+        data += [_line(xs, _numbers(np.array(ys)), "line") | {"yaxis": "y2"} for xs, ys in _branches(body)]
         layout["yaxis"]["domain"] = [0, 1 - TREE_SHARE]
         layout["yaxis2"] = _axis(domain=[1 - TREE_SHARE + 0.01, 1], showgrid=False, showticklabels=False)
-        layout["height"] = height + 90
+        layout["height"] += 90
     return data, layout
 
 
-def _points(body: Points) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    data = [_cloud(cloud) for cloud in body.clouds]
+def _scatter(body: ScatterPlot) -> Drawn:
+    data = [_group(group) for group in body.groups]
     if body.front is not None:
-        data.append(
-            {
-                "type": "scatter",
-                "mode": "lines",
-                "x": numbers(body.front.x),
-                "y": numbers(body.front.y),
-                "line": {"shape": "hv", "width": 1.5},
-                "hoverinfo": "skip",
-                "showlegend": False,
-                "meta": {"role": "line"},
-            }
-        )
+        data.append(_line(_numbers(body.front.x), _numbers(body.front.y), "line", shape="hv"))
     layout = {
         "xaxis": _axis(body.x_axis, fixedrange=False),
         "yaxis": _axis(body.y_axis, fixedrange=False),
@@ -363,142 +305,185 @@ def _points(body: Points) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     return data, layout
 
 
-def _cloud(cloud: Cloud) -> dict[str, Any]:
-    sizes = {"muted": 6, "plain": 8, "emphasis": 13}
-    symbol = {"muted": "circle", "plain": "circle", "emphasis": "diamond"}[cloud.role]
-    seen = cloud.tiles is not None
+def _group(group: PointGroup) -> dict[str, Any]:
+    symbol = "diamond" if group.role == "emphasis" else "circle"
+    seen = group.tiles is not None
     return {
         "type": "scatter",
         "mode": "markers",
-        "name": text(cloud.name),
-        "x": numbers(cloud.x),
-        "y": numbers(cloud.y),
-        "text": [text(words) for words in cloud.texts],
-        "customdata": list(cloud.tiles) if cloud.tiles is not None else None,
+        "name": _text(group.name),
+        "x": _numbers(group.x),
+        "y": _numbers(group.y),
+        "text": [_text(words) for words in group.texts],
+        "customdata": list(group.tiles) if group.tiles is not None else None,
         # Where there are thumbnails, the page's own label shows the text beside them.
         "hoverinfo": "none" if seen else None,
         "hovertemplate": None if seen else "%{text}<br>%{x:,.4g}, %{y:.4f}<extra>%{fullData.name}</extra>",
-        "marker": {"size": sizes[cloud.role], "symbol": f"{symbol}-open" if cloud.hollow else symbol, "opacity": 0.85},
-        "meta": {"role": cloud.role if cloud.role != "plain" else cloud.colour},
-        "showlegend": cloud.named,
-        "legendgroup": f"{cloud.role}-{cloud.colour}",
+        "marker": {
+            "size": {"muted": 6, "plain": 8, "emphasis": 13}[group.role],
+            "symbol": f"{symbol}-open" if group.hollow else symbol,
+            "opacity": 0.85,
+        },
+        "meta": {"role": group.role if group.role != "plain" else group.colour},
+        "showlegend": group.named,
+        "legendgroup": f"{group.role}-{group.colour}",
     }
 
 
-MARKS = ("\u00b9", "\u00b2", "\u00b3")
-"""Superscripts of the first three ranks: the marks must not rest on colour alone."""
+# --- for a paper
 
-LEGEND = f"{', '.join(MARKS)}: best of its column (white), second and third (red); equal values share a mark."
+WIDTH = 6.5
+"""Inches: the width of a page's text."""
 
-TONES: tuple[Tone, ...] = ("best", "next", "next")
-"""The best in white, the second and third in red, as in Figures 4 and 5 of the BioFuse paper."""
+DPI = 200
+
+FORMATS = ("svg", "png")
 
 
-def dense_ranks(values: ArrayLike, *, digits: int) -> NDArray[np.int64]:
-    """Rank each column from the highest value down; equal values share a rank, and none is left out after them.
+def write_figures(charts: Iterable[Chart], folder: Path) -> tuple[Path, ...]:
+    """Write every chart as ``<id>.svg`` and ``<id>.png``: no browser is needed.
 
-    Parameters
-    ----------
-    values : array-like, shape (n_rows, n_columns)
-        NaN where there is none.
-    digits : int
-        Values are compared as they are shown: what reads the same is the same.
-
-    Returns
-    -------
-    ndarray of int64, shape (n_rows, n_columns)
-        1 for the best; 0 where there is no value.
+    Raises
+    ------
+    DiskError
+        If the folder cannot be written to.
     """
-    given = np.asarray(values, dtype=np.float64)
-    # Through text, because rounding numbers and writing them can differ in the last place.
-    texts = [f"{value:.{digits}f}" for value in given.ravel().tolist()]
-    shown: NDArray[np.float64] = np.array(texts, dtype=np.float64).reshape(given.shape)
-    ranks = np.zeros(shown.shape, dtype=np.int64)
-    for column in range(shown.shape[1]):
-        there = ~np.isnan(shown[:, column])
-        distinct, place = np.unique(-shown[there, column], return_inverse=True)
-        if len(distinct):
-            ranks[there, column] = place + 1
-    return ranks
+    from matplotlib import rc_context
+
+    written = []
+    for chart in charts:
+        # A fixed salt: equal figures are equal files.
+        with rc_context({"svg.hashsalt": chart.id, "svg.fonttype": "none", "font.size": 9, "text.parse_math": False}):
+            figure = static_figure(chart)
+            for kind in FORMATS:
+                path = folder / f"{chart.id}.{kind}"
+                with atomic_path(path) as temporary:
+                    nothing = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
+                    figure.savefig(temporary, format=kind, dpi=DPI, bbox_inches="tight", metadata=nothing)
+                written.append(path)
+    return tuple(written)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Heatmap:
-    """Scores of encoders over data sets; more is better.
+def static_figure(chart: Chart) -> "StaticFigure":
+    """Return a chart as a Matplotlib figure."""
+    match chart.body:
+        case DotPlot() | BarChart() as body:
+            figure = _new(0.9 + 0.24 * len(body.labels))
+            _static_rows(figure.subplots(), body)
+            _static_legend(figure, len(body.series))
+        case LineChart() as body:
+            figure = _new(WIDTH * 0.75)
+            _static_lines(figure.subplots(), body)
+        case Heatmap() as body:
+            figure = _new(1.6 + 0.32 * len(body.rows))
+            _static_heatmap(figure, body)
+        case ScatterPlot() as body:
+            figure = _new(WIDTH * 0.75)
+            _static_scatter(figure.subplots(), body)
+            _static_legend(figure, sum(group.named for group in body.groups))
+    figure.suptitle(chart.title, fontsize=10)
+    return figure
 
-    Attributes
-    ----------
-    title : str
-    rows, columns : tuple of str
-        Encoders and data sets.
-    values : ndarray of float64, shape (len(rows), len(columns))
-        NaN where an encoder was not scored.
-    digits : int
-        Decimals that are shown, and compared.
-    """
 
-    title: str
-    rows: tuple[str, ...]
-    columns: tuple[str, ...]
-    values: NDArray[np.float64]
-    digits: int = 4
+def _new(height: float) -> "StaticFigure":
+    from matplotlib.figure import Figure
 
-    def __post_init__(self) -> None:
-        if self.values.shape != (len(self.rows), len(self.columns)):
-            raise AlignmentError(
-                f"{self.title}: {self.values.shape} values for {len(self.rows)} x {len(self.columns)}."
-            )
+    return Figure(figsize=(WIDTH, max(height, 2.2)), layout="constrained")
 
-    @property
-    def ranks(self) -> NDArray[np.int64]:
-        """Dense ranks within each column; see :func:`dense_ranks`."""
-        return dense_ranks(self.values, digits=self.digits)
 
-    def to_table(self, *, corner: str = "encoder", notes: Sequence[str] = ()) -> Table:
-        """Return it as a table of shaded and marked cells; the shades compare within one column."""
-        ranks, shades = self.ranks, _shades(self.values)
-        rows = []
-        for place, name in enumerate(self.rows):
-            row = [
-                _cell(value, rank, shade, self.digits)
-                for value, rank, shade in zip(self.values[place], ranks[place], shades[place], strict=True)
-            ]
-            rows.append((Cell(text=name), *row))
-        return Table(
-            title=self.title,
-            columns=(corner, *self.columns),
-            rows=tuple(rows),
-            notes=(LEGEND, *notes),
-            numbers=frozenset(self.columns),
+def _static_legend(figure: "StaticFigure", count: int) -> None:
+    if count > 1:
+        figure.legend(loc="outside lower center", fontsize=7, frameon=False, ncols=min(count, 4))
+
+
+def _static_rows(axes: "Axes", body: DotPlot | BarChart) -> None:
+    left = np.zeros(len(body.labels))
+    for number, series in enumerate(body.series):
+        colour = PALETTE[number % len(PALETTE)]
+        if isinstance(body, DotPlot):
+            _static_dots(axes, body, number, series, colour)
+        else:
+            axes.barh(range(len(body.labels)), series.values, left=left, color=colour, label=series.name)
+            left = left + series.values
+    if isinstance(body, DotPlot):
+        axes.grid(axis="x", linewidth=0.4)
+        if body.baseline is not None:
+            axes.axvline(body.baseline, color=LIGHT["quiet"], linewidth=1, linestyle=":")
+    axes.set_yticks(range(len(body.labels)), [_short(name) for name in body.labels])
+    axes.set_ylim(len(body.labels) - 0.5, -0.5)
+    axes.set_xlabel(body.axis)
+
+
+def _static_dots(axes: "Axes", body: DotPlot, number: int, series: Series, colour: str) -> None:
+    places = _places(body, number)
+    if series.low is not None and series.high is not None:
+        there = ~np.isnan(series.low)
+        axes.hlines(places[there], series.low[there], series.high[there], colors=colour, linewidth=1.2)
+    for marker, wanted in (("o", False), ("D", True)):
+        rows = [row for row in range(len(body.labels)) if (row in body.emphasised) is wanted]
+        label = series.name if not wanted or len(rows) == len(body.labels) else None
+        axes.plot(series.values[rows], places[rows], marker, color=colour, markersize=5, label=label)
+
+
+def _static_lines(axes: "Axes", body: LineChart) -> None:
+    if body.diagonal:
+        axes.plot([0, 1], [0, 1], ":", color=LIGHT["muted"], linewidth=1)
+    for number, line in enumerate(body.lines):
+        colour, marker = PALETTE[number % len(PALETTE)], "o" if body.dotted else None
+        style = DASHES[_dash(number)]
+        axes.plot(line.x, line.y, style, marker=marker, color=colour, linewidth=1.4, label=line.name)
+    axes.set(xlim=UNIT, ylim=UNIT, xlabel=body.x_axis, ylabel=body.y_axis, aspect="equal")
+    axes.grid(linewidth=0.4)
+    axes.legend(fontsize=7, frameon=False)
+
+
+def _static_heatmap(figure: "StaticFigure", body: Heatmap) -> None:
+    from matplotlib.colors import LinearSegmentedColormap
+
+    if body.tree is None:
+        axes = figure.subplots()
+    else:
+        above, axes = figure.subplots(2, 1, height_ratios=(TREE_SHARE, 1 - TREE_SHARE), sharex=True)
+        for xs, heights in _branches(body):
+            above.plot(xs, heights, color=LIGHT["quiet"], linewidth=1)
+        above.axis("off")
+    low, high = _limits(body)
+    names = ("below", "middle", "above") if body.diverging else ("low", "high")
+    colours = LinearSegmentedColormap.from_list("scale", [LIGHT[name] for name in names])
+    image = axes.imshow(body.values, cmap=colours, vmin=low, vmax=high, aspect="auto")
+    if max(body.values.shape) <= CROWDED:
+        _write_cells(axes, body, image)
+    axes.set_xticks(range(len(body.columns)), [_short(name) for name in body.columns], rotation=45, ha="right")
+    axes.set_yticks(range(len(body.rows)), [_short(name) for name in body.rows])
+    axes.set(xlabel=body.column_axis, ylabel=body.row_axis)
+    figure.colorbar(image, ax=axes, label=body.scale, shrink=0.8)
+
+
+def _write_cells(axes: "Axes", body: Heatmap, image: Any) -> None:
+    for row, texts in enumerate(body.texts):
+        for column, words in enumerate(texts):
+            value = body.values[row, column]
+            shade = image.cmap(image.norm(value))[:3] if np.isfinite(value) else (1, 1, 1)
+            # Rec. 709: how bright the cell is decides the colour of what is written on it.
+            bright = np.dot(shade, (0.2126, 0.7152, 0.0722)) > 0.5
+            axes.text(column, row, words, ha="center", va="center", fontsize=7, color="black" if bright else "white")
+
+
+def _static_scatter(axes: "Axes", body: ScatterPlot) -> None:
+    for group in body.groups:
+        colour = PALETTE[group.colour % len(PALETTE)] if group.role == "plain" else LIGHT[group.role]
+        axes.scatter(
+            group.x,
+            group.y,
+            s={"muted": 8, "plain": 14, "emphasis": 50}[group.role],
+            marker="D" if group.role == "emphasis" else "o",
+            facecolors="none" if group.hollow else colour,
+            edgecolors=colour,
+            linewidths=0.8,
+            label=group.name if group.named else None,
+            rasterized=len(group.x) > 500,
         )
-
-    def to_json(self) -> dict[str, dict[str, float | None]]:
-        """Return column, row, value; null where there is none."""
-        return {
-            column: {
-                row: None if np.isnan(value) else float(value)
-                for row, value in zip(self.rows, self.values[:, place], strict=True)
-            }
-            for place, column in enumerate(self.columns)
-        }
-
-
-def _cell(value: float, rank: int, shade: float, digits: int) -> Cell:
-    if np.isnan(value):
-        return Cell(text="", note="not scored")
-    marked = 1 <= rank <= len(MARKS)
-    return Cell(
-        text=f"{value:.{digits}f}{MARKS[rank - 1] if marked else ''}",
-        tone=TONES[rank - 1] if marked else "",
-        shade=float(shade),
-        note=f"rank {rank}",
-    )
-
-
-def _shades(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    filled = np.where(np.isnan(values), -np.inf, values), np.where(np.isnan(values), np.inf, values)
-    high = filled[0].max(axis=0, initial=-np.inf)
-    low = filled[1].min(axis=0, initial=np.inf)
-    with np.errstate(invalid="ignore"):
-        span = np.where(high > low, high - low, 1.0)
-        return np.asarray(np.nan_to_num((values - low) / span, nan=0.0, posinf=0.0, neginf=0.0))
+    if body.front is not None:
+        axes.step(body.front.x, body.front.y, where="post", color=LIGHT["quiet"], linewidth=1)
+    axes.set(xlabel=body.x_axis, ylabel=body.y_axis)
+    axes.grid(linewidth=0.4)

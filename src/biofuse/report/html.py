@@ -1,4 +1,4 @@
-"""A page of tables as one HTML file: no script, no network, readable in print, light and dark."""
+"""Pages: a run's report, and plain pages of tables. One file each, which fetches nothing from anywhere."""
 
 import base64
 import hashlib
@@ -6,53 +6,52 @@ import importlib.metadata
 import importlib.resources
 import json
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from biofuse.core.files import write_text
-from biofuse.report.content import Column, Points, Report
-from biofuse.report.draw import Table, make_figure
+from biofuse.report.content import Cell, Report, ScatterPlot, Table
+from biofuse.report.draw import DARK, DARK_PALETTE, LIGHT, PALETTE, css_variables, make_figure
+from biofuse.report.input import ReportInput, read_predicted
+from biofuse.report.sections.answer import answer, facts
+from biofuse.report.sections.data import data_section
+from biofuse.report.sections.encoders import contribution_section, singles_section
+from biofuse.report.sections.maps import map_section, similarity_section
+from biofuse.report.sections.provenance import provenance_section
+from biofuse.report.sections.results import mistakes_section, results_section
+from biofuse.report.sections.search import cost_section, leaderboard_section
 
 
-def render_page(
-    title: str, tables: Sequence[Table], *, lead: Sequence[str] = (), links: Mapping[str, str] | None = None
-) -> str:
-    """Return a whole HTML document.
+def build_report(given: ReportInput) -> Report:
+    """Say everything there is to say about a run.
 
-    Parameters
-    ----------
-    title : str
-    tables : sequence of Table
-    lead : sequence of str
-        Paragraphs before the first table.
-    links : mapping of str to str, optional
-        Other pages that belong to it: what they are called, and their relative addresses.
+    Raises
+    ------
+    ArtifactError
+        If a file of the run does not belong to the others.
     """
-    version = importlib.metadata.version("biofuse-embed")
-    page = _template("tables.html.j2").render(title=title, lead=lead, links=links or {}, tables=tables, version=version)
-    return str(page)
-
-
-def render_tables(tables: Sequence[Table]) -> str:
-    """Return the tables alone, for a notebook."""
-    return str(_template("macros.html.j2").module.tables_of(tables))
-
-
-def _template(name: str) -> Any:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("biofuse.report", "pages"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    record, predicted = given.record, read_predicted(given)
+    made = f"fitted with BioFuse {record.version} on {record.started[:10]}"
+    return Report(
+        title=f"{given.title}: which encoders serve best",
+        subtitle=f"Run {given.name}, {record.task}, {len(given.pool)} encoders, {made}",
+        answer=answer(given),
+        facts=facts(given),
+        sections=(
+            data_section(given),
+            leaderboard_section(given),
+            singles_section(given),
+            contribution_section(given),
+            cost_section(given),
+            similarity_section(given),
+            results_section(given, predicted),
+            map_section(given),
+            mistakes_section(given, predicted),
+            provenance_section(given),
+        ),
+        footer=f"Written by BioFuse {_version()}. For research; not a medical device, not for clinical use.",
     )
-    return environment.get_template(name)
-
-
-FOLDER = "templates"
-"""Where the page's template, style and script lie in this package."""
 
 
 def write_html(report: Report, path: Path) -> Path:
@@ -73,27 +72,73 @@ def render_html(report: Report) -> str:
     What is in it may come from anywhere, class names and file names among it: all of it is escaped, and a content
     security policy lets no script run but the two that are meant, and nothing be fetched from anywhere.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
     from plotly.offline import get_plotlyjs
 
+    plotly, script = get_plotlyjs(), _read("report.js")
+    page = _templates().get_template("report.html.j2")
+    figures = embedded_json(_figures(report))
+    return str(
+        page.render(
+            report=report, figures=figures, plotly=plotly, script=script, style=_style(), policy=_policy(plotly, script)
+        )
+    )
+
+
+def render_page(
+    title: str, tables: Sequence[Table], *, lead: Sequence[str] = (), links: Mapping[str, str] | None = None
+) -> str:
+    """Return a page of tables: no script, readable in print, light and dark.
+
+    Parameters
+    ----------
+    title : str
+    tables : sequence of Table
+    lead : sequence of str
+        Paragraphs before the first table.
+    links : mapping of str to str, optional
+        Other pages that belong to it: what they are called, and their relative addresses.
+    """
+    page = _templates().get_template("tables.html.j2")
+    return str(
+        page.render(title=title, lead=lead, links=links or {}, tables=tables, version=_version(), style=_style())
+    )
+
+
+def render_tables(tables: Sequence[Table]) -> str:
+    """Return the tables alone, for a notebook."""
+    return str(_templates().get_template("macros.html.j2").module.tables_of(tables))
+
+
+@lru_cache(maxsize=1)
+def _templates() -> Any:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
     environment = Environment(
-        loader=PackageLoader("biofuse.report", FOLDER),
+        loader=PackageLoader("biofuse.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["cell"] = _cell
-    plotly, script, style = get_plotlyjs(), _read("report.js"), _read("report.css")
-    return environment.get_template("report.html.j2").render(
-        report=report,
-        figures=embedded_json(_figures(report)),
-        plotly=plotly,
-        script=script,
-        style=style,
-        policy=_policy(plotly, script),
-        Points=Points,
+    environment.tests["cell_object"] = lambda value: isinstance(value, Cell)
+    return environment
+
+
+def _version() -> str:
+    return importlib.metadata.version("biofuse-embed")
+
+
+def _read(name: str) -> str:
+    return (importlib.resources.files("biofuse.report") / "templates" / name).read_text(encoding="utf-8")
+
+
+def _style() -> str:
+    light, dark = css_variables(PALETTE, LIGHT), css_variables(DARK_PALETTE, DARK)
+    # While it is printed a page is light: its script says when.
+    colours = (
+        f":root {{ {light} }}\n@media (prefers-color-scheme: dark) {{ :root:not([data-printing]) {{ {dark} }} }}\n"
     )
+    return colours + _read("report.css")
 
 
 def embedded_json(value: Any) -> str:
@@ -108,21 +153,10 @@ def _figures(report: Report) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for chart in report.charts:
         figure = json.loads(make_figure(chart).to_json())
-        sheet = chart.body.sheet if isinstance(chart.body, Points) else None
         found[chart.id] = {"data": figure["data"], "layout": figure["layout"]}
-        if sheet is not None:
-            found[chart.id]["sheet"] = {
-                "source": sheet.source, "columns": sheet.columns, "rows": sheet.rows, "side": sheet.side,
-            }  # fmt: skip
+        if isinstance(chart.body, ScatterPlot) and chart.body.thumbnails is not None:
+            found[chart.id]["sheet"] = vars(chart.body.thumbnails)
     return found
-
-
-def _cell(value: Any, column: Column) -> str:
-    return column.text(value)
-
-
-def _read(name: str) -> str:
-    return (importlib.resources.files("biofuse.report") / FOLDER / name).read_text(encoding="utf-8")
 
 
 def _policy(*scripts: str) -> str:

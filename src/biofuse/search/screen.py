@@ -19,7 +19,7 @@ from biofuse.data.splits import ValidationPlan
 from biofuse.evaluation.metrics import DEFAULT_METRIC, SCREEN_METRICS
 from biofuse.heads.base import ClassWeight
 from biofuse.search.closed_form import ClosedFormScorer, Size, Way, cheapest, too_large
-from biofuse.search.leaderboard import Leaderboard, Row, Subset, label
+from biofuse.search.leaderboard import Leaderboard, Row, SubsetKey, label
 from biofuse.search.problem import Problem
 from biofuse.search.rules import Budget, select
 from biofuse.search.runner import Cost, SearchContext, run_search
@@ -51,7 +51,7 @@ class ReductionLoss:
 
     reduce_to: int
     metric: str
-    differences: Mapping[Subset, float]
+    differences: Mapping[SubsetKey, float]
     n_rows: int
 
     @property

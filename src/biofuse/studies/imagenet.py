@@ -21,7 +21,7 @@ from biofuse.encoders.doctor import Skipped, available
 from biofuse.extract.embeddings import Quarantined
 from biofuse.extract.engine import extract, stored
 from biofuse.extract.options import ExtractOptions
-from biofuse.report.draw import Table, cells
+from biofuse.report.content import Table
 from biofuse.report.html import render_page, render_tables
 from biofuse.search.runner import Tell
 from biofuse.store.store import EmbeddingStore
@@ -377,7 +377,7 @@ class ImageNetOutcome:
     def tables(self) -> list[Table]:
         """Return a row per single encoder, and one of the fusion."""
         rows = [
-            cells(
+            (
                 f"all {len(score.encoders)} fused" if name == FUSION else name,
                 f"{score.dim:,}",
                 f"{score.top_1:.4f} ({score.low_1:.4f}\u2013{score.high_1:.4f})",
@@ -387,11 +387,11 @@ class ImageNetOutcome:
             for name, score in self.scores.items()
         ]
         return [
-            Table(
-                title="Validation accuracy of linear heads, with 95 % intervals",
-                columns=("encoder", "columns", "top-1", f"top-{min(MANY, self.classes)}", "shrinkage"),
-                rows=tuple(rows),
-                numbers=frozenset({"columns", "shrinkage"}),
+            Table.of(
+                "Validation accuracy of linear heads, with 95 % intervals",
+                ("encoder", "columns", "top-1", f"top-{min(MANY, self.classes)}", "shrinkage"),
+                rows,
+                aligned=("columns", "shrinkage"),
             )
         ]
 

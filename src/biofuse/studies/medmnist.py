@@ -14,8 +14,8 @@ from biofuse.core.errors import DataError
 from biofuse.core.hashing import digest_file
 from biofuse.core.progress import Progress, progress_bars
 from biofuse.data.medmnist import medmnist_catalogue, medmnist_file, medmnist_path, parse_medmnist_name
-from biofuse.report.compare import TITLES, Comparison
-from biofuse.report.draw import Table
+from biofuse.report.compare import TITLES, RunComparison
+from biofuse.report.content import Table
 from biofuse.report.html import render_page, render_tables
 from biofuse.search.runner import Tell
 from biofuse.studies.suite import (
@@ -43,7 +43,7 @@ class MedMNISTOutcome:
 
     Attributes
     ----------
-    comparison : Comparison
+    comparison : RunComparison
         The runs side by side.
     flags : dict of str to str
         MedMNIST flag of each run.
@@ -54,7 +54,7 @@ class MedMNISTOutcome:
     suite : SuiteOutcome
     """
 
-    comparison: Comparison
+    comparison: RunComparison
     flags: dict[str, str]
     size: int
     altered: tuple[str, ...]
@@ -163,7 +163,7 @@ def benchmark_medmnist(
     suite.require_something()
     flag_of = {name: (parse_medmnist_name(name) or (name, None))[0] for name in suite.finished}
     return MedMNISTOutcome(
-        comparison=Comparison.read(list(suite.finished.values()), modality_of=medmnist_modality),
+        comparison=RunComparison.read(list(suite.finished.values()), modality_of=medmnist_modality),
         flags=flag_of,
         size=size,
         altered=tuple(name for name in altered if name in suite.finished),

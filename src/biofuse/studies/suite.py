@@ -14,15 +14,17 @@ from pydantic import BaseModel, ConfigDict
 
 from biofuse.api.evaluate import evaluate
 from biofuse.api.fit import BioFuse
-from biofuse.api.report import REPORT, attempt_report
+from biofuse.api.report import attempt_report
 from biofuse.core.errors import ArtifactError, BioFuseError, DataError
 from biofuse.core.files import write_text
 from biofuse.core.hashing import digest_file, digest_json
 from biofuse.data.medmnist import parse_medmnist_name
-from biofuse.report.compare import ABSENT, TITLES, Comparison, RunSummary, with_interval
-from biofuse.report.draw import Cell, Table, cells
+from biofuse.report.compare import ABSENT, TITLES, RunComparison, RunSummary, with_interval
+from biofuse.report.content import Table
 from biofuse.report.html import render_page, render_tables
-from biofuse.runs.run import Run, RunRecord
+from biofuse.runs.record import RunRecord
+from biofuse.runs.run import METRICS, RECORD, REPORT, Run
+from biofuse.search.rules import CHOSEN
 from biofuse.search.runner import Tell
 
 
@@ -89,7 +91,7 @@ def published_singles() -> Published:
 
 def medmnist_modality(record: RunRecord) -> str:
     """Say what the images of a run are, if its data are a MedMNIST set; otherwise nothing."""
-    named = parse_medmnist_name(Path(str(record.data.get("source") or "")).stem)
+    named = parse_medmnist_name(Path(record.data.source or "").stem)
     known = published_singles().datasets.get(named[0]) if named else None
     return known.modality if known else ""
 
@@ -100,12 +102,12 @@ ORACLE = (
 )
 
 
-def summary_table(comparison: Comparison, flags: Mapping[str, str]) -> Table:
+def summary_table(comparison: RunComparison, flags: Mapping[str, str]) -> Table:
     """Return a row per data set: the chosen subset, what it stands beside, and the best published single encoder.
 
     Parameters
     ----------
-    comparison : Comparison
+    comparison : RunComparison
     flags : mapping of str to str
         MedMNIST flag of each run.
     """
@@ -115,32 +117,28 @@ def summary_table(comparison: Comparison, flags: Mapping[str, str]) -> Table:
         known = published.datasets.get(flags[run.name])
         theirs = [_best_published(known.scores(metric)) if known else ABSENT for metric in TITLES]
         rows.append(
-            cells(
+            (
                 run.name,
-                run.metrics["n"] if run.metrics else ABSENT,
-                " + ".join(run.chosen),
-                *(with_interval(run.score("chosen", metric)) for metric in TITLES),
+                ABSENT if run.n_test is None else run.n_test,
+                " + ".join(run.record.chosen),
+                *(with_interval(run.score(CHOSEN, metric)) for metric in TITLES),
                 *(_pair(run, model) for model in ("best_single", "all")),
                 *theirs,
             )
         )
-    return Table(
-        title="BioFuse and single encoders, test scores",
-        columns=(
+    return Table.of(
+        "BioFuse and single encoders, test scores",
+        (
             "data set", "samples", "chosen encoders", "AUC", "ACC", "best single AUC/ACC", "all AUC/ACC",
             "published best single AUC", "published best single ACC",
         ),
-        rows=tuple(rows),
-        notes=(
-            f"Published: {published.source}",
-            ORACLE,
-            *_encoder_notes(),
-        ),
-        numbers=frozenset({"samples", "AUC", "ACC"}),
+        rows,
+        aligned=("samples", "AUC", "ACC"),
+        notes=(f"Published: {published.source}", ORACLE, *_encoder_notes()),
     )  # fmt: skip
 
 
-def published_table(comparison: Comparison, flags: Mapping[str, str], metric: str) -> Table:
+def published_table(comparison: RunComparison, flags: Mapping[str, str], metric: str) -> Table:
     """Return a row per encoder that has published scores: one's own test score, the published one, the difference."""
     published = published_singles()
     rows = []
@@ -151,11 +149,11 @@ def published_table(comparison: Comparison, flags: Mapping[str, str], metric: st
         for run in comparison.runs:
             known = published.datasets.get(flags[run.name])
             row.append(_beside(run.single(encoder, metric), known.scores(metric).get(encoder) if known else None))
-        rows.append(cells(f"{encoder} ({published.encoders[encoder]})", *row))
-    return Table(
-        title=f"Single encoders, test {TITLES[metric]}: here / published (difference)",
-        columns=("encoder (as published)", *(run.name for run in comparison.runs)),
-        rows=tuple(rows),
+        rows.append((f"{encoder} ({published.encoders[encoder]})", *row))
+    return Table.of(
+        f"Single encoders, test {TITLES[metric]}: here / published (difference)",
+        ("encoder (as published)", *(run.name for run in comparison.runs)),
+        rows,
         notes=(f"Published: {published.source}", *_encoder_notes()),
     )
 
@@ -173,14 +171,14 @@ def _pair(run: RunSummary, model: str) -> str:
     scores = [run.score(model, metric) for metric in TITLES]
     if not any(scores):
         return ABSENT
-    named = f" {' + '.join(run.record.selection[model]['encoders'])}" if model == "best_single" else ""
-    return " / ".join(f"{score['value']:.4f}" if score else ABSENT for score in scores) + named
+    named = f" {' + '.join(run.best_single)}" if model == "best_single" else ""
+    return " / ".join(f"{score.estimate:.4f}" if score else ABSENT for score in scores) + named
 
 
-def _beside(mine: float | None, theirs: float | None) -> Cell:
+def _beside(mine: float | None, theirs: float | None) -> str:
     shown = [ABSENT if value is None else f"{value:.4f}" for value in (mine, theirs)]
     difference = "" if mine is None or theirs is None else f" ({mine - theirs:+.4f})"
-    return Cell(text=f"{' / '.join(shown)}{difference}")
+    return f"{' / '.join(shown)}{difference}"
 
 
 STATE = "benchmark-state.json"
@@ -286,22 +284,22 @@ def run_suite(
     reused: list[str] = []
     failed: dict[str, BioFuseError] = {}
     for number, entry in enumerate(entries, start=1):
-        run = Run(out / entry.name)
+        path = out / entry.name
         stamp = _stamp(fuse, entry)
-        if state.knows(entry.name, stamp, run):
+        if state.knows(entry.name, stamp, path):
             say(f"[{number}/{len(entries)}] {entry.name}: finished before.")
-            finished[entry.name] = run.path
+            finished[entry.name] = path
             reused.append(entry.name)
             continue
         say(f"[{number}/{len(entries)}] {entry.name}")
         try:
-            _fit_and_evaluate(fuse, entry, run.path, overwrite=overwrite, yes=yes, progress=progress, tell=say)
+            _fit_and_evaluate(fuse, entry, path, overwrite=overwrite, yes=yes, progress=progress, tell=say)
         except DataError as error:
             say(f"{entry.name} cannot be run: {error}")
             failed[entry.name] = error
             continue
-        finished[entry.name] = run.path
-        state.add(entry.name, stamp, run)
+        finished[entry.name] = path
+        state.add(entry.name, stamp, path)
     return SuiteOutcome(finished=finished, reused=tuple(reused), failed=failed)
 
 
@@ -313,7 +311,7 @@ def _fit_and_evaluate(
         progress=progress, tell=tell,
     )  # fmt: skip
     evaluate(path, store=result.store, options=fuse.options, progress=progress)
-    attempt_report(path, tell=tell, store=result.store, development=result.embeddings.samples, test=result.held_out)
+    attempt_report(path, tell=tell, store=result.store, development=result.embeddings, test=result.held_out)
 
 
 def _stamp(fuse: BioFuse, entry: Entry) -> str | None:
@@ -346,26 +344,25 @@ class _State:
             content = {}  # then everything is looked at again; runs recognise themselves
         return cls(path, content if isinstance(content, dict) else {})
 
-    def knows(self, name: str, stamp: str | None, run: Run) -> bool:
+    def knows(self, name: str, stamp: str | None, path: Path) -> bool:
         """Tell whether a run was finished for this stamp, and is as it was then."""
         entry = self._entries.get(name)
-        return isinstance(entry, Mapping) and stamp is not None and entry == {"stamp": stamp, **_seals(run)}
+        return isinstance(entry, Mapping) and stamp is not None and entry == {"stamp": stamp, **_seals(path)}
 
-    def add(self, name: str, stamp: str | None, run: Run) -> None:
+    def add(self, name: str, stamp: str | None, path: Path) -> None:
         """Note that a run is finished; one for which encoders were missing is tried again next time."""
-        if stamp is None or run.read().skipped:
+        if stamp is None or Run.open(path).record.skipped:
             return
-        self._entries[name] = {"stamp": stamp, **_seals(run)}
+        self._entries[name] = {"stamp": stamp, **_seals(path)}
         write_text(self._path, json.dumps(self._entries, indent=2) + "\n")
 
 
-def _seals(run: Run) -> dict[str, str]:
+def _seals(path: Path) -> dict[str, str]:
     try:
-        if run.exists() and run.read().state == "complete" and run.metrics_path.exists():
-            return {"run": digest_file(run.path / "run.json"), "metrics": digest_file(run.metrics_path)}
-    except ArtifactError:
-        pass  # a damaged run is not a finished one: fitting says what is wrong with it
-    return {"run": "", "metrics": ""}
+        Run.open(path)
+        return {"run": digest_file(path / RECORD), "metrics": digest_file(path / METRICS)}
+    except (ArtifactError, FileNotFoundError):
+        return {"run": "", "metrics": ""}  # fitting says what is wrong with it
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -374,11 +371,11 @@ class OwnOutcome:
 
     Attributes
     ----------
-    comparison : Comparison
+    comparison : RunComparison
     suite : SuiteOutcome
     """
 
-    comparison: Comparison
+    comparison: RunComparison
     suite: SuiteOutcome
 
     @property
@@ -444,7 +441,7 @@ def benchmark_data(
     suite = run_suite(fuse, entries, out=out, overwrite=overwrite, yes=yes, progress=progress, tell=tell)
     suite.require_something()
     return OwnOutcome(
-        comparison=Comparison.read(list(suite.finished.values()), modality_of=medmnist_modality), suite=suite
+        comparison=RunComparison.read(list(suite.finished.values()), modality_of=medmnist_modality), suite=suite
     )
 
 

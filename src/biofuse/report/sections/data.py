@@ -1,14 +1,14 @@
 """The task and the data: counts, balance, examples, duplicates, leaks, what could not be read."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from biofuse.core.hashing import hash_order
-from biofuse.core.target import Task
 from biofuse.data.samples import SPLITS
-from biofuse.report.content import Bars, Chart, Column, Gallery, Item, Picture, Section, Series, Table
-from biofuse.report.input import Album, Material, jpeg_uri
+from biofuse.extract.embeddings import Quarantined
+from biofuse.report.content import BarChart, Chart, Gallery, Item, Picture, Section, Series, Table, numbers, words
+from biofuse.report.input import ReportInput, SampleImages, jpeg_uri
 
 EXAMPLES = 6
 """Images shown per class."""
@@ -22,38 +22,33 @@ THUMBNAIL = 112
 LISTED = 100
 """Unreadable images and conflicting labels that are listed; the run's files have them all."""
 
-TASKS = {
-    Task.BINARY: "two classes, one per sample",
-    Task.MULTICLASS: "one class per sample",
-    Task.MULTILABEL: "any number of labels per sample",
-    Task.ORDINAL: "ordered grades, one per sample",
-}
 
-
-def data_section(material: Material) -> Section:
+def data_section(given: ReportInput) -> Section:
     """Describe the task and the data."""
-    run = material.run
-    sizes = material.samples["split"].value_counts().to_dict()
+    record = given.record
+    sizes = given.run.samples["split"].value_counts().to_dict()
     said = ", ".join(f"{sizes[split]:,} {split}" for split in SPLITS if split in sizes)
-    what = "labels" if run.task == Task.MULTILABEL else "classes"
-    task = f"{material.title}: {run.task} ({TASKS[Task(run.task)]}), {len(run.classes)} {what}"
+    task = f"{given.title}: {record.task} ({record.target.text}), {len(record.classes)} {record.target.noun}"
     paragraphs = [
-        f"{task}, {len(material.samples):,} samples ({said}). The final models are fitted on {run.fitted_on}."
+        f"{task}, {len(given.run.samples):,} samples ({said}). The final models are fitted on {record.fitted_on}."
     ]
-    groups = material.samples["group"].dropna().nunique()
+    groups = given.run.samples["group"].dropna().nunique()
     if groups:
         paragraphs.append(f"Samples come in {groups:,} groups, which no split and no fold divides.")
-    paragraphs += [str(note) for note in run.plan.get("notes", [])]
-    items: list[Item] = [_balance(material)]
-    if material.extras.development_images is not None:
-        items += _examples(material, material.extras.development_images)
-    duplicates, warnings = _duplicates(material)
+    paragraphs += record.plan.notes
+    items: list[Item] = [_balance(given)]
+    if given.development_images is not None:
+        items += _examples(given, given.development_images)
+    duplicates, warnings = _duplicates(given)
     paragraphs += duplicates
-    leaks, more = _leaks(material)
+    leaks, more = _leaks(given)
     paragraphs += leaks
-    if len(material.quarantined):
-        warnings.append(f"{len(material.quarantined):,} images could not be read and were set aside.")
-        items.append(_quarantine(material))
+    unread = [(entry, "fit") for entry in given.run.quarantined]
+    if given.evaluation is not None:
+        unread += [(entry, "evaluate") for entry in given.evaluation.quarantined]
+    if unread:
+        warnings.append(f"{len(unread):,} images could not be read and were set aside.")
+        items.append(_quarantine(unread))
     else:
         paragraphs.append("Every image could be read.")
     return Section(
@@ -65,15 +60,12 @@ def data_section(material: Material) -> Section:
     )
 
 
-def _balance(material: Material) -> Chart:
-    counts = material.run.counts
-    splits = [str(split) for split in SPLITS if split in counts]
-    names = material.run.classes
-    rows = tuple(
-        (name, *(int(counts[split].get(name, 0)) for split in splits), sum(counts[s].get(name, 0) for s in splits))
-        for name in names
-    )
-    totals = [int(row[-1]) for row in rows]
+def _balance(given: ReportInput) -> Chart:
+    counts = given.record.counts
+    splits = [split for split in SPLITS if split in counts]
+    names = given.record.classes
+    by_class = {name: [counts[split].get(name, 0) for split in splits] for name in names}
+    totals = [sum(by_class[name]) for name in names]
     order = sorted(range(len(names)), key=lambda index: -totals[index])[:SHOWN_CLASSES]
     largest, smallest = names[int(np.argmax(totals))], names[int(np.argmin(totals))]
     summary = (
@@ -85,40 +77,39 @@ def _balance(material: Material) -> Chart:
         id="balance",
         title="Class balance",
         summary=summary,
-        body=Bars(
+        body=BarChart(
             labels=tuple(names[index] for index in order),
             series=tuple(
-                Series(name=split, values=np.array([float(counts[split].get(names[i], 0)) for i in order]))
-                for split in splits
+                Series(name=split, values=np.array([float(by_class[names[index]][place]) for index in order]))
+                for place, split in enumerate(splits)
             ),
             axis="samples",
         ),
         table=Table(
             id="balance-data",
             caption="Samples per class and split",
-            columns=(Column(title="class"), *(Column(title=name, number=True) for name in (*splits, "all"))),
-            rows=rows,
+            columns=(*words("class"), *numbers(*splits, "all")),
+            rows=tuple((name, *each, sum(each)) for name, each in by_class.items()),
         ),
     )
 
 
-def _examples(material: Material, album: Album) -> list[Item]:
-    frame = material.samples[material.samples["split"] != "test"]
-    multi = material.run.task == Task.MULTILABEL
+def _examples(given: ReportInput, images: SampleImages) -> list[Item]:
+    frame = given.run.samples[given.run.samples["split"] != "test"]
     galleries: list[Item] = []
-    for number, name in enumerate(material.run.classes[:SHOWN_CLASSES]):
-        own = [(multi and name in str(label).split("|")) or label == name for label in frame["label"]]
+    for number, name in enumerate(given.record.classes[:SHOWN_CLASSES]):
+        own = [name in given.record.target.named(str(label)) for label in frame["label"]]
         ids = frame.loc[own, "id"].tolist()
-        pictures = list(_first(album, [ids[row] for row in hash_order(ids, seed=0)], name))
+        pictures = list(_first(images, [ids[row] for row in hash_order(ids, seed=0)], name))
         if pictures:
             galleries.append(Gallery(id=f"examples-{number}", title=f"Examples: {name}", pictures=tuple(pictures)))
     return galleries
 
 
-def _first(album: Album, ids: Iterable[str], name: str) -> Iterable[Picture]:
+def _first(images: SampleImages, ids: Iterable[str], name: str) -> Iterable[Picture]:
     found = 0
     for sample in ids:
-        image = album.image(sample) if found < EXAMPLES else None
+        image = images.image(sample) if found < EXAMPLES else None
         if found == EXAMPLES:
             return
         if image is not None:
@@ -129,8 +120,8 @@ def _first(album: Album, ids: Iterable[str], name: str) -> Iterable[Picture]:
             )
 
 
-def _duplicates(material: Material) -> tuple[list[str], list[str]]:
-    frame = material.samples[material.samples["content"].fillna("") != ""]
+def _duplicates(given: ReportInput) -> tuple[list[str], list[str]]:
+    frame = given.run.samples[given.run.samples["content"].fillna("") != ""]
     repeated = frame[frame.duplicated("content", keep=False)].groupby("content")
     if not len(repeated):
         return [f"No two of the {len(frame):,} development images are byte for byte the same."], []
@@ -147,30 +138,29 @@ def _duplicates(material: Material) -> tuple[list[str], list[str]]:
     return said, [f"{len(conflicts):,} images carry different labels in different places: {shown}."]
 
 
-def _leaks(material: Material) -> tuple[list[str], list[str]]:
-    if material.metrics is None:
+def _leaks(given: ReportInput) -> tuple[list[str], list[str]]:
+    if given.evaluation is None:
         return ["Test images have not been looked at yet."], []
-    leak, n = material.metrics["leak"], material.metrics["n"]
-    if not leak["samples"] and not leak["groups"]:
+    leak, n = given.evaluation.leak, given.evaluation.n
+    if not leak.samples and not leak.groups:
         return [f"None of the {n:,} images tested is also a development image."], []
     warnings = []
-    if leak["samples"]:
-        classes = ", ".join(f"{count} {name}" for name, count in leak["per_class"].items())
+    if leak.samples:
+        classes = ", ".join(f"{count} {name}" for name, count in leak.per_class.items())
         warnings.append(
-            f"{leak['samples']:,} of {n:,} tested images are also development images, byte for byte"
+            f"{leak.samples:,} of {n:,} tested images are also development images, byte for byte"
             f"{f' ({classes})' if classes else ''}: scores without them stand beside those with them."
         )
-    if leak["groups"]:
-        warnings.append(f"{leak['groups']:,} groups are in both development and test data: test scores are too good.")
+    if leak.groups:
+        warnings.append(f"{leak.groups:,} groups are in both development and test data: test scores are too good.")
     return [], warnings
 
 
-def _quarantine(material: Material) -> Table:
-    frame = material.quarantined
-    shown = f" (the first {LISTED})" if len(frame) > LISTED else ""
+def _quarantine(unread: Sequence[tuple[Quarantined, str]]) -> Table:
+    shown = f" (the first {LISTED})" if len(unread) > LISTED else ""
     return Table(
         id="quarantine",
         caption=f"Images that could not be read{shown}",
-        columns=(Column(title="sample"), Column(title="during"), Column(title="reason")),
-        rows=tuple((str(row.id), str(row.during), str(row.reason)) for row in frame.head(LISTED).itertuples()),
+        columns=words("sample", "during", "reason"),
+        rows=tuple((entry.id, during, entry.reason) for entry, during in unread[:LISTED]),
     )

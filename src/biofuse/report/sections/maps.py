@@ -9,8 +9,19 @@ from numpy.typing import NDArray
 
 from biofuse.blocks.blocks import Blocks, linear_cka
 from biofuse.core.hashing import hash_order
-from biofuse.report.content import Chart, Cloud, Column, Heat, Points, Section, Sheet, Table, Tree
-from biofuse.report.input import Album, Embedded, Material, make_sheet
+from biofuse.report.content import (
+    Chart,
+    Heatmap,
+    PointGroup,
+    ScatterPlot,
+    Section,
+    Table,
+    ThumbnailGrid,
+    Tree,
+    numbers,
+    words,
+)
+from biofuse.report.input import Embedded, ReportInput, SampleImages, make_thumbnails
 
 MAPPED = 2000
 """Most points of the map."""
@@ -45,36 +56,35 @@ class Part:
     tiles: tuple[int, ...]
 
 
-def map_section(material: Material) -> Section:
+def map_section(given: ReportInput) -> Section:
     """Draw the samples where the first two principal components of the chosen fusion put them."""
     title = "Map of the chosen fusion"
-    development, test = material.extras.development, material.extras.test
+    development, test = given.development, given.test
     if development is None or development.blocks.n_samples < 3:
-        return Section(id="map", title=title, paragraphs=(material.extras.why,))
-    split = "test" if material.metrics is None else str(material.metrics.get("split") or "test")
+        return Section(id="map", title=title, paragraphs=(given.why,))
+    split = "test" if given.evaluation is None else given.evaluation.split
     sources = {"development": development} | ({} if test is None else {split: test})
     total = sum(source.blocks.n_samples for source in sources.values())
     drawn = _draw(sources)
-    places, shares = _project(drawn, material.chosen)
-    albums = (material.extras.development_images, material.extras.test_images)
-    sheet, tiles = _thumbnails(drawn, albums)
+    places, shares = _project(drawn, given.chosen)
+    grid, tiles = _thumbnails(drawn, (given.development_images, given.test_images))
     parts = [
         Part(name=name, ids=tuple(source.blocks.ids.tolist()), labels=source.labels, place=place, tiles=own)
         for (name, source), place, own in zip(drawn.items(), places, tiles, strict=True)
     ]
     explained = (
         f"Each point is a sample, where the first two principal components of the standardised columns of "
-        f"{' + '.join(material.chosen)} put it. They are the components of the development samples and know no labels; "
+        f"{' + '.join(given.chosen)} put it. They are the components of the development samples and know no labels; "
         f"they hold {shares[0]:.0%} and {shares[1]:.0%} of the variance, so that classes which overlap here may well "
         "be apart in the other dimensions."
     )
     said = [explained]
     without = sum(tile < 0 for part in parts for tile in part.tiles)
-    if without and sheet is not None:
+    if without and grid is not None:
         said.append(f"{without:,} points have no image: it could not be read, or reading took too long.")
-    elif sheet is None:
+    elif grid is None:
         said.append("The images are not at hand, so points have no thumbnails.")
-    return Section(id="map", title=title, paragraphs=tuple(said), items=(_chart(parts, shares, sheet, total),))
+    return Section(id="map", title=title, paragraphs=tuple(said), items=(_chart(parts, shares, grid, total),))
 
 
 def _draw(sources: dict[str, Embedded]) -> dict[str, Embedded]:
@@ -117,30 +127,30 @@ def _stack(blocks: Blocks, encoders: Sequence[str]) -> NDArray[np.float64]:
 
 
 def _thumbnails(
-    sources: dict[str, Embedded], albums: Sequence[Album | None]
-) -> tuple[Sheet | None, list[tuple[int, ...]]]:
+    sources: dict[str, Embedded], albums: Sequence[SampleImages | None]
+) -> tuple[ThumbnailGrid | None, list[tuple[int, ...]]]:
     wanted = [
-        (album, str(sample))
-        for source, album in zip(sources.values(), albums, strict=False)
+        (images, str(sample))
+        for source, images in zip(sources.values(), albums, strict=False)
         for sample in source.blocks.ids
     ]
-    sheet, tiles = make_sheet(wanted)
+    grid, tiles = make_thumbnails(wanted)
     ends = np.cumsum([source.blocks.n_samples for source in sources.values()])[:-1]
-    return sheet, [tuple(each.tolist()) for each in np.split(np.array(tiles, dtype=np.int64), ends)]
+    return grid, [tuple(each.tolist()) for each in np.split(np.array(tiles, dtype=np.int64), ends)]
 
 
-def _chart(parts: Sequence[Part], shares: tuple[float, float], sheet: Sheet | None, total: int) -> Chart:
+def _chart(parts: Sequence[Part], shares: tuple[float, float], grid: ThumbnailGrid | None, total: int) -> Chart:
     counts = Counter(label for part in parts for label in part.labels)
     frequent = [name for name, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:COLOURS]]
     colours = [*frequent, OTHERS] if len(counts) > COLOURS else frequent
-    clouds = tuple(
-        cloud
+    groups = tuple(
+        group
         for colour, name in enumerate(colours)
         for part in parts
-        if (cloud := _cloud(part, name, frequent, colour=colour, several=len(parts) > 1, seen=sheet is not None))
+        if (group := _group(part, name, frequent, colour=colour, several=len(parts) > 1, seen=grid is not None))
     )
-    tested = {cloud.colour for cloud in clouds if not cloud.hollow}
-    clouds = tuple(replace(cloud, named=not cloud.hollow or cloud.colour not in tested) for cloud in clouds)
+    tested = {group.colour for group in groups if not group.hollow}
+    groups = tuple(replace(group, named=not group.hollow or group.colour not in tested) for group in groups)
     shown = sum(counts.values())
     axes = [f"component {number} ({share:.0%} of variance)" for number, share in zip((1, 2), shares, strict=True)]
     return Chart(
@@ -149,18 +159,20 @@ def _chart(parts: Sequence[Part], shares: tuple[float, float], sheet: Sheet | No
         summary=f"{f'{shown:,} of' if shown < total else 'All'} {total:,} samples, coloured by class"
         f"{'; development samples are hollow' if len(parts) > 1 else ''}. Point at a sample to see it, or focus the "
         "map and step through the samples with the arrow keys.",
-        body=Points(clouds=clouds, x_axis=axes[0], y_axis=axes[1], sheet=sheet),
-        table=_centres(clouds),
+        body=ScatterPlot(groups=groups, x_axis=axes[0], y_axis=axes[1], thumbnails=grid),
+        table=_centres(groups),
     )
 
 
-def _cloud(part: Part, name: str, frequent: Sequence[str], *, colour: int, several: bool, seen: bool) -> Cloud | None:
+def _group(
+    part: Part, name: str, frequent: Sequence[str], *, colour: int, several: bool, seen: bool
+) -> PointGroup | None:
     rows = [
         row for row, label in enumerate(part.labels) if (label == name if name in frequent else label not in frequent)
     ]
     if not rows:
         return None
-    return Cloud(
+    return PointGroup(
         name=name or UNLABELLED,
         x=part.place[rows, 0],
         y=part.place[rows, 1],
@@ -171,7 +183,7 @@ def _cloud(part: Part, name: str, frequent: Sequence[str], *, colour: int, sever
     )
 
 
-def _centres(clouds: Sequence[Cloud]) -> Table:
+def _centres(groups: Sequence[PointGroup]) -> Table:
     def spread(values: NDArray[np.float64]) -> float:
         return float(values.std(ddof=1)) if len(values) > 1 else float("nan")
 
@@ -179,20 +191,20 @@ def _centres(clouds: Sequence[Cloud]) -> Table:
         id="map-data",
         caption="Where the points of each class are: mean and standard deviation along both components",
         columns=(
-            Column(title="points"),
-            Column(title="number", number=True),
-            *(Column(title=f"{what} {axis}", number=True, decimals=2) for axis in (1, 2) for what in ("mean", "±")),
+            *words("points"),
+            *numbers("number"),
+            *numbers("mean 1", "± 1", "mean 2", "± 2", decimals=2),
         ),
         rows=tuple(
             (
-                cloud.name + (", development" if cloud.hollow else ""),
-                len(cloud.x),
-                float(cloud.x.mean()),
-                spread(cloud.x),
-                float(cloud.y.mean()),
-                spread(cloud.y),
+                group.name + (", development" if group.hollow else ""),
+                len(group.x),
+                float(group.x.mean()),
+                spread(group.x),
+                float(group.y.mean()),
+                spread(group.y),
             )
-            for cloud in clouds
+            for group in groups
         ),
     )
 
@@ -201,13 +213,12 @@ COMPARED = 2000
 """Samples on which encoders are compared: enough for two decimals, few enough for a second."""
 
 
-def similarity_section(material: Material) -> Section:
+def similarity_section(given: ReportInput) -> Section:
     """Compare encoders by linear CKA."""
     title = "Similarity of the encoders"
-    embedded = material.extras.development
-    if embedded is None:
-        return Section(id="similarity", title=title, paragraphs=(material.extras.why,))
-    blocks = _some(embedded.blocks, COMPARED)
+    if given.development is None:
+        return Section(id="similarity", title=title, paragraphs=(given.why,))
+    blocks = _some(given.development.blocks, COMPARED)
     if len(blocks) < 2:
         return Section(id="similarity", title=title, paragraphs=("There is only one encoder.",))
     matrix = linear_cka(blocks)
@@ -246,7 +257,7 @@ def _similarity(names: Sequence[str], matrix: NDArray[np.float64]) -> Chart:
         id="similarity",
         title="Linear CKA between encoders",
         summary=summary,
-        body=Heat(
+        body=Heatmap(
             rows=tuple(names),
             columns=tuple(names),
             values=matrix,
@@ -260,7 +271,7 @@ def _similarity(names: Sequence[str], matrix: NDArray[np.float64]) -> Chart:
         table=Table(
             id="similarity-data",
             caption="Linear CKA of every pair of encoders, the most similar first",
-            columns=(Column(title="first"), Column(title="second"), Column(title="linear CKA", number=True)),
+            columns=(*words("first", "second"), *numbers("linear CKA")),
             rows=tuple((names[i], names[j], float(matrix[i, j])) for i, j in pairs),
         ),
     )

@@ -1,22 +1,20 @@
 """Where the numbers come from: versions, hashes, licences, and what the encoders may have seen before."""
 
 from biofuse.model.card import licence_sentences, seen_before
-from biofuse.report.content import Cell, Column, Item, Section, Table
-from biofuse.report.input import Material
+from biofuse.report.content import Item, Section, Table, Value, words
+from biofuse.report.input import ReportInput
 
 SHORT = 12
 """Characters of a hash that are shown."""
 
 
-def provenance_section(material: Material) -> Section:
+def provenance_section(given: ReportInput) -> Section:
     """Say what the run was computed with, under which licences, and what to beware of."""
-    chosen = [material.extras.cards[name] for name in material.chosen if name in material.extras.cards]
-    unknown = [name for name in material.chosen if name not in material.extras.cards]
-    meaning, warnings = licence_sentences(chosen, unknown)
-    warnings += contamination(material)
-    items: list[Item] = [_encoders(material), *_overlaps(material), _run(material), _versions(material)]
-    if material.run.skipped:
-        items.append(_skipped(material))
+    meaning, warnings = licence_sentences([given.cards[name] for name in given.chosen])
+    warnings += contamination(given)
+    items: list[Item] = [_encoders(given), *_overlaps(given), _run(given), _versions(given)]
+    if given.record.skipped:
+        items.append(_skipped(given))
     return Section(
         id="provenance",
         title="Provenance",
@@ -26,111 +24,93 @@ def provenance_section(material: Material) -> Section:
     )
 
 
-def contamination(material: Material) -> list[str]:
+def contamination(given: ReportInput) -> list[str]:
     """Warn of encoders that may have been trained on the data set of the run."""
-    cards = [material.extras.cards[name] for name in material.pool if name in material.extras.cards]
-    names = [str(material.run.data.get(key) or "") for key in ("name", "source")]
+    names = [given.record.name, given.record.data.source or ""]
     return [
-        f"{card.name} ({'chosen' if card.name in material.chosen else 'in the pool'}) may have been trained on these "
+        f"{card.name} ({'chosen' if card.name in given.chosen else 'in the pool'}) may have been trained on these "
         f"images: {why}"
-        for card, why in seen_before(cards, names)
+        for card, why in seen_before(list(given.cards.values()), names)
     ]
 
 
-def _encoders(material: Material) -> Table:
+def _encoders(given: ReportInput) -> Table:
     rows = []
-    for encoder in material.run.encoders:
-        card = material.extras.cards.get(encoder["name"])
-        weights = None if card is None else card.weights
+    for encoder in given.record.encoders:
+        card, weights = encoder.card, encoder.card.weights
         rows.append(
             (
-                encoder["name"],
-                "chosen" if encoder["name"] in material.chosen else "",
-                "" if card is None else card.title,
-                str(encoder["licence"]),
-                {True: "yes", False: "no", None: "not known"}[None if card is None else card.commercial],
-                "" if card is None else card.modality,
-                "" if card is None else card.training_data,
+                card.name,
+                "chosen" if card.name in given.chosen else "",
+                card.title,
+                card.licence,
+                {True: "yes", False: "no", None: "not known"}[card.commercial],
+                card.modality,
+                card.training_data,
                 "" if weights is None else f"{weights.repository} @ {weights.revision[:SHORT]}",
                 "" if weights is None or weights.sha256 is None else weights.sha256[:SHORT],
-                str(encoder["fingerprint"]).rpartition("-")[2][:SHORT],
+                encoder.fingerprint.rpartition("-")[2][:SHORT],
             )
         )
-    heads = ("encoder", "", "title", "licence", "commercial use", "kind", "trained on")
     return Table(
         id="encoders",
         caption="Encoders of the pool",
         columns=(
-            *(Column(title=head or "chosen") for head in heads),
-            Column(title="weights", code=True),
-            Column(title="SHA-256", code=True),
-            Column(title="fingerprint", code=True),
+            *words("encoder", "chosen", "title", "licence", "commercial use", "kind", "trained on"),
+            *words("weights", "SHA-256", "fingerprint", code=True),
         ),
         rows=tuple(rows),
-        marked=frozenset(place for place, name in enumerate(material.pool) if name in material.chosen),
+        marked=given.marked(given.pool),
     )
 
 
-def _overlaps(material: Material) -> list[Item]:
-    rows = tuple(
-        (name, data, why)
-        for name in material.pool
-        if name in material.extras.cards
-        for data, why in material.extras.cards[name].overlaps.items()
+def _overlaps(given: ReportInput) -> list[Item]:
+    rows = tuple((name, data, why) for name, card in given.cards.items() for data, why in card.overlaps.items())
+    caption = "Data sets that encoders of the pool may have been trained on"
+    return (
+        [Table(id="overlaps", caption=caption, columns=words("encoder", "data set", "why"), rows=rows)] if rows else []
     )
-    if not rows:
-        return []
-    return [
-        Table(
-            id="overlaps",
-            caption="Data sets that encoders of the pool may have been trained on",
-            columns=(Column(title="encoder"), Column(title="data set"), Column(title="why")),
-            rows=rows,
-        )
-    ]
 
 
-def _run(material: Material) -> Table:
-    run = material.run
-    rows: list[tuple[Cell, ...]] = [
-        ("started", run.started),
-        ("key of data, folds, encoders and options", run.key),
-        ("data", str(run.data.get("source") or run.data.get("kind") or "")),
-        ("validation", f"{run.plan.get('kind')}, {run.plan.get('folds')} folds, {run.plan.get('repeats')} repeats"),
-        ("fitted on", run.fitted_on),
-        ("head", str(run.selection.get("head", ""))),
+def _run(given: ReportInput) -> Table:
+    record = given.record
+    rows: list[tuple[Value, ...]] = [
+        ("started", record.started),
+        ("key of data, folds, encoders and options", record.key),
+        ("data", record.data.source or record.data.kind or ""),
+        ("validation", f"{record.plan.kind}, {record.plan.folds} folds, {record.plan.repeats} repeats"),
+        ("fitted on", record.fitted_on),
+        ("head", record.head),
     ]
-    rows += [(name, _words(value)) for name, value in run.options.items() if name not in {"encoders", "head"}]
-    rows += [(f"seconds, {name}", f"{value:.1f}") for name, value in run.seconds.items()]
+    options = record.options.model_dump(exclude={"encoders", "head"})
+    rows += [(name, "none" if value is None else str(value)) for name, value in options.items()]
+    rows += [(f"seconds, {name}", f"{value:.1f}") for name, value in record.seconds.items()]
     return Table(
         id="run",
         caption="The run: what decides its result, and what it took",
-        columns=(Column(title="what"), Column(title="value", code=True)),
+        columns=(*words("what"), *words("value", code=True)),
         rows=tuple(rows),
     )
 
 
-def _words(value: object) -> str:
-    return "none" if value is None else str(value)
-
-
-def _versions(material: Material) -> Table:
-    there = material.run.environment
-    rows = [(name, str(there.get(name) or "none")) for name in ("python", "platform", "processor", "cores")]
-    rows.append(("accelerator", str(there.get("accelerator") or "none")))
-    rows += [(name, str(version or "not installed")) for name, version in there.get("libraries", {}).items()]
+def _versions(given: ReportInput) -> Table:
+    there = given.record.environment
+    rows = [("format of run.json", str(given.record.format))]
+    rows += [(name, str(getattr(there, name) or "none")) for name in ("python", "platform", "processor", "cores")]
+    rows.append(("accelerator", there.accelerator or "none"))
+    rows += [(name, version or "not installed") for name, version in there.libraries.items()]
     return Table(
         id="versions",
         caption="Versions and hardware",
-        columns=(Column(title="what"), Column(title="version", code=True)),
-        rows=(("format of run.json", str(material.run.format)), *rows),
+        columns=(*words("what"), *words("version", code=True)),
+        rows=tuple(rows),
     )
 
 
-def _skipped(material: Material) -> Table:
+def _skipped(given: ReportInput) -> Table:
     return Table(
         id="skipped",
         caption="Encoders that were asked for and could not be run",
-        columns=(Column(title="encoder"), Column(title="reason"), Column(title="remedy")),
-        rows=tuple((s.get("name", ""), s.get("reason", ""), s.get("remedy", "")) for s in material.run.skipped),
+        columns=words("encoder", "reason", "remedy"),
+        rows=tuple((skipped.name, skipped.reason, skipped.remedy) for skipped in given.record.skipped),
     )

@@ -1,24 +1,28 @@
-"""What the model is wrong about with the greatest confidence."""
+"""Test results: scores, curves, calibration, groups, and what the model is wrong about with the greatest confidence."""
 
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
+from biofuse.evaluation.comparison import Comparison
 from biofuse.evaluation.metrics import ACCURACY, AUROC, get_metric
+from biofuse.model.evaluate import Evaluation
 from biofuse.report.content import (
-    Cell,
     Chart,
-    Column,
-    Dots,
+    DotPlot,
     Gallery,
-    Heat,
+    Heatmap,
     Item,
     Line,
-    Lines,
+    LineChart,
     Picture,
     Section,
     Series,
     Table,
+    Value,
+    numbers,
+    words,
 )
 from biofuse.report.curves import (
     BINS,
@@ -34,7 +38,8 @@ from biofuse.report.curves import (
     roc_curves,
     worst_mistakes,
 )
-from biofuse.report.input import CHOSEN, Material, finite, jpeg_uri, name_of
+from biofuse.report.input import ReportInput, jpeg_uri, name_of
+from biofuse.search.rules import CHOSEN
 
 MISTAKES = 12
 """Most confident mistakes that are shown."""
@@ -43,28 +48,24 @@ SIDE = 176
 """Pixels of their images."""
 
 
-def mistakes_section(material: Material, predicted: Predicted | None) -> Section:
+def mistakes_section(given: ReportInput, predicted: Predicted | None) -> Section:
     """Show what the model is wrong about with the greatest confidence."""
     title = "Most confident mistakes"
     if predicted is None:
         return Section(id="mistakes", title=title, paragraphs=("The model has not been tested yet.",))
-    worst, album = worst_mistakes(predicted, MISTAKES), material.extras.test_images
+    worst, images = worst_mistakes(predicted, MISTAKES), given.test_images
     if not worst:
         return Section(id="mistakes", title=title, paragraphs=("There are none: every prediction is right.",))
     pictures = []
     for row, what, confidence in worst:
-        image = None if album is None else album.image(predicted.ids[row])
+        name = predicted.ids[row]
+        image = None if images is None else images.image(name)
         if image is not None:
             source, width, height = jpeg_uri(image, side=SIDE)
-            caption = f"{what} ({confidence:.0%}): {predicted.ids[row]}"
+            caption = f"{what} ({confidence:.0%}): {name}"
+            alternative = f"{name}, {what}"
             pictures.append(
-                Picture(
-                    source=source,
-                    alternative=f"{predicted.ids[row]}, {what}",
-                    caption=caption,
-                    width=width,
-                    height=height,
-                )
+                Picture(source=source, alternative=alternative, caption=caption, width=width, height=height)
             )
     said = ["What looks like a mistake may be a wrong label: these are the first images to look at again."]
     if len(pictures) < len(worst):
@@ -76,7 +77,7 @@ def mistakes_section(material: Material, predicted: Predicted | None) -> Section
         Table(
             id="mistake-list",
             caption=f"The {len(worst)} most confident mistakes",
-            columns=(Column(title="sample"), Column(title="what is wrong"), Column(title="probability", number=True)),
+            columns=(*words("sample", "what is wrong"), *numbers("probability")),
             rows=tuple((predicted.ids[row], what, confidence) for row, what, confidence in worst),
         )
     )
@@ -106,9 +107,9 @@ def group_item(predicted: Predicted) -> Item | None:
         id="groups-data",
         caption=f"Scores per group{listed}",
         columns=(
-            Column(title="group"),
-            Column(title="samples", number=True),
-            *(Column(title=name, number=True, decimals=3) for name in (ACCURACY.title, "low", "high", AUROC.title)),
+            *words("group"),
+            *numbers("samples"),
+            *numbers(ACCURACY.title, "low", "high", AUROC.title, decimals=3),
         ),
         rows=tuple((s.name, s.n, s.accuracy, s.low, s.high, s.auroc) for s in scores[:GROUPS_LISTED]),
         filtered=True,
@@ -120,7 +121,7 @@ def group_item(predicted: Predicted) -> Item | None:
         title="Scores per group",
         summary=f"{len(scores):,} groups; in {perfect:,} of them everything is right. The worst is {scores[0].name}: "
         f"accuracy {scores[0].accuracy:.3f} over {scores[0].n} samples.{more}",
-        body=Dots(
+        body=DotPlot(
             labels=tuple(f"{score.name} ({score.n})" for score in drawn),
             series=(
                 Series(
@@ -148,10 +149,10 @@ CONFUSIONS = 300
 """Pairs of classes that are listed, the most frequently confused first, where there are more classes."""
 
 
-def results_section(material: Material, predicted: Predicted | None) -> Section:
+def results_section(given: ReportInput, predicted: Predicted | None) -> Section:
     """Show how the chosen model does on data that the search never saw."""
-    title, metrics = "Test results", material.metrics
-    if metrics is None or predicted is None:
+    title, found = "Test results", given.evaluation
+    if found is None or predicted is None:
         return Section(
             id="test",
             title=title,
@@ -159,20 +160,17 @@ def results_section(material: Material, predicted: Predicted | None) -> Section:
                 "The model has not been tested yet: biofuse evaluate RUN does it, and this page will show it.",
             ),
         )
-    split = str(metrics.get("split") or "test")
-    said = [f"{metrics['n']:,} {split} samples of {metrics.get('data') or 'the data given'}."]
-    said += [_readable(str(comparison["sentence"])) for comparison in metrics["comparisons"].values()]
-    said += [
-        f"{get_metric(name).title} is undefined: {reason}."
-        for name, reason in metrics["models"][CHOSEN]["undefined"].items()
-    ]
+    split, undefined = found.split, found.models[CHOSEN].metrics.undefined
+    said = [f"{found.n:,} {split} samples of {found.data or 'the data given'}."]
+    said += [_readable(comparison) for comparison in found.comparisons.values()]
+    said += [f"{get_metric(name).title} is undefined: {reason}." for name, reason in undefined.items()]
     warnings = (
         () if split == "test" else (f"These are {split} samples, which the search has seen: scores are too good.",)
     )
-    items: list[Item] = [_scores(material, metrics)]
-    if metrics["leak"]["without"]:
-        items.append(_without_leak(metrics))
-    items += [_per_class(metrics), *_curves(predicted)]
+    items: list[Item] = [_scores(given, found)]
+    if found.leak.without:
+        items.append(_without_leak(found))
+    items += [_per_class(found), *_curves(predicted)]
     if predicted.multilabel:
         items.append(_label_counts(predicted))
     else:
@@ -184,25 +182,25 @@ def results_section(material: Material, predicted: Predicted | None) -> Section:
     return Section(id="test", title=title, paragraphs=tuple(said), warnings=warnings, items=tuple(items))
 
 
-def _readable(sentence: str) -> str:
+def _readable(comparison: Comparison) -> str:
+    sentence = str(comparison)
     return sentence.replace("best_single", "the best single encoder").replace("and all is", "and all encoders is")
 
 
-def _scores(material: Material, metrics: dict[str, Any]) -> Table:
-    names = list(metrics["models"][CHOSEN]["metrics"])
-    ends = [name for name in names if name in metrics["models"][CHOSEN]["intervals"]]
-    columns = [Column(title="model"), Column(title="encoders")]
-    for name in names:
-        columns.append(Column(title=get_metric(name).title, number=True))
-        if name in ends:
-            columns += [Column(title=f"{end} {get_metric(name).title}", number=True) for end in ("low", "high")]
+def _scores(given: ReportInput, found: Evaluation) -> Table:
+    chosen = found.models[CHOSEN]
+    columns = [*words("model", "encoders")]
+    for name in chosen.metrics:
+        title = get_metric(name).title
+        columns += numbers(title, f"low {title}", f"high {title}") if name in chosen.intervals else numbers(title)
     rows = []
-    for model, scores in metrics["models"].items():
-        cells: list[Cell] = [model.replace("_", " "), name_of(scores["encoders"], len(material.pool))]
-        for name in names:
-            cells.append(finite(scores["metrics"].get(name)))
-            if name in ends:
-                cells += [finite(scores["intervals"].get(name, {}).get(end)) for end in ("low", "high")]
+    for model, scores in found.models.items():
+        cells: list[Value] = [model.replace("_", " "), name_of(scores.encoders, len(given.pool))]
+        for name in chosen.metrics:
+            cells.append(scores.metrics.get(name))
+            if name in chosen.intervals:
+                interval = scores.intervals.get(name)
+                cells += [None, None] if interval is None else [interval.low, interval.high]
         rows.append(tuple(cells))
     return Table(
         id="scores",
@@ -213,33 +211,27 @@ def _scores(material: Material, metrics: dict[str, Any]) -> Table:
     )
 
 
-def _without_leak(metrics: dict[str, Any]) -> Table:
-    names = list(metrics["models"][CHOSEN]["metrics"])
+def _without_leak(found: Evaluation) -> Table:
+    names = list(found.models[CHOSEN].metrics)
     return Table(
         id="without-leak",
         caption="The same without the tested images that are also development images",
-        columns=(Column(title="model"), *(Column(title=get_metric(name).title, number=True) for name in names)),
+        columns=(*words("model"), *numbers(*(get_metric(name).title for name in names))),
         rows=tuple(
-            (model.replace("_", " "), *(finite(scores["metrics"].get(name)) for name in names))
-            for model, scores in metrics["leak"]["without"].items()
+            (model.replace("_", " "), *(metrics.get(name) for name in names))
+            for model, metrics in found.leak.without.items()
         ),
     )
 
 
-def _per_class(metrics: dict[str, Any]) -> Table:
-    table = metrics["models"][CHOSEN]["per_class"]
+def _per_class(found: Evaluation) -> Table:
+    table = found.models[CHOSEN].metrics.per_class
     names = list(dict.fromkeys(name for row in table.values() for name in row if name != "n"))
     return Table(
         id="per-class",
         caption="Scores of the chosen model per class, each against the rest",
-        columns=(
-            Column(title="class"),
-            Column(title="samples", number=True),
-            *(Column(title=get_metric(name).title, number=True) for name in names),
-        ),
-        rows=tuple(
-            (name, int(row["n"]), *(finite(row.get(metric)) for metric in names)) for name, row in table.items()
-        ),
+        columns=(*words("class"), *numbers("samples", *(get_metric(name).title for name in names))),
+        rows=tuple((name, int(row["n"]), *(row.get(metric) for metric in names)) for name, row in table.items()),
     )
 
 
@@ -301,7 +293,7 @@ def _curve_chart(
         id=name,
         title=title,
         summary=summary + more,
-        body=Lines(
+        body=LineChart(
             lines=tuple(
                 Line(name=f"{each} ({areas[each]:.3f})", x=curves[each].drawn().x, y=curves[each].drawn().y)
                 for each in drawn
@@ -313,11 +305,7 @@ def _curve_chart(
         table=Table(
             id=f"{name}-data",
             caption=f"{title}: area and points of each class",
-            columns=(
-                Column(title="class"),
-                Column(title=area, number=True),
-                *(Column(title=head, number=True, decimals=3) for head in heads),
-            ),
+            columns=(*words("class"), *numbers(area), *numbers(*heads, decimals=3)),
             rows=tuple((each, areas[each], *points[each]) for each in curves),
         ),
     )
@@ -348,7 +336,7 @@ def _confusion(predicted: Predicted) -> Chart:
         id="confusion",
         title="Confusion matrix",
         summary=summary,
-        body=Heat(
+        body=Heatmap(
             rows=names,
             columns=names,
             values=shares,
@@ -358,24 +346,25 @@ def _confusion(predicted: Predicted) -> Chart:
             scale="share of the label",
             limits=(0.0, 1.0),
         ),
-        table=Table(
-            id="confusion-data",
-            caption="Labels in rows, predictions in columns"
-            if len(counts) <= CONFUSED
-            else "What is taken for what, the most frequent first",
-            **_confusion_table(predicted, counts, pairs),
-        ),
+        table=_confusion_table(predicted, counts, pairs),
     )
 
 
-def _confusion_table(predicted: Predicted, counts: Any, pairs: list[Any]) -> dict[str, Any]:
+def _confusion_table(predicted: Predicted, counts: NDArray[np.int64], pairs: Sequence[tuple[int, int]]) -> Table:
+    classes = predicted.classes
     if len(counts) <= CONFUSED:
-        columns = (Column(title="label"), *(Column(title=name, number=True) for name in predicted.classes))
-        rows = tuple((name, *row) for name, row in zip(predicted.classes, counts.tolist(), strict=True))
-        return {"columns": columns, "rows": rows}
-    columns = (Column(title="label"), Column(title="prediction"), Column(title="samples", number=True))
-    rows = tuple((predicted.classes[i], predicted.classes[j], int(counts[i, j])) for i, j in pairs[:CONFUSIONS])
-    return {"columns": columns, "rows": rows}
+        return Table(
+            id="confusion-data",
+            caption="Labels in rows, predictions in columns",
+            columns=(*words("label"), *numbers(*classes)),
+            rows=tuple((name, *row) for name, row in zip(classes, counts.tolist(), strict=True)),
+        )
+    return Table(
+        id="confusion-data",
+        caption="What is taken for what, the most frequent first",
+        columns=(*words("label", "prediction"), *numbers("samples")),
+        rows=tuple((classes[i], classes[j], int(counts[i, j])) for i, j in pairs[:CONFUSIONS]),
+    )
 
 
 def _label_counts(predicted: Predicted) -> Table:
@@ -396,7 +385,7 @@ def _label_counts(predicted: Predicted) -> Table:
     return Table(
         id="confusion-data",
         caption="Labels that are present and predicted, at a probability above one half",
-        columns=(Column(title="label"), *(Column(title=head, number=True) for head in heads)),
+        columns=(*words("label"), *numbers(*heads)),
         rows=tuple(rows),
     )
 
@@ -412,7 +401,7 @@ def _calibration(predicted: Predicted) -> Chart:
         summary=f"Expected calibration error {found.error:.4f} ({BINS} bins of equal width). Probabilities average "
         f"{mean:.3f}, and {share:.3f} of what they speak of is true: on the whole {tendency}. On the diagonal, "
         f"a {what} given 80 % is right four times in five.",
-        body=Lines(
+        body=LineChart(
             lines=(Line(name=f"ECE {found.error:.4f}", x=found.confidence, y=found.accuracy),),
             x_axis="probability of the label" if predicted.multilabel else "probability of the predicted class",
             y_axis="share that is right",
@@ -422,11 +411,7 @@ def _calibration(predicted: Predicted) -> Chart:
         table=Table(
             id="calibration-data",
             caption=f"Probability and share that is right, by bin of probability; ECE {found.error:.4f}",
-            columns=(
-                Column(title="mean probability", number=True),
-                Column(title="share right", number=True),
-                Column(title=f"{what}s", number=True),
-            ),
+            columns=numbers("mean probability", "share right", f"{what}s"),
             rows=tuple(
                 (float(a), float(b), int(c))
                 for a, b, c in zip(found.confidence, found.accuracy, found.counts, strict=True)

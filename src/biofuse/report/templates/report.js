@@ -6,20 +6,16 @@
   const tip = document.getElementById("tip");
   const said = document.getElementById("said");
   const SHOWN = 20; // rows of a filtered table before it is asked for all of them
-  const LIGHT = { text: "#1b1f24", quiet: "#545c66", grid: "#e3e8ed", line: "#545c66", muted: "#a3adb8", emphasis: "#c42b45",
-    palette: ["#0b6bb8", "#c2500a", "#1a7f4e", "#a3328f", "#8a6d00", "#c42b45", "#00808f", "#6a4fc4", "#5d6670"],
-    sequential: ["#f2f6fa", "#0b4f8a"], diverging: ["#b3471b", "#f4f4f2", "#0b5f9e"] };
-  let printing = false;
 
   // --- colours
 
   function theme() {
-    if (printing) return LIGHT; // paper is white
     const style = getComputedStyle(document.documentElement);
     const of = (name) => style.getPropertyValue(`--${name}`).trim();
+    const palette = [];
+    while (of(`c${palette.length}`)) palette.push(of(`c${palette.length}`));
     return { text: of("text"), quiet: of("quiet"), grid: of("grid"), line: of("quiet"), muted: of("muted"), emphasis: of("emphasis"),
-      palette: LIGHT.palette.map((_, number) => of(`c${number}`)),
-      sequential: [of("low"), of("high")], diverging: [of("below"), of("middle"), of("above")] };
+      palette, sequential: [of("low"), of("high")], diverging: [of("below"), of("middle"), of("above")] };
   }
 
   function scale(colours) {
@@ -104,7 +100,7 @@
   dark.addEventListener("change", redraw);
   matchMedia("(max-width: 40rem)").addEventListener("change", redraw);
   addEventListener("beforeprint", () => {
-    printing = true;
+    document.documentElement.dataset.printing = "yes"; // paper is white
     for (const plot of plots) {
       watcher.unobserve(plot);
       draw(plot);
@@ -112,7 +108,7 @@
     }
   });
   addEventListener("afterprint", () => {
-    printing = false;
+    delete document.documentElement.dataset.printing;
     for (const plot of plots) {
       Plotly.relayout(plot, { width: null, autosize: true });
       draw(plot);

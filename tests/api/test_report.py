@@ -16,6 +16,8 @@ from biofuse.api import report as reporting
 from biofuse.api.evaluate import evaluate
 from biofuse.api.report import attempt_report, write_report
 from biofuse.core.errors import ArtifactError
+from biofuse.report.input import SampleImages
+from biofuse.runs import run as run_module
 from biofuse.store.store import EmbeddingStore
 
 ALONE = ExtractOptions(workers=0)
@@ -108,8 +110,8 @@ def test_encoders_are_named_with_licence_and_fingerprint(page, fitted):
 
 def test_before_the_evaluation_no_test_image_is_read(fitted, study, monkeypatch):
     read = []
-    original = reporting.Album.image
-    monkeypatch.setattr(reporting.Album, "image", lambda self, sample: read.append(sample) or original(self, sample))
+    original = SampleImages.image
+    monkeypatch.setattr(SampleImages, "image", lambda self, sample: read.append(sample) or original(self, sample))
     path = write_report(fitted.path, out=study.root / "early.html", store=EmbeddingStore(study.store))
     known = pd.read_parquet(fitted.path / "samples.parquet").set_index("id")["split"]
     assert read
@@ -166,6 +168,52 @@ def test_times_are_measured_when_asked_for(evaluated, study, tmp_path):
         evaluated, out=tmp_path / "page.html", store=EmbeddingStore(study.store), latency=True, options=ALONE
     )
     assert "measured on this machine in milliseconds" in words(take_apart(path), "cost")
+
+
+def test_style_bug_0_1_the_times_that_a_fit_measured_are_in_its_report(quick, study, tmp_path):
+    """The fit times its encoders for ``max_latency``; the page shows those very milliseconds, whoever writes it."""
+    result = quick(("t_colour", "t_edge"), max_latency=1e6).fit(study.images, out=tmp_path / "run", progress=False)
+    measured = json.loads((tmp_path / "run" / "run.json").read_text())["latency"]
+    assert set(measured) == {"t_colour", "t_edge"}
+    assert all(value > 0 for value in measured.values())
+    store = EmbeddingStore(study.store)
+    fresh = write_report(result.run, store=store, development=result.embeddings, test=result.held_out)
+    for path in (fresh, write_report(tmp_path / "run", out=tmp_path / "later.html", store=store)):
+        tree = take_apart(path)
+        assert "measured on this machine in milliseconds" in words(tree, "cost")
+        shown = {row["encoders"]: row["ms per image"] for row in rows(tree, "subsets")}
+        assert shown == {
+            "t_colour": measured["t_colour"],
+            "t_edge": measured["t_edge"],
+            "t_colour + t_edge": pytest.approx(sum(measured.values())),
+        }
+
+
+def test_a_report_of_what_is_in_memory_reads_no_data_again_and_is_the_same(quick, study, tmp_path, monkeypatch):
+    result = quick(("t_colour", "t_edge")).fit(study.images, out=tmp_path / "run", progress=False)
+    store, said = EmbeddingStore(study.store), []
+    later = write_report(tmp_path / "run", out=tmp_path / "later.html", store=store).read_text()
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("loaded again")
+
+    for name in ("Leaderboard.read_parquet", "load_samples", "development_data"):
+        monkeypatch.setattr(f"biofuse.runs.run.{name}", refuse)
+    monkeypatch.setattr(reporting, "read_blocks", refuse)
+    write = {"store": store, "development": result.embeddings, "test": result.held_out}
+    assert write_report(result.run, out=tmp_path / "now.html", **write).read_text() == later
+    monkeypatch.undo()
+
+    loads = []
+    load = run_module.load_samples
+    monkeypatch.setattr(run_module, "load_samples", lambda *a, **o: loads.append(a) or load(*a, **o))
+    evaluate(tmp_path / "run", store=store, options=ALONE, progress=False, report=said.append)
+    assert len(loads) == 1
+    assert said == [f"Report: {tmp_path / 'run' / 'report.html'}"]
+    page = take_apart(tmp_path / "run" / "report.html")
+    assert "samples of" in words(page, "test")
+    tiles = json.loads("".join(find(page, "figures").itertext()))["map"]["data"]
+    assert sum(len(trace["customdata"]) for trace in tiles) == 72
 
 
 def test_figures_are_written_beside(evaluated, study, tmp_path):

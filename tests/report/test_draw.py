@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from biofuse.core.target import Task
-from biofuse.report.static import draw, write_figures
+from biofuse.report.draw import static_figure, write_figures
 
 
 def test_every_chart_becomes_an_svg_and_a_png(make_run: Callable[..., Any], tmp_path: Path) -> None:
@@ -40,7 +40,7 @@ def test_names_are_not_read_as_formulas(make_run: Callable[..., Any], tmp_path: 
 
 def test_curves_of_the_files_are_those_of_the_page(make_run: Callable[..., Any]) -> None:
     chart = next(chart for chart in make_run().report.charts if chart.id == "roc")
-    drawn = draw(chart).axes[0].get_lines()[1:]
+    drawn = static_figure(chart).axes[0].get_lines()[1:]
     for line, own in zip(drawn, chart.body.lines, strict=True):
         np.testing.assert_array_equal(line.get_xdata(), own.x)
         np.testing.assert_array_equal(line.get_ydata(), own.y)

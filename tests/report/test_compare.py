@@ -1,0 +1,363 @@
+"""Runs side by side: numbers as in the runs' own files, and a page that stands by itself."""
+
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy.stats import rankdata
+
+from biofuse.core.errors import AlignmentError, ArtifactError
+from biofuse.encoders.registry import get_card
+from biofuse.evaluation import comparison as evaluation
+from biofuse.evaluation.intervals import Interval
+from biofuse.evaluation.metrics import Metrics
+from biofuse.model.evaluate import Evaluation, Leak, ModelScores
+from biofuse.report.compare import RunComparison, RunSummary, ScoreMatrix, dense_ranks
+from biofuse.report.content import Cell
+from biofuse.runs.record import Environment, Folds, RunRecord, Source, UsedEncoder
+from biofuse.runs.run import Run
+from biofuse.search.attribution import CrossModal, Gain, Line
+from biofuse.search.config import SearchConfig
+from biofuse.search.evidence import Evidence
+from biofuse.search.leaderboard import Row
+from biofuse.search.rules import Selection
+
+POOL = ("clip", "uni", "hog")
+NAN = float("nan")
+
+
+def gain(best, value, *, low=-0.1, high=0.1, p=0.5):
+    return Gain(
+        metric="auroc", subset=(best,), against=("clip",), gain=value, low=low, high=high, confidence=0.95, p_value=p,
+        p_holm=p,
+    )  # fmt: skip
+
+
+def line(name, best, value, **options):
+    alone = gain(best, value, **options)
+    return Line(
+        kind="modality", name=name, modality=name, encoders=(best,), best=best, score=0.9, alone=alone, added=None
+    )
+
+
+def scored(*subset, value=0.9):
+    return Row(subset=subset, n_dims=3, folds={"auroc": (value, value)})
+
+
+def evaluation_of(pool, chosen, singles):
+    def metrics(auroc, accuracy):
+        return Metrics(values_by_name={"auroc": auroc, "accuracy": NAN if accuracy is None else accuracy})
+
+    def interval(name, estimate, low, high):
+        return Interval(
+            metric=name, estimate=estimate, low=low, high=high, confidence=0.95, method="percentile", unit="samples",
+            n_units=40, n_resamples=9, n_undefined=0,
+        )  # fmt: skip
+
+    intervals = {"auroc": interval("auroc", 0.91, 0.88, 0.94), "accuracy": interval("accuracy", 0.81, 0.7, NAN)}
+    model = ModelScores(encoders=chosen, metrics=metrics(0.91, 0.81), intervals=intervals)
+    noise = evaluation.Comparison(
+        metric="auroc", first="chosen", second="best_single", first_score=0.91, second_score=0.9, difference=0.01,
+        low=-0.1, high=0.1, confidence=0.95, p_value=0.4, p_holm=0.4, unit="samples", n_units=40, n_resamples=9,
+        n_undefined=0,
+    )  # fmt: skip
+    return Evaluation(
+        n=40,
+        models={"chosen": model, "best_single": model, "all": replace(model, encoders=pool)},
+        comparisons={"best_single": noise},
+        leak=Leak(samples=0, per_class={}, groups=0, without={}),
+        predictions=pd.DataFrame({"id": ["a"]}),
+        quarantined=(),
+        singles={name: metrics(*values) for name, values in singles.items()},
+    )
+
+
+def make_run(folder, *, singles=None, chosen=("uni",), metrics=True, modality=True, pool=POOL, **changes):
+    lines = (line("pathology", "uni", 0.05, low=0.01, high=0.09, p=0.001), line("none", "hog", -0.02))
+    crossed = CrossModal(
+        metric="auroc", baseline="clip", baseline_modality="general", baseline_score=0.85, modalities=lines,
+        encoders=(),
+    )  # fmt: skip
+    card = get_card("hog")
+    selection = Selection(
+        rule="one_se", metric="auroc", chosen=scored(*chosen), best=scored(*chosen), best_single=scored("uni"),
+        all=scored(*pool), greedy=None, within=(), better_than_chance=True, reason="", notes=(),
+    )  # fmt: skip
+    facts = {
+        "version": "0", "key": "k", "state": "complete", "started": "now", "name": folder.name, "task": "binary",
+        "data": Source(source=f"/data/{folder.name}.npz"), "classes": ("a", "b"), "counts": {},
+        "encoders": [
+            UsedEncoder(card=card.model_copy(update={"name": name}), precision="fp32", fingerprint=name)
+            for name in pool
+        ],
+        "options": SearchConfig(), "plan": Folds(kind="cv", folds=2, repeats=1, key=""), "fitted_on": "train + val",
+        "environment": Environment.here(), "evidence": Evidence(modality=crossed if modality else None),
+        "selection": selection, "head": "logistic",
+    }  # fmt: skip
+    record = RunRecord(**(facts | changes))
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text(record.model_dump_json())
+    if metrics:
+        scores = singles or {"clip": (0.85, 0.8), "uni": (0.9, 0.8), "hog": (0.7, None)}
+        Run(path=folder, record=record).write_evaluation(evaluation_of(pool, chosen, scores))
+    return folder
+
+
+@pytest.fixture
+def runs(tmp_path):
+    return [
+        make_run(tmp_path / "blood"),
+        make_run(tmp_path / "skin", singles={"clip": (0.9, 0.7), "uni": (0.9, 0.75), "hog": (0.8, 0.7)}, chosen=POOL),
+    ]
+
+
+def test_heat_maps_hold_the_scores_of_metrics_json(runs):
+    comparison = RunComparison.read(runs)
+    auroc = comparison.scores("auroc")
+    assert (auroc.rows, auroc.columns) == (POOL, ("blood", "skin"))
+    np.testing.assert_array_equal(auroc.values, [[0.85, 0.9], [0.9, 0.9], [0.7, 0.8]])
+    np.testing.assert_array_equal(auroc.ranks, [[2, 1], [1, 1], [3, 2]])
+    accuracy = comparison.scores("accuracy")
+    assert np.isnan(accuracy.values[2, 0])  # undefined, and so without a rank
+    np.testing.assert_array_equal(accuracy.ranks, [[1, 2], [1, 1], [0, 2]])
+
+
+def test_an_encoder_outside_of_a_pool_is_absent_there(tmp_path, runs):
+    other = make_run(tmp_path / "eye", pool=("uni", "lbp"), singles={"uni": (0.6, 0.6), "lbp": (0.5, 0.5)})
+    comparison = RunComparison.read([*runs, other])
+    assert comparison.encoders == (*POOL, "lbp")
+    assert np.isnan(comparison.scores("auroc").values[3]).tolist() == [True, True, False]
+    marks = {row[0]: [getattr(cell, "value", cell) for cell in row[1:]] for row in comparison.subset_table().rows}
+    assert marks["lbp"] == ["–", "–", "", "0 of 1"]
+    assert marks["uni"] == ["●", "●", "●", "3 of 3"]
+    assert marks["hog"] == ["", "●", "–", "1 of 2"]
+
+
+def test_gains_come_with_intervals_and_say_what_is_noise(runs):
+    table = RunComparison.read(runs, modality_of=lambda record: record.data.source[6:-4].upper()).modality_table()
+    assert [column.title for column in table.columns] == ["trained on", "blood (BLOOD)", "skin (SKIN)"]
+    pathology, none = table.rows
+    assert pathology[1].value == "+0.0500 (+0.0100 to +0.0900) uni"
+    assert pathology[1].tone == "gain"
+    assert none[1].tone == "noise"
+    assert "clip, AUROC 0.8500" in table.notes[1]
+
+
+def test_a_run_without_a_general_purpose_encoder_has_no_gains(tmp_path, runs):
+    other = make_run(tmp_path / "eye", modality=False)
+    comparison = RunComparison.read([*runs, other])
+    assert [row[3].value for row in comparison.modality_table().rows] == ["–", "–"]
+    alone = RunComparison.read([other])
+    assert not any("modality" in table.caption for table in alone.tables())
+
+
+def test_chosen_models_stand_beside_their_companions(runs):
+    rows = RunComparison.read(runs).chosen_table().texts()
+    assert rows[0][:7] == ["blood", "binary", "40", "logistic", "uni (1 of 3)", "0.9100 (0.880–0.940)", "0.8100"]
+    assert rows[0][-1] == "+0.0100 AUROC, noise"
+
+
+def test_a_run_that_was_not_evaluated_is_named(tmp_path, runs):
+    comparison = RunComparison.read([*runs, make_run(tmp_path / "eye", metrics=False)])
+    assert any("eye was not evaluated" in sentence for sentence in comparison.notes)
+    assert np.isnan(comparison.scores("auroc").values[:, 2]).all()
+    assert comparison.to_html()
+
+
+def test_differing_options_are_named(tmp_path, runs):
+    other = make_run(tmp_path / "eye", options=SearchConfig(select="holdout", rule="best", preset="paper"))
+    assert any("ways to select" in s and "eye: holdout" in s for s in RunComparison.read([*runs, other]).notes)
+    assert RunComparison.read(runs).notes == ()
+
+
+def test_runs_of_one_name_are_told_apart_by_their_folders(tmp_path):
+    runs = [make_run(tmp_path / "a" / "run"), make_run(tmp_path / "b" / "run")]
+    assert [run.name for run in RunComparison.read(runs).runs] == ["a/run", "b/run"]
+    with pytest.raises(ArtifactError, match="named twice"):
+        RunComparison.read([runs[0], tmp_path / "a" / ".." / "a" / "run"])
+
+
+def test_what_is_no_finished_run_is_refused(tmp_path):
+    with pytest.raises(ArtifactError, match=r"holds no run\.json"):
+        RunComparison.read([tmp_path])
+    with pytest.raises(ArtifactError, match="did not finish"):
+        RunSummary.read(make_run(tmp_path / "half", state="searching"))
+    damaged = make_run(tmp_path / "damaged")
+    for text in ("{", "[]"):
+        (damaged / "metrics.json").write_text(text)
+        with pytest.raises(ArtifactError, match=r"metrics\.json") as caught:
+            RunSummary.read(damaged)
+        assert "biofuse evaluate" in caught.value.remedy
+
+
+def test_json_is_plain_and_complete(runs):
+    found = json.loads(json.dumps(RunComparison.read(runs).to_json(), allow_nan=False))
+    assert found["singles"]["auroc"]["blood"] == {"clip": 0.85, "uni": 0.9, "hog": 0.7}
+    assert found["singles"]["accuracy"]["blood"]["hog"] is None
+    assert found["ranks"]["auroc"]["skin"] == {"clip": 1, "uni": 1, "hog": 2}
+    assert found["runs"][1]["chosen"] == list(POOL)
+    assert found["modality"]["blood"]["pathology"]["alone"]["gain"] == 0.05
+
+
+class Page(HTMLParser):
+    """Collects cells, and whatever could reach for the network or run."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.cells, self.reaching, self._open = [], [], None
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        names = dict(attributes)
+        outward = {name: address for name, address in names.items() if name in {"src", "href", "onclick"}}
+        if tag in {"script", "img", "iframe", "object"} or set(outward.values()) - {"data:,"}:
+            self.reaching.append(tag)
+        if tag == "td":
+            self._open = [names.get("class") or "", ""]
+
+    def handle_data(self, data):
+        if self._open is not None:
+            self._open[1] += data
+
+    def handle_endtag(self, tag):
+        if tag == "td":
+            self.cells.append(tuple(self._open))
+            self._open = None
+
+
+def test_the_page_shows_the_numbers_and_needs_nothing_else(runs):
+    text = RunComparison.read(runs).to_html()
+    page = Page(text)
+    assert page.reaching == []
+    assert not re.search(r"https?://|@import|url\(", text)
+    assert ("best number", "0.9000¹") in page.cells
+    assert ("next number", "0.8500²") in page.cells
+    assert ("gain", "+0.0500 (+0.0100 to +0.0900) uni") in page.cells
+    assert '<html lang="en">' in text
+    assert 'name="viewport"' in text
+    assert "prefers-color-scheme: dark" in text
+    assert "@media print" in text
+
+
+def test_names_from_outside_cannot_become_markup(tmp_path):
+    run = make_run(tmp_path / "<script>alert(1)<", chosen=("<img src=x>",))
+    comparison = RunComparison.read([run])
+    for text in (comparison.to_html(), comparison._repr_html_()):
+        assert "<script>" not in text
+        assert "<img" not in text
+        assert "&lt;img src=x&gt;" in text
+
+
+# --- ranks and marks, against tables made by hand
+
+
+BY_HAND = np.array(
+    [
+        # blood: ties for second      skin: ties for first        eye: one not scored, ties that only rounding makes
+        [0.9900, 0.8000, 0.71234],
+        [0.9500, 0.9000, NAN],
+        [0.9500, 0.9000, 0.71226],
+        [0.9400, 0.7000, 0.70000],
+        [0.9000, 0.6000, 0.60000],
+    ]
+)
+RANKS_BY_HAND = [[1, 2, 1], [2, 1, 0], [2, 1, 2], [3, 3, 3], [4, 4, 4]]
+MARKS_BY_HAND = [
+    ["0.9900¹", "0.8000²", "0.7123¹"],
+    ["0.9500²", "0.9000¹", ""],
+    ["0.9500²", "0.9000¹", "0.7123²"],
+    ["0.9400³", "0.7000³", "0.7000³"],
+    ["0.9000", "0.6000", "0.6000"],
+]
+
+
+def matrix(values=BY_HAND, **options):
+    rows = tuple("abcde"[: len(values)])
+    return ScoreMatrix(title="t", rows=rows, columns=("blood", "skin", "eye"), values=np.array(values), **options)
+
+
+def test_ties_share_a_rank_and_none_is_left_out_after_them():
+    values = BY_HAND.copy()
+    values[2, 2] = 0.71214  # reads 0.7121, so below 0.7123
+    np.testing.assert_array_equal(dense_ranks(values, digits=4), RANKS_BY_HAND)
+
+
+def test_what_reads_the_same_is_ranked_the_same():
+    ranks = dense_ranks(BY_HAND, digits=4)  # 0.71234 and 0.71226 both read 0.7123
+    assert ranks[:, 2].tolist() == [1, 0, 1, 2, 3]
+    assert dense_ranks(BY_HAND, digits=5)[:, 2].tolist() == [1, 0, 2, 3, 4]
+
+
+def test_what_is_written_decides_where_rounding_and_writing_differ():
+    # 0.5785 is a little more than it says and 0.57849 less: NumPy rounds both to 0.578, and one is written 0.579.
+    assert (np.round(0.5785, 3), f"{0.5785:.3f}") == (0.578, "0.579")
+    assert dense_ranks([[0.5785], [0.57849], [0.579]], digits=3)[:, 0].tolist() == [1, 2, 1]
+
+
+def test_best_in_white_second_and_third_in_red_as_marked_by_hand():
+    values = BY_HAND.copy()
+    values[2, 2] = 0.71214
+    expected = [row.copy() for row in MARKS_BY_HAND]
+    expected[2][2] = "0.7121²"
+    table = matrix(values).to_table()
+    assert [[cell.value or "" for cell in row[1:]] for row in table.rows] == expected
+    tones = [[cell.tone for cell in row[1:]] for row in table.rows]
+    by_mark = {"¹": "best", "²": "next", "³": "next"}
+    assert tones == [[by_mark.get(text[-1:], "") for text in row] for row in expected]
+
+
+def test_an_encoder_that_was_not_scored_has_no_mark_and_no_colour():
+    cell = matrix().to_table().rows[1][3]
+    assert (cell.value or "", cell.tone, cell.background) == ("", "", "")
+
+
+def test_shades_go_from_the_lowest_to_the_highest_of_a_column():
+    shades = [[cell.shade for cell in row[1:]] for row in matrix().to_table().rows]
+    assert shades[0][0] == 1
+    assert shades[4][0] == 0
+    assert shades[1][0] == pytest.approx((0.95 - 0.90) / (0.99 - 0.90))
+    assert all(0 <= shade <= 1 for row in shades for shade in row if shade is not None)
+
+
+def test_columns_of_one_value_or_none_do_no_harm():
+    for values in (np.full((2, 3), 0.5), np.full((2, 3), NAN), np.empty((0, 3))):
+        table = matrix(values).to_table()
+        assert all(cell.tone in {"best", ""} for row in table.rows for cell in row[1:])
+
+
+def test_values_must_fit_rows_and_columns():
+    with pytest.raises(AlignmentError):
+        ScoreMatrix(title="t", rows=("a",), columns=("x", "y"), values=np.zeros((1, 1)))
+
+
+@given(arrays(np.float64, (6, 2), elements=st.floats(0, 1) | st.just(NAN)))
+def test_ranks_are_scipys_dense_ranks(values):
+    ranks = dense_ranks(values, digits=3)
+    for column, found in zip(values.T, ranks.T, strict=True):
+        there = ~np.isnan(column)
+        np.testing.assert_array_equal(
+            found[there], rankdata([-float(f"{value:.3f}") for value in column[there]], method="dense")
+        )
+        assert not found[~there].any()
+
+
+def luminance(colour):
+    parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_marks_can_be_read_on_every_shade():
+    """WCAG 2: a contrast of at least 4.5 to 1, by its formula."""
+    for shade in np.linspace(0, 1, 11):
+        behind = luminance(Cell("x", shade=float(shade)).background)
+        for ink in ("#a50f15", "#1a1a1a"):
+            assert (behind + 0.05) / (luminance(ink) + 0.05) >= 4.5
+    assert 1.05 / (luminance("#08519c") + 0.05) >= 4.5

@@ -141,7 +141,7 @@ def test_leave_one_out_errors_are_those_of_leaving_one_out(way, weighted):
 def test_a_path_of_features_is_that_of_scikit_learn(n, d, relative):
     X, targets, weights = make_problem(n, d, weighted=True)
     X = 3 * X + 5
-    path = ridge_path(X, targets=targets, weights=weights, relative=np.array(relative), left_out=True)
+    path = ridge_path(X, targets=targets, weights=weights, relative=np.array(relative))
     assert np.isfinite(path.errors).any()
     for place, alpha in enumerate(path.alphas):
         model = Ridge(alpha, solver="svd").fit(X, targets, sample_weight=weights)
@@ -151,6 +151,18 @@ def test_a_path_of_features_is_that_of_scikit_learn(n, d, relative):
     fitted = X @ path.coef[best] + path.intercept[best]
     expected = refitted(X, targets, weights, path.alphas[best])
     assert np.allclose(path.left_out(best, fitted=fitted, targets=targets), expected, rtol=0, atol=1e-8)
+
+
+def test_a_penalty_of_its_own_is_taken_as_it_is_unless_rounding_forbids():
+    for n, d in ((20, 40), (40, 8)):
+        X, targets, weights = make_problem(n, d)
+        options = {"targets": targets, "weights": weights, "relative": RELATIVE}
+        path = ridge_path(X, alpha=0.7, **options)
+        assert path.alphas == pytest.approx([0.7], rel=1e-14)
+        assert np.allclose(path.coef[0].T, Ridge(0.7, solver="svd").fit(X, targets).coef_, rtol=0, atol=1e-9)
+        smallest = ridge_path(X, alpha=1e-30, **options)
+        assert smallest.alphas == pytest.approx(SMALLEST * (X**2).sum() / n)
+        assert np.isfinite(smallest.left_out(0, fitted=X @ smallest.coef[0], targets=targets)).all()
 
 
 def test_slices_cover_every_row_once():

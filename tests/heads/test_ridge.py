@@ -4,7 +4,7 @@ from sklearn.linear_model import RidgeClassifier, RidgeClassifierCV
 
 from biofuse.core.errors import SearchError
 from biofuse.core.target import Task
-from biofuse.heads.ridge import Ridge, _Design
+from biofuse.heads.ridge import Ridge
 from biofuse.testing import assert_head_contract
 
 
@@ -40,19 +40,6 @@ def test_penalty_equals_ridge_classifier_cv(n: int, d: int) -> None:
         assert ours.penalty[0] == pytest.approx(reference.alpha_)
 
 
-def test_left_out_decisions_equal_fits_without_the_row() -> None:
-    X, y = make_data(25, 40, 2)
-    X = X.astype(np.float64)
-    weights = np.random.default_rng(0).uniform(0.5, 2, 25)
-    targets = (2 * y - 1)[:, None].astype(np.float64)
-    left_out = _Design.of(X, weights).left_out(targets, 7.0)
-    for row in range(25):
-        others = np.arange(25) != row
-        design = _Design.of(X[others], weights[others])
-        coef, intercept = design.coefficients(X[others], targets[others], 7.0)
-        assert left_out[row, 0] == pytest.approx(float((X[row] @ coef + intercept)[0]), abs=1e-8)
-
-
 def test_multilabel_chooses_a_penalty_for_each_label() -> None:
     X, y = make_data(80, 30, 2)
     noise = np.random.default_rng(0).integers(0, 2, 80)
@@ -70,6 +57,15 @@ def test_probabilities_are_calibrated_on_rows_left_out() -> None:
     ours = Ridge(alpha=1.0).fit(X, y, task=Task.BINARY, n_classes=2)
     assert np.abs(ours.predict_proba(X) - 0.5).max() < 0.1
     assert np.abs(ours.decision(X)).min() > 0.5
+
+
+def test_a_penalty_that_rounding_would_drown_is_raised_and_said() -> None:
+    X, y = make_data(40, 90, 2)
+    ours = Ridge(alpha=1e-20).fit(X, y, task=Task.BINARY, n_classes=2)
+    assert "raised to" in ours.notes[-1]
+    assert ours.penalty[0] > 1e-20
+    assert np.array_equal(ours.predict_proba(X).argmax(axis=1), y)  # as good as without a penalty
+    assert not Ridge(alpha=1e-3).fit(X, y, task=Task.BINARY, n_classes=2).notes
 
 
 def test_senseless_penalty_is_refused() -> None:

@@ -7,7 +7,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from biofuse.core.errors import AlignmentError
+from biofuse.core.errors import AlignmentError, DataError
 
 Matrix = NDArray[np.float32]
 
@@ -57,6 +57,22 @@ class Blocks(Mapping[str, Matrix]):
     def dims(self) -> dict[str, int]:
         """Columns of each block."""
         return {name: matrix.shape[1] for name, matrix in self.matrices.items()}
+
+    def require_finite(self, encoder: str) -> None:
+        """Refuse a block with a value that is not finite.
+
+        Raises
+        ------
+        DataError
+            Naming the first such sample.
+        """
+        finite = np.asarray(np.isfinite(self[encoder]).all(axis=1))
+        if not finite.all():
+            raise DataError(
+                f"The embedding of sample {self.ids[np.argmin(finite)]!r} by {encoder} is not finite "
+                f"({int((~finite).sum())} of {len(finite)} rows).",
+                remedy="Embed these samples again in fp32, or leave the encoder out.",
+            )
 
     def take(self, rows: NDArray[np.integer] | NDArray[np.bool_]) -> Self:
         """Return the given rows of every block (indices or a boolean mask)."""

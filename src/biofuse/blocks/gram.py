@@ -231,10 +231,4 @@ def _check(blocks: Blocks, train: Rows, reduce_to: int | None) -> None:
     if reduce_to is not None and reduce_to < 1:
         raise DataError(f"A block cannot be reduced to {reduce_to} columns.")
     for encoder in blocks.encoders:
-        finite = np.asarray(np.isfinite(blocks[encoder]).all(axis=1))
-        if not finite.all():
-            raise DataError(
-                f"The embedding of sample {blocks.ids[np.argmin(finite)]!r} by {encoder} is not finite "
-                f"({int((~finite).sum())} of {len(finite)} rows).",
-                remedy="Embed these samples again in fp32, or leave the encoder out.",
-            )
+        blocks.require_finite(encoder)

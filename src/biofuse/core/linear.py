@@ -279,7 +279,11 @@ def row_path(
         K *= root
     offset, centred = _centred(targets, share, root)
     own = np.diag(K).copy()
-    alphas = relative * (float(own.sum()) / n or 1.0)
+    spread = float(own.sum()) / n or 1.0
+    alphas = relative * spread
+    # Along the weights' root K is 0, and so are the targets. As large a value as any other there spares the solutions
+    # the rounding error of that 0, which smallest penalties would show.
+    K += spread / n if (weights == 1).all() else (spread * root / weights.sum())[:, None] * root
     if len(alphas) == 1 and not left_out:
         coef = root[:, None] * _solved(K, centred, float(alphas[0]))[None]
         return _without_errors(alphas, coef, offset - across @ coef, n=n)
@@ -294,7 +298,8 @@ def row_path(
     least = alphas[:, None] / (own + alphas[:, None]) - share
     rivals = _rivals(_left_out(squares, 1 - share[None]), _left_out(squares, least), groups)
     errors, leaving = np.full((len(alphas), targets.shape[1]), np.inf), np.full((len(alphas), n), np.nan)
-    leaving[rivals] = alphas[rivals, None] * _diagonals(basis, pivots[rivals], links[rivals], space) - share
+    diagonals = _diagonals(basis, pivots[rivals], links[rivals], space)
+    leaving[rivals] = alphas[rivals, None] * (diagonals - share / (spread + alphas[rivals, None]))
     errors[rivals] = (squares[rivals] / np.square(leaving[rivals])[:, :, None]).sum(axis=1)
     return Path(alphas=alphas, errors=errors, leaving=leaving, coef=coef, intercept=offset - across @ coef)
 
@@ -374,8 +379,8 @@ def ridge_path(
     targets: Matrix64,
     weights: Matrix64,
     relative: Matrix64,
+    alpha: float | None = None,
     groups: Sequence[slice] = WHOLE,
-    left_out: bool = False,
 ) -> Path:
     """Solve for the features of a matrix, from the products of its rows or columns, whichever are fewer.
 
@@ -383,29 +388,29 @@ def ridge_path(
     ----------
     X : ndarray of float64, shape (n, d)
         Training rows as they are.
-    targets, weights, relative, groups, left_out
+    targets, weights, relative, groups
         As for :func:`row_path`.
+    alpha : float, optional
+        The one penalty, as it is, instead of relative ones; raised to :data:`SMALLEST` in their units.
     """
     n, d = X.shape
     mean = weights @ X / weights.sum()
     centred = X - mean
-    options: dict[str, Any] = {"targets": targets, "relative": relative, "groups": groups, "left_out": left_out}
-    if n <= d:
-        found = row_path(centred @ centred.T, weights=weights, **options)
-        coef = np.swapaxes(np.tensordot(centred, found.coef, axes=(0, 1)), 0, 1)
-        return replace(found, coef=coef, intercept=found.intercept - mean @ coef)
     weighted = weights[:, None] * centred
-    offset = weights @ targets / weights.sum()
-    found = column_path(
-        centred,
-        columns=[slice(0, d)],
-        mean=np.zeros(d),
-        products=weighted.T @ centred,
-        crossed=weighted.T @ (targets - offset),
-        weights=weights,
-        **options,
-    )
-    return replace(found, intercept=found.intercept - mean @ found.coef)
+    if alpha is not None:
+        spread = float(np.vdot(weighted, centred)) / n or 1.0
+        relative = np.array([max(alpha / spread, SMALLEST)])
+    options: dict[str, Any] = {"targets": targets, "weights": weights, "relative": relative, "groups": groups}
+    if n <= d:
+        found = row_path(centred @ centred.T, left_out=True, **options)
+        coef = np.stack([centred.T @ dual for dual in found.coef])
+    else:
+        crossed = weighted.T @ (targets - weights @ targets / weights.sum())
+        products = weighted.T @ centred
+        about = {"mean": np.zeros(d), "products": products, "crossed": crossed, "columns": [slice(0, d)]}
+        found = column_path(centred, left_out=True, **about, **options)
+        coef = found.coef
+    return replace(found, coef=coef, intercept=found.intercept - mean @ coef)
 
 
 def _without_errors(alphas: Matrix64, coef: Matrix64, intercept: Matrix64, *, n: int) -> Path:

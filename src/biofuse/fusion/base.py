@@ -1,7 +1,6 @@
 """What turns the blocks of a subset into one matrix."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -104,47 +103,6 @@ class Fusion(Protocol):
         ...
 
 
-COLUMNS_AT_ONCE = 256
-"""Columns turned into float64 at a time."""
-
-ROWS_AT_ONCE = 4096
-"""Rows turned into float64 at a time."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Standard:
-    """Means and divisors of the columns of one block, as scikit-learn's ``StandardScaler`` finds them.
-
-    Attributes
-    ----------
-    mean, scale : ndarray of float64, shape (d,)
-        Columns without variance have the divisor 1, and so become 0 on the training rows.
-    """
-
-    mean: NDArray[np.float64]
-    scale: NDArray[np.float64]
-
-    @classmethod
-    def of(cls, matrix: Matrix) -> "Standard":
-        """Learn them from training rows, in float64."""
-        from sklearn.preprocessing import StandardScaler
-
-        mean, scale = np.empty(matrix.shape[1]), np.empty(matrix.shape[1])
-        for columns in slices(matrix.shape[1], COLUMNS_AT_ONCE):
-            scaler = StandardScaler().fit(matrix[:, columns].astype(np.float64))
-            mean[columns], scale[columns] = scaler.mean_, scaler.scale_
-        return cls(mean=mean, scale=scale)
-
-    def __call__(self, rows: Matrix) -> NDArray[np.float64]:
-        """Standardise rows, shape (n, d)."""
-        return np.asarray((rows - self.mean) / self.scale, dtype=np.float64)
-
-
-def slices(n: int, size: int) -> Iterator[slice]:
-    """Cut ``range(n)`` into slices of at most ``size``."""
-    return (slice(start, min(n, start + size)) for start in range(0, n, size))
-
-
 def require_training_rows(blocks: Blocks) -> None:
     """Refuse blocks that a fusion cannot be fitted on.
 
@@ -156,7 +114,7 @@ def require_training_rows(blocks: Blocks) -> None:
     if not blocks.encoders or not blocks.n_samples:
         raise DataError(f"Nothing to fuse: {len(blocks)} blocks of {blocks.n_samples} rows.")
     for encoder in blocks.encoders:
-        require_finite(blocks[encoder], blocks=blocks, encoder=encoder)
+        blocks.require_finite(encoder)
 
 
 def fitting_block(blocks: Blocks, encoder: str, *, dim: int) -> Matrix:
@@ -175,22 +133,5 @@ def fitting_block(blocks: Blocks, encoder: str, *, dim: int) -> Matrix:
             f"The block of {encoder} has {matrix.shape[1]} columns; the fusion was fitted with {dim}.",
             remedy="Embed with the same encoder, weights and output layer as at fitting.",
         )
-    require_finite(matrix, blocks=blocks, encoder=encoder)
+    blocks.require_finite(encoder)
     return matrix
-
-
-def require_finite(matrix: Matrix, *, blocks: Blocks, encoder: str) -> None:
-    """Refuse a block with a value that is not finite.
-
-    Raises
-    ------
-    DataError
-        Naming the first such sample.
-    """
-    finite = np.asarray(np.isfinite(matrix).all(axis=1))
-    if not finite.all():
-        raise DataError(
-            f"The embedding of sample {blocks.ids[np.argmin(finite)]!r} by {encoder} is not finite "
-            f"({int((~finite).sum())} of {len(finite)} rows).",
-            remedy="Embed these samples again in fp32, or leave the encoder out.",
-        )

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from biofuse.blocks.blocks import Blocks, Matrix
 from biofuse.core.errors import ArtifactError
+from biofuse.core.linear import ROWS_AT_ONCE, Standard, slices
 from biofuse.core.seals import Arrays, OwnPart, reading
-from biofuse.fusion.base import ROWS_AT_ONCE, Standard, fitting_block, require_training_rows, slices
+from biofuse.fusion.base import fitting_block, require_training_rows
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -9,8 +9,17 @@ from numpy.typing import NDArray
 
 from biofuse.blocks.blocks import Blocks, Matrix
 from biofuse.core.errors import ArtifactError, SearchError
+from biofuse.core.linear import (
+    ROWS_AT_ONCE,
+    Components,
+    Standard,
+    leading_eigenvectors,
+    principal_components,
+    signs,
+    slices,
+)
 from biofuse.core.seals import Arrays, OwnPart, reading
-from biofuse.fusion.base import ROWS_AT_ONCE, Standard, fitting_block, require_training_rows, slices
+from biofuse.fusion.base import fitting_block, require_training_rows
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -105,74 +114,6 @@ SMALLEST_VARIANCE = 1e-8
 """Variance, relative to the largest of the block, below which a component is not whitened but dropped. Embeddings are
 float32: rounding alone gives a column whose mean is a thousand times its deviation a relative variance near 1e-9, and
 whitening would blow that up to the size of the signal."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Components:
-    """Principal components of one block.
-
-    Attributes
-    ----------
-    standard : Standard
-        What standardises its columns.
-    axes : ndarray of float64, shape (d, k)
-        Orthonormal columns, that of the largest variance first; the entry of largest size in each is positive, as in
-        scikit-learn. A block without variance has a single column of zeros.
-    variances : ndarray of float64, shape (k,)
-        Of the training rows along each, with n - 1 in the denominator.
-    """
-
-    standard: Standard
-    axes: NDArray[np.float64]
-    variances: NDArray[np.float64]
-
-
-def principal_components(matrix: Matrix, *, count: int, smallest: float = 0.0) -> Components:
-    """Find the leading principal components of a block's standardised columns.
-
-    From the products of rows where they are fewer than columns, else from the products of columns. Directions whose
-    variance is rounding error are left out, so that there may be fewer than asked for, and at most n - 1.
-
-    Parameters
-    ----------
-    matrix : ndarray of float32, shape (n, d)
-        Training rows.
-    count : int
-        Most components to keep.
-    smallest : float, default 0
-        Variance, relative to the largest, that a component must exceed.
-    """
-    from scipy.linalg import eigh
-
-    standard = Standard.of(matrix)
-    n, d = matrix.shape
-    wide = standard(matrix) if n < d else None
-    products = wide @ wide.T if wide is not None else column_products(matrix, standard)
-    size = len(products)
-    values, vectors = eigh(products, subset_by_index=(max(0, size - count), size - 1), check_finite=False)
-    values, vectors = values[::-1], vectors[:, ::-1]
-    # Centred rows have one direction less than there are rows; what is below rounding error carries nothing but noise.
-    kept = (values > values[0] * max(smallest, max(n, d) * np.finfo(np.float64).eps)) & (np.arange(len(values)) < n - 1)
-    if not kept.any():
-        return Components(standard=standard, axes=np.zeros((d, 1)), variances=np.zeros(1))
-    values, vectors = values[kept], vectors[:, kept]
-    axes = vectors if wide is None else wide.T @ (vectors / np.sqrt(values))
-    return Components(standard=standard, axes=axes * signs(axes), variances=values / (n - 1))
-
-
-def column_products(matrix: Matrix, standard: Standard) -> NDArray[np.float64]:
-    """Return the sums of products of standardised columns, shape (d, d)."""
-    products = np.zeros((matrix.shape[1],) * 2)
-    for rows in slices(len(matrix), ROWS_AT_ONCE):
-        part = standard(matrix[rows])
-        products += part.T @ part
-    return products
-
-
-def signs(axes: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return 1 or -1 for each column, such that times it the column's entry of largest size is positive."""
-    largest = axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])]
-    return np.where(largest < 0, -1.0, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -327,7 +268,11 @@ class ProjectedMean(OwnPart[FittedProjection]):
         found = [principal_components(matrix, count=self.components) for matrix in blocks.values()]
         # Along its components the products of a block are diagonal: Z root (Z root)' is n - 1 times its hat matrix.
         roots = [part.axes / np.sqrt(_penalised(part.variances, self.ridge)) for part in found]
-        values, vectors = _leading(_agreement(blocks, found, roots), self.dim)
+        agreement = _agreement(blocks, found, roots)
+        rounding = len(agreement) * float(np.finfo(np.float64).eps)
+        values, vectors = leading_eigenvectors(agreement, self.dim, smallest=rounding)
+        if not len(values):  # no block has any variance
+            values, vectors = np.zeros(1), np.zeros((len(agreement), 1))
         ends = np.cumsum([root.shape[1] for root in roots])
         axes = [
             root @ (vectors[end - root.shape[1] : end] * np.sqrt(values)) / len(found)
@@ -358,16 +303,3 @@ def _agreement(blocks: Blocks, found: list[Components], roots: list[NDArray[np.f
         stacked = np.hstack(projected)
         products += stacked.T @ stacked
     return products / max(blocks.n_samples - 1, 1)
-
-
-def _leading(products: NDArray[np.float64], count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the leading eigenvalues and eigenvectors, the largest first, without those of rounding error."""
-    from scipy.linalg import eigh
-
-    size = len(products)
-    values, vectors = eigh(products, subset_by_index=(max(0, size - count), size - 1), check_finite=False)
-    values, vectors = values[::-1], vectors[:, ::-1]
-    kept = values > values[0] * size * np.finfo(np.float64).eps
-    if not kept.any():
-        return np.zeros(1), vectors[:, :1]
-    return values[kept], vectors[:, kept]

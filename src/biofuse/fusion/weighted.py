@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from biofuse.blocks.blocks import Blocks, Matrix
 from biofuse.core.errors import ArtifactError, DataError
 from biofuse.core.hashing import hash_order
+from biofuse.core.linear import WHOLE, row_path
 from biofuse.core.seals import Arrays, OwnPart, reading
 from biofuse.fusion.concatenation import Concatenation, FittedConcatenation
 from biofuse.fusion.projections import check_count
@@ -105,14 +106,11 @@ def objective(
 
 def _best_start(kernels: NDArray[np.float64], targets: NDArray[np.float64]) -> float:
     """Return the total of equal weights with the least leave-one-out error; the smallest among equals."""
-    values, vectors = np.linalg.eigh(kernels.mean(axis=0))
-    values, along = np.maximum(values, 0), vectors.T @ targets
-    errors = []
-    for scale in STARTS:
-        shrunk = 1 / (scale * values + 1)
-        leaving = np.square(vectors) @ shrunk - 1 / len(targets)
-        errors.append(float(np.square(vectors @ (shrunk[:, None] * along) / leaving[:, None]).sum()))
-    return STARTS[int(np.argmin(errors))]
+    mean = kernels.mean(axis=0)
+    spread = float(np.trace(mean)) / len(mean) or 1.0
+    relative = 1 / (np.array(STARTS) * spread)
+    path = row_path(mean, targets=targets, weights=np.ones(len(mean)), relative=relative)
+    return STARTS[path.best(WHOLE)[0]]
 
 
 def _inverse(K: NDArray[np.float64]) -> NDArray[np.float64]:

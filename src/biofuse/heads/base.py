@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biofuse.core.errors import ArtifactError, DataError
+from biofuse.core.linear import ROWS_AT_ONCE, slices
 from biofuse.core.machine import limit_threads
 from biofuse.core.seals import Arrays, OwnPart, reading
 from biofuse.core.target import Target, Task
@@ -583,10 +584,6 @@ class FittedOwnHead:
         return {"outputs": Outputs.from_json(json["outputs"]), "notes": tuple(str(note) for note in json["notes"])}
 
 
-ROWS_AT_ONCE = 4096
-"""Rows turned into float64 at a time."""
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FittedLinear(FittedOwnHead):
     """Margins ``X @ coef + intercept``, and how they become probabilities.
@@ -647,8 +644,7 @@ class FittedLinear(FittedOwnHead):
     def _margins(self, X: Features) -> Scores:
         check_features(X, n_features=self.n_features)
         margins = np.empty((len(X), len(self.intercept)))
-        for start in range(0, len(X), ROWS_AT_ONCE):
-            rows = slice(start, start + ROWS_AT_ONCE)
+        for rows in slices(len(X), ROWS_AT_ONCE):
             margins[rows] = X[rows].astype(np.float64) @ self.coef + self.intercept
         return margins
 

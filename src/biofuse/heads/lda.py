@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biofuse.core.errors import SearchError
+from biofuse.core.linear import ROWS_AT_ONCE, slices
 from biofuse.heads.base import (
     MATRIX_CELLS,
-    ROWS_AT_ONCE,
     ClassificationProblem,
     Features,
     FittedLinear,
@@ -161,8 +161,7 @@ def _solve(
         S[np.diag_indices(d)] += 1
         root = cholesky(S, lower=True, overwrite_a=True, check_finite=False)
         lengths = np.empty(n)
-        for start in range(0, n, ROWS_AT_ONCE):
-            rows = slice(start, start + ROWS_AT_ONCE)
+        for rows in slices(n, ROWS_AT_ONCE):
             lengths[rows] = np.square(solve_triangular(root, Z[rows].T, lower=True, check_finite=False)).sum(axis=0)
         half = solve_triangular(root, targets, lower=True, check_finite=False)
         return solve_triangular(root, half, lower=True, trans="T", check_finite=False), lengths
@@ -179,8 +178,7 @@ def _solve(
 
 def _covariance(Z: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
     total = np.zeros((Z.shape[1], Z.shape[1]))
-    for start in range(0, len(Z), ROWS_AT_ONCE):
-        rows = slice(start, start + ROWS_AT_ONCE)
+    for rows in slices(len(Z), ROWS_AT_ONCE):
         block = Z[rows] * np.sqrt(weights[rows])[:, None]
         total += block.T @ block
     return total

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from biofuse.core.errors import SearchError
-from biofuse.heads.base import MATRIX_CELLS, ClassificationProblem, Features, FittedLinear, Limits, OwnHead, Setup
+from biofuse.core.linear import ROUNDING, Matrix64, ridge_path
+from biofuse.heads.base import MATRIX_CELLS, Features, FittedLinear, Limits, OwnHead, Setup
 from biofuse.heads.likelihood import fit_slope
 
 RELATIVE_PENALTIES = tuple(float(value) for value in 10.0 ** np.arange(-3, 4.5, 0.5))
@@ -21,8 +21,8 @@ SLOPES = (-3.0, 5.0)
 class Ridge(OwnHead[FittedLinear]):
     """scikit-learn's ``RidgeClassifier``, with the penalty that ``RidgeClassifierCV`` would choose.
 
-    The penalty with the least squared error when each row is left out in turn is taken, from one eigendecomposition of
-    the smaller of the row and column products. Near-duplicate rows make leaving one out optimistic.
+    The penalty with the least squared error when each row is left out in turn is taken, from one decomposition of the
+    smaller of the row and column products. Near-duplicate rows make leaving one out optimistic.
 
     Probabilities: a ridge classifier has none of its own. The decision values of the left-out rows are multiplied by
     the one positive number that minimises their log-loss, then put through the logistic function or the softmax. The
@@ -53,82 +53,76 @@ class Ridge(OwnHead[FittedLinear]):
             raise SearchError(f"alpha must be positive, not {self.alpha}.")
 
     def solve(self, X: Features, setup: Setup, *, seed: int, threads: int) -> FittedLinear:  # noqa: ARG002
-        """Decompose the features once for all problems of the same weights, then solve each."""
+        """Follow the path of penalties once for all problems of the same weights."""
         features = np.asarray(X, dtype=np.float64)
-        design: _Design | None = None
-        solutions, slopes, penalties = [], [], []
-        for problem in setup.problems:
-            if design is None or not np.array_equal(design.weights, problem.weights):
-                design = _Design.of(features, problem.weights)
-            coef, intercept, slope, alpha = self._solve_one(features, problem, design)
-            solutions.append((coef, intercept))
-            slopes.append(np.full(len(intercept), slope))
-            penalties.append(alpha)
+        found: dict[int, tuple[Matrix64, Matrix64, float, float]] = {}
+        for weighting in weightings(setup):
+            path = ridge_path(
+                features,
+                targets=weighting.targets,
+                weights=weighting.weights,
+                relative=np.array(RELATIVE_PENALTIES),
+                alpha=self.alpha,
+                groups=weighting.columns,
+            )
+            places = path.best(weighting.columns)
+            for number, columns, place in zip(weighting.problems, weighting.columns, places, strict=True):
+                coef, intercept = path.coef[place][:, columns], path.intercept[place, columns]
+                fitted, targets = features @ coef + intercept, weighting.targets[:, columns]
+                left_out = path.left_out(place, fitted=fitted, targets=targets)
+                slope = fit_slope(left_out, setup.problems[number], bounds=SLOPES)
+                found[number] = coef, intercept, slope, float(path.alphas[place])
+        solved = [found[number] for number in range(len(setup.problems))]
+        penalties = [penalty for *_, penalty in solved]
+        notes: tuple[str, ...] = ()
+        if self.alpha is not None and max(penalties, default=0.0) > self.alpha * (1 + ROUNDING):
+            notes = (f"alpha = {self.alpha:g} is too small for these features: raised to what rounding allows.",)
         return FittedLinear.assemble(
             setup,
-            solutions,
+            [(coef, intercept) for coef, intercept, *_ in solved],
             n_features=X.shape[1],
-            slope=np.concatenate([np.zeros(0), *slopes]),
+            slope=np.concatenate([np.zeros(0), *(np.full(len(b), slope) for _, b, slope, _ in solved)]),
             penalty=penalties,
+            notes=notes,
         )
-
-    def _solve_one(
-        self, X: NDArray[np.float64], problem: ClassificationProblem, design: "_Design"
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64], float, float]:
-        targets = 2 * problem.indicators - 1
-        grid = (self.alpha,) if self.alpha is not None else tuple(a * design.spread for a in RELATIVE_PENALTIES)
-        left_out = {alpha: design.left_out(targets, alpha) for alpha in grid}
-        errors = {
-            alpha: float((problem.weights[:, None] * (decisions - targets) ** 2).sum())
-            for alpha, decisions in left_out.items()
-        }
-        alpha = min(grid, key=lambda candidate: errors[candidate])
-        coef, intercept = design.coefficients(X, targets, alpha)
-        return coef, intercept, fit_slope(left_out[alpha], problem, bounds=SLOPES), alpha
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Design:
-    """The weighted, centred features, decomposed: ``sqrt(w) (X - mean) = U sqrt(eigenvalues) V'``.
+class Weighting:
+    """Problems that weight the training rows alike, and so share a decomposition.
 
-    ``spread`` is the mean squared distance of a row from the mean, times the mean weight.
+    Attributes
+    ----------
+    weights : ndarray of float64, shape (n,)
+    targets : ndarray of float64, shape (n, n_columns)
+        -1 and 1, those of all problems side by side.
+    problems : tuple of int
+        Places of the problems in the set-up.
+    columns : tuple of slice
+        The targets of each.
     """
 
-    weights: NDArray[np.float64]
-    mean: NDArray[np.float64]
-    U: NDArray[np.float64]
-    eigenvalues: NDArray[np.float64]
-    spread: float
+    weights: Matrix64
+    targets: Matrix64
+    problems: tuple[int, ...]
+    columns: tuple[slice, ...]
 
-    @classmethod
-    def of(cls, X: NDArray[np.float64], weights: NDArray[np.float64]) -> "_Design":
-        mean = weights @ X / weights.sum()
-        A = np.sqrt(weights)[:, None] * (X - mean)
-        n, d = A.shape
-        eigenvalues, vectors = np.linalg.eigh(A @ A.T if d >= n else A.T @ A)
-        # Directions below the rounding error of the products carry nothing but noise.
-        kept = eigenvalues > eigenvalues[-1] * max(n, d) * np.finfo(np.float64).eps
-        eigenvalues, vectors = eigenvalues[kept], vectors[:, kept]
-        U = vectors if d >= n else A @ vectors / np.sqrt(eigenvalues)
-        return cls(weights=weights, mean=mean, U=U, eigenvalues=eigenvalues, spread=float(eigenvalues.sum()) / n or 1.0)
 
-    def _weighted(self, targets: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        offset = self.weights @ targets / self.weights.sum()
-        return offset, np.sqrt(self.weights)[:, None] * (targets - offset)
-
-    def left_out(self, targets: NDArray[np.float64], alpha: float) -> NDArray[np.float64]:
-        """Return the decision values of each row from a fit without it, by the leverage formula."""
-        _, centred = self._weighted(targets)
-        shrinkage = self.eigenvalues / (self.eigenvalues + alpha)
-        residual = centred - self.U @ (shrinkage[:, None] * (self.U.T @ centred))
-        leverage = self.weights / self.weights.sum() + self.U**2 @ shrinkage
-        return np.asarray(targets - residual / (np.sqrt(self.weights) * (1 - leverage))[:, None])
-
-    def coefficients(
-        self, X: NDArray[np.float64], targets: NDArray[np.float64], alpha: float
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return coefficients and intercepts on the raw features."""
-        offset, centred = self._weighted(targets)
-        dual = np.sqrt(self.weights)[:, None] * (self.U @ ((self.U.T @ centred) / (self.eigenvalues + alpha)[:, None]))
-        coef = X.T @ dual - np.outer(self.mean, dual.sum(axis=0))
-        return coef, offset - self.mean @ coef
+def weightings(setup: Setup) -> tuple[Weighting, ...]:
+    """Put problems with the same row weights together."""
+    alike: dict[bytes, list[int]] = {}
+    for number, problem in enumerate(setup.problems):
+        alike.setdefault(problem.weights.tobytes(), []).append(number)
+    found = []
+    for numbers in alike.values():
+        targets = [2 * setup.problems[number].indicators - 1 for number in numbers]
+        ends = np.cumsum([part.shape[1] for part in targets]).tolist()
+        found.append(
+            Weighting(
+                weights=setup.problems[numbers[0]].weights,
+                targets=np.hstack(targets),
+                problems=tuple(numbers),
+                columns=tuple(slice(end - part.shape[1], end) for part, end in zip(targets, ends, strict=True)),
+            )
+        )
+    return tuple(found)

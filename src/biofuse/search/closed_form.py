@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -29,7 +29,7 @@ from biofuse.core.target import Task
 from biofuse.data.splits import ValidationPlan
 from biofuse.evaluation.metrics import SCREEN_METRICS, get_metric, score
 from biofuse.heads.base import ClassWeight, Setup, set_up
-from biofuse.heads.ridge import RELATIVE_PENALTIES
+from biofuse.heads.ridge import RELATIVE_PENALTIES, Weighting, weightings
 from biofuse.search.leaderboard import Subset, in_pool_order
 from biofuse.search.scorers import FoldPart, FoldScores, gather
 
@@ -174,30 +174,6 @@ def too_large(works: dict[Way, Work], *, memory_limit: int, workers: int = 1) ->
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Weighting:
-    """Problems that weight the training rows alike, and so share a decomposition.
-
-    Attributes
-    ----------
-    weights : ndarray of float64, shape (n_train,)
-    targets : ndarray of float64, shape (n_train, n_columns)
-        -1 and 1, those of all problems side by side.
-    problems : tuple of int
-        Places of the problems in the fold's set-up.
-    columns : tuple of slice
-        The targets of each.
-    moments : tuple of ndarray, or None
-        Those of :meth:`biofuse.blocks.ColumnBlocks.moments`, where products are of columns.
-    """
-
-    weights: Matrix64
-    targets: Matrix64
-    problems: tuple[int, ...]
-    columns: tuple[slice, ...]
-    moments: tuple[Matrix64, Matrix64, Matrix64] | None = None
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
 class Fold:
     """One fold.
 
@@ -209,6 +185,8 @@ class Fold:
         What there is to fit on the training rows.
     weightings : tuple of Weighting
         The same, ordered by row weights.
+    moments : tuple
+        Those of :meth:`biofuse.blocks.gram.ColumnBlocks.moments` for each of them; empty where products are of rows.
     labels : ndarray of int64
         Of the held-out rows.
     kept : ndarray of int64, or None
@@ -218,6 +196,7 @@ class Fold:
     algebra: GramBlocks | ColumnBlocks
     setup: Setup
     weightings: tuple[Weighting, ...]
+    moments: tuple[tuple[Matrix64, Matrix64, Matrix64], ...]
     labels: NDArray[np.int64]
     kept: NDArray[np.int64] | None
 
@@ -247,7 +226,7 @@ def state_problems(
         )
         for fit, _ in plan.folds
     ]
-    return [(setup, _weightings(setup)) for setup in setups]
+    return [(setup, weightings(setup)) for setup in setups]
 
 
 def prepare_folds(
@@ -273,12 +252,15 @@ def prepare_folds(
 
     def prepare(number: int) -> Fold:
         fit, held_out = plan.folds[number]
-        setup, weightings = problems[number]
+        setup, alike = problems[number]
         algebra = build(blocks, fit, held_out, scaling=scaling, reduce_to=reduce_to)
         return Fold(
             algebra=algebra,
             setup=setup,
-            weightings=_with_moments(weightings, algebra),
+            weightings=alike,
+            moments=()
+            if isinstance(algebra, GramBlocks)
+            else tuple(algebra.moments(each.weights, each.targets) for each in alike),
             labels=labels[held_out],
             kept=None if keep is None or keep[held_out].all() else np.flatnonzero(keep[held_out]),
         )
@@ -286,34 +268,6 @@ def prepare_folds(
     workers = min(threads, len(plan.folds))
     with limit_threads(threads // workers), ThreadPoolExecutor(workers) as pool:
         return tuple(pool.map(prepare, range(len(plan.folds))))
-
-
-def _weightings(setup: Setup) -> tuple[Weighting, ...]:
-    """Put problems with the same row weights together: they share a decomposition."""
-    alike: dict[bytes, list[int]] = {}
-    for number, problem in enumerate(setup.problems):
-        alike.setdefault(problem.weights.tobytes(), []).append(number)
-    found = []
-    for numbers in alike.values():
-        targets = [2 * setup.problems[number].indicators - 1 for number in numbers]
-        ends = np.cumsum([part.shape[1] for part in targets]).tolist()
-        found.append(
-            Weighting(
-                weights=setup.problems[numbers[0]].weights,
-                targets=np.hstack(targets),
-                problems=tuple(numbers),
-                columns=tuple(slice(end - part.shape[1], end) for part, end in zip(targets, ends, strict=True)),
-            )
-        )
-    return tuple(found)
-
-
-def _with_moments(weightings: tuple[Weighting, ...], algebra: GramBlocks | ColumnBlocks) -> tuple[Weighting, ...]:
-    if isinstance(algebra, GramBlocks):
-        return weightings
-    return tuple(
-        replace(weighting, moments=algebra.moments(weighting.weights, weighting.targets)) for weighting in weightings
-    )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -430,7 +384,7 @@ class ClosedFormScorer:
             n_train=self.n_train,
             n_test=self.n_test,
             n_columns=len(classes),
-            n_weightings=max(1, *(len(weightings) for _, weightings in problems)),
+            n_weightings=max(1, *(len(alike) for _, alike in problems)),
             n_subsets=2 ** len(blocks) - 1,
             n_alphas=len(self._relative),
         ).works(reduce_to)
@@ -494,8 +448,8 @@ class ClosedFormScorer:
         n_problems = len(kept.setup.problems)
         margins: list[Matrix64] = [np.empty((0, 0))] * n_problems
         alphas = [0.0] * n_problems
-        for weighting in kept.weightings:
-            path = self._path(kept.algebra, names, weighting)
+        for number, weighting in enumerate(kept.weightings):
+            path = self._path(kept, names, number)
             places = path.best(weighting.columns)
             chosen = list(zip(places, weighting.columns, strict=True))
             coef = np.hstack([path.coef[place][:, columns] for place, columns in chosen])
@@ -512,7 +466,8 @@ class ClosedFormScorer:
             alphas=tuple(alphas),
         )
 
-    def _path(self, algebra: GramBlocks | ColumnBlocks, names: Subset, weighting: Weighting) -> Path:
+    def _path(self, fold: Fold, names: Subset, number: int) -> Path:
+        algebra, weighting = fold.algebra, fold.weightings[number]
         if isinstance(algebra, GramBlocks):
             return row_path(
                 algebra.total(names, out=self._workspace.array("products", algebra.train.shape[1:])),
@@ -522,9 +477,7 @@ class ClosedFormScorer:
                 groups=weighting.columns,
                 workspace=self._workspace,
             )
-        if weighting.moments is None:
-            raise SearchError("The products of columns were not prepared.")
-        mean, products, crossed = weighting.moments
+        mean, products, crossed = fold.moments[number]
         columns = algebra.columns(names)
         return column_path(
             algebra.train,

@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -63,6 +64,26 @@ def shared_data() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"no real images at {os.path.relpath(SHARED)}")
     return SHARED
+
+
+class Watching:
+    """Progress that remembers totals and counts."""
+
+    def __init__(self) -> None:
+        self.totals: dict[str, int] = {}
+        self.counts: Counter[str] = Counter()
+
+    def begin(self, task: str, total: int) -> None:
+        self.totals[task] = total
+
+    def advance(self, task: str, units: int) -> None:
+        self.counts[task] += units
+
+
+@pytest.fixture
+def watching() -> Watching:
+    """Return progress that can be looked at."""
+    return Watching()
 
 
 @pytest.fixture

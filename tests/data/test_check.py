@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -109,7 +110,7 @@ class CountingSource:
         return self.raw
 
 
-def test_bug_17_every_image_is_read_once() -> None:
+def test_bug_17_every_image_is_read_once(watching: Any) -> None:
     buffer = io.BytesIO()
     Image.fromarray(noise(1)).save(buffer, format="PNG")
     reads: list[int] = []
@@ -117,10 +118,9 @@ def test_bug_17_every_image_is_read_once() -> None:
         ids=np.array(["a", "b", "c"], dtype=object),
         sources=tuple(CountingSource(name, buffer.getvalue(), reads, threading.Lock()) for name in "abc"),
     )
-    seen: list[tuple[int, int]] = []
-    report = check_samples(samples, workers=2, progress=lambda done, total: seen.append((done, total)))
+    report = check_samples(samples, workers=2, progress=watching)
     assert len(reads) == 3
-    assert seen == [(1, 3), (2, 3), (3, 3)]
+    assert (watching.totals, watching.counts) == ({"reading": 3}, {"reading": 3})
     assert report.n_bytes == 3 * len(buffer.getvalue())
     assert (report.task, report.counts, report.split_sizes) == (None, {}, {"all": 3})
 

@@ -292,12 +292,11 @@ def fetch(server, tmp_path, **options):
     return medmnist_file("breastmnist", 64, root=tmp_path / "root", url=server.url, **options)
 
 
-def test_a_download_reports_how_far_it_is(server, tmp_path):
-    said = []
-    path = fetch(server, tmp_path, report=lambda have, total: said.append((have, total)))
+def test_a_download_reports_how_far_it_is(server, tmp_path, watching):
+    path = fetch(server, tmp_path, progress=watching)
     assert path == medmnist_path("breastmnist", 64, root=tmp_path / "root")
     assert path.read_bytes() == server.content
-    assert said[-1] == (len(server.content), len(server.content))
+    assert list(watching.totals.values()) == list(watching.counts.values()) == [len(server.content)]
     assert [entry.name for entry in path.parent.iterdir()] == ["breastmnist_64.npz"]
 
 

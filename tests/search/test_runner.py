@@ -14,7 +14,6 @@ import pytest
 
 from biofuse.blocks.blocks import Blocks
 from biofuse.core.errors import BioFuseError, SearchError, UndefinedMetricError
-from biofuse.core.progress import duration
 from biofuse.core.ray import ray_cluster
 from biofuse.core.target import Task
 from biofuse.search import runner
@@ -509,17 +508,6 @@ def test_more_than_an_hour_is_asked_for():
     assert len(run_search(("a", "b"), Exhaustive(), Slower(), workers=1, yes=True)) == 3
 
 
-def test_durations_read_well():
-    assert [duration(s) for s in (0.5, 42, 300, 7200, 200000)] == [
-        "0.50 seconds", "42 seconds", "5 minutes", "2 hours", "2.31 days",
-    ]  # fmt: skip
-
-
-THREE = ("a", "b", "c")
-uses_ray = pytest.mark.enable_socket
-
-
-@pytest.fixture(scope="module")
 def _ray():
     if importlib.util.find_spec("ray") is None:  # not imported: ray_cluster has something to say to it before
         pytest.skip("ray is not installed")

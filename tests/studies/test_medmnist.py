@@ -176,9 +176,9 @@ def test_sets_and_sizes_that_do_not_exist(fuse, archives, tmp_path):
 def test_a_set_that_is_named_and_missing_is_fetched(fuse, archives, tmp_path, monkeypatch):
     asked = []
 
-    def fetch(flag, size, *, root, report):
-        report(10, 20)
-        report(20, 20)
+    def fetch(flag, size, *, root, progress):
+        progress.begin("fetching", 20)
+        progress.advance("fetching", 20)
         asked.append((flag, size, root))
         raise DataError("It cannot be fetched.", remedy="Try again.")
 

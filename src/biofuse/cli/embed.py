@@ -44,8 +44,7 @@ def check(
 
     samples = load_samples(data, label=options.label_option(label), group=group, task=task, torn_groups="allow")
     with progress_bars(console=errors) as bars:
-        bars.begin("reading", len(samples))
-        report = check_samples(samples, progress=lambda _done, _total: bars.advance("reading", 1))
+        report = check_samples(samples, progress=bars)
     if as_json:
         show_json(report.to_dict())
     else:

@@ -1,7 +1,7 @@
 """Identical images: within a split, across splits, and with conflicting labels."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
@@ -10,6 +10,7 @@ import numpy as np
 
 from biofuse.core.errors import DataError, UnreadableImageError
 from biofuse.core.hashing import Contents, no_contents, to_hex
+from biofuse.core.progress import Progress, Silent
 from biofuse.data.decoding import DecodePolicy, ImageFacts, content_hash, decode, image_facts, pixel_hash
 from biofuse.data.labels import listing
 from biofuse.data.samples import SPLITS, Samples, Source, groups_across_splits
@@ -187,9 +188,6 @@ def _label_names(samples: Samples, row: int) -> tuple[str, ...]:
     return (samples.classes[samples.labels[row]],)
 
 
-Progress = Callable[[int, int], None]
-"""Called with the number of images done and their total."""
-
 FLAT = 2.0
 """Images whose grey levels (0-255) vary by less than this standard deviation hardly show anything."""
 TINY_CLASS = 10
@@ -308,19 +306,19 @@ def check_samples(samples: Samples, *, workers: int | None = None, progress: Pro
         Labelled or not, with splits or without.
     workers : int, optional
         Threads; decoding releases the interpreter lock. By default as many as Python's thread pools use.
-    progress : callable, optional
-        Called with (done, total) after every image.
+    progress : Progress, optional
 
     Returns
     -------
     CheckReport
         Unreadable images are listed in it; none raises.
     """
+    progress = progress or Silent()
+    progress.begin("reading", len(samples))
     seen: list[_Seen] = []
     for image in _read_all(samples, workers):
         seen.append(image)
-        if progress is not None:
-            progress(len(seen), len(samples))
+        progress.advance("reading", 1)
     contents, pixels = no_contents(len(seen)), no_contents(len(seen))
     for row, image in enumerate(seen):
         contents[row], pixels[row] = image.content, image.pixels
@@ -355,10 +353,10 @@ def check_samples(samples: Samples, *, workers: int | None = None, progress: Pro
 
 def _read_all(samples: Samples, workers: int | None) -> Iterator[_Seen]:
     with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="biofuse-check") as pool:
-        yield from pool.map(lambda source: _look(source, samples.decode), samples.sources)
+        yield from pool.map(lambda source: _inspect(source, samples.decode), samples.sources)
 
 
-def _look(source: Source, policy: DecodePolicy) -> _Seen:
+def _inspect(source: Source, policy: DecodePolicy) -> _Seen:
     try:
         raw = source.read()
         image = decode(raw, policy, description=source.description)

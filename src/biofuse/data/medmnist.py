@@ -10,7 +10,7 @@ import re
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from http.client import HTTPException
 from importlib import resources
@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict
 from biofuse.core.errors import DataError
 from biofuse.core.files import disk_errors
 from biofuse.core.hashing import digest_file
+from biofuse.core.progress import Progress, Silent
 from biofuse.core.target import Task
 from biofuse.data.arrays import row_id
 from biofuse.data.decoding import ArraySource, MappedRowSource
@@ -88,7 +89,7 @@ def medmnist_file(
     root: Path | None = None,
     download: bool = True,
     url: str | None = None,
-    report: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Return the verified archive of a data set, downloading it where it is missing.
 
@@ -106,8 +107,8 @@ def medmnist_file(
         Whether a missing file may be fetched.
     url : str, optional
         Pattern with ``{file}``; MedMNIST's Zenodo record by default.
-    report : callable, optional
-        Receives the bytes that are here and the bytes there are (0 where unknown) while a file is fetched.
+    progress : Progress, optional
+        Counts the bytes of a file that is fetched (of 0 where nobody knows how many there are).
 
     Raises
     ------
@@ -125,7 +126,7 @@ def medmnist_file(
     if path.exists():
         _verify(path, info.md5[size], f"Delete {path} and load again to fetch it anew.")
     elif download:
-        _download(address, path, info.md5[size], report or (lambda *_: None))
+        _download(address, path, info.md5[size], progress or Silent())
     else:
         raise DataError(f"{path} does not exist.", remedy=f"Fetch {address} and put it there, or allow the download.")
     return path
@@ -264,13 +265,13 @@ def _verify(path: Path, md5: str, remedy: str) -> None:
         raise DataError(f"{path} is damaged or another file: its MD5 is {found}, published is {md5}.", remedy=remedy)
 
 
-def _download(address: str, path: Path, md5: str, report: Callable[[int, int], None]) -> None:
+def _download(address: str, path: Path, md5: str, progress: Progress) -> None:
     logger.info("Fetching %s to %s", address, path)
     part = path.with_name(f".{path.name}.part")
     try:
         with disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            missing = _fetch(address, part, report)
+            missing = _fetch(address, part, f"fetching {path.name}", progress)
     except (urllib.error.URLError, TimeoutError, ConnectionError, HTTPException) as error:
         raise DataError(
             f"{address} cannot be fetched: {error}.",
@@ -288,7 +289,7 @@ def _download(address: str, path: Path, md5: str, report: Callable[[int, int], N
         part.unlink(missing_ok=True)
 
 
-def _fetch(address: str, part: Path, report: Callable[[int, int], None]) -> int:
+def _fetch(address: str, part: Path, task: str, progress: Progress) -> int:
     """Fetch what a part lacks, and return how many bytes are missing in the end."""
     have = part.stat().st_size if part.exists() else 0
     # The address is the packaged one or the caller's own, never read from data. A plain address asks for everything.
@@ -299,11 +300,13 @@ def _fetch(address: str, part: Path, report: Callable[[int, int], None]) -> int:
                 have = 0
             length = answer.headers.get("Content-Length")
             total = have + int(length) if length else 0
+            progress.begin(task, total)
+            progress.advance(task, have)
             with part.open("ab" if have else "wb") as file:
                 while piece := answer.read(PIECE):
                     file.write(piece)
                     have += len(piece)
-                    report(have, total)
+                    progress.advance(task, len(piece))
     except urllib.error.HTTPError as error:
         if error.code != NOTHING_LEFT:
             raise

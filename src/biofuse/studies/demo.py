@@ -141,7 +141,11 @@ class Patch:
         return f"images/{self.label.replace(' ', '-')}/{self.group}_y{y:+04d}_z{z:+04d}.png"
 
 
-def build_demo(folder: Path, *, seed: int = 0, progress: Callable[[int, int], None] | None = None) -> Path:
+BUILDING = "building the data set"
+"""What the progress of that is called."""
+
+
+def build_demo(folder: Path, *, seed: int = 0, progress: Progress | None = None) -> Path:
     """Write the demo set: 1,280 PNGs of eight balanced classes, ``manifest.csv``, ``README.txt`` and a stamp.
 
     A set that is complete is left as it is; missing or damaged files are written again. The bytes depend on the seed
@@ -153,8 +157,7 @@ def build_demo(folder: Path, *, seed: int = 0, progress: Callable[[int, int], No
         Where to; made if absent. Must be empty or hold a demo set.
     seed : int, default 0
         Chooses the patches among all possible ones.
-    progress : callable, optional
-        Called with (files done, files in all) after each file.
+    progress : Progress, optional
 
     Returns
     -------
@@ -184,13 +187,14 @@ def build_demo(folder: Path, *, seed: int = 0, progress: Callable[[int, int], No
         (folder / stale).unlink(missing_ok=True)
     # The stamp goes first and lists what must be there: a build that is killed is recognised as ours and completed.
     write_bytes(folder / STAMP, (json.dumps(new_stamp, indent=1) + "\n").encode())
-    for number, (name, data) in enumerate(files.items(), start=1):
+    progress = progress or Silent()
+    progress.begin(BUILDING, len(files))
+    for name, data in files.items():
         path = folder / name
         with disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
-        if progress is not None:
-            progress(number, len(files))
+        progress.advance(BUILDING, 1)
     return folder / MANIFEST
 
 
@@ -553,7 +557,7 @@ def run_demo(
         If the extra ``demo`` is not installed.
     """
     folder, progress, say = Path(folder), progress or Silent(), tell or (lambda _: None)
-    manifest = build_demo(folder / "brain-regions", progress=_Stage(progress, "building the data set").report)
+    manifest = build_demo(folder / "brain-regions", progress=progress)
     samples = load_samples(manifest)
     fuse = BioFuse(store=store, **chosen)
     result = fuse.fit(manifest, out=folder / "run", overwrite=True, tell=say)
@@ -563,23 +567,6 @@ def run_demo(
         _draw_scores(evaluation, folder / "scores.png"),
     )
     return DemoOutcome(result=result, evaluation=evaluation, pictures=pictures)
-
-
-class _Stage:
-    """Turns (done, total) reports into progress."""
-
-    def __init__(self, progress: Progress, name: str) -> None:
-        self._progress = progress
-        self._name = name
-        self._done = 0
-        self._begun = False
-
-    def report(self, done: int, total: int) -> None:
-        if not self._begun:
-            self._progress.begin(self._name, total)
-            self._begun = True
-        self._progress.advance(self._name, done - self._done)
-        self._done = done
 
 
 def _draw_predictions(samples: Samples, evaluation: Evaluation, path: Path) -> Path:

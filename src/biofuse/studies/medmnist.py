@@ -198,20 +198,4 @@ def _file(flag: str, size: int, *, root: Path | None, progress: Progress) -> tup
     path = medmnist_path(flag, size, root=root)
     if root is not None and path.exists():
         return path, digest_file(path, algorithm="md5") == medmnist_catalogue()[1][flag].md5[size]
-    return medmnist_file(flag, size, root=root, report=_Download(f"fetching {path.name}", progress).report), True
-
-
-class _Download:
-    """Turns (bytes here, bytes there are) into progress."""
-
-    def __init__(self, name: str, progress: Progress) -> None:
-        self._name = name
-        self._progress = progress
-        self._have: int | None = None
-
-    def report(self, have: int, total: int) -> None:
-        if self._have is None:
-            self._progress.begin(self._name, total)
-            self._have = 0
-        self._progress.advance(self._name, have - self._have)
-        self._have = have
+    return medmnist_file(flag, size, root=root, progress=progress), True

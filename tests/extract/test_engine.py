@@ -237,6 +237,7 @@ def slow_run(script, store, files, out):
 
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="needs /proc to see other processes")
+@pytest.mark.slow
 def test_workers_do_not_outlive_a_killed_parent(files, tmp_path):
     script = tmp_path / "slow.py"
     script.write_text(SLOW_SCRIPT.format(here=str(Path(__file__).parent), workers=2))
@@ -288,6 +289,7 @@ def test_killed_at_random_moments_it_resumes_and_ends_with_the_same_rows(files, 
     np.testing.assert_allclose(np.load(out), np.load(tmp_path / "calm.npy"), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_two_processes_at_once_end_with_one_correct_store(files, tmp_path):
     script = tmp_path / "slow.py"
     script.write_text(SLOW_SCRIPT.format(here=str(Path(__file__).parent), workers=0))

@@ -336,6 +336,7 @@ for n in range(0, 60, 20):
 """
 
 
+@pytest.mark.slow
 def test_a_reader_beside_two_writers_never_sees_a_wrong_row(tmp_path):
     script = tmp_path / "writer.py"
     script.write_text(WRITER)

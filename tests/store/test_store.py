@@ -133,6 +133,7 @@ def test_parts_whose_rows_all_stand_elsewhere_are_removed(folder):
     np.testing.assert_array_equal(store.open(card()).read(rows([3, 10])[0]), rows([3, 10])[1])
 
 
+@pytest.mark.slow
 def test_two_processes_may_write_the_same_rows_at_once(tmp_path):
     script = (
         "import sys; sys.path[:0] = sys.argv[2:];"

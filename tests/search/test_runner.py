@@ -508,6 +508,11 @@ def test_more_than_an_hour_is_asked_for():
     assert len(run_search(("a", "b"), Exhaustive(), Slower(), workers=1, yes=True)) == 3
 
 
+THREE = ("a", "b", "c")
+uses_ray = pytest.mark.enable_socket
+
+
+@pytest.fixture(scope="module")
 def _ray():
     if importlib.util.find_spec("ray") is None:  # not imported: ray_cluster has something to say to it before
         pytest.skip("ray is not installed")

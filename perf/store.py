@@ -25,12 +25,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from biofuse.blocks.reader import BlockReader
+from biofuse.blocks.blocks import BlockReader
 from biofuse.core.hashing import Contents
 from biofuse.encoders.card import EncoderCard
 from biofuse.encoders.preprocessing import Preprocessing
-from biofuse.store.store import EmbeddingStore
-from biofuse.store.upkeep import list_store
+from biofuse.store.store import EmbeddingStore, list_store
 
 DIM = 1536
 PART_ROWS = 4096

@@ -13,8 +13,7 @@ from biofuse.blocks.blocks import Blocks
 from biofuse.core.errors import AlignmentError, DataError, EncoderError
 from biofuse.core.target import Task
 from biofuse.encoders.card import EncoderCard, Precision
-from biofuse.encoders.checks import check_encoder, probe_images, tolerance
-from biofuse.encoders.encoder import Encoder, UInt8Images
+from biofuse.encoders.encoder import Encoder, UInt8Images, check_encoder, probe_images, tolerance
 from biofuse.encoders.registry import load_encoder
 from biofuse.fusion.base import FittedFusion, Fusion
 from biofuse.heads.base import FittedHead, Head

@@ -10,8 +10,7 @@ from biofuse.data.load import load_samples
 from biofuse.encoders.registry import load_encoder, resolve
 from biofuse.extract.stored import read_stored, recompute
 from biofuse.store.exchange import import_embeddings
-from biofuse.store.store import EmbeddingStore
-from biofuse.store.upkeep import list_store
+from biofuse.store.store import EmbeddingStore, list_store
 
 ALONE = ExtractOptions(workers=0)
 DIM = 5

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from biofuse.blocks.reader import BlockReader, read_blocks
+from biofuse.blocks.blocks import BlockReader, read_blocks
 from biofuse.core.errors import AlignmentError
 from biofuse.encoders.card import EncoderCard
 from biofuse.encoders.preprocessing import Preprocessing

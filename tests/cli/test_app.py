@@ -53,8 +53,8 @@ def test_help_lists_the_choices_and_the_defaults_that_a_preset_may_change(succee
 
 
 def test_help_names_every_head_and_fusion_there_is(succeeds, monkeypatch):
-    from biofuse.fusion.registry import fusion_registry
-    from biofuse.heads.registry import head_registry
+    from biofuse.fusion.base import fusion_registry
+    from biofuse.heads.base import head_registry
 
     monkeypatch.setenv("COLUMNS", "200")
     said = succeeds("fit", "--help").out

@@ -7,7 +7,7 @@ import pytest
 
 from biofuse.core.errors import EncoderError
 from biofuse.encoders import EncoderCard, Preprocessing, check_encoder, get_card
-from biofuse.encoders.checks import probe_images
+from biofuse.encoders.encoder import probe_images
 
 
 def card(dim: int = 3) -> EncoderCard:

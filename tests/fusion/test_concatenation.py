@@ -8,8 +8,8 @@ from sklearn.preprocessing import StandardScaler
 
 from biofuse.blocks.blocks import Blocks
 from biofuse.core.errors import AlignmentError, ArtifactError, DataError
+from biofuse.fusion.base import make_fusion
 from biofuse.fusion.concatenation import Concatenation, FittedConcatenation
-from biofuse.fusion.registry import make_fusion
 from biofuse.testing import assert_fusion_contract
 
 DIMS = {"zeta": 5, "alpha": 12, "mid": 1}

@@ -1,8 +1,8 @@
 import pytest
 
 from biofuse.core.errors import SearchError
+from biofuse.fusion.base import OWN_FUSIONS, fusion_registry, make_fusion
 from biofuse.fusion.concatenation import Concatenation
-from biofuse.fusion.registry import OWN_FUSIONS, fusion_registry, make_fusion
 from biofuse.testing import assert_fusion_contract
 
 

@@ -7,8 +7,7 @@ from sklearn.multiclass import OneVsRestClassifier
 
 from biofuse.core.errors import SearchError
 from biofuse.core.target import Task
-from biofuse.heads.likelihood import LOGIT_VARIANCE
-from biofuse.heads.logistic import Logistic
+from biofuse.heads.logistic import LOGIT_VARIANCE, Logistic
 from biofuse.testing import assert_head_contract
 
 
@@ -139,7 +138,7 @@ def test_three_class_decision_is_the_log_odds_of_each_class() -> None:
 
 
 def test_a_fit_that_stops_short_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    from biofuse.heads import likelihood
+    from biofuse.heads import logistic as likelihood
 
     monkeypatch.setattr(likelihood, "STEPS", 2)
     X, y = make_data(60, 40, 3)

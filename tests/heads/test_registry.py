@@ -6,9 +6,8 @@ import sys
 import pytest
 
 from biofuse.core.errors import SearchError
-from biofuse.heads.base import within_limits
+from biofuse.heads.base import CHEAP_HEADS, OWN_HEADS, check_limits, head_registry, make_head, within_limits
 from biofuse.heads.logistic import Logistic
-from biofuse.heads.registry import CHEAP_HEADS, OWN_HEADS, check_limits, head_registry, make_head
 from biofuse.testing import assert_head_contract
 
 
@@ -54,7 +53,7 @@ def test_a_head_that_was_removed_says_what_to_use() -> None:
 
 def test_importing_the_package_loads_no_model_library() -> None:
     code = (
-        "import sys, biofuse.predictors.combined, biofuse.heads.registry, biofuse.fusion.registry\n"
+        "import sys, biofuse.predictors.combined, biofuse.heads.base, biofuse.fusion.base\n"
         "assert not {'sklearn', 'xgboost', 'torch', 'scipy', 'pandas'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -6,7 +6,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 from biofuse.core.errors import ArtifactError, DependencyError, SearchError
 from biofuse.core.target import Task
 from biofuse.heads import xgboost as trees
-from biofuse.heads.registry import make_head
+from biofuse.heads.base import make_head
 from biofuse.heads.xgboost import FittedTrees, XGBoost
 from biofuse.testing import assert_head_contract
 

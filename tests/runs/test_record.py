@@ -14,11 +14,10 @@ from biofuse.runs.record import Environment, Folds, RunRecord, Source, UsedEncod
 from biofuse.runs.run import Run, read_record
 from biofuse.search.attribution import Attribution, CrossModal, Gain, Line
 from biofuse.search.config import SearchConfig
-from biofuse.search.ensemble import Ensemble
 from biofuse.search.evidence import Evidence, Nested
 from biofuse.search.leaderboard import Row
 from biofuse.search.optimism import Optimism
-from biofuse.search.rules import RULES, Selection
+from biofuse.search.rules import RULES, Ensemble, Selection
 from biofuse.search.screen import ReductionLoss, ScreenPlan
 
 NAMES = ("hog", "lbp", "timm:resnet18", "função")

@@ -4,8 +4,8 @@ from sklearn.metrics import accuracy_score, roc_auc_score
 
 from biofuse.core.errors import SearchError
 from biofuse.core.target import Target, Task
-from biofuse.search.ensemble import SIZES, choose_ensemble
 from biofuse.search.leaderboard import Leaderboard, Row
+from biofuse.search.rules import SIZES, choose_ensemble
 
 POOL = ("a", "b", "c", "d")
 SUBSETS = [("a",), ("b",), ("c",), ("d",), ("a", "b"), ("a", "c"), ("b", "c"), ("a", "b", "c")]

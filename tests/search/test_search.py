@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 from biofuse.core.errors import SearchError
 from biofuse.core.target import Task
 from biofuse.encoders.registry import get_card
-from biofuse.heads.registry import CHEAP_HEADS
+from biofuse.heads.base import CHEAP_HEADS
 from biofuse.search import search as searching
 from biofuse.search.closed_form import ClosedFormScorer
 from biofuse.search.rules import Budget, finalists, greedy_path, select

@@ -15,8 +15,7 @@ from biofuse.core.errors import AlignmentError, CorruptPartError
 from biofuse.encoders.card import EncoderCard
 from biofuse.encoders.preprocessing import Preprocessing
 from biofuse.store.parts import locate, locate_ids
-from biofuse.store.store import EmbeddingStore
-from biofuse.store.upkeep import clean_store
+from biofuse.store.store import EmbeddingStore, clean_store
 
 
 def as_contents(hashes):

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from biofuse.core.errors import AlignmentError, CorruptPartError, DiskError
 from biofuse.encoders.card import EncoderCard
 from biofuse.encoders.preprocessing import Preprocessing
-from biofuse.store.store import EmbeddingStore
-from biofuse.store.upkeep import clean_store, list_store, verify_store
+from biofuse.store.store import EmbeddingStore, clean_store, list_store, verify_store
 
 
 def as_contents(hashes):

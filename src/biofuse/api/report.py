@@ -5,8 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from biofuse.blocks.blocks import Blocks
-from biofuse.blocks.reader import read_blocks
+from biofuse.blocks.blocks import Blocks, read_blocks
 from biofuse.core.errors import AlignmentError, BioFuseError, DataError, StoreError
 from biofuse.core.files import write_text
 from biofuse.core.hashing import from_hex, hash_order

@@ -33,8 +33,7 @@ def ls(*, store: Store = None, as_json: Json = False) -> None:
 
       biofuse store ls
     """
-    from biofuse.store.store import EmbeddingStore
-    from biofuse.store.upkeep import list_store
+    from biofuse.store.store import EmbeddingStore, list_store
 
     chosen = EmbeddingStore(store)
     entries = list_store(chosen)
@@ -86,8 +85,7 @@ def verify(
     if (recompute is None) != (data is None):
         raise typer.BadParameter("--recompute N and --data DATA belong together.")
 
-    from biofuse.store.store import EmbeddingStore
-    from biofuse.store.upkeep import verify_store
+    from biofuse.store.store import EmbeddingStore, verify_store
 
     kept = EmbeddingStore(store)
     found = verify_store(kept)
@@ -137,8 +135,7 @@ def gc(
 
       biofuse store gc --dry-run
     """
-    from biofuse.store.store import EmbeddingStore
-    from biofuse.store.upkeep import clean_store
+    from biofuse.store.store import EmbeddingStore, clean_store
 
     cleaning = clean_store(EmbeddingStore(store), dry_run=dry_run)
     if as_json:

@@ -4,8 +4,7 @@ Importing this package, listing cards and resolving names load no model library;
 """
 
 from biofuse.encoders.card import EncoderCard, Precision, Weights, read_card
-from biofuse.encoders.checks import check_encoder
-from biofuse.encoders.encoder import Embeddings, Encoder, TorchEncoder, UInt8Images
+from biofuse.encoders.encoder import Embeddings, Encoder, TorchEncoder, UInt8Images, check_encoder
 from biofuse.encoders.function import FunctionEncoder, register_encoder
 from biofuse.encoders.loaders import Builder
 from biofuse.encoders.preprocessing import Preprocessing, ResizeKey

@@ -21,8 +21,7 @@ from biofuse.core.errors import (
 )
 from biofuse.core.machine import free_memory
 from biofuse.encoders.card import EncoderCard, Frozen, Weights
-from biofuse.encoders.checks import probe_images
-from biofuse.encoders.encoder import Encoder, UInt8Images
+from biofuse.encoders.encoder import Encoder, UInt8Images, probe_images
 from biofuse.encoders.hub import ask, endpoint, is_repository, offline
 from biofuse.encoders.loaders import libraries_of
 from biofuse.encoders.registry import ENCODERS, EncoderRegistry

@@ -13,8 +13,7 @@ from biofuse.core.errors import DependencyError, EncoderError, UnknownEncoderErr
 from biofuse.core.hashing import digest_file
 from biofuse.core.registry import Registry
 from biofuse.encoders.card import EncoderCard, Precision, Weights, card_errors, card_from_toml, read_card
-from biofuse.encoders.checks import check_encoder
-from biofuse.encoders.encoder import Encoder
+from biofuse.encoders.encoder import Encoder, check_encoder
 from biofuse.encoders.loaders import FAMILIES, Builder, adhoc_card, is_adhoc, loader_of
 from biofuse.encoders.preprocessing import Preprocessing
 from biofuse.encoders.weights import locate, pin

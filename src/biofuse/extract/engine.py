@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from biofuse.blocks.reader import read_blocks
+from biofuse.blocks.blocks import read_blocks
 from biofuse.core.errors import BioFuseError
 from biofuse.core.machine import exit_with_parent, keep_freed_memory, workers_ignore_interrupts
 from biofuse.core.progress import Progress, Silent, Tell, duration, progress_bars

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from biofuse.blocks.reader import BlockReader
+from biofuse.blocks.blocks import BlockReader
 from biofuse.core.errors import BioFuseError, DependencyError, StoreError, UnreadableImageError, WeightsError
 from biofuse.core.hashing import Contents, generator
 from biofuse.data.decoding import content_hash, decode

@@ -22,7 +22,7 @@ from biofuse.heads.base import (
     OwnHead,
     Setup,
 )
-from biofuse.heads.likelihood import fit_slope
+from biofuse.heads.logistic import fit_slope
 
 Shrinkage = float | Literal["auto"]
 

@@ -1,12 +1,240 @@
-"""Logistic regression, the default head."""
+"""L2-regularised logistic regression, solved exactly, and fast on embeddings.
+
+The objective is scikit-learn's: the weighted sum of log-losses plus ``|W|^2 / (2 C)``, intercepts free, one logit for
+two classes and a softmax for more. scikit-learn's solvers take it as it stands; with embeddings its curvature spans
+three or four orders of magnitude, because a few directions hold most of the variance, and L-BFGS needs hundreds of
+steps. Here L-BFGS works in coordinates in which the curvature is close to the identity: the leading principal
+directions are rescaled, first for the curvature at the start, then once more for that near the minimum. That is a
+linear change of variables, so the minimum is the same.
+"""
 
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from biofuse.core.errors import SearchError
-from biofuse.heads.base import MATRIX_CELLS, Features, FittedLinear, Limits, OwnHead, Setup
-from biofuse.heads.likelihood import LOGIT_VARIANCE, minimise, spectrum
+from biofuse.heads.base import MATRIX_CELLS, ClassificationProblem, Features, FittedLinear, Limits, OwnHead, Setup
+
+DIRECTIONS = 16
+"""Principal directions that are rescaled. Measured on 1,450 x 3,044 real embeddings (4 classes): 32 or 64 save
+no steps, and with none there are about five times as many."""
+
+TOLERANCES = (1e-2, 1e-5)
+"""Largest gradient entry at the end of each of the two rounds, in coordinates of unit curvature, where the penalty is
+the default one (LOGIT_VARIANCE); smaller in proportion where a weaker penalty lets logits vary more. Measured on real
+embeddings (300, 1,450 and 1,980 rows, 3,044 and 4,324 columns, 2 and 4 classes, C from the default to 100 times that)
+and on separable made-up data: probabilities of new rows are then within 4e-5 of the exact minimum's."""
+
+LOOSE = 100.0
+"""A gradient this many times above the tolerance counts as not converged."""
+
+LOGIT_VARIANCE = 10.0
+"""Prior variance of a logit where C is not given: C = 10 / (mean squared distance of a row from the mean row).
+
+The penalty is a normal prior on the coefficients with variance C, so a sample at the typical distance has a logit of
+variance C times that distance squared. Setting this, and not C, makes the strength independent of the number and scale
+of the columns. Chosen by 5-fold grouped cross-validation on real embeddings (blood cells, 3 classes, and brain MRI, 4
+classes; 250 and 1,431 or 2,416 rows; EfficientNet-Lite0 and 2, HOG and colour descriptors in 5 subsets of 112 to 4,436
+columns), among 0.1, 1, 3, 10, 30, 100, 1,000 and 10,000: AUROC at 10 lies within .001 of the best in 17 of the 20
+cases and within .01 in all; 30 is as good on average and takes 40 % more steps; 1 and 1,000 are clearly worse in
+AUROC or log-loss. A choice by inner folds would cost several times the fit, and could not keep groups whole, since a
+head is not told them."""
+
+STEPS = 1000
+"""Most L-BFGS steps."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Spectrum:
+    """Mean and leading principal directions of a matrix.
+
+    Attributes
+    ----------
+    mean : ndarray of float64, shape (d,)
+    directions : ndarray of float64, shape (d, k)
+        Orthonormal columns.
+    variances : ndarray of float64, shape (k,)
+        Squared norm of the centred matrix along each direction, largest first.
+    spread : float
+        Mean squared distance of a row from the mean.
+    """
+
+    mean: NDArray[np.float64]
+    directions: NDArray[np.float64]
+    variances: NDArray[np.float64]
+    spread: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Solution:
+    """Coefficients, shape (d, width), intercepts, shape (width,), and whether the minimum was reached."""
+
+    coef: NDArray[np.float64]
+    intercept: NDArray[np.float64]
+    converged: bool
+
+
+def spectrum(X: NDArray[np.float64], *, seed: int = 0) -> Spectrum:
+    """Find the leading principal directions by randomised subspace iteration.
+
+    They only shape the coordinates of the search for the minimum: an inexact direction costs steps, not accuracy.
+    """
+    n, d = X.shape
+    mean = X.mean(axis=0)
+    basis = np.random.default_rng(seed).standard_normal((d, min(DIRECTIONS + 8, n, d)))
+    for _ in range(2):
+        basis, _ = np.linalg.qr(basis)
+        centred = X @ basis - mean @ basis
+        basis = X.T @ centred - np.outer(mean, centred.sum(axis=0))
+    basis, _ = np.linalg.qr(basis)
+    centred = X @ basis - mean @ basis
+    variances, rotation = np.linalg.eigh(centred.T @ centred)
+    leading = np.argsort(variances)[::-1][:DIRECTIONS]
+    spread = max(float(np.einsum("ij,ij->", X, X)) / n - float(mean @ mean), 0.0)
+    return Spectrum(
+        mean=mean, directions=basis @ rotation[:, leading], variances=np.maximum(variances[leading], 0.0), spread=spread
+    )
+
+
+def minimise(X: NDArray[np.float64], problem: ClassificationProblem, *, C: float, shape: Spectrum) -> Solution:
+    """Minimise the weighted log-loss plus ``|W|^2 / (2 C)``.
+
+    Parameters
+    ----------
+    X : ndarray of float64, shape (n, d)
+    problem : ClassificationProblem
+        Classes and weights of the rows.
+    C : float
+        Inverse strength of the penalty, as in scikit-learn.
+    shape : Spectrum
+        That of ``X``.
+    """
+    from scipy.optimize import minimize
+
+    share = problem.weights @ problem.indicators / problem.weights.sum()
+    coef = np.zeros((X.shape[1], len(share)))
+    intercept = np.log(share) if len(share) > 1 else np.log(share / (1 - share))
+    slope = np.broadcast_to(share, problem.indicators.shape)
+    factor = min(1.0, LOGIT_VARIANCE / (C * shape.spread)) if shape.spread else 1.0
+    gradient = np.inf
+    for tolerance in TOLERANCES:
+        curvature = float((problem.weights @ (slope * (1 - slope))).mean()) / len(X)
+        objective = _Objective.at(X, problem, C=C, shape=shape, curvature=curvature)
+        result = minimize(
+            objective,
+            objective.pack(coef, intercept),
+            jac=True,
+            method="L-BFGS-B",
+            options={"maxiter": STEPS, "maxcor": 20, "gtol": tolerance * factor, "ftol": 0.0},
+        )
+        coef, intercept = objective.unpack(result.x)
+        _, errors = log_loss(objective.logits(coef, intercept), objective.targets)
+        slope, gradient = errors + objective.targets, float(np.abs(result.jac).max())
+    if len(intercept) > 1:
+        intercept = intercept - intercept.mean()  # softmax does not see a shift; this is the one scikit-learn ends at
+    return Solution(
+        coef=coef,
+        intercept=intercept - shape.mean @ coef,
+        converged=gradient <= LOOSE * TOLERANCES[-1] * factor,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Objective:
+    """Value and gradient as functions of the rescaled coefficients of the centred features.
+
+    ``leading`` (k,), ``rest`` and ``free`` are the square roots of the inverse curvature along the leading directions,
+    along all others (which are taken to be like the last of the leading ones), and of the intercepts. One curvature
+    serves all classes: giving each its own breaks the symmetry of the softmax, and takes nearly twice the steps.
+    """
+
+    X: NDArray[np.float64]
+    targets: NDArray[np.float64]
+    weights: NDArray[np.float64]
+    C: float
+    shape: Spectrum
+    leading: NDArray[np.float64]
+    rest: float
+    free: float
+
+    @classmethod
+    def at(
+        cls, X: NDArray[np.float64], problem: ClassificationProblem, *, C: float, shape: Spectrum, curvature: float
+    ) -> "_Objective":
+        leading = 1 / np.sqrt(curvature * shape.variances + 1 / C)
+        return cls(
+            X=X,
+            targets=problem.indicators,
+            weights=problem.weights,
+            C=C,
+            shape=shape,
+            leading=leading,
+            rest=float(leading[-1]),
+            free=float(1 / np.sqrt(max(curvature, np.finfo(np.float64).tiny) * len(X))),
+        )
+
+    def _rescale(self, values: NDArray[np.float64], leading: NDArray[np.float64], rest: float) -> NDArray[np.float64]:
+        V = self.shape.directions
+        return np.asarray(rest * values + V @ ((leading - rest)[:, None] * (V.T @ values)))
+
+    def pack(self, coef: NDArray[np.float64], intercept: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return rescaled coefficients and intercepts as one vector."""
+        return np.vstack([self._rescale(coef, 1 / self.leading, 1 / self.rest), intercept / self.free]).ravel()
+
+    def unpack(self, flat: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return coefficients and intercepts, of the centred features."""
+        parameters = flat.reshape(-1, self.targets.shape[1])
+        return self._rescale(parameters[:-1], self.leading, self.rest), parameters[-1] * self.free
+
+    def logits(self, coef: NDArray[np.float64], intercept: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the logits of all rows."""
+        return np.asarray(self.X @ coef + (intercept - self.shape.mean @ coef))
+
+    def __call__(self, flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        coef, intercept = self.unpack(flat)
+        losses, errors = log_loss(self.logits(coef, intercept), self.targets)
+        errors = errors * self.weights[:, None]
+        total = errors.sum(axis=0)
+        gradient = self.X.T @ errors - np.outer(self.shape.mean, total) + coef / self.C
+        value = float(losses @ self.weights) + float(np.vdot(coef, coef)) / (2 * self.C)
+        rescaled = self._rescale(gradient, self.leading, self.rest)
+        return value, np.vstack([rescaled, total * self.free]).ravel()
+
+
+def log_loss(
+    logits: NDArray[np.float64], targets: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the log-loss of each row, and its derivative in the logits."""
+    from scipy.special import expit
+
+    if logits.shape[1] == 1:
+        return np.logaddexp(0, logits[:, 0]) - targets[:, 0] * logits[:, 0], expit(logits) - targets
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    odds = np.exp(shifted)
+    total = odds.sum(axis=1, keepdims=True)
+    return np.log(total[:, 0]) - np.einsum("ij,ij->i", targets, shifted), odds / total - targets
+
+
+def fit_slope(decisions: NDArray[np.float64], problem: ClassificationProblem, *, bounds: tuple[float, float]) -> float:
+    """Return the positive number times which decision values have the least weighted log-loss.
+
+    Parameters
+    ----------
+    decisions : ndarray of float64, shape (n, width)
+        Of rows that the fit did not see: one column for two classes, else one per class.
+    problem : ClassificationProblem
+        Classes and weights of the rows.
+    bounds : tuple of float
+        Range of the number's natural logarithm.
+    """
+    from scipy.optimize import minimize_scalar
+
+    def loss(log_slope: float) -> float:
+        losses, _ = log_loss(np.exp(log_slope) * decisions, problem.indicators)
+        return float(losses @ problem.weights)
+
+    return float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +245,7 @@ class Logistic(OwnHead[FittedLinear]):
     ----------
     C : float, optional
         Inverse strength of the penalty, as in scikit-learn. If it is not given, it follows from
-        :data:`biofuse.heads.likelihood.LOGIT_VARIANCE`: 10 over the mean squared distance of a row from the mean row.
+        :data:`biofuse.heads.logistic.LOGIT_VARIANCE`: 10 over the mean squared distance of a row from the mean row.
     class_weight : mapping, "balanced" or None
         As in scikit-learn; see :data:`biofuse.heads.base.ClassWeight`.
     """

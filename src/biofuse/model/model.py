@@ -1,41 +1,85 @@
-"""The fitted artefact: a subset of encoders and a predictor."""
+"""Models on the Hugging Face hub. Login, cache and endpoint are huggingface_hub's own; no token is touched here."""
 
 import shutil
 import tempfile
 import uuid
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html import escape
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from biofuse.core.errors import ArtifactError, BioFuseWarning, DataError
+from biofuse.core.errors import ArtifactError, BioFuseWarning, DataError, HubUnreachableError
 from biofuse.core.files import TEMPORARY_SUFFIX, disk_errors
 from biofuse.core.options import accepts
 from biofuse.core.progress import Progress
-from biofuse.core.seals import seal, unseal
+from biofuse.core.seals import listed_files, seal, unseal
 from biofuse.core.target import Target, Task
 from biofuse.data.decoding import DecodePolicy
 from biofuse.data.load import load_samples
 from biofuse.data.samples import Samples
 from biofuse.encoders.card import EncoderCard, Precision
+from biofuse.encoders.hub import HubFile, commit_of, download, hub_errors, is_repository, offline
 from biofuse.encoders.weights import pin
 from biofuse.extract.embeddings import EmbeddingSet
 from biofuse.extract.engine import extract
 from biofuse.extract.options import ExtractOptions
 from biofuse.extract.precision import PRECISIONS
 from biofuse.model.card import model_card
-from biofuse.model.hub import download_folder, upload
 from biofuse.predictors.base import Predictor
 from biofuse.predictors.combined import load_predictor
 from biofuse.store.store import EmbeddingStore, as_store
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+def upload(
+    folder: Path, repository: str, *, seal: str, private: bool | None, revision: str | None, message: str
+) -> str:
+    """Upload a sealed folder and return the address of the commit; see :meth:`BioFuseModel.push_to_hub`."""
+    from huggingface_hub import HfApi
+
+    wanted = _file(repository, revision or "main", seal)
+    if offline():
+        raise HubUnreachableError(
+            f"HF_HUB_OFFLINE forbids uploading to {repository}.", remedy="Unset it, and try again while online."
+        )
+    api = HfApi()
+    with hub_errors(wanted):
+        api.create_repo(repository, private=private, exist_ok=True, repo_type="model")
+        done = api.upload_folder(
+            repo_id=repository, folder_path=folder, revision=revision, commit_message=message, repo_type="model"
+        )
+    return str(done.commit_url)
+
+
+def download_folder(folder: Path, repository: str, *, seal: str, revision: str) -> None:
+    """Copy a seal and every file that it lists into an empty folder; see :meth:`BioFuseModel.from_pretrained`."""
+    wanted = _file(repository, revision, seal)
+    first = download(wanted)
+    # All other files are taken at the commit of the first, so that a push in between cannot mix two models.
+    at = replace(wanted, revision=commit_of(first) or revision)
+    # Copied out of the cache, where files are links: a model's files must lie in its folder.
+    shutil.copyfile(first, folder / seal)
+    for file in listed_files(folder, name=seal):
+        target = folder / PurePosixPath(file)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(download(replace(at, file=file)), target)
+
+
+def _file(repository: str, revision: str, file: str) -> HubFile:
+    if not is_repository(repository):
+        raise ArtifactError(
+            f"{repository!r} is neither a folder nor a repository of a model hub.",
+            remedy="Repositories are called owner/name.",
+        )
+    return HubFile(repository=repository, revision=revision, file=file, encoder="a BioFuse model")
+
 
 SEAL = "model.json"
 """Name of the file that makes a folder a model."""

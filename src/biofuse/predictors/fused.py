@@ -12,10 +12,8 @@ from biofuse.blocks.blocks import Blocks, Matrix
 from biofuse.core.errors import AlignmentError, ArtifactError
 from biofuse.core.machine import limit_threads
 from biofuse.core.target import Task
-from biofuse.fusion.base import FittedFusion, Fusion
-from biofuse.fusion.registry import make_fusion
-from biofuse.heads.base import FittedHead, Head, Scores
-from biofuse.heads.registry import check_limits, make_head
+from biofuse.fusion.base import FittedFusion, Fusion, make_fusion
+from biofuse.heads.base import FittedHead, Head, Scores, check_limits, make_head
 from biofuse.predictors.base import Predictor, below, readable, write_artefact
 
 KIND = "fused"

@@ -21,11 +21,10 @@ from biofuse.encoders.doctor import Skipped
 from biofuse.evaluation.metrics import Record, Score
 from biofuse.extract.embeddings import EmbeddingSet
 from biofuse.search.config import SearchConfig
-from biofuse.search.ensemble import Ensemble
 from biofuse.search.evidence import Evidence
 from biofuse.search.leaderboard import Row, Subset
 from biofuse.search.problem import Problem
-from biofuse.search.rules import CHOSEN, Selection
+from biofuse.search.rules import CHOSEN, Ensemble, Selection
 from biofuse.search.screen import ReductionLoss, ScreenPlan
 from biofuse.search.search import Search, singles_to_fit
 

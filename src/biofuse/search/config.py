@@ -11,7 +11,7 @@ from biofuse.evaluation.metrics import ACCURACY, DEFAULT_METRIC, MetricName
 from biofuse.search.rules import DEFAULT_RULE, PUBLISHED_RULE, RULES, RuleName
 
 AUTO = "auto"
-"""The head that stands for a choice among :data:`biofuse.heads.registry.CHEAP_HEADS`."""
+"""The head that stands for a choice among :data:`biofuse.heads.base.CHEAP_HEADS`."""
 
 STARTER = "starter"
 """The pool that is searched where none is named."""
@@ -33,13 +33,13 @@ split, the first subset among ties (Hossain & Harris-Birtill, PLoS One 2026; set
 
 
 def _heads() -> Sequence[str]:
-    from biofuse.heads.registry import head_registry
+    from biofuse.heads.base import head_registry
 
     return (AUTO, *head_registry().names())
 
 
 def _fusions() -> Sequence[str]:
-    from biofuse.fusion.registry import fusion_registry
+    from biofuse.fusion.base import fusion_registry
 
     return fusion_registry().names()
 

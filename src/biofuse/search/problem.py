@@ -15,11 +15,9 @@ from biofuse.data.samples import Samples, known_contents
 from biofuse.data.splits import ValidationPlan, make_folds, merge_groups, with_splits
 from biofuse.evaluation.metrics import get_metric
 from biofuse.extract.embeddings import EmbeddingSet
-from biofuse.fusion.base import Fusion
+from biofuse.fusion.base import Fusion, make_fusion
 from biofuse.fusion.concatenation import Concatenation
-from biofuse.fusion.registry import make_fusion
-from biofuse.heads.base import Head
-from biofuse.heads.registry import make_head
+from biofuse.heads.base import Head, make_head
 from biofuse.search.config import AUTO, SearchConfig
 
 

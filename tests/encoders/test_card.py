@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from biofuse.encoders import EncoderCard, Preprocessing, Weights, get_card, list_cards, resolve
-from biofuse.encoders.card import ESSENTIAL, Shard, external, unverified
+from biofuse.encoders.card import ESSENTIAL, WeightShard, external, unverified
 
 
 @pytest.mark.parametrize("card", resolve("starter"), ids=lambda card: card.name)
@@ -109,7 +109,7 @@ def test_a_renamed_weight_changes_the_fingerprint_and_a_processor_file_does_not(
 
 def test_shards_are_known_by_their_hashes():
     def of(*hashes: str | None) -> str:
-        shards = tuple(Shard(file=f"model-{number}.safetensors", sha256=sha) for number, sha in enumerate(hashes))
+        shards = tuple(WeightShard(file=f"model-{number}.safetensors", sha256=sha) for number, sha in enumerate(hashes))
         weights = Weights(repository="a/b", revision="main", file="model.safetensors.index.json", shards=shards)
         assert weights.sharded
         return get_card("efficientnet_lite0").model_copy(update={"weights": weights}).fingerprint()

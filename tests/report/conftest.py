@@ -22,7 +22,7 @@ from biofuse.model.evaluate import Evaluation, Leak, ModelScores
 from biofuse.report.content import Report
 from biofuse.report.html import build_report, render_html
 from biofuse.report.input import Embedded, ReportInput, SampleImages
-from biofuse.runs.record import Environment, Folds, RunRecord, Source, UsedEncoder
+from biofuse.runs.record import DataSource, Environment, Folds, RunRecord, UsedEncoder
 from biofuse.runs.run import Run
 from biofuse.search.attribution import attribute
 from biofuse.search.config import SearchConfig
@@ -196,7 +196,7 @@ def make_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., MadeUp]:
         selection = select(board, rule="one_se", metric="auroc")
         record = RunRecord(
             version="0.1.0", key="k" * 32, state="complete", started="2026-01-02T03:04:05+00:00",
-            seconds={"search": 1.0}, name=name, data=Source(source=f"/data/{name}"), task=task, classes=classes,
+            seconds={"search": 1.0}, name=name, data=DataSource(source=f"/data/{name}"), task=task, classes=classes,
             counts={split: _counts(classes, targets, splits, split) for split in ("train", "val", "test")},
             encoders=tuple(
                 UsedEncoder(card=own, precision="fp32", fingerprint=own.fingerprint())

@@ -21,7 +21,7 @@ from biofuse.evaluation.metrics import Metrics
 from biofuse.model.evaluate import Evaluation, Leak, ModelScores
 from biofuse.report.compare import RunComparison, RunSummary, ScoreMatrix, dense_ranks
 from biofuse.report.content import Cell
-from biofuse.runs.record import Environment, Folds, RunRecord, Source, UsedEncoder
+from biofuse.runs.record import DataSource, Environment, Folds, RunRecord, UsedEncoder
 from biofuse.runs.run import Run
 from biofuse.search.attribution import CrossModal, Gain, Line
 from biofuse.search.config import SearchConfig
@@ -92,7 +92,7 @@ def make_run(folder, *, singles=None, chosen=("uni",), metrics=True, modality=Tr
     )  # fmt: skip
     facts = {
         "version": "0", "key": "k", "state": "complete", "started": "now", "name": folder.name, "task": "binary",
-        "data": Source(source=f"/data/{folder.name}.npz"), "classes": ("a", "b"), "counts": {},
+        "data": DataSource(source=f"/data/{folder.name}.npz"), "classes": ("a", "b"), "counts": {},
         "encoders": [
             UsedEncoder(card=card.model_copy(update={"name": name}), precision="fp32", fingerprint=name)
             for name in pool

@@ -10,7 +10,7 @@ from biofuse.core.target import Task
 from biofuse.data.decoding import DecodePolicy
 from biofuse.encoders.doctor import Skipped
 from biofuse.encoders.registry import get_card
-from biofuse.runs.record import Environment, Folds, RunRecord, Source, UsedEncoder
+from biofuse.runs.record import DataSource, Environment, Folds, RunRecord, UsedEncoder
 from biofuse.runs.run import Run, read_record
 from biofuse.search.attribution import Attribution, CrossModal, Gain, Line
 from biofuse.search.config import SearchConfig
@@ -90,8 +90,9 @@ selection = st.builds(
     better_than_chance=maybe(st.booleans()), reason=words, notes=notes,
 )  # fmt: skip
 source = st.builds(
-    Source, source=maybe(words), kind=maybe(words), label=maybe(words | notes), group=maybe(words), task=maybe(words),
-    val=maybe(st.builds(Source, source=maybe(words))),
+    DataSource, source=maybe(words), kind=maybe(words),
+    label=maybe(words | notes), group=maybe(words), task=maybe(words),
+    val=maybe(st.builds(DataSource, source=maybe(words))),
 )  # fmt: skip
 encoder = st.builds(
     UsedEncoder,
@@ -182,11 +183,11 @@ def test_the_environment_names_versions_and_hardware():
 def test_a_source_is_found_again_from_any_folder(tmp_path, monkeypatch):
     (tmp_path / "images").mkdir()
     monkeypatch.chdir(tmp_path)
-    found = Source.of("images", label=["a", "b"], task=Task.MULTILABEL)
+    found = DataSource.of("images", label=["a", "b"], task=Task.MULTILABEL)
     assert (found.source, found.label, found.task) == (str(tmp_path / "images"), ("a", "b"), "multilabel")
     assert not found.in_memory
-    assert Source.of("bloodmnist").source == "bloodmnist"
-    assert Source.of(np.zeros(3)).kind == "ndarray"
-    assert Source.of("images", val=np.zeros(3)).in_memory
-    assert Source.of("images", test="auto").test is None
-    assert Source.of("images", test="other").test == Source(source="other")
+    assert DataSource.of("bloodmnist").source == "bloodmnist"
+    assert DataSource.of(np.zeros(3)).kind == "ndarray"
+    assert DataSource.of("images", val=np.zeros(3)).in_memory
+    assert DataSource.of("images", test="auto").test is None
+    assert DataSource.of("images", test="other").test == DataSource(source="other")

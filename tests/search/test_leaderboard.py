@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from biofuse.core.errors import ArtifactError, DiskError, SearchError, UndefinedMetricError
-from biofuse.search.leaderboard import Leaderboard, Row, Sink, all_subsets
+from biofuse.search.leaderboard import Leaderboard, Row, ScoreLog, all_subsets
 
 NAN = float("nan")
 ROWS = [
@@ -189,7 +189,7 @@ def write(path, rows=ROWS, **changes):
 
 
 def sink(path, **changes):
-    return Sink(path, **(HEADER | changes))
+    return ScoreLog(path, **(HEADER | changes))
 
 
 def test_rows_survive(tmp_path):

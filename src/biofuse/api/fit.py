@@ -24,7 +24,7 @@ from biofuse.extract.options import ExtractOptions
 from biofuse.model.evaluate import Evaluation, evaluate_models, load_test
 from biofuse.model.model import BioFuseModel
 from biofuse.predictors.base import Predictor
-from biofuse.runs.record import Source
+from biofuse.runs.record import DataSource
 from biofuse.runs.run import Run
 from biofuse.search.config import STARTER, SearchConfig
 from biofuse.search.evidence import Evidence, gather_evidence
@@ -392,7 +392,7 @@ class BioFuse:
             say(line)
         run = None
         if out is not None:
-            source = Source.of(data, val=val, test=test, label=label, group=group, task=task)
+            source = DataSource.of(data, val=val, test=test, label=label, group=group, task=task)
             run = Run.create(out, problem, embeddings, development, source=source, overwrite=overwrite)
         search, evidence = self._search(problem, embeddings, run, yes=yes, progress=progress, tell=say)
         models, singles, reused = _fitted(problem, search, evidence, embeddings, run, tell=say)

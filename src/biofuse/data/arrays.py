@@ -12,7 +12,7 @@ from PIL import Image
 from biofuse.core.errors import DataError
 from biofuse.data.decoding import ArraySource, FileSource, PillowSource, raw_image
 from biofuse.data.labels import listing
-from biofuse.data.samples import LoadOptions, Source, Table
+from biofuse.data.samples import LoadOptions, SampleTable, Source
 
 ID_DIGITS = 6
 """Index-based ids are padded to this width, so that they sort in the order of the rows."""
@@ -23,7 +23,7 @@ def row_id(row: int) -> str:
     return f"{row:0{ID_DIGITS}d}"
 
 
-def load_arrays(images: Sequence[Any] | NDArray[Any], options: LoadOptions) -> Table:
+def load_arrays(images: Sequence[Any] | NDArray[Any], options: LoadOptions) -> SampleTable:
     """Read an array [n, height, width(, channels)], or a list of arrays, Pillow images, tensors or paths.
 
     Raises
@@ -43,7 +43,7 @@ def load_arrays(images: Sequence[Any] | NDArray[Any], options: LoadOptions) -> T
         twice = sorted(name for name, count in Counter(ids).items() if count > 1)
         raise DataError(f"The list names {len(twice)} image(s) more than once: {listing(twice)}.")
     given = per_row(options.id, n, "id")
-    return Table(
+    return SampleTable(
         name="images",
         ids=ids if given is None else [str(value) for value in given],
         sources=[_source(image, row, root) for row, image in enumerate(images)],

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from biofuse.core.errors import BioFuseWarning, DataError
 from biofuse.data.decoding import FileSource
 from biofuse.data.labels import listing, natural_key
-from biofuse.data.samples import SPLIT_NAMES, LoadOptions, Table, split_name
+from biofuse.data.samples import SPLIT_NAMES, LoadOptions, SampleTable, split_name
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ def is_image_name(path: Path | PurePosixPath) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES
 
 
-def load_folder(root: Path, options: LoadOptions) -> Table:
+def load_folder(root: Path, options: LoadOptions) -> SampleTable:
     """Read ``[split/]class/**/image``, or a folder of images without classes.
 
     Raises
@@ -41,7 +41,7 @@ def load_folder(root: Path, options: LoadOptions) -> Table:
     options.only("a folder", "exclude")
     files = _images_below(root, options.exclude)
     splits, labels = _layout(root, files, labelled=options.labelled is not False)
-    return Table(
+    return SampleTable(
         name=root.resolve().name,
         ids=[path.as_posix() for path in files],
         sources=[FileSource(root / path) for path in files],
@@ -50,10 +50,10 @@ def load_folder(root: Path, options: LoadOptions) -> Table:
     )
 
 
-def load_image_file(path: Path, options: LoadOptions) -> Table:
+def load_image_file(path: Path, options: LoadOptions) -> SampleTable:
     """Read one image file as an unlabelled data set of one sample."""
     options.only("a single image")
-    return Table(name=path.stem, ids=[path.name], sources=[FileSource(path)])
+    return SampleTable(name=path.stem, ids=[path.name], sources=[FileSource(path)])
 
 
 def excluded(path: PurePosixPath, patterns: Sequence[str]) -> bool:

@@ -11,7 +11,7 @@ from biofuse.data.arrays import as_label_rows, per_row, row_id
 from biofuse.data.decoding import ItemSource, Rows
 from biofuse.data.labels import listing
 from biofuse.data.manifest import LABEL_COLUMNS
-from biofuse.data.samples import LoadOptions, Table
+from biofuse.data.samples import LoadOptions, SampleTable
 
 PROBED_ROWS = 4
 """Rows of a torch data set that are read twice at loading, to find random transforms."""
@@ -29,7 +29,7 @@ def is_row_data(data: object) -> bool:
     return hasattr(data, "__getitem__") and hasattr(data, "__len__")
 
 
-def load_hugging_face(data: Any, options: LoadOptions) -> Table:
+def load_hugging_face(data: Any, options: LoadOptions) -> SampleTable:
     """Read a Hugging Face ``Dataset``; its files' original bytes are what is hashed and decoded.
 
     Raises
@@ -53,7 +53,7 @@ def load_hugging_face(data: Any, options: LoadOptions) -> Table:
         raw = raw.cast_column(column, Image(decode=False))
     ids = _column_values(data, options.id, "id")
     labels, classes = _hugging_face_labels(data, options)
-    return Table(
+    return SampleTable(
         name=str(getattr(data.info, "dataset_name", None) or "data set"),
         ids=[row_id(row) for row in range(len(data))] if ids is None else [str(value) for value in ids],
         sources=[ItemSource(raw, row, column, f"row {row}, column {column!r}") for row in range(len(data))],
@@ -63,7 +63,7 @@ def load_hugging_face(data: Any, options: LoadOptions) -> Table:
     )
 
 
-def load_rows(data: Rows, options: LoadOptions) -> Table:
+def load_rows(data: Rows, options: LoadOptions) -> SampleTable:
     """Read a torch-style data set whose rows are images or (image, label).
 
     Labels come from ``data.targets`` where that has one entry per row and no ``target_transform`` is set; otherwise
@@ -88,7 +88,7 @@ def load_rows(data: Rows, options: LoadOptions) -> Table:
         labels = _torch_labels(data, n)
     classes = getattr(data, "classes", None)
     named = labels is not None and isinstance(classes, Sequence) and all(isinstance(name, str) for name in classes)
-    base = Table(name=type(data).__name__, ids=[row_id(row) for row in range(n)], sources=sources)
+    base = SampleTable(name=type(data).__name__, ids=[row_id(row) for row in range(n)], sources=sources)
     return _with_columns(base, options, labels, tuple(classes) if named and classes else None)
 
 
@@ -105,7 +105,7 @@ class _Single:
         return (self._data[row],)
 
 
-def _with_columns(base: Table, options: LoadOptions, labels: Any, classes: tuple[str, ...] | None) -> Table:
+def _with_columns(base: SampleTable, options: LoadOptions, labels: Any, classes: tuple[str, ...] | None) -> SampleTable:
     n = len(base.ids)
     ids = per_row(options.id, n, "id")
     return replace(

@@ -19,7 +19,16 @@ from biofuse.data.foreign import is_hugging_face, is_row_data, load_hugging_face
 from biofuse.data.labels import RawLabels, parse_task
 from biofuse.data.manifest import MANIFEST_SUFFIXES, load_frame, load_manifest
 from biofuse.data.medmnist import load_medmnist, load_npz, medmnist_catalogue, parse_medmnist_name
-from biofuse.data.samples import LoadOptions, Samples, Table, TornGroups, assemble, hash_samples, join_tables, table_of
+from biofuse.data.samples import (
+    LoadOptions,
+    Samples,
+    SampleTable,
+    TornGroups,
+    assemble,
+    hash_samples,
+    join_tables,
+    table_of,
+)
 from biofuse.data.splits import with_splits
 
 
@@ -129,7 +138,7 @@ def load_samples(
     return assemble(_table(data, options), options)
 
 
-def _table(data: Any, options: LoadOptions) -> Table:
+def _table(data: Any, options: LoadOptions) -> SampleTable:
     for is_kind, load in KINDS:
         if is_kind(data):
             return load(data, options)
@@ -143,13 +152,13 @@ def _table(data: Any, options: LoadOptions) -> Table:
     )
 
 
-def _from_parts(data: Mapping[Any, Any], options: LoadOptions) -> Table:
+def _from_parts(data: Mapping[Any, Any], options: LoadOptions) -> SampleTable:
     if not data:
         raise DataError("An empty mapping holds no data.", remedy='Give {"train": ..., "val": ..., "test": ...}.')
     return join_tables({str(key): _table(part, options) for key, part in data.items()})
 
 
-def _from_path(data: str | os.PathLike[str], options: LoadOptions) -> Table:
+def _from_path(data: str | os.PathLike[str], options: LoadOptions) -> SampleTable:
     path = Path(data).expanduser()
     suffix = path.suffix.lower()
     if path.is_dir():
@@ -182,7 +191,7 @@ def _is_series(data: Any) -> bool:
     return type(data).__module__.split(".")[0] == "pandas" and hasattr(data, "to_list")
 
 
-KINDS: tuple[tuple[Callable[[Any], bool], Callable[[Any, LoadOptions], Table]], ...] = (
+KINDS: tuple[tuple[Callable[[Any], bool], Callable[[Any, LoadOptions], SampleTable]], ...] = (
     (_is(Samples), lambda data, _: table_of(data)),
     (_is(str, os.PathLike), _from_path),
     (_is(Mapping), _from_parts),

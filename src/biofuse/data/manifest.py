@@ -13,7 +13,7 @@ from biofuse.core.errors import DataError
 from biofuse.data.decoding import FileSource
 from biofuse.data.folders import excluded
 from biofuse.data.labels import RawLabels, label_text, listing
-from biofuse.data.samples import LoadOptions, Table
+from biofuse.data.samples import LoadOptions, SampleTable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,7 +27,7 @@ MANIFEST_SUFFIXES = frozenset({".csv", ".tsv", ".parquet"})
 Columns = Mapping[str, Sequence[Any]]
 
 
-def load_manifest(path: Path, options: LoadOptions) -> Table:
+def load_manifest(path: Path, options: LoadOptions) -> SampleTable:
     """Read a CSV, TSV or Parquet table of images; paths are relative to its folder, or to ``root=``.
 
     Raises
@@ -39,7 +39,7 @@ def load_manifest(path: Path, options: LoadOptions) -> Table:
     return _table(columns, options, name=path.stem, root=options.root or path.parent, where=str(path))
 
 
-def load_frame(frame: "pd.DataFrame", options: LoadOptions) -> Table:
+def load_frame(frame: "pd.DataFrame", options: LoadOptions) -> SampleTable:
     """Read a pandas data frame; paths are relative to ``root=``, or to the working directory."""
     names = [str(name) for name in frame.columns]
     _refuse_twins(names, "The data frame")
@@ -90,7 +90,7 @@ def _refuse_twins(names: Sequence[str], where: str) -> None:
         raise DataError(f"{where} has two columns named {listing(twins)}.", remedy="Give every column its own name.")
 
 
-def _table(columns: Columns, options: LoadOptions, *, name: str, root: Path, where: str) -> Table:
+def _table(columns: Columns, options: LoadOptions, *, name: str, root: Path, where: str) -> SampleTable:
     options.only("a table", "label", "group", "split", "id", "path", "root", "label_separator", "exclude")
     path_column = _column(columns, options.path, PATH_COLUMNS, "path", where)
     if path_column is None:
@@ -117,7 +117,7 @@ def _table(columns: Columns, options: LoadOptions, *, name: str, root: Path, whe
     group_column = _column(columns, _name(options.group, "group"), ("group",), "group", where)
     given_ids = pick(id_column)
     label_columns, labels = _labels(columns, options, kept, where)
-    return Table(
+    return SampleTable(
         name=name,
         ids=ids if given_ids is None else _given_ids(given_ids, ids, where),
         sources=[FileSource(root / paths[row]) for row in kept],

@@ -29,7 +29,7 @@ from biofuse.core.target import Task
 from biofuse.data.arrays import row_id
 from biofuse.data.decoding import ArraySource, MappedRowSource
 from biofuse.data.labels import listing
-from biofuse.data.samples import SPLITS, LoadOptions, Source, Table
+from biofuse.data.samples import SPLITS, LoadOptions, SampleTable, Source
 
 logger = logging.getLogger(__name__)
 
@@ -137,7 +137,7 @@ def medmnist_path(flag: str, size: int = SMALLEST, *, root: Path | None = None) 
     return (root or Path.home() / ".medmnist") / (f"{flag}.npz" if size == SMALLEST else f"{flag}_{size}.npz")
 
 
-def load_medmnist(name: str, options: LoadOptions) -> Table:
+def load_medmnist(name: str, options: LoadOptions) -> SampleTable:
     """Read a MedMNIST data set by name (``breastmnist_64``, or ``breastmnist`` and ``size=64``)."""
     options.only("a MedMNIST name", "root", "size", "download")
     flag, named = parse_medmnist_name(name) or ("", None)
@@ -148,7 +148,7 @@ def load_medmnist(name: str, options: LoadOptions) -> Table:
     return _archive_table(path, flag, size)
 
 
-def load_npz(path: Path, options: LoadOptions) -> Table:
+def load_npz(path: Path, options: LoadOptions) -> SampleTable:
     """Read an archive with MedMNIST's keys: ``train_images``, ``train_labels``, ... of one or more splits.
 
     A file name that is a MedMNIST name brings that data set's class names and task.
@@ -158,7 +158,7 @@ def load_npz(path: Path, options: LoadOptions) -> Table:
     return _archive_table(path, flag, None if flag is None else size or SMALLEST)
 
 
-def _archive_table(path: Path, flag: str | None, size: int | None) -> Table:
+def _archive_table(path: Path, flag: str | None, size: int | None) -> SampleTable:
     info = None if flag is None else medmnist_catalogue()[1][flag]
     ids: list[str] = []
     sources: list[Source] = []
@@ -187,7 +187,7 @@ def _archive_table(path: Path, flag: str | None, size: int | None) -> Table:
     joined = np.concatenate(labels) if labels else None
     if info is not None and joined is not None:
         _check_labels(path, joined, info)
-    return Table(
+    return SampleTable(
         name=path.stem,
         ids=ids,
         sources=sources,

@@ -259,7 +259,7 @@ class LoadOptions:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Table:
+class SampleTable:
     """Rows as found.
 
     Attributes
@@ -299,7 +299,7 @@ class Table:
     decode: DecodePolicy | None = None
 
 
-def assemble(table: Table, options: LoadOptions) -> Samples:
+def assemble(table: SampleTable, options: LoadOptions) -> Samples:
     """Build the samples: labels as numbers, splits by their usual names, groups checked.
 
     Raises
@@ -376,7 +376,7 @@ def groups_across_splits(samples: Samples) -> dict[str, tuple[str, ...]]:
     }
 
 
-def join_tables(parts: Mapping[str, Table]) -> Table:
+def join_tables(parts: Mapping[str, SampleTable]) -> SampleTable:
     """Put the tables of several splits together; one class table is then made of all of them.
 
     Parameters
@@ -422,13 +422,13 @@ def join_tables(parts: Mapping[str, Table]) -> Table:
     )
 
 
-def table_of(samples: Samples) -> Table:
+def table_of(samples: Samples) -> SampleTable:
     """Turn samples back into rows with label names, so that they can be joined with others."""
     names: RawLabels | None = None
     multi = samples.labels is not None and samples.labels.ndim == 2
     if samples.labels is not None:
         names = samples.labels if multi else [samples.classes[label] for label in samples.labels]
-    return Table(
+    return SampleTable(
         name=samples.name,
         ids=samples.ids.tolist(),
         sources=samples.sources,
@@ -474,17 +474,17 @@ def _join_labels(labels: list[RawLabels]) -> RawLabels | None:
     return [value for part in labels for value in part]
 
 
-def _splits(table: Table) -> NDArray[np.object_] | None:
+def _splits(table: SampleTable) -> NDArray[np.object_] | None:
     names = _complete(table, table.splits, "split")
     return None if names is None else object_array([split_name(name) for name in names])
 
 
-def _groups(table: Table) -> NDArray[np.object_] | None:
+def _groups(table: SampleTable) -> NDArray[np.object_] | None:
     names = _complete(table, table.groups, "group")
     return None if names is None else object_array(names)
 
 
-def _complete(table: Table, values: Sequence[Any] | None, what: str) -> list[str] | None:
+def _complete(table: SampleTable, values: Sequence[Any] | None, what: str) -> list[str] | None:
     if values is None:
         return None
     if len(values) != len(table.ids):

@@ -91,7 +91,7 @@ INDEX_SUFFIX = ".index.json"
 """How the name of a file ends that lists which shard holds which weight."""
 
 
-class Shard(Frozen):
+class WeightShard(Frozen):
     """One of several files that together hold an encoder's weights.
 
     Attributes
@@ -149,7 +149,7 @@ class Weights(Frozen):
     prefix: str = ""
     ignore: tuple[str, ...] = ()
     rename: tuple[tuple[str, str], ...] = ()
-    shards: tuple[Shard, ...] = ()
+    shards: tuple[WeightShard, ...] = ()
     processor: str = ""
 
     @property

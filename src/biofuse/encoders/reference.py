@@ -62,7 +62,7 @@ class Golden:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class GoldenComparison:
     """How an encoder's embeddings compare with its golden vectors.
 
     Attributes
@@ -135,7 +135,7 @@ def make_golden(encoder: Encoder, *, device: str) -> Golden:
     )
 
 
-def compare(made: Golden, golden: Golden) -> Comparison:
+def compare(made: Golden, golden: Golden) -> GoldenComparison:
     """Compare embeddings just made with golden vectors.
 
     Returns
@@ -159,11 +159,11 @@ def compare(made: Golden, golden: Golden) -> Comparison:
             f"its embeddings are not the golden ones (made with {_words(golden.made_with)}): smallest cosine "
             f"{cosine:.6f}, largest relative error {error:.2g}"
         )
-    return Comparison(cosine=cosine, relative_error=error, problem=problem)
+    return GoldenComparison(cosine=cosine, relative_error=error, problem=problem)
 
 
-def _incomparable(problem: str) -> Comparison:
-    return Comparison(cosine=None, relative_error=None, problem=problem)
+def _incomparable(problem: str) -> GoldenComparison:
+    return GoldenComparison(cosine=None, relative_error=None, problem=problem)
 
 
 def read_golden(name: str, *, folder: Path | None = None) -> Golden | None:

@@ -22,7 +22,7 @@ from biofuse.core.errors import (
     WrongWeightsError,
 )
 from biofuse.core.hashing import digest_file
-from biofuse.encoders.card import EncoderCard, Shard, Weights
+from biofuse.encoders.card import EncoderCard, Weights, WeightShard
 from biofuse.encoders.hub import COMMIT, HubFile, cached, claimed_sha256, commit_of, download, is_repository
 
 if TYPE_CHECKING:
@@ -588,7 +588,7 @@ def _seen(name: str, weights: Weights, path: Path, sha256_of: Callable[[Path], s
         for shard in shard_names(name, weights, path):
             file, here = str(folder.with_name(shard)), path.parent / shard
             sha256 = require_sha256(name, here, found=sha256_of(here), expected=known.get(file))
-            shards.append(Shard(file=file, sha256=sha256))
+            shards.append(WeightShard(file=file, sha256=sha256))
         update["shards"] = tuple(shards)
     commit = commit_of(path)
     if commit is not None and is_repository(weights.repository) and not COMMIT.fullmatch(weights.revision):

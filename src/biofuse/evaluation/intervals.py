@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from biofuse.core.errors import AlignmentError
 from biofuse.core.hashing import generator
 from biofuse.core.target import Task
-from biofuse.evaluation.metrics import INTERVAL_METRICS, Prepared, Record, Score, get_metric, prepare
+from biofuse.evaluation.metrics import INTERVAL_METRICS, PreparedScores, Record, Score, get_metric, prepare
 
 RESAMPLES = 2000
 """Enough for the ends of a 95 % interval: 50 resamples lie beyond each (Efron and Tibshirani 1993 ask for 1,000)."""
@@ -193,7 +193,7 @@ def bootstrap_intervals(
 
 
 def resample(
-    data: Prepared, units: Units, *, metrics: Sequence[str], n_resamples: int, seed: int
+    data: PreparedScores, units: Units, *, metrics: Sequence[str], n_resamples: int, seed: int
 ) -> dict[str, NDArray[np.float64]]:
     """Score every resample, shape (n_resamples,) per metric; NaN where a metric is undefined."""
     chunks: dict[str, list[NDArray[np.float64]]] = {name: [] for name in metrics}
@@ -213,7 +213,7 @@ def percentile_ends(values: NDArray[np.float64], *, confidence: float) -> tuple[
     return float(low), float(high)
 
 
-def _leave_out(data: Prepared, units: Units, metrics: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+def _leave_out(data: PreparedScores, units: Units, metrics: Sequence[str]) -> dict[str, NDArray[np.float64]]:
     found: dict[str, list[NDArray[np.float64]]] = {name: [] for name in metrics}
     for weights in units.left_out():
         for name in metrics:

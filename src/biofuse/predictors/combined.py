@@ -372,7 +372,7 @@ def meta_features(probability: Scores, task: Task) -> Scores:
     return np.concatenate(list(logs), axis=1)
 
 
-class Builder(Protocol):
+class PredictorBuilder(Protocol):
     """Builds a predictor from what was read of it."""
 
     def __call__(
@@ -386,7 +386,7 @@ class Builder(Protocol):
         ...
 
 
-KINDS: Mapping[str, Builder] = {
+KINDS: Mapping[str, PredictorBuilder] = {
     fused.KIND: FusedPredictor.from_artefact,
     ENSEMBLE: EnsemblePredictor.from_artefact,
     LATE: LateFusion.from_artefact,

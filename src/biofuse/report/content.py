@@ -232,7 +232,7 @@ class BarChart:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Line:
+class LineSeries:
     """A curve."""
 
     name: str
@@ -254,7 +254,7 @@ class LineChart:
         Whether points are marked.
     """
 
-    lines: tuple[Line, ...]
+    lines: tuple[LineSeries, ...]
     x_axis: str
     y_axis: str
     diagonal: bool = False
@@ -373,7 +373,7 @@ class ScatterPlot:
     groups: tuple[PointGroup, ...]
     x_axis: str
     y_axis: str
-    front: Line | None = None
+    front: LineSeries | None = None
     thumbnails: ThumbnailGrid | None = None
     shape: Literal["points"] = "points"
 
@@ -426,7 +426,7 @@ class Section:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fact:
+class KeyFact:
     """A number that stands out at the top: its name, how it is written, and a remark."""
 
     name: str
@@ -452,7 +452,7 @@ class Report:
     title: str
     subtitle: str
     answer: str
-    facts: tuple[Fact, ...]
+    facts: tuple[KeyFact, ...]
     sections: tuple[Section, ...]
     footer: str
 

@@ -95,7 +95,7 @@ def _accelerator() -> str | None:
     return str(torch.cuda.get_device_name())
 
 
-class Source(Record):
+class DataSource(Record):
     """Where data came from and how they were read, so that they can be found again.
 
     Attributes
@@ -116,8 +116,8 @@ class Source(Record):
     label: str | tuple[str, ...] | None = None
     group: str | None = None
     task: str | None = None
-    val: "Source | None" = None
-    test: "Source | None" = None
+    val: "DataSource | None" = None
+    test: "DataSource | None" = None
 
     @classmethod
     def of(
@@ -266,7 +266,7 @@ class RunRecord(Record):
     started: str
     seconds: dict[str, float] = Field(default_factory=dict)
     name: str
-    data: Source = Source()
+    data: DataSource = DataSource()
     decode: DecodePolicy = DecodePolicy()
     task: Task
     classes: tuple[str, ...]
@@ -288,7 +288,7 @@ class RunRecord(Record):
     evidence: Evidence = Evidence()
 
     @classmethod
-    def begin(cls, problem: Problem, embeddings: EmbeddingSet, development: Development, source: Source) -> Self:
+    def begin(cls, problem: Problem, embeddings: EmbeddingSet, development: Development, source: DataSource) -> Self:
         """Return the record of a run that is about to start."""
         plan, config = problem.plan, problem.config
         return cls(

@@ -19,7 +19,7 @@ from biofuse.data.samples import Samples
 from biofuse.extract.embeddings import EmbeddingSet, Quarantined
 from biofuse.model.evaluate import Evaluation
 from biofuse.model.model import BioFuseModel
-from biofuse.runs.record import RUN_FORMAT, RunRecord, Source
+from biofuse.runs.record import RUN_FORMAT, DataSource, RunRecord
 from biofuse.search.evidence import Evidence
 from biofuse.search.leaderboard import Leaderboard
 from biofuse.search.problem import Problem
@@ -96,7 +96,7 @@ class Run:
         embeddings: EmbeddingSet,
         development: Development,
         *,
-        source: Source | None = None,
+        source: DataSource | None = None,
         overwrite: bool = False,
     ) -> Self:
         """Start a run, or go on with the same one.
@@ -108,7 +108,7 @@ class Run:
         ArtifactError
             If the run in it is damaged or of another format, and ``overwrite`` is False.
         """
-        run = cls(path=Path(path), record=RunRecord.begin(problem, embeddings, development, source or Source()))
+        run = cls(path=Path(path), record=RunRecord.begin(problem, embeddings, development, source or DataSource()))
         if (run.path / RECORD).is_file():
             there = _read_or_replace(run.path, overwrite=overwrite)
             if there is not None and there.key == run.record.key:

@@ -403,7 +403,7 @@ SYNC_SECONDS = 1.0
 """At most this much work is lost to a power cut; a killed process loses nothing that was appended."""
 
 
-class Sink:
+class ScoreLog:
     """An append-only file, one JSON line per scored subset under a header line.
 
     A file with another header (other data, folds, fusion, head, seed: another ``key``) is set aside, never mixed

@@ -11,7 +11,7 @@ from pydantic import Field
 from biofuse.core.errors import AlignmentError, SearchError, UndefinedMetricError
 from biofuse.core.target import Task
 from biofuse.evaluation.intervals import Units, percentile_ends
-from biofuse.evaluation.metrics import Prepared, Record, Score, get_metric, prepare
+from biofuse.evaluation.metrics import PreparedScores, Record, Score, get_metric, prepare
 from biofuse.search.leaderboard import Leaderboard, Row, Subset, SubsetKey, label
 from biofuse.search.rules import DEFAULT_RULE, Eligible, choose, mean_defined, select
 
@@ -299,6 +299,6 @@ class HeldOutPredictions:
             scores[where] = mean_defined(np.stack(found), 0).mean(axis=0)
         return scores
 
-    def _prepare(self, number: int, fold: int) -> Prepared:
+    def _prepare(self, number: int, fold: int) -> PreparedScores:
         predictions = self._board.out_of_fold[self._board.rows[number].subset][fold]
         return prepare(self._task, self._labels[self._rows[fold]], predictions)

@@ -18,7 +18,7 @@ from biofuse.core.machine import exit_with_parent, limit_threads, workers_ignore
 from biofuse.core.progress import Progress, Silent, duration
 from biofuse.core.ray import cluster_cores, ray_cluster
 from biofuse.evaluation.metrics import DEFAULT_METRIC
-from biofuse.search.leaderboard import Leaderboard, Predictions, Row, Sink, Subset, check_pool, in_pool_order
+from biofuse.search.leaderboard import Leaderboard, Predictions, Row, ScoreLog, Subset, check_pool, in_pool_order
 from biofuse.search.scorers import FoldPart, FoldScores, FoldwiseScorer, Scorer, gather
 from biofuse.search.strategies import Strategy
 
@@ -285,7 +285,7 @@ def run_search(
         if sink is not None:
             run.resume(
                 stack.enter_context(
-                    Sink(
+                    ScoreLog(
                         sink,
                         key=key,
                         encoders=names,
@@ -323,14 +323,14 @@ class _Run:
     ray_address: str | None
     announce: Callable[[Cost], None] | None
     yes: bool
-    sink: Sink | None = None
+    sink: ScoreLog | None = None
     started: bool = False
     known: dict[Subset, Row] = field(default_factory=dict)
     rows: dict[Subset, Row] = field(default_factory=dict)
     predictions: dict[Subset, Predictions] = field(default_factory=dict)
     ready: dict[tuple[Subset, int], FoldPart] = field(default_factory=dict)
 
-    def resume(self, sink: Sink) -> None:
+    def resume(self, sink: ScoreLog) -> None:
         """Take over what an earlier search left."""
         self.sink = sink
         wanted = sink.predictions if self.scorer.keeps_predictions else sink.rows

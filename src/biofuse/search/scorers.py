@@ -123,7 +123,7 @@ class FittedPredictor(Protocol):
         ...
 
 
-class Fit(Protocol):
+class FitFunction(Protocol):
     """Fits a fusion and a head: ``biofuse.predictors.fused.fit_predictor`` with its choices filled in."""
 
     def __call__(
@@ -171,7 +171,7 @@ class RefitScorer:
         labels: NDArray[np.int64],
         *,
         plan: ValidationPlan,
-        fit: Fit,
+        fit: FitFunction,
         task: Task,
         classes: Sequence[str],
         metrics: Sequence[str] = BOARD_METRICS,

@@ -19,7 +19,7 @@ from biofuse.report.content import Table
 from biofuse.report.html import render_page, render_tables
 from biofuse.search.runner import Tell
 from biofuse.studies.suite import (
-    Entry,
+    SuiteEntry,
     SuiteOutcome,
     medmnist_modality,
     published_singles,
@@ -154,7 +154,7 @@ def benchmark_medmnist(
                 say(f"{flag} cannot be had: {error}")
                 failed[flag] = error
                 continue
-            entries.append(Entry(name=path.stem, source=str(path), file=path))
+            entries.append(SuiteEntry(name=path.stem, source=str(path), file=path))
             if not published:
                 altered.append(path.stem)
                 say(f"{path} is not the file that MedMNIST publishes: its scores compare with nobody's.")

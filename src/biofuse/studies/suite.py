@@ -186,7 +186,7 @@ STATE = "benchmark-state.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class SuiteEntry:
     """One data set of a benchmark.
 
     Attributes
@@ -248,7 +248,7 @@ class SuiteOutcome:
 
 def run_suite(
     fuse: BioFuse,
-    entries: Sequence[Entry],
+    entries: Sequence[SuiteEntry],
     *,
     out: Path,
     overwrite: bool = False,
@@ -304,7 +304,7 @@ def run_suite(
 
 
 def _fit_and_evaluate(
-    fuse: BioFuse, entry: Entry, path: Path, *, overwrite: bool, yes: bool, progress: bool, tell: Tell
+    fuse: BioFuse, entry: SuiteEntry, path: Path, *, overwrite: bool, yes: bool, progress: bool, tell: Tell
 ) -> None:
     result = fuse.fit(
         entry.source, label=entry.label, group=entry.group, task=entry.task, out=path, overwrite=overwrite, yes=yes,
@@ -314,7 +314,7 @@ def _fit_and_evaluate(
     attempt_report(path, tell=tell, store=result.store, development=result.embeddings, test=result.held_out)
 
 
-def _stamp(fuse: BioFuse, entry: Entry) -> str | None:
+def _stamp(fuse: BioFuse, entry: SuiteEntry) -> str | None:
     """Hash what decides a result, as far as it can be told without opening an image; None where that is not enough."""
     if entry.file is None or not entry.file.exists():
         return None
@@ -435,7 +435,7 @@ def benchmark_data(
         If a data set is named twice, or none of them could be run.
     """
     entries = [
-        Entry(name=name, source=source, label=label, group=group, task=task, file=_single_file(source))
+        SuiteEntry(name=name, source=source, label=label, group=group, task=task, file=_single_file(source))
         for name, source in names_of(sources).items()
     ]
     suite = run_suite(fuse, entries, out=out, overwrite=overwrite, yes=yes, progress=progress, tell=tell)

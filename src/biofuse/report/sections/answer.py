@@ -5,7 +5,7 @@ from math import isnan
 from biofuse.evaluation.comparison import SIGNIFICANCE
 from biofuse.evaluation.metrics import SELECTABLE, get_metric
 from biofuse.model.evaluate import Evaluation
-from biofuse.report.content import Fact
+from biofuse.report.content import KeyFact
 from biofuse.report.input import ReportInput, name_of
 from biofuse.search.attribution import paired_gain
 from biofuse.search.rules import CHOSEN
@@ -94,10 +94,10 @@ def _article(title: str) -> str:
     return "an" if title[0] in "AEIOUaeiouF" else "a"
 
 
-def facts(given: ReportInput) -> tuple[Fact, ...]:
+def facts(given: ReportInput) -> tuple[KeyFact, ...]:
     """Return the numbers that stand out at the top."""
     chosen = f"{len(given.chosen)} of {len(given.pool)}"
-    found = [Fact(name="Chosen", text=chosen, remark="encoders: " + ", ".join(given.chosen))]
+    found = [KeyFact(name="Chosen", text=chosen, remark="encoders: " + ", ".join(given.chosen))]
     if given.evaluation is not None:
         found += _test_facts(given, given.evaluation)
     own, n_folds, optimism = given.record.mean, given.board.n_folds, given.record.evidence.optimism
@@ -105,7 +105,7 @@ def facts(given: ReportInput) -> tuple[Fact, ...]:
     gap = abs(optimism.apparent - optimism.corrected) if optimism else 0.0
     corrected = f"; choosing among so many flatters by about {gap:.4f}" if optimism else ""
     found.append(
-        Fact(
+        KeyFact(
             name=f"Cross-validated {given.metric_title}" if n_folds > 1 else "Validation",
             text=f"{own:.4f}",
             remark=(f"mean over {n_folds} folds" if n_folds > 1 else "validation split") + corrected,
@@ -114,11 +114,11 @@ def facts(given: ReportInput) -> tuple[Fact, ...]:
     )
     scored = len(given.all_scores)
     how = f"{len(given.board)} of them refitted with the {given.record.head} head" if given.run.screen else ""
-    found.append(Fact(name="Subsets scored", text=f"{scored:,}", remark=how, value=float(scored)))
+    found.append(KeyFact(name="Subsets scored", text=f"{scored:,}", remark=how, value=float(scored)))
     return tuple(found)
 
 
-def _test_facts(given: ReportInput, evaluation: Evaluation) -> list[Fact]:
+def _test_facts(given: ReportInput, evaluation: Evaluation) -> list[KeyFact]:
     scores, found = evaluation.models[CHOSEN], []
     for name in dict.fromkeys((given.metric, *SELECTABLE)):
         value, interval = scores.metrics.get(name, float("nan")), scores.intervals.get(name)
@@ -127,5 +127,5 @@ def _test_facts(given: ReportInput, evaluation: Evaluation) -> list[Fact]:
         known = interval is not None and not isnan(interval.low) and not isnan(interval.high)
         ends = f"95 % interval {interval.low:.3f} to {interval.high:.3f}" if interval is not None and known else ""
         title = f"{evaluation.split.capitalize()} {get_metric(name).title}"
-        found.append(Fact(name=title, text=f"{value:.4f}", remark=ends, value=value))
+        found.append(KeyFact(name=title, text=f"{value:.4f}", remark=ends, value=value))
     return found

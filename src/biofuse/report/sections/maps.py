@@ -36,7 +36,7 @@ UNLABELLED = "no label"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Part:
+class MapPart:
     """Points of one part of the data.
 
     Attributes
@@ -69,7 +69,7 @@ def map_section(given: ReportInput) -> Section:
     places, shares = _project(drawn, given.chosen)
     grid, tiles = _thumbnails(drawn, (given.development_images, given.test_images))
     parts = [
-        Part(name=name, ids=tuple(source.blocks.ids.tolist()), labels=source.labels, place=place, tiles=own)
+        MapPart(name=name, ids=tuple(source.blocks.ids.tolist()), labels=source.labels, place=place, tiles=own)
         for (name, source), place, own in zip(drawn.items(), places, tiles, strict=True)
     ]
     explained = (
@@ -139,7 +139,7 @@ def _thumbnails(
     return grid, [tuple(each.tolist()) for each in np.split(np.array(tiles, dtype=np.int64), ends)]
 
 
-def _chart(parts: Sequence[Part], shares: tuple[float, float], grid: ThumbnailGrid | None, total: int) -> Chart:
+def _chart(parts: Sequence[MapPart], shares: tuple[float, float], grid: ThumbnailGrid | None, total: int) -> Chart:
     counts = Counter(label for part in parts for label in part.labels)
     frequent = [name for name, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:COLOURS]]
     colours = [*frequent, OTHERS] if len(counts) > COLOURS else frequent
@@ -165,7 +165,7 @@ def _chart(parts: Sequence[Part], shares: tuple[float, float], grid: ThumbnailGr
 
 
 def _group(
-    part: Part, name: str, frequent: Sequence[str], *, colour: int, several: bool, seen: bool
+    part: MapPart, name: str, frequent: Sequence[str], *, colour: int, several: bool, seen: bool
 ) -> PointGroup | None:
     rows = [
         row for row, label in enumerate(part.labels) if (label == name if name in frequent else label not in frequent)

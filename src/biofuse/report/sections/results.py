@@ -14,8 +14,8 @@ from biofuse.report.content import (
     Gallery,
     Heatmap,
     Item,
-    Line,
     LineChart,
+    LineSeries,
     Picture,
     Section,
     Series,
@@ -295,7 +295,7 @@ def _curve_chart(
         summary=summary + more,
         body=LineChart(
             lines=tuple(
-                Line(name=f"{each} ({areas[each]:.3f})", x=curves[each].drawn().x, y=curves[each].drawn().y)
+                LineSeries(name=f"{each} ({areas[each]:.3f})", x=curves[each].drawn().x, y=curves[each].drawn().y)
                 for each in drawn
             ),
             x_axis=axes[0],
@@ -402,7 +402,7 @@ def _calibration(predicted: Predicted) -> Chart:
         f"{mean:.3f}, and {share:.3f} of what they speak of is true: on the whole {tendency}. On the diagonal, "
         f"a {what} given 80 % is right four times in five.",
         body=LineChart(
-            lines=(Line(name=f"ECE {found.error:.4f}", x=found.confidence, y=found.accuracy),),
+            lines=(LineSeries(name=f"ECE {found.error:.4f}", x=found.confidence, y=found.accuracy),),
             x_axis="probability of the label" if predicted.multilabel else "probability of the predicted class",
             y_axis="share that is right",
             diagonal=True,

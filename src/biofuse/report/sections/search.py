@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 
 from biofuse.evaluation.metrics import get_metric
-from biofuse.report.content import Chart, Line, PointGroup, ScatterPlot, Section, Table, Value, numbers, words
+from biofuse.report.content import Chart, LineSeries, PointGroup, ScatterPlot, Section, Table, Value, numbers, words
 from biofuse.report.input import ReportInput
 from biofuse.search.evidence import Nested
 from biofuse.search.leaderboard import Leaderboard, Row, label
@@ -188,7 +188,7 @@ def cost_section(given: ReportInput) -> Section:
             groups=tuple(groups),
             x_axis=unit,
             y_axis=f"mean {title}",
-            front=Line(
+            front=LineSeries(
                 name="Pareto front",
                 x=np.array([price[row.subset] for row in front]),
                 y=np.array([row.mean(metric) for row in front]),

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 import biofuse
 from biofuse.data.load import load_samples
 from biofuse.encoders.registry import load_encoder, resolve
+from biofuse.extract import engine
 from biofuse.extract.engine import extract
 from biofuse.extract.options import ExtractOptions
 from biofuse.store.store import EmbeddingStore
@@ -54,7 +55,8 @@ def run_once(data: str, rows: int, store: str) -> None:
     # Only what workers do is counted: this process tries the function when it registers and loads it.
     os.environ |= {LOG: str(Path(store).with_suffix(".log")), PARENT: str(os.getpid())}
     samples = load_samples(data, labelled=False)
-    options = ExtractOptions(batch_size=BATCH, part_rows=PART_ROWS)
+    engine.PART_ROWS = PART_ROWS
+    options = ExtractOptions(batch_size=BATCH)
     embedded = extract(
         samples.take(np.arange(min(rows, len(samples)))),
         resolve("counted_hog"),

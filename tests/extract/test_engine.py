@@ -18,6 +18,7 @@ from biofuse.data.decoding import ArraySource, FileSource
 from biofuse.data.samples import Samples
 from biofuse.encoders.function import register_encoder
 from biofuse.encoders.registry import get_card
+from biofuse.extract import engine
 from biofuse.extract.engine import extract
 from biofuse.extract.options import ExtractOptions
 from biofuse.store.store import EmbeddingStore
@@ -160,9 +161,9 @@ def test_arrays_are_embedded_like_files_of_the_same_pixels(files, store):
     np.testing.assert_array_equal(from_arrays["test_mean"], from_files["test_mean"])
 
 
-def test_parts_are_written_along_the_way(files, store):
-    options = ExtractOptions(workers=0, batch_size=4, part_rows=8)
-    extract(samples_of(files), CARDS[:1], store=store, options=options)
+def test_parts_are_written_along_the_way(files, store, monkeypatch):
+    monkeypatch.setattr(engine, "PART_ROWS", 8)
+    extract(samples_of(files), CARDS[:1], store=store, options=ALONE)
     assert len(store.open(CARDS[0]).part_paths()) == 3
 
 
@@ -223,7 +224,8 @@ from test_engine import *
 def test_slow(images):
     time.sleep(0.02 * len(images))
     return images.mean(axis=(1, 2))
-options = ExtractOptions(workers={workers}, batch_size=2, part_rows=4)
+engine.PART_ROWS = 4
+options = ExtractOptions(workers={workers}, batch_size=2)
 paths = sorted(Path(sys.argv[2]).iterdir())
 done = extract(samples_of(paths), [get_card("test_slow")], store=EmbeddingStore(sys.argv[1]), options=options)
 np.save(sys.argv[3], done["test_slow"])
@@ -324,9 +326,9 @@ def test_a_disk_that_fills_up_keeps_what_was_written(files, store, monkeypatch):
         return real(folder, contents, embeddings)
 
     monkeypatch.setattr(module, "write_part", full_after_two)
-    options = ExtractOptions(workers=0, batch_size=4, part_rows=4)
+    monkeypatch.setattr(engine, "PART_ROWS", 4)
     with pytest.raises(DiskError, match="is full"):
-        extract(samples_of(files), CARDS[:1], store=store, options=options)
+        extract(samples_of(files), CARDS[:1], store=store, options=ALONE)
     monkeypatch.undo()
-    done = extract(samples_of(files), CARDS[:1], store=store, options=options)
+    done = extract(samples_of(files), CARDS[:1], store=store, options=ALONE)
     assert (done.work[0].computed, done.work[0].reused) == (12, 8)

@@ -39,6 +39,12 @@ from biofuse.extract.prepare import READ, Outcome, Stages
 from biofuse.extract.writer import Writer
 from biofuse.store.store import EmbeddingStore
 
+PART_ROWS = 4096
+"""Rows after which a part is written."""
+
+PART_SECONDS = 60.0
+"""Seconds after which a part is written, however few rows it has: what a killed run can lose."""
+
 ENGINES = {"local": "biofuse.extract.local:LocalEngine", "ray": "biofuse.extract.ray:RayEngine"}
 """Engines by name: module and class, imported when it is asked for."""
 
@@ -126,7 +132,6 @@ def extract(
     cards, skipped = available(
         cards,
         on_unavailable=options.on_unavailable,
-        weights_paths=options.weights_paths,
         weights_dir=options.weights_dir,
         # Where the store holds an encoder's embeddings its weights may no longer be needed; loading it says otherwise.
         needed=lambda card: not stored(store, card),
@@ -174,7 +179,7 @@ def plan_extraction(
 ) -> ExtractionPlan:
     """Return what :func:`extract` would do; images are read and hashed, nothing is decoded, computed or downloaded."""
     options = options or ExtractOptions()
-    known, absent = pinned_here(cards, weights_paths=options.weights_paths, weights_dir=options.weights_dir)
+    known, absent = pinned_here(cards, weights_dir=options.weights_dir)
     with progress_bars(progress) as shown:
         run = _Run(options=options, progress=shown, tell=lambda _: None)
         plan = run.inspect(samples, known, store, check=False)[3]
@@ -246,10 +251,7 @@ class _Run:
     def compute_here(self, job: Job, plan: ExtractionPlan) -> None:
         """Have the engine compute what is missing, and write it from this process."""
         folders = {name: job.folders[name] for name in job.todo}
-        options = self.options
-        with Writer(
-            folders, max_rows=options.part_rows, max_seconds=options.part_seconds, stages=self.stages
-        ) as writer:
+        with Writer(folders, max_rows=PART_ROWS, max_seconds=PART_SECONDS, stages=self.stages) as writer:
             self.engine.run(job, plan, _WritingSink(job=job, run=self, writer=writer))
 
     def compute_share(self, share: "_Share") -> dict[int, str]:

@@ -118,17 +118,10 @@ class ExtractOptions(Options):
         default_factory=dict,
         description="What single encoders compute in, whatever `precision` says; not compared again.",
     )
-    weights_paths: Mapping[str, Path] = Field(
-        default_factory=dict, description="Weight files by encoder, in place of where they are looked for."
-    )
-    part_rows: int = Field(default=4096, ge=1, description="Rows after which a part is written.")
-    part_seconds: float = Field(
-        default=60.0, gt=0, description="Seconds after which a part is written: what a killed run can lose."
-    )
 
     def weights_of(self, card: EncoderCard) -> Path | None:
         """Return the weight file to load an encoder from; None where its loader finds it by itself."""
-        return located(card, weights_paths=self.weights_paths, weights_dir=self.weights_dir)
+        return located(card, weights_dir=self.weights_dir)
 
     def n_workers(self, n_images: int) -> int:
         """Return the number of worker processes for a job of this many images."""

@@ -453,7 +453,6 @@ def benchmark_imagenet(
     cards, skipped = available(
         cards,
         on_unavailable=options.on_unavailable,
-        weights_paths=options.weights_paths,
         weights_dir=options.weights_dir,
         needed=lambda card: not stored(store, card),
     )

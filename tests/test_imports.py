@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+import biofuse
+
 HEAVY = (
     "torch",
     "torchvision",
@@ -67,3 +69,21 @@ def test_help_prints_the_commands() -> None:
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     assert "embed" in done.stdout
+
+
+@pytest.mark.parametrize("name", [name for name in biofuse.__all__ if name != "__version__"])
+def test_every_public_name_is_there_and_documented(name):
+    assert getattr(biofuse, name).__doc__
+    assert name in dir(biofuse)
+
+
+def test_names_come_without_a_warning_or_a_model_library():
+    names = ", ".join(biofuse.__all__)
+    heavy = "{'torch', 'transformers', 'sklearn', 'pandas'} & set(sys.modules)"
+    code = f"import sys; from biofuse import {names}; sys.exit(bool({heavy}))"
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'Biofuse'"):
+        biofuse.Biofuse  # noqa: B018

@@ -1,3 +1,5 @@
+"""Options of a search go together, or are refused."""
+
 import pytest
 
 from biofuse.core.errors import SearchError

@@ -179,7 +179,7 @@ def test_a_group_that_spans_splits(manifest, fails, biofuse, tmp_path):
 def test_an_unknown_encoder_is_refused_with_the_nearest_name(command, images, fails, tmp_path):
     ran = fails(command, images, "-e", "haralick,hogg", "--out", tmp_path / "out.npz")
     assert "'hogg'" in ran.err
-    assert "hog?" in ran.err
+    assert "Did you mean 'hog'?" in ran.err
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,7 @@ class DataSource(Record):
     label : str, tuple of str, or None
         Column of the label, or columns of the labels.
     group, task : str or None
-    val, test : Source or None
+    val, test : DataSource or None
         Validation and test data that came apart.
     """
 

@@ -26,8 +26,7 @@ LONG_SECONDS = 3600.0
 """A search expected to take longer is asked for."""
 
 WARM_SECONDS = 5.0
-"""A first fit quicker than this is timed again: it may be mostly imports."""
-
+"""A first fit quicker than this is timed again, as is one that would refuse the search: it may be mostly imports."""
 
 SHORT_SECONDS = 0.05
 """A fit quicker than this varies so much that the median of five is taken."""
@@ -91,12 +90,12 @@ def estimate_cost(
     """
     columns = [scorer.n_dims(subset) for subset in subsets]
     typical = subsets[int(np.abs(np.array(columns) - np.mean(columns)).argmin())]
+    n_fits = len(subsets) * len(scorer.n_train)
     part = scorer.score_fold(typical, 0)
-    if part.seconds < WARM_SECONDS:
+    if part.seconds < WARM_SECONDS or n_fits * part.seconds / workers > LONG_SECONDS:
         part = scorer.score_fold(typical, 0)
     if part.seconds < SHORT_SECONDS:
         part = sorted((scorer.score_fold(typical, 0) for _ in range(5)), key=lambda timed: timed.seconds)[2]
-    n_fits = len(subsets) * len(scorer.n_train)
     cost = Cost(n_subsets=len(subsets), n_fits=n_fits, seconds_per_fit=part.seconds, workers=workers)
     return cost, (typical, part)
 

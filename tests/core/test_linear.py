@@ -79,7 +79,7 @@ def test_bounds_never_rule_out_the_best_penalty(way, size, signal, seed, weighte
     assert np.allclose(found.errors[known], expected[known], rtol=1e-6, atol=1e-9)
     for place, columns in zip(found.best(GROUPS), GROUPS, strict=True):
         own = expected[:, columns].sum(axis=1)
-        assert own[place] <= own.min() * (1 + 1e-6)
+        assert own[place] <= own.min() * (1 + 1e-6) + 1e-12  # a target that never varies leaves rounding errors
 
 
 @pytest.mark.parametrize(("way", "n", "d", "least"), [("rows", 150, 400, 4), ("columns", 2500, 12, 5)])

@@ -105,6 +105,17 @@ class XGBoost(OwnHead[FittedTrees]):
         so that a model gives the same wherever it is loaded.
     class_weight : mapping, "balanced" or None
         Given to XGBoost as sample weights; see :data:`biofuse.heads.base.ClassWeight`.
+
+    Notes
+    -----
+    Off the published protocol ``trees=100, column_share=0.1, bins=63`` is the better choice on embeddings. With the
+    seven starter encoders (3,104 columns) and 5-fold grouped cross-validation, mean AUROC and accuracy (standard
+    deviation over the folds), and CPU time of a fit: on 401 slices of brain MRI (4 classes) .927 (.031), .778
+    (.072), 6 s, against .907 (.028), .708 (.078), 40 s as published; on 300 blood cells (3 classes) .997 (.007),
+    .983 (.017), 2 s, against .995 (.010), .963 (.034), 9 s. LightGBM with the same share, which BioFuse once had as
+    a head, is not told apart from it: .929 (.025), .775 (.064), 2 s and .997 (.006), .986 (.015), 1 s; on 1,202
+    slices .956 (.012), .823 (.033), 6 s against .949 (.016), .808 (.027), 15 s, whose corrected t over the folds is
+    1.9 (p = .12).
     """
 
     name = "xgboost"

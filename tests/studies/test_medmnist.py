@@ -109,8 +109,8 @@ def test_a_benchmark_that_was_stopped_goes_on_with_the_next_set(fuse, archives, 
     assert evaluated == ["octmnist"]
     read = []
     monkeypatch.setattr(suite, "evaluate", lambda path, **o: evaluated.append(path.name) or real(path, **o))
-    load = suite.load_samples
-    monkeypatch.setattr(suite, "load_samples", lambda source, **o: read.append(source) or load(source, **o))
+    fit = BioFuse.fit
+    monkeypatch.setattr(BioFuse, "fit", lambda self, source, **o: read.append(source) or fit(self, source, **o))
     said = []
     outcome = run(fuse, archives, tmp_path, ["octmnist", "breastmnist"], tell=said.append)
     assert "[1/2] octmnist: finished before." in said

@@ -50,6 +50,7 @@ from biofuse.data.samples import Samples
 from biofuse.evaluation.metrics import ACCURACY, AUROC
 from biofuse.extract.options import ExtractOptions
 from biofuse.model.evaluate import Evaluation
+from biofuse.report.draw import PALETTE
 from biofuse.search.config import SearchConfig
 from biofuse.search.rules import CHOSEN
 
@@ -309,8 +310,8 @@ def _is_complete(folder: Path, stamp: Mapping[str, Any], *, seed: int) -> bool:
     )
 
 
-RIGHT, WRONG, CHOSEN_COLOUR, OTHER = "#0072b2", "#d55e00", "#0072b2", "#595959"
-"""Blue and vermilion of the Okabe-Ito palette, told apart by people with any colour vision; grey for the rest."""
+RIGHT, WRONG, CHOSEN_COLOUR, OTHER = PALETTE[0], PALETTE[1], PALETTE[0], PALETTE[-1]
+"""Blue and orange, told apart by people with any colour vision; grey for the rest."""
 
 TITLE_CHARACTERS = 27
 """Longest line that fits above one image of a contact sheet."""

@@ -23,6 +23,7 @@ from sklearn.preprocessing import StandardScaler
 
 from biofuse.encoders.doctor import Skipped
 from biofuse.report.html import build_report, render_html
+from biofuse.report.sections.provenance import contamination
 from biofuse.search.attribution import CrossModal, Gain, Line
 
 TITLES = {
@@ -428,3 +429,35 @@ def test_measured_times_become_the_cost(make_run: Callable[..., Any], parse: Cal
     assert "measured on this machine in milliseconds" in page.words("cost")
     single = next(row for row in page.table("subsets") if row["encoders"] == "encoder_2")
     assert single["ms per image"] == 3.5
+
+
+# --- provenance
+
+
+@pytest.mark.parametrize("name", ["chestmnist", "ChestMNIST 224", "chestmnist_64"])
+def test_an_encoder_that_has_seen_the_data_is_warned_of(make_run: Callable[..., Any], name: str) -> None:
+    cards = {"encoder_1": {"overlaps": {"chestmnist": "NIH ChestX-ray14 is in its training data."}}}
+    made = make_run(name=name, cards=cards)
+    (warning,) = contamination(made.given)
+    assert warning.startswith("encoder_1 (")
+    assert "NIH ChestX-ray14" in warning
+    assert warning in next(section for section in made.report.sections if section.id == "provenance").warnings
+
+
+def test_data_of_another_name_are_no_warning_but_still_listed(
+    make_run: Callable[..., Any], parse: Callable[[str], Any]
+) -> None:
+    made = make_run(cards={"encoder_1": {"overlaps": {"chestmnist": "It is."}}})
+    assert contamination(made.given) == []
+    assert parse(made.page).table("overlaps") == [{"encoder": "encoder_1", "data set": "chestmnist", "why": "It is."}]
+
+
+def test_versions_and_hashes_are_on_the_page(make_run: Callable[..., Any], parse: Callable[[str], Any]) -> None:
+    made = make_run()
+    page, record = parse(made.page), made.given.record
+    versions = {row["what"]: row["version"] for row in page.table("versions")}
+    assert versions["numpy"] == record.environment.libraries["numpy"]
+    row = page.table("encoders")[0]
+    assert row["weights"] == f"owner/name @ {'a' * 12}"
+    assert row["SHA-256"] == "b" * 12
+    assert record.encoders[0].fingerprint.endswith("-" + row["fingerprint"] + record.encoders[0].fingerprint[-20:])

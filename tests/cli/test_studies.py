@@ -147,7 +147,6 @@ def small_demo(monkeypatch, make_images):
         splits = ["train", "train", "val", "test", "test"] * 6
         table = pd.DataFrame({"path": paths, "label": [path.parent.name for path in paths], "split": splits})
         table.to_csv(folder / "manifest.csv", index=False)
-        progress(30, 30)
         return folder / "manifest.csv"
 
     monkeypatch.setattr(module, "build_demo", build)

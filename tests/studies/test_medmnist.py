@@ -30,7 +30,7 @@ def outcome(fuse, archives, tmp_path_factory):
 @pytest.mark.parametrize("flag", FLAGS)
 def test_auc_and_acc_equal_the_evaluators_on_the_same_predictions(flag, outcome, archives):
     evaluator_of = pytest.importorskip("medmnist").Evaluator
-    path = outcome.suite.finished[flag]
+    path = outcome.finished[flag]
     frame = pd.read_parquet(path / "predictions.parquet")
     # The Evaluator reads labels in the archive's order.
     frame = frame.assign(row=frame["id"].str.rpartition("/")[2].astype(int)).sort_values("row")
@@ -43,8 +43,8 @@ def test_auc_and_acc_equal_the_evaluators_on_the_same_predictions(flag, outcome,
 
 def test_official_splits_are_used_as_they_are(outcome):
     for flag in FLAGS:
-        record = json.loads((outcome.suite.finished[flag] / "run.json").read_text())
-        rows = pd.read_parquet(outcome.suite.finished[flag] / "samples.parquet")
+        record = json.loads((outcome.finished[flag] / "run.json").read_text())
+        rows = pd.read_parquet(outcome.finished[flag] / "samples.parquet")
         assert rows["split"].value_counts().to_dict() == {"train": 70, "val": 30, "test": 60}
         assert record["options"]["head"] == "ridge"
 
@@ -54,7 +54,7 @@ def test_one_table_with_ours_and_the_published_singles(outcome):
     rows = {row[0]: row for row in table.texts()}
     assert list(rows) == list(FLAGS)
     breast = dict(zip([column.title for column in table.columns], rows["breastmnist"], strict=True))
-    chosen = json.loads((outcome.suite.finished["breastmnist"] / "metrics.json").read_text())["models"]["chosen"]
+    chosen = json.loads((outcome.finished["breastmnist"] / "metrics.json").read_text())["models"]["chosen"]
     assert breast["AUC"].startswith(f"{chosen['metrics']['auroc']:.4f} (")
     assert breast["ACC"].startswith(f"{chosen['metrics']['accuracy']:.4f} (")
     assert breast["published best single AUC"] == "0.9453 dinov2_g"
@@ -116,9 +116,9 @@ def test_a_benchmark_that_was_stopped_goes_on_with_the_next_set(fuse, archives, 
     assert "[1/2] octmnist: finished before." in said
     assert evaluated == ["octmnist", "breastmnist"]
     assert [source.rpartition("/")[2] for source in read] == ["breastmnist.npz"]
-    assert outcome.suite.reused == ("octmnist",)
+    assert outcome.reused == ("octmnist",)
     again = run(fuse, archives, tmp_path, ["octmnist", "breastmnist"])
-    assert again.suite.reused == ("octmnist", "breastmnist")
+    assert again.reused == ("octmnist", "breastmnist")
     assert again.to_json()["runs"] == outcome.to_json()["runs"]
 
 
@@ -135,8 +135,8 @@ def test_what_has_changed_since_is_looked_at_again(change, fuse, archives, tmp_p
         (out / "breastmnist" / "run.json").write_text(json.dumps(record | {"state": "searching"}))
     else:
         (out / "breastmnist" / "metrics.json").unlink()
-    assert run(fuse, root, out).suite.reused == ()
-    assert run(fuse, root, out).suite.reused == ("breastmnist",)
+    assert run(fuse, root, out).reused == ()
+    assert run(fuse, root, out).reused == ("breastmnist",)
 
 
 def test_other_options_do_not_pass_for_finished_ones(fuse, scan_encoders, archives, tmp_path):
@@ -156,8 +156,8 @@ def test_a_damaged_archive_is_named_and_the_others_are_run(fuse, archives, tmp_p
     (root / "breastmnist.npz").write_bytes((archives / "breastmnist.npz").read_bytes())
     (root / "octmnist.npz").write_bytes((archives / "octmnist.npz").read_bytes()[:5000])
     outcome = run(fuse, root, tmp_path / "out")
-    assert list(outcome.suite.finished) == ["breastmnist"]
-    assert "no readable .npz archive" in outcome.suite.failed["octmnist"].message
+    assert list(outcome.finished) == ["breastmnist"]
+    assert "no readable .npz archive" in outcome.failed["octmnist"].message
     assert any("octmnist could not be run" in note for note in outcome.notes)
     with pytest.raises(DataError, match="no readable"):
         run(fuse, root, tmp_path / "other", ["octmnist"])
@@ -185,8 +185,8 @@ def test_a_set_that_is_named_and_missing_is_fetched(fuse, archives, tmp_path, mo
     monkeypatch.setattr(medmnist, "medmnist_file", fetch)
     outcome = run(fuse, archives, tmp_path, ["breastmnist", "bloodmnist"])
     assert asked == [("bloodmnist", 28, archives)]
-    assert list(outcome.suite.finished) == ["breastmnist"]
-    assert list(outcome.suite.failed) == ["bloodmnist"]
+    assert list(outcome.finished) == ["breastmnist"]
+    assert list(outcome.failed) == ["bloodmnist"]
 
 
 def test_the_12_sets_are_those_of_the_paper():
@@ -234,7 +234,7 @@ def test_encoders_with_published_values_stand_beside_them(outcome):
 def test_labels_are_those_of_the_archive(outcome, archives):
     with np.load(archives / "octmnist.npz") as archive:
         labels = archive["test_labels"][:, 0]
-    frame = pd.read_parquet(outcome.suite.finished["octmnist"] / "predictions.parquet")
+    frame = pd.read_parquet(outcome.finished["octmnist"] / "predictions.parquet")
     names = outcome.comparison.runs[1].record.classes
     rows = frame["id"].str.rpartition("/")[2].astype(int)
     assert frame["label"].tolist() == [names[labels[row]] for row in rows]

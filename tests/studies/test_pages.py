@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from biofuse.studies.medmnist import benchmark_medmnist
-from biofuse.studies.suite import OwnOutcome
+from biofuse.studies.suite import SuiteOutcome
 
 pytestmark = pytest.mark.slow
 
@@ -19,7 +19,9 @@ def out(fuse, archives, tmp_path_factory):
     outcome = benchmark_medmnist(fuse, ["octmnist", "breastmnist"], out=folder, root=archives, size=28, progress=False)
     (folder / "benchmark.html").write_text(outcome.to_html())
     (folder / "compare.html").write_text(outcome.comparison.to_html())
-    own = OwnOutcome(comparison=outcome.comparison, suite=outcome.suite)
+    own = SuiteOutcome(
+        comparison=outcome.comparison, finished=outcome.finished, reused=outcome.reused, failed=outcome.failed
+    )
     (folder / "own.html").write_text(own.to_html())
     return folder
 

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -17,7 +17,7 @@ from biofuse.extract.options import ExtractOptions
 from biofuse.search.config import STARTER, SearchConfig
 
 if TYPE_CHECKING:
-    from biofuse.report.content import Table
+    from biofuse.report.html import TablePage
 
 
 @options.offers(SearchConfig, ExtractOptions)
@@ -91,17 +91,6 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace runs with 
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Start even what takes more than an hour.")]
 
 
-class _Outcome(Protocol):
-    @property
-    def notes(self) -> tuple[str, ...]: ...
-
-    def tables(self) -> "list[Table]": ...
-
-    def to_html(self) -> str: ...
-
-    def to_json(self) -> dict[str, Any]: ...
-
-
 @app.command("medmnist")
 @options.offers(SearchConfig, ExtractOptions)
 def medmnist(
@@ -144,7 +133,7 @@ def medmnist(
     outcome = benchmark_medmnist(
         fuse, sets or (), out=out, size=size, root=root, overwrite=overwrite, yes=yes, tell=note
     )
-    _deliver(outcome, out, as_json=as_json, failed=len(outcome.suite.failed))
+    _deliver(outcome, out, as_json=as_json, failed=len(outcome.failed))
 
 
 @app.command("imagenet")
@@ -224,10 +213,10 @@ def data(
         fuse, sources, out=out, label=options.label_option(label), group=group, task=task,
         overwrite=overwrite, yes=yes, tell=note,
     )  # fmt: skip
-    _deliver(outcome, out, as_json=as_json, failed=len(outcome.suite.failed))
+    _deliver(outcome, out, as_json=as_json, failed=len(outcome.failed))
 
 
-def _deliver(outcome: _Outcome, out: Path, *, as_json: bool, failed: int = 0) -> None:
+def _deliver(outcome: "TablePage", out: Path, *, as_json: bool, failed: int = 0) -> None:
     """Write JSON and page, print the tables, and fail where a data set could not be run."""
     from biofuse.core.files import write_text
 

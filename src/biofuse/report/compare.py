@@ -15,7 +15,7 @@ from biofuse.evaluation.intervals import Interval
 from biofuse.evaluation.metrics import DEFAULT_METRIC, METRICS, SELECTABLE
 from biofuse.model.evaluate import Evaluation
 from biofuse.report.content import Cell, Table, Tone, Value
-from biofuse.report.html import render_page, render_tables
+from biofuse.report.html import TablePage
 from biofuse.runs.record import RunRecord
 from biofuse.runs.run import Run
 from biofuse.search.attribution import Gain, Line
@@ -216,7 +216,7 @@ class RunSummary:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class RunComparison:
+class RunComparison(TablePage):
     """Several runs side by side.
 
     Attributes
@@ -225,6 +225,7 @@ class RunComparison:
     """
 
     runs: tuple[RunSummary, ...]
+    title = "Runs compared"
 
     @classmethod
     def read(cls, paths: Sequence[Path | str], *, modality_of: ModalityOf | None = None) -> Self:
@@ -364,10 +365,6 @@ class RunComparison:
             notes=(GAINS, f"Baselines: {'; '.join(baselines)}."),
         )
 
-    def to_html(self, *, title: str = "Runs compared") -> str:
-        """Return one self-contained page."""
-        return render_page(title, self.tables(), lead=self.notes)
-
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON values."""
         matrices = {metric: self.scores(metric) for metric in TITLES}
@@ -404,9 +401,6 @@ class RunComparison:
             },
             "notes": list(self.notes),
         }
-
-    def _repr_html_(self) -> str:
-        return render_tables(self.tables())
 
 
 def _score_json(score: Interval | None) -> dict[str, float | None] | None:

@@ -5,6 +5,7 @@ import hashlib
 import importlib.metadata
 import importlib.resources
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -104,9 +105,38 @@ def render_page(
     )
 
 
-def render_tables(tables: Sequence[Table]) -> str:
-    """Return the tables alone, for a notebook."""
-    return str(_templates().get_template("macros.html.j2").module.tables_of(tables))
+class TablePage(ABC):
+    """Something that is read as tables: on a page of its own, in a notebook, or as JSON."""
+
+    @property
+    @abstractmethod
+    def title(self) -> str:
+        """What the page is called."""
+
+    @property
+    @abstractmethod
+    def notes(self) -> tuple[str, ...]:
+        """What must be known to read the tables."""
+
+    @property
+    def links(self) -> Mapping[str, str]:
+        """Other pages that belong to it: what they are called, and their relative addresses."""
+        return {}
+
+    @abstractmethod
+    def tables(self) -> list[Table]:
+        """Return the tables, the most important one first."""
+
+    @abstractmethod
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as JSON values."""
+
+    def to_html(self) -> str:
+        """Return one self-contained page."""
+        return render_page(self.title, self.tables(), lead=self.notes, links=self.links)
+
+    def _repr_html_(self) -> str:
+        return str(_templates().get_template("macros.html.j2").module.tables_of(self.tables()))
 
 
 @lru_cache(maxsize=1)

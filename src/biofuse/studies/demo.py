@@ -39,7 +39,7 @@ from PIL import Image
 
 from biofuse.api.evaluate import evaluate
 from biofuse.api.fit import BioFuse, FitResult
-from biofuse.core.errors import AlignmentError, DataError, DependencyError
+from biofuse.core.errors import DataError, DependencyError
 from biofuse.core.files import atomic_path, disk_errors, write_bytes
 from biofuse.core.hashing import digest, digest_json, hash_order
 from biofuse.core.options import accepts
@@ -47,10 +47,11 @@ from biofuse.core.progress import Progress, Silent
 from biofuse.data.decoding import decode
 from biofuse.data.load import load_samples
 from biofuse.data.samples import Samples
+from biofuse.evaluation.intervals import Interval
 from biofuse.evaluation.metrics import ACCURACY, AUROC
 from biofuse.extract.options import ExtractOptions
 from biofuse.model.evaluate import Evaluation
-from biofuse.report.draw import PALETTE
+from biofuse.report.draw import LIGHT, PALETTE
 from biofuse.search.config import SearchConfig
 from biofuse.search.rules import CHOSEN
 
@@ -310,8 +311,8 @@ def _is_complete(folder: Path, stamp: Mapping[str, Any], *, seed: int) -> bool:
     )
 
 
-RIGHT, WRONG, CHOSEN_COLOUR, OTHER = PALETTE[0], PALETTE[1], PALETTE[0], PALETTE[-1]
-"""Blue and orange, told apart by people with any colour vision; grey for the rest."""
+RIGHT, WRONG = PALETTE[:2]
+"""Blue and orange, told apart by people with any colour vision."""
 
 TITLE_CHARACTERS = 27
 """Longest line that fits above one image of a contact sheet."""
@@ -324,62 +325,39 @@ METADATA = {"Software": None}
 
 
 def draw_predictions(
-    images: Sequence[Image.Image | NDArray[np.uint8]],
-    titles: Sequence[str],
-    correct: Sequence[bool],
+    shown: Sequence[tuple[Image.Image | NDArray[np.uint8], str, bool]],
     path: Path,
     *,
     heading: str = "",
     columns: int = 6,
 ) -> Path:
-    """Draw a contact sheet of images with their predictions.
+    """Draw a contact sheet of images with their predictions, and return its path.
 
-    A right prediction has a thin blue solid frame and a tick, a wrong one a thick vermilion dashed frame and a cross,
+    A right prediction has a thin blue solid frame and a tick, a wrong one a thick orange dashed frame and a cross,
     so that the two differ in more than colour.
 
     Parameters
     ----------
-    images : sequence of PIL images or uint8 arrays of shape (height, width) or (height, width, 3)
-        What to show, in reading order.
-    titles : sequence of str
-        A few short lines for each image; :func:`prediction_title` makes them.
-    correct : sequence of bool
-        Whether each prediction is right.
+    shown : sequence of (image, title, right)
+        In reading order. Images are PIL's, or uint8 arrays of shape (height, width) or (height, width, 3); titles are a
+        few short lines, such as :func:`prediction_title` makes; ``right`` says whether the prediction is.
     path : Path
         The PNG to write; replaced if it exists.
     heading : str, optional
         A line above the sheet.
     columns : int, default 6
         Most images in a row.
-
-    Returns
-    -------
-    Path
-        The path given.
-
-    Raises
-    ------
-    DataError
-        If there is nothing to draw.
-    AlignmentError
-        If the three sequences differ in length.
     """
-    if not len(images) == len(titles) == len(correct):
-        raise AlignmentError(
-            f"{len(images)} images, {len(titles)} titles and {len(correct)} marks cannot be one sheet."
-        )
-    if not images:
-        raise DataError("There are no images to draw.")
-    columns = min(columns, len(images))
-    rows = math.ceil(len(images) / columns)
-    wrapped = [_wrap(title) for title in titles]
-    lines = max(title.count("\n") + 1 for title in wrapped)
+    columns = min(columns, len(shown))
+    rows = math.ceil(len(shown) / columns)
+    titles = [_wrap(title) for _, title, _ in shown]
+    lines = max(title.count("\n") + 1 for title in titles)
     # At least two images wide, or the key below would not fit.
     figure = _figure(width=2.05 * max(columns, 2), height=(1.9 + 0.17 * lines) * rows + (0.6 if heading else 0.35))
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axis in axes[len(images) :]:
+    for axis in axes[len(shown) :]:
         axis.set_visible(False)
-    for axis, image, title, right in zip(axes, images, wrapped, correct, strict=False):
+    for axis, title, (image, _, right) in zip(axes, titles, shown, strict=False):
         _draw_image(axis, np.asarray(image), title, right=right)
     figure.supxlabel("✓ solid frame: right      ✗ dashed frame: wrong", fontsize=8)
     if heading:
@@ -392,66 +370,34 @@ def prediction_title(*, true: str, predicted: str, probability: float) -> str:
     return f"{predicted} ({probability:.0%})\ntrue: {true}"
 
 
-def draw_leaderboard(  # noqa: PLR0917 - four columns of one table, a title and a path
-    names: Sequence[str],
-    means: Sequence[float],
-    lows: Sequence[float],
-    highs: Sequence[float],
-    title: str,
-    path: Path,
-    *,
-    xlabel: str = "",
-    chosen: int | None = None,
-) -> Path:
-    """Draw scores with their intervals as a horizontal dot plot, the first name on top.
+def draw_scores(scores: Mapping[str, Interval], path: Path, *, title: str, xlabel: str = "", chosen: str = "") -> Path:
+    """Draw scores with their intervals as a horizontal dot plot, the first on top, and return its path.
 
     Parameters
     ----------
-    names : sequence of str
-        What was scored, e.g. best single encoder, chosen subset, all encoders; may have several lines.
-    means, lows, highs : sequence of float
-        Score and the ends of its interval; ``nan`` ends draw no interval.
-    title : str
-        What the picture says.
+    scores : mapping of str to Interval
+        By what was scored, e.g. best single encoder, chosen subset, all encoders; ``nan`` ends draw no interval.
     path : Path
         The PNG to write; replaced if it exists.
+    title : str
+        What the picture says.
     xlabel : str, optional
         The metric and the kind of interval, e.g. "test AUROC, 95 % bootstrap interval".
-    chosen : int, optional
-        Index of the row to emphasise.
-
-    Returns
-    -------
-    Path
-        The path given.
-
-    Raises
-    ------
-    DataError
-        If there is nothing to draw, or a low end lies above a high one.
-    AlignmentError
-        If the sequences differ in length.
+    chosen : str, optional
+        The one to emphasise.
     """
-    if not len(names) == len(means) == len(lows) == len(highs):
-        raise AlignmentError(f"{len(names)} names, {len(means)} means, {len(lows)} lows and {len(highs)} highs differ.")
-    if not names:
-        raise DataError("There are no scores to draw.")
-    for name, low, high in zip(names, lows, highs, strict=True):
-        if low > high:
-            raise DataError(f"The interval of {name!r} is upside down: {low} to {high}.")
-    lines = sum(name.count("\n") + 1 for name in names)
-    figure = _figure(width=8.0, height=1.25 + 0.22 * lines + 0.24 * len(names))
+    figure = _figure(width=8.0, height=1.25 + 0.46 * len(scores))
     axis = figure.subplots()
-    for row, (name, mean, low, high) in enumerate(zip(names, means, lows, highs, strict=True)):
-        _draw_score(axis, row, (mean, low, high), name=name, emphasised=row == chosen)
-    axis.set_yticks(range(len(names)), labels=list(names))
-    if chosen is not None:
-        axis.get_yticklabels()[chosen].set_fontweight("bold")
-    axis.set_ylim(len(names) - 0.4, -0.6)
+    for row, (name, score) in enumerate(scores.items()):
+        _draw_score(axis, row, score, emphasised=name == chosen)
+    axis.set_yticks(range(len(scores)), labels=list(scores))
+    for label in axis.get_yticklabels():
+        label.set_fontweight("bold" if label.get_text() == chosen else "normal")
+    axis.set_ylim(len(scores) - 0.4, -0.6)
     axis.margins(x=0.1)
     axis.set_xlabel(xlabel)
     axis.set_title(title, loc="left", fontsize=11, fontweight="bold")
-    axis.grid(axis="x", color="#e3e3e3", linewidth=0.8)
+    axis.grid(axis="x", color=LIGHT["grid"], linewidth=0.8)
     axis.set_axisbelow(True)
     axis.tick_params(axis="y", length=0)
     axis.spines[["top", "right", "left"]].set_visible(False)
@@ -475,12 +421,11 @@ def _wrap(title: str) -> str:
     return "\n".join(part for line in title.split("\n") for part in textwrap.wrap(line, TITLE_CHARACTERS) or [""])
 
 
-def _draw_score(axis: "Axes", row: int, score: tuple[float, float, float], *, name: str, emphasised: bool) -> None:
-    mean, low, high = score
-    colour = CHOSEN_COLOUR if emphasised else OTHER
-    if math.isfinite(low) and math.isfinite(high):
-        axis.plot([low, high], [row, row], color=colour, linewidth=2.5, solid_capstyle="butt")
-    axis.plot([mean], [row], marker="D" if emphasised else "o", markersize=9, color=colour, label=name)
+def _draw_score(axis: "Axes", row: int, score: Interval, *, emphasised: bool) -> None:
+    mean, colour = score.estimate, RIGHT if emphasised else LIGHT["quiet"]
+    if math.isfinite(score.low) and math.isfinite(score.high):
+        axis.plot([score.low, score.high], [row, row], color=colour, linewidth=2.5, solid_capstyle="butt")
+    axis.plot([mean], [row], marker="D" if emphasised else "o", markersize=9, color=colour)
     axis.annotate(
         f"{mean:.3f}",
         (mean, row),
@@ -574,32 +519,29 @@ def _draw_predictions(samples: Samples, evaluation: Evaluation, path: Path) -> P
     frame = evaluation.predictions
     rows = hash_order(frame["id"].tolist(), seed=0)[:DRAWN]
     row_of = {sample: row for row, sample in enumerate(samples.ids.tolist())}
-    images, titles, right = [], [], []
+    shown = []
     for row in rows:
-        shown = frame.iloc[row]
-        source = samples.sources[row_of[shown["id"]]]
-        images.append(decode(source.read(), samples.decode, description=source.description))
-        probability = float(shown[f"p_{shown['prediction']}"])
-        titles.append(prediction_title(true=shown["label"], predicted=shown["prediction"], probability=probability))
-        right.append(bool(shown["label"] == shown["prediction"]))
+        found = frame.iloc[row]
+        source = samples.sources[row_of[found["id"]]]
+        image = decode(source.read(), samples.decode, description=source.description)
+        probability = float(found[f"p_{found['prediction']}"])
+        title = prediction_title(true=found["label"], predicted=found["prediction"], probability=probability)
+        shown.append((image, title, bool(found["label"] == found["prediction"])))
     accuracy = evaluation[ACCURACY.name]
     heading = f"{len(rows)} of {evaluation.n} test patches, drawn at random; accuracy on all of them {accuracy:.1%}"
-    return draw_predictions(images, titles, right, path, heading=heading)
+    return draw_predictions(shown, path, heading=heading)
 
 
 def _draw_scores(evaluation: Evaluation, path: Path) -> Path:
-    names, intervals = [], []
+    named = {}
     for name, scores in evaluation.models.items():
         count = len(scores.encoders)
-        names.append(f"{name.replace('_', ' ')} ({count} encoder{'' if count == 1 else 's'})")
-        intervals.append(scores.intervals[AUROC.name])
-    return draw_leaderboard(
-        names,
-        [interval.estimate for interval in intervals],
-        [interval.low for interval in intervals],
-        [interval.high for interval in intervals],
-        f"Test AUROC on {evaluation.n} patches",
+        named[name] = f"{name.replace('_', ' ')} ({count} encoder{'' if count == 1 else 's'})"
+    intervals = {named[name]: scores.intervals[AUROC.name] for name, scores in evaluation.models.items()}
+    return draw_scores(
+        intervals,
         path,
-        xlabel=f"AUROC, with 95 % bootstrap interval over {intervals[0].unit}",
-        chosen=list(evaluation.models).index(CHOSEN),
+        title=f"Test AUROC on {evaluation.n} patches",
+        xlabel=f"AUROC, with 95 % bootstrap interval over {intervals[named[CHOSEN]].unit}",
+        chosen=named[CHOSEN],
     )

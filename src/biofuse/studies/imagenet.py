@@ -1,4 +1,4 @@
-"""Class folders of any size: counted once, and turned into samples block by block."""
+"""ImageNet, or any class folders of any size: read, embedded and learned from block by block, in bounded memory."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from biofuse.core.errors import AlignmentError, DataError, SearchError
 from biofuse.core.linear import ROWS_AT_ONCE, Matrix64, slices
-from biofuse.core.progress import Progress, progress_bars
+from biofuse.core.progress import Progress, Tell, progress_bars
 from biofuse.core.target import Task
 from biofuse.data.decoding import FileSource
 from biofuse.data.folders import is_image_name
@@ -22,8 +22,7 @@ from biofuse.extract.embeddings import Quarantined
 from biofuse.extract.engine import extract, stored
 from biofuse.extract.options import ExtractOptions
 from biofuse.report.content import Table
-from biofuse.report.html import render_page, render_tables
-from biofuse.search.runner import Tell
+from biofuse.report.html import TablePage
 from biofuse.store.store import EmbeddingStore
 
 READING = "reading"
@@ -122,7 +121,7 @@ def _images(folder: Path) -> list[str]:
         return sorted(entry.name for entry in entries if is_image_name(Path(entry.name)) and entry.name[0] != ".")
 
 
-class Whole:
+class BlockProgress:
     """Progress of work that comes in blocks, shown as one piece; what a block need not do again counts as done.
 
     Parameters
@@ -220,8 +219,8 @@ class Moments:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class LinearScores:
-    """A linear function per class.
+class StreamedDiscriminant:
+    """A linear function per class, solved for from moments.
 
     Attributes
     ----------
@@ -302,7 +301,7 @@ class LinearScores:
 FILES_AT_ONCE = 65_536
 """Images whose names, hashes and sources are held at a time."""
 
-HELD_OUT = 13
+HELD_OUT_BELOW = 13
 """Training images whose content hash begins with a byte below this choose the shrinkage: 13 of 256, about 5 %."""
 
 SHRINKAGES = (1e-4, 1e-3, 1e-2, 0.03, 0.1, 0.3)
@@ -310,7 +309,7 @@ SHRINKAGES = (1e-4, 1e-3, 1e-2, 0.03, 0.1, 0.3)
 
 METHOD = "Linear discriminant analysis on frozen embeddings, fitted on the training images alone."
 
-MANY = 5
+TOP = 5
 """Top-5 is the accuracy of ImageNet besides top-1."""
 
 FUSION = "all"
@@ -343,7 +342,7 @@ class TopScores:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageNetOutcome:
+class ImageNetOutcome(TablePage):
     """Scores on the validation images.
 
     Attributes
@@ -364,6 +363,7 @@ class ImageNetOutcome:
     scores: dict[str, TopScores]
     skipped: tuple[Skipped, ...] = ()
     quarantined: tuple[Quarantined, ...] = ()
+    title = "ImageNet benchmark"
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -389,15 +389,11 @@ class ImageNetOutcome:
         return [
             Table.of(
                 "Validation accuracy of linear heads, with 95 % intervals",
-                ("encoder", "columns", "top-1", f"top-{min(MANY, self.classes)}", "shrinkage"),
+                ("encoder", "columns", "top-1", f"top-{min(TOP, self.classes)}", "shrinkage"),
                 rows,
                 aligned=("columns", "shrinkage"),
             )
         ]
-
-    def to_html(self) -> str:
-        """Return one self-contained page."""
-        return render_page("ImageNet benchmark", self.tables(), lead=self.notes)
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON values."""
@@ -410,9 +406,6 @@ class ImageNetOutcome:
             "quarantined": [vars(entry) for entry in self.quarantined],
             "notes": list(self.notes),
         }
-
-    def _repr_html_(self) -> str:
-        return render_tables(self.tables())
 
 
 def benchmark_imagenet(
@@ -458,7 +451,7 @@ def benchmark_imagenet(
     )
     say(f"{len(train.classes):,} classes, {train.n:,} training and {val.n:,} validation images.")
     with progress_bars(progress) as bars:
-        stream = _Stream(cards, store, options, files_at_once, Whole(bars, train.n + val.n))
+        stream = _Stream(cards, store, options, files_at_once, BlockProgress(bars, train.n + val.n))
         heads, n_train = _fit(stream, train, bars, say)
         counts = _evaluate(stream, val, heads, bars)
     if not counts.n:
@@ -524,24 +517,24 @@ class _Stream:
             yield np.concatenate([folder.read(contents[rows]) for folder in folders], axis=1), labels[rows]
 
 
-class _Counts:
+class _Hits:
     """How often a class was among the first."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self.n = 0
-        self.hits = {name: np.zeros(MANY, dtype=np.int64) for name in names}
+        self.hits = {name: np.zeros(TOP, dtype=np.int64) for name in names}
 
-    def add(self, heads: dict[str, LinearScores], columns: dict[str, slice], rows: Any, labels: Any) -> None:
+    def add(self, heads: dict[str, StreamedDiscriminant], columns: dict[str, slice], rows: Any, labels: Any) -> None:
         self.n += len(labels)
         for name, head in heads.items():
             ranks = head.ranks(rows[:, columns[name]], labels)
-            self.hits[name] += np.cumsum(np.bincount(ranks, minlength=MANY)[:MANY])
+            self.hits[name] += np.cumsum(np.bincount(ranks, minlength=TOP)[:TOP])
 
     def shares(self, name: str) -> dict[str, float]:
         from scipy.stats import binomtest
 
         found: dict[str, float] = {}
-        for top, place in ((1, 0), (MANY, MANY - 1)):
+        for top, place in ((1, 0), (TOP, TOP - 1)):
             hits = int(self.hits[name][place])
             ends = binomtest(hits, self.n).proportion_ci(method="wilson")
             found |= {f"top_{top}": hits / self.n, f"low_{top}": float(ends.low), f"high_{top}": float(ends.high)}
@@ -550,7 +543,7 @@ class _Counts:
 
 def _fit(
     stream: _Stream, train: ClassFolders, progress: Progress, say: Callable[[str], None]
-) -> tuple[dict[str, LinearScores], int]:
+) -> tuple[dict[str, StreamedDiscriminant], int]:
     """Fit a head per encoder and one for the fusion; how far each is shrunk is chosen on held-out training images."""
     columns = stream.columns
     dim = max(where.stop for where in columns.values())
@@ -574,7 +567,7 @@ def _fit(
     kept.merge(held_moments)
     said = ", ".join(f"{name} {value:g}" for name, value in shrinkage.items())
     say(f"Shrinkage, by top-1 accuracy on {held_moments.n:,} training images that were held out: {said}.")
-    heads = {name: LinearScores.fit(kept, where, shrinkage=shrinkage[name]) for name, where in columns.items()}
+    heads = {name: StreamedDiscriminant.fit(kept, where, shrinkage=shrinkage[name]) for name, where in columns.items()}
     return heads, kept.n
 
 
@@ -586,8 +579,8 @@ def _choose_shrinkage(
 ) -> dict[str, float]:
     chosen = {}
     for name, where in columns.items():
-        heads = {f"{value:g}": LinearScores.fit(kept, where, shrinkage=value) for value in SHRINKAGES}
-        counts = _Counts(list(heads))
+        heads = {f"{value:g}": StreamedDiscriminant.fit(kept, where, shrinkage=value) for value in SHRINKAGES}
+        counts = _Hits(list(heads))
         for contents, labels in blocks:
             for rows, row_labels in stream.rows(contents, labels, np.ones(len(labels), dtype=np.bool_)):
                 counts.add(heads, dict.fromkeys(heads, where), rows, row_labels)
@@ -596,8 +589,8 @@ def _choose_shrinkage(
     return chosen
 
 
-def _evaluate(stream: _Stream, val: ClassFolders, heads: dict[str, LinearScores], progress: Progress) -> _Counts:
-    counts, columns = _Counts(list(heads)), stream.columns
+def _evaluate(stream: _Stream, val: ClassFolders, heads: dict[str, StreamedDiscriminant], progress: Progress) -> _Hits:
+    counts, columns = _Hits(list(heads)), stream.columns
     progress.begin("scoring", val.n)
     for contents, labels in stream.embed(val):
         for rows, row_labels in stream.rows(contents, labels, np.ones(len(labels), dtype=np.bool_)):
@@ -609,4 +602,4 @@ def _evaluate(stream: _Stream, val: ClassFolders, heads: dict[str, LinearScores]
 def _held_out(contents: NDArray[np.bytes_]) -> NDArray[np.bool_]:
     """Tell by content, so that order does not matter and copies of an image stay on one side."""
     first = np.frombuffer(contents.tobytes(), dtype=np.uint8).reshape(len(contents), -1)[:, 0]
-    return np.asarray(first < HELD_OUT)
+    return np.asarray(first < HELD_OUT_BELOW)

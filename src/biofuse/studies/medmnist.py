@@ -12,16 +12,13 @@ from typing import Any
 from biofuse.api.fit import BioFuse
 from biofuse.core.errors import DataError
 from biofuse.core.hashing import digest_file
-from biofuse.core.progress import Progress, progress_bars
+from biofuse.core.progress import Progress, Tell, progress_bars
 from biofuse.data.medmnist import medmnist_catalogue, medmnist_file, medmnist_path, parse_medmnist_name
-from biofuse.report.compare import TITLES, RunComparison
+from biofuse.report.compare import TITLES
 from biofuse.report.content import Table
-from biofuse.report.html import render_page, render_tables
-from biofuse.search.runner import Tell
 from biofuse.studies.suite import (
     SuiteEntry,
     SuiteOutcome,
-    medmnist_modality,
     published_singles,
     published_table,
     run_suite,
@@ -38,33 +35,33 @@ def medmnist_sets() -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class MedMNISTOutcome:
+class MedMNISTOutcome(SuiteOutcome):
     """Scores on the sets that were run.
 
     Attributes
     ----------
-    comparison : RunComparison
-        The runs side by side.
     flags : dict of str to str
         MedMNIST flag of each run.
     size : int
         Pixels of the images.
     altered : tuple of str
         Runs whose file is not the published one, so that their scores compare with nobody's.
-    suite : SuiteOutcome
     """
 
-    comparison: RunComparison
     flags: dict[str, str]
     size: int
     altered: tuple[str, ...]
-    suite: SuiteOutcome
+
+    @property
+    def title(self) -> str:
+        """What the page is called."""
+        return f"MedMNIST+ at {self.size} pixels"
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What must be known to compare these numbers with published ones."""
         published = published_singles()
-        said = ["AUC and ACC are those of medmnist.Evaluator, on the official test split.", *self.comparison.notes]
+        said = ["AUC and ACC are those of medmnist.Evaluator, on the official test split."]
         if self.size != published.size:
             said.append(f"Published values are of {published.size} pixels, these of {self.size}: they do not compare.")
         if self.altered:
@@ -72,18 +69,13 @@ class MedMNISTOutcome:
                 f"{', '.join(self.altered)}: the file is not the one that MedMNIST publishes (its MD5 differs), so "
                 "these scores compare with nobody's."
             )
-        said += [f"{name} could not be run: {error.message}" for name, error in self.suite.failed.items()]
-        return tuple(said)
+        return (*said, *super().notes)
 
     def tables(self) -> list[Table]:
         """Return the summary, single encoders beside their published values, and the comparison of the runs."""
         mine = [summary_table(self.comparison, self.flags)]
         beside = [published_table(self.comparison, self.flags, metric) for metric in TITLES]
-        return [*mine, *(table for table in beside if table.rows), *self.comparison.tables()[1:]]
-
-    def to_html(self) -> str:
-        """Return one self-contained page."""
-        return render_page(f"MedMNIST+ at {self.size} pixels", self.tables(), lead=self.notes, links=self.suite.reports)
+        return [*mine, *(table for table in beside if table.rows), *super().tables()[1:]]
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON values, published scores included."""
@@ -92,8 +84,7 @@ class MedMNISTOutcome:
             "size": self.size,
             "flags": self.flags,
             "altered": list(self.altered),
-            "failed": {name: error.message for name, error in self.suite.failed.items()},
-            **self.comparison.to_json(),
+            **super().to_json(),
             "published": {
                 "source": published.source,
                 "size": published.size,
@@ -103,10 +94,7 @@ class MedMNISTOutcome:
                     name: published.datasets[flag].model_dump(mode="json") for name, flag in self.flags.items()
                 },
             },
-        } | {"notes": list(self.notes)}
-
-    def _repr_html_(self) -> str:
-        return render_tables(self.tables())
+        }
 
 
 def benchmark_medmnist(
@@ -145,7 +133,7 @@ def benchmark_medmnist(
     """
     say = tell or (lambda _: None)
     flags = _flags(sets, size=size, root=root)
-    entries, altered, failed = [], [], {}
+    found, altered, failed = [], [], {}
     with progress_bars(progress, unit="bytes") as bars:
         for flag in flags:
             try:
@@ -154,20 +142,16 @@ def benchmark_medmnist(
                 say(f"{flag} cannot be had: {error}")
                 failed[flag] = error
                 continue
-            entries.append(SuiteEntry(name=path.stem, source=str(path), file=path))
+            found.append(SuiteEntry(name=path.stem, source=str(path), file=path))
             if not published:
                 altered.append(path.stem)
                 say(f"{path} is not the file that MedMNIST publishes: its scores compare with nobody's.")
-    done = run_suite(fuse, entries, out=out, overwrite=overwrite, yes=yes, progress=progress, tell=say)
-    suite = SuiteOutcome(finished=done.finished, reused=done.reused, failed={**failed, **done.failed})
-    suite.require_something()
-    flag_of = {name: (parse_medmnist_name(name) or (name, None))[0] for name in suite.finished}
+    suite = run_suite(fuse, found, out=out, failed=failed, overwrite=overwrite, yes=yes, progress=progress, tell=say)
     return MedMNISTOutcome(
-        comparison=RunComparison.read(list(suite.finished.values()), modality_of=medmnist_modality),
-        flags=flag_of,
+        **vars(suite),
+        flags={name: (parse_medmnist_name(name) or (name, None))[0] for name in suite.finished},
         size=size,
         altered=tuple(name for name in altered if name in suite.finished),
-        suite=suite,
     )
 
 

@@ -1,9 +1,12 @@
-"""Published scores to stand beside one's own; ``published.json`` has the numbers, and says where they come from."""
+"""Several data sets with the same options, and published scores to stand beside one's own.
+
+``published.json`` has the published numbers, and says where they come from.
+"""
 
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
@@ -18,14 +21,14 @@ from biofuse.api.report import attempt_report
 from biofuse.core.errors import ArtifactError, BioFuseError, DataError
 from biofuse.core.files import write_text
 from biofuse.core.hashing import digest_file, digest_json
+from biofuse.core.progress import Tell
 from biofuse.data.medmnist import parse_medmnist_name
 from biofuse.report.compare import ABSENT, TITLES, RunComparison, RunSummary, with_interval
 from biofuse.report.content import Table
-from biofuse.report.html import render_page, render_tables
+from biofuse.report.html import TablePage
 from biofuse.runs.record import RunRecord
 from biofuse.runs.run import METRICS, RECORD, REPORT, Run
 from biofuse.search.rules import CHOSEN
-from biofuse.search.runner import Tell
 
 
 class PublishedSet(BaseModel):
@@ -210,12 +213,14 @@ class SuiteEntry:
     file: Path | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class SuiteOutcome:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SuiteOutcome(TablePage):
     """What became of the data sets.
 
     Attributes
     ----------
+    comparison : RunComparison
+        The finished runs side by side.
     finished : dict of str to Path
         Run directories, by name, in the order given.
     reused : tuple of str
@@ -224,33 +229,45 @@ class SuiteOutcome:
         Why others could not be run.
     """
 
-    finished: dict[str, Path] = field(default_factory=dict)
-    reused: tuple[str, ...] = ()
-    failed: dict[str, BioFuseError] = field(default_factory=dict)
+    comparison: RunComparison
+    finished: dict[str, Path]
+    reused: tuple[str, ...]
+    failed: dict[str, BioFuseError]
 
     @property
-    def reports(self) -> dict[str, str]:
+    def title(self) -> str:
+        """What the page is called."""
+        return "Benchmark"
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What must be known to read these numbers."""
+        failed = [f"{name} could not be run: {error.message}" for name, error in self.failed.items()]
+        return (*self.comparison.notes, *failed)
+
+    @property
+    def links(self) -> dict[str, str]:
         """Address of each run's report, by name, as seen from the folder of all runs."""
         return {
             name: f"{quote(path.name)}/{REPORT}" for name, path in self.finished.items() if (path / REPORT).exists()
         }
 
-    def require_something(self) -> None:
-        """Raise the first failure where nothing was finished.
+    def tables(self) -> list[Table]:
+        """Return the comparison of the runs."""
+        return self.comparison.tables()
 
-        Raises
-        ------
-        BioFuseError
-        """
-        if not self.finished and self.failed:
-            raise next(iter(self.failed.values()))
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as JSON values."""
+        failed = {name: error.message for name, error in self.failed.items()}
+        return {"failed": failed, **self.comparison.to_json()} | {"notes": list(self.notes)}
 
 
 def run_suite(
     fuse: BioFuse,
-    entries: Sequence[SuiteEntry],
+    sets: Sequence[SuiteEntry],
     *,
     out: Path,
+    failed: Mapping[str, BioFuseError] | None = None,
     overwrite: bool = False,
     yes: bool = False,
     progress: bool = True,
@@ -262,9 +279,11 @@ def run_suite(
     ----------
     fuse : BioFuse
         The pool and the options.
-    entries : sequence of Entry
+    sets : sequence of SuiteEntry
     out : Path
         A run directory per data set goes into it.
+    failed : mapping of str to BioFuseError, optional
+        Data sets that cannot be had, and why.
     overwrite : bool, default False
         Whether to replace runs with other options that are in the way.
     yes : bool, default False
@@ -276,53 +295,55 @@ def run_suite(
     Raises
     ------
     BioFuseError
-        Anything but a :class:`DataError`, which concerns one data set alone.
+        Anything but a :class:`DataError`, which concerns one data set alone; that too where none could be run.
     """
     say = tell or (lambda _: None)
     state = _State.read(out / STATE)
     finished: dict[str, Path] = {}
     reused: list[str] = []
-    failed: dict[str, BioFuseError] = {}
-    for number, entry in enumerate(entries, start=1):
-        path = out / entry.name
-        stamp = _stamp(fuse, entry)
-        if state.knows(entry.name, stamp, path):
-            say(f"[{number}/{len(entries)}] {entry.name}: finished before.")
-            finished[entry.name] = path
-            reused.append(entry.name)
+    failures = dict(failed or {})
+    for number, each in enumerate(sets, start=1):
+        path, stamp = out / each.name, _stamp(fuse, each)
+        if state.knows(each.name, stamp, path):
+            say(f"[{number}/{len(sets)}] {each.name}: finished before.")
+            finished[each.name] = path
+            reused.append(each.name)
             continue
-        say(f"[{number}/{len(entries)}] {entry.name}")
+        say(f"[{number}/{len(sets)}] {each.name}")
         try:
-            _fit_and_evaluate(fuse, entry, path, overwrite=overwrite, yes=yes, progress=progress, tell=say)
+            _fit_and_evaluate(fuse, each, path, overwrite=overwrite, yes=yes, progress=progress, tell=say)
         except DataError as error:
-            say(f"{entry.name} cannot be run: {error}")
-            failed[entry.name] = error
+            say(f"{each.name} cannot be run: {error}")
+            failures[each.name] = error
             continue
-        finished[entry.name] = path
-        state.add(entry.name, stamp, path)
-    return SuiteOutcome(finished=finished, reused=tuple(reused), failed=failed)
+        finished[each.name] = path
+        state.add(each.name, stamp, path)
+    if failures and not finished:
+        raise next(iter(failures.values()))
+    comparison = RunComparison.read(list(finished.values()), modality_of=medmnist_modality)
+    return SuiteOutcome(comparison=comparison, finished=finished, reused=tuple(reused), failed=failures)
 
 
 def _fit_and_evaluate(
-    fuse: BioFuse, entry: SuiteEntry, path: Path, *, overwrite: bool, yes: bool, progress: bool, tell: Tell
+    fuse: BioFuse, data: SuiteEntry, path: Path, *, overwrite: bool, yes: bool, progress: bool, tell: Tell
 ) -> None:
     result = fuse.fit(
-        entry.source, label=entry.label, group=entry.group, task=entry.task, out=path, overwrite=overwrite, yes=yes,
+        data.source, label=data.label, group=data.group, task=data.task, out=path, overwrite=overwrite, yes=yes,
         progress=progress, tell=tell,
     )  # fmt: skip
     evaluate(path, store=result.store, options=fuse.options, progress=progress)
     attempt_report(path, tell=tell, store=result.store, development=result.embeddings, test=result.held_out)
 
 
-def _stamp(fuse: BioFuse, entry: SuiteEntry) -> str | None:
+def _stamp(fuse: BioFuse, data: SuiteEntry) -> str | None:
     """Hash what decides a result, as far as it can be told without opening an image; None where that is not enough."""
-    if entry.file is None or not entry.file.exists():
+    if data.file is None or not data.file.exists():
         return None
-    facts = entry.file.stat()
+    facts = data.file.stat()
     return digest_json(
         {
-            "file": [str(entry.file.resolve()), facts.st_size, facts.st_mtime_ns],
-            "read": [entry.label, entry.group, entry.task],
+            "file": [str(data.file.resolve()), facts.st_size, facts.st_mtime_ns],
+            "read": [data.label, data.group, data.task],
             "encoders": [card.fingerprint() for card in fuse.cards],
             "options": fuse.config.model_dump(mode="json"),
         }
@@ -365,42 +386,6 @@ def _seals(path: Path) -> dict[str, str]:
         return {"run": "", "metrics": ""}  # fitting says what is wrong with it
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class OwnOutcome:
-    """Scores on one's own data sets.
-
-    Attributes
-    ----------
-    comparison : RunComparison
-    suite : SuiteOutcome
-    """
-
-    comparison: RunComparison
-    suite: SuiteOutcome
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What must be known to read these numbers."""
-        failed = [f"{name} could not be run: {error.message}" for name, error in self.suite.failed.items()]
-        return (*self.comparison.notes, *failed)
-
-    def tables(self) -> list[Table]:
-        """Return the comparison of the runs."""
-        return self.comparison.tables()
-
-    def to_html(self) -> str:
-        """Return one self-contained page."""
-        return render_page("Benchmark", self.tables(), lead=self.notes, links=self.suite.reports)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return everything as JSON values."""
-        failed = {name: error.message for name, error in self.suite.failed.items()}
-        return {"failed": failed, **self.comparison.to_json()} | {"notes": list(self.notes)}
-
-    def _repr_html_(self) -> str:
-        return render_tables(self.tables())
-
-
 def benchmark_data(
     fuse: BioFuse,
     sources: Sequence[str],
@@ -413,7 +398,7 @@ def benchmark_data(
     yes: bool = False,
     progress: bool = True,
     tell: Tell | None = None,
-) -> OwnOutcome:
+) -> SuiteOutcome:
     """Fit and evaluate every data set with the same options.
 
     Parameters
@@ -434,15 +419,11 @@ def benchmark_data(
     DataError
         If a data set is named twice, or none of them could be run.
     """
-    entries = [
+    sets = [
         SuiteEntry(name=name, source=source, label=label, group=group, task=task, file=_single_file(source))
         for name, source in names_of(sources).items()
     ]
-    suite = run_suite(fuse, entries, out=out, overwrite=overwrite, yes=yes, progress=progress, tell=tell)
-    suite.require_something()
-    return OwnOutcome(
-        comparison=RunComparison.read(list(suite.finished.values()), modality_of=medmnist_modality), suite=suite
-    )
+    return run_suite(fuse, sets, out=out, overwrite=overwrite, yes=yes, progress=progress, tell=tell)
 
 
 def names_of(sources: Sequence[str]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""A benchmark over one's own data sets."""
+"""Several data sets with the same options."""
 
 import pytest
 
@@ -17,8 +17,8 @@ def test_every_data_set_is_fitted_evaluated_and_compared(fuse, make_images, arch
         assert set(run.evaluation.singles) == {"s_rows", "s_tiles"}
     assert outcome.comparison.runs[0].n_test == sum(outcome.comparison.runs[0].record.counts["test"].values())
     assert "colours" in outcome.to_html()
-    assert outcome.suite.reports == {"colours": "colours/report.html", "octmnist": "octmnist/report.html"}
-    for name, address in outcome.suite.reports.items():
+    assert outcome.links == {"colours": "colours/report.html", "octmnist": "octmnist/report.html"}
+    for name, address in outcome.links.items():
         page = (tmp_path / "out" / address).read_text()
         assert f"<title>{name}" in page
         assert "Test results" in page
@@ -37,8 +37,8 @@ def test_a_report_that_fails_is_said_and_the_benchmark_goes_on(fuse, make_images
     monkeypatch.setattr("biofuse.api.report.build_report", broken)
     said = []
     outcome = benchmark_data(fuse, [str(tmp_path / "colours")], out=tmp_path / "out", progress=False, tell=said.append)
-    assert list(outcome.suite.finished) == ["colours"]
-    assert outcome.suite.reports == {}
+    assert list(outcome.finished) == ["colours"]
+    assert outcome.links == {}
     assert any("was not written (ZeroDivisionError: by zero)" in line for line in said)
 
 
@@ -48,7 +48,7 @@ def test_one_that_cannot_be_read_is_passed_over_and_named(fuse, make_images, tmp
     sources = [str(tmp_path / "nothing"), str(tmp_path / "colours")]
     said = []
     outcome = benchmark_data(fuse, sources, out=tmp_path / "out", progress=False, tell=said.append)
-    assert list(outcome.suite.finished) == ["colours"]
+    assert list(outcome.finished) == ["colours"]
     assert any("nothing cannot be run: No images" in line for line in said)
     assert any("nothing could not be run" in note for note in outcome.notes)
     with pytest.raises(DataError, match="No images"):

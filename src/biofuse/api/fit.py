@@ -1,6 +1,7 @@
 """The fit, from images to a run: load, set test data aside, embed, search, fit, write down."""
 
 import importlib.metadata
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from html import escape
@@ -82,6 +83,14 @@ def fit_models(
         for name, subset in singles_to_fit(search).items()
     }
     return models, singles
+
+
+def _write(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+
+
+def _ignore(line: str) -> None:
+    """Take no notice."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -362,7 +371,8 @@ class BioFuse:
         progress : bool, default True
             Show progress bars where standard error is a terminal.
         tell : callable, optional
-            Receives news line by line.
+            Receives news line by line, such as that test data were set aside; by default they are written to standard
+            error, unless ``progress`` is False.
 
         Returns
         -------
@@ -373,7 +383,7 @@ class BioFuse:
         DataError, EncoderError, SearchError, DiskError
             With a message that says what to do.
         """
-        say = tell or (lambda _: None)
+        say = tell or (_write if progress else _ignore)
         store, cards, config, notes = self._resolve()
         development = development_data(
             data, val, test=test, label=label, group=group, labels=labels, val_labels=val_labels, task=task,
@@ -381,9 +391,7 @@ class BioFuse:
         )  # fmt: skip
         for line in (*notes, *development.notes):
             say(line)
-        embeddings = extract(
-            development.samples, cards, store=store, options=self.options, progress=progress, tell=tell
-        )
+        embeddings = extract(development.samples, cards, store=store, options=self.options, progress=progress, tell=say)
         for skipped in embeddings.skipped:
             say(f"{skipped.name} is left out: {skipped.reason}")
         problem = Problem.from_embeddings(embeddings, config)

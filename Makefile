@@ -10,7 +10,7 @@ STAMP := .venv/.installed
 $(shell test -x $(BIN)/python || rm -f $(STAMP))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lint format tutorials options constraints clean
+.PHONY: help setup demo test test-fast lint format tutorials docs constraints clean
 
 help: ## Show this list
 	@sed -n -E 's/^([a-z-]+):[^#]*## (.*)/  make \1@\2/p' Makefile | awk -F@ '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -39,8 +39,9 @@ format: $(STAMP) ## Format the code and apply the safe fixes
 tutorials: $(STAMP) ## Run the tutorials and write their outputs and pictures anew
 	$(BIN)/python docs/tutorials/run.py
 
-options: $(STAMP) ## Write docs/options.md from the option objects
+docs: $(STAMP) ## Write the generated pages anew: docs/options.md and docs/encoders.md
 	$(BIN)/python -c "from biofuse.cli.options import options_page; print(options_page(), end='')" > docs/options.md
+	$(BIN)/python -m biofuse.encoders.describe > docs/encoders.md
 
 constraints: $(STAMP) ## Write the versions now installed to constraints.txt
 	@{ echo "# Versions that were tested together on $$($(BIN)/python -VV | cut -d' ' -f1,2). Written by: make constraints"; \

@@ -84,7 +84,7 @@ def test_help_has_panels_with_what_matters_first(succeeds):
 
 def test_the_page_of_options_is_what_the_objects_say():
     page = Path(__file__).resolve().parents[2] / "docs" / "options.md"
-    assert page.read_text(encoding="utf-8") == options_page(), "run: make options"
+    assert page.read_text(encoding="utf-8") == options_page(), "run: make docs"
 
 
 # --- options from a file

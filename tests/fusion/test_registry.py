@@ -1,14 +1,14 @@
 import pytest
 
 from biofuse.core.errors import SearchError
-from biofuse.fusion.base import OWN_FUSIONS, fusion_registry, make_fusion
+from biofuse.fusion.base import FUSIONS, fusion_registry, make_fusion
 from biofuse.fusion.concatenation import Concatenation
 from biofuse.testing import assert_fusion_contract
 
 
 def test_own_fusions_are_registered_in_order_and_begin_with_the_default() -> None:
-    assert fusion_registry().names()[: len(OWN_FUSIONS)] == OWN_FUSIONS
-    assert OWN_FUSIONS == ("concatenation", "pca", "whitening", "weighted", "mean")
+    assert fusion_registry().names()[: len(FUSIONS)] == tuple(FUSIONS)
+    assert tuple(FUSIONS) == ("concatenation", "pca", "whitening", "weighted", "mean")
 
 
 def test_every_registered_fusion_keeps_the_contract() -> None:

@@ -235,7 +235,7 @@ def _from_file(context: typer.Context, option: Any, value: Any, where: str) -> A
 
 PAGE = """# Options
 
-Written from the option objects by `make options`; do not edit.
+Written from the option objects by `make docs`; do not edit.
 
 Every option is a field of one of two objects, and is offered in the same way everywhere: as a flag of each command that
 searches or extracts, as a key of `--config FILE.toml` (see [Concepts](concepts.md#options)), and by name in Python.

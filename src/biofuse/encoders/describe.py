@@ -192,7 +192,7 @@ def _numbers(values: tuple[float, ...]) -> str:
 INTRODUCTION = """\
 # Encoders
 
-Written from the cards by `python -m biofuse.encoders.describe > docs/encoders.md`; do not edit.
+Written from the cards by `make docs`; do not edit.
 
 An encoder is described by a card, a TOML file in `src/biofuse/encoders/cards/`; `biofuse encoders show NAME` tells
 all of it. Each fact on a card says where it comes from: `external` (somebody else states it, with the reference),

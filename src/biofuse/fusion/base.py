@@ -152,9 +152,6 @@ FUSIONS = {
 }
 """BioFuse's own fusions, the default first. A new one is a class in a file of its own and a row here."""
 
-OWN_FUSIONS = tuple(FUSIONS)
-"""Names of BioFuse's own fusions."""
-
 
 @functools.cache
 def fusion_registry() -> "Registry[Callable[[], Fusion]]":
@@ -169,7 +166,7 @@ def make_fusion(fusion: "str | Fusion") -> "Fusion":
     Parameters
     ----------
     fusion : str or Fusion
-        A registered name (see :data:`OWN_FUSIONS`; other packages may bring more), or a fusion.
+        A registered name (see :data:`FUSIONS`; other packages may bring more), or a fusion.
 
     Raises
     ------

@@ -401,7 +401,7 @@ def read_record(path: Path) -> RunRecord:
         wrote = content.get("version")
         raise ArtifactError(
             f"{file} has format {found}, written by BioFuse {wrote}; this version reads format {RUN_FORMAT}.",
-            remedy=f"Fit again with --overwrite: embeddings are reused. Or use BioFuse {wrote} for this run.",
+            remedy="Fit again with --overwrite: embeddings are reused.",
         )
     try:
         return RunRecord.model_validate_json(text)

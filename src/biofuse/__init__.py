@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from biofuse.api.embed import embed, embed_batches
     from biofuse.api.evaluate import evaluate
     from biofuse.api.fit import BioFuse, FitResult
+    from biofuse.api.report import write_report
     from biofuse.core.errors import BioFuseError
     from biofuse.data.load import load_samples
     from biofuse.encoders.function import register_encoder
@@ -34,6 +35,7 @@ _HOMES = {
     "embed_batches": "biofuse.api.embed",
     "evaluate": "biofuse.api.evaluate",
     "load_samples": "biofuse.data.load",
+    "write_report": "biofuse.api.report",
     "register_encoder": "biofuse.encoders.function",
 }
 
@@ -52,6 +54,7 @@ __all__ = [
     "evaluate",
     "load_samples",
     "register_encoder",
+    "write_report",
 ]
 
 

@@ -810,8 +810,8 @@ def test_help_shows_every_option_of_both_objects():
 @pytest.mark.parametrize(
     "function",
     [
-        biofuse.embed, biofuse.embed_batches, biofuse.evaluate, BioFuseModel.embed, BioFuseModel.predict,
-        BioFuseModel.predict_proba, BioFuseModel.predict_frame,
+        biofuse.embed, biofuse.embed_batches, biofuse.evaluate, biofuse.write_report, BioFuseModel.embed,
+        BioFuseModel.predict, BioFuseModel.predict_proba, BioFuseModel.predict_frame,
     ],
     ids=lambda function: function.__qualname__,
 )  # fmt: skip

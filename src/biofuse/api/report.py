@@ -9,6 +9,7 @@ from biofuse.blocks.blocks import Blocks, read_blocks
 from biofuse.core.errors import AlignmentError, BioFuseError, DataError, StoreError
 from biofuse.core.files import write_text
 from biofuse.core.hashing import from_hex, hash_order
+from biofuse.core.options import accepts
 from biofuse.data.samples import Samples
 from biofuse.extract.embeddings import EmbeddingSet
 from biofuse.extract.local import measure_latency
@@ -21,7 +22,7 @@ from biofuse.report.html import build_report, write_html
 from biofuse.report.input import Embedded, ReportInput, SampleImages
 from biofuse.runs.run import CARD, REPORT, Run
 from biofuse.store.exchange import label_names
-from biofuse.store.store import EmbeddingStore
+from biofuse.store.store import EmbeddingStore, as_store
 
 Found = TypeVar("Found")
 
@@ -29,16 +30,18 @@ READ = 2000
 """Most test images that are looked up for the map: as many as it draws."""
 
 
+@accepts(ExtractOptions)
 def write_report(
     run: Run | Path | str,
     *,
     out: Path | str | None = None,
     figures: Path | str | None = None,
-    store: EmbeddingStore | None = None,
+    store: EmbeddingStore | Path | str | None = None,
     development: EmbeddingSet | Samples | None = None,
     test: Samples | None = None,
     latency: bool = False,
     options: ExtractOptions | None = None,
+    **chosen: Any,
 ) -> Path:
     """Write everything there is to say about a run into one HTML page.
 
@@ -50,7 +53,7 @@ def write_report(
         The file to write; ``report.html`` in the run by default.
     figures : path, optional
         A folder to write every figure into, as SVG and PNG.
-    store : EmbeddingStore, optional
+    store : EmbeddingStore or path, optional
         Where the embeddings are; by default the user's store.
     development : EmbeddingSet or Samples, optional
         Development embeddings or images, where they are in memory; by default they are looked for in the store, and
@@ -60,7 +63,9 @@ def write_report(
     latency : bool, default False
         Whether to time the encoders on this machine, so that costs are in milliseconds.
     options : ExtractOptions, optional
-        Device and batch size for that.
+        How that is done; what is given by name wins.
+    **chosen
+        Fields of :class:`biofuse.ExtractOptions`.
 
     Returns
     -------
@@ -75,10 +80,10 @@ def write_report(
         If the page or the figures cannot be written.
     """
     run = run if isinstance(run, Run) else Run.open(run)
-    given = _gather(run, store or EmbeddingStore(), development=development, test=test)
+    given = _gather(run, as_store(store), development=development, test=test)
     if latency:
         samples = development.samples if isinstance(development, EmbeddingSet) else development
-        given = replace(given, timed=_time(run, samples or run.load_samples()[0], options))
+        given = replace(given, timed=_time(run, samples or run.load_samples()[0], ExtractOptions.of(options, chosen)))
     report = build_report(given)
     if figures is not None:
         write_figures(report.charts, Path(figures))

@@ -156,16 +156,8 @@ def report(
       biofuse report run --figures paper/figures
     """
     from biofuse.api.report import write_report
-    from biofuse.store.store import EmbeddingStore
 
-    path = write_report(
-        run,
-        out=out,
-        figures=figures,
-        store=EmbeddingStore(store),
-        latency=latency,
-        options=ExtractOptions(**chosen),
-    )
+    path = write_report(run, out=out, figures=figures, store=store, latency=latency, **chosen)
     note(f"Written to {path}.")
     if figures is not None:
         note(f"Figures are in {figures}.")

@@ -187,6 +187,7 @@ def test_holdout_says_that_validation_images_are_training_images(quick, tmp_path
     assert any("3 of 9 validation samples are also training samples" in note for note in result.notes)
 
 
+@pytest.mark.slow
 def test_style_bug_6_the_paper_preset_is_seeded_xgboost_on_the_validation_split(quick, study):
     result = quick(["t_colour"], preset="paper").fit(study.images, progress=False)
     model = result.model
@@ -530,6 +531,7 @@ def test_an_ensemble_says_what_it_is_made_of(quick, study, tmp_path):
     assert repr(result) == f"<FitResult: {ensemble}>"
 
 
+@pytest.mark.slow
 def test_the_paper_preset_refits_xgboost_on_every_subset_of_the_train_split_alone(quick, tmp_path, draw):
     for seed, (split, each) in enumerate({"train": 8, "val": 5}.items()):
         draw(tmp_path / "images" / split, classes=("ctl", "sev"), each=each, seed=seed)

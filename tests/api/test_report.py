@@ -216,6 +216,7 @@ def test_a_report_of_what_is_in_memory_reads_no_data_again_and_is_the_same(quick
     assert sum(len(trace["customdata"]) for trace in tiles) == 72
 
 
+@pytest.mark.slow
 def test_figures_are_written_beside(evaluated, study, tmp_path):
     write_report(evaluated, out=tmp_path / "page.html", figures=tmp_path / "figures", store=EmbeddingStore(study.store))
     names = {path.name for path in (tmp_path / "figures").iterdir()}

@@ -23,6 +23,8 @@ from biofuse.search.closed_form import ClosedFormScorer
 from biofuse.search.scorers import RefitScorer
 from biofuse.store.store import EmbeddingStore
 
+pytestmark = pytest.mark.slow
+
 POOL = ["t_colour", "t_edge"]
 ALONE = ExtractOptions(workers=0)
 

@@ -183,6 +183,7 @@ def test_piped_output_is_wide(images, succeeds, tmp_path):
     assert re.search(r"haralick \+ (hog|lbp|gabor) \+ \w+ ", said.out)
 
 
+@pytest.mark.slow
 def test_paper_preset(images, succeeds, tmp_path):
     ran = succeeds("fit", images, "-e", ENCODERS, "--preset", "paper", "--out", tmp_path / "run")
     options = json.loads((tmp_path / "run" / "run.json").read_text())["options"]

@@ -129,6 +129,7 @@ def test_random_weights_are_refused_unless_allowed(images):
     assert load_encoder(card).encode(images).shape == (2, 64)
 
 
+@pytest.mark.slow
 def test_random_weights_are_always_the_same_and_leave_the_callers_numbers_alone(images):
     (card,) = resolve("timm:test_vit", allow_random_weights=True)
     torch.manual_seed(1)
@@ -180,6 +181,7 @@ TIMM_CONFIG = {
 """``config.json`` as timm writes it."""
 
 
+@pytest.mark.slow
 def test_a_repository_of_timms(hub, images):
     network = filled(timm.create_model("test_vit", num_classes=7, init_values=1e-5, global_pool="avg"))
     config = TIMM_CONFIG

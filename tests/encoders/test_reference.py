@@ -15,6 +15,7 @@ def hog():
     return make_golden(load_encoder("hog"), device="cpu")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [card.name for card in resolve("starter")])
 def test_the_starter_pool_gives_its_golden_vectors(name):
     golden = read_golden(name)

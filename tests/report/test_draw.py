@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from biofuse.core.target import Task
 from biofuse.report.draw import static_figure, write_figures
 
 
+@pytest.mark.slow
 def test_every_chart_becomes_an_svg_and_a_png(make_run: Callable[..., Any], tmp_path: Path) -> None:
     charts = make_run().report.charts
     written = write_figures(charts, tmp_path / "figures")

@@ -139,6 +139,7 @@ def pipeline(subset, dims, alpha, reduce_to):
     return make_pipeline(StandardScaler(), ColumnTransformer(parts), Ridge(alpha, solver="svd"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["dual", "primal"])
 @pytest.mark.parametrize("reduce_to", [None, 10])
 def test_fifty_random_subsets_on_all_folds_are_those_of_pipelines_refitted(mode, reduce_to):
@@ -155,6 +156,7 @@ def test_fifty_random_subsets_on_all_folds_are_those_of_pipelines_refitted(mode,
             assert np.allclose(found.decision[:, 1], model.predict(X[held]), rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["dual", "primal"])
 @pytest.mark.parametrize("task", [Task.BINARY, Task.MULTICLASS, Task.MULTILABEL])
 @pytest.mark.parametrize("class_weight", [None, BALANCED])
@@ -251,6 +253,7 @@ def test_dual_and_primal_agree():
             assert np.allclose(one.decision, other.decision, rtol=0, atol=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["dual", "primal"])
 def test_order_of_encoders_and_rows_does_not_matter(mode):
     blocks, labels = make_data()
@@ -343,6 +346,7 @@ def test_memory_is_what_is_held_and_room_to_work_for_each_worker():
     assert work.bytes(4) == 2 * work.held + 4 * work.scratch  # workers share one copy
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["dual", "primal"])
 def test_the_memory_bound_holds(way):
     import tracemalloc

@@ -142,6 +142,7 @@ def test_ctrl_c_leaves_a_file_that_resumes_without_rescoring(tiny, tmp_path):
     assert not told
 
 
+@pytest.mark.slow
 def test_ctrl_c_with_workers_leaves_a_file_that_resumes(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "WORTH_WORKERS", 0.0)
     blocks, labels = tiny.planted(100)
@@ -186,6 +187,7 @@ SCRIPT = """
 """
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_ends_with_the_same_scores_and_predictions(tmp_path):
     script = textwrap.dedent(SCRIPT)
     env = os.environ | {"PYTHONHASHSEED": "0"}
@@ -428,6 +430,7 @@ list(_parallel(Slow(), [(("a",), 0), (("a",), 1)], 2))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="processes are killed in another way there")
 def test_workers_end_with_a_killed_parent(tmp_path):
     script = tmp_path / "search.py"

@@ -14,6 +14,8 @@ from biofuse.studies import medmnist, suite
 from biofuse.studies.medmnist import benchmark_medmnist, medmnist_sets
 from biofuse.studies.suite import published_singles
 
+pytestmark = pytest.mark.slow
+
 FLAGS = ("chestmnist", "octmnist", "retinamnist", "breastmnist")  # multi-label, multi-class, ordinal, binary
 
 

@@ -17,6 +17,8 @@ from biofuse.encoders import get_card, load_encoder
 from biofuse.encoders.loaders.packaged import efficientnet_lite_names
 from biofuse.encoders.weights import locate
 
+pytestmark = pytest.mark.slow
+
 SIZES = {0: 224, 2: 260}
 CATS = {"tabby", "tiger cat", "Egyptian cat"}
 CUPS = {"espresso", "cup", "coffee mug"}

@@ -78,6 +78,14 @@ def write_report(
         If there is no complete run, or a file of it is missing or damaged.
     DiskError
         If the page or the figures cannot be written.
+
+    Examples
+    --------
+    >>> import biofuse
+    >>> fuse = biofuse.BioFuse(["colour", "lbp"], head="ridge")
+    >>> _ = fuse.fit("images/", out="run", progress=False)
+    >>> biofuse.write_report("run").name
+    'report.html'
     """
     run = run if isinstance(run, Run) else Run.open(run)
     given = _gather(run, as_store(store), development=development, test=test)

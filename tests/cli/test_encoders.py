@@ -178,6 +178,7 @@ def test_show_tells_what_was_compared(succeeds):
     assert "loading: timm preprocessing: torchvision transforms" in said
 
 
+@pytest.mark.slow
 def test_doctor_says_what_runs(succeeds):
     said = succeeds("encoders", "doctor", "efficientnet_lite0", "hog").out
     lines = {line.split()[0]: line for line in said.splitlines() if line.split()}

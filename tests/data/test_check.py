@@ -67,6 +67,7 @@ def test_unreadable_images_are_duplicates_of_nothing() -> None:
         find_duplicates(make_samples("ABC", labels="xyx"), hashes(["1", "2"]))
 
 
+@pytest.mark.slow
 def test_the_leak_in_the_brain_mri_folders_is_found_exactly(shared_data: Path) -> None:
     samples = load_samples(shared_data / "brain-mri")
     report = check_samples(samples)

@@ -38,6 +38,7 @@ def walk(page: Any) -> None:
 DRAWN = "document.querySelectorAll('.plot .main-svg').length >= document.querySelectorAll('.plot').length"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "scheme"), [(DESKTOP, "light"), (PHONE, "dark")])
 def test_everything_is_drawn_fits_the_width_and_has_no_violation_for_axe(
     open_page: Callable[..., Any], violations: Callable[..., Any], report: Path, size: dict[str, int], scheme: str
@@ -186,6 +187,7 @@ def test_a_large_report_opens_with_every_subset_and_2000_points(
     assert page.evaluate("document.querySelector('[data-figure=map]').data.reduce((n, t) => n + t.x.length, 0)") == 2000
 
 
+@pytest.mark.slow
 def test_what_is_written_on_a_heat_map_can_be_read(open_page: Callable[..., Any], report: Path) -> None:
     """WCAG 2 asks for a contrast of 4.5."""
     for scheme in ("light", "dark"):

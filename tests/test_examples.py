@@ -40,6 +40,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("example", found(), ids=lambda example: example.name)
 @pytest.mark.usefixtures("workplace")
 def test_an_example_runs_as_it_stands(example: doctest.DocTest, capsys: pytest.CaptureFixture[str]) -> None:

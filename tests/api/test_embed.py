@@ -91,6 +91,7 @@ def test_every_kind_of_data_gives_the_same_rows(files, tmp_path):
     assert medmnist.splits.tolist() == [split for split, rows in splits.items() for _ in rows]
 
 
+@pytest.mark.slow
 def test_style_bug_9_a_hugging_face_and_a_torch_data_set_need_no_size_or_transform(files):
     datasets = pytest.importorskip("datasets")
     features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["ctl", "mid", "sev"])})
@@ -241,6 +242,7 @@ def write_network(path, *, seed):
     save_file(timm.create_model("resnet10t", num_classes=2).state_dict(), path)
 
 
+@pytest.mark.slow
 def test_a_changed_checkpoint_at_the_same_path_is_another_encoder(files, tmp_path, loose_card):
     with ENCODERS.temporary():
         ENCODERS.register(loose_card)

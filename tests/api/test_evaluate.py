@@ -458,6 +458,7 @@ def test_without_a_search_no_encoder_is_fitted_by_itself(run, tmp_path):
     assert run(search="all").reused
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["gone", "changed", "swapped"])
 def test_damage_is_found_and_mended(damage, run, study, tmp_path):
     first = run()

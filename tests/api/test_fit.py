@@ -201,6 +201,7 @@ def test_style_bug_6_the_paper_preset_is_seeded_xgboost_on_the_validation_split(
     np.testing.assert_array_equal(again.predict_proba(test), model.predict_proba(test))
 
 
+@pytest.mark.slow
 def test_class_weights_reach_the_head(quick, tmp_path, draw):
     draw(tmp_path, classes=("ctl",), each=30)
     draw(tmp_path, classes=("ctl", "mid"), each=6, seed=1)
@@ -478,6 +479,7 @@ def test_every_encoder_is_fitted_by_itself_and_none_twice(plant, posed, searched
     assert singles_to_fit(searched(embeddings, head="ridge", search="all")) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [

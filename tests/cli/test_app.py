@@ -120,6 +120,7 @@ def test_debug_shows_the_traceback(biofuse, images, tmp_path):
         biofuse("--debug", "embed", images, "-e", "hogg", "--out", tmp_path / "e.csv")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("flags", "traceback"), [((), False), (("--debug",), True)])
 def test_exit_code_and_traceback_of_the_real_process(flags, traceback, tmp_path):
     ran = subprocess.run(

@@ -136,6 +136,7 @@ def test_evaluate_tells_the_leak_and_scores_without_it(fitted, images, succeeds)
     assert f"{24 - n_test} of 24 test samples are also development data" in ran.out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [80, 100, 140])
 def test_tables_keep_names_and_numbers_whole(width, images, succeeds, monkeypatch, tmp_path):
     monkeypatch.setenv("COLUMNS", str(width))
@@ -226,6 +227,7 @@ def one_image(path, pixels):
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "pixels",
     [np.full((24, 24), 90, np.uint8), np.full((1, 1, 3), 90, np.uint8), np.full((1, 300, 3), 90, np.uint8)],

@@ -153,6 +153,7 @@ def small_demo(monkeypatch, make_images):
     monkeypatch.setattr(module, "run_demo", functools.partial(module.run_demo, encoders="haralick,hog"))
 
 
+@pytest.mark.slow
 def test_the_demo_goes_from_images_to_pictures_and_a_second_time_computes_nothing(small_demo, succeeds, tmp_path):
     first = succeeds("demo", "--out", tmp_path / "demo")
     assert "3 subsets of 3 screened scored with the " in first.out

@@ -104,6 +104,7 @@ def test_senseless_options_are_refused() -> None:
             XGBoost(**options)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_keeps_the_contract() -> None:
     assert_head_contract(lambda: XGBoost(trees=20, device="cpu"))
     assert_head_contract(lambda: XGBoost(trees=40, column_share=0.3, device="cpu"))

@@ -182,6 +182,7 @@ print(*model.predict(sys.argv[2], options=ExtractOptions(workers=0)))
 """
 
 
+@pytest.mark.slow
 def test_style_bug_14_a_fresh_process_on_another_path_predicts_identically(made, saved, tmp_path, monkeypatch):
     shutil.move(saved, tmp_path / "elsewhere")
     monkeypatch.setenv("BIOFUSE_HOME", str(tmp_path / "fresh-home"))

@@ -93,6 +93,7 @@ def problems(labels, task, class_weight):
         yield [0, 1, 2], 2.0 * (labels[:, None] == np.arange(3)) - 1, row_weights(labels, class_weight)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["dual", "primal"])
 @pytest.mark.parametrize("scaling", ["none", "block"])
 @pytest.mark.parametrize("reduce_to", [None, 6])

@@ -102,6 +102,7 @@ def test_planted_winner(tiny, task, head):
     assert found.better_than_chance
 
 
+@pytest.mark.slow
 def test_shuffled_rows_and_more_workers_give_the_same_board(tiny, monkeypatch):
     monkeypatch.setattr(runner, "WORTH_WORKERS", 0.0)
     blocks, labels = tiny.planted(120)

@@ -20,6 +20,8 @@ from biofuse.report.input import SampleImages
 from biofuse.runs import run as run_module
 from biofuse.store.store import EmbeddingStore
 
+pytestmark = pytest.mark.slow
+
 ALONE = ExtractOptions(workers=0)
 
 

@@ -3,8 +3,6 @@
 What is not what it should be is always refused.
 """
 
-from pathlib import Path
-
 import pytest
 
 from biofuse.core.errors import (
@@ -13,7 +11,6 @@ from biofuse.core.errors import (
     ChecksumError,
     DependencyError,
     HubUnreachableError,
-    UnavailableWeightsError,
 )
 from biofuse.encoders import Weights, get_card, pin
 from biofuse.encoders.doctor import Skipped, available, diagnose, missing_libraries
@@ -149,12 +146,13 @@ def test_skipping_every_encoder_is_an_error_that_names_each(hub, far):
         available([far("a"), far("b")], on_unavailable="skip")
 
 
-def test_weights_that_are_not_what_they_should_be_are_never_skipped(hub, far, vit_file):
-    hub.add("owner/model", {"model.safetensors": vit_file.read_bytes()})
+def test_weights_that_are_not_what_they_should_be_are_never_skipped(hub, far, vit_file, tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "model.safetensors").write_bytes(vit_file.read_bytes())
     wrong = far("a")
     wrong = wrong.model_copy(update={"weights": wrong.weights.model_copy(update={"sha256": "0" * 64})})
     with pytest.raises(ChecksumError):
-        available([get_card("lbp"), wrong], on_unavailable="skip", weights_paths={"a": vit_file})
+        available([get_card("lbp"), wrong], on_unavailable="skip", weights_dir=tmp_path)
 
 
 def test_weights_that_nobody_will_load_need_not_be_here(hub, far, monkeypatch):
@@ -168,13 +166,12 @@ def test_weights_that_nobody_will_load_need_not_be_here(hub, far, monkeypatch):
         available([card], needed=lambda _: False)  # which weights these would be cannot be told
 
 
-def test_named_files_and_the_weights_folder_are_used(hub, far, vit_file, tmp_path):
-    (tmp_path / "b").mkdir()
-    (tmp_path / "b" / "model.safetensors").write_bytes(vit_file.read_bytes())
-    cards, _ = available([far("a"), far("b")], weights_paths={"a": vit_file}, weights_dir=tmp_path)
+def test_the_weights_folder_is_used(hub, far, vit_file, tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_bytes(vit_file.read_bytes())
+    cards, _ = available([far("a"), far("b")], weights_dir=tmp_path)
     assert all(card.weights.sha256 for card in cards)
-    with pytest.raises(UnavailableWeightsError, match="nowhere"):
-        available([far("a")], weights_paths={"a": Path("nowhere")})
 
 
 def test_an_unknown_choice_is_refused():

@@ -350,7 +350,6 @@ def test_a_named_file_comes_before_everything(hub, card, vit_file, tmp_path, mon
     (tmp_path / "small_vit").mkdir()
     (tmp_path / "small_vit" / "model.safetensors").write_bytes(b"another")
     assert locate("small_vit", card.weights, vit_file) == vit_file
-    assert located(card, weights_paths={"small_vit": vit_file}) == vit_file
     assert pin(card, weights_path=vit_file).weights.sha256 == sha256(vit_file.read_bytes())
     with pytest.raises(UnavailableWeightsError, match="nowhere"):
         pin(card, weights_path=tmp_path / "nowhere")

@@ -15,13 +15,14 @@ from biofuse.encoders.registry import resolve
 from biofuse.extract.embeddings import EmbeddingSet
 from biofuse.extract.engine import extract
 from biofuse.extract.options import ExtractOptions
+from biofuse.search.config import STARTER
 from biofuse.store.store import EmbeddingStore, as_store
 
 
 @accepts(ExtractOptions)
 def embed(
     data: Any,
-    encoders: str | Sequence[str] = "starter",
+    encoders: str | Sequence[str] = STARTER,
     *,
     label: str | Sequence[str] | None = None,
     group: str | None = None,
@@ -107,7 +108,7 @@ FEWEST_ROWS, MOST_ROWS = 1_024, 65_536
 @accepts(ExtractOptions)
 def embed_batches(
     data: Any,
-    encoders: str | Sequence[str] = "starter",
+    encoders: str | Sequence[str] = STARTER,
     *,
     rows: int | None = None,
     label: str | Sequence[str] | None = None,

@@ -62,7 +62,6 @@ def available(
     cards: Iterable[EncoderCard],
     *,
     on_unavailable: OnUnavailable = "error",
-    weights_paths: Mapping[str, Path] | None = None,
     weights_dir: Path | None = None,
     needed: Callable[[EncoderCard], bool] | None = None,
 ) -> tuple[tuple[EncoderCard, ...], tuple[Skipped, ...]]:
@@ -75,8 +74,6 @@ def available(
         What to do with an encoder whose library is not installed or whose weights cannot be had here: gated without
         access, gone from the hub, or the hub out of reach. Weights that are there but are not what the card says are
         an error in any case.
-    weights_paths : mapping of str to Path, optional
-        Weight files by name of the encoder, in place of where they are looked for.
     weights_dir : Path, optional
         The weights folder; see :func:`biofuse.encoders.weights.locate`.
     needed : callable, optional
@@ -101,11 +98,10 @@ def available(
     """
     if on_unavailable not in {"error", "skip"}:
         raise BioFuseError(f"on_unavailable is {on_unavailable!r}; it must be 'error' or 'skip'.")
-    paths = weights_paths or {}
     usable, skipped = [], []
     for card in cards:
         try:
-            usable.append(_ready(card, paths.get(card.name), weights_dir, needed))
+            usable.append(_ready(card, weights_dir, needed))
         except (UnavailableWeightsError, DependencyError) as error:
             if on_unavailable == "error":
                 raise
@@ -122,7 +118,6 @@ def available(
 def pinned_here(
     cards: Iterable[EncoderCard],
     *,
-    weights_paths: Mapping[str, Path] | None = None,
     weights_dir: Path | None = None,
 ) -> tuple[tuple[EncoderCard, ...], tuple[str, ...]]:
     """Pin the cards whose weights are on this machine, and leave the others as they are; downloads nothing.
@@ -137,29 +132,25 @@ def pinned_here(
     folder = weights_folder(weights_dir)
     found, absent = [], []
     for card in cards:
-        path = (weights_paths or {}).get(card.name)
-        if path is None and place_of(card, folder) == "absent":
+        if place_of(card, folder) == "absent":
             found.append(card)
             absent.append(card.name)
         else:
-            found.append(pin(card, weights_path=path, weights_dir=weights_dir))
+            found.append(pin(card, weights_dir=weights_dir))
     return tuple(found), tuple(absent)
 
 
 def _ready(
     card: EncoderCard,
-    weights_path: Path | None,
     weights_dir: Path | None,
     needed: Callable[[EncoderCard], bool] | None,
 ) -> EncoderCard:
-    pinned = pin(card, weights_path=weights_path, weights_dir=weights_dir)
+    pinned = pin(card, weights_dir=weights_dir)
     if needed is None or needed(pinned):
         require_libraries(card)
         # A loader of another package may get its weights in its own way; random weights lie in no file.
         if pinned.weights is not None and pinned.weights.file and libraries_of(card.loader):
-            path = locate(
-                card.name, pinned.weights, weights_path, weights_dir=weights_dir, title=card.title, page=card.page
-            )
+            path = locate(card.name, pinned.weights, weights_dir=weights_dir, title=card.title, page=card.page)
             require_sha256(card.name, path, found=named_sha256(path), expected=pinned.weights.sha256)
     return pinned
 

@@ -212,24 +212,18 @@ def locate(
     return _from_hub(name, weights, title=title, page=page, folder=folder)
 
 
-def located(
-    card: EncoderCard, *, weights_paths: Mapping[str, Path] | None = None, weights_dir: Path | None = None
-) -> Path | None:
-    """Return what to load a card with as ``weights_path``: a file the user named, one in the weights folder, or None.
+def located(card: EncoderCard, *, weights_dir: Path | None = None) -> Path | None:
+    """Return what to load a card with as ``weights_path``: its file in the weights folder, or None.
 
     None leaves it to the card's loader to find the weights (in a package, in the hub's cache, on the hub).
 
     Raises
     ------
-    UnavailableWeightsError
-        If a file that the user named does not exist.
     WeightsError
         If the weights folder does not exist.
     """
     if card.weights is None:
         return None
-    if weights_paths and card.name in weights_paths:
-        return locate(card.name, card.weights, weights_paths[card.name])
     folder = weights_folder(weights_dir)
     if folder is None or card.weights.repository == "local" or not (folder / card.name / card.weights.file).is_file():
         return None

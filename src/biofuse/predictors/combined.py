@@ -38,16 +38,8 @@ ENSEMBLE = "ensemble"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class EnsemblePredictor:
-    """The mean of the probabilities of several predictors, of whatever subsets; see :func:`average`.
-
-    Attributes
-    ----------
-    members : tuple of Predictor
-        All about the same task.
-    encoders : tuple of str
-        Those of all members, in pool order.
-    """
+class _Combined:
+    """What predictors that are made of others share."""
 
     members: tuple[Predictor, ...]
     encoders: tuple[str, ...]
@@ -61,6 +53,19 @@ class EnsemblePredictor:
     def n_classes(self) -> int:
         """Number of classes, or labels."""
         return self.members[0].n_classes
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EnsemblePredictor(_Combined):
+    """The mean of the probabilities of several predictors, of whatever subsets; see :func:`average`.
+
+    Attributes
+    ----------
+    members : tuple of Predictor
+        All about the same task.
+    encoders : tuple of str
+        Those of all members, in pool order.
+    """
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -146,7 +151,7 @@ to 10, log-loss on blood cells (80 and 250 rows, 7 encoders) is least at .3 to 1
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class LateFusion:
+class LateFusion(_Combined):
     """Predictors of single encoders, combined; see :func:`fit_late_fusion`.
 
     Attributes
@@ -161,8 +166,6 @@ class LateFusion:
         What was noticed about the inner folds.
     """
 
-    members: tuple[Predictor, ...]
-    encoders: tuple[str, ...]
     meta: FittedLinear | None = None
     remarks: tuple[str, ...] = ()
 
@@ -170,16 +173,6 @@ class LateFusion:
     def how(self) -> Literal["average", "stacking"]:
         """How the members are combined."""
         return "average" if self.meta is None else "stacking"
-
-    @property
-    def task(self) -> Task:
-        """Kind of task."""
-        return self.members[0].task
-
-    @property
-    def n_classes(self) -> int:
-        """Number of classes, or labels."""
-        return self.members[0].n_classes
 
     @property
     def notes(self) -> tuple[str, ...]:

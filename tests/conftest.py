@@ -244,7 +244,10 @@ def hub(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatc
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            _answer(there, self)
+            if self.path == "/api/agent-harnesses":  # huggingface_hub asks once a process, for its own purposes
+                _refuse(self, 404, "")
+            else:
+                _answer(there, self)
 
         do_HEAD = do_GET  # noqa: N815
 

@@ -20,7 +20,7 @@ import biofuse
 from biofuse.data.load import load_samples
 from biofuse.data.samples import Samples
 from biofuse.data.splits import with_splits
-from biofuse.evaluation.comparison import corrected_standard_error
+from biofuse.evaluation.intervals import corrected_standard_error
 
 METRICS = ("auroc", "accuracy")
 PAPER_RULE = {"search": "exhaustive", "select": "holdout", "rule": "first_best", "metric": "accuracy"}

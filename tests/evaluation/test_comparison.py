@@ -3,7 +3,7 @@ import pytest
 
 from biofuse.core.errors import AlignmentError, UndefinedMetricError
 from biofuse.core.target import Task
-from biofuse.evaluation.comparison import compare, compare_with, corrected_standard_error, corrected_t, holm, sentence
+from biofuse.evaluation.intervals import compare, compare_with, corrected_standard_error, corrected_t, holm, sentence
 
 
 def binary(n=300, seed=0):

@@ -9,9 +9,9 @@ from sklearn.model_selection import LeaveOneOut, cross_val_predict
 
 from biofuse.blocks.blocks import Blocks
 from biofuse.core.errors import AlignmentError, ArtifactError, DataError, SearchError
-from biofuse.fusion.concatenation import Concatenation
-from biofuse.fusion.weighted import (
+from biofuse.fusion.concatenation import (
     SPREAD,
+    Concatenation,
     FittedWeightedConcatenation,
     WeightedConcatenation,
     kernel_weights,

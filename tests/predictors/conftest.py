@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from biofuse.core.seals import seal, unseal
-from biofuse.predictors.base import Predictor
 from biofuse.predictors.combined import load_predictor
+from biofuse.predictors.fused import Predictor
 
 
 class SealedPredictor:

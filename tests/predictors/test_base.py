@@ -3,7 +3,7 @@ import pytest
 
 from biofuse.core.target import Task
 from biofuse.heads.base import CERTAIN
-from biofuse.predictors.base import log_odds
+from biofuse.predictors.combined import log_odds
 
 
 def test_log_odds_stay_fine_and_finite_where_probabilities_round() -> None:

@@ -15,8 +15,7 @@ from biofuse.core.target import Task
 from biofuse.data.load import load_samples
 from biofuse.encoders.card import EncoderCard, Weights
 from biofuse.encoders.preprocessing import Preprocessing
-from biofuse.evaluation.comparison import Comparison
-from biofuse.evaluation.intervals import Interval
+from biofuse.evaluation.intervals import Comparison, Interval
 from biofuse.evaluation.metrics import Metrics, score
 from biofuse.model.evaluate import Evaluation, Leak, ModelScores
 from biofuse.report.content import Report

@@ -15,7 +15,7 @@ from scipy.stats import rankdata
 
 from biofuse.core.errors import AlignmentError, ArtifactError
 from biofuse.encoders.registry import get_card
-from biofuse.evaluation import comparison as evaluation
+from biofuse.evaluation import intervals as evaluation
 from biofuse.evaluation.intervals import Interval
 from biofuse.evaluation.metrics import Metrics
 from biofuse.model.evaluate import Evaluation, Leak, ModelScores

@@ -14,9 +14,8 @@ from biofuse.runs.record import DataSource, Environment, Folds, RunRecord, UsedE
 from biofuse.runs.run import Run, read_record
 from biofuse.search.attribution import Attribution, CrossModal, Gain, Line
 from biofuse.search.config import SearchConfig
-from biofuse.search.evidence import Evidence, Nested
+from biofuse.search.evidence import Evidence, Nested, Optimism
 from biofuse.search.leaderboard import Row
-from biofuse.search.optimism import Optimism
 from biofuse.search.rules import RULES, Ensemble, Selection
 from biofuse.search.screen import ReductionLoss, ScreenPlan
 

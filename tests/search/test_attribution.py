@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import t
 
 from biofuse.core.errors import SearchError, UndefinedMetricError
-from biofuse.evaluation.comparison import corrected_standard_error
+from biofuse.evaluation.intervals import corrected_standard_error
 from biofuse.search.attribution import Attribution, attribute, cross_modal, paired_gain
 from biofuse.search.leaderboard import Leaderboard, Row, all_subsets
 

@@ -10,8 +10,7 @@ from biofuse.core.target import Task
 from biofuse.search import evidence as nested
 from biofuse.search.evidence import Evidence, gather_evidence, nested_cv
 from biofuse.search.rules import Budget
-from biofuse.search.runner import SearchContext
-from biofuse.search.scorers import RefitScorer
+from biofuse.search.runner import RefitScorer, SearchContext
 
 PLANTED = ("a", "b", "c", "d")
 

@@ -10,14 +10,14 @@ from biofuse.core.errors import AlignmentError, SearchError, UndefinedMetricErro
 from biofuse.core.target import Task
 from biofuse.evaluation.intervals import Units
 from biofuse.evaluation.metrics import score
-from biofuse.search.leaderboard import Leaderboard, Row, all_subsets, label
-from biofuse.search.optimism import (
+from biofuse.search.evidence import (
     FEWEST_RESAMPLES,
     MOST_RESAMPLES,
     HeldOutPredictions,
     correct_optimism,
     default_resamples,
 )
+from biofuse.search.leaderboard import Leaderboard, Row, all_subsets, label
 from biofuse.search.rules import RULES, choose, select
 
 METRICS = ("auroc", "accuracy", "log_loss")

@@ -18,8 +18,16 @@ from biofuse.core.ray import ray_cluster
 from biofuse.core.target import Task
 from biofuse.search import runner
 from biofuse.search.rules import select
-from biofuse.search.runner import START_SECONDS, Cost, check_cost, estimate_cost, run_search, score_on_ray
-from biofuse.search.scorers import FoldPart, RefitScorer
+from biofuse.search.runner import (
+    START_SECONDS,
+    Cost,
+    FoldPart,
+    RefitScorer,
+    check_cost,
+    estimate_cost,
+    run_search,
+    score_on_ray,
+)
 from biofuse.search.strategies import AllEncoders, Exhaustive, make_strategy
 
 POOL = ("a", "b", "c", "d", "e")
@@ -167,7 +175,7 @@ SCRIPT = """
     import sys, time, numpy as np
     from pathlib import Path
     from biofuse.search.runner import run_search
-    from biofuse.search.scorers import FoldScores
+    from biofuse.search.runner import FoldScores
     from biofuse.search.strategies import Exhaustive
 
     class Slow:

@@ -12,8 +12,7 @@ from biofuse.evaluation.metrics import score
 from biofuse.predictors.fused import fit_predictor
 from biofuse.search import runner
 from biofuse.search.rules import select
-from biofuse.search.runner import run_search
-from biofuse.search.scorers import FoldwiseScorer
+from biofuse.search.runner import FoldwiseScorer, run_search
 from biofuse.search.strategies import Exhaustive
 
 

@@ -16,7 +16,7 @@ from biofuse.heads.base import CHEAP_HEADS
 from biofuse.search import search as searching
 from biofuse.search.closed_form import ClosedFormScorer
 from biofuse.search.rules import Budget, finalists, greedy_path, select
-from biofuse.search.scorers import RefitScorer
+from biofuse.search.runner import RefitScorer
 from biofuse.search.search import allowed, encoders_to_fit, fit_predictors
 
 PLANTED = ("a", "b", "c", "d")

@@ -24,7 +24,7 @@ from biofuse.extract.engine import extract
 from biofuse.extract.options import ExtractOptions
 from biofuse.model.evaluate import Evaluation, evaluate_models, load_test
 from biofuse.model.model import BioFuseModel
-from biofuse.predictors.base import Predictor
+from biofuse.predictors.fused import Predictor
 from biofuse.runs.record import DataSource
 from biofuse.runs.run import Run
 from biofuse.search.config import STARTER, SearchConfig

@@ -147,7 +147,7 @@ FUSIONS = {
     "concatenation": "biofuse.fusion.concatenation:Concatenation",
     "pca": "biofuse.fusion.projections:PrincipalComponents",
     "whitening": "biofuse.fusion.projections:Whitening",
-    "weighted": "biofuse.fusion.weighted:WeightedConcatenation",
+    "weighted": "biofuse.fusion.concatenation:WeightedConcatenation",
     "mean": "biofuse.fusion.projections:ProjectedMean",
 }
 """BioFuse's own fusions, the default first. A new one is a class in a file of its own and a row here."""

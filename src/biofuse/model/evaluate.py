@@ -14,8 +14,7 @@ from biofuse.core.progress import Progress
 from biofuse.core.target import Target
 from biofuse.data.load import load_samples
 from biofuse.data.samples import Samples
-from biofuse.evaluation.comparison import Comparison, compare_with
-from biofuse.evaluation.intervals import Interval, bootstrap_intervals
+from biofuse.evaluation.intervals import Comparison, Interval, bootstrap_intervals, compare_with
 from biofuse.evaluation.metrics import DEFAULT_METRIC, Metrics, score
 from biofuse.extract.embeddings import EmbeddingSet, Quarantined
 from biofuse.extract.engine import extract

@@ -30,8 +30,8 @@ from biofuse.extract.engine import extract
 from biofuse.extract.options import ExtractOptions
 from biofuse.extract.precision import PRECISIONS
 from biofuse.model.card import model_card
-from biofuse.predictors.base import Predictor
 from biofuse.predictors.combined import load_predictor
+from biofuse.predictors.fused import Predictor
 from biofuse.store.store import EmbeddingStore, as_store
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""The average of several predictors."""
+"""Predictors made of others: averages, and late fusion; and reading back any that was saved."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,29 +9,86 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biofuse.blocks.blocks import Blocks
-from biofuse.core.errors import ArtifactError, BioFuseError, SearchError
+from biofuse.core.errors import AlignmentError, ArtifactError, BioFuseError, SearchError
 from biofuse.core.hashing import derive_seed
 from biofuse.core.seals import Sealed
-from biofuse.core.target import Task
+from biofuse.core.target import Target, Task
 from biofuse.data.splits import ValidationPlan, make_folds
 from biofuse.fusion.base import Fusion
-from biofuse.heads.base import ClassWeight, FittedLinear, Head, Scores
+from biofuse.heads.base import CERTAIN, ClassWeight, FittedLinear, Head, Scores
 from biofuse.heads.logistic import Logistic
-from biofuse.predictors import fused
-from biofuse.predictors.base import (
+from biofuse.predictors.fused import (
+    FUSED,
+    FusedPredictor,
     Predictor,
     below,
-    log_odds,
-    mean,
+    fit_predictor,
+    in_order,
     member_folders,
-    notes_of,
-    probabilities,
     read_artefact,
     readable,
-    union,
     write_artefact,
 )
-from biofuse.predictors.fused import FusedPredictor, fit_predictor, in_order
+
+
+def union(members: Sequence[Predictor], *, pool: Sequence[str]) -> tuple[str, ...]:
+    """Return the encoders of all members, in pool order.
+
+    Raises
+    ------
+    AlignmentError
+        If one is not in the pool, or the pool names one twice.
+    SearchError
+        If there are no members, or they are not about the same task.
+    """
+    if not members:
+        raise SearchError("There are no predictors to combine.")
+    about = {(member.task, member.n_classes) for member in members}
+    if len(about) > 1:
+        listed = ", ".join(sorted(f"{task} over {n_classes} classes" for task, n_classes in about))
+        raise SearchError(f"The predictors to combine are about different tasks: {listed}.")
+    needed = {name for member in members for name in member.encoders}
+    if needed - set(pool) or len(set(pool)) != len(pool):
+        raise AlignmentError(
+            f"The pool ({', '.join(pool) or 'empty'}) must name each encoder once; the predictors to combine need "
+            f"{', '.join(sorted(needed))}."
+        )
+    return tuple(name for name in pool if name in needed)
+
+
+def probabilities(members: Sequence[Predictor], blocks: Blocks) -> Scores:
+    """Return the members' probabilities, shape (n_members, n, n_classes)."""
+    return np.stack([member.predict_proba(blocks) for member in members])
+
+
+def mean(found: Scores) -> Scores:
+    """Return the mean over members, shape (n, n_classes)."""
+    return np.asarray(found.mean(axis=0), dtype=np.float64)
+
+
+def log_odds(probability: Scores, *, task: Task) -> Scores:
+    """Return log-odds, finite, and fine also where probabilities round to 1.
+
+    Parameters
+    ----------
+    probability : ndarray of float64, shape (n, n_classes)
+    task : Task
+        Multi-label: every column by itself. Else each class against the others.
+    """
+    others = Target.numbered(task, probability.shape[1]).others(probability)
+    with np.errstate(divide="ignore"):
+        odds = np.log(probability) - np.log(others)
+    return np.asarray(np.clip(odds, -CERTAIN, CERTAIN), dtype=np.float64)
+
+
+def notes_of(members: Sequence[Predictor]) -> tuple[str, ...]:
+    """Return the members' notes, each with the encoders it is about; once where all say the same."""
+    common = set(members[0].notes).intersection(*(member.notes for member in members))
+    own = [
+        f"{' + '.join(member.encoders)}: {note}" for member in members for note in member.notes if note not in common
+    ]
+    return tuple(dict.fromkeys([*(note for note in members[0].notes if note in common), *own]))
+
 
 ENSEMBLE = "ensemble"
 """What ``predictor.json`` calls this predictor."""
@@ -380,7 +437,7 @@ class PredictorBuilder(Protocol):
 
 
 KINDS: Mapping[str, PredictorBuilder] = {
-    fused.KIND: FusedPredictor.from_artefact,
+    FUSED: FusedPredictor.from_artefact,
     ENSEMBLE: EnsemblePredictor.from_artefact,
     LATE: LateFusion.from_artefact,
 }

@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from biofuse.core.errors import AlignmentError, ArtifactError
-from biofuse.evaluation.comparison import SIGNIFICANCE
-from biofuse.evaluation.intervals import Interval
+from biofuse.evaluation.intervals import SIGNIFICANCE, Interval
 from biofuse.evaluation.metrics import DEFAULT_METRIC, METRICS, SELECTABLE
 from biofuse.model.evaluate import Evaluation
 from biofuse.report.content import Cell, Table, Tone, Value

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biofuse.core.errors import SearchError, UndefinedMetricError
-from biofuse.evaluation.comparison import SIGNIFICANCE, corrected_t, holm
+from biofuse.evaluation.intervals import SIGNIFICANCE, corrected_t, holm
 from biofuse.evaluation.metrics import Record, Score, get_metric
 from biofuse.search.leaderboard import Leaderboard, Row, Subset, in_pool_order, label
 

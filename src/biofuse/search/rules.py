@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from biofuse.core.errors import SearchError, UndefinedMetricError
 from biofuse.core.target import Target
-from biofuse.evaluation.comparison import SIGNIFICANCE, corrected_t
+from biofuse.evaluation.intervals import SIGNIFICANCE, corrected_t
 from biofuse.evaluation.metrics import Record, Score, get_metric, score
 from biofuse.search.leaderboard import DECIMALS, Leaderboard, Row, Subset, label
 
@@ -54,7 +54,7 @@ class Scores:
         """Return which subsets differ from the best by no more than one corrected standard error.
 
         The error is that of the mean of paired fold differences (Nadeau and Bengio 2003), as
-        :func:`biofuse.evaluation.comparison.corrected_standard_error` has it for one pair.
+        :func:`biofuse.evaluation.intervals.corrected_standard_error` has it for one pair.
 
         Returns
         -------

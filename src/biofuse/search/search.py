@@ -18,15 +18,13 @@ from biofuse.extract.embeddings import EmbeddingSet
 from biofuse.extract.local import measure_latency
 from biofuse.extract.options import ExtractOptions
 from biofuse.heads.base import CHEAP_HEADS, Head, within_limits
-from biofuse.predictors.base import Predictor
 from biofuse.predictors.combined import average, fit_late_fusion
-from biofuse.predictors.fused import fit_predictor
+from biofuse.predictors.fused import Predictor, fit_predictor
 from biofuse.search.config import AUTO, SearchConfig
 from biofuse.search.leaderboard import Leaderboard, Subset
 from biofuse.search.problem import Problem, fusion_of, head_of
 from biofuse.search.rules import CHOSEN, Budget, Ensemble, Selection, choose_ensemble, finalists, select
-from biofuse.search.runner import Cost, SearchContext, Tell, run_search
-from biofuse.search.scorers import RefitScorer
+from biofuse.search.runner import Cost, RefitScorer, SearchContext, Tell, run_search
 from biofuse.search.screen import Screen, run_screen
 from biofuse.search.strategies import Listed, Strategy, make_strategy
 

@@ -2,7 +2,7 @@
 
 from math import isnan
 
-from biofuse.evaluation.comparison import SIGNIFICANCE
+from biofuse.evaluation.intervals import SIGNIFICANCE
 from biofuse.evaluation.metrics import SELECTABLE, get_metric
 from biofuse.model.evaluate import Evaluation
 from biofuse.report.content import KeyFact

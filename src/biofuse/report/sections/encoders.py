@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from biofuse.evaluation.comparison import corrected_t
+from biofuse.evaluation.intervals import corrected_t
 from biofuse.evaluation.metrics import get_metric
 from biofuse.report.content import Chart, DotPlot, Heatmap, Item, Section, Series, Table, numbers, words
 from biofuse.report.input import ReportInput

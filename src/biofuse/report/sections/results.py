@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from biofuse.evaluation.comparison import Comparison
+from biofuse.evaluation.intervals import Comparison
 from biofuse.evaluation.metrics import ACCURACY, AUROC, get_metric
 from biofuse.model.evaluate import Evaluation
 from biofuse.report.content import (

@@ -14,7 +14,7 @@ from sklearn.metrics import (
 )  # fmt: skip
 
 from biofuse.core.target import Target, Task
-from biofuse.report.curves import (
+from biofuse.report.sections.results import (
     DRAWN_POINTS,
     Predicted,
     best_beyond,

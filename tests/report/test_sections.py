@@ -23,7 +23,7 @@ from sklearn.preprocessing import StandardScaler
 
 from biofuse.encoders.doctor import Skipped
 from biofuse.report.html import build_report, render_html
-from biofuse.report.sections.provenance import contamination
+from biofuse.report.sections.data import contamination
 from biofuse.search.attribution import CrossModal, Gain, Line
 
 TITLES = {

@@ -14,14 +14,18 @@ from typing import Any
 from biofuse.core.files import write_text
 from biofuse.report.content import Cell, Report, ScatterPlot, Table
 from biofuse.report.draw import DARK, DARK_PALETTE, LIGHT, PALETTE, css_variables, make_figure
-from biofuse.report.input import ReportInput, read_predicted
-from biofuse.report.sections.answer import answer, facts
-from biofuse.report.sections.data import data_section
-from biofuse.report.sections.encoders import contribution_section, singles_section
+from biofuse.report.input import ReportInput
+from biofuse.report.sections.choice import (
+    answer,
+    contribution_section,
+    cost_section,
+    facts,
+    leaderboard_section,
+    singles_section,
+)
+from biofuse.report.sections.data import data_section, provenance_section
 from biofuse.report.sections.maps import map_section, similarity_section
-from biofuse.report.sections.provenance import provenance_section
-from biofuse.report.sections.results import mistakes_section, results_section
-from biofuse.report.sections.search import cost_section, leaderboard_section
+from biofuse.report.sections.results import mistakes_section, read_predicted, results_section
 
 
 def build_report(given: ReportInput) -> Report:

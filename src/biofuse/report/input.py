@@ -8,26 +8,20 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import numpy as np
 from PIL import Image
 
 from biofuse.blocks.blocks import Blocks
-from biofuse.core.errors import ArtifactError, UnreadableImageError
+from biofuse.core.errors import UnreadableImageError
 from biofuse.data.decoding import ItemSource, PillowSource, RGBImage, decode
 from biofuse.data.samples import Samples
 from biofuse.encoders.card import EncoderCard
 from biofuse.evaluation.metrics import get_metric
 from biofuse.model.evaluate import Evaluation
 from biofuse.report.content import ThumbnailGrid
-from biofuse.report.curves import Predicted
 from biofuse.runs.record import RunRecord
-from biofuse.runs.run import EVALUATE, Run
+from biofuse.runs.run import Run
 from biofuse.search.leaderboard import Leaderboard
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 QUALITY = 72
 """JPEG quality: artefacts are not seen at the size of a thumbnail."""
@@ -268,53 +262,3 @@ class ReportInput:
 def name_of(subset: Sequence[str], pool: int) -> str:
     """Write a subset for prose; the whole pool, of more than three, by its size."""
     return f"all {pool} encoders" if len(subset) == pool > 3 else " + ".join(subset)
-
-
-def read_predicted(given: ReportInput) -> Predicted | None:
-    """Return the predictions of the chosen model; None where there are none.
-
-    Raises
-    ------
-    ArtifactError
-        If ``predictions.parquet`` does not belong to the run.
-    """
-    evaluation, target, classes = given.evaluation, given.record.target, given.record.classes
-    frame = None if evaluation is None else evaluation.predictions
-    if frame is None or not len(frame):
-        return None
-    place = {name: column for column, name in enumerate(classes)}
-    missing = [name for name in classes if f"p_{name}" not in frame.columns]
-    targets = np.zeros((len(frame), len(classes)), dtype=bool)
-    labels = frame["label"].fillna("").astype(str).tolist()
-    for row, label in enumerate(labels):
-        for name in target.named(label):
-            if name in place:
-                targets[row, place[name]] = True
-            elif name:
-                missing.append(name)
-    if missing:
-        raise ArtifactError(
-            f"predictions.parquet does not belong to this run: {missing[0]!r} is not a class of both.",
-            remedy=EVALUATE,
-        )
-    ids = frame["id"].astype(str).tolist()
-    return Predicted(
-        target=target,
-        ids=tuple(ids),
-        targets=targets,
-        probabilities=frame[[f"p_{name}" for name in classes]].to_numpy(np.float64),
-        labels=tuple(labels),
-        predictions=tuple(frame["prediction"].fillna("").astype(str).tolist()),
-        groups=_groups(given, frame, ids),
-    )
-
-
-def _groups(given: ReportInput, frame: "pd.DataFrame", ids: list[str]) -> tuple[str, ...] | None:
-    if "group" in frame.columns:
-        found = frame["group"]
-    else:
-        known = given.run.samples.set_index("id")["group"]
-        if not set(ids) <= set(known.index):
-            return None
-        found = known.loc[ids]
-    return None if found.isna().any() else tuple(found.astype(str).tolist())

@@ -1,0 +1,542 @@
+"""Which encoders serve best: the answer, every scored subset, what each encoder is worth, and what it costs."""
+
+from collections.abc import Sequence
+from math import isnan
+from typing import Literal
+
+import numpy as np
+
+from biofuse.evaluation.comparison import SIGNIFICANCE, corrected_t
+from biofuse.evaluation.metrics import SELECTABLE, get_metric
+from biofuse.model.evaluate import Evaluation
+from biofuse.report.content import (
+    Chart,
+    DotPlot,
+    Heatmap,
+    Item,
+    KeyFact,
+    LineSeries,
+    PointGroup,
+    ScatterPlot,
+    Section,
+    Series,
+    Table,
+    Value,
+    numbers,
+    words,
+)
+from biofuse.report.input import ReportInput, name_of
+from biofuse.search.attribution import Attribution, CrossModal, Gain, paired_gain
+from biofuse.search.evidence import Nested
+from biofuse.search.leaderboard import Leaderboard, Row, label
+from biofuse.search.rules import CHOSEN, pareto_front, summed_cost
+
+OTHERS = {"best_single": "the best single encoder", "all": "all encoders together"}
+"""What the answer compares the chosen model with, in words."""
+
+
+def answer(given: ReportInput) -> str:
+    """Say in one sentence which encoders were chosen, how much better they are, and whether that is noise."""
+    return _cross_validated(given) if given.evaluation is None else _tested(given, given.evaluation)
+
+
+def _subject(given: ReportInput) -> str:
+    encoders, pool, members = given.chosen, len(given.pool), given.record.members
+    if len(members) > 1:
+        return f"The average of {len(members)} subsets ({name_of(encoders, pool)}) reaches"
+    if len(encoders) == 1:
+        return f"{encoders[0]} alone, of {pool} encoders, reaches" if pool > 1 else f"{encoders[0]} reaches"
+    if len(encoders) == pool:
+        return f"All {pool} encoders together reach" if pool > 4 else f"{' + '.join(encoders)}, all encoders, reach"
+    return f"{' + '.join(encoders)}, {len(encoders)} of {pool} encoders, reach"
+
+
+def _tested(given: ReportInput, found: Evaluation) -> str:
+    title, scores = given.metric_title, found.models[CHOSEN]
+    value = scores.metrics.get(given.metric, float("nan"))
+    if isnan(value):
+        return f"{_subject(given)} no defined {title} on {found.n} {found.split} samples."
+    interval = scores.intervals.get(given.metric)
+    ends = ""
+    if interval is not None and not isnan(interval.low):
+        ends = f" (95 % interval {interval.low:.4f} to {interval.high:.4f})"
+    text = f"{_subject(given)} {_article(title)} {title} of {value:.4f}{ends} on {found.n:,} {found.split} samples"
+    said, verdicts = [], []
+    for name in OTHERS:
+        comparison = found.comparisons.get(name)
+        if comparison is not None and not isnan(comparison.difference):
+            said.append(f"{comparison.difference:+.4f} against {_who(given, name)}")
+            verdicts.append(_verdict(comparison.difference, comparison.p_holm))
+    return _finish(given, text, said, verdicts)
+
+
+def _cross_validated(given: ReportInput) -> str:
+    metric, board, title = given.metric, given.board, given.metric_title
+    how = f"in cross-validation over {board.n_folds} folds" if board.n_folds > 1 else "on the validation split"
+    text = f"{_subject(given)} {_article(title)} mean {title} of {given.record.mean:.4f} {how}"
+    said, verdicts = [], []
+    row = None if given.record.members else board.get(given.chosen)
+    for name in OTHERS:
+        other = given.record.companions.get(name)
+        if row is None or other is None or other.subset == row.subset:
+            continue
+        gain = paired_gain(board, row, other, metric=metric)
+        said.append(f"{gain.gain:+.4f} against {_who(given, name)}")
+        verdicts.append(_verdict(gain.gain, gain.p_holm))
+    return _finish(given, text, said, verdicts) + " It has not been tested yet."
+
+
+def _finish(given: ReportInput, text: str, said: list[str], verdicts: list[str]) -> str:
+    if not said:
+        alone = len(given.chosen) == 1
+        return f"{text}; it is {'itself the best single encoder' if alone else 'the only subset compared'}."
+    if len(set(verdicts)) == 1:
+        both = "both differences are" if len(verdicts) == 2 else "the difference is"
+        return f"{text}: {' and '.join(said)}; {both} {verdicts[0]}."
+    return (
+        f"{text}: " + " and ".join(f"{words}, {verdict}" for words, verdict in zip(said, verdicts, strict=True)) + "."
+    )
+
+
+def _verdict(difference: float, p_holm: float) -> str:
+    if not p_holm <= SIGNIFICANCE:
+        return "within noise"
+    return f"{'better' if difference > 0 else 'worse'} beyond noise (p = {p_holm:.2g})"
+
+
+def _who(given: ReportInput, name: str) -> str:
+    other = given.record.companions.get(name)
+    if name == "best_single" and other is not None:
+        return f"{OTHERS[name]} ({other.subset[0]})"
+    return f"all {len(given.pool)} encoders together" if name == "all" else OTHERS[name]
+
+
+def _article(title: str) -> str:
+    return "an" if title[0] in "AEIOUaeiouF" else "a"
+
+
+def facts(given: ReportInput) -> tuple[KeyFact, ...]:
+    """Return the numbers that stand out at the top."""
+    chosen = f"{len(given.chosen)} of {len(given.pool)}"
+    found = [KeyFact(name="Chosen", text=chosen, remark="encoders: " + ", ".join(given.chosen))]
+    if given.evaluation is not None:
+        found += _test_facts(given, given.evaluation)
+    own, n_folds, optimism = given.record.mean, given.board.n_folds, given.record.evidence.optimism
+    # Measured on the screen, whose scores are another head's: the size carries over, the level does not.
+    gap = abs(optimism.apparent - optimism.corrected) if optimism else 0.0
+    corrected = f"; choosing among so many flatters by about {gap:.4f}" if optimism else ""
+    found.append(
+        KeyFact(
+            name=f"Cross-validated {given.metric_title}" if n_folds > 1 else "Validation",
+            text=f"{own:.4f}",
+            remark=(f"mean over {n_folds} folds" if n_folds > 1 else "validation split") + corrected,
+            value=own,
+        )
+    )
+    scored = len(given.all_scores)
+    how = f"{len(given.board)} of them refitted with the {given.record.head} head" if given.run.screen else ""
+    found.append(KeyFact(name="Subsets scored", text=f"{scored:,}", remark=how, value=float(scored)))
+    return tuple(found)
+
+
+def _test_facts(given: ReportInput, evaluation: Evaluation) -> list[KeyFact]:
+    scores, found = evaluation.models[CHOSEN], []
+    for name in dict.fromkeys((given.metric, *SELECTABLE)):
+        value, interval = scores.metrics.get(name, float("nan")), scores.intervals.get(name)
+        if isnan(value):
+            continue
+        known = interval is not None and not isnan(interval.low) and not isnan(interval.high)
+        ends = f"95 % interval {interval.low:.3f} to {interval.high:.3f}" if interval is not None and known else ""
+        title = f"{evaluation.split.capitalize()} {get_metric(name).title}"
+        found.append(KeyFact(name=title, text=f"{value:.4f}", remark=ends, value=value))
+    return found
+
+
+LISTED = 5000
+"""Subsets on the page, the best first; leaderboard.csv and screen.csv have them all."""
+
+UNMEASURED = (
+    "Cost is the number of columns of a subset: times were not measured, and the cards do not state the arithmetic of "
+    "every encoder. To have milliseconds measured: biofuse report RUN --latency."
+)
+
+MARKS = {CHOSEN: "chosen", "best": "best", "best_single": "best single", "all": "all", "greedy": "greedy"}
+"""Names of the rows that matter, in ``run.json`` and in words."""
+
+
+def marks(given: ReportInput) -> dict[frozenset[str], str]:
+    """Return what is remarkable about a subset, by its encoders."""
+    found: dict[frozenset[str], list[str]] = {}
+    record = given.record
+    rows = {"best": record.choice.best, **record.companions}
+    if record.ensemble is None:
+        rows = {CHOSEN: record.choice.chosen, **rows}
+    for name, row in rows.items():
+        found.setdefault(frozenset(row.subset), []).append(MARKS[name])
+    for member in record.members:
+        found.setdefault(frozenset(member), []).append("member")
+    return {encoders: ", ".join(words) for encoders, words in found.items()}
+
+
+def leaderboard_section(given: ReportInput) -> Section:
+    """List every scored subset."""
+    record, board, screen = given.record, given.board, given.run.screen
+    folds = f"means over {board.n_folds} folds" if board.n_folds > 1 else "scores of the validation split"
+    said = [
+        record.reason,
+        f"Scores are {folds} of the development data, with the {record.head} head.",
+    ]
+    if screen is not None:
+        said.append(
+            f"{len(screen):,} subsets were screened with ridge regression in closed form; {len(board):,} were then "
+            "refitted, and the choice is made among those."
+        )
+    if record.heads:
+        tried = ", ".join(f"{name} {value:.4f}" for name, value in record.heads.items())
+        said.append(f"The head was chosen by the same folds: {tried}.")
+    warnings = () if record.choice.better_than_chance is not False else ("No subset is better than guessing.",)
+    if record.evidence.optimism is not None:
+        screened = "How much choosing flatters a score, measured on the screen: " if screen is not None else ""
+        said.append(f"{screened}{record.evidence.optimism}")
+    if record.evidence.nested is not None:
+        said.append(_nested(record.evidence.nested))
+    return Section(
+        id="leaderboard",
+        title="Leaderboard",
+        paragraphs=tuple(said),
+        warnings=warnings,
+        items=(_leaderboard(given),),
+    )
+
+
+def _nested(nested: Nested) -> str:
+    means = ", ".join(f"{np.nanmean(values):.4f} for {MARKS.get(name, name)}" for name, values in nested.folds.items())
+    return (
+        f"Nested cross-validation, the whole search repeated in each of {len(nested.picked)} outer folds: mean "
+        f"{get_metric(nested.metric).title} {means} (95 % interval of the chosen {nested.low:.4f} to "
+        f"{nested.high:.4f})."
+    )
+
+
+def _leaderboard(given: ReportInput) -> Table:
+    metric, board, screen = given.metric, given.board, given.run.screen
+    metrics = [metric, *(name for name in board.metrics if name != metric)]
+    refitted = {frozenset(row.subset): row for row in board}
+    screened = {} if screen is None else {frozenset(row.subset): row for row in screen}
+    remarks, latency = marks(given), given.latency
+    everything = list({**screened, **refitted}.items())
+
+    def place(item: tuple[frozenset[str], Row]) -> tuple[float, float]:
+        return (
+            -_mean(refitted.get(item[0]), metric, worst=True),
+            -_mean(screened.get(item[0]), metric, worst=True),
+        )
+
+    everything.sort(key=place)
+    if len(everything) > LISTED:
+        kept = [item for rank, item in enumerate(everything) if rank < LISTED or item[0] in remarks]
+        more = f"; the best {LISTED:,} of {len(everything):,}, all are in screen.csv"
+        everything = kept
+    else:
+        more = ""
+    rows = []
+    for encoders, row in everything:
+        real, quick = refitted.get(encoders), screened.get(encoders)
+        cells: list[Value] = [" + ".join(row.subset), remarks.get(encoders, ""), row.n_encoders, row.n_dims]
+        cells += [None if real is None else real.mean(name) for name in metrics]
+        cells.append(None if real is None else real.std(metric))
+        if screen is not None:
+            cells.append(None if quick is None else quick.mean(metric))
+        if latency:
+            cells.append(summed_cost(row.subset, latency))
+        rows.append(tuple(cells))
+    titles = (get_metric(name).title for name in metrics)
+    columns = [*words("encoders", "note"), *numbers("size", "columns", *titles, "± over folds")]
+    if screen is not None:
+        columns += numbers(f"screened {given.metric_title}")
+    if latency:
+        columns += numbers("ms per image", decimals=1)
+    return Table(
+        id="subsets",
+        caption=f"Scored subsets, the best first{more}",
+        columns=tuple(columns),
+        rows=tuple(rows),
+        marked=frozenset(
+            place for place, (encoders, _) in enumerate(everything) if "chosen" in remarks.get(encoders, "").split(", ")
+        ),
+        filtered=True,
+    )
+
+
+def _mean(row: Row | None, metric: str, *, worst: bool = False) -> float:
+    value = float("nan") if row is None or metric not in row.folds else row.mean(metric)
+    if np.isnan(value):
+        return float("-inf") if worst else value
+    return value if get_metric(metric).higher_is_better else -value
+
+
+def cost_section(given: ReportInput) -> Section:
+    """Set scores against what they cost."""
+    cost, unit, said = _cost(given)
+    board, metric, title = given.all_scores, given.metric, given.metric_title
+    rows = [row for row in board if not np.isnan(row.mean(metric))]
+    if not rows:
+        return Section(id="cost", title="Score against cost", paragraphs=(f"{title} is undefined in every fold.",))
+    known = Leaderboard(
+        encoders=board.encoders, metrics=board.metrics, rows=tuple(rows), n_train=board.n_train, n_test=board.n_test
+    )
+    front = pareto_front(known, cost, metric=metric)
+    on_front = {row.subset for row in front}
+    remarks = marks(given)
+    price = {row.subset: summed_cost(row.subset, cost) for row in rows}
+
+    def group(name: str, chosen: Sequence[Row], role: Literal["plain", "muted", "emphasis"]) -> PointGroup:
+        return PointGroup(
+            name=name,
+            x=np.array([price[row.subset] for row in chosen]),
+            y=np.array([row.mean(metric) for row in chosen]),
+            texts=tuple(label(row.subset).replace("+", " + ") for row in chosen),
+            role=role,
+        )
+
+    others = [
+        row for row in rows if row.subset not in on_front and "chosen" not in remarks.get(frozenset(row.subset), "")
+    ]
+    picked = [row for row in rows if "chosen" in remarks.get(frozenset(row.subset), "").split(", ")]
+    groups = [group("other subsets", others, "muted"), group("Pareto front", front, "plain")]
+    if picked:
+        groups.append(group("chosen", picked, "emphasis"))
+    scored = "the closed-form screen" if given.run.screen is not None else "the folds"
+    table = Table(
+        id="cost-data",
+        caption=f"Subsets than which none is both cheaper and better ({title} of {scored})",
+        columns=(*words("encoders"), *numbers(unit, decimals=2), *numbers(title), *words("note")),
+        rows=tuple(
+            (" + ".join(row.subset), price[row.subset], row.mean(metric), remarks.get(frozenset(row.subset), ""))
+            for row in front
+        ),
+        marked=frozenset(place for place, row in enumerate(front) if row in picked),
+    )
+    cheapest, best = front[0], front[-1]
+    chart = Chart(
+        id="cost",
+        title="Score and cost of every subset",
+        summary=f"{len(front)} of {len(rows):,} subsets are worth their price: from {label(cheapest.subset)} "
+        f"({price[cheapest.subset]:,.4g} {unit}, {cheapest.mean(metric):.4f}) to {label(best.subset)} "
+        f"({price[best.subset]:,.4g} {unit}, {best.mean(metric):.4f}).",
+        body=ScatterPlot(
+            groups=tuple(groups),
+            x_axis=unit,
+            y_axis=f"mean {title}",
+            front=LineSeries(
+                name="Pareto front",
+                x=np.array([price[row.subset] for row in front]),
+                y=np.array([row.mean(metric) for row in front]),
+            ),
+        ),
+        table=table,
+    )
+    return Section(id="cost", title="Score against cost", paragraphs=(said,), items=(chart,))
+
+
+def _cost(given: ReportInput) -> tuple[dict[str, float], str, str]:
+    cards, latency = given.cards, given.latency
+    if latency:
+        said = ", ".join(f"{name} {latency[name]:.1f}" for name in given.pool)
+        return (
+            dict(latency),
+            "ms per image",
+            f"Cost is the time per image of a subset's encoders, measured on this machine in milliseconds: {said}.",
+        )
+    if all(card.gflops is not None for card in cards.values()):
+        return (
+            {name: float(card.gflops or 0.0) for name, card in cards.items()},
+            "GFLOPs per image",
+            "Cost is the arithmetic per image of a subset's encoders, from their cards; times were not measured.",
+        )
+    return {name: float(card.dim) for name, card in cards.items()}, "columns", UNMEASURED
+
+
+EXPLAINED = (
+    "The Shapley value shares the score of all encoders together among them, from what guessing scores: it is the mean "
+    "gain of an encoder over all orders in which encoders can be added. The marginal gain is its mean gain over all "
+    "subsets without it; added last, its gain over all others together."
+)
+
+
+def singles_section(given: ReportInput) -> Section:
+    """Rank the encoders by themselves."""
+    metric, title = given.metric, given.metric_title
+    board = given.board if len(given.board.singles) >= len(given.pool) else given.all_scores
+    found = [(row, *corrected_t(row.values(metric), board.n_train, board.n_test)[:3]) for row in board.singles]
+    found = sorted((one for one in found if not np.isnan(one[1])), key=lambda one: -one[1])
+    if not found:
+        return Section(
+            id="singles",
+            title="Single encoders",
+            paragraphs=('No encoder was scored by itself; `search="all"` fuses all of them without a search.',),
+        )
+    names = tuple(row.subset[0] for row, *_ in found)
+    mean, low, high = (np.array([one[place] for one in found]) for place in (1, 2, 3))
+    # A score cannot leave its range, which an interval from a few folds does not know.
+    low, high = (np.clip(ends, 0.0, 1.0) for ends in (low, high))
+    gap = f", {found[0][1] - found[1][1]:+.4f} before {names[1]}" if len(found) > 1 else ""
+    table = Table(
+        id="singles-data",
+        caption=f"Encoders by themselves, mean {title} over folds with its 95 % interval",
+        columns=(
+            *words("encoder"),
+            *numbers(title, "low", "high", "columns"),
+            *words("trained on"),
+        ),
+        rows=tuple(
+            (name, float(m), float(a), float(b), row.n_dims, _trained(given.cards[name].modality))
+            for name, m, a, b, (row, *_) in zip(names, mean, low, high, found, strict=True)
+        ),
+        marked=given.marked(names),
+    )
+    chart = Chart(
+        id="singles",
+        title="Score of each encoder by itself",
+        summary=f"{names[0]} is the best single encoder with a mean {title} of {mean[0]:.4f}{gap}. "
+        "Encoders of the chosen model stand out.",
+        body=DotPlot(
+            labels=names,
+            series=(Series(name=f"mean {title}", values=mean, low=low, high=high),),
+            axis=f"mean {title}, 95 % interval",
+            emphasised=table.marked,
+            baseline=given.record.mean,
+            baseline_name="chosen",
+        ),
+        table=table,
+    )
+    return Section(id="singles", title="Single encoders", items=(chart,))
+
+
+def contribution_section(given: ReportInput) -> Section:
+    """Say what each encoder contributes, and which go together."""
+    facts, modality = given.record.evidence.attribution, given.record.evidence.modality
+    items: list[Item] = []
+    if facts is None:
+        said = ["Contributions need the score of every subset of at least two and at most twelve encoders."]
+    else:
+        said = [EXPLAINED]
+        items = [_shapley(facts, given), _interaction(facts)]
+    if modality is not None:
+        items.append(_modality(modality))
+    return Section(id="contribution", title="Contribution of each encoder", paragraphs=tuple(said), items=tuple(items))
+
+
+def _shapley(facts: Attribution, given: ReportInput) -> Chart:
+    order = np.argsort(np.negative(facts.shapley), kind="stable")
+    names = tuple(facts.encoders[index] for index in order)
+    title = get_metric(facts.metric).title
+    shapley, low, high, marginal, added_last, alone = (
+        np.array(values)[order]
+        for values in (facts.shapley, facts.low, facts.high, facts.marginal, facts.added_last, facts.alone)
+    )
+    marked = given.marked(names)
+    return Chart(
+        id="contribution",
+        title=f"Contribution to {title}",
+        summary=f"From {facts.empty:.4f} by guessing to {facts.full:.4f} with all encoders; {names[0]} "
+        f"contributes most ({shapley[0]:+.4f}), {names[-1]} least ({shapley[-1]:+.4f}).",
+        body=DotPlot(
+            labels=names,
+            series=(
+                Series(name="Shapley value", values=shapley, low=low, high=high),
+                Series(name="marginal gain", values=marginal),
+                Series(name="added last", values=added_last),
+            ),
+            axis=f"share of {title}",
+            emphasised=marked,
+            baseline=0.0,
+        ),
+        table=Table(
+            id="contribution-data",
+            caption=f"Contribution of each encoder to {title}",
+            columns=(
+                *words("encoder"),
+                *numbers("Shapley value", "low", "high", "marginal gain", "added last", signed=True),
+                *numbers("alone"),
+            ),
+            rows=tuple(
+                (name, *map(float, each))
+                for name, *each in zip(names, shapley, low, high, marginal, added_last, alone, strict=True)
+            ),
+            marked=marked,
+        ),
+    )
+
+
+def _interaction(facts: Attribution) -> Chart:
+    names, matrix, low, high = (
+        facts.encoders, *map(np.array, (facts.interaction, facts.interaction_low, facts.interaction_high)),
+    )  # fmt: skip
+    upper = [(i, j) for i in range(len(names)) for j in range(i + 1, len(names))]
+    pairs = sorted(upper, key=lambda pair: -matrix[pair])
+    (a, b), (c, d) = pairs[0], pairs[-1]
+    reach = float(np.nanmax(np.abs(matrix))) or 1.0
+    return Chart(
+        id="interaction",
+        title="Which encoders go together",
+        summary="Above zero, two encoders gain more together than each by itself; below, they know much of the same"
+        f"{', as all pairs do here' if matrix[a, b] < 0 else ''}. Highest: {names[a]} and {names[b]} "
+        f"({matrix[a, b]:+.4f}); lowest: {names[c]} and {names[d]} ({matrix[c, d]:+.4f}).",
+        body=Heatmap(
+            rows=names,
+            columns=names,
+            values=matrix,
+            texts=tuple(tuple("" if np.isnan(value) else f"{value:+.3f}" for value in row) for row in matrix),
+            row_axis="",
+            column_axis="",
+            scale="interaction",
+            diverging=True,
+            limits=(-reach, reach),
+        ),
+        table=Table(
+            id="interaction-data",
+            caption="Shapley interaction index of every pair of encoders, with its interval",
+            columns=(
+                *words("first", "second"),
+                *numbers("interaction", "low", "high", signed=True),
+            ),
+            rows=tuple(
+                (names[i], names[j], float(matrix[i, j]), float(low[i, j]), float(high[i, j])) for i, j in pairs
+            ),
+        ),
+    )
+
+
+def _trained(modality: str) -> str:
+    return "nothing" if modality == "none" else modality
+
+
+def _everybody(modality: str) -> str:
+    return "all descriptors" if modality == "none" else f"all {modality} encoders"
+
+
+def _modality(facts: CrossModal) -> Table:
+    def numbers_of(gain: Gain | None) -> tuple[float | None, ...]:
+        return (None,) * 4 if gain is None else (gain.gain, gain.low, gain.high, gain.p_holm)
+
+    columns = [*words("encoder", "trained on"), *numbers("best alone")]
+    for how in ("alone:", "joined:"):
+        columns += [*numbers(f"{how} gain", f"{how} low", f"{how} high", signed=True), *numbers(f"{how} p")]
+    return Table(
+        id="modality",
+        caption=f"Gain in {get_metric(facts.metric).title} over {facts.baseline} ({facts.baseline_score:.4f}), the "
+        "best encoder trained on everyday photographs: in its place (alone), and beside it (joined); p-values after "
+        "Holm",
+        columns=tuple(columns),
+        rows=tuple(
+            (
+                _everybody(line.name) if line.kind == "modality" else line.name,
+                _trained(line.modality),
+                line.score,
+                *numbers_of(line.alone),
+                *numbers_of(line.added),
+            )
+            for line in (*facts.modalities, *facts.encoders)
+        ),
+    )

@@ -9,22 +9,7 @@ import numpy as np
 from biofuse.evaluation.comparison import SIGNIFICANCE, corrected_t
 from biofuse.evaluation.metrics import SELECTABLE, get_metric
 from biofuse.model.evaluate import Evaluation
-from biofuse.report.content import (
-    Chart,
-    DotPlot,
-    Heatmap,
-    Item,
-    KeyFact,
-    LineSeries,
-    PointGroup,
-    ScatterPlot,
-    Section,
-    Series,
-    Table,
-    Value,
-    numbers,
-    words,
-)
+from biofuse.report import content
 from biofuse.report.input import ReportInput, name_of
 from biofuse.search.attribution import Attribution, CrossModal, Gain, paired_gain
 from biofuse.search.evidence import Nested
@@ -115,10 +100,10 @@ def _article(title: str) -> str:
     return "an" if title[0] in "AEIOUaeiouF" else "a"
 
 
-def facts(given: ReportInput) -> tuple[KeyFact, ...]:
+def facts(given: ReportInput) -> tuple[content.KeyFact, ...]:
     """Return the numbers that stand out at the top."""
     chosen = f"{len(given.chosen)} of {len(given.pool)}"
-    found = [KeyFact(name="Chosen", text=chosen, remark="encoders: " + ", ".join(given.chosen))]
+    found = [content.KeyFact(name="Chosen", text=chosen, remark="encoders: " + ", ".join(given.chosen))]
     if given.evaluation is not None:
         found += _test_facts(given, given.evaluation)
     own, n_folds, optimism = given.record.mean, given.board.n_folds, given.record.evidence.optimism
@@ -126,7 +111,7 @@ def facts(given: ReportInput) -> tuple[KeyFact, ...]:
     gap = abs(optimism.apparent - optimism.corrected) if optimism else 0.0
     corrected = f"; choosing among so many flatters by about {gap:.4f}" if optimism else ""
     found.append(
-        KeyFact(
+        content.KeyFact(
             name=f"Cross-validated {given.metric_title}" if n_folds > 1 else "Validation",
             text=f"{own:.4f}",
             remark=(f"mean over {n_folds} folds" if n_folds > 1 else "validation split") + corrected,
@@ -135,11 +120,11 @@ def facts(given: ReportInput) -> tuple[KeyFact, ...]:
     )
     scored = len(given.all_scores)
     how = f"{len(given.board)} of them refitted with the {given.record.head} head" if given.run.screen else ""
-    found.append(KeyFact(name="Subsets scored", text=f"{scored:,}", remark=how, value=float(scored)))
+    found.append(content.KeyFact(name="Subsets scored", text=f"{scored:,}", remark=how, value=float(scored)))
     return tuple(found)
 
 
-def _test_facts(given: ReportInput, evaluation: Evaluation) -> list[KeyFact]:
+def _test_facts(given: ReportInput, evaluation: Evaluation) -> list[content.KeyFact]:
     scores, found = evaluation.models[CHOSEN], []
     for name in dict.fromkeys((given.metric, *SELECTABLE)):
         value, interval = scores.metrics.get(name, float("nan")), scores.intervals.get(name)
@@ -148,7 +133,7 @@ def _test_facts(given: ReportInput, evaluation: Evaluation) -> list[KeyFact]:
         known = interval is not None and not isnan(interval.low) and not isnan(interval.high)
         ends = f"95 % interval {interval.low:.3f} to {interval.high:.3f}" if interval is not None and known else ""
         title = f"{evaluation.split.capitalize()} {get_metric(name).title}"
-        found.append(KeyFact(name=title, text=f"{value:.4f}", remark=ends, value=value))
+        found.append(content.KeyFact(name=title, text=f"{value:.4f}", remark=ends, value=value))
     return found
 
 
@@ -178,7 +163,7 @@ def marks(given: ReportInput) -> dict[frozenset[str], str]:
     return {encoders: ", ".join(words) for encoders, words in found.items()}
 
 
-def leaderboard_section(given: ReportInput) -> Section:
+def leaderboard_section(given: ReportInput) -> content.Section:
     """List every scored subset."""
     record, board, screen = given.record, given.board, given.run.screen
     folds = f"means over {board.n_folds} folds" if board.n_folds > 1 else "scores of the validation split"
@@ -200,7 +185,7 @@ def leaderboard_section(given: ReportInput) -> Section:
         said.append(f"{screened}{record.evidence.optimism}")
     if record.evidence.nested is not None:
         said.append(_nested(record.evidence.nested))
-    return Section(
+    return content.Section(
         id="leaderboard",
         title="Leaderboard",
         paragraphs=tuple(said),
@@ -218,7 +203,7 @@ def _nested(nested: Nested) -> str:
     )
 
 
-def _leaderboard(given: ReportInput) -> Table:
+def _leaderboard(given: ReportInput) -> content.Table:
     metric, board, screen = given.metric, given.board, given.run.screen
     metrics = [metric, *(name for name in board.metrics if name != metric)]
     refitted = {frozenset(row.subset): row for row in board}
@@ -242,7 +227,7 @@ def _leaderboard(given: ReportInput) -> Table:
     rows = []
     for encoders, row in everything:
         real, quick = refitted.get(encoders), screened.get(encoders)
-        cells: list[Value] = [" + ".join(row.subset), remarks.get(encoders, ""), row.n_encoders, row.n_dims]
+        cells: list[content.Value] = [" + ".join(row.subset), remarks.get(encoders, ""), row.n_encoders, row.n_dims]
         cells += [None if real is None else real.mean(name) for name in metrics]
         cells.append(None if real is None else real.std(metric))
         if screen is not None:
@@ -251,12 +236,12 @@ def _leaderboard(given: ReportInput) -> Table:
             cells.append(summed_cost(row.subset, latency))
         rows.append(tuple(cells))
     titles = (get_metric(name).title for name in metrics)
-    columns = [*words("encoders", "note"), *numbers("size", "columns", *titles, "± over folds")]
+    columns = [*content.words("encoders", "note"), *content.numbers("size", "columns", *titles, "± over folds")]
     if screen is not None:
-        columns += numbers(f"screened {given.metric_title}")
+        columns += content.numbers(f"screened {given.metric_title}")
     if latency:
-        columns += numbers("ms per image", decimals=1)
-    return Table(
+        columns += content.numbers("ms per image", decimals=1)
+    return content.Table(
         id="subsets",
         caption=f"Scored subsets, the best first{more}",
         columns=tuple(columns),
@@ -275,13 +260,15 @@ def _mean(row: Row | None, metric: str, *, worst: bool = False) -> float:
     return value if get_metric(metric).higher_is_better else -value
 
 
-def cost_section(given: ReportInput) -> Section:
+def cost_section(given: ReportInput) -> content.Section:
     """Set scores against what they cost."""
     cost, unit, said = _cost(given)
     board, metric, title = given.all_scores, given.metric, given.metric_title
     rows = [row for row in board if not np.isnan(row.mean(metric))]
     if not rows:
-        return Section(id="cost", title="Score against cost", paragraphs=(f"{title} is undefined in every fold.",))
+        return content.Section(
+            id="cost", title="Score against cost", paragraphs=(f"{title} is undefined in every fold.",)
+        )
     known = Leaderboard(
         encoders=board.encoders, metrics=board.metrics, rows=tuple(rows), n_train=board.n_train, n_test=board.n_test
     )
@@ -290,8 +277,8 @@ def cost_section(given: ReportInput) -> Section:
     remarks = marks(given)
     price = {row.subset: summed_cost(row.subset, cost) for row in rows}
 
-    def group(name: str, chosen: Sequence[Row], role: Literal["plain", "muted", "emphasis"]) -> PointGroup:
-        return PointGroup(
+    def group(name: str, chosen: Sequence[Row], role: Literal["plain", "muted", "emphasis"]) -> content.PointGroup:
+        return content.PointGroup(
             name=name,
             x=np.array([price[row.subset] for row in chosen]),
             y=np.array([row.mean(metric) for row in chosen]),
@@ -307,10 +294,15 @@ def cost_section(given: ReportInput) -> Section:
     if picked:
         groups.append(group("chosen", picked, "emphasis"))
     scored = "the closed-form screen" if given.run.screen is not None else "the folds"
-    table = Table(
+    table = content.Table(
         id="cost-data",
         caption=f"Subsets than which none is both cheaper and better ({title} of {scored})",
-        columns=(*words("encoders"), *numbers(unit, decimals=2), *numbers(title), *words("note")),
+        columns=(
+            *content.words("encoders"),
+            *content.numbers(unit, decimals=2),
+            *content.numbers(title),
+            *content.words("note"),
+        ),
         rows=tuple(
             (" + ".join(row.subset), price[row.subset], row.mean(metric), remarks.get(frozenset(row.subset), ""))
             for row in front
@@ -318,17 +310,17 @@ def cost_section(given: ReportInput) -> Section:
         marked=frozenset(place for place, row in enumerate(front) if row in picked),
     )
     cheapest, best = front[0], front[-1]
-    chart = Chart(
+    chart = content.Chart(
         id="cost",
         title="Score and cost of every subset",
         summary=f"{len(front)} of {len(rows):,} subsets are worth their price: from {label(cheapest.subset)} "
         f"({price[cheapest.subset]:,.4g} {unit}, {cheapest.mean(metric):.4f}) to {label(best.subset)} "
         f"({price[best.subset]:,.4g} {unit}, {best.mean(metric):.4f}).",
-        body=ScatterPlot(
+        body=content.ScatterPlot(
             groups=tuple(groups),
             x_axis=unit,
             y_axis=f"mean {title}",
-            front=LineSeries(
+            front=content.LineSeries(
                 name="Pareto front",
                 x=np.array([price[row.subset] for row in front]),
                 y=np.array([row.mean(metric) for row in front]),
@@ -336,7 +328,7 @@ def cost_section(given: ReportInput) -> Section:
         ),
         table=table,
     )
-    return Section(id="cost", title="Score against cost", paragraphs=(said,), items=(chart,))
+    return content.Section(id="cost", title="Score against cost", paragraphs=(said,), items=(chart,))
 
 
 def _cost(given: ReportInput) -> tuple[dict[str, float], str, str]:
@@ -364,14 +356,14 @@ EXPLAINED = (
 )
 
 
-def singles_section(given: ReportInput) -> Section:
+def singles_section(given: ReportInput) -> content.Section:
     """Rank the encoders by themselves."""
     metric, title = given.metric, given.metric_title
     board = given.board if len(given.board.singles) >= len(given.pool) else given.all_scores
     found = [(row, *corrected_t(row.values(metric), board.n_train, board.n_test)[:3]) for row in board.singles]
     found = sorted((one for one in found if not np.isnan(one[1])), key=lambda one: -one[1])
     if not found:
-        return Section(
+        return content.Section(
             id="singles",
             title="Single encoders",
             paragraphs=('No encoder was scored by itself; `search="all"` fuses all of them without a search.',),
@@ -381,13 +373,13 @@ def singles_section(given: ReportInput) -> Section:
     # A score cannot leave its range, which an interval from a few folds does not know.
     low, high = (np.clip(ends, 0.0, 1.0) for ends in (low, high))
     gap = f", {found[0][1] - found[1][1]:+.4f} before {names[1]}" if len(found) > 1 else ""
-    table = Table(
+    table = content.Table(
         id="singles-data",
         caption=f"Encoders by themselves, mean {title} over folds with its 95 % interval",
         columns=(
-            *words("encoder"),
-            *numbers(title, "low", "high", "columns"),
-            *words("trained on"),
+            *content.words("encoder"),
+            *content.numbers(title, "low", "high", "columns"),
+            *content.words("trained on"),
         ),
         rows=tuple(
             (name, float(m), float(a), float(b), row.n_dims, _trained(given.cards[name].modality))
@@ -395,14 +387,14 @@ def singles_section(given: ReportInput) -> Section:
         ),
         marked=given.marked(names),
     )
-    chart = Chart(
+    chart = content.Chart(
         id="singles",
         title="Score of each encoder by itself",
         summary=f"{names[0]} is the best single encoder with a mean {title} of {mean[0]:.4f}{gap}. "
         "Encoders of the chosen model stand out.",
-        body=DotPlot(
+        body=content.DotPlot(
             labels=names,
-            series=(Series(name=f"mean {title}", values=mean, low=low, high=high),),
+            series=(content.Series(name=f"mean {title}", values=mean, low=low, high=high),),
             axis=f"mean {title}, 95 % interval",
             emphasised=table.marked,
             baseline=given.record.mean,
@@ -410,13 +402,13 @@ def singles_section(given: ReportInput) -> Section:
         ),
         table=table,
     )
-    return Section(id="singles", title="Single encoders", items=(chart,))
+    return content.Section(id="singles", title="Single encoders", items=(chart,))
 
 
-def contribution_section(given: ReportInput) -> Section:
+def contribution_section(given: ReportInput) -> content.Section:
     """Say what each encoder contributes, and which go together."""
     facts, modality = given.record.evidence.attribution, given.record.evidence.modality
-    items: list[Item] = []
+    items: list[content.Item] = []
     if facts is None:
         said = ["Contributions need the score of every subset of at least two and at most twelve encoders."]
     else:
@@ -424,10 +416,12 @@ def contribution_section(given: ReportInput) -> Section:
         items = [_shapley(facts, given), _interaction(facts)]
     if modality is not None:
         items.append(_modality(modality))
-    return Section(id="contribution", title="Contribution of each encoder", paragraphs=tuple(said), items=tuple(items))
+    return content.Section(
+        id="contribution", title="Contribution of each encoder", paragraphs=tuple(said), items=tuple(items)
+    )
 
 
-def _shapley(facts: Attribution, given: ReportInput) -> Chart:
+def _shapley(facts: Attribution, given: ReportInput) -> content.Chart:
     order = np.argsort(np.negative(facts.shapley), kind="stable")
     names = tuple(facts.encoders[index] for index in order)
     title = get_metric(facts.metric).title
@@ -436,29 +430,29 @@ def _shapley(facts: Attribution, given: ReportInput) -> Chart:
         for values in (facts.shapley, facts.low, facts.high, facts.marginal, facts.added_last, facts.alone)
     )
     marked = given.marked(names)
-    return Chart(
+    return content.Chart(
         id="contribution",
         title=f"Contribution to {title}",
         summary=f"From {facts.empty:.4f} by guessing to {facts.full:.4f} with all encoders; {names[0]} "
         f"contributes most ({shapley[0]:+.4f}), {names[-1]} least ({shapley[-1]:+.4f}).",
-        body=DotPlot(
+        body=content.DotPlot(
             labels=names,
             series=(
-                Series(name="Shapley value", values=shapley, low=low, high=high),
-                Series(name="marginal gain", values=marginal),
-                Series(name="added last", values=added_last),
+                content.Series(name="Shapley value", values=shapley, low=low, high=high),
+                content.Series(name="marginal gain", values=marginal),
+                content.Series(name="added last", values=added_last),
             ),
             axis=f"share of {title}",
             emphasised=marked,
             baseline=0.0,
         ),
-        table=Table(
+        table=content.Table(
             id="contribution-data",
             caption=f"Contribution of each encoder to {title}",
             columns=(
-                *words("encoder"),
-                *numbers("Shapley value", "low", "high", "marginal gain", "added last", signed=True),
-                *numbers("alone"),
+                *content.words("encoder"),
+                *content.numbers("Shapley value", "low", "high", "marginal gain", "added last", signed=True),
+                *content.numbers("alone"),
             ),
             rows=tuple(
                 (name, *map(float, each))
@@ -469,7 +463,7 @@ def _shapley(facts: Attribution, given: ReportInput) -> Chart:
     )
 
 
-def _interaction(facts: Attribution) -> Chart:
+def _interaction(facts: Attribution) -> content.Chart:
     names, matrix, low, high = (
         facts.encoders, *map(np.array, (facts.interaction, facts.interaction_low, facts.interaction_high)),
     )  # fmt: skip
@@ -477,13 +471,13 @@ def _interaction(facts: Attribution) -> Chart:
     pairs = sorted(upper, key=lambda pair: -matrix[pair])
     (a, b), (c, d) = pairs[0], pairs[-1]
     reach = float(np.nanmax(np.abs(matrix))) or 1.0
-    return Chart(
+    return content.Chart(
         id="interaction",
         title="Which encoders go together",
         summary="Above zero, two encoders gain more together than each by itself; below, they know much of the same"
         f"{', as all pairs do here' if matrix[a, b] < 0 else ''}. Highest: {names[a]} and {names[b]} "
         f"({matrix[a, b]:+.4f}); lowest: {names[c]} and {names[d]} ({matrix[c, d]:+.4f}).",
-        body=Heatmap(
+        body=content.Heatmap(
             rows=names,
             columns=names,
             values=matrix,
@@ -494,12 +488,12 @@ def _interaction(facts: Attribution) -> Chart:
             diverging=True,
             limits=(-reach, reach),
         ),
-        table=Table(
+        table=content.Table(
             id="interaction-data",
             caption="Shapley interaction index of every pair of encoders, with its interval",
             columns=(
-                *words("first", "second"),
-                *numbers("interaction", "low", "high", signed=True),
+                *content.words("first", "second"),
+                *content.numbers("interaction", "low", "high", signed=True),
             ),
             rows=tuple(
                 (names[i], names[j], float(matrix[i, j]), float(low[i, j]), float(high[i, j])) for i, j in pairs
@@ -516,14 +510,17 @@ def _everybody(modality: str) -> str:
     return "all descriptors" if modality == "none" else f"all {modality} encoders"
 
 
-def _modality(facts: CrossModal) -> Table:
+def _modality(facts: CrossModal) -> content.Table:
     def numbers_of(gain: Gain | None) -> tuple[float | None, ...]:
         return (None,) * 4 if gain is None else (gain.gain, gain.low, gain.high, gain.p_holm)
 
-    columns = [*words("encoder", "trained on"), *numbers("best alone")]
+    columns = [*content.words("encoder", "trained on"), *content.numbers("best alone")]
     for how in ("alone:", "joined:"):
-        columns += [*numbers(f"{how} gain", f"{how} low", f"{how} high", signed=True), *numbers(f"{how} p")]
-    return Table(
+        columns += [
+            *content.numbers(f"{how} gain", f"{how} low", f"{how} high", signed=True),
+            *content.numbers(f"{how} p"),
+        ]
+    return content.Table(
         id="modality",
         caption=f"Gain in {get_metric(facts.metric).title} over {facts.baseline} ({facts.baseline_score:.4f}), the "
         "best encoder trained on everyday photographs: in its place (alone), and beside it (joined); p-values after "

@@ -8,19 +8,7 @@ from biofuse.core.hashing import hash_order
 from biofuse.data.samples import SPLITS
 from biofuse.extract.embeddings import Quarantined
 from biofuse.model.card import licence_sentences, seen_before
-from biofuse.report.content import (
-    BarChart,
-    Chart,
-    Gallery,
-    Item,
-    Picture,
-    Section,
-    Series,
-    Table,
-    Value,
-    numbers,
-    words,
-)
+from biofuse.report import content
 from biofuse.report.input import ReportInput, SampleImages, jpeg_uri
 
 EXAMPLES = 6
@@ -36,7 +24,7 @@ LISTED = 100
 """Unreadable images and conflicting labels that are listed; the run's files have them all."""
 
 
-def data_section(given: ReportInput) -> Section:
+def data_section(given: ReportInput) -> content.Section:
     """Describe the task and the data."""
     record = given.record
     sizes = given.run.samples["split"].value_counts().to_dict()
@@ -49,7 +37,7 @@ def data_section(given: ReportInput) -> Section:
     if groups:
         paragraphs.append(f"Samples come in {groups:,} groups, which no split and no fold divides.")
     paragraphs += record.plan.notes
-    items: list[Item] = [_balance(given)]
+    items: list[content.Item] = [_balance(given)]
     if given.development_images is not None:
         items += _examples(given, given.development_images)
     duplicates, warnings = _duplicates(given)
@@ -64,7 +52,7 @@ def data_section(given: ReportInput) -> Section:
         items.append(_quarantine(unread))
     else:
         paragraphs.append("Every image could be read.")
-    return Section(
+    return content.Section(
         id="data",
         title="Task and data",
         paragraphs=tuple(paragraphs),
@@ -73,7 +61,7 @@ def data_section(given: ReportInput) -> Section:
     )
 
 
-def _balance(given: ReportInput) -> Chart:
+def _balance(given: ReportInput) -> content.Chart:
     counts = given.record.counts
     splits = [split for split in SPLITS if split in counts]
     names = given.record.classes
@@ -86,40 +74,42 @@ def _balance(given: ReportInput) -> Chart:
     )
     if len(names) > SHOWN_CLASSES:
         summary += f" The {SHOWN_CLASSES} most frequent of {len(names)} are drawn."
-    return Chart(
+    return content.Chart(
         id="balance",
         title="Class balance",
         summary=summary,
-        body=BarChart(
+        body=content.BarChart(
             labels=tuple(names[index] for index in order),
             series=tuple(
-                Series(name=split, values=np.array([float(by_class[names[index]][place]) for index in order]))
+                content.Series(name=split, values=np.array([float(by_class[names[index]][place]) for index in order]))
                 for place, split in enumerate(splits)
             ),
             axis="samples",
         ),
-        table=Table(
+        table=content.Table(
             id="balance-data",
             caption="Samples per class and split",
-            columns=(*words("class"), *numbers(*splits, "all")),
+            columns=(*content.words("class"), *content.numbers(*splits, "all")),
             rows=tuple((name, *each, sum(each)) for name, each in by_class.items()),
         ),
     )
 
 
-def _examples(given: ReportInput, images: SampleImages) -> list[Item]:
+def _examples(given: ReportInput, images: SampleImages) -> list[content.Item]:
     frame = given.run.samples[given.run.samples["split"] != "test"]
-    galleries: list[Item] = []
+    galleries: list[content.Item] = []
     for number, name in enumerate(given.record.classes[:SHOWN_CLASSES]):
         own = [name in given.record.target.named(str(label)) for label in frame["label"]]
         ids = frame.loc[own, "id"].tolist()
         pictures = list(_first(images, [ids[row] for row in hash_order(ids, seed=0)], name))
         if pictures:
-            galleries.append(Gallery(id=f"examples-{number}", title=f"Examples: {name}", pictures=tuple(pictures)))
+            galleries.append(
+                content.Gallery(id=f"examples-{number}", title=f"Examples: {name}", pictures=tuple(pictures))
+            )
     return galleries
 
 
-def _first(images: SampleImages, ids: Iterable[str], name: str) -> Iterable[Picture]:
+def _first(images: SampleImages, ids: Iterable[str], name: str) -> Iterable[content.Picture]:
     found = 0
     for sample in ids:
         image = images.image(sample) if found < EXAMPLES else None
@@ -128,7 +118,7 @@ def _first(images: SampleImages, ids: Iterable[str], name: str) -> Iterable[Pict
         if image is not None:
             found += 1
             source, width, height = jpeg_uri(image, side=THUMBNAIL)
-            yield Picture(
+            yield content.Picture(
                 source=source, alternative=f"{sample}, labelled {name}", caption=sample, width=width, height=height
             )
 
@@ -169,12 +159,12 @@ def _leaks(given: ReportInput) -> tuple[list[str], list[str]]:
     return [], warnings
 
 
-def _quarantine(unread: Sequence[tuple[Quarantined, str]]) -> Table:
+def _quarantine(unread: Sequence[tuple[Quarantined, str]]) -> content.Table:
     shown = f" (the first {LISTED})" if len(unread) > LISTED else ""
-    return Table(
+    return content.Table(
         id="quarantine",
         caption=f"Images that could not be read{shown}",
-        columns=words("sample", "during", "reason"),
+        columns=content.words("sample", "during", "reason"),
         rows=tuple((entry.id, during, entry.reason) for entry, during in unread[:LISTED]),
     )
 
@@ -183,14 +173,14 @@ SHORT = 12
 """Characters of a hash that are shown."""
 
 
-def provenance_section(given: ReportInput) -> Section:
+def provenance_section(given: ReportInput) -> content.Section:
     """Say what the run was computed with, under which licences, and what to beware of."""
     meaning, warnings = licence_sentences([given.cards[name] for name in given.chosen])
     warnings += contamination(given)
-    items: list[Item] = [_encoders(given), *_overlaps(given), _run(given), _versions(given)]
+    items: list[content.Item] = [_encoders(given), *_overlaps(given), _run(given), _versions(given)]
     if given.record.skipped:
         items.append(_skipped(given))
-    return Section(
+    return content.Section(
         id="provenance",
         title="Provenance",
         paragraphs=tuple(meaning),
@@ -209,7 +199,7 @@ def contamination(given: ReportInput) -> list[str]:
     ]
 
 
-def _encoders(given: ReportInput) -> Table:
+def _encoders(given: ReportInput) -> content.Table:
     rows = []
     for encoder in given.record.encoders:
         card, weights = encoder.card, encoder.card.weights
@@ -227,29 +217,31 @@ def _encoders(given: ReportInput) -> Table:
                 encoder.fingerprint.rpartition("-")[2][:SHORT],
             )
         )
-    return Table(
+    return content.Table(
         id="encoders",
         caption="Encoders of the pool",
         columns=(
-            *words("encoder", "chosen", "title", "licence", "commercial use", "kind", "trained on"),
-            *words("weights", "SHA-256", "fingerprint", code=True),
+            *content.words("encoder", "chosen", "title", "licence", "commercial use", "kind", "trained on"),
+            *content.words("weights", "SHA-256", "fingerprint", code=True),
         ),
         rows=tuple(rows),
         marked=given.marked(given.pool),
     )
 
 
-def _overlaps(given: ReportInput) -> list[Item]:
+def _overlaps(given: ReportInput) -> list[content.Item]:
     rows = tuple((name, data, why) for name, card in given.cards.items() for data, why in card.overlaps.items())
     caption = "Data sets that encoders of the pool may have been trained on"
     return (
-        [Table(id="overlaps", caption=caption, columns=words("encoder", "data set", "why"), rows=rows)] if rows else []
+        [content.Table(id="overlaps", caption=caption, columns=content.words("encoder", "data set", "why"), rows=rows)]
+        if rows
+        else []
     )
 
 
-def _run(given: ReportInput) -> Table:
+def _run(given: ReportInput) -> content.Table:
     record = given.record
-    rows: list[tuple[Value, ...]] = [
+    rows: list[tuple[content.Value, ...]] = [
         ("started", record.started),
         ("key of data, folds, encoders and options", record.key),
         ("data", record.data.source or record.data.kind or ""),
@@ -260,32 +252,32 @@ def _run(given: ReportInput) -> Table:
     options = record.options.model_dump(exclude={"encoders", "head"})
     rows += [(name, "none" if value is None else str(value)) for name, value in options.items()]
     rows += [(f"seconds, {name}", f"{value:.1f}") for name, value in record.seconds.items()]
-    return Table(
+    return content.Table(
         id="run",
         caption="The run: what decides its result, and what it took",
-        columns=(*words("what"), *words("value", code=True)),
+        columns=(*content.words("what"), *content.words("value", code=True)),
         rows=tuple(rows),
     )
 
 
-def _versions(given: ReportInput) -> Table:
+def _versions(given: ReportInput) -> content.Table:
     there = given.record.environment
     rows = [("format of run.json", str(given.record.format))]
     rows += [(name, str(getattr(there, name) or "none")) for name in ("python", "platform", "processor", "cores")]
     rows.append(("accelerator", there.accelerator or "none"))
     rows += [(name, version or "not installed") for name, version in there.libraries.items()]
-    return Table(
+    return content.Table(
         id="versions",
         caption="Versions and hardware",
-        columns=(*words("what"), *words("version", code=True)),
+        columns=(*content.words("what"), *content.words("version", code=True)),
         rows=tuple(rows),
     )
 
 
-def _skipped(given: ReportInput) -> Table:
-    return Table(
+def _skipped(given: ReportInput) -> content.Table:
+    return content.Table(
         id="skipped",
         caption="Encoders that were asked for and could not be run",
-        columns=words("encoder", "reason", "remedy"),
+        columns=content.words("encoder", "reason", "remedy"),
         rows=tuple((skipped.name, skipped.reason, skipped.remedy) for skipped in given.record.skipped),
     )

@@ -9,18 +9,7 @@ from numpy.typing import NDArray
 
 from biofuse.blocks.blocks import Blocks, linear_cka
 from biofuse.core.hashing import hash_order
-from biofuse.report.content import (
-    Chart,
-    Heatmap,
-    PointGroup,
-    ScatterPlot,
-    Section,
-    Table,
-    ThumbnailGrid,
-    Tree,
-    numbers,
-    words,
-)
+from biofuse.report import content
 from biofuse.report.input import Embedded, ReportInput, SampleImages, make_thumbnails
 
 MAPPED = 2000
@@ -56,12 +45,12 @@ class MapPart:
     tiles: tuple[int, ...]
 
 
-def map_section(given: ReportInput) -> Section:
+def map_section(given: ReportInput) -> content.Section:
     """Draw the samples where the first two principal components of the chosen fusion put them."""
     title = "Map of the chosen fusion"
     development, test = given.development, given.test
     if development is None or development.blocks.n_samples < 3:
-        return Section(id="map", title=title, paragraphs=(given.why,))
+        return content.Section(id="map", title=title, paragraphs=(given.why,))
     split = "test" if given.evaluation is None else given.evaluation.split
     sources = {"development": development} | ({} if test is None else {split: test})
     total = sum(source.blocks.n_samples for source in sources.values())
@@ -84,7 +73,7 @@ def map_section(given: ReportInput) -> Section:
         said.append(f"{without:,} points have no image: it could not be read, or reading took too long.")
     elif grid is None:
         said.append("The images are not at hand, so points have no thumbnails.")
-    return Section(id="map", title=title, paragraphs=tuple(said), items=(_chart(parts, shares, grid, total),))
+    return content.Section(id="map", title=title, paragraphs=tuple(said), items=(_chart(parts, shares, grid, total),))
 
 
 def _draw(sources: dict[str, Embedded]) -> dict[str, Embedded]:
@@ -128,7 +117,7 @@ def _stack(blocks: Blocks, encoders: Sequence[str]) -> NDArray[np.float64]:
 
 def _thumbnails(
     sources: dict[str, Embedded], albums: Sequence[SampleImages | None]
-) -> tuple[ThumbnailGrid | None, list[tuple[int, ...]]]:
+) -> tuple[content.ThumbnailGrid | None, list[tuple[int, ...]]]:
     wanted = [
         (images, str(sample))
         for source, images in zip(sources.values(), albums, strict=False)
@@ -139,7 +128,9 @@ def _thumbnails(
     return grid, [tuple(each.tolist()) for each in np.split(np.array(tiles, dtype=np.int64), ends)]
 
 
-def _chart(parts: Sequence[MapPart], shares: tuple[float, float], grid: ThumbnailGrid | None, total: int) -> Chart:
+def _chart(
+    parts: Sequence[MapPart], shares: tuple[float, float], grid: content.ThumbnailGrid | None, total: int
+) -> content.Chart:
     counts = Counter(label for part in parts for label in part.labels)
     frequent = [name for name, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:COLOURS]]
     colours = [*frequent, OTHERS] if len(counts) > COLOURS else frequent
@@ -153,26 +144,26 @@ def _chart(parts: Sequence[MapPart], shares: tuple[float, float], grid: Thumbnai
     groups = tuple(replace(group, named=not group.hollow or group.colour not in tested) for group in groups)
     shown = sum(counts.values())
     axes = [f"component {number} ({share:.0%} of variance)" for number, share in zip((1, 2), shares, strict=True)]
-    return Chart(
+    return content.Chart(
         id="map",
         title="Samples along two principal components",
         summary=f"{f'{shown:,} of' if shown < total else 'All'} {total:,} samples, coloured by class"
         f"{'; development samples are hollow' if len(parts) > 1 else ''}. Point at a sample to see it, or focus the "
         "map and step through the samples with the arrow keys.",
-        body=ScatterPlot(groups=groups, x_axis=axes[0], y_axis=axes[1], thumbnails=grid),
+        body=content.ScatterPlot(groups=groups, x_axis=axes[0], y_axis=axes[1], thumbnails=grid),
         table=_centres(groups),
     )
 
 
 def _group(
     part: MapPart, name: str, frequent: Sequence[str], *, colour: int, several: bool, seen: bool
-) -> PointGroup | None:
+) -> content.PointGroup | None:
     rows = [
         row for row, label in enumerate(part.labels) if (label == name if name in frequent else label not in frequent)
     ]
     if not rows:
         return None
-    return PointGroup(
+    return content.PointGroup(
         name=name or UNLABELLED,
         x=part.place[rows, 0],
         y=part.place[rows, 1],
@@ -183,17 +174,17 @@ def _group(
     )
 
 
-def _centres(groups: Sequence[PointGroup]) -> Table:
+def _centres(groups: Sequence[content.PointGroup]) -> content.Table:
     def spread(values: NDArray[np.float64]) -> float:
         return float(values.std(ddof=1)) if len(values) > 1 else float("nan")
 
-    return Table(
+    return content.Table(
         id="map-data",
         caption="Where the points of each class are: mean and standard deviation along both components",
         columns=(
-            *words("points"),
-            *numbers("number"),
-            *numbers("mean 1", "± 1", "mean 2", "± 2", decimals=2),
+            *content.words("points"),
+            *content.numbers("number"),
+            *content.numbers("mean 1", "± 1", "mean 2", "± 2", decimals=2),
         ),
         rows=tuple(
             (
@@ -213,14 +204,14 @@ COMPARED = 2000
 """Samples on which encoders are compared: enough for two decimals, few enough for a second."""
 
 
-def similarity_section(given: ReportInput) -> Section:
+def similarity_section(given: ReportInput) -> content.Section:
     """Compare encoders by linear CKA."""
     title = "Similarity of the encoders"
     if given.development is None:
-        return Section(id="similarity", title=title, paragraphs=(given.why,))
+        return content.Section(id="similarity", title=title, paragraphs=(given.why,))
     blocks = _some(given.development.blocks, COMPARED)
     if len(blocks) < 2:
-        return Section(id="similarity", title=title, paragraphs=("There is only one encoder.",))
+        return content.Section(id="similarity", title=title, paragraphs=("There is only one encoder.",))
     matrix = linear_cka(blocks)
     explained = (
         f"Linear CKA over {blocks.n_samples:,} development samples: 1 where two encoders arrange the samples alike, 0 "
@@ -229,7 +220,9 @@ def similarity_section(given: ReportInput) -> Section:
     said = [explained]
     if blocks.n_samples < max(blocks.dims.values()):
         said.append("With fewer samples than columns, as here, CKA comes out too high for the widest encoders.")
-    return Section(id="similarity", title=title, paragraphs=tuple(said), items=(_similarity(blocks.encoders, matrix),))
+    return content.Section(
+        id="similarity", title=title, paragraphs=tuple(said), items=(_similarity(blocks.encoders, matrix),)
+    )
 
 
 def _some(blocks: Blocks, count: int) -> Blocks:
@@ -238,7 +231,7 @@ def _some(blocks: Blocks, count: int) -> Blocks:
     return blocks.take(np.sort(hash_order(blocks.ids.tolist(), seed=0)[:count]))
 
 
-def _similarity(names: Sequence[str], matrix: NDArray[np.float64]) -> Chart:
+def _similarity(names: Sequence[str], matrix: NDArray[np.float64]) -> content.Chart:
     tree, order = _tree(matrix)
     names = [names[index] for index in order]
     matrix = matrix[np.ix_(order, order)]
@@ -253,11 +246,11 @@ def _similarity(names: Sequence[str], matrix: NDArray[np.float64]) -> Chart:
             f"{names[a]} and {names[b]} are most alike ({matrix[a, b]:.2f}), {names[c]} and {names[d]} least "
             f"({matrix[c, d]:.2f}). {summary}"
         )
-    return Chart(
+    return content.Chart(
         id="similarity",
         title="Linear CKA between encoders",
         summary=summary,
-        body=Heatmap(
+        body=content.Heatmap(
             rows=tuple(names),
             columns=tuple(names),
             values=matrix,
@@ -268,16 +261,16 @@ def _similarity(names: Sequence[str], matrix: NDArray[np.float64]) -> Chart:
             limits=(0.0, 1.0),
             tree=tree,
         ),
-        table=Table(
+        table=content.Table(
             id="similarity-data",
             caption="Linear CKA of every pair of encoders, the most similar first",
-            columns=(*words("first", "second"), *numbers("linear CKA")),
+            columns=(*content.words("first", "second"), *content.numbers("linear CKA")),
             rows=tuple((names[i], names[j], float(matrix[i, j])) for i, j in pairs),
         ),
     )
 
 
-def _tree(matrix: NDArray[np.float64]) -> tuple[Tree | None, list[int]]:
+def _tree(matrix: NDArray[np.float64]) -> tuple[content.Tree | None, list[int]]:
     """Join encoders by the mean of one minus their CKA."""
     from scipy.cluster.hierarchy import dendrogram, linkage
     from scipy.spatial.distance import squareform
@@ -287,5 +280,5 @@ def _tree(matrix: NDArray[np.float64]) -> tuple[Tree | None, list[int]]:
     distance = 1 - (matrix + matrix.T) / 2
     np.fill_diagonal(distance, 0)
     drawn = dendrogram(linkage(squareform(distance.clip(0), checks=False), "average"), no_plot=True)
-    tree = Tree(x=tuple(map(tuple, drawn["icoord"])), height=tuple(map(tuple, drawn["dcoord"])))
+    tree = content.Tree(x=tuple(map(tuple, drawn["icoord"])), height=tuple(map(tuple, drawn["dcoord"])))
     return tree, [int(leaf) for leaf in drawn["leaves"] or ()]

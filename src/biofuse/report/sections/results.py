@@ -12,22 +12,7 @@ from biofuse.core.target import Target
 from biofuse.evaluation.comparison import Comparison
 from biofuse.evaluation.metrics import ACCURACY, AUROC, get_metric
 from biofuse.model.evaluate import Evaluation
-from biofuse.report.content import (
-    Chart,
-    DotPlot,
-    Gallery,
-    Heatmap,
-    Item,
-    LineChart,
-    LineSeries,
-    Picture,
-    Section,
-    Series,
-    Table,
-    Value,
-    numbers,
-    words,
-)
+from biofuse.report import content
 from biofuse.report.input import ReportInput, jpeg_uri, name_of
 from biofuse.runs.run import EVALUATE
 from biofuse.search.rules import CHOSEN
@@ -352,14 +337,14 @@ SIDE = 176
 """Pixels of their images."""
 
 
-def mistakes_section(given: ReportInput, predicted: Predicted | None) -> Section:
+def mistakes_section(given: ReportInput, predicted: Predicted | None) -> content.Section:
     """Show what the model is wrong about with the greatest confidence."""
     title = "Most confident mistakes"
     if predicted is None:
-        return Section(id="mistakes", title=title, paragraphs=("The model has not been tested yet.",))
+        return content.Section(id="mistakes", title=title, paragraphs=("The model has not been tested yet.",))
     worst, images = worst_mistakes(predicted, MISTAKES), given.test_images
     if not worst:
-        return Section(id="mistakes", title=title, paragraphs=("There are none: every prediction is right.",))
+        return content.Section(id="mistakes", title=title, paragraphs=("There are none: every prediction is right.",))
     pictures = []
     for row, what, confidence in worst:
         name = predicted.ids[row]
@@ -369,23 +354,23 @@ def mistakes_section(given: ReportInput, predicted: Predicted | None) -> Section
             caption = f"{what} ({confidence:.0%}): {name}"
             alternative = f"{name}, {what}"
             pictures.append(
-                Picture(source=source, alternative=alternative, caption=caption, width=width, height=height)
+                content.Picture(source=source, alternative=alternative, caption=caption, width=width, height=height)
             )
     said = ["What looks like a mistake may be a wrong label: these are the first images to look at again."]
     if len(pictures) < len(worst):
         said.append("Where no image is shown, it is not at hand.")
-    items: list[Item] = []
+    items: list[content.Item] = []
     if pictures:
-        items.append(Gallery(id="mistake-images", title="Images", pictures=tuple(pictures)))
+        items.append(content.Gallery(id="mistake-images", title="Images", pictures=tuple(pictures)))
     items.append(
-        Table(
+        content.Table(
             id="mistake-list",
             caption=f"The {len(worst)} most confident mistakes",
-            columns=(*words("sample", "what is wrong"), *numbers("probability")),
+            columns=(*content.words("sample", "what is wrong"), *content.numbers("probability")),
             rows=tuple((predicted.ids[row], what, confidence) for row, what, confidence in worst),
         )
     )
-    return Section(id="mistakes", title=title, paragraphs=tuple(said), items=tuple(items))
+    return content.Section(id="mistakes", title=title, paragraphs=tuple(said), items=tuple(items))
 
 
 GROUPS_DRAWN, GROUPS_LISTED = 30, RANKED_GROUPS
@@ -395,7 +380,7 @@ DRAWN_FROM = 3
 """Samples of a group that is drawn: with fewer, the interval of its accuracy spans two thirds of the scale."""
 
 
-def group_item(predicted: Predicted) -> Item | None:
+def group_item(predicted: Predicted) -> content.Item | None:
     """Return a figure of the worst groups, or a table where too few can be drawn; None without groups."""
     scores = group_scores(predicted)
     if len(scores) < 2:
@@ -407,28 +392,28 @@ def group_item(predicted: Predicted) -> Item | None:
     worst = f"the worst {GROUPS_DRAWN}" if len(large) > GROUPS_DRAWN else f"the {len(large)}"
     more = f" Drawn are {worst} groups{few}." if len(drawn) < len(scores) else ""
     listed = f", the worst {GROUPS_LISTED} of {len(scores):,}" if len(scores) > GROUPS_LISTED else ""
-    table = Table(
+    table = content.Table(
         id="groups-data",
         caption=f"Scores per group{listed}",
         columns=(
-            *words("group"),
-            *numbers("samples"),
-            *numbers(ACCURACY.title, "low", "high", AUROC.title, decimals=3),
+            *content.words("group"),
+            *content.numbers("samples"),
+            *content.numbers(ACCURACY.title, "low", "high", AUROC.title, decimals=3),
         ),
         rows=tuple((s.name, s.n, s.accuracy, s.low, s.high, s.auroc) for s in scores[:GROUPS_LISTED]),
         filtered=True,
     )
     if perfect == len(scores) or len(drawn) < 2:
         return table
-    return Chart(
+    return content.Chart(
         id="groups",
         title="Scores per group",
         summary=f"{len(scores):,} groups; in {perfect:,} of them everything is right. The worst is {scores[0].name}: "
         f"accuracy {scores[0].accuracy:.3f} over {scores[0].n} samples.{more}",
-        body=DotPlot(
+        body=content.DotPlot(
             labels=tuple(f"{score.name} ({score.n})" for score in drawn),
             series=(
-                Series(
+                content.Series(
                     name=ACCURACY.title,
                     values=np.array([score.accuracy for score in drawn]),
                     low=np.array([score.low for score in drawn]),
@@ -453,11 +438,11 @@ CONFUSIONS = 300
 """Pairs of classes that are listed, the most frequently confused first, where there are more classes."""
 
 
-def results_section(given: ReportInput, predicted: Predicted | None) -> Section:
+def results_section(given: ReportInput, predicted: Predicted | None) -> content.Section:
     """Show how the chosen model does on data that the search never saw."""
     title, found = "Test results", given.evaluation
     if found is None or predicted is None:
-        return Section(
+        return content.Section(
             id="test",
             title=title,
             paragraphs=(
@@ -471,7 +456,7 @@ def results_section(given: ReportInput, predicted: Predicted | None) -> Section:
     warnings = (
         () if split == "test" else (f"These are {split} samples, which the search has seen: scores are too good.",)
     )
-    items: list[Item] = [_scores(given, found)]
+    items: list[content.Item] = [_scores(given, found)]
     if found.leak.without:
         items.append(_without_leak(found))
     items += [_per_class(found), *_curves(predicted)]
@@ -483,7 +468,7 @@ def results_section(given: ReportInput, predicted: Predicted | None) -> Section:
     groups = group_item(predicted)
     if groups is not None:
         items.append(groups)
-    return Section(id="test", title=title, paragraphs=tuple(said), warnings=warnings, items=tuple(items))
+    return content.Section(id="test", title=title, paragraphs=tuple(said), warnings=warnings, items=tuple(items))
 
 
 def _readable(comparison: Comparison) -> str:
@@ -491,22 +476,26 @@ def _readable(comparison: Comparison) -> str:
     return sentence.replace("best_single", "the best single encoder").replace("and all is", "and all encoders is")
 
 
-def _scores(given: ReportInput, found: Evaluation) -> Table:
+def _scores(given: ReportInput, found: Evaluation) -> content.Table:
     chosen = found.models[CHOSEN]
-    columns = [*words("model", "encoders")]
+    columns = [*content.words("model", "encoders")]
     for name in chosen.metrics:
         title = get_metric(name).title
-        columns += numbers(title, f"low {title}", f"high {title}") if name in chosen.intervals else numbers(title)
+        columns += (
+            content.numbers(title, f"low {title}", f"high {title}")
+            if name in chosen.intervals
+            else content.numbers(title)
+        )
     rows = []
     for model, scores in found.models.items():
-        cells: list[Value] = [model.replace("_", " "), name_of(scores.encoders, len(given.pool))]
+        cells: list[content.Value] = [model.replace("_", " "), name_of(scores.encoders, len(given.pool))]
         for name in chosen.metrics:
             cells.append(scores.metrics.get(name))
             if name in chosen.intervals:
                 interval = scores.intervals.get(name)
                 cells += [None, None] if interval is None else [interval.low, interval.high]
         rows.append(tuple(cells))
-    return Table(
+    return content.Table(
         id="scores",
         caption="Scores of the chosen model and of what it stands beside, with 95 % intervals",
         columns=tuple(columns),
@@ -515,12 +504,12 @@ def _scores(given: ReportInput, found: Evaluation) -> Table:
     )
 
 
-def _without_leak(found: Evaluation) -> Table:
+def _without_leak(found: Evaluation) -> content.Table:
     names = list(found.models[CHOSEN].metrics)
-    return Table(
+    return content.Table(
         id="without-leak",
         caption="The same without the tested images that are also development images",
-        columns=(*words("model"), *numbers(*(get_metric(name).title for name in names))),
+        columns=(*content.words("model"), *content.numbers(*(get_metric(name).title for name in names))),
         rows=tuple(
             (model.replace("_", " "), *(metrics.get(name) for name in names))
             for model, metrics in found.leak.without.items()
@@ -528,18 +517,18 @@ def _without_leak(found: Evaluation) -> Table:
     )
 
 
-def _per_class(found: Evaluation) -> Table:
+def _per_class(found: Evaluation) -> content.Table:
     table = found.models[CHOSEN].metrics.per_class
     names = list(dict.fromkeys(name for row in table.values() for name in row if name != "n"))
-    return Table(
+    return content.Table(
         id="per-class",
         caption="Scores of the chosen model per class, each against the rest",
-        columns=(*words("class"), *numbers("samples", *(get_metric(name).title for name in names))),
+        columns=(*content.words("class"), *content.numbers("samples", *(get_metric(name).title for name in names))),
         rows=tuple((name, int(row["n"]), *(row.get(metric) for metric in names)) for name, row in table.items()),
     )
 
 
-def _curves(predicted: Predicted) -> list[Chart]:
+def _curves(predicted: Predicted) -> list[content.Chart]:
     from sklearn.metrics import auc
 
     roc, precision = roc_curves(predicted), precision_recall_curves(predicted)
@@ -583,7 +572,7 @@ def _curve_chart(
     area: str,
     heads: list[str],
     diagonal: bool,
-) -> Chart:
+) -> content.Chart:
     hardest = sorted(curves, key=lambda each: areas[each])
     drawn = [each for each in curves if each in set(hardest[:DRAWN])]
     more = f" The {DRAWN} hardest of {len(curves)} classes are drawn." if len(curves) > DRAWN else ""
@@ -593,29 +582,31 @@ def _curve_chart(
         summary = (
             f"Each class against the rest, {area} from {areas[worst]:.4f} ({worst}) to {areas[best]:.4f} ({best})."
         )
-    return Chart(
+    return content.Chart(
         id=name,
         title=title,
         summary=summary + more,
-        body=LineChart(
+        body=content.LineChart(
             lines=tuple(
-                LineSeries(name=f"{each} ({areas[each]:.3f})", x=curves[each].drawn().x, y=curves[each].drawn().y)
+                content.LineSeries(
+                    name=f"{each} ({areas[each]:.3f})", x=curves[each].drawn().x, y=curves[each].drawn().y
+                )
                 for each in drawn
             ),
             x_axis=axes[0],
             y_axis=axes[1],
             diagonal=diagonal,
         ),
-        table=Table(
+        table=content.Table(
             id=f"{name}-data",
             caption=f"{title}: area and points of each class",
-            columns=(*words("class"), *numbers(area), *numbers(*heads, decimals=3)),
+            columns=(*content.words("class"), *content.numbers(area), *content.numbers(*heads, decimals=3)),
             rows=tuple((each, areas[each], *points[each]) for each in curves),
         ),
     )
 
 
-def _confusion(predicted: Predicted) -> Chart:
+def _confusion(predicted: Predicted) -> content.Chart:
     counts = confusion(predicted)
     wrong = counts - np.diag(np.diag(counts))
     order = np.arange(len(counts))
@@ -636,11 +627,11 @@ def _confusion(predicted: Predicted) -> Chart:
         )
     if len(counts) > CONFUSED:
         summary += f" The {CONFUSED} most confused classes are drawn."
-    return Chart(
+    return content.Chart(
         id="confusion",
         title="Confusion matrix",
         summary=summary,
-        body=Heatmap(
+        body=content.Heatmap(
             rows=names,
             columns=names,
             values=shares,
@@ -654,24 +645,26 @@ def _confusion(predicted: Predicted) -> Chart:
     )
 
 
-def _confusion_table(predicted: Predicted, counts: NDArray[np.int64], pairs: Sequence[tuple[int, int]]) -> Table:
+def _confusion_table(
+    predicted: Predicted, counts: NDArray[np.int64], pairs: Sequence[tuple[int, int]]
+) -> content.Table:
     classes = predicted.classes
     if len(counts) <= CONFUSED:
-        return Table(
+        return content.Table(
             id="confusion-data",
             caption="Labels in rows, predictions in columns",
-            columns=(*words("label"), *numbers(*classes)),
+            columns=(*content.words("label"), *content.numbers(*classes)),
             rows=tuple((name, *row) for name, row in zip(classes, counts.tolist(), strict=True)),
         )
-    return Table(
+    return content.Table(
         id="confusion-data",
         caption="What is taken for what, the most frequent first",
-        columns=(*words("label", "prediction"), *numbers("samples")),
+        columns=(*content.words("label", "prediction"), *content.numbers("samples")),
         rows=tuple((classes[i], classes[j], int(counts[i, j])) for i, j in pairs[:CONFUSIONS]),
     )
 
 
-def _label_counts(predicted: Predicted) -> Table:
+def _label_counts(predicted: Predicted) -> content.Table:
     said = predicted.probabilities > 0.5
     rows = []
     for column, name in enumerate(predicted.classes):
@@ -686,36 +679,36 @@ def _label_counts(predicted: Predicted) -> Table:
             )
         )
     heads = ("present and predicted", "predicted only", "present only", "neither")
-    return Table(
+    return content.Table(
         id="confusion-data",
         caption="Labels that are present and predicted, at a probability above one half",
-        columns=(*words("label"), *numbers(*heads)),
+        columns=(*content.words("label"), *content.numbers(*heads)),
         rows=tuple(rows),
     )
 
 
-def _calibration(predicted: Predicted) -> Chart:
+def _calibration(predicted: Predicted) -> content.Chart:
     found = calibration(predicted.confidence, predicted.right)
     mean, share = float(predicted.confidence.mean()), float(predicted.right.mean())
     what = "label" if predicted.multilabel else "prediction"
     tendency = "over-confident" if mean > share else "under-confident"
-    return Chart(
+    return content.Chart(
         id="calibration",
         title="Calibration",
         summary=f"Expected calibration error {found.error:.4f} ({BINS} bins of equal width). Probabilities average "
         f"{mean:.3f}, and {share:.3f} of what they speak of is true: on the whole {tendency}. On the diagonal, "
         f"a {what} given 80 % is right four times in five.",
-        body=LineChart(
-            lines=(LineSeries(name=f"ECE {found.error:.4f}", x=found.confidence, y=found.accuracy),),
+        body=content.LineChart(
+            lines=(content.LineSeries(name=f"ECE {found.error:.4f}", x=found.confidence, y=found.accuracy),),
             x_axis="probability of the label" if predicted.multilabel else "probability of the predicted class",
             y_axis="share that is right",
             diagonal=True,
             dotted=True,
         ),
-        table=Table(
+        table=content.Table(
             id="calibration-data",
             caption=f"Probability and share that is right, by bin of probability; ECE {found.error:.4f}",
-            columns=numbers("mean probability", "share right", f"{what}s"),
+            columns=content.numbers("mean probability", "share right", f"{what}s"),
             rows=tuple(
                 (float(a), float(b), int(c))
                 for a, b, c in zip(found.confidence, found.accuracy, found.counts, strict=True)

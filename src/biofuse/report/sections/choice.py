@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from biofuse.evaluation.comparison import SIGNIFICANCE, corrected_t
+from biofuse.evaluation.intervals import SIGNIFICANCE, corrected_t
 from biofuse.evaluation.metrics import SELECTABLE, get_metric
 from biofuse.model.evaluate import Evaluation
 from biofuse.report import content

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from biofuse.core.errors import ArtifactError
 from biofuse.core.target import Target
-from biofuse.evaluation.comparison import Comparison
+from biofuse.evaluation.intervals import Comparison
 from biofuse.evaluation.metrics import ACCURACY, AUROC, get_metric
 from biofuse.model.evaluate import Evaluation
 from biofuse.report import content

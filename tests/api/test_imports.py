@@ -8,7 +8,7 @@ from biofuse import BioFuse, ExtractOptions, embed
 from biofuse.core.errors import AlignmentError, DataError, EncoderError, UnknownEncoderError
 from biofuse.data.load import load_samples
 from biofuse.encoders.registry import load_encoder, resolve
-from biofuse.extract.stored import read_stored, recompute
+from biofuse.extract.embeddings import read_stored, recompute
 from biofuse.store.exchange import import_embeddings
 from biofuse.store.store import EmbeddingStore, list_store
 

@@ -78,14 +78,11 @@ def test_archives_give_their_rows(tmp_path: Path, compressed: bool, channels: in
     arrays = archive(path, channels=channels, compressed=compressed)
     samples = load_samples(path)
     assert samples.ids[:2].tolist() == ["train/000000", "train/000001"]
-    assert samples.splits is not None
-    assert samples.labels is not None
     assert samples.splits.tolist() == ["train"] * 5 + ["val"] * 3 + ["test"] * 4
     assert samples.task is Task.BINARY
     for split in ("train", "val", "test"):
         part = samples.in_split(split)
         np.testing.assert_array_equal(np.stack([source.read() for source in part.sources]), arrays[f"{split}_images"])
-        assert part.labels is not None
         np.testing.assert_array_equal(part.labels, arrays[f"{split}_labels"][:, 0])
     assert isinstance(samples.sources[0], MappedRowSource) is not compressed
 
@@ -131,7 +128,6 @@ def test_names_bring_classes_and_tasks(tmp_path: Path) -> None:
     chest = load_samples(tmp_path / "chestmnist.npz")
     assert chest.task is Task.MULTILABEL
     assert chest.classes[-1] == "hernia"
-    assert chest.labels is not None
     assert chest.labels.shape == (12, 14)
     archive(tmp_path / "octmnist.npz", classes=5)
     with pytest.raises(DataError, match="do not fit the 4 classes"):
@@ -145,7 +141,6 @@ def test_loaded_labels_and_images_equal_the_medmnist_package(tmp_path: Path) -> 
     for split in ("train", "val", "test"):
         theirs = medmnist.BloodMNIST(split=split, size=64, root=str(tmp_path))
         part = samples.in_split(split)
-        assert part.labels is not None
         np.testing.assert_array_equal(part.labels, theirs.labels[:, 0])
         np.testing.assert_array_equal(part.sources[1].read(), theirs.imgs[1])
         assert len(part) == len(arrays[f"{split}_images"])

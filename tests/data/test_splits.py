@@ -41,12 +41,10 @@ def hashes(names: Sequence[str]) -> np.ndarray:
 
 
 def split_counts(samples: Samples) -> dict[str, int]:
-    assert samples.splits is not None
     return dict(Counter(samples.splits.tolist()))
 
 
 def by_id(samples: Samples) -> dict[str, str]:
-    assert samples.splits is not None
     return dict(zip(samples.ids.tolist(), samples.splits.tolist(), strict=True))
 
 
@@ -111,7 +109,6 @@ def test_identical_content_stays_together() -> None:
     samples = make_samples(np.arange(90) % 3)
     contents = [f"image {row % 30}" for row in range(90)]  # 30 images, three times each
     split = with_splits(replace(samples, contents=hashes(contents)))
-    assert split.splits is not None
     for content in set(contents):
         assert len({name for name, other in zip(split.splits, contents, strict=True) if other == content}) == 1
     assert set(split_counts(split)) == {"train", "val", "test"}
@@ -128,7 +125,6 @@ def test_given_splits_are_kept() -> None:
 def test_validation_is_carved_out_of_train_alone() -> None:
     samples = make_samples(np.arange(200) % 2, splits=["train"] * 150 + ["test"] * 50)
     split = with_splits(samples)
-    assert split.splits is not None
     assert set(split.splits[150:]) == {"test"}
     assert Counter(split.splits[:150].tolist()) == {"train": 120, "val": 30}  # 15 of 60 + 15
 
@@ -173,7 +169,6 @@ def test_torn_groups_are_leakage() -> None:
 
 
 def plan_ids(samples: Samples, **options: int) -> list[frozenset[str]]:
-    assert samples.labels is not None
     plan = make_folds(samples.labels, ids=samples.ids, groups=samples.groups, **options)
     return [frozenset(samples.ids[test].tolist()) for _, test in plan.folds]
 
@@ -192,7 +187,6 @@ def test_folds_do_not_depend_on_row_order(kind: dict[str, bool], seed: int) -> N
 @given(seed=st.integers(0, 10_000))
 def test_folds_are_a_partition_that_keeps_groups_whole(kind: dict[str, bool], seed: int) -> None:
     samples = random_table(seed, **kind)
-    assert samples.labels is not None
     plan = make_folds(samples.labels, ids=samples.ids, groups=samples.groups, n_repeats=3, seed=seed)
     assert len(plan.folds) == plan.n_folds * 3
     for repeat in range(3):
@@ -230,8 +224,6 @@ def test_grouped_folds_are_nearly_as_even_as_scikit_learns(seed: int) -> None:
 
     samples = random_table(seed)
     labels, groups = samples.labels, samples.groups
-    assert labels is not None
-    assert groups is not None
     share = np.bincount(labels) / len(labels)
 
     def error(folds: list[np.ndarray]) -> float:

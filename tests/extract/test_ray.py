@@ -259,6 +259,6 @@ def test_a_cluster_without_gpus_cannot_be_asked_for_them(monkeypatch):
 @pytest.mark.slow
 def test_a_plan_starts_no_ray(pictures, store, monkeypatch):
     pytest.importorskip("ray")
-    monkeypatch.setattr(clusters, "_start", lambda: pytest.fail("Ray was started"))
+    monkeypatch.setattr(clusters, "_start", lambda _: pytest.fail("Ray was started"))
     plan = plan_extraction(pictures(4), [MEAN], store=store, options=RAY)
     assert plan.groups[0].images == 4

@@ -10,7 +10,7 @@ from biofuse import BioFuse, ExtractOptions
 from biofuse.core.errors import ArtifactError, BioFuseWarning
 from biofuse.encoders import EncoderCard, Preprocessing, TorchEncoder
 from biofuse.encoders.registry import ENCODERS
-from biofuse.extract import precision
+from biofuse.extract import plan as precision
 from biofuse.model.model import BioFuseModel
 from biofuse.store.store import EmbeddingStore
 

@@ -11,7 +11,7 @@ from biofuse.core.errors import DataError
 from biofuse.core.hashing import from_hex
 from biofuse.core.options import accepts
 from biofuse.core.progress import Progress
-from biofuse.data.manifest import MANIFEST_SUFFIXES
+from biofuse.data.files import MANIFEST_SUFFIXES
 from biofuse.data.samples import Samples
 from biofuse.extract.options import ExtractOptions
 from biofuse.model.evaluate import Evaluation, evaluate_models, load_test

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from biofuse.blocks.blocks import Blocks, read_blocks
+from biofuse.blocks.blocks import BlockReader
 from biofuse.core.errors import AlignmentError, BioFuseError, DataError, StoreError
 from biofuse.core.files import write_text
 from biofuse.core.hashing import from_hex, hash_order
@@ -214,14 +214,14 @@ def _test(run: Run, store: EmbeddingStore) -> Embedded | None:
 
 def _embedded(run: Run, store: EmbeddingStore, encoders: tuple[str, ...], frame: Any) -> Embedded:
     """Read embeddings of the rows of a table with ids, content hashes and labels."""
-    blocks: Blocks = read_blocks(
-        store,
-        [run.record.cards[name] for name in encoders],
+    reader = BlockReader(
+        store=store,
+        cards=tuple(run.record.cards[name] for name in encoders),
         ids=frame["id"].to_numpy(dtype=object),
         contents=from_hex(frame["content"]),
         precisions=run.record.precisions,
     )
-    return Embedded(blocks=blocks, labels=tuple(frame["label"].fillna("").astype(str)))
+    return Embedded(blocks=reader.read(), labels=tuple(frame["label"].fillna("").astype(str)))
 
 
 def _time(run: Run, samples: Samples, options: ExtractOptions | None) -> dict[str, float]:

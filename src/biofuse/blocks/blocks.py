@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from biofuse.core.errors import AlignmentError, DataError
 from biofuse.core.hashing import Contents
 from biofuse.encoders.card import EncoderCard, Precision
-from biofuse.store.parts import locate_ids
-from biofuse.store.reading import ROWS_AT_ONCE, Memory
+from biofuse.store.parts import ROWS_AT_ONCE, Memory, locate_ids
 from biofuse.store.store import EmbeddingStore, EncoderFolder
 
 Matrix = NDArray[np.float32]
@@ -106,11 +105,16 @@ class Blocks(Mapping[str, Matrix]):
         AlignmentError
             If an id is missing here or asked for twice.
         """
-        position = {sample: row for row, sample in enumerate(self.ids)}
-        missing = [sample for sample in ids if sample not in position]
-        if missing:
-            raise AlignmentError(f"{len(missing)} sample ids have no embeddings, e.g. {missing[0]!r}.")
-        return self.take(np.array([position[sample] for sample in ids], dtype=np.int64))
+        return self.take(_rows_of(ids, self.ids))
+
+
+def _rows_of(ids: Sequence[str] | NDArray[np.object_], available: NDArray[np.object_]) -> NDArray[np.int64]:
+    wanted = np.asarray(ids, dtype=object)
+    rows = locate_ids(wanted, available)
+    absent = np.flatnonzero(rows < 0)
+    if len(absent):
+        raise AlignmentError(f"{len(absent)} sample ids have no embeddings, e.g. {wanted[absent[0]]!r}.")
+    return rows
 
 
 def linear_cka(blocks: Mapping[str, NDArray[np.floating]]) -> NDArray[np.float64]:
@@ -247,12 +251,7 @@ class BlockReader:
         AlignmentError
             If an id is missing here or asked for twice.
         """
-        wanted = np.asarray(ids, dtype=object)
-        rows = locate_ids(wanted, self.ids)
-        absent = np.flatnonzero(rows < 0)
-        if len(absent):
-            raise AlignmentError(f"{len(absent)} sample ids have no embeddings, e.g. {wanted[absent[0]]!r}.")
-        return self.take(rows)
+        return self.take(_rows_of(ids, self.ids))
 
     def read(self, *, memory: Memory = "auto") -> Blocks:
         """Read all blocks; see :meth:`biofuse.store.EncoderFolder.read` for where they are held.
@@ -287,41 +286,3 @@ class BlockReader:
         for start in range(0, len(self), rows):
             ids = self.ids[start : start + rows]
             yield Blocks(ids=ids, matrices={name: next(blocks) for name, blocks in pieces.items()})
-
-
-def read_blocks(
-    store: EmbeddingStore,
-    cards: Sequence[EncoderCard],
-    *,
-    ids: NDArray[np.object_],
-    contents: Contents,
-    precisions: Mapping[str, Precision] | None = None,
-    memory: Memory = "auto",
-) -> Blocks:
-    """Join the embeddings of several encoders on the content of each sample.
-
-    Parameters
-    ----------
-    store : EmbeddingStore
-    cards : sequence of EncoderCard
-        The pool; blocks come in this order.
-    ids : ndarray of str (dtype object), shape (n,)
-        Sample ids: the rows of every block, in this order.
-    contents : ndarray of S16, shape (n,)
-        Content hash of each sample.
-    precisions : mapping of str to {"fp32", "fp16", "bf16"}, optional
-        What each encoder's embeddings were computed in; fp32 for those not named.
-    memory : {"auto", "ram", "map"}
-        See :meth:`biofuse.store.EncoderFolder.read`.
-
-    Returns
-    -------
-    Blocks
-
-    Raises
-    ------
-    AlignmentError
-        If ids repeat, the two arrays differ in length, or a sample has no embedding.
-    """
-    reader = BlockReader(store=store, cards=tuple(cards), ids=ids, contents=contents, precisions=precisions or {})
-    return reader.read(memory=memory)

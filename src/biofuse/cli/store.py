@@ -13,7 +13,7 @@ from biofuse.cli.options import Json, Store
 from biofuse.extract.options import ExtractOptions
 
 if TYPE_CHECKING:
-    from biofuse.extract.stored import Recomputed
+    from biofuse.extract.embeddings import Recomputed
 
 app = typer.Typer(
     no_args_is_help=True, help="The embeddings kept on disk: list, verify, clean, export, and import those of others."
@@ -101,7 +101,7 @@ def verify(
     compared: list[Recomputed] = []
     if recompute is not None and data is not None:
         from biofuse.data.load import load_samples
-        from biofuse.extract.stored import recompute as compute_again
+        from biofuse.extract.embeddings import recompute as compute_again
 
         compared = compute_again(
             load_samples(data, labelled=False),
@@ -177,7 +177,7 @@ def export(
       biofuse store export images/ --encoders efficientnet_lite0,lbp --out embeddings.h5ad
     """
     from biofuse.data.load import load_samples
-    from biofuse.extract.stored import read_stored
+    from biofuse.extract.embeddings import read_stored
     from biofuse.store.exchange import check_format, save_embeddings
     from biofuse.store.store import EmbeddingStore
 

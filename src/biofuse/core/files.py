@@ -60,17 +60,11 @@ def atomic_path(target: Path) -> Iterator[Path]:
     Path
         What to write to. Whatever happens, nothing half-written ever stands at ``target``.
     """
-    with disk_errors(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.parent / f".{target.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}{TEMPORARY_SUFFIX}"
-        try:
-            yield temporary
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())
-            temporary.replace(target)
-            _sync_folder(target.parent)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with disk_errors(target), _temporary(target.parent, target.name) as temporary:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        _put_in_place(temporary, target)
 
 
 class HashingFile:
@@ -124,23 +118,17 @@ def hash_named_file(folder: Path, *, suffix: str) -> Iterator[tuple[HashingFile,
     path : callable
         Returns the name that the file gets, once everything is written.
     """
-    with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = folder / f".part.{os.getpid()}-{uuid.uuid4().hex[:8]}{TEMPORARY_SUFFIX}"
-        try:
-            with temporary.open("wb") as raw:
-                file = HashingFile(raw)
+    with disk_errors(folder), _temporary(folder, "part") as temporary:
+        with temporary.open("wb") as raw:
+            file = HashingFile(raw)
 
-                def path() -> Path:
-                    return folder / f"{file.hexdigest()}{suffix}"
+            def path() -> Path:
+                return folder / f"{file.hexdigest()}{suffix}"
 
-                yield file, path
-                raw.flush()
-                os.fsync(raw.fileno())
-            temporary.replace(path())
-            _sync_folder(folder)
-        finally:
-            temporary.unlink(missing_ok=True)
+            yield file, path
+            raw.flush()
+            os.fsync(raw.fileno())
+        _put_in_place(temporary, path())
 
 
 def write_bytes(target: Path, data: bytes | memoryview) -> None:
@@ -154,11 +142,22 @@ def write_text(target: Path, text: str) -> None:
     write_bytes(target, text.encode())
 
 
-def _sync_folder(folder: Path) -> None:
+@contextlib.contextmanager
+def _temporary(folder: Path, name: str) -> Iterator[Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f".{name}.{os.getpid()}-{uuid.uuid4().hex[:8]}{TEMPORARY_SUFFIX}"
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _put_in_place(temporary: Path, target: Path) -> None:
+    temporary.replace(target)
     # A rename is only durable once its folder is synced; some platforms cannot open folders, and need not.
     if os.name == "nt":
         return
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor = os.open(target.parent, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

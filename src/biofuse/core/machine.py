@@ -117,15 +117,10 @@ AFTERWARDS = {MMAP_MAX: 65_536, MMAP_THRESHOLD: 32 * MIB, TRIM_THRESHOLD: 64 * M
 """glibc's defaults, and of the two thresholds, which it raises by itself, what it raises them to (mallopt(3))."""
 
 
-class _Users:
-    """How many want the C library to keep memory: its options belong to the process, not to one of them."""
+_KEEPING: set[object] = set()
+"""Who wants the C library to keep memory: its options belong to the process, not to one of them."""
 
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.count = 0
-
-
-_USERS = _Users()
+_KEEPING_LOCK = threading.Lock()
 
 
 @contextlib.contextmanager
@@ -143,16 +138,17 @@ def keep_freed_memory() -> Iterator[None]:
     if library is None:
         yield
         return
-    with _USERS.lock:
-        _USERS.count += 1
+    user = object()
+    with _KEEPING_LOCK:
+        _KEEPING.add(user)
         for option, value in MEANWHILE.items():
             library.mallopt(option, value)
     try:
         yield
     finally:
-        with _USERS.lock:
-            _USERS.count -= 1
-            if not _USERS.count:
+        with _KEEPING_LOCK:
+            _KEEPING.remove(user)
+            if not _KEEPING:
                 for option, value in AFTERWARDS.items():
                     library.mallopt(option, value)
                 library.malloc_trim(0)

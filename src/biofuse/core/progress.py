@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.progress import Progress as RichBars
-
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as RichBars
+from rich.text import Text
 
 Tell = Callable[[str], None]
 """Receives news, line by line."""
@@ -38,24 +38,22 @@ class Silent:
 class Bars:
     """One bar per piece of work, with its rate, on a rich console."""
 
-    def __init__(self, bars: "RichBars") -> None:
+    def __init__(self, bars: RichBars) -> None:
         self._bars = bars
-        self._tasks: dict[str, int] = {}
+        self._tasks: dict[str, TaskID] = {}
 
     def begin(self, task: str, total: int) -> None:
         """Add a bar."""
-        self._tasks[task] = int(self._bars.add_task(task, total=total))
+        self._tasks[task] = self._bars.add_task(task, total=total)
 
     def advance(self, task: str, units: int) -> None:
         """Move a bar."""
-        from rich.progress import TaskID
-
-        self._bars.advance(TaskID(self._tasks[task]), units)
+        self._bars.advance(self._tasks[task], units)
 
 
 @contextmanager
 def progress_bars(
-    progress: Progress | bool = True, *, unit: str = "images", console: "Console | None" = None
+    progress: Progress | bool = True, *, unit: str = "images", console: Console | None = None
 ) -> Iterator[Progress]:
     """Show progress bars on standard error while the context lasts, or leave progress to who gave an object for it.
 
@@ -71,10 +69,6 @@ def progress_bars(
     if not isinstance(progress, bool):
         yield progress
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as RichBars
-    from rich.text import Text
 
     class Rate(ProgressColumn):
         def render(self, task: object) -> Text:

@@ -6,6 +6,7 @@ import secrets
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from biofuse.core.errors import BioFuseError, DependencyError
 from biofuse.core.machine import available_memory, usable_cores
@@ -32,8 +33,8 @@ def named_address(address: str | None) -> str | None:
     return address or os.environ.get(ADDRESS_VARIABLE) or None
 
 
-def require_ray(address: str | None = None) -> None:
-    """Make sure that Ray is installed, and import it.
+def require_ray(address: str | None = None) -> Any:
+    """Import Ray, and return it.
 
     A local Ray listens on all network addresses of the machine, and runs what it is sent; so where no cluster is named,
     it is made to ask for a secret that only this process and those it starts know. Ray reads that when it is imported,
@@ -48,12 +49,13 @@ def require_ray(address: str | None = None) -> None:
     if named_address(address) is None and "ray" not in sys.modules and "RAY_AUTH_MODE" not in os.environ:
         os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     try:
-        import ray.data  # noqa: F401
+        import ray.data
     except ImportError as error:
         raise DependencyError(
             f"The Ray engine needs Ray, which cannot be imported: {error}.",
             remedy="pip install 'biofuse-embed[ray]', or leave --engine ray out.",
         ) from error
+    return ray
 
 
 @contextmanager
@@ -76,18 +78,16 @@ def ray_cluster(address: str | None = None) -> Iterator[None]:
         If there is no cluster at the address.
     """
     where = named_address(address)
-    require_ray(address)
-    import ray
-
+    ray = require_ray(address)
     if ray.is_initialized():
         with _quiet():
             yield
         return
     with _quiet():
         if where is None:
-            _start()
+            _start(ray)
         else:
-            _connect(where)
+            _connect(ray, where)
         try:
             yield
         finally:
@@ -101,9 +101,8 @@ def cluster_resources(address: str | None = None) -> dict[str, float]:
 
         return {"CPU": usable_cores(), "GPU": torch.cuda.device_count()}
     with ray_cluster(address):
-        import ray
-
-        return {str(name): float(amount) for name, amount in ray.cluster_resources().items()}  # type: ignore[no-untyped-call]
+        resources: dict[str, float] = require_ray(address).cluster_resources()
+        return {name: float(amount) for name, amount in resources.items()}
 
 
 def cluster_cores(address: str | None = None) -> int:
@@ -113,15 +112,11 @@ def cluster_cores(address: str | None = None) -> int:
 
 def _is_ours(address: str | None) -> bool:
     """Tell whether Ray is to be started on this machine, and has not been."""
-    require_ray(address)
-    import ray
-
+    ray = require_ray(address)
     return named_address(address) is None and not ray.is_initialized()
 
 
-def _connect(where: str) -> None:
-    import ray
-
+def _connect(ray: Any, where: str) -> None:
     try:
         ray.init(address=where, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:
@@ -131,9 +126,7 @@ def _connect(where: str) -> None:
         ) from error
 
 
-def _start() -> None:
-    import ray
-
+def _start(ray: Any) -> None:
     with _environment(LOCAL_SETTINGS):
         ray.init(
             address="local",

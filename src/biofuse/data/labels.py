@@ -186,7 +186,8 @@ def _single_task(task: Task | None, n_classes: int) -> Task:
 def _encode_sets(
     values: RawLabels, rows: Sequence[str], task: Task | None, table: Sequence[str] | None
 ) -> EncodedLabels:
-    _refuse_single_task(task)
+    if task is not None and not task.several:
+        raise DataError(f"Several labels per image are no {task} task.", remedy="Leave task= out: it is multilabel.")
     sets = [() if value is None else tuple(filter(None, map(label_text, value))) for value in values]
     _refuse_missing([row for row, names in zip(rows, sets, strict=True) if not names])
     present = {name for names in sets for name in names}
@@ -241,11 +242,6 @@ def _one_hot(labels: NDArray[np.int64], names: tuple[str, ...], rows: Sequence[s
             remedy="Correct these rows, or leave task= out for a multi-label task.",
         )
     return EncodedLabels(labels.argmax(axis=1).astype(np.int64), names, _single_task(task, len(names)))
-
-
-def _refuse_single_task(task: Task | None) -> None:
-    if task is not None and not task.several:
-        raise DataError(f"Several labels per image are no {task} task.", remedy="Leave task= out: it is multilabel.")
 
 
 def _refuse_missing(rows: list[str]) -> None:

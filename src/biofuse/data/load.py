@@ -12,23 +12,12 @@ import numpy as np
 from biofuse.core.errors import DataError, LeakageError
 from biofuse.core.progress import Progress
 from biofuse.core.target import Target, Task
-from biofuse.data.arrays import load_arrays
 from biofuse.data.decoding import DecodePolicy
-from biofuse.data.folders import is_image_name, load_folder, load_image_file
-from biofuse.data.foreign import is_hugging_face, is_row_data, load_hugging_face, load_rows
+from biofuse.data.files import MANIFEST_SUFFIXES, is_image_name, load_folder, load_frame, load_image_file, load_manifest
 from biofuse.data.labels import RawLabels, parse_task
-from biofuse.data.manifest import MANIFEST_SUFFIXES, load_frame, load_manifest
 from biofuse.data.medmnist import load_medmnist, load_npz, medmnist_catalogue, parse_medmnist_name
-from biofuse.data.samples import (
-    LoadOptions,
-    Samples,
-    SampleTable,
-    TornGroups,
-    assemble,
-    hash_samples,
-    join_tables,
-    table_of,
-)
+from biofuse.data.objects import is_hugging_face, is_row_data, load_arrays, load_hugging_face, load_rows
+from biofuse.data.samples import LoadOptions, Samples, SampleTable, TornGroups, assemble, hash_samples, join_tables
 from biofuse.data.splits import with_splits
 
 
@@ -183,21 +172,17 @@ def _is(*kinds: type) -> Callable[[Any], bool]:
     return lambda data: isinstance(data, kinds)
 
 
-def _is_frame(data: Any) -> bool:
-    return type(data).__module__.split(".")[0] == "pandas" and hasattr(data, "columns")
-
-
-def _is_series(data: Any) -> bool:
-    return type(data).__module__.split(".")[0] == "pandas" and hasattr(data, "to_list")
+def _is_pandas(has: str) -> Callable[[Any], bool]:
+    return lambda data: type(data).__module__.split(".")[0] == "pandas" and hasattr(data, has)
 
 
 KINDS: tuple[tuple[Callable[[Any], bool], Callable[[Any, LoadOptions], SampleTable]], ...] = (
-    (_is(Samples), lambda data, _: table_of(data)),
+    (_is(Samples), lambda data, _: SampleTable.of(data)),
     (_is(str, os.PathLike), _from_path),
     (_is(Mapping), _from_parts),
     (_is(np.ndarray, list, tuple), load_arrays),
-    (_is_frame, load_frame),
-    (_is_series, lambda data, options: load_arrays(data.to_list(), options)),
+    (_is_pandas("columns"), load_frame),
+    (_is_pandas("to_list"), lambda data, options: load_arrays(data.to_list(), options)),
     (is_hugging_face, load_hugging_face),
     (is_row_data, load_rows),
 )

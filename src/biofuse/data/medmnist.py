@@ -26,9 +26,9 @@ from biofuse.core.files import disk_errors
 from biofuse.core.hashing import digest_file
 from biofuse.core.progress import Progress, Silent
 from biofuse.core.target import Task
-from biofuse.data.arrays import row_id
 from biofuse.data.decoding import ArraySource, MappedRowSource
 from biofuse.data.labels import listing
+from biofuse.data.objects import row_id
 from biofuse.data.samples import SPLITS, LoadOptions, SampleTable, Source
 
 logger = logging.getLogger(__name__)

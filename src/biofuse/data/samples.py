@@ -9,11 +9,7 @@ from typing import Any, Literal, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from biofuse.core.errors import (
-    DataError,
-    LeakageError,
-    UnreadableImageError,
-)
+from biofuse.core.errors import DataError, LeakageError, UnreadableImageError
 from biofuse.core.hashing import Contents, no_contents
 from biofuse.core.progress import Progress, Silent
 from biofuse.core.target import Target, Task
@@ -86,14 +82,8 @@ class Samples:
 
     def __post_init__(self) -> None:
         n = len(self.ids)
-        columns = {
-            "sources": self.sources,
-            "labels": self.labels,
-            "splits": self.splits,
-            "groups": self.groups,
-            "contents": self.contents,
-        }
-        for column, values in columns.items():
+        for column in ("sources", "labels", "splits", "groups", "contents"):
+            values = getattr(self, column)
             if values is not None and len(values) != n:
                 raise DataError(f"{self.name}: {n} ids but {len(values)} {column}.")
         unique, counts = np.unique(self.ids.astype(str), return_counts=True)
@@ -114,14 +104,12 @@ class Samples:
         chosen = np.asarray(rows)
         # An empty list has no type of its own, and NumPy would take it for floating point.
         index = np.arange(len(self))[chosen if chosen.size else chosen.astype(np.int64)]
+        columns = {name: getattr(self, name) for name in ("labels", "splits", "groups", "contents")}
         return replace(
             self,
             ids=self.ids[index],
             sources=tuple(self.sources[i] for i in index),
-            labels=None if self.labels is None else self.labels[index],
-            splits=None if self.splits is None else self.splits[index],
-            groups=None if self.groups is None else self.groups[index],
-            contents=None if self.contents is None else self.contents[index],
+            **{name: values[index] for name, values in columns.items() if values is not None},
         )
 
     def decoded_by(self, decode: DecodePolicy) -> Self:
@@ -298,6 +286,24 @@ class SampleTable:
     contents: Contents | None = None
     decode: DecodePolicy | None = None
 
+    @classmethod
+    def of(cls, samples: Samples) -> Self:
+        """Turn samples back into rows with label names, so that they can be joined with others."""
+        labels, task = samples.labels, samples.task
+        multi = labels is not None and labels.ndim == 2
+        return cls(
+            name=samples.name,
+            ids=samples.ids.tolist(),
+            sources=samples.sources,
+            labels=labels if labels is None or multi else [samples.classes[label] for label in labels],
+            columns=samples.classes if multi else (),
+            classes=None if labels is None else samples.classes,
+            task=task if task and (task.ordered or task.several) else None,
+            groups=None if samples.groups is None else samples.groups.tolist(),
+            contents=samples.contents,
+            decode=samples.decode,
+        )
+
 
 def assemble(table: SampleTable, options: LoadOptions) -> Samples:
     """Build the samples: labels as numbers, splits by their usual names, groups checked.
@@ -325,14 +331,16 @@ def assemble(table: SampleTable, options: LoadOptions) -> Samples:
             classes=options.classes,
             known=table.classes,
         )
+    splits = _complete(table, table.splits, "split") if options.use_splits else None
+    groups = _complete(table, table.groups, "group")
     samples = Samples(
         ids=object_array(table.ids),
         sources=tuple(table.sources),
         labels=None if encoded is None else encoded.labels,
         classes=() if encoded is None else encoded.classes,
         task=None if encoded is None else encoded.task,
-        splits=_splits(table) if options.use_splits else None,
-        groups=_groups(table),
+        splits=None if splits is None else object_array([split_name(name) for name in splits]),
+        groups=None if groups is None else object_array(groups),
         contents=table.contents,
         decode=table.decode or DecodePolicy(),
         name=options.name or table.name,
@@ -422,26 +430,6 @@ def join_tables(parts: Mapping[str, SampleTable]) -> SampleTable:
     )
 
 
-def table_of(samples: Samples) -> SampleTable:
-    """Turn samples back into rows with label names, so that they can be joined with others."""
-    names: RawLabels | None = None
-    multi = samples.labels is not None and samples.labels.ndim == 2
-    if samples.labels is not None:
-        names = samples.labels if multi else [samples.classes[label] for label in samples.labels]
-    return SampleTable(
-        name=samples.name,
-        ids=samples.ids.tolist(),
-        sources=samples.sources,
-        labels=names,
-        columns=samples.classes if multi else (),
-        classes=samples.classes if samples.labels is not None else None,
-        task=samples.task if samples.task and (samples.task.ordered or samples.task.several) else None,
-        groups=None if samples.groups is None else samples.groups.tolist(),
-        contents=samples.contents,
-        decode=samples.decode,
-    )
-
-
 def split_name(value: object) -> str:
     """Return train, val or test for one of the names a split goes by.
 
@@ -472,16 +460,6 @@ def _join_labels(labels: list[RawLabels]) -> RawLabels | None:
     if all(isinstance(part, np.ndarray) and part.ndim == 2 for part in labels):
         return np.concatenate([np.asarray(part) for part in labels])
     return [value for part in labels for value in part]
-
-
-def _splits(table: SampleTable) -> NDArray[np.object_] | None:
-    names = _complete(table, table.splits, "split")
-    return None if names is None else object_array([split_name(name) for name in names])
-
-
-def _groups(table: SampleTable) -> NDArray[np.object_] | None:
-    names = _complete(table, table.groups, "group")
-    return None if names is None else object_array(names)
 
 
 def _complete(table: SampleTable, values: Sequence[Any] | None, what: str) -> list[str] | None:

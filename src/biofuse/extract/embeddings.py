@@ -1,7 +1,7 @@
-"""What an extraction reports."""
+"""Embeddings of a table of samples: what an extraction reports, and what the store holds without one."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,14 +9,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from biofuse.blocks.blocks import Blocks, Matrix
-from biofuse.core.hashing import Contents
-from biofuse.data.samples import Samples, known_contents
+from biofuse.blocks.blocks import BlockReader, Blocks, Matrix
+from biofuse.core.errors import BioFuseError, DependencyError, StoreError, UnreadableImageError, WeightsError
+from biofuse.core.hashing import Contents, generator
+from biofuse.data.decoding import content_hash, decode
+from biofuse.data.samples import Samples, known_contents, require_contents
 from biofuse.encoders.card import EncoderCard, Precision
 from biofuse.encoders.doctor import Skipped
+from biofuse.encoders.loaders.imported import LOADER
+from biofuse.encoders.registry import load_encoder
+from biofuse.extract.options import ExtractOptions, choose_device
 from biofuse.extract.plan import ExtractionPlan
 from biofuse.extract.prepare import Stages
 from biofuse.store.exchange import save_embeddings, to_frame
+from biofuse.store.store import EmbeddingStore, EncoderFolder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -180,3 +186,263 @@ class EmbeddingSet(Mapping[str, Matrix]):
             f"{f', {len(self.quarantined)} quarantined' if self.quarantined else ''}</p>"
             f"<table><tr><th>encoder</th><th>name</th><th>columns</th><th>licence</th></tr>{rows}</table>"
         )
+
+
+LARGEST_DIFFERENCE = 1e-5
+"""Most that an fp32 embedding may differ from its repetition, relative to its largest value (DESIGN.md, promise 8)."""
+
+LEAST_COSINE = 0.999
+"""Least cosine between an embedding computed in fp16 or bf16 and its repetition."""
+
+COMPARED_AT_ONCE = 16
+"""Images that are embedded again at a time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recomputed:
+    """Some stored embeddings of one encoder beside the same computed anew.
+
+    Attributes
+    ----------
+    encoder, fingerprint, precision : str
+    candidates : int
+        Images of the data that the store has an embedding of.
+    rows : int
+        Of these, drawn at random and embedded again.
+    cosine : float or None
+        The least; None where nothing was compared.
+    difference : float or None
+        The largest difference of two values, relative to the largest value of the row.
+    differing : tuple of str
+        Ids of the samples whose embeddings differ by more than is allowed.
+    skipped : str
+        Why nothing was compared; empty otherwise.
+    """
+
+    encoder: str
+    fingerprint: str
+    precision: Precision
+    candidates: int
+    rows: int = 0
+    cosine: float | None = None
+    difference: float | None = None
+    differing: tuple[str, ...] = ()
+    skipped: str = ""
+
+
+def read_stored(
+    samples: Samples,
+    encoders: Sequence[str] | None = None,
+    *,
+    store: EmbeddingStore,
+    precision: Precision | None = None,
+) -> EmbeddingSet:
+    """Return the stored embeddings of a table of samples; nothing is computed, and no weights are needed.
+
+    Parameters
+    ----------
+    samples : Samples
+    encoders : sequence of str, optional
+        Names, ``imported:NAME``, or fingerprints as ``biofuse store ls`` shows them; by default every encoder whose
+        embeddings of all of these samples are there.
+    store : EmbeddingStore
+    precision : {"fp32", "fp16", "bf16"}, optional
+        Which embeddings are meant where an encoder has been run in several.
+
+    Returns
+    -------
+    EmbeddingSet
+
+    Raises
+    ------
+    AlignmentError
+        If a sample has no embedding.
+    StoreError
+        If the store has nothing of an encoder, or several kinds of embeddings under the same name.
+    UnreadableImageError
+        If a file cannot be read, so that nobody can tell which embedding is its own.
+    """
+    samples, contents = require_contents(samples)
+    folders = [each for each in store.folders() if precision in {None, each.precision}]
+    if encoders is None:
+        whole = [each for each in folders if not each.missing(contents).any()]
+        chosen = _one_of_each(whole)
+        if not chosen:
+            raise StoreError(
+                f"No encoder in {store.root} has an embedding of every sample of {samples.name}.",
+                remedy="Run `biofuse embed` on these data first.",
+            )
+    else:
+        chosen = [_named(name, folders, contents, store) for name in dict.fromkeys(encoders)]
+    cards = tuple(folder.card for folder in chosen)
+    precisions = {folder.card.name: folder.precision for folder in chosen}
+    reader = BlockReader(store=store, cards=cards, ids=samples.ids, contents=contents, precisions=precisions)
+    return EmbeddingSet(samples=samples, blocks=reader.read(), cards=cards, precisions=precisions)
+
+
+def recompute(
+    samples: Samples,
+    *,
+    store: EmbeddingStore,
+    rows: int,
+    encoder: str | None = None,
+    seed: int = 0,
+    options: ExtractOptions | None = None,
+) -> list[Recomputed]:
+    """Embed a random sample of what the store has of these images again, and compare.
+
+    Embeddings computed in fp32 may differ by 1e-5 of the largest value of their row; of those computed in fp16 and
+    bf16 the cosine must be at least .999.
+
+    Parameters
+    ----------
+    samples : Samples
+        The images; the store keeps only their hashes.
+    store : EmbeddingStore
+    rows : int
+        Most images per encoder.
+    encoder : str, optional
+        Only this one, by name or fingerprint.
+    seed : int, default 0
+        Of the random sample.
+    options : ExtractOptions, optional
+        Device and weights.
+
+    Returns
+    -------
+    list of Recomputed
+        One for every folder of the store. Encoders that cannot be loaded here are said to be skipped, unless they were
+        asked for by name.
+
+    Raises
+    ------
+    StoreError
+        If the store has no embedding of any of these images.
+    EncoderError
+        If the encoder named cannot be loaded.
+    UnreadableImageError
+        If an image cannot be read.
+    """
+    options = options or ExtractOptions()
+    samples, contents = require_contents(samples)
+    folders = [each for each in store.folders() if encoder is None or _is_called(each, encoder)]
+    if encoder is not None and not folders:
+        raise _unknown(encoder, store)
+    known = [np.flatnonzero(~folder.missing(contents)) for folder in folders]
+    if not any(len(each) for each in known):
+        what = f"{encoder} embedding" if encoder else "embedding"
+        raise StoreError(
+            f"None of the {len(samples)} images of {samples.name} has an {what} in {store.root}.",
+            remedy="Name the data whose embeddings are to be checked, or embed these first: `biofuse embed`.",
+        )
+    found = []
+    for folder, candidates in zip(folders, known, strict=True):
+        said = Recomputed(
+            encoder=folder.card.name,
+            fingerprint=folder.path.name,
+            precision=folder.precision,
+            candidates=len(candidates),
+        )
+        drawn = _draw(candidates, contents, rows, seed, folder)
+        if folder.card.loader == LOADER:
+            said = replace(said, skipped="imported: its embeddings were made elsewhere")
+        elif not len(drawn):
+            said = replace(said, skipped="none of these images is in its folder")
+        else:
+            try:
+                anew = _embed(folder, samples, contents, drawn, options)
+                said = _compare(said, folder.read(contents[drawn]), anew, samples.ids[drawn])
+            except (DependencyError, WeightsError) as error:
+                if encoder is not None:
+                    raise
+                said = replace(said, skipped=f"cannot be loaded here: {error.message}")
+        found.append(said)
+    return found
+
+
+def _compare(said: Recomputed, stored: Matrix, anew: Matrix, ids: NDArray[np.object_]) -> Recomputed:
+    stored64, anew64 = stored.astype(np.float64), anew.astype(np.float64)
+    lengths = np.linalg.norm(stored64, axis=1) * np.linalg.norm(anew64, axis=1)
+    dots = np.einsum("ij,ij->i", stored64, anew64)
+    same = (stored64 == anew64).all(axis=1)  # among them rows of zeros, which have no direction
+    cosines = np.where(same, 1.0, np.divide(dots, lengths, out=np.zeros_like(dots), where=lengths > 0))
+    scale = np.abs(anew64).max(axis=1)
+    apart = np.abs(stored64 - anew64).max(axis=1)
+    differences = np.where(same, 0.0, np.divide(apart, scale, out=np.full_like(apart, np.inf), where=scale > 0))
+    wrong = differences > LARGEST_DIFFERENCE if said.precision == "fp32" else cosines < LEAST_COSINE
+    return replace(
+        said,
+        rows=len(ids),
+        cosine=float(cosines.min()),
+        difference=float(differences.max()),
+        differing=tuple(str(each) for each in ids[wrong]),
+    )
+
+
+def _embed(
+    folder: EncoderFolder, samples: Samples, contents: Contents, rows: NDArray[np.int64], options: ExtractOptions
+) -> NDArray[np.float32]:
+    card = folder.card
+    device = choose_device(options.device) if card.runtime == "torch" else "cpu"
+    encoder = load_encoder(card, device=device, precision=folder.precision, weights_path=options.weights_of(card))
+    pieces = []
+    for start in range(0, len(rows), COMPARED_AT_ONCE):
+        images = [_image(samples, int(row), contents, card) for row in rows[start : start + COMPARED_AT_ONCE]]
+        pieces.append(np.asarray(encoder.encode(np.stack(images)), dtype=np.float32))
+    return np.concatenate(pieces)
+
+
+def _image(samples: Samples, row: int, contents: Contents, card: EncoderCard) -> NDArray[np.uint8]:
+    source = samples.sources[row]
+    raw = source.read()
+    if content_hash(raw, samples.decode) != contents[row : row + 1].tobytes():
+        raise UnreadableImageError(f"{source.description} changed while it was being read.")
+    return card.preprocessing.apply(decode(raw, samples.decode, description=source.description))
+
+
+def _draw(
+    candidates: NDArray[np.int64], contents: Contents, rows: int, seed: int, folder: EncoderFolder
+) -> NDArray[np.int64]:
+    """Draw images at random, whatever order they come in, each content once."""
+    _, first = np.unique(contents[candidates], return_index=True)
+    distinct = candidates[first]
+    random = generator(seed, "recompute", folder.path.name)
+    return np.sort(random.permutation(distinct)[:rows])
+
+
+def _named(name: str, folders: Iterable[EncoderFolder], contents: Contents, store: EmbeddingStore) -> EncoderFolder:
+    called = [folder for folder in folders if _is_called(folder, name)]
+    if not called:
+        raise _unknown(name, store)
+    whole = [folder for folder in called if not folder.missing(contents).any()]
+    if len(whole) > 1:
+        listed = ", ".join(f"{folder.path.name} ({folder.precision})" for folder in whole)
+        raise StoreError(
+            f"{store.root} has {len(whole)} kinds of embeddings of {name}: {listed}.",
+            remedy="Say which precision is meant (--precision), or give the fingerprint instead of the name.",
+        )
+    # Of several kinds none of which is complete, reading the fullest says best what is missing.
+    return whole[0] if whole else min(called, key=lambda folder: int(folder.missing(contents).sum()))
+
+
+def _one_of_each(folders: Sequence[EncoderFolder]) -> list[EncoderFolder]:
+    names = [folder.card.name for folder in folders]
+    several = sorted({name for name in names if names.count(name) > 1})
+    if several:
+        raise StoreError(
+            f"There are several kinds of embeddings of {', '.join(several)}.",
+            remedy="Name the encoders (--encoders), by fingerprint or with --precision where one name has several.",
+        )
+    return list(folders)
+
+
+def _is_called(folder: EncoderFolder, name: str) -> bool:
+    imported = folder.card.loader == LOADER and name == f"{LOADER}:{folder.card.name}"
+    return imported or name in {folder.card.name, folder.path.name}
+
+
+def _unknown(name: str, store: EmbeddingStore) -> BioFuseError:
+    return StoreError(
+        f"{store.root} has no embeddings of {name}.",
+        remedy="`biofuse store ls` shows what there is; `biofuse embed` computes more.",
+    )

@@ -1,20 +1,24 @@
-"""Extraction: what the store lacks of a table of samples is computed, then all of it is read."""
+"""Extraction: what the store lacks of a table of samples is computed and written, then all of it is read."""
 
 import contextlib
 import importlib
+import mmap
 import os
 import queue
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field, replace
+from types import TracebackType
 from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from biofuse.blocks.blocks import read_blocks
-from biofuse.core.errors import BioFuseError
+from biofuse.blocks.blocks import BlockReader
+from biofuse.core.errors import BioFuseError, DiskError
+from biofuse.core.hashing import CONTENT_BYTES, Contents
 from biofuse.core.machine import exit_with_parent, keep_freed_memory, workers_ignore_interrupts
 from biofuse.core.progress import Progress, Silent, Tell, duration, progress_bars
 from biofuse.data.samples import Samples, hash_samples, known_contents, refuse_unreadable
@@ -22,22 +26,11 @@ from biofuse.encoders.card import EncoderCard
 from biofuse.encoders.doctor import available, pinned_here
 from biofuse.encoders.function import Builders, pack_builders
 from biofuse.extract.embeddings import EmbeddingSet, EncoderWork, Quarantined
-from biofuse.extract.forward import Sink
-from biofuse.extract.local import devices_of
+from biofuse.extract.local import Sink, devices_of
 from biofuse.extract.options import ExtractOptions
-from biofuse.extract.plan import (
-    ExtractionPlan,
-    Hardware,
-    Job,
-    known_rates,
-    make_plan,
-    plan_job,
-    remember_rates,
-)
-from biofuse.extract.precision import PARITY_COSINE, PRECISIONS, announce
-from biofuse.extract.prepare import READ, Outcome, Stages
-from biofuse.extract.writer import Writer
-from biofuse.store.store import EmbeddingStore
+from biofuse.extract.plan import PARITY_COSINE, ExtractionPlan, Hardware, Job, make_plan, plan_job, remember_rates
+from biofuse.extract.prepare import READ, WRITE, Batch, Stages
+from biofuse.store.store import EmbeddingStore, EncoderFolder
 
 PART_ROWS = 4096
 """Rows after which a part is written."""
@@ -134,7 +127,7 @@ def extract(
         on_unavailable=options.on_unavailable,
         weights_dir=options.weights_dir,
         # Where the store holds an encoder's embeddings its weights may no longer be needed; loading it says otherwise.
-        needed=lambda card: not stored(store, card),
+        needed=lambda card: not store.has(card),
     )
     start = time.perf_counter()
     networks = any(card.runtime == "torch" for card in cards)
@@ -151,9 +144,10 @@ def extract(
         _refuse(reasons)
     readable = samples.take(np.array([row not in reasons for row in range(len(samples))], dtype=bool))
     contents, precisions = known_contents(readable), job.precisions
+    reader = BlockReader(store=store, cards=cards, ids=readable.ids, contents=contents, precisions=precisions)
     return EmbeddingSet(
         samples=readable,
-        blocks=read_blocks(store, cards, ids=readable.ids, contents=contents, precisions=precisions),
+        blocks=reader.read(),
         cards=cards,
         quarantined=tuple(
             Quarantined(id=str(samples.ids[row]), source=samples.sources[row].description, reason=reason)
@@ -187,11 +181,6 @@ def plan_extraction(
     return replace(plan, notes=(*plan.notes, *notes))
 
 
-def stored(store: EmbeddingStore, card: EncoderCard) -> bool:
-    """Tell whether the store has any embedding of an encoder, at whatever precision."""
-    return any(store.open(card, precision=precision).part_paths() for precision in PRECISIONS)
-
-
 @dataclass(kw_only=True)
 class _Run:
     """One extraction on its way."""
@@ -214,8 +203,8 @@ class _Run:
             samples, reasons = hash_samples(samples, progress=self.progress)
         if self.options.on_error == "error":
             _refuse(reasons)
-        job = self._job(samples, cards, store, check=check)
-        return samples, reasons, job, self._plan(job)
+        job = self.job(samples, cards, store, check=check)
+        return samples, reasons, job, self.plan(job)
 
     def resolve_precisions(self, job: Job, plan: ExtractionPlan) -> ExtractionPlan:
         """Tell the plan, compare lower precisions with fp32, and plan anew where one is refused."""
@@ -229,9 +218,9 @@ class _Run:
                 job.decide(name, job.choices[name].refused(cosine))
             else:
                 self.tell(f"{name} at {job.choices[name].precision}: cosine to fp32 at least {cosine:.5f}.")
-        for line in announce(job.choices, list(job.cards)):
+        for line in job.announcements():
             self.tell(line)
-        return self._plan(job) if cosines else plan
+        return self.plan(job) if cosines else plan
 
     def compute(self, job: Job, plan: ExtractionPlan) -> None:
         """Compute what is missing, on one device or on several, and write it."""
@@ -254,12 +243,6 @@ class _Run:
         with Writer(folders, max_rows=PART_ROWS, max_seconds=PART_SECONDS, stages=self.stages) as writer:
             self.engine.run(job, plan, _WritingSink(job=job, run=self, writer=writer))
 
-    def compute_share(self, share: "_Share") -> dict[int, str]:
-        """Do one device's share of a larger extraction; return what could not be decoded, and why."""
-        job = self._job(share.samples, share.cards, share.store, check=False)
-        self.compute_here(job, self._plan(job))
-        return job.failures
-
     def work(self, job: Job) -> tuple[EncoderWork, ...]:
         """Say what was done for each encoder."""
         forward = self.stages.by_encoder()
@@ -275,14 +258,15 @@ class _Run:
             for name, choice in job.choices.items()
         )
 
-    def _job(self, samples: Samples, cards: Sequence[EncoderCard], store: EmbeddingStore, *, check: bool) -> Job:
+    def job(self, samples: Samples, cards: Sequence[EncoderCard], store: EmbeddingStore, *, check: bool) -> Job:
+        """Find out what there is to do."""
         device = lambda: self.engine.device  # noqa: E731
         return plan_job(samples, cards, store=store, options=self.options, device=device, check=check)
 
-    def _plan(self, job: Job) -> ExtractionPlan:
+    def plan(self, job: Job) -> ExtractionPlan:
+        """Plan how to do it."""
         networks = any(job.cards[name].runtime == "torch" for name in job.todo)
-        hardware = self.engine.hardware(networks=networks)
-        return make_plan(job, hardware, self.options, seconds_per_image=known_rates(job, hardware))
+        return make_plan(job, self.engine.hardware(networks=networks), self.options)
 
     def _compute_on(self, devices: Sequence[str], job: Job, plan: ExtractionPlan) -> None:
         """Give each device a run of neighbouring images, and a process that extracts them into the same store."""
@@ -314,6 +298,175 @@ class _Run:
                 job.failures |= {int(rows[row]): why for row, why in done.failures.items()}
 
 
+FIRST_ROWS = 256
+"""Rows of the first part. Every further part may be twice as large, up to the limit: a run that is killed early, on a
+slow machine, keeps most of its work, and a long run still ends with few parts."""
+
+QUEUE = 32
+"""Batches that may wait for the disk; beyond that the encoders wait too, so that memory does not grow."""
+
+WAIT_SECONDS = 0.5
+"""How long a full queue is waited for before looking whether the writer is still there."""
+
+
+class RowBuffer:
+    """Collects the rows of one encoder and writes a part when there are enough, or they have waited long enough.
+
+    Parameters
+    ----------
+    folder : EncoderFolder
+    max_rows : int
+        Most rows per part.
+    max_seconds : float
+        Longest time a finished row stays in memory only.
+    """
+
+    def __init__(self, folder: EncoderFolder, *, max_rows: int, max_seconds: float) -> None:
+        self._folder = folder
+        self._max_rows = max_rows
+        self._limit = min(FIRST_ROWS, max_rows)
+        self._max_seconds = max_seconds
+        self._contents = np.zeros(0, dtype=f"S{CONTENT_BYTES}")
+        self._embeddings = np.zeros((0, 0), dtype=np.float32)
+        self._rows = 0
+        self._since = time.monotonic()
+
+    def add(self, contents: Contents, embeddings: NDArray[np.float32]) -> None:
+        """Take rows; write a part if it is time."""
+        if not self._rows:
+            self._since = time.monotonic()
+        end = self._rows + len(contents)
+        if end > len(self._contents):
+            self._make_room(max(end, self._max_rows), embeddings.shape[1])
+        self._contents[self._rows : end] = contents
+        self._embeddings[self._rows : end] = embeddings
+        self._rows = end
+        if self._rows >= self._limit or self.due == 0:
+            self.flush()
+
+    @property
+    def due(self) -> float:
+        """Seconds until what is held has to be written; infinite where nothing is held."""
+        return max(self._since + self._max_seconds - time.monotonic(), 0.0) if self._rows else float("inf")
+
+    def flush(self) -> None:
+        """Write what is held, if anything."""
+        if self._rows:
+            self._folder.write(self._contents[: self._rows], self._embeddings[: self._rows])
+            self._rows = 0
+            self._limit = min(2 * self._limit, self._max_rows)
+
+    def _make_room(self, rows: int, dim: int) -> None:
+        # Straight from the operating system, which gives pages as they are filled: pieces of growing parts would leave
+        # holes in the memory that the networks keep for themselves.
+        memory = np.frombuffer(mmap.mmap(-1, rows * dim * 4), dtype=np.float32).reshape(rows, dim)
+        contents = np.zeros(rows, dtype=self._contents.dtype)
+        if self._rows:
+            memory[: self._rows] = self._embeddings[: self._rows]
+            contents[: self._rows] = self._contents[: self._rows]
+        self._contents, self._embeddings = contents, memory
+
+
+class Writer:
+    """Takes finished rows and writes them while the encoders go on; a context manager.
+
+    Leaving the context writes what is held, also after an error or a stop by the user, except where the error is that
+    the disk cannot be written.
+
+    Parameters
+    ----------
+    folders : mapping of str to EncoderFolder
+    max_rows, max_seconds
+        As for :class:`RowBuffer`.
+    stages : Stages, optional
+        Where the time is counted.
+
+    Raises
+    ------
+    DiskError
+        From :meth:`add` or at the end, as soon as writing has failed once.
+    """
+
+    def __init__(
+        self, folders: Mapping[str, EncoderFolder], *, max_rows: int, max_seconds: float, stages: Stages | None = None
+    ) -> None:
+        self._buffers = {
+            name: RowBuffer(folder, max_rows=max_rows, max_seconds=max_seconds) for name, folder in folders.items()
+        }
+        self._stages = stages or Stages()
+        self._queue: queue.Queue[tuple[str, Contents, NDArray[np.float32]] | None] = queue.Queue(QUEUE)
+        self._failure: BaseException | None = None
+        # A daemon: a second Ctrl-C while the last rows are written ends the process without waiting for it.
+        self._thread = threading.Thread(target=self._work, daemon=True, name="biofuse-writer")
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        given_up = isinstance(error, DiskError)  # what is still in memory cannot be written either
+        if given_up and self._failure is None:
+            self._failure = error
+            with contextlib.suppress(queue.Full):  # then it has something to wake up for already
+                self._queue.put_nowait(None)
+        elif self._failure is None:
+            self._put(None)
+        self._thread.join()
+        if not given_up:
+            self._raise()
+
+    def add(self, encoder: str, contents: Contents, embeddings: NDArray[np.float32]) -> None:
+        """Hand rows over; waits where the disk is far behind.
+
+        Parameters
+        ----------
+        encoder : str
+        contents : ndarray of S16, shape (n,)
+        embeddings : ndarray of float32, shape (n, dim)
+        """
+        self._put((encoder, contents, embeddings))
+
+    def _put(self, item: tuple[str, Contents, NDArray[np.float32]] | None) -> None:
+        while True:
+            self._raise()
+            try:
+                return self._queue.put(item, timeout=WAIT_SECONDS)
+            except queue.Full:
+                continue
+
+    def _raise(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    def _work(self) -> None:
+        try:
+            while (item := self._next()) is not None and self._failure is None:
+                name, contents, embeddings = item
+                if name:
+                    with self._stages.wall(WRITE):
+                        self._buffers[name].add(contents, embeddings)
+                self._flush(only_due=True)
+            if self._failure is None:
+                self._flush(only_due=False)
+        except BaseException as error:  # raised again in the thread that hands rows over
+            self._failure = error
+
+    def _next(self) -> tuple[str, Contents, NDArray[np.float32]] | None:
+        due = min((buffer.due for buffer in self._buffers.values()), default=float("inf"))
+        try:
+            return self._queue.get(timeout=None if due == float("inf") else due)
+        except queue.Empty:
+            return "", np.zeros(0, dtype="S16"), np.zeros((0, 0), dtype=np.float32)
+
+    def _flush(self, *, only_due: bool) -> None:
+        for buffer in self._buffers.values():
+            if not only_due or buffer.due == 0:
+                with self._stages.wall(WRITE):
+                    buffer.flush()
+
+
 @dataclass(kw_only=True)
 class _WritingSink:
     """Hands finished batches to the writer, counts them, and refuses to go on after an unreadable image."""
@@ -322,20 +475,20 @@ class _WritingSink:
     run: _Run
     writer: Writer
 
-    def take(self, outcome: Outcome) -> None:
+    def take(self, batch: Batch) -> None:
         """Count and keep a batch."""
-        self.job.failures |= outcome.failures
+        self.job.failures |= batch.failures
         if self.run.options.on_error == "error":
-            _refuse(outcome.failures)
-        self.keep(outcome)
-        for name in outcome.names:
-            self.run.progress.advance(name, len(outcome.rows) + len(outcome.failures))
+            _refuse(batch.failures)
+        self.keep(batch)
+        for name in batch.names:
+            self.run.progress.advance(name, len(batch.rows) + len(batch.failures))
 
-    def keep(self, outcome: Outcome) -> None:
+    def keep(self, batch: Batch) -> None:
         """Keep a batch."""
-        self.run.stages.merge(outcome.stages)
-        for name, embeddings in outcome.embeddings.items():
-            self.writer.add(name, self.job.contents[outcome.rows], embeddings)
+        self.run.stages.merge(batch.stages)
+        for name, embeddings in batch.embeddings.items():
+            self.writer.add(name, self.job.contents[batch.rows], embeddings)
             self.run.computed[name] = self.run.computed.get(name, 0) + len(embeddings)
 
 
@@ -511,8 +664,9 @@ def _extract_share(share: _Share) -> _ShareDone:
     device, relay = share.options.device, _Relay()
     run = _Run(options=share.options, progress=relay, tell=lambda line: relay.tell(f"{device}: {line}"))
     try:
-        failures = run.compute_share(share)
-        return _ShareDone(stages=run.stages, computed=run.computed, failures=failures)
+        job = run.job(share.samples, share.cards, share.store, check=False)
+        run.compute_here(job, run.plan(job))
+        return _ShareDone(stages=run.stages, computed=run.computed, failures=job.failures)
     except BioFuseError:
         raise
     except Exception as error:  # the parent has to hear of it, whatever it is

@@ -12,9 +12,10 @@ from biofuse.core.options import Option, Options
 from biofuse.encoders.card import EncoderCard, Precision
 from biofuse.encoders.doctor import OnUnavailable
 from biofuse.encoders.weights import located
-from biofuse.extract.precision import PrecisionOption
 
 OnError = Literal["error", "quarantine"]
+
+PrecisionOption = Literal["auto", "fp32", "bf16", "fp16"]
 
 MAX_WORKERS = 32
 """More decode workers than this rarely keep a single device busier: at about 10 ms per 1,024-pixel JPEG they decode

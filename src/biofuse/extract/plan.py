@@ -1,11 +1,11 @@
-"""What an extraction has to do: distinct images, and which encoder still lacks which of them."""
+"""What an extraction has to do: which encoder still lacks which of the distinct images, and what it computes in."""
 
 import contextlib
 import json
 import math
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,12 +18,161 @@ from biofuse.core.progress import duration
 from biofuse.data.samples import Samples, known_contents
 from biofuse.encoders.card import BYTES, EncoderCard, Precision
 from biofuse.encoders.encoder import Encoder
-from biofuse.encoders.loaders.imported import LOADER as IMPORTED
-from biofuse.encoders.loaders.imported import refuse_images
-from biofuse.extract.options import ExtractOptions
-from biofuse.extract.precision import Choice, choose_precision
+from biofuse.encoders.loaders.imported import LOADER, refuse_images
+from biofuse.extract.options import ExtractOptions, PrecisionOption
 from biofuse.extract.prepare import Chunk
 from biofuse.store.store import EmbeddingStore, EncoderFolder
+
+PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "fp16")
+
+PARITY_IMAGES = 16
+"""Images of the job that are embedded at both precisions before the lower one is trusted."""
+
+PARITY_COSINE = 0.999
+"""Least cosine between an image's embeddings at the lower precision and at fp32 (issue: cosine >= 0.999, else fp32)."""
+
+ENOUGH = 0.5
+"""Share of the embeddings needed that the store must hold at a precision for ``auto`` to go on with that one."""
+
+CPU_BF16 = ("avx512_bf16", "amx_bf16", "avx_ne_convert", "bf16", "sve_bf16")
+"""Instruction sets with arithmetic or conversion of bfloat16, as ``torch.cpu.get_capabilities`` names them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """The precision of one encoder.
+
+    Attributes
+    ----------
+    precision : {"fp32", "bf16", "fp16"}
+    reason : str
+        Why it is not what one would expect; empty where there is nothing to say.
+    check : bool
+        Whether it must still pass the comparison with fp32 on real images before a row is written.
+    """
+
+    precision: Precision = "fp32"
+    reason: str = ""
+    check: bool = False
+
+    def refused(self, cosine: float) -> "Choice":
+        """Return fp32 in its place, because of an image whose embeddings differ too much."""
+        return replace(
+            self,
+            precision="fp32",
+            check=False,
+            reason=f"{self.precision} changes an embedding too much (cosine {cosine:.5f} to fp32, {PARITY_COSINE} "
+            "is asked for)",
+        )
+
+
+def native(precision: Precision, device: str) -> bool:
+    """Tell whether a device computes at a precision by itself, faster than at fp32.
+
+    A processor without bfloat16 instructions emulates them, which takes longer than fp32; none is quick at float16.
+    """
+    if precision == "fp32":
+        return True
+    import torch
+
+    kind = device.partition(":")[0]
+    if kind == "cpu":
+        # Releases of torch that cannot tell are taken to be on a processor without.
+        able: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+        return precision == "bf16" and any(able.get(name) for name in CPU_BF16)
+    if kind == "cuda" and precision == "bf16":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return kind in {"cuda", "mps"} and precision == "fp16"
+
+
+def advised(card: EncoderCard, device: str) -> Precision:
+    """Return what an encoder should compute in on a device: the card's advice, where the device has it.
+
+    A processor gets bf16 for either of the low precisions: it has no float16, and those who run an encoder at float16
+    on an accelerator have shown that it stands less mantissa; the comparison with fp32 has the last word.
+    """
+    if card.runtime == "numpy" or card.advised_precision == "fp32" or card.loader == "onnx":
+        return "fp32"
+    if device.partition(":")[0] == "cpu":
+        return "bf16" if native("bf16", device) else "fp32"
+    return card.advised_precision if native(card.advised_precision, device) else "fp32"
+
+
+def choose_precision(
+    card: EncoderCard,
+    contents: Contents,
+    *,
+    store: EmbeddingStore,
+    wanted: PrecisionOption,
+    fixed: Mapping[str, Precision],
+    device: Callable[[], str],
+) -> Choice:
+    """Decide what an encoder computes in, as far as that can be told before it is loaded.
+
+    Parameters
+    ----------
+    card : EncoderCard
+    contents : ndarray of S16
+        The images whose embeddings are needed.
+    store : EmbeddingStore
+    wanted : {"auto", "fp32", "bf16", "fp16"}
+        What the user asked for.
+    fixed : mapping of str to precision
+        What encoders were run at before and have to be run at again, such as those of a fitted model.
+    device : callable
+        Returns the device; not called where the store has everything.
+
+    Returns
+    -------
+    Choice
+    """
+    if card.runtime == "numpy":
+        return Choice()
+    if card.name in fixed:
+        return _again(card, fixed[card.name], contents, store, device)
+    if wanted != "auto":
+        return _asked(card, wanted, device)
+    shares = {precision: _share(store, card, precision, contents) for precision in PRECISIONS}
+    most = max(PRECISIONS, key=lambda precision: shares[precision])  # fp32 among equals
+    if len(contents) and shares[most] == 1:
+        return Choice(precision=most, reason="" if most == "fp32" else "the store has these embeddings")
+    if shares[most] >= ENOUGH and native(most, device()):
+        reason = "" if most == "fp32" else "the store has most of these embeddings"
+        return Choice(precision=most, reason=reason, check=most != "fp32")
+    best = advised(card, device())
+    return Choice(precision=best, check=best != "fp32")
+
+
+def _again(
+    card: EncoderCard, precision: Precision, contents: Contents, store: EmbeddingStore, device: Callable[[], str]
+) -> Choice:
+    if precision == "fp32" or _share(store, card, precision, contents) == 1 or native(precision, device()):
+        return Choice(precision=precision)
+    return Choice(reason=f"this device has no {precision}, which it was run at before")
+
+
+def _asked(card: EncoderCard, precision: Precision, device: Callable[[], str]) -> Choice:
+    if precision != "fp32" and card.loader == "onnx":
+        return Choice(reason="the precision of an ONNX file is fixed")
+    if not native(precision, device()):
+        return Choice(reason=f"this device has no {precision}")
+    return Choice(precision=precision, check=precision != "fp32")
+
+
+def _share(store: EmbeddingStore, card: EncoderCard, precision: Precision, contents: Contents) -> float:
+    folder = store.open(card, precision=precision)
+    if not len(contents) or not folder.part_paths():
+        return 0.0
+    return 1 - float(folder.missing(contents).mean())
+
+
+def least_cosine(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:
+    """Return the least cosine between corresponding rows; NaN, where a row is zero or not finite, counts as -1."""
+    a, b = (np.asarray(each, dtype=np.float64) for each in (first, second))
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        cosines = np.nan_to_num((a * b).sum(axis=1) / norms, nan=-1.0)
+    return float(cosines.min()) if len(cosines) else 1.0
 
 
 @dataclass(kw_only=True)
@@ -75,6 +224,11 @@ class Job:
         """What each encoder computes in."""
         return {name: choice.precision for name, choice in self.choices.items()}
 
+    def announcements(self) -> list[str]:
+        """Say which encoders are run at another precision than fp32, or than was to be expected, and why."""
+        reasons = {name: choice for name, choice in self.choices.items() if choice.reason}
+        return [f"{name} is run at {choice.precision}: {choice.reason}." for name, choice in reasons.items()]
+
     def decide(self, name: str, choice: Choice, *, check: bool = True) -> None:
         """Settle an encoder's precision: look what the store has of it, and set damaged parts aside."""
         folder = self.store.open(self.cards[name], precision=choice.precision)
@@ -82,7 +236,7 @@ class Job:
             self.recomputed += [str(path) for path in folder.check()]
         self.choices[name], self.folders[name] = choice, folder
         self.missing[name] = missing = folder.missing(self.contents)
-        if self.cards[name].loader == IMPORTED and missing.any():
+        if self.cards[name].loader == LOADER and missing.any():
             raise refuse_images(self.cards[name], [str(self.samples.ids[row]) for row in self.rows[missing]])
 
     def batches(self, names: Iterable[str], size: int) -> Iterator[tuple[tuple[str, ...], list[int]]]:
@@ -371,21 +525,18 @@ class ExtractionPlan:
         }
 
 
-def make_plan(
-    job: Job, hardware: Hardware, options: ExtractOptions, *, seconds_per_image: Mapping[str, float] | None = None
-) -> ExtractionPlan:
+def make_plan(job: Job, hardware: Hardware, options: ExtractOptions) -> ExtractionPlan:
     """Pack the encoders that have something to do into as few groups as memory allows, the cheapest first.
 
     Memory of an encoder is that of its weights at the precision it computes in, and, for each image that is under way,
-    :data:`ACTIVATION_VALUES` numbers per input pixel. Encoders without a network take none.
+    :data:`ACTIVATION_VALUES` numbers per input pixel. Encoders without a network take none. The plan has an
+    expected time where all encoders have been measured on this machine's device.
 
     Parameters
     ----------
     job : Job
     hardware : Hardware
     options : ExtractOptions
-    seconds_per_image : mapping of str to float, optional
-        What has been measured; the plan has an expected time where all encoders have one.
     """
     todo = job.todo
     cheapest = sorted(todo, key=lambda name: _cost(job.cards[name]))
@@ -405,17 +556,16 @@ def make_plan(
     unknown = [each.encoder for each in plans if not each.known]
     if unknown:
         notes.append(f"How large {', '.join(unknown)} is, its card does not say: a large encoder is planned with.")
-    known = seconds_per_image or {}
-    seconds = None
-    if todo and all(name in known for name in todo):
-        seconds = sum(known[name] * count for name, count in todo.items())
+    rates = _read_rates(job.store).get(_machine(hardware), {})
+    measured = [rates.get(job.folders[name].path.name) for name in todo]
+    known = [rate * count for rate, count in zip(measured, todo.values(), strict=True) if rate is not None]
     return ExtractionPlan(
         images=len(job.contents),
         groups=tuple(_group(job, group, size, hardware) for group, size in packed),
         complete=tuple(name for name in job.cards if name not in todo),
         hardware=hardware,
         workers=options.n_workers(max(todo.values(), default=0)),
-        seconds=seconds,
+        seconds=sum(known) if todo and len(known) == len(todo) else None,
         notes=tuple(notes),
     )
 
@@ -499,27 +649,11 @@ def _encoder(plan: EncoderPlan) -> str:
     return f"{plan.encoder} ({precision}{stored})"
 
 
-FILE = ".rates.json"
+RATES_FILE = ".rates.json"
 """Name of the file in the store's folder; a hint, and no part of the store."""
 
 ENOUGH_IMAGES = 128
 """Fewer do not tell: the first batches of a run are slow, and the last one is small."""
-
-
-def known_rates(job: Job, hardware: Hardware) -> dict[str, float]:
-    """Return the seconds per image of those encoders of a job that were measured on this machine's device.
-
-    Parameters
-    ----------
-    job : Job
-    hardware : Hardware
-
-    Returns
-    -------
-    dict of str to float
-    """
-    rates = _read(job.store).get(_machine(hardware), {})
-    return {name: rates[folder.path.name] for name, folder in job.folders.items() if folder.path.name in rates}
 
 
 def remember_rates(job: Job, hardware: Hardware, *, seconds: Mapping[str, float], computed: Mapping[str, int]) -> None:
@@ -541,19 +675,19 @@ def remember_rates(job: Job, hardware: Hardware, *, seconds: Mapping[str, float]
     }
     if not new:
         return
-    rates = _read(job.store)
+    rates = _read_rates(job.store)
     rates[_machine(hardware)] = rates.get(_machine(hardware), {}) | new
     with contextlib.suppress(DiskError):  # the embeddings are written; without the hint the next plan has no time
-        write_text(job.store.root / FILE, json.dumps(rates, indent=1) + "\n")
+        write_text(job.store.root / RATES_FILE, json.dumps(rates, indent=1) + "\n")
 
 
 def _machine(hardware: Hardware) -> str:
     return f"{platform.node()} {hardware.device} {hardware.lanes}"
 
 
-def _read(store: EmbeddingStore) -> dict[str, dict[str, float]]:
+def _read_rates(store: EmbeddingStore) -> dict[str, dict[str, float]]:
     try:
-        found = json.loads((store.root / FILE).read_text())
+        found = json.loads((store.root / RATES_FILE).read_text())
         return {str(key): {str(name): float(value) for name, value in each.items()} for key, each in found.items()}
     except (OSError, ValueError, TypeError, AttributeError):
         return {}

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pickle import PicklingError
 from types import TracebackType
 from typing import Any, Self
@@ -145,8 +145,24 @@ class Chunk:
 
 
 @dataclass(kw_only=True)
-class Prepared:
-    """What comes back from a worker; everything refers to ``rows``, the positions that could be decoded."""
+class Batch:
+    """Images on their way through the encoders.
+
+    Attributes
+    ----------
+    names : tuple of str
+        The encoders that want them.
+    rows : list of int
+        Positions, in the list of distinct contents, that could be decoded; images and embeddings are in this order.
+    images : dict of key to ndarray of uint8
+        By resize specification, for the encoders that need a device.
+    embeddings : dict of str to ndarray of float32, shape (len(rows), dim)
+        By encoder, as far as they have been computed.
+    failures : dict of int to str
+        Positions that could not be decoded, and why.
+    stages : Stages
+        The time it took so far.
+    """
 
     names: tuple[str, ...] = ()
     rows: list[int] = field(default_factory=list)
@@ -155,46 +171,14 @@ class Prepared:
     failures: dict[int, str] = field(default_factory=dict)
     stages: Stages = field(default_factory=Stages)
 
-
-@dataclass(kw_only=True)
-class Outcome:
-    """A batch that has been through all its encoders: what an engine hands over.
-
-    Attributes
-    ----------
-    names : tuple of str
-        The encoders that this batch was for.
-    rows : list of int
-        Positions, in the list of distinct contents, that could be decoded.
-    embeddings : dict of str to ndarray of float32, shape (len(rows), dim)
-        By encoder; empty where no row could be decoded.
-    failures : dict of int to str
-        Positions that could not be decoded, and why.
-    stages : Stages
-        The time it took.
-    """
-
-    names: tuple[str, ...]
-    rows: list[int]
-    embeddings: dict[str, NDArray[np.float32]]
-    failures: dict[int, str]
-    stages: Stages
-
-    @classmethod
-    def of(cls, prepared: Prepared, embeddings: dict[str, NDArray[np.float32]] | None = None) -> Self:
-        """Join what a worker has computed and what a device has."""
-        return cls(
-            names=prepared.names,
-            rows=prepared.rows,
-            embeddings=prepared.embeddings | (embeddings or {}),
-            failures=prepared.failures,
-            stages=prepared.stages,
-        )
+    def finished(self, embeddings: dict[str, NDArray[np.float32]]) -> Self:
+        """Return the batch with what a device has computed, and without images."""
+        return replace(self, images={}, embeddings=self.embeddings | embeddings)
 
 
-def prepare(chunk: Chunk) -> Prepared:
+def prepare(chunk: Chunk) -> Batch:
     """Read and decode each image once, resize it for every specification, run the encoders that need no device."""
-    result = Prepared(names=chunk.names)
+    result = Batch(names=chunk.names)
     decoded: list[NDArray[np.uint8]] = []
     for row, source, content in zip(chunk.rows, chunk.sources, chunk.contents, strict=True):
         try:
@@ -309,7 +293,7 @@ class Decoder:
     def __init__(self, chunks: Iterable[Chunk], *, workers: int) -> None:
         self._chunks = iter(chunks)
         self._workers = workers
-        self._pending: deque[Future[Prepared]] = deque()
+        self._pending: deque[Future[Batch]] = deque()
 
     def __enter__(self) -> Self:
         """Start the workers on the first chunks: before the caller loads networks onto a device."""
@@ -323,7 +307,7 @@ class Decoder:
             future.cancel()
         self._pending.clear()
 
-    def __iter__(self) -> Iterator[Prepared]:
+    def __iter__(self) -> Iterator[Batch]:
         """Yield what is ready, in order.
 
         Raises

@@ -19,11 +19,10 @@ from biofuse.core.ray import cluster_resources, ray_cluster, require_ray
 from biofuse.encoders.card import EncoderCard, Precision
 from biofuse.encoders.encoder import Encoder
 from biofuse.encoders.function import Builders, pack_builders
-from biofuse.extract.forward import Sink
-from biofuse.extract.local import CPU_SHARE, DEVICE_SHARE, LocalEngine
+from biofuse.extract.local import CPU_SHARE, DEVICE_SHARE, LocalEngine, Sink
 from biofuse.extract.options import ExtractOptions
 from biofuse.extract.plan import ExtractionPlan, GroupPlan, Hardware, Job
-from biofuse.extract.prepare import Outcome, Prepared, prepare
+from biofuse.extract.prepare import Batch, prepare
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -58,11 +57,6 @@ def decode_stage(packed: "pa.Table") -> "pa.Table":
     return table([(number, _attempt(partial(prepare, chunk))) for number, chunk in rows_of(packed)])
 
 
-def outcome_stage(packed: "pa.Table") -> "pa.Table":
-    """Take as finished what the decode stage has finished; for groups without a network."""
-    return table([(number, _finished(each)) for number, each in rows_of(packed)])
-
-
 class EncodeStage:
     """An actor that holds a group's encoders; a callable class for ``Dataset.map_batches``.
 
@@ -87,8 +81,6 @@ class EncodeStage:
         options: ExtractOptions,
         batch_size: int,
     ) -> None:
-        from biofuse.extract.local import LocalEngine
-
         builders.register()
         if options.device == "cpu":
             _keep_memory()  # before there are threads
@@ -113,7 +105,7 @@ class EncodeStage:
         arrived = list(rows_of(packed))
         if isinstance(self._networks, BioFuseError):
             return table([(number, self._networks) for number, _ in arrived])
-        results: dict[int, Outcome | BioFuseError] = {
+        results: dict[int, Batch | BioFuseError] = {
             number: each for number, each in arrived if isinstance(each, BioFuseError)
         }
         waiting = [(number, each) for number, each in arrived if number not in results]
@@ -123,7 +115,7 @@ class EncodeStage:
         failure = _attempt(lambda: passes.run((each for _, each in waiting), collected))
         # Batches come back in the order in which they went in; the first one that is missing is the one that failed.
         for position, (number, _) in enumerate(waiting):
-            results[number] = collected.outcomes[position] if position < len(collected.outcomes) else failure
+            results[number] = collected.batches[position] if position < len(collected.batches) else failure
         return table([(number, results[number]) for number, _ in arrived])
 
 
@@ -131,18 +123,14 @@ class EncodeStage:
 class _Collected:
     """Takes what the encoders finish, in order."""
 
-    outcomes: list[Outcome] = field(default_factory=list)
+    batches: list[Batch] = field(default_factory=list)
 
-    def take(self, outcome: Outcome) -> None:
+    def take(self, batch: Batch) -> None:
         """Take a batch."""
-        self.outcomes.append(outcome)
+        self.batches.append(batch)
 
-    def keep(self, outcome: Outcome) -> None:
+    def keep(self, batch: Batch) -> None:
         """Leave a batch that was finished after one had failed: the run ends with that one."""
-
-
-def _finished(prepared: Prepared | BioFuseError) -> Outcome | BioFuseError:
-    return prepared if isinstance(prepared, BioFuseError) else Outcome.of(prepared)
 
 
 @cache
@@ -160,8 +148,8 @@ def _attempt(work: Callable[[], Any]) -> Any:
         return error
 
 
-Batch = tuple[tuple[str, ...], list[int]]
-"""Encoders, and the contents that they lack."""
+Share = tuple[tuple[str, ...], list[int]]
+"""Encoders, and some of the contents that they lack."""
 
 TASK_IMAGES = {"cpu": 64, "cuda": 512}
 """Images that travel together. Ray takes some milliseconds for a task, which should be little beside its work: on a CPU
@@ -258,7 +246,7 @@ class RayEngine:
         from ray.data.exceptions import ExecutionTimeoutError
         from ray.exceptions import RayError
 
-        batches: list[Batch] = list(job.batches(group.names, group.batch_size))
+        batches: list[Share] = list(job.batches(group.names, group.batch_size))
         done = np.zeros(len(batches), dtype=bool)
         while not done.all():
             left = np.flatnonzero(~done)
@@ -279,8 +267,8 @@ class RayEngine:
                 ) from error
 
     def _results(
-        self, job: Job, group: GroupPlan, batches: Sequence[Batch], left: NDArray[np.int64]
-    ) -> Generator[tuple[int, Outcome]]:
+        self, job: Job, group: GroupPlan, batches: Sequence[Share], left: NDArray[np.int64]
+    ) -> Generator[tuple[int, Batch]]:
         """Send batches through the cluster, and yield what comes back."""
         here: dict[str, Encoder] = {}
         local = LocalEngine(self._options.but(engine="local", device="cpu"), tell=self._tell)
@@ -319,6 +307,7 @@ class RayEngine:
             batch_format="pyarrow",
             num_cpus=1 if self.device == "cuda" else DECODE_CPUS,
         )
+        finished = decoded
         if networks:
             finished = decoded.map_batches(
                 EncodeStage,
@@ -335,8 +324,6 @@ class RayEngine:
                 num_cpus=0 if self.device == "cuda" else ENCODE_CPUS,
                 num_gpus=1 if self.device == "cuda" else None,
             )
-        else:
-            finished = decoded.map_batches(outcome_stage, batch_size=None, batch_format="pyarrow")
         context = finished.context
         context.enable_progress_bars = False
         context.print_on_execution_start = False

@@ -28,7 +28,7 @@ from biofuse.encoders.weights import pin
 from biofuse.extract.embeddings import EmbeddingSet
 from biofuse.extract.engine import extract
 from biofuse.extract.options import ExtractOptions
-from biofuse.extract.precision import PRECISIONS
+from biofuse.extract.plan import PRECISIONS
 from biofuse.model.card import model_card
 from biofuse.predictors.combined import load_predictor
 from biofuse.predictors.fused import Predictor

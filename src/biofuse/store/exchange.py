@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from biofuse.core.errors import AlignmentError, BioFuseError, DataError, DependencyError, EncoderError
@@ -122,8 +124,11 @@ def label_names(samples: Samples) -> list[str]:
     return samples.target.names(samples.labels)
 
 
-def describe_rows(samples: Samples) -> "pd.DataFrame":
-    """Return id, label, split and group of each sample; only the columns that exist."""
+def to_frame(samples: Samples, blocks: Blocks | None = None) -> "pd.DataFrame":
+    """Return id, label, split and group of each sample, as far as there are any, and the embeddings if given.
+
+    An embedding has one column per value, named ``<encoder>_<index>``.
+    """
     import pandas as pd
 
     columns: dict[str, Any] = {"id": samples.ids}
@@ -133,18 +138,11 @@ def describe_rows(samples: Samples) -> "pd.DataFrame":
         columns["split"] = samples.splits
     if samples.groups is not None:
         columns["group"] = samples.groups
-    return pd.DataFrame(columns)
-
-
-def to_frame(samples: Samples, blocks: Blocks) -> "pd.DataFrame":
-    """Return one column per embedding value, named ``<encoder>_<index>``, beside the description of each row."""
-    import pandas as pd
-
     values = [
         pd.DataFrame(matrix, columns=[f"{name}_{index:04d}" for index in range(matrix.shape[1])])
-        for name, matrix in blocks.items()
+        for name, matrix in (blocks or {}).items()
     ]
-    return pd.concat([describe_rows(samples), *values], axis=1)
+    return pd.concat([pd.DataFrame(columns), *values], axis=1)
 
 
 def save_embeddings(
@@ -188,9 +186,9 @@ def save_embeddings(
         elif path.suffix == ".h5ad":
             _write_anndata(samples, blocks, temporary, cards, precisions or {})
         elif path.suffix == ".npz":
-            arrays = {name: column.to_numpy().astype(str) for name, column in describe_rows(samples).items()}
+            arrays = {name: column.to_numpy().astype(str) for name, column in to_frame(samples).items()}
             with temporary.open("wb") as file:
-                np.savez(file, allow_pickle=False, **{str(k): v for k, v in arrays.items()}, **_blocks(blocks))
+                np.savez(file, allow_pickle=False, **{str(k): v for k, v in arrays.items()}, **blocks)
         else:
             _write_parquet(samples, blocks, temporary)
     return path
@@ -215,15 +213,8 @@ def check_format(path: Path) -> None:
         )
 
 
-def _blocks(blocks: Blocks) -> dict[str, Any]:
-    return {name: np.asarray(matrix) for name, matrix in blocks.items()}
-
-
 def _write_parquet(samples: Samples, blocks: Blocks, path: Path) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    table = pa.Table.from_pandas(describe_rows(samples), preserve_index=False)
+    table = pa.Table.from_pandas(to_frame(samples), preserve_index=False)
     for name, matrix in blocks.items():
         values = pa.array(np.ascontiguousarray(matrix).reshape(-1))
         table = table.append_column(name, pa.FixedSizeListArray.from_arrays(values, matrix.shape[1]))
@@ -239,7 +230,7 @@ def _write_anndata(
 ) -> None:
     import pandas as pd
 
-    rows = describe_rows(samples).astype(object)
+    rows = to_frame(samples).astype(object)
     with warnings.catch_warnings():
         # anndata writes strings as Python objects only, which from pandas 3 on is an option that pandas warns about.
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -284,22 +275,11 @@ def _provenance(
 ID_COLUMNS = ("id", "ids")
 """What the ids of a file of embeddings may be called."""
 
+Read = tuple[NDArray[np.object_], NDArray[Any]]
+"""What a file holds: one id and one vector per row."""
+
 DESCRIPTIONS = frozenset({"label", "labels", "split", "splits", "group", "groups"})
 """Columns that BioFuse itself writes beside embeddings; never part of one."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class RawEmbeddings:
-    """What a file holds: one id and one vector per row.
-
-    Attributes
-    ----------
-    ids : ndarray of str (dtype object), shape (n,)
-    matrix : ndarray of float32, shape (n, dim)
-    """
-
-    ids: NDArray[np.object_]
-    matrix: NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -379,10 +359,10 @@ def import_embeddings(
         raise EncoderError(
             f"{name!r} is the name of an encoder or pool that BioFuse has.", remedy="Import them under another name."
         )
-    raw = read_embeddings(file, name=name, column=column, id_column=id_column)
-    rows = match_rows(raw.ids, samples, file=file)
+    ids, matrix = read_embeddings(file, name=name, column=column, id_column=id_column)
+    rows = match_rows(ids, samples, file=file)
     samples, contents = require_contents(samples)
-    matrix = raw.matrix[rows]
+    matrix = matrix[rows]
     first = first_of_each(contents, matrix, samples.ids, name=name)
     sha256 = digest_file(file, algorithm="sha256")
     card = store.find_imported(name) or imported_card(
@@ -403,12 +383,17 @@ def import_embeddings(
         fingerprint=folder.path.name,
         written=written,
         known=len(first) - written,
-        unused=len(raw.ids) - len(rows),
+        unused=len(ids) - len(rows),
     )
 
 
-def read_embeddings(file: Path, *, name: str, column: str | None = None, id_column: str | None = None) -> RawEmbeddings:
+def read_embeddings(file: Path, *, name: str, column: str | None = None, id_column: str | None = None) -> Read:
     """Read ids and vectors from a file; see :func:`import_embeddings` for what it may look like.
+
+    Returns
+    -------
+    ids : ndarray of str (dtype object), shape (n,)
+    matrix : ndarray of float32, shape (n, dim)
 
     Raises
     ------
@@ -432,7 +417,7 @@ def read_embeddings(file: Path, *, name: str, column: str | None = None, id_colu
     bad = np.flatnonzero(~np.isfinite(matrix).all(axis=1))
     if len(bad):
         raise DataError(f"{file}: {len(bad)} embeddings have values that are not finite, e.g. that of {ids[bad[0]]!r}.")
-    return RawEmbeddings(ids=ids, matrix=matrix)
+    return ids, matrix
 
 
 def match_rows(ids: NDArray[np.object_], samples: Samples, *, file: Path) -> NDArray[np.int64]:
@@ -460,9 +445,7 @@ def match_rows(ids: NDArray[np.object_], samples: Samples, *, file: Path) -> NDA
     return rows
 
 
-def _from_npz(
-    file: Path, name: str, column: str | None, id_column: str | None
-) -> tuple[NDArray[np.object_], NDArray[Any]]:
+def _from_npz(file: Path, name: str, column: str | None, id_column: str | None) -> Read:
     if not zipfile.is_zipfile(file):  # np.load would take a single array, or bytes of any kind
         raise zipfile.BadZipFile("it is not a whole .npz file")
     with np.load(file, allow_pickle=False) as arrays:
@@ -472,12 +455,7 @@ def _from_npz(
         return _strings(ids), _numbers(file, arrays[_column(file, wide, name, column)])
 
 
-def _from_parquet(
-    file: Path, name: str, column: str | None, id_column: str | None
-) -> tuple[NDArray[np.object_], NDArray[Any]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
+def _from_parquet(file: Path, name: str, column: str | None, id_column: str | None) -> Read:
     table = pq.read_table(file)
     key = _id_column(file, table.column_names, id_column)
     kinds = {field.name: field.type for field in table.schema}
@@ -496,9 +474,7 @@ def _from_parquet(
     return _strings(table.column(key).to_numpy()), _numbers(file, values.reshape(len(chosen), -1))
 
 
-def _from_csv(
-    file: Path, name: str, column: str | None, id_column: str | None
-) -> tuple[NDArray[np.object_], NDArray[Any]]:
+def _from_csv(file: Path, name: str, column: str | None, id_column: str | None) -> Read:
     import pandas as pd
 
     del name, column
@@ -508,7 +484,7 @@ def _from_csv(
     return _from_frame(file, pd.read_csv(file, dtype={key: str}, keep_default_na=False), key)
 
 
-def _from_frame(file: Path, frame: "pd.DataFrame", key: str) -> tuple[NDArray[np.object_], NDArray[Any]]:
+def _from_frame(file: Path, frame: "pd.DataFrame", key: str) -> Read:
     numbers = frame.drop(columns=[key, *DESCRIPTIONS & set(frame.columns)])
     words = [str(each) for each in numbers.columns if numbers[each].dtype.kind not in "iuf"]
     if words:

@@ -1,20 +1,23 @@
-"""One part: a file of embeddings whose name is the checksum of its bytes."""
+"""Parts: files of embeddings named by the checksum of their bytes, and how blocks are read out of them."""
 
+import contextlib
 import mmap
-from collections.abc import Sequence
+import os
+import tempfile
+import uuid
+import weakref
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from biofuse.core.errors import AlignmentError, CorruptPartError
-from biofuse.core.files import hash_named_file
+from biofuse.core.errors import AlignmentError, BioFuseError, CorruptPartError
+from biofuse.core.files import TEMPORARY_SUFFIX, disk_errors, hash_named_file
 from biofuse.core.hashing import CONTENT_BYTES, Contents, digest_file
-
-if TYPE_CHECKING:
-    import pyarrow as pa
+from biofuse.core.machine import available_memory
 
 PART_SUFFIX = ".arrow"
 
@@ -41,6 +44,88 @@ class Part:
 
     def __len__(self) -> int:
         return len(self.contents)
+
+    @classmethod
+    def read(cls, path: Path, *, dim: int, verify: bool) -> Self:
+        """Look at a part: which rows it has, and where in the file they lie.
+
+        Parameters
+        ----------
+        path : Path
+            The part.
+        dim : int
+            Columns the encoder's card promises.
+        verify : bool
+            Whether to hash the file and compare with its name.
+
+        Raises
+        ------
+        CorruptPartError
+            If the checksum, the schema or the dimension is wrong.
+        FileNotFoundError
+            If it has just been removed or set aside.
+        """
+        import pyarrow as pa
+
+        if verify and digest_file(path) != path.stem:
+            raise CorruptPartError(f"{path} has changed since it was written: its checksum is not its name.")
+        expected = pa.schema([("content", pa.binary(CONTENT_BYTES)), ("embedding", pa.list_(pa.float32(), dim))])
+        try:
+            # Not Arrow's own memory map, which advises the system to read the whole file, on another thread.
+            with path.open("rb") as file:
+                whole = pa.py_buffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+            batch = pa.ipc.open_file(pa.BufferReader(whole)).get_batch(0)
+            rows = batch.num_rows
+            if not batch.schema.equals(expected):
+                raise ValueError(
+                    f"it has the columns {', '.join(f'{each.name} ({each.type})' for each in batch.schema)}"
+                )
+            contents = np.frombuffer(batch.column("content").buffers()[1], dtype=f"S{CONTENT_BYTES}", count=rows).copy()
+            offset = batch.column("embedding").flatten().buffers()[1].address - whole.address
+            if not 0 <= offset <= whole.size - rows * dim * 4:
+                raise ValueError("its rows are compressed or cut off")
+        except FileNotFoundError:
+            raise
+        except (pa.ArrowInvalid, KeyError, ValueError, IndexError, OSError) as error:
+            raise CorruptPartError(f"{path} is not a part of {dim}-column embeddings: {error}") from error
+        return cls(path=path, contents=contents, dim=dim, offset=offset)
+
+    @staticmethod
+    def write(folder: Path, contents: Contents, embeddings: NDArray[np.float32]) -> Path:
+        """Write rows as one new part: temporary name, sync, then its checksum as the name.
+
+        Parameters
+        ----------
+        folder : Path
+            The encoder's folder in the store.
+        contents : ndarray of S16, shape (n,)
+        embeddings : ndarray of float32, shape (n, dim)
+
+        Returns
+        -------
+        Path
+            The finished part.
+
+        Raises
+        ------
+        AlignmentError
+            If they do not have the same number of rows.
+        DiskError
+            If the disk is full or read-only; nothing half-written is left behind.
+        """
+        if embeddings.ndim != 2 or len(contents) != len(embeddings):
+            raise AlignmentError(f"{len(contents)} content hashes for embeddings of shape {embeddings.shape}.")
+        import pyarrow as pa
+
+        values = pa.array(np.ascontiguousarray(embeddings, dtype=np.float32).reshape(-1))
+        columns = [_arrow(contents), pa.FixedSizeListArray.from_arrays(values, embeddings.shape[1])]
+        batch = pa.record_batch(columns, names=["content", "embedding"])
+        with (
+            hash_named_file(folder, suffix=PART_SUFFIX) as (file, path),
+            pa.ipc.new_file(pa.PythonFile(file, mode="w"), batch.schema) as writer,
+        ):
+            writer.write_batch(batch)
+        return path()
 
     @property
     def embeddings(self) -> NDArray[np.float32]:
@@ -70,101 +155,6 @@ class Part:
                 if not got:
                     raise CorruptPartError(f"{self.path} ends before its last row.")
                 target = target[got:]
-
-
-def write_part(folder: Path, contents: Contents, embeddings: NDArray[np.float32]) -> Path:
-    """Write rows as one new part: temporary name, sync, then its checksum as the name.
-
-    Parameters
-    ----------
-    folder : Path
-        The encoder's folder in the store.
-    contents : ndarray of S16, shape (n,)
-    embeddings : ndarray of float32, shape (n, dim)
-
-    Returns
-    -------
-    Path
-        The finished part.
-
-    Raises
-    ------
-    AlignmentError
-        If they do not have the same number of rows.
-    DiskError
-        If the disk is full or read-only; nothing half-written is left behind.
-    """
-    if embeddings.ndim != 2 or len(contents) != len(embeddings):
-        raise AlignmentError(f"{len(contents)} content hashes for embeddings of shape {embeddings.shape}.")
-    import pyarrow as pa
-
-    batch = _to_batch(contents, embeddings)
-    with (
-        hash_named_file(folder, suffix=PART_SUFFIX) as (file, path),
-        pa.ipc.new_file(pa.PythonFile(file, mode="w"), batch.schema) as writer,
-    ):
-        writer.write_batch(batch)
-    return path()
-
-
-def read_part(path: Path, *, dim: int, verify: bool) -> Part:
-    """Look at a part: which rows it has, and where in the file they lie.
-
-    Parameters
-    ----------
-    path : Path
-        The part.
-    dim : int
-        Columns the encoder's card promises.
-    verify : bool
-        Whether to hash the file and compare with its name.
-
-    Raises
-    ------
-    CorruptPartError
-        If the checksum, the schema or the dimension is wrong.
-    FileNotFoundError
-        If it has just been removed or set aside.
-    """
-    import pyarrow as pa
-
-    if verify and digest_file(path) != path.stem:
-        raise CorruptPartError(f"{path} has changed since it was written: its checksum is not its name.")
-    try:
-        # Not Arrow's own memory map, which advises the system to read the whole file, on another thread.
-        with path.open("rb") as file:
-            whole = pa.py_buffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-        return _locate_rows(path, whole, dim)
-    except (pa.ArrowInvalid, KeyError, ValueError, IndexError, OSError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise
-        raise CorruptPartError(f"{path} is not a part of {dim}-column embeddings: {error}") from error
-
-
-def _locate_rows(path: Path, whole: "pa.Buffer", dim: int) -> Part:
-    import pyarrow as pa
-
-    batch = pa.ipc.open_file(pa.BufferReader(whole)).get_batch(0)
-    rows = batch.num_rows
-    expected = pa.schema([("content", pa.binary(CONTENT_BYTES)), ("embedding", pa.list_(pa.float32(), dim))])
-    if not batch.schema.equals(expected):
-        raise ValueError(f"it has the columns {', '.join(f'{each.name} ({each.type})' for each in batch.schema)}")
-    contents = np.frombuffer(batch.column("content").buffers()[1], dtype=f"S{CONTENT_BYTES}", count=rows).copy()
-    offset = batch.column("embedding").flatten().buffers()[1].address - whole.address
-    if not 0 <= offset <= whole.size - rows * dim * 4:
-        raise ValueError("its rows are compressed or cut off")
-    return Part(path=path, contents=contents, dim=dim, offset=offset)
-
-
-def _to_batch(contents: Contents, embeddings: NDArray[np.float32]) -> "pa.RecordBatch":
-    import pyarrow as pa
-
-    rows, dim = embeddings.shape
-    values = pa.array(np.ascontiguousarray(embeddings, dtype=np.float32).reshape(-1))
-    keys = pa.Array.from_buffers(
-        pa.binary(CONTENT_BYTES), rows, [None, pa.py_buffer(np.ascontiguousarray(contents).tobytes())]
-    )
-    return pa.record_batch([keys, pa.FixedSizeListArray.from_arrays(values, dim)], names=["content", "embedding"])
 
 
 SHORT_RUN = 16
@@ -208,15 +198,24 @@ class Index:
     contents: Contents
     ends: NDArray[np.int64]
 
+    @classmethod
+    def of(cls, parts: Sequence[Part]) -> Self:
+        """Give the rows of all parts their numbers."""
+        contents = np.concatenate([np.empty(0, dtype=f"S{CONTENT_BYTES}"), *(part.contents for part in parts)])
+        return cls(parts=tuple(parts), contents=contents, ends=np.cumsum([len(part) for part in parts], dtype=np.int64))
+
+    @property
+    def begins(self) -> NDArray[np.int64]:
+        """Number of the first row of each part."""
+        return self.ends - np.array([len(part) for part in self.parts], dtype=np.int64)
+
     def locate(self, wanted: Contents) -> NDArray[np.int64]:
         """Return the row of each wanted hash, the first where there are several, or -1."""
         return locate(wanted, self.contents)
 
-
-def make_index(parts: Sequence[Part]) -> Index:
-    """Give the rows of all parts their numbers."""
-    contents = np.concatenate([part.contents for part in parts]) if parts else np.empty(0, dtype=f"S{CONTENT_BYTES}")
-    return Index(parts=tuple(parts), contents=contents, ends=np.cumsum([len(part) for part in parts], dtype=np.int64))
+    def n_distinct(self) -> int:
+        """Count different hashes."""
+        return len(_arrow(self.contents).unique())
 
 
 def locate(wanted: Contents, available: Contents) -> NDArray[np.int64]:
@@ -231,27 +230,21 @@ def locate(wanted: Contents, available: Contents) -> NDArray[np.int64]:
     -------
     ndarray of int64, shape (n,)
     """
-    import pyarrow.compute as pc
-
-    found = pc.index_in(_arrow(wanted), value_set=_arrow(available))
-    return np.asarray(found.fill_null(-1).to_numpy(zero_copy_only=False), dtype=np.int64)
+    return _positions(_arrow(wanted), _arrow(available))
 
 
 def locate_ids(wanted: NDArray[np.object_], available: NDArray[np.object_]) -> NDArray[np.int64]:
     """Return the row of each wanted id among the available ones, or -1; as :func:`locate`, for strings."""
     import pyarrow as pa
+
+    return _positions(*(pa.array(ids, type=pa.large_string()) for ids in (wanted, available)))
+
+
+def _positions(wanted: Any, available: Any) -> NDArray[np.int64]:
     import pyarrow.compute as pc
 
-    text = pa.large_string()
-    found = pc.index_in(pa.array(wanted, type=text), value_set=pa.array(available, type=text))
+    found = pc.index_in(wanted, value_set=available)
     return np.asarray(found.fill_null(-1).to_numpy(zero_copy_only=False), dtype=np.int64)
-
-
-def n_distinct(contents: Contents) -> int:
-    """Count different hashes."""
-    import pyarrow.compute as pc
-
-    return int(pc.count_distinct(_arrow(contents)).as_py()) if len(contents) else 0
 
 
 def whole_parts(parts: Sequence[Part], wanted: Contents) -> list[Segment] | None:
@@ -290,7 +283,7 @@ def runs(index: Index, rows: NDArray[np.int64]) -> list[Segment] | None:
     first = np.concatenate([[0], breaks]).astype(np.int64)
     lengths = np.diff(np.append(first, len(rows)))
     return [
-        Segment(part=(part := index.parts[number]), start=row - int(index.ends[number]) + len(part), place=at, rows=n)
+        Segment(part=index.parts[number], start=row - int(index.begins[number]), place=at, rows=n)
         for number, row, at, n in zip(
             owner[first].tolist(), rows[first].tolist(), first.tolist(), lengths.tolist(), strict=True
         )
@@ -302,8 +295,142 @@ def _same(left: Contents, right: Contents) -> bool:
     return bool(np.array_equal(*words))
 
 
-def _arrow(contents: Contents) -> "pa.Array":
+def _arrow(contents: Contents) -> Any:
+    """Return content hashes as an Arrow array that shares their memory."""
     import pyarrow as pa
 
     data = pa.py_buffer(np.ascontiguousarray(contents).view(np.uint8))
     return pa.Array.from_buffers(pa.binary(CONTENT_BYTES), len(contents), [None, data])
+
+
+Memory = Literal["auto", "ram", "map"]
+"""Where a block that has to be put together is held; see :meth:`biofuse.store.EncoderFolder.read`."""
+
+ROWS_AT_ONCE = 65_536
+"""Rows of a block that are held in memory while more of it is read: 403 MB of 1,536 columns."""
+
+GATHERED_AT_ONCE = 4096
+"""Scattered rows that are copied at a time."""
+
+SHARE = 0.25
+"""Of the memory that is free, what a single block may take before it is put into a scratch file instead."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Plan:
+    """Where each row of a block lies: as runs of neighbours, or, where they lie scattered, by number.
+
+    Attributes
+    ----------
+    runs : tuple of Segment
+        In the order of the block; empty where ``rows`` is given.
+    rows : ndarray of int64 or None
+        Numbers in ``index``.
+    index : Index or None
+    """
+
+    runs: tuple[Segment, ...] = ()
+    rows: NDArray[np.int64] | None = None
+    index: Index | None = None
+
+    @classmethod
+    def find(
+        cls,
+        parts: Sequence[Part],
+        wanted: Contents,
+        index: Callable[[], Index],
+        refuse: Callable[[int], BioFuseError],
+    ) -> Self:
+        """Find the wanted rows.
+
+        Parameters
+        ----------
+        parts : sequence of Part
+        wanted : ndarray of S16, shape (n,)
+        index : callable
+            Makes the index of the parts, which is needed only where rows are not in the parts' own order.
+        refuse : callable
+            Makes the error for a number of rows that are not there.
+        """
+        whole = whole_parts(parts, wanted)
+        if whole is not None:
+            return cls(runs=tuple(whole))
+        numbered = index()
+        rows = numbered.locate(wanted)
+        if (rows < 0).any():
+            raise refuse(int((rows < 0).sum()))
+        found = runs(numbered, rows)
+        return cls(rows=rows, index=numbered) if found is None else cls(runs=tuple(found))
+
+    def fill(self, out: NDArray[np.float32], *, place: int) -> None:
+        """Copy the rows ``place`` to ``place + len(out)`` of the block into ``out``."""
+        if self.rows is not None and self.index is not None:
+            _gather(out, self.rows[place : place + len(out)], self.index)
+            return
+        stop = place + len(out)
+        for run in self.runs:
+            low, high = max(run.place, place), min(run.place + run.rows, stop)
+            if low < high:
+                run.part.read_into(out[low - place : high - place], start=run.start + low - run.place)
+
+
+def _gather(out: NDArray[np.float32], rows: NDArray[np.int64], index: Index) -> None:
+    """Copy scattered rows, in the order in which they lie on disk, so that every page is read once."""
+    order = np.argsort(rows, kind="stable")
+    bounds = np.searchsorted(rows[order], np.concatenate([[0], index.ends]))
+    for number, part in enumerate(index.parts):
+        mine = order[bounds[number] : bounds[number + 1]]
+        if not len(mine):
+            continue
+        matrix = part.embeddings
+        for start in range(0, len(mine), GATHERED_AT_ONCE):
+            some = mine[start : start + GATHERED_AT_ONCE]
+            out[some] = matrix[rows[some] - index.begins[number]]
+
+
+def too_large(size: int) -> bool:
+    """Tell whether a block of so many bytes should not be held in memory."""
+    return size > SHARE * available_memory()
+
+
+def scratch_matrix(folder: Path, shape: tuple[int, int], blocks: Iterable[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Write blocks of rows to a file that is removed with the last array that uses it, and map it.
+
+    Parameters
+    ----------
+    folder : Path
+        Where to put the file; the system's temporary folder if that is read-only.
+    shape : tuple of int
+        Rows and columns.
+    blocks : iterable of ndarray of float32
+        Written one after the other, so that a full disk is an error and not a crash of whoever touches the map.
+
+    Returns
+    -------
+    ndarray of float32, read-only
+
+    Raises
+    ------
+    DiskError
+        If the disk is full.
+    """
+    place = folder if os.access(folder, os.W_OK) else Path(tempfile.gettempdir())
+    path = place / f".block.{os.getpid()}-{uuid.uuid4().hex[:8]}{TEMPORARY_SUFFIX}"
+    try:
+        with disk_errors(path), path.open("wb", buffering=0) as file:
+            for block in blocks:
+                data = np.ascontiguousarray(block).reshape(-1).view(np.uint8).data
+                while data:
+                    data = data[file.write(data) :]
+        mapped = np.memmap(path, dtype=np.float32, mode="r", shape=shape)
+    except BaseException:
+        _remove(path)
+        raise
+    weakref.finalize(mapped, _remove, path)
+    return np.asarray(mapped)
+
+
+def _remove(path: Path) -> None:
+    # Where the system refuses to remove a file that is still mapped, `biofuse store gc` does it later.
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +18,7 @@ from biofuse.core.hashing import Contents
 from biofuse.core.linear import slices
 from biofuse.encoders.card import EncoderCard, Precision
 from biofuse.encoders.loaders.imported import LOADER
-from biofuse.store.parts import PART_SUFFIX, Index, Part, make_index, n_distinct, read_part, write_part
-from biofuse.store.reading import ROWS_AT_ONCE, Memory, Plan, make_plan, scratch_matrix, too_large
+from biofuse.store.parts import PART_SUFFIX, ROWS_AT_ONCE, Index, Memory, Part, Plan, scratch_matrix, too_large
 
 
 def home() -> Path:
@@ -94,11 +93,9 @@ class EncoderFolder:
         """
         if embeddings.ndim != 2 or embeddings.shape[1] != self.card.dim:
             raise AlignmentError(f"{self.card.name} has {self.card.dim} columns, not {embeddings.shape}.")
-        card_path = self.path / "card.json"
-        if not card_path.exists():
-            record = {"card": self.card.model_dump(mode="json"), "precision": self.precision}
-            write_text(card_path, json.dumps(record, indent=2) + "\n")
-        return write_part(self.path, contents, embeddings)
+        if not (self.path / "card.json").exists():
+            self._write_card(self.card)
+        return Part.write(self.path, contents, embeddings)
 
     def save_card(self, card: EncoderCard) -> None:
         """Write the card anew, with other prose.
@@ -112,8 +109,7 @@ class EncoderFolder:
         """
         if card.fingerprint(precision=self.precision) != self.path.name:
             raise StoreError(f"The card of {card.name} does not belong to {self.path}.")
-        record = {"card": card.model_dump(mode="json"), "precision": self.precision}
-        write_text(self.path / "card.json", json.dumps(record, indent=2) + "\n")
+        self._write_card(card)
         self.card = card
 
     def check(self, *, again: bool = False) -> list[Path]:
@@ -137,7 +133,7 @@ class EncoderFolder:
                 known = self._checked.get(str(path)) == state and not again
                 if known and path.name in self._parts:
                     continue
-                self._parts[path.name] = read_part(path, dim=self.card.dim, verify=not known)
+                self._parts[path.name] = Part.read(path, dim=self.card.dim, verify=not known)
                 self._checked[str(path)] = state
             except FileNotFoundError:  # another process has removed it or set it aside
                 self._parts.pop(path.name, None)
@@ -158,7 +154,7 @@ class EncoderFolder:
         for path in self.part_paths():
             if path.name not in self._parts:
                 try:
-                    self._parts[path.name] = read_part(path, dim=self.card.dim, verify=False)
+                    self._parts[path.name] = Part.read(path, dim=self.card.dim, verify=False)
                 except FileNotFoundError:  # another process has removed it or set it aside
                     continue
             parts.append(self._parts[path.name])
@@ -168,7 +164,7 @@ class EncoderFolder:
         """Give the rows of all parts their numbers; made once as long as the parts stay the same."""
         parts = tuple(self.parts())
         if self._index is None or self._index.parts != parts:
-            self._index = make_index(parts)
+            self._index = Index.of(parts)
         return self._index
 
     def missing(self, contents: Contents) -> NDArray[np.bool_]:
@@ -256,14 +252,18 @@ class EncoderFolder:
 
     def n_embeddings(self) -> int:
         """Count the distinct contents embedded here."""
-        return n_distinct(self.index().contents)
+        return self.index().n_distinct()
 
     def n_bytes(self) -> int:
         """Total size of all files of this folder in bytes."""
         return sum(path.stat().st_size for path in self.path.iterdir() if path.is_file())
 
+    def _write_card(self, card: EncoderCard) -> None:
+        record = {"card": card.model_dump(mode="json"), "precision": self.precision}
+        write_text(self.path / "card.json", json.dumps(record, indent=2) + "\n")
+
     def _plan(self, contents: Contents) -> Plan:
-        return make_plan(self.parts(), contents, self.index, lambda n: self._absent(n, len(contents)))
+        return Plan.find(self.parts(), contents, self.index, lambda n: self._absent(n, len(contents)))
 
     def _block(self, found: Plan, contents: Contents, rows: slice) -> NDArray[np.float32]:
         out = np.empty((rows.stop - rows.start, self.card.dim), dtype=np.float32)
@@ -328,6 +328,10 @@ class EmbeddingStore:
         parts = self._parts.setdefault(path.name, {})
         return EncoderFolder(path, card=card, precision=precision, _parts=parts, _checked=self._checked)
 
+    def has(self, card: EncoderCard) -> bool:
+        """Tell whether there is any embedding of an encoder, at whatever precision."""
+        return any(self.open(card, precision=precision).part_paths() for precision in get_args(Precision))
+
     def folders(self) -> Iterator["EncoderFolder"]:
         """Iterate over all encoders that have embeddings here, in the order of their names.
 
@@ -339,7 +343,12 @@ class EmbeddingStore:
 
     def unreadable(self) -> list[Path]:
         """Return the folders that hold no readable ``card.json``: nobody can tell whose embeddings theirs are."""
-        return [path for path in self._paths() if _has_something(path) and not _has_card(path)]
+        readable = {folder.path for folder in self.folders()}
+        return [
+            path
+            for path in self._paths()
+            if path not in readable and any([*path.glob("card.json"), *path.glob(f"*{PART_SUFFIX}")])
+        ]
 
     def _paths(self) -> list[Path]:
         return sorted(path for path in self.root.glob("*") if path.is_dir())
@@ -388,18 +397,6 @@ class EmbeddingStore:
         write_text(probe, "")
         with disk_errors(probe):
             probe.unlink(missing_ok=True)
-
-
-def _has_something(path: Path) -> bool:
-    return (path / "card.json").exists() or any(path.glob(f"*{PART_SUFFIX}"))
-
-
-def _has_card(path: Path) -> bool:
-    try:
-        EncoderFolder.from_disk(path)
-    except StoreError:
-        return False
-    return True
 
 
 def as_store(store: EmbeddingStore | Path | str | None) -> EmbeddingStore:
@@ -514,8 +511,7 @@ def clean_store(store: EmbeddingStore, *, dry_run: bool = False) -> Cleaning:
 def _redundant(folder: EncoderFolder) -> list[Part]:
     """Find parts whose every row stands in a larger part that is kept."""
     parts = sorted(folder.parts(), key=lambda part: (-len(part), part.path.name))
-    index = make_index(parts)
+    index = Index.of(parts)
     # A row that stands in an earlier part is not where its content occurs first.
     first = index.locate(index.contents) == np.arange(len(index.contents))
-    begins = index.ends - np.array([len(part) for part in parts], dtype=np.int64)
-    return [part for part, begin in zip(parts, begins, strict=True) if not first[begin : begin + len(part)].any()]
+    return [part for part, begin in zip(parts, index.begins, strict=True) if not first[begin : begin + len(part)].any()]

@@ -14,12 +14,12 @@ from biofuse.core.linear import ROWS_AT_ONCE, Matrix64, slices
 from biofuse.core.progress import Progress, Tell, progress_bars
 from biofuse.core.target import Task
 from biofuse.data.decoding import FileSource
-from biofuse.data.folders import is_image_name
+from biofuse.data.files import is_image_name
 from biofuse.data.samples import Samples
 from biofuse.encoders.card import EncoderCard
 from biofuse.encoders.doctor import Skipped, available
 from biofuse.extract.embeddings import Quarantined
-from biofuse.extract.engine import extract, stored
+from biofuse.extract.engine import extract
 from biofuse.extract.options import ExtractOptions
 from biofuse.report.content import Table
 from biofuse.report.html import TablePage
@@ -447,7 +447,7 @@ def benchmark_imagenet(
         cards,
         on_unavailable=options.on_unavailable,
         weights_dir=options.weights_dir,
-        needed=lambda card: not stored(store, card),
+        needed=lambda card: not store.has(card),
     )
     say(f"{len(train.classes):,} classes, {train.n:,} training and {val.n:,} validation images.")
     with progress_bars(progress) as bars:

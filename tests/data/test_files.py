@@ -1,4 +1,4 @@
-"""CSV, TSV, Parquet and data frames."""
+"""Class folders, split folders, flat folders and single images; CSV, TSV, Parquet and data frames."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from biofuse.core.errors import DataError, LeakageError, UnreadableImageError
+from biofuse.core.errors import BioFuseWarning, DataError, LeakageError, UnreadableImageError
 from biofuse.core.target import Task
 from biofuse.data.labels import class_table, natural_key
 from biofuse.data.load import load_samples
@@ -22,13 +22,129 @@ def picture(path: Path, level: int = 0) -> Path:
 
 
 def names(samples: Samples) -> list[str]:
-    assert samples.labels is not None
     return [samples.classes[label] for label in samples.labels]
 
 
 def write(path: Path, text: str) -> Path:
     path.write_text(text, encoding="utf-8")
     return path
+
+
+def test_class_folders(tmp_path: Path) -> None:
+    for name in ("b/img10.png", "b/img2.png", "a/deep/er/1.JPG", "a/2.tif"):
+        picture(tmp_path / name)
+    write(tmp_path / "a" / "notes.txt", "not an image")
+    write(tmp_path / "a" / ".hidden.png", "nor this")
+    samples = load_samples(tmp_path)
+    assert samples.ids.tolist() == ["a/2.tif", "a/deep/er/1.JPG", "b/img2.png", "b/img10.png"]
+    assert names(samples) == ["a", "a", "b", "b"]
+    assert (samples.task, samples.splits, samples.name) == (Task.BINARY, None, tmp_path.name)
+    assert isinstance(samples.sources[0].read(), bytes)
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "test"),
+    [("train", "val", "test"), ("Training", "validation", "Testing"), ("TRAIN", "valid", "test")],
+)
+def test_split_folders_above_class_folders(tmp_path: Path, train: str, val: str, test: str) -> None:
+    for split in (train, val, test):
+        for label in ("x", "y", "z"):
+            picture(tmp_path / split / label / "1.png")
+    samples = load_samples(tmp_path)
+    assert sorted(samples.splits) == ["test"] * 3 + ["train"] * 3 + ["val"] * 3
+    assert samples.task is Task.MULTICLASS
+    assert dict(zip(samples.ids, samples.splits, strict=True))[f"{val}/y/1.png"] == "val"
+    assert load_samples(tmp_path, use_splits=False).splits is None
+
+
+def test_bug_8_one_class_table_for_all_splits(tmp_path: Path) -> None:
+    for name in ("train/b/1.png", "train/c/1.png", "val/a/1.png", "val/c/1.png"):
+        picture(tmp_path / name)
+    samples = load_samples(tmp_path)
+    assert samples.classes == ("a", "b", "c")
+    assert names(samples.in_split("train")) == ["b", "c"]
+    assert names(samples.in_split("val")) == ["a", "c"]
+
+
+def test_bug_8_the_listing_is_sorted_whatever_the_disk_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    for number in (1, 2, 10):
+        picture(tmp_path / "a" / f"{number}.png")
+        picture(tmp_path / "b" / f"{number}.png")
+    walk = os.walk
+
+    def backwards(root: Path, **options: bool) -> object:
+        return ((folder, below, names[::-1]) for folder, below, names in list(walk(root, **options))[::-1])
+
+    expected = load_samples(tmp_path).ids.tolist()
+    monkeypatch.setattr(os, "walk", backwards)
+    assert load_samples(tmp_path).ids.tolist() == expected == [f"{c}/{n}.png" for c in "ab" for n in (1, 2, 10)]
+
+
+def test_a_flat_folder_is_unlabelled(tmp_path: Path) -> None:
+    picture(tmp_path / "1.png")
+    samples = load_samples(str(tmp_path))
+    assert (samples.labels, samples.task, samples.classes) == (None, None, ())
+    with pytest.raises(DataError, match="no labels"):
+        load_samples(tmp_path, labelled=True)
+
+
+def test_one_image_file(tmp_path: Path) -> None:
+    samples = load_samples(picture(tmp_path / "one.png"))
+    assert samples.ids.tolist() == ["one.png"]
+    assert samples.labels is None
+
+
+def test_labels_can_be_ignored(tmp_path: Path) -> None:
+    picture(tmp_path / "only" / "1.png")
+    picture(tmp_path / "beside.png")
+    assert len(load_samples(tmp_path, labelled=False)) == 2
+
+
+def test_masks_can_be_excluded(tmp_path: Path) -> None:
+    for name in ("benign/1.png", "benign/1_mask.png", "malignant/1.png", "malignant/1_mask_1.png", "masks/x/1.png"):
+        picture(tmp_path / name)
+    samples = load_samples(tmp_path, exclude=["*_mask*", "masks/*"])
+    assert samples.ids.tolist() == ["benign/1.png", "malignant/1.png"]
+
+
+@pytest.mark.parametrize(
+    ("files", "why"),
+    [
+        (["a/1.png", "b/1.png", "overview.png"], "beside them: overview.png"),
+        (["train/a/1.png", "train/b/1.png", "extra/1.png"], r"outside them: extra/1.png"),
+        (["val/a/1.png", "valid/b/1.png"], "two folders for one split"),
+        (["train/a/1.png", "train/b/1.png", "test/1.png"], "beside them: test/1.png"),
+        (["a/1.png", "a/2.png"], "All 2 samples have the label 'a'"),
+        (["a/1.txt"], r"No images in .* Other files there: .txt"),
+    ],
+)
+def test_folders_that_cannot_be_understood(tmp_path: Path, files: list[str], why: str) -> None:
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(DataError, match=why):
+        load_samples(tmp_path)
+
+
+def test_images_of_unread_formats_are_not_passed_over_in_silence(tmp_path: Path) -> None:
+    for name in ("a/1.png", "b/1.png", "b/2.dcm"):
+        picture(tmp_path / "x.png").rename(tmp_path / "y")
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "y").rename(tmp_path / name)
+    with pytest.warns(BioFuseWarning, match="1 .dcm"):
+        load_samples(tmp_path)
+
+
+def test_a_link_to_a_parent_folder_does_not_turn_in_circles(tmp_path: Path) -> None:
+    for name in ("a/1.png", "b/1.png"):
+        picture(tmp_path / name)
+    (tmp_path / "b" / "up").symlink_to(tmp_path)
+    assert len(load_samples(tmp_path)) == 2
+
+
+# --- tables
 
 
 def test_a_csv_with_every_column(tmp_path: Path) -> None:
@@ -39,8 +155,6 @@ def test_a_csv_with_every_column(tmp_path: Path) -> None:
     samples = load_samples(table)
     assert samples.ids.tolist() == ["s1", "s2", "s3"]
     assert samples.classes == ("neg", "pos")
-    assert samples.splits is not None
-    assert samples.groups is not None
     assert samples.splits.tolist() == ["train", "train", "test"]
     assert samples.groups.tolist() == ["p1", "p1", "p2"]
     assert samples.sources[0].description == str(tmp_path / "img" / "1.png")
@@ -68,7 +182,6 @@ def test_tsv_parquet_and_frame_agree(tmp_path: Path) -> None:
     ]
     for samples in loaded:
         assert samples.classes == ("9", "10")  # by number, not "10" before "9"
-        assert samples.labels is not None
         assert samples.labels.tolist() == [1, 0, 1]
         assert samples.sources[0].description == str(tmp_path / "1.png")
         assert samples.ids.tolist() == loaded[0].ids.tolist()
@@ -102,7 +215,6 @@ def test_label_columns_of_zeros_and_ones_are_multilabel(tmp_path: Path) -> None:
     samples = load_samples(table, label=["mass", "edema"])
     assert samples.task is Task.MULTILABEL
     assert samples.classes == ("mass", "edema")
-    assert samples.labels is not None
     assert samples.labels.tolist() == [[1, 0], [1, 1], [0, 0]]
     with pytest.raises(DataError, match=r"exactly one label per image, but not so in 2.png, 3.png"):
         load_samples(table, label=["mass", "edema"], task="multiclass")
@@ -124,7 +236,6 @@ def test_joined_labels(tmp_path: Path) -> None:
     table = write(tmp_path / "m.csv", "path,label\n1.png,mass|edema\n2.png,none\n3.png,edema | hernia\n")
     samples = load_samples(table, label_separator="|")
     assert samples.classes == ("edema", "hernia", "mass", "none")
-    assert samples.labels is not None
     assert samples.labels.tolist() == [[1, 0, 1, 0], [0, 0, 0, 1], [1, 1, 0, 0]]
 
 
@@ -190,13 +301,11 @@ def test_a_group_in_two_splits_is_leakage(tmp_path: Path) -> None:
 def test_ordinal_grades(tmp_path: Path) -> None:
     table = write(tmp_path / "m.csv", "path,label\n1.png,severe\n2.png,mild\n")
     samples = load_samples(table, task="ordinal", classes=["none", "mild", "severe"])
-    assert samples.labels is not None
     assert (samples.task, samples.labels.tolist()) == (Task.ORDINAL, [2, 1])
 
 
 def test_a_given_class_table_allows_one_class(tmp_path: Path) -> None:
     samples = load_samples(write(tmp_path / "m.csv", "path,label\n1.png,b\n"), classes=["a", "b"])
-    assert samples.labels is not None
     assert (samples.labels.tolist(), samples.task) == ([1], Task.BINARY)
 
 

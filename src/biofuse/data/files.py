@@ -1,22 +1,140 @@
-"""Tables that list images: CSV, TSV, Parquet and pandas data frames."""
+"""Images in files: folders of them, and tables (CSV, TSV, Parquet, data frames) that list them."""
 
 import csv
+import logging
 import os
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from biofuse.core.errors import DataError
+from biofuse.core.errors import BioFuseWarning, DataError
 from biofuse.data.decoding import FileSource
-from biofuse.data.folders import excluded
-from biofuse.data.labels import RawLabels, label_text, listing
-from biofuse.data.samples import LoadOptions, SampleTable
+from biofuse.data.labels import RawLabels, label_text, listing, natural_key
+from biofuse.data.samples import SPLIT_NAMES, LoadOptions, SampleTable, split_name
 
 if TYPE_CHECKING:
     import pandas as pd
+
+logger = logging.getLogger(__name__)
+
+IMAGE_SUFFIXES = frozenset({
+    ".bmp", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif",
+    ".tiff", ".webp",
+})  # fmt: skip
+"""Suffixes (in lower case) of files that are taken for images; they are those of the formats that are opened."""
+
+FOREIGN_SUFFIXES = frozenset({".avif", ".czi", ".dcm", ".dicom", ".heic", ".mrxs", ".ndpi", ".nii", ".npy", ".svs"})
+"""Suffixes of images that are not read: passing over them is worth a warning."""
+
+
+def is_image_name(path: Path | PurePosixPath) -> bool:
+    """Tell whether a file is an image by its suffix."""
+    return path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def load_folder(root: Path, options: LoadOptions) -> SampleTable:
+    """Read ``[split/]class/**/image``, or a folder of images without classes.
+
+    Raises
+    ------
+    DataError
+        If the layout is mixed, so that some images would have no class or no split.
+    """
+    options.only("a folder", "exclude")
+    files = _images_below(root, options.exclude)
+    splits, labels = _layout(root, files, labelled=options.labelled is not False)
+    return SampleTable(
+        name=root.resolve().name,
+        ids=[path.as_posix() for path in files],
+        sources=[FileSource(root / path) for path in files],
+        labels=labels,
+        splits=splits,
+    )
+
+
+def load_image_file(path: Path, options: LoadOptions) -> SampleTable:
+    """Read one image file as an unlabelled data set of one sample."""
+    options.only("a single image")
+    return SampleTable(name=path.stem, ids=[path.name], sources=[FileSource(path)])
+
+
+def excluded(path: PurePosixPath, patterns: Sequence[str]) -> bool:
+    """Tell whether a file name, or a path relative to the data, matches one of the shell patterns."""
+    return any(fnmatch(path.name, pattern) or fnmatch(path.as_posix(), pattern) for pattern in patterns)
+
+
+def _images_below(root: Path, patterns: Sequence[str]) -> list[PurePosixPath]:
+    files: list[PurePosixPath] = []
+    passed_over: Counter[str] = Counter()
+    seen: set[str] = set()
+    # Linked class folders are common; the set of real paths keeps a link to a parent from turning in circles.
+    for folder, names_below, names in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        names_below[:] = [] if real in seen else [n for n in names_below if not n.startswith((".", "__MACOSX"))]
+        if real in seen:
+            continue
+        seen.add(real)
+        for name in names:
+            path = PurePosixPath(Path(folder, name).relative_to(root).as_posix())
+            if name.startswith(".") or excluded(path, patterns):
+                continue
+            if is_image_name(path):
+                files.append(path)
+            else:
+                passed_over[path.suffix.lower() or path.name] += 1
+    _tell_passed_over(root, passed_over)
+    if not files:
+        there = f" Other files there: {listing(sorted(passed_over))}." if passed_over else ""
+        raise DataError(
+            f"No images in {root}.{there}",
+            remedy=f"Check the path; images end in {', '.join(sorted(IMAGE_SUFFIXES))}.",
+        )
+    return sorted(files, key=lambda path: natural_key(path.as_posix()))
+
+
+def _tell_passed_over(root: Path, passed_over: Counter[str]) -> None:
+    foreign = {suffix: n for suffix, n in passed_over.items() if suffix in FOREIGN_SUFFIXES}
+    if foreign:
+        counts = ", ".join(f"{n} {suffix}" for suffix, n in sorted(foreign.items()))
+        warnings.warn(f"{root}: files of formats that are not read were passed over: {counts}.", BioFuseWarning, 2)
+    if passed_over:
+        logger.info("%s: passed over files that are no images: %s", root, dict(passed_over))
+
+
+def _layout(root: Path, files: Sequence[PurePosixPath], *, labelled: bool) -> tuple[list[str] | None, list[str] | None]:
+    tops = {path.parts[0] for path in files if len(path.parts) > 1}
+    split_folders = {top for top in tops if top.lower() in SPLIT_NAMES}
+    splits = None
+    inner = list(files)
+    if split_folders:
+        stray = [path.as_posix() for path in files if path.parts[0] not in split_folders]
+        if stray:
+            raise DataError(
+                f"{root} has split folders ({listing(sorted(split_folders))}), but these images lie outside them: "
+                f"{listing(stray)}.",
+                remedy="Move them into a split, or leave them out with exclude=.",
+            )
+        if len({split_name(top) for top in split_folders}) != len(split_folders):
+            raise DataError(f"{root} has two folders for one split: {listing(sorted(split_folders))}.")
+        splits = [split_name(path.parts[0]) for path in files]
+        inner = [PurePosixPath(*path.parts[1:]) for path in files]
+    if not labelled:
+        return splits, None
+    loose = [file.as_posix() for file, path in zip(files, inner, strict=True) if len(path.parts) == 1]
+    if len(loose) == len(files):
+        return splits, None
+    if loose:
+        raise DataError(
+            f"{root}: some images lie in class folders and others beside them: {listing(loose)}.",
+            remedy="Move them into a class folder, leave them out with exclude=, or ignore classes: labelled=False.",
+        )
+    return splits, [path.parts[0] for path in inner]
+
 
 PATH_COLUMNS = ("path", "image", "file", "filename", "filepath", "file_name", "file_path", "image_path")
 LABEL_COLUMNS = ("label", "class", "target", "diagnosis")
@@ -74,12 +192,11 @@ def _read_csv(path: Path) -> Columns:
 
 
 def _read_parquet(path: Path) -> Columns:
-    import pyarrow
-    from pyarrow import parquet
+    from pyarrow import ArrowException, parquet
 
     try:
         columns: Columns = parquet.read_table(path).to_pydict()
-    except (pyarrow.ArrowException, OSError) as error:
+    except (ArrowException, OSError) as error:
         raise DataError(f"{path} cannot be read as Parquet: {error}.", remedy="Write the table again.") from error
     return columns
 
@@ -102,10 +219,8 @@ def _table(columns: Columns, options: LoadOptions, *, name: str, root: Path, whe
     blank = [f"row {row + 1}" for row, text in enumerate(written) if not text]
     if blank:
         raise DataError(f"{where}: no path in {listing(blank)}.", remedy="Fill in the paths or remove the rows.")
-    paths = [os.path.normpath(Path(text)) for text in written]
-    kept = [
-        row for row, path in enumerate(paths) if not excluded(PurePosixPath(Path(path).as_posix()), options.exclude)
-    ]
+    paths = [Path(os.path.normpath(Path(text))) for text in written]
+    kept = [row for row, path in enumerate(paths) if not excluded(PurePosixPath(path.as_posix()), options.exclude)]
     ids = [_relative(paths[row], root) for row in kept]
     _refuse_repeated(ids, where)
 
@@ -170,20 +285,13 @@ def _labels(
     values = [columns[label][row] for row in kept]
     if options.label_separator is None:
         return (), values
-    return (), [_split_labels(value, options.label_separator) for value in values]
+    parts = [label_text(value).split(options.label_separator) for value in values]
+    return (), [tuple(part.strip() for part in each if part.strip()) for each in parts]
 
 
-def _split_labels(value: object, separator: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in label_text(value).split(separator) if part.strip())
-
-
-def _relative(path: str, root: Path) -> str:
-    if Path(path).is_absolute():
-        try:
-            return Path(path).relative_to(root.resolve()).as_posix()
-        except ValueError:  # outside the root: the absolute path is its name
-            return Path(path).as_posix()
-    return Path(path).as_posix()
+def _relative(path: Path, root: Path) -> str:
+    inside = path.is_absolute() and path.is_relative_to(root.resolve())  # outside the root its whole path is its name
+    return (path.relative_to(root.resolve()) if inside else path).as_posix()
 
 
 def _refuse_repeated(ids: Sequence[str], where: str) -> None:

@@ -1,17 +1,119 @@
-"""Data sets of other libraries: torch and Hugging Face, recognised by what they can do, not by importing them."""
+"""Images in memory, lists of paths, and data sets of other libraries, recognised by what they can do."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
 from biofuse.core.errors import DataError, UnreadableImageError
-from biofuse.data.arrays import as_label_rows, per_row, row_id
-from biofuse.data.decoding import ItemSource, Rows
+from biofuse.data.decoding import ArraySource, FileSource, ItemSource, PillowSource, Rows, raw_image
+from biofuse.data.files import LABEL_COLUMNS
 from biofuse.data.labels import listing
-from biofuse.data.manifest import LABEL_COLUMNS
-from biofuse.data.samples import LoadOptions, SampleTable
+from biofuse.data.samples import LoadOptions, SampleTable, Source
+
+ID_DIGITS = 6
+"""Index-based ids are padded to this width, so that they sort in the order of the rows."""
+
+
+def row_id(row: int) -> str:
+    """Name a row by its number: ``000012``."""
+    return f"{row:0{ID_DIGITS}d}"
+
+
+def load_arrays(images: Sequence[Any] | NDArray[Any], options: LoadOptions) -> SampleTable:
+    """Read an array [n, height, width(, channels)], or a list of arrays, Pillow images, tensors or paths.
+
+    Raises
+    ------
+    DataError
+        If the array is one image, its channels come first, or ``labels``, ``group``, ``split`` or ``id`` do not
+        have one value per image.
+    """
+    options.only("images in memory or a list of paths", "labels", "group", "split", "id", "root")
+    if isinstance(images, np.ndarray):
+        _check_stack(images)
+    n = len(images)
+    paths = n > 0 and all(isinstance(image, str | Path) for image in images)
+    root = options.root or Path()
+    ids = [Path(image).as_posix() for image in images] if paths else [row_id(row) for row in range(n)]
+    if paths and len(set(ids)) != n:
+        twice = sorted(name for name, count in Counter(ids).items() if count > 1)
+        raise DataError(f"The list names {len(twice)} image(s) more than once: {listing(twice)}.")
+    sources = [_source(image, row, root) for row, image in enumerate(images)]
+    return _with_columns(SampleTable(name="images", ids=ids, sources=sources), options, options.labels)
+
+
+def _check_stack(images: NDArray[Any]) -> None:
+    if images.dtype.hasobject:
+        raise DataError("An array of Python objects is no stack of images.", remedy="Give a list of arrays instead.")
+    if images.ndim == 3 and images.shape[2] in {3, 4}:
+        raise DataError(
+            f"An array of shape {images.shape} is one image, not a stack.", remedy="Put a single image into a list."
+        )
+    if images.ndim == 4 and images.shape[3] not in {1, 3, 4}:
+        first = images.shape[1] in {1, 3, 4}
+        raise DataError(
+            f"An array of shape {images.shape} is not [n, height, width, channels] with 1, 3 or 4 channels.",
+            remedy="Its channels come first: array.transpose(0, 2, 3, 1)."
+            if first
+            else "Volumes are not embedded; give one slice, or a projection, per image.",
+        )
+    if images.ndim not in {3, 4}:
+        raise DataError(
+            f"An array of shape {images.shape} is no stack of images.",
+            remedy="Give [n, height, width] or [n, height, width, channels].",
+        )
+
+
+def _source(image: Any, row: int, root: Path) -> Source:
+    if isinstance(image, str | Path):
+        return FileSource(root / image)
+    description = f"image {row} of the list"
+    if isinstance(image, np.ndarray):
+        return ArraySource(image, description)
+    if isinstance(image, Image.Image):
+        return PillowSource(image, description)
+    raw = raw_image(image, description=description)
+    if isinstance(raw, bytes):
+        raise DataError(f"{description}: bytes are not accepted in a list.", remedy="Open them with PIL.Image.open.")
+    return ArraySource(raw, description)
+
+
+def as_label_rows(labels: Any) -> Any:
+    """Return labels as a list, or as a table where every row has as many numbers; lists of names stay lists."""
+    if hasattr(labels, "detach"):
+        labels = labels.detach().cpu().numpy()
+    if hasattr(labels, "to_numpy"):
+        labels = labels.to_numpy()
+    rows = list(labels)
+    nested = rows and all(isinstance(row, list | tuple | np.ndarray) for row in rows)
+    if nested and len({len(row) for row in rows}) == 1 and not isinstance(rows[0][0], str):
+        return np.asarray(rows)
+    return rows
+
+
+def per_row(values: object, n: int, what: str) -> Sequence[object] | None:
+    """Return one value per image.
+
+    Raises
+    ------
+    DataError
+        If there are more or fewer.
+    """
+    if values is None:
+        return None
+    if isinstance(values, str) or not hasattr(values, "__len__"):
+        raise DataError(f"{what}= must give one value per image here.", remedy=f"Give a list of {n} values.")
+    rows: list[object] = list(values)  # type: ignore[call-overload]
+    if len(rows) != n:
+        raise DataError(f"{n} images but {len(rows)} values in {what}=.")
+    return rows
+
 
 PROBED_ROWS = 4
 """Rows of a torch data set that are read twice at loading, to find random transforms."""
@@ -88,8 +190,13 @@ def load_rows(data: Rows, options: LoadOptions) -> SampleTable:
         labels = _torch_labels(data, n)
     classes = getattr(data, "classes", None)
     named = labels is not None and isinstance(classes, Sequence) and all(isinstance(name, str) for name in classes)
-    base = SampleTable(name=type(data).__name__, ids=[row_id(row) for row in range(n)], sources=sources)
-    return _with_columns(base, options, labels, tuple(classes) if named and classes else None)
+    base = SampleTable(
+        name=type(data).__name__,
+        ids=[row_id(row) for row in range(n)],
+        sources=sources,
+        classes=tuple(classes) if named and classes else None,
+    )
+    return _with_columns(base, options, labels)
 
 
 class _Single:
@@ -105,14 +212,13 @@ class _Single:
         return (self._data[row],)
 
 
-def _with_columns(base: SampleTable, options: LoadOptions, labels: Any, classes: tuple[str, ...] | None) -> SampleTable:
+def _with_columns(base: SampleTable, options: LoadOptions, labels: Any) -> SampleTable:
     n = len(base.ids)
     ids = per_row(options.id, n, "id")
     return replace(
         base,
         ids=base.ids if ids is None else [str(value) for value in ids],
         labels=None if labels is None else as_label_rows(labels),
-        classes=classes,
         splits=per_row(options.split, n, "split"),
         groups=per_row(options.group, n, "group"),
     )
@@ -149,8 +255,6 @@ def _plain(value: Any) -> Any:
 
 
 def _hugging_face_labels(data: Any, options: LoadOptions) -> tuple[Any, tuple[str, ...] | None]:
-    from datasets import ClassLabel
-
     if options.labelled is False:
         return None, None
     if options.label is not None and not isinstance(options.label, str):
@@ -166,7 +270,7 @@ def _hugging_face_labels(data: Any, options: LoadOptions) -> tuple[Any, tuple[st
         return None, None
     feature = data.features[column]
     inner = getattr(feature, "feature", feature)
-    if not isinstance(inner, ClassLabel):
+    if not hasattr(inner, "names"):  # only a ClassLabel has
         return values, None
     names = tuple(inner.names)
 

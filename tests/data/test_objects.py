@@ -1,19 +1,18 @@
-"""Torch and Hugging Face data sets."""
+"""Images in memory, lists of paths, torch and Hugging Face data sets."""
 
 import pickle
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 from biofuse.core.errors import DataError, LeakageError
-from biofuse.data.decoding import decode
+from biofuse.core.target import Task
+from biofuse.data.decoding import DecodePolicy, content_hash, decode
 from biofuse.data.load import load_samples
 from biofuse.data.samples import Samples
-
-MakeImages = Callable[..., list[Path]]
 
 
 def picture(path: Path, level: int = 0) -> Path:
@@ -23,8 +22,44 @@ def picture(path: Path, level: int = 0) -> Path:
 
 
 def names(samples: Samples) -> list[str]:
-    assert samples.labels is not None
     return [samples.classes[label] for label in samples.labels]
+
+
+def test_arrays_lists_and_pillow_images_agree() -> None:
+    stack = np.random.default_rng(0).integers(0, 256, size=(4, 6, 5, 3), dtype=np.uint8)
+    labels = [0, 1, 1, 0]
+    for data in (stack, list(stack), [Image.fromarray(image) for image in stack]):
+        samples = load_samples(data, labels=labels, group=["a", "a", "b", "c"])
+        assert samples.ids.tolist() == ["000000", "000001", "000002", "000003"]
+        assert samples.classes == ("0", "1")
+        assert [content_hash(source.read(), samples.decode) for source in samples.sources] == [
+            content_hash(image, DecodePolicy()) for image in stack
+        ]
+    assert load_samples(stack).labels is None
+    assert load_samples(stack, id=list("wxyz")).ids.tolist() == list("wxyz")
+
+
+def test_a_list_of_paths(tmp_path: Path) -> None:
+    paths = [picture(tmp_path / f"{number}.png") for number in range(2)]
+    samples = load_samples(paths, labels=["no", "yes"])
+    assert samples.ids.tolist() == [path.as_posix() for path in paths]
+    assert load_samples(pd.Series(["0.png", "1.png"]), root=tmp_path).ids.tolist() == ["0.png", "1.png"]
+    with pytest.raises(DataError, match="more than once"):
+        load_samples([paths[0], paths[0]])
+
+
+def test_labels_in_memory_take_many_forms() -> None:
+    stack = np.zeros((3, 6, 5), dtype=np.uint8)
+    named = load_samples(stack, labels=[1, 0, 1], classes=["benign", "malignant"])
+    assert names(named) == ["malignant", "benign", "malignant"]
+    for labels in ([[1, 0], [0, 1], [1, 1]], np.array([[1, 0], [0, 1], [1, 1]])):
+        multi = load_samples(stack, labels=labels)
+        assert (multi.task, multi.classes) == (Task.MULTILABEL, ("0", "1"))
+    sets = load_samples(stack, labels=[["a", "b"], ["a", "c"], ["c", "b"]])
+    assert sets.task is Task.MULTILABEL
+    assert sets.classes == ("a", "b", "c")
+    column = load_samples(stack, labels=np.array([[1], [0], [2]]))
+    assert (column.task, column.classes) == (Task.MULTICLASS, ("0", "1", "2"))
 
 
 class Pairs:
@@ -63,14 +98,12 @@ def test_torch_data_sets_of_tensors_arrays_and_images_agree() -> None:
     assert bare.ids.tolist() == ["000000", "000001", "000002", "000003"]
 
 
-def test_a_torchvision_image_folder_keeps_its_classes(make_images: MakeImages, tmp_path: Path) -> None:
+def test_a_torchvision_image_folder_keeps_its_classes(make_images, tmp_path: Path) -> None:
     from torchvision.datasets import ImageFolder
 
     make_images(tmp_path)
     theirs, ours = load_samples(ImageFolder(tmp_path)), load_samples(tmp_path)
     assert theirs.classes == ours.classes == ("blue", "red")
-    assert theirs.labels is not None
-    assert ours.labels is not None
     np.testing.assert_array_equal(theirs.labels, ours.labels)
 
 
@@ -82,7 +115,6 @@ def test_targets_spare_reading_every_row_for_its_label() -> None:
     data.reads = 0
     samples = load_samples(data)
     assert data.reads <= full - 20
-    assert samples.labels is not None
     assert samples.labels.tolist() == [0, 1] * 10
 
 
@@ -95,7 +127,7 @@ def test_targets_spare_reading_every_row_for_its_label() -> None:
         (lambda torch: torch.full((3, 8, 8), float("nan")), "must be uint8, or float within 0-1"),
     ],
 )
-def test_tensors_that_are_no_pictures(make: Callable[[object], object], why: str) -> None:
+def test_tensors_that_are_no_pictures(make, why) -> None:
     import torch
 
     with pytest.raises(DataError, match=why):
@@ -133,7 +165,6 @@ def test_hugging_face_data_sets_hash_the_original_bytes(tmp_path: Path) -> None:
     samples = load_samples(data)
     assert names(samples) == ["ill", "ok", "ill"]
     assert samples.classes == ("ok", "ill")
-    assert samples.groups is not None
     assert [source.read() for source in samples.sources] == [path.read_bytes() for path in paths]
     again = pickle.loads(pickle.dumps(samples.sources[2]))  # noqa: S301
     assert again.read() == paths[2].read_bytes()

@@ -41,7 +41,7 @@ tutorials: $(STAMP) ## Run the tutorials and write their outputs and pictures an
 
 docs: $(STAMP) ## Write the generated pages anew: docs/options.md and docs/encoders.md
 	$(BIN)/python -c "from biofuse.cli.options import options_page; print(options_page(), end='')" > docs/options.md
-	$(BIN)/python -m biofuse.encoders.describe > docs/encoders.md
+	$(BIN)/python -c "from biofuse.cli.encoders import encoders_page; print(encoders_page(), end='')" > docs/encoders.md
 
 constraints: $(STAMP) ## Write the versions now installed to constraints.txt
 	@{ echo "# Versions that were tested together on $$($(BIN)/python -VV | cut -d' ' -f1,2). Written by: make constraints"; \

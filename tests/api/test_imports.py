@@ -74,7 +74,7 @@ def test_what_biofuse_has_saved_can_be_imported(samples, store, tmp_path):
 
 def test_the_card_says_where_they_come_from_and_that_nothing_is_verified(samples, store, tmp_path):
     from biofuse.core.hashing import digest_file
-    from biofuse.encoders.describe import describe, origins
+    from biofuse.encoders.card import describe, origins
 
     write_npz(tmp_path / "e.npz", samples.ids, vectors(samples))
     card = import_embeddings(tmp_path / "e.npz", samples, encoder="mine", store=store).card

@@ -1,10 +1,13 @@
 import json
+import re
+from pathlib import Path
 
 import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from biofuse.encoders import Preprocessing, register_encoder
+from biofuse.cli.encoders import encoders_page
+from biofuse.encoders import EncoderRegistry, Preprocessing, register_encoder
 from biofuse.encoders.registry import ENCODERS
 
 pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])
@@ -281,3 +284,16 @@ def test_an_encoder_that_cannot_be_run_is_named_and_the_others_are_verified(biof
     assert "HF_HUB_OFFLINE" in ran.out
     assert (tmp_path / "hog.safetensors").is_file()
     assert not (tmp_path / "rad_dino.safetensors").exists()
+
+
+def test_the_page_of_all_encoders_is_up_to_date_and_whole():
+    page = encoders_page()
+    written = Path(__file__).resolve().parents[2] / "docs" / "encoders.md"
+    assert written.read_text(encoding="utf-8") == page, "run: make docs"
+    rows = [line for line in page.splitlines() if line.startswith("| `")]
+    for card in EncoderRegistry(plugins=False).list_cards():
+        (row,) = [row for row in rows if row.startswith(f"| `{card.name}` | {card.title} |")]
+        assert all(fact in row for fact in card.unverified)
+    for table in re.split(r"\n(?!\|)", page):
+        lines = [line for line in table.splitlines() if line.startswith("|")]
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) <= 1

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from biofuse.core.errors import EncoderError
 from biofuse.encoders import EncoderCard, Precision, get_card, list_cards, resolve
 from biofuse.encoders.card import ESSENTIAL, FACT_NAMES
-from biofuse.encoders.loaders import loader_of
+from biofuse.encoders.loaders import forward_of, loader_of
 from biofuse.encoders.registry import OWN_CARDS
 
 CARDS = list_cards()
@@ -65,7 +65,7 @@ COUNTED_ELSEWHERE = {
 def measure(card: EncoderCard, network: nn.Module) -> tuple[int, float]:
     """Return columns and GFLOPs of a network on the meta device, run as its loader runs it."""
     side = card.preprocessing.output_size
-    forward = loader_of(card.loader).forward_of(card, network)
+    forward = forward_of(card, network)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         embedding = forward(torch.empty(1, 3, side, side, device="meta"))
     return embedding.shape[1], counter.get_total_flops() / 1e9

@@ -12,7 +12,9 @@ from PIL import Image
 
 from biofuse.core.errors import EncoderError, NotOnHubError
 from biofuse.encoders import Preprocessing, get_card
-from biofuse.encoders.processors import check_published, from_open_clip, from_processor, from_timm, read_json
+from biofuse.encoders.encoder import check_published
+from biofuse.encoders.hub import read_json
+from biofuse.encoders.preprocessing import from_open_clip, from_processor, from_timm
 
 OPENAI = {"mean": (0.48145466, 0.4578275, 0.40821073), "std": (0.26862954, 0.26130258, 0.27577711)}
 

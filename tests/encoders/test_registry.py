@@ -14,7 +14,7 @@ import pytest
 from biofuse.core.errors import BioFuseWarning, DependencyError, EncoderError, UnknownEncoderError
 from biofuse.encoders import EncoderCard, EncoderRegistry, get_card, list_cards, load_encoder, register_encoder, resolve
 from biofuse.encoders.card import card_from_toml
-from biofuse.encoders.loaders import FAMILIES, loader_of
+from biofuse.encoders.loaders import FAMILIES, builder_of
 
 STARTER = ("efficientnet_lite0", "efficientnet_lite2", "colour", "lbp", "haralick", "gabor", "hog")
 
@@ -178,7 +178,7 @@ def test_a_card_that_nothing_can_load_is_refused(registry):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_has_a_module_that_builds(family):
-    builder = loader_of(family).build
+    builder = builder_of(family)
     assert list(inspect.signature(builder).parameters) == ["card", "device", "precision", "weights_path"]
 
 

@@ -1,6 +1,6 @@
-"""``biofuse encoders``."""
+"""``biofuse encoders``, and the page docs/encoders.md."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +12,7 @@ from biofuse.cli.console import errors, human_bytes, note, output, say, show_jso
 from biofuse.cli.options import Json
 
 if TYPE_CHECKING:
-    from biofuse.encoders.card import EncoderCard
+    from biofuse.encoders.card import EncoderCard, Weights
     from biofuse.encoders.doctor import Diagnosis
 
 app = typer.Typer(no_args_is_help=True, help="The encoders there are, and what is known about each.")
@@ -160,7 +160,7 @@ def _show_card(card: "EncoderCard") -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from biofuse.encoders.describe import describe, origins
+    from biofuse.encoders.card import describe, origins
 
     say(f"{card.title} ({card.name})")
     grid = Table.grid(padding=(0, 2))
@@ -416,3 +416,92 @@ def _show_verified(done: list[Verified]) -> None:
             f"There are no golden vectors of {', '.join(unknown)}. Where its weights are known to be right, make them "
             "with --write DIR, and contribute the file."
         )
+
+
+PAGE = """\
+# Encoders
+
+Written from the cards by `make docs`; do not edit.
+
+An encoder is described by a card, a TOML file in `src/biofuse/encoders/cards/`; `biofuse encoders show NAME` tells
+all of it. Each fact on a card says where it comes from: `external` (somebody else states it, with the reference),
+`computed` (BioFuse worked it out) or `unverified`. Only external facts count as verified. Weights, architecture,
+preprocessing, output, dimension and licence are essential: an encoder with an unverified essential is in no alias
+(but `paper`, which is the list of the paper) and is used only when asked for by name.
+
+For every encoder below the whole architecture is built without weights in BioFuse's tests, and its columns, its
+number of parameters and its operations per image must be the card's. No published weights could be loaded in writing
+these cards; the starter pool's, which install with BioFuse, are compared with stored vectors. Of the others the card
+says what its loading and its preprocessing were compared with: a checkpoint in the hub's layout and key names is
+written at a smaller size, loaded as users load it, and gives what another library gives for the same weights, to
+1e-5; an implementation that is not BioFuse's gives the same pixels for 28 real images of odd sizes and modes (grey,
+palette, transparent, 16-bit, one pixel high). Files are checked when they are loaded: names of all weights, number of
+parameters, dimension, hash, and that embeddings are finite and differ between images.
+
+A commit or hash pins the weights. Where none is known, the card follows `main` and says so; the hash of the file is
+recorded when it is first read, and is part of the embeddings' fingerprint from then on.
+
+`prov_gigapath` is the real tile encoder (patches of 16 pixels). The column "Prov-GigaPath" of the published results
+was made with DINOv2 ViT-g/14: `dinov2_g` here, with the original's preprocessing, so that it can be reproduced.
+"""
+
+PAGE_COLUMNS = (
+    "name",
+    "encoder",
+    "trained on",
+    "columns",
+    "parameters",
+    "GFLOPs",
+    "licence",
+    "access",
+    "pinned",
+    "unverified",
+)
+
+
+def encoders_page() -> str:
+    """Return the page docs/encoders.md."""
+    from biofuse.encoders.registry import EncoderRegistry
+
+    registry = EncoderRegistry(plugins=False)
+    cards = registry.list_cards()
+    aliases = [(f"`{alias}`", ", ".join(f"`{name}`" for name in names)) for alias, names in registry.aliases().items()]
+    rows = [
+        (
+            f"`{card.name}`",
+            card.title,
+            card.modality,
+            f"{card.dim:,}",
+            f"{card.parameters / 1e6:,.1f} M" if card.parameters else "",
+            f"{card.gflops:,.4g}" if card.gflops else "",
+            card.licence + {True: "", False: " (not commercial)", None: " (commercial use unclear)"}[card.commercial],
+            {True: "gated", False: "open", None: "unknown"}[card.gated],
+            _pinned(card.weights),
+            ", ".join(card.unverified),
+        )
+        for card in cards
+    ]
+    total = sum(card.weight_bytes("bf16") or 0 for card in cards) / 1e9
+    paper = sum(card.weight_bytes("bf16") or 0 for card in cards if "paper" in card.pools) / 1e9
+    memory = f"The weights of the paper's nine take {paper:.1f} GB in bf16, those of all encoders here {total:.1f} GB"
+    parts = [
+        PAGE,
+        f"## Aliases\n\n{_markdown(('alias', 'encoders'), aliases)}",
+        f"## All {len(cards)}\n\n{_markdown(PAGE_COLUMNS, rows)}",
+        f"{memory}; twice that in fp32.\n",
+    ]
+    return "\n".join(parts)
+
+
+def _markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+
+
+def _pinned(weights: "Weights | None") -> str:
+    """Say in a word what keeps the weights from changing."""
+    if weights is None:
+        return ""
+    if not weights.pinned:
+        return "not yet"
+    return "hash" if weights.sha256 else "commit"

@@ -1,18 +1,16 @@
-"""The frozen record of an encoder, readable without loading any model library."""
+"""The frozen record of an encoder, and what it says in sentences; readable without loading any model library."""
 
-import contextlib
 import math
-import re
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from biofuse.core.errors import EncoderError
 from biofuse.core.hashing import digest_json
-from biofuse.encoders.preprocessing import Preprocessing
+from biofuse.encoders.hub import COMMIT
+from biofuse.encoders.preprocessing import Preprocessing, card_errors
 
 FactName = Literal[
     "weights",
@@ -87,6 +85,9 @@ Precision = Literal["fp32", "fp16", "bf16"]
 BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
 """Bytes per parameter."""
 
+IMPORTED = "imported"
+"""Loader family of cards whose embeddings were made elsewhere, and what may stand before their names."""
+
 INDEX_SUFFIX = ".index.json"
 """How the name of a file ends that lists which shard holds which weight."""
 
@@ -160,7 +161,7 @@ class Weights(Frozen):
     @property
     def pinned(self) -> bool:
         """Whether later changes to the repository cannot change what is loaded: the hash or a whole commit is known."""
-        fixed = self.repository.startswith("pypi:") or re.fullmatch(r"[0-9a-f]{40}", self.revision) is not None
+        fixed = self.repository.startswith("pypi:") or COMMIT.fullmatch(self.revision) is not None
         return fixed or (self.sha256 is not None and not self.sharded)
 
     def identity(self) -> dict[str, Any]:
@@ -347,28 +348,6 @@ class EncoderCard(Frozen):
         return f"{self.name}-{digest_json(identity)}"
 
 
-@contextlib.contextmanager
-def card_errors(name: str) -> Iterator[None]:
-    """Turn the refusal of a card's or a preprocessing's fields into an error that names the encoder.
-
-    Raises
-    ------
-    EncoderError
-        In place of pydantic's ``ValidationError``.
-    """
-    try:
-        yield
-    except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(str(part) for part in problem['loc']) or problem['type']}: {problem['msg']}"
-            for problem in error.errors()
-        )
-        raise EncoderError(
-            f"The card of {name!r} is not valid: {problems}.",
-            remedy="Correct these fields: biofuse.encoders.EncoderCard and Preprocessing say what each may hold.",
-        ) from error
-
-
 def read_card(path: str | Path) -> EncoderCard:
     """Read a card from a TOML file, whose keys are the fields of :class:`EncoderCard`.
 
@@ -414,3 +393,170 @@ def card_from_toml(text: str, *, name: str) -> tuple[EncoderCard, float]:
         if isinstance(arguments, dict):
             fields["arguments"] = {key: None if value == "null" else value for key, value in arguments.items()}
         return EncoderCard.model_validate(fields), float(place)
+
+
+OUTPUTS = {
+    "cls": "the class token after the last normalisation",
+    "pooled": "the network's own pooling over positions",
+    "projected": "the projection into the space shared with texts, not normalised",
+    "cls+mean": "the class token and the mean of the patch tokens, side by side",
+    "descriptor": "computed from the pixels by a formula",
+}
+
+COMMERCIAL = {
+    True: "commercial use is allowed",
+    False: "no commercial use",
+    None: "whether commercial use is allowed is not clear, so read it first",
+}
+
+
+def describe(card: EncoderCard) -> dict[str, str]:
+    """Say everything a card knows, a paragraph per subject.
+
+    Parameters
+    ----------
+    card : EncoderCard
+
+    Returns
+    -------
+    dict of str
+        Subjects, in reading order, and what there is to say; lines are separated by newlines. Where the facts come
+        from is in :func:`origins`.
+    """
+    paragraphs = {
+        "what it is": _what(card),
+        "licence": f"{card.licence}: {COMMERCIAL[card.commercial]}",
+        "access": _access(card),
+        "weights": _weights(card),
+        "image": "unknown: it was embedded elsewhere" if card.loader == IMPORTED else _image(card.preprocessing),
+        "embedding": f"{card.dim:,} columns: {OUTPUTS[card.output]}",
+        "size": _size(card),
+        "precision": f"{card.advised_precision} is advised. {card.precision_note}" if card.precision_note else "",
+        "trained on": card.training_data + _doubt(card, "training_data"),
+        "overlaps": _overlaps(card),
+        "notes": "\n".join(card.notes),
+        "needs": ", ".join(card.requires),
+        "aliases": ", ".join(card.pools),
+        "chosen by default": _default(card),
+        "compared with": _compared(card),
+        "source": card.source,
+        "citation": card.citation + _doubt(card, "citation"),
+    }
+    return {subject: text for subject, text in paragraphs.items() if text}
+
+
+def _what(card: EncoderCard) -> str:
+    """Say what an encoder is."""
+    if card.weights is None:
+        return f"A {'descriptor' if card.output == 'descriptor' else 'function'} without learned weights"
+    trained = card.modality.replace("none", "unknown")
+    return f"A frozen network for {trained} images: {card.architecture or 'its own architecture'} ({card.loader})"
+
+
+def _access(card: EncoderCard) -> str:
+    """Say how to get the weights; empty for encoders that have none."""
+    if card.weights is None:
+        return ""
+    if card.weights.repository == "manual":
+        asked = "after a form" if card.gated else "for anybody"
+        return f"The file is offered {asked} at {card.page}; give its path"
+    if card.gated:
+        return f"Gated: ask for access at {card.page}, then `hf auth login`"
+    if card.gated is None:
+        return f"Not known to be gated; see {card.page}"
+    return f"Open: {card.page}" if card.page else "Open"
+
+
+def _weights(card: EncoderCard) -> str:
+    """Say where the weights come from and whether they are pinned."""
+    source = card.weights
+    if source is None:
+        return "none"
+    file = source.file
+    if source.sharded:
+        file = f"the shards that {source.file} lists for {source.prefix}*"
+    if source.pinned:
+        commit = f"commit {source.revision}" if COMMIT.fullmatch(source.revision) else ""
+        sha256 = f"SHA-256 {source.sha256}" if source.sha256 else ""
+        pinned = "\n".join(part for part in (commit, sha256) if part) or f"version {source.revision}"
+    else:
+        pinned = f"not pinned, follows {source.revision!r}: the hash is recorded when they are first read"
+    return f"{file} of {source.repository}\n{pinned}"
+
+
+def _image(spec: Preprocessing) -> str:
+    """Say how an image is prepared."""
+    how = f"to {spec.size} x {spec.size} pixels, whatever its shape"
+    if spec.resize == "shortest":
+        how = f"shorter side to {spec.size} pixels"
+    crop = f", then the centre of {spec.crop} x {spec.crop}" if spec.crop is not None else ""
+    scale = {"0-1": "on a scale of 0 to 1", "0-255": "on a scale of 0 to 255", "min-max": "each image stretched to 0-1"}
+    numbers = f"mean {_numbers(spec.mean)}, std {_numbers(spec.std)}, {scale[spec.value_range]}"
+    return f"{how}, {spec.interpolation}{crop}\n{numbers}"
+
+
+def _size(card: EncoderCard) -> str:
+    """Say how large and how costly a network is; empty for encoders without one."""
+    if not card.parameters:
+        return ""
+    kinds: tuple[Precision, ...] = ("fp32", "bf16")
+    memory = ", ".join(f"{(card.weight_bytes(kind) or 0) / 1e9:.2g} GB in {kind}" for kind in kinds)
+    cost = f"; {card.gflops:,.4g} GFLOPs per image" if card.gflops else ""
+    return f"{card.parameters:,} parameters ({memory}){cost}"
+
+
+def _overlaps(card: EncoderCard) -> str:
+    """Say which MedMNIST sets it may have been trained on; empty for encoders without training."""
+    if not card.training_data:
+        return ""
+    if not card.overlaps:
+        return "with MedMNIST: none known"
+    said = "\n".join(f"{name}: {why}" for name, why in card.overlaps.items())
+    return said + _doubt(card, "overlaps")
+
+
+def _doubt(card: EncoderCard, name: FactName) -> str:
+    """Mark what no external source states, where the card says anything and has weights at all."""
+    if card.weights is None or not getattr(card, name):
+        return ""
+    fact = card.facts.get(name)
+    return "" if fact is not None and fact.source == "external" else " (not verified)"
+
+
+def _default(card: EncoderCard) -> str:
+    """Say whether aliases may choose it."""
+    if card.weights is None:
+        return "yes: its own code is what defines it"
+    if card.selectable_by_default:
+        return "yes: every essential fact has an external source"
+    return f"no: {', '.join(card.unverified)} not verified; ask for it by name"
+
+
+def _compared(card: EncoderCard) -> str:
+    """Say what its loading and its preprocessing are compared with in BioFuse's tests; empty where there is nothing."""
+    if card.weights is None or not (card.compared.loading or card.compared.preprocessing):
+        return ""
+    preprocessing = card.compared.preprocessing or "not compared: no independent source"
+    return f"loading: {card.compared.loading or 'not compared'}\npreprocessing: {preprocessing}"
+
+
+def origins(card: EncoderCard) -> list[tuple[str, str, str]]:
+    """Say of each fact where it comes from.
+
+    Returns
+    -------
+    list of (fact, source, reference)
+        Empty for encoders without weights: their own code is what defines them.
+    """
+    if card.weights is None:
+        return []
+    missing = ("unverified", "the card does not say")
+    return [
+        (name, *((card.facts[name].source, card.facts[name].reference) if name in card.facts else missing))
+        for name in FACT_NAMES
+    ]
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    shown = [f"{value:g}" for value in values]
+    return shown[0] if len(set(shown)) == 1 else f"({', '.join(shown)})"

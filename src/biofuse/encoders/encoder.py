@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from biofuse.core.errors import EncoderError, WeightsError
+from biofuse.core.errors import EncoderError, HubUnreachableError, WeightsError
 from biofuse.core.hashing import generator
 from biofuse.encoders.card import EncoderCard, Precision
-from biofuse.encoders.processors import check_published
+from biofuse.encoders.hub import HubFile, download, is_repository, read_json
+from biofuse.encoders.preprocessing import differences, from_open_clip, from_processor
 
 if TYPE_CHECKING:
     import torch
@@ -372,4 +373,44 @@ def check_encoder(encoder: Encoder) -> None:
         raise EncoderError(
             f"{card.name} embeds an image differently alone and in a batch (by {moved:.2g} of the largest value).",
             remedy="Each row may depend on its own image only: no batch statistics, no shared normalisation.",
+        )
+
+
+def check_published(card: EncoderCard) -> None:
+    """Refuse a card that contradicts what the repository of its weights says about preparing images.
+
+    Nothing is compared where the card names no such file, or it is neither in the hub's cache nor to be had.
+
+    Raises
+    ------
+    EncoderError
+        If they disagree.
+    UnavailableWeightsError
+        If the repository has no such file, or does not give it to this user.
+    """
+    weights = card.weights
+    if weights is None or not weights.processor or not is_repository(weights.repository):
+        return
+    wanted = HubFile(
+        repository=weights.repository,
+        revision=weights.revision,
+        file=weights.processor,
+        encoder=card.name,
+        title=card.title,
+        page=card.page,
+    )
+    try:
+        config = read_json(download(wanted))
+    except HubUnreachableError:
+        return
+    if weights.processor.endswith("open_clip_config.json"):
+        size = card.preprocessing.output_size
+        published = from_open_clip(config.get("preprocess_cfg", {}), name=card.name, size=size)
+    else:
+        published = from_processor(config, name=card.name)
+    different = differences(card.preprocessing, published)
+    if different:
+        raise EncoderError(
+            f"{weights.processor} of {weights.repository} disagrees with the card of {card.name}: {different}.",
+            remedy="Correct the preprocessing on the card, or take processor off it if the authors say otherwise.",
         )

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from biofuse.core.errors import BioFuseError, EncoderError
 from biofuse.core.hashing import canonical_json, digest, digest_json
-from biofuse.encoders.card import EncoderCard, Precision, card_errors
+from biofuse.encoders.card import EncoderCard, Precision
 from biofuse.encoders.encoder import Embeddings, UInt8Images, require_embeddings, require_images
-from biofuse.encoders.preprocessing import Preprocessing
+from biofuse.encoders.preprocessing import Preprocessing, card_errors
 from biofuse.encoders.registry import ENCODERS, CardFacts, EncoderRegistry
 
 EncodingFunction = Callable[[NDArray[np.uint8]], Any]

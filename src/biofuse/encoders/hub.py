@@ -5,19 +5,23 @@ Nothing here reads, writes or shows a token; the library sends the one it finds.
 
 import contextlib
 import errno
+import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from biofuse.core.errors import (
     AccessDeniedError,
     DiskError,
+    EncoderError,
     HubUnreachableError,
     NotOnHubError,
     UnavailableWeightsError,
+    UnknownEncoderError,
 )
 
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.\-]*/[\w.\-]+")
@@ -273,3 +277,65 @@ def _token_in_the_way() -> str:
 
 def _or(remedy: str, wanted: HubFile) -> str:
     return f"{remedy}, or {wanted.elsewhere}." if wanted.elsewhere else f"{remedy}."
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a configuration file.
+
+    Raises
+    ------
+    EncoderError
+        If it is not a JSON object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise EncoderError(f"{path} is not a configuration file: {error}.", remedy="Download it again.") from error
+    if not isinstance(content, dict):
+        raise EncoderError(f"{path} is not a configuration file: it holds no object.", remedy="Download it again.")
+    return content
+
+
+def read_config(
+    repository: str, file: str, asked: str, *, form: str, revision: str = "main"
+) -> tuple[dict[str, Any], str]:
+    """Return a configuration file of a repository, and the commit it was read at.
+
+    Raises
+    ------
+    UnknownEncoderError
+        If what is asked for is not the name of a repository.
+    UnavailableWeightsError
+        If the file cannot be had.
+    """
+    if not is_repository(repository):
+        raise UnknownEncoderError(
+            f"{asked}: {repository!r} is not a model repository (owner/name).",
+            remedy=f"Use {form}.",
+        )
+    path = download(HubFile(repository=repository, revision=revision, file=file, encoder=asked))
+    return read_json(path), commit_of(path) or revision
+
+
+def first_file(repository: str, revision: str, files: Sequence[str], asked: str) -> str:
+    """Return the first of the files that the repository has.
+
+    Raises
+    ------
+    NotOnHubError
+        If it has none of them.
+    """
+    wanted = [HubFile(repository=repository, revision=revision, file=file, encoder=asked) for file in files]
+    here = [one.file for one in wanted if cached(one) is not None]
+    if here:
+        return here[0]
+    for one in wanted:
+        try:
+            ask(one)
+        except NotOnHubError:
+            continue
+        return one.file
+    raise NotOnHubError(
+        f"{repository} (for {asked}) has none of the files {', '.join(files)}.",
+        remedy="Register the encoder under a name of its own, with the file it has.",
+    )

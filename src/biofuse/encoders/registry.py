@@ -12,10 +12,10 @@ from typing import Any, Literal, TypedDict, Unpack
 from biofuse.core.errors import DependencyError, EncoderError, UnknownEncoderError
 from biofuse.core.hashing import digest_file
 from biofuse.core.registry import Registry
-from biofuse.encoders.card import EncoderCard, Precision, Weights, card_errors, card_from_toml, read_card
+from biofuse.encoders.card import EncoderCard, Precision, Weights, card_from_toml, read_card
 from biofuse.encoders.encoder import Encoder, check_encoder
-from biofuse.encoders.loaders import FAMILIES, Builder, adhoc_card, is_adhoc, loader_of
-from biofuse.encoders.preprocessing import Preprocessing
+from biofuse.encoders.loaders import FAMILIES, Builder, adhoc_card, builder_of, is_adhoc
+from biofuse.encoders.preprocessing import Preprocessing, card_errors
 from biofuse.encoders.weights import locate, pin
 
 Find = Callable[[str], EncoderCard | None]
@@ -245,8 +245,7 @@ class EncoderRegistry(Registry[Entry]):
         return loaded
 
     def _builder(self, card: EncoderCard) -> Builder:
-        loader = loader_of(card.loader)
-        family: Builder | None = None if loader is None else loader.build
+        family = builder_of(card.loader)
         own = self.own_builder(card.name)
         if own is not None:
             registered = self.get(card.name).card

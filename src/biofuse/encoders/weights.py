@@ -420,7 +420,6 @@ def load_weights(
     card: EncoderCard,
     *,
     weights_path: Path | None = None,
-    rename: Callable[[str], str] | None = None,
     convert: "Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]] | None" = None,
 ) -> EncoderCard:
     """Fill a network with exactly the weights that a card names.
@@ -438,11 +437,9 @@ def load_weights(
     weights_path : Path, optional
         The file itself (of weights in shards: their index), instead of where :func:`locate` looks for it; the card's
         hash still applies.
-    rename : callable, optional
-        Maps a name in the file (without prefix) to the network's.
     convert : callable, optional
-        Brings the selected and renamed weights into the network's layout, where that is more than a change of names:
-        fused matrices split, position embeddings resampled.
+        Brings the weights into the network's layout, where that is more than the card's change of names: fused matrices
+        split, position embeddings resampled.
 
     Returns
     -------
@@ -470,8 +467,6 @@ def load_weights(
     path = locate(card.name, card.weights, weights_path, title=card.title, page=card.page)
     seen = _seen(card.name, card.weights, path, functools.partial(_checked, card.name))
     state = _respelled(card.name, card.weights, _read(card.name, card.weights, path))
-    if rename is not None:
-        state = _renamed(card.name, state, rename)
     if convert is not None:
         state = convert(state)
     _load_strictly(card.name, network, state, path)
@@ -610,15 +605,6 @@ def _respelled(name: str, weights: Weights, state: dict[str, "torch.Tensor"]) ->
             raise WrongWeightsError(f"Two weights of {name} would both be called {new!r} by the rename of its card.")
         spelled[new] = value
     return spelled
-
-
-def _renamed(name: str, state: Mapping[str, "torch.Tensor"], rename: Callable[[str], str]) -> dict[str, "torch.Tensor"]:
-    try:
-        return {rename(key): value for key, value in state.items()}
-    except KeyError as error:
-        raise WrongWeightsError(
-            f"The file of {name} has a weight {error} that its architecture does not know."
-        ) from error
 
 
 def _load_strictly(name: str, network: "nn.Module", state: Mapping[str, "torch.Tensor"], path: Path) -> None:

@@ -14,9 +14,8 @@ from biofuse.core.errors import BioFuseError, DependencyError, StoreError, Unrea
 from biofuse.core.hashing import Contents, generator
 from biofuse.data.decoding import content_hash, decode
 from biofuse.data.samples import Samples, known_contents, require_contents
-from biofuse.encoders.card import EncoderCard, Precision
+from biofuse.encoders.card import IMPORTED, EncoderCard, Precision
 from biofuse.encoders.doctor import Skipped
-from biofuse.encoders.loaders.imported import LOADER
 from biofuse.encoders.registry import load_encoder
 from biofuse.extract.options import ExtractOptions, choose_device
 from biofuse.extract.plan import ExtractionPlan
@@ -344,7 +343,7 @@ def recompute(
             candidates=len(candidates),
         )
         drawn = _draw(candidates, contents, rows, seed, folder)
-        if folder.card.loader == LOADER:
+        if folder.card.loader == IMPORTED:
             said = replace(said, skipped="imported: its embeddings were made elsewhere")
         elif not len(drawn):
             said = replace(said, skipped="none of these images is in its folder")
@@ -437,7 +436,7 @@ def _one_of_each(folders: Sequence[EncoderFolder]) -> list[EncoderFolder]:
 
 
 def _is_called(folder: EncoderFolder, name: str) -> bool:
-    imported = folder.card.loader == LOADER and name == f"{LOADER}:{folder.card.name}"
+    imported = folder.card.loader == IMPORTED and name == f"{IMPORTED}:{folder.card.name}"
     return imported or name in {folder.card.name, folder.path.name}
 
 

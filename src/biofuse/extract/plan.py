@@ -16,9 +16,9 @@ from biofuse.core.files import write_text
 from biofuse.core.hashing import Contents, hash_order
 from biofuse.core.progress import duration
 from biofuse.data.samples import Samples, known_contents
-from biofuse.encoders.card import BYTES, EncoderCard, Precision
+from biofuse.encoders.card import BYTES, IMPORTED, EncoderCard, Precision
 from biofuse.encoders.encoder import Encoder
-from biofuse.encoders.loaders.imported import LOADER, refuse_images
+from biofuse.encoders.loaders.imported import refuse_images
 from biofuse.extract.options import ExtractOptions, PrecisionOption
 from biofuse.extract.prepare import Chunk
 from biofuse.store.store import EmbeddingStore, EncoderFolder
@@ -236,7 +236,7 @@ class Job:
             self.recomputed += [str(path) for path in folder.check()]
         self.choices[name], self.folders[name] = choice, folder
         self.missing[name] = missing = folder.missing(self.contents)
-        if self.cards[name].loader == LOADER and missing.any():
+        if self.cards[name].loader == IMPORTED and missing.any():
             raise refuse_images(self.cards[name], [str(self.samples.ids[row]) for row in self.rows[missing]])
 
     def batches(self, names: Iterable[str], size: int) -> Iterator[tuple[tuple[str, ...], list[int]]]:

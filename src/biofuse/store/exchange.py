@@ -20,8 +20,8 @@ from biofuse.core.files import atomic_path
 from biofuse.core.hashing import Contents, digest_file
 from biofuse.core.linear import slices
 from biofuse.data.samples import Samples, require_contents
-from biofuse.encoders.card import EncoderCard, Precision
-from biofuse.encoders.loaders.imported import LOADER, imported_card
+from biofuse.encoders.card import IMPORTED, EncoderCard, Precision
+from biofuse.encoders.loaders.imported import imported_card
 from biofuse.encoders.registry import ENCODERS
 from biofuse.store.parts import locate_ids
 from biofuse.store.store import EmbeddingStore, EncoderFolder
@@ -353,7 +353,7 @@ def import_embeddings(
     UnreadableImageError
         If an image cannot be read.
     """
-    name = encoder.removeprefix(f"{LOADER}:")
+    name = encoder.removeprefix(f"{IMPORTED}:")
     taken = {card.name for card in ENCODERS.list_cards()} | set(ENCODERS.aliases())
     if name in taken:
         raise EncoderError(

@@ -16,8 +16,7 @@ from biofuse.core.errors import AlignmentError, CorruptPartError, DiskError, Sto
 from biofuse.core.files import TEMPORARY_SUFFIX, disk_errors, write_text
 from biofuse.core.hashing import Contents
 from biofuse.core.linear import slices
-from biofuse.encoders.card import EncoderCard, Precision
-from biofuse.encoders.loaders.imported import LOADER
+from biofuse.encoders.card import IMPORTED, EncoderCard, Precision
 from biofuse.store.parts import PART_SUFFIX, ROWS_AT_ONCE, Index, Memory, Part, Plan, scratch_matrix, too_large
 
 
@@ -277,7 +276,7 @@ class EncoderFolder:
             self._plan(contents[rows]).fill(out, place=0)
 
     def _absent(self, n: int, of: int) -> AlignmentError:
-        if self.card.loader == LOADER:
+        if self.card.loader == IMPORTED:
             remedy = f"Import theirs: `biofuse store import FILE --encoder {self.card.name} --data DATA`."
         else:
             remedy = "Run `biofuse embed` on these data first."
@@ -369,8 +368,8 @@ class EmbeddingStore:
             If there are several.
         """
         prefix, _, wanted = name.rpartition(":")
-        found = [each for each in self.folders() if each.card.loader == LOADER and each.card.name == wanted]
-        if prefix not in {"", LOADER} or (not found and not prefix):
+        found = [each for each in self.folders() if each.card.loader == IMPORTED and each.card.name == wanted]
+        if prefix not in {"", IMPORTED} or (not found and not prefix):
             return None
         if not found:
             raise UnknownEncoderError(
@@ -463,7 +462,7 @@ def list_store(store: EmbeddingStore) -> list[StoreEntry]:
             parts=len(folder.part_paths()),
             broken=len(folder.broken_paths()),
             bytes=folder.n_bytes(),
-            imported=folder.card.notes if folder.card.loader == LOADER else (),
+            imported=folder.card.notes if folder.card.loader == IMPORTED else (),
         )
         for folder in store.folders()
     ]

@@ -10,7 +10,7 @@ from safetensors.torch import save
 
 from biofuse.core.errors import UnavailableWeightsError, WrongWeightsError
 from biofuse.encoders import get_card, load_encoder
-from biofuse.encoders.describe import describe
+from biofuse.encoders.card import describe
 
 pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])
 

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import skimage.data
-import timm
 import torch
 from PIL import Image
 from torchvision.models._meta import _IMAGENET_CATEGORIES
@@ -14,7 +13,6 @@ from torchvision.transforms import CenterCrop, Compose, InterpolationMode, PILTo
 
 from biofuse.core.errors import DependencyError, EncoderError, WeightsError
 from biofuse.encoders import get_card, load_encoder
-from biofuse.encoders.loaders.packaged import efficientnet_lite_names
 from biofuse.encoders.weights import locate
 
 pytestmark = pytest.mark.slow
@@ -82,14 +80,6 @@ def test_bug_01_parameters_are_those_of_the_network_without_classifier(number):
     assert load_encoder(card).parameters == card.parameters
     whole = sum(value.numel() for key, value in state_of(number).items() if "running" not in key and "num_" not in key)
     assert whole == card.parameters + 1280 * 1000 + 1000
-
-
-@pytest.mark.parametrize("number", SIZES)
-def test_names_map_one_to_one_onto_timms(number):
-    card = card_of(number)
-    rename = efficientnet_lite_names(card)
-    mapped = [rename(key) for key in state_of(number) if not key.startswith("_fc")]
-    assert sorted(mapped) == sorted(timm.create_model(card.architecture, num_classes=0).state_dict())
 
 
 def test_bug_01_another_networks_weights_are_refused():

@@ -1,18 +1,28 @@
-"""Loader families: what builds the encoders of each kind, a module each.
+"""Loader families: what builds the encoders of each kind, a module each, and what all of them need.
 
-A module has ``build``, which turns a card into a loaded encoder, and ``LIBRARIES``, the modules it imports and the
-distributions that bring them. Those whose networks can be built without weights have ``build_architecture`` and
-``forward_of`` as well; those that make the cards of ad-hoc encoders (``timm:NAME``) have ``adhoc_card``. No module
-imports a model library before it has to.
+A module of networks has ``build_architecture``, which builds a card's network without weights; where the network does
+not simply take the file's names or is not simply called, it has ``layout_of`` and ``forward_of`` as well
+(:func:`build_network` uses all three). Any other module has ``build``, a :class:`Builder`. ``LIBRARIES`` are the
+modules that it imports and the distributions that bring them. Those that make the cards of ad-hoc encoders
+(``timm:NAME``) have ``adhoc_card``. No module imports a model library before it has to.
 """
 
+import functools
 import importlib
+import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from biofuse.core.errors import UnknownEncoderError
-from biofuse.encoders.card import EncoderCard, Precision, card_errors
-from biofuse.encoders.encoder import Encoder
+from biofuse.encoders.card import EncoderCard, Precision, computed, external
+from biofuse.encoders.encoder import Encoder, TorchEncoder
+from biofuse.encoders.preprocessing import card_errors
+from biofuse.encoders.weights import load_weights, unfilled
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 FAMILIES = {
     "timm": "timm",
@@ -22,7 +32,8 @@ FAMILIES = {
     # CheXagent's vision tower is BLIP-2's; the family's name is part of fingerprints.
     "chexagent": "transformers",
     "onnx": "onnx",
-    "packaged": "packaged",
+    # Networks of timm under names of another library: EfficientNet-Lite.
+    "packaged": "timm",
     "descriptor": "descriptors",
     "imported": "imported",
 }
@@ -48,6 +59,64 @@ def loader_of(family: str) -> Any:
 def libraries_of(family: str) -> dict[str, str]:
     """Return the modules that a family imports, and the distributions that bring them; none are imported here."""
     return getattr(loader_of(family), "LIBRARIES", {})
+
+
+def builder_of(family: str) -> Builder | None:
+    """Return what builds the encoders of a loader family, None where the family is not one of BioFuse's."""
+    module = loader_of(family)
+    if module is None:
+        return None
+    own: Builder = getattr(module, "build", None) or functools.partial(build_network, module)
+    return own
+
+
+RANDOM = "random"
+"""What a card of the ``timm`` family names as repository to ask for random weights; its revision is the seed."""
+
+
+def build_network(
+    family: Any, card: EncoderCard, *, device: str, precision: Precision, weights_path: Path | None
+) -> TorchEncoder:
+    """Build the network of a card and fill it with exactly the weights that the card names.
+
+    Parameters
+    ----------
+    family : module
+        Of its loader family.
+    card, device, precision, weights_path
+        As of :class:`Builder`.
+
+    Raises
+    ------
+    EncoderError
+        If the library does not know the architecture or its arguments, or the network contradicts the card.
+    WeightsError
+        If there is no checkpoint, or it is not the one on the card.
+    """
+    source = card.weights
+    if card.loader == "timm" and source is not None and source.repository == RANDOM and weights_path is None:
+        network = _initialised(family, card, int(source.revision))
+    else:
+        network = unfilled(lambda: family.build_architecture(card))
+        convert = family.layout_of(card, network) if hasattr(family, "layout_of") else None
+        card = load_weights(network, card, weights_path=weights_path, convert=convert)
+    return TorchEncoder(card, network, device=device, precision=precision, forward=forward_of(card, network))
+
+
+def _initialised(family: Any, card: EncoderCard, seed: int) -> "nn.Module":
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network: nn.Module = family.build_architecture(card)
+    return network
+
+
+def forward_of(card: EncoderCard, network: "nn.Module") -> "Callable[[torch.Tensor], torch.Tensor]":
+    """Return what computes a card's output with its network: the network, unless its family says otherwise."""
+    own = getattr(loader_of(card.loader), "forward_of", None)
+    forward: Callable[[torch.Tensor], torch.Tensor] = network if own is None else own(card, network)
+    return forward
 
 
 def is_adhoc(name: str) -> bool:
@@ -92,3 +161,48 @@ def adhoc_card(name: str, *, allow_random_weights: bool = False) -> EncoderCard:
     with card_errors(name):
         card: EncoderCard = loader_of(PREFIXES[prefix]).adhoc_card(model, random_weights=allow_random_weights)
     return card
+
+
+COUNTED = computed("counted on the architecture without weights")
+
+
+def make_card(asked: str, *, network: "Callable[[EncoderCard], nn.Module]", source: str, **fields: Any) -> EncoderCard:
+    """Make the card of an ad-hoc encoder.
+
+    Parameters
+    ----------
+    asked : str
+        How it was asked for, with prefix; its name and title unless ``fields`` say otherwise.
+    network : callable
+        Builds its network without weights, to count the parameters; run under the meta device.
+    source : str
+        What states the facts.
+    **fields
+        The other fields of the card.
+    """
+    stated = external(source)
+    card = EncoderCard(
+        **{"name": slug(asked), "title": asked.partition(":")[2], "licence": "unknown"} | fields,
+        gated=None,
+        modality="unknown",
+        source=source,
+        facts={
+            **dict.fromkeys(("weights", "architecture", "preprocessing", "output"), stated),
+            **dict.fromkeys(("dim", "parameters"), COUNTED),
+        },
+    )
+    parameters = sum(parameter.numel() for parameter in on_meta(lambda: network(card)).parameters())
+    return card.model_copy(update={"parameters": parameters})
+
+
+def slug(text: str) -> str:
+    """Return a text as a name that cards can have."""
+    return re.sub(r"[^a-z0-9_.\-]+", "-", text.lower())
+
+
+def on_meta(build: "Callable[[], nn.Module]") -> "nn.Module":
+    """Build a network whose parameters have no memory."""
+    import torch
+
+    with torch.device("meta"):
+        return build()

@@ -5,7 +5,6 @@ names that their checkpoints have. What CONCH adds for captions and for matching
 """
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,10 +12,8 @@ from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from biofuse.core.errors import EncoderError
-from biofuse.encoders.card import EncoderCard, Precision
-from biofuse.encoders.encoder import TorchEncoder
+from biofuse.encoders.card import EncoderCard
 from biofuse.encoders.loaders.timm import create, timm_layout
-from biofuse.encoders.weights import load_weights, unfilled
 
 State = dict[str, torch.Tensor]
 
@@ -24,23 +21,6 @@ LIBRARIES = {"timm": "timm"}
 
 POOLER: dict[str, Any] = {"pooler_dim": None, "pooler_heads": 8, "pooler_queries": 1, "pooler_bias": True}
 """The pooler's arguments and what they are where a card does not say; all other arguments are the trunk's."""
-
-
-def build(
-    card: EncoderCard, *, device: str = "cpu", precision: Precision = "fp32", weights_path: Path | None = None
-) -> TorchEncoder:
-    """Build the encoder that a card of the ``conch`` family describes.
-
-    Raises
-    ------
-    EncoderError
-        If timm does not know the trunk, or the network contradicts the card.
-    WeightsError
-        If there is no checkpoint, or it is not the one on the card.
-    """
-    network = unfilled(lambda: build_architecture(card))
-    card = load_weights(network, card, weights_path=weights_path, convert=_trunk_layout(network))
-    return TorchEncoder(card, network, device=device, precision=precision)
 
 
 def build_architecture(card: EncoderCard) -> nn.Module:
@@ -72,13 +52,9 @@ def build_architecture(card: EncoderCard) -> nn.Module:
     )
 
 
-def forward_of(card: EncoderCard, network: nn.Module) -> nn.Module:
-    """Return what computes a card's output with its network: the network."""
+def layout_of(card: EncoderCard, network: Any) -> Callable[[State], State]:
+    """Return what brings a checkpoint into the network's layout: its trunk's part by timm's rules."""
     del card
-    return network
-
-
-def _trunk_layout(network: Any) -> Callable[[State], State]:
     convert_trunk = timm_layout(network.trunk)
 
     def convert(state: State) -> State:

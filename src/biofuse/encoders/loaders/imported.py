@@ -4,13 +4,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from biofuse.core.errors import EncoderError
-from biofuse.encoders.card import ESSENTIAL, EncoderCard, Precision, Weights, card_errors, unverified
-from biofuse.encoders.preprocessing import Preprocessing
-
-LIBRARIES: dict[str, str] = {}
-
-LOADER = "imported"
-"""Loader family of such cards, and what may stand before their names: ``imported:NAME``."""
+from biofuse.encoders.card import ESSENTIAL, IMPORTED, EncoderCard, Precision, Weights, unverified
+from biofuse.encoders.preprocessing import Preprocessing, card_errors
 
 REMEDY = "Import their embeddings too (`biofuse store import FILE --encoder {name} --data DATA`), or leave {name} out."
 
@@ -47,8 +42,8 @@ def imported_card(
         return EncoderCard(
             name=name,
             title=title or name,
-            loader=LOADER,
-            weights=Weights(repository=LOADER, revision="unknown", file=file, sha256=sha256),
+            loader=IMPORTED,
+            weights=Weights(repository=IMPORTED, revision="unknown", file=file, sha256=sha256),
             preprocessing=Preprocessing(resize="squash", size=1),
             output="pooled",
             dim=dim,

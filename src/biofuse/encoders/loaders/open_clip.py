@@ -1,16 +1,13 @@
 """Vision towers of open_clip, without their text towers."""
 
 import dataclasses
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from biofuse.core.errors import EncoderError, UnknownEncoderError
-from biofuse.encoders.adhoc import first_file, make_card, read_config
-from biofuse.encoders.card import EncoderCard, Precision, Weights
-from biofuse.encoders.encoder import TorchEncoder
-from biofuse.encoders.hub import endpoint, is_repository
-from biofuse.encoders.processors import from_open_clip
-from biofuse.encoders.weights import load_weights, unfilled
+from biofuse.encoders.card import EncoderCard, Weights
+from biofuse.encoders.hub import endpoint, first_file, is_repository, read_config
+from biofuse.encoders.loaders import make_card
+from biofuse.encoders.preprocessing import from_open_clip
 
 if TYPE_CHECKING:
     from torch import nn
@@ -25,23 +22,6 @@ FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
 ARGUMENTS = ("embed_dim", "vision_cfg", "quick_gelu")
 """What a card may give, on top of open_clip's own configuration of the model or in place of it."""
-
-
-def build(
-    card: EncoderCard, *, device: str = "cpu", precision: Precision = "fp32", weights_path: Path | None = None
-) -> TorchEncoder:
-    """Build the encoder that a card of the ``open_clip`` family describes.
-
-    Raises
-    ------
-    EncoderError
-        If open_clip does not know the model or its arguments, or the network contradicts the card.
-    WeightsError
-        If there is no checkpoint, or it is not the one on the card.
-    """
-    network = unfilled(lambda: build_architecture(card))
-    card = load_weights(network, card, weights_path=weights_path)
-    return TorchEncoder(card, network, device=device, precision=precision)
 
 
 def build_architecture(card: EncoderCard) -> "nn.Module":
@@ -81,12 +61,6 @@ def build_architecture(card: EncoderCard) -> "nn.Module":
             remedy="Correct architecture and arguments on the card, or install another release of open_clip_torch.",
         ) from error
     return tower
-
-
-def forward_of(card: EncoderCard, network: "nn.Module") -> "nn.Module":
-    """Return what computes a card's output with its network: the network."""
-    del card
-    return network
 
 
 def _settings(card: EncoderCard) -> dict[str, Any]:

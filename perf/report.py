@@ -96,7 +96,7 @@ def main() -> None:
 def fit(folder: Path, run: Path, store: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Make data, fit and evaluate."""
     from biofuse import BioFuse
-    from biofuse.api.evaluate import evaluate
+    from biofuse.api.fit import evaluate
     from biofuse.store.store import EmbeddingStore
 
     write_data(folder / "noise.npz", development=options.development, test=options.test)

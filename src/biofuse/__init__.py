@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from biofuse.api.embed import embed, embed_batches
-    from biofuse.api.evaluate import evaluate
-    from biofuse.api.fit import BioFuse, FitResult
+    from biofuse.api.fit import BioFuse, FitResult, evaluate
     from biofuse.api.report import write_report
     from biofuse.core.errors import BioFuseError
     from biofuse.data.load import load_samples
@@ -33,7 +32,7 @@ _HOMES = {
     "EmbeddingSet": "biofuse.api.embed",
     "embed": "biofuse.api.embed",
     "embed_batches": "biofuse.api.embed",
-    "evaluate": "biofuse.api.evaluate",
+    "evaluate": "biofuse.api.fit",
     "load_samples": "biofuse.data.load",
     "write_report": "biofuse.api.report",
     "register_encoder": "biofuse.encoders.function",

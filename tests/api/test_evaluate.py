@@ -10,7 +10,7 @@ import pytest
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, log_loss, roc_auc_score
 
 from biofuse import BioFuse, BioFuseModel, ExtractOptions
-from biofuse.api.evaluate import evaluate as evaluate_run
+from biofuse.api.fit import evaluate as evaluate_run
 from biofuse.core.errors import ArtifactError, BioFuseError, DataError, UnreadableImageError
 from biofuse.core.target import Task
 from biofuse.data.decoding import DecodePolicy

@@ -20,8 +20,7 @@ from PIL import Image
 
 import biofuse
 from biofuse import BioFuse, BioFuseModel, ExtractOptions, embed
-from biofuse.api.evaluate import evaluate
-from biofuse.api.fit import fit_models
+from biofuse.api.fit import evaluate, fit_models
 from biofuse.blocks.blocks import Blocks
 from biofuse.core.errors import (
     BioFuseError,

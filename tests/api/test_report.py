@@ -13,7 +13,7 @@ from plotly.offline import get_plotlyjs
 
 from biofuse import ExtractOptions
 from biofuse.api import report as reporting
-from biofuse.api.evaluate import evaluate
+from biofuse.api.fit import evaluate
 from biofuse.api.report import attempt_report, write_report
 from biofuse.core.errors import ArtifactError
 from biofuse.report.input import SampleImages

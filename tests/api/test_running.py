@@ -15,7 +15,7 @@ import pytest
 
 from biofuse import BioFuse, BioFuseModel, ExtractOptions
 from biofuse.api import fit as fitting
-from biofuse.api.evaluate import evaluate
+from biofuse.api.fit import evaluate
 from biofuse.core.errors import ArtifactError, SearchError
 from biofuse.data.load import load_samples
 from biofuse.search import search as searching

@@ -10,9 +10,8 @@ import pytest
 from biofuse import BioFuse, ExtractOptions
 from biofuse.core.errors import DataError, SearchError
 from biofuse.core.hashing import digest_file
-from biofuse.studies import medmnist, suite
-from biofuse.studies.medmnist import benchmark_medmnist, medmnist_sets
-from biofuse.studies.suite import published_singles
+from biofuse.studies import suite
+from biofuse.studies.suite import benchmark_medmnist, medmnist_sets, published_singles
 
 pytestmark = pytest.mark.slow
 
@@ -72,10 +71,10 @@ def test_files_that_are_not_the_published_ones_are_said_to_be(outcome):
 
 
 def test_a_published_file_is_recognised(fuse, archives, tmp_path, monkeypatch):
-    pattern, catalogue = medmnist.medmnist_catalogue()
+    pattern, catalogue = suite.medmnist_catalogue()
     md5 = {28: digest_file(archives / "breastmnist.npz", algorithm="md5")}
     changed = {**catalogue, "breastmnist": catalogue["breastmnist"].model_copy(update={"md5": md5})}
-    monkeypatch.setattr(medmnist, "medmnist_catalogue", lambda: (pattern, changed))
+    monkeypatch.setattr(suite, "medmnist_catalogue", lambda: (pattern, changed))
     assert run(fuse, archives, tmp_path, ["breastmnist"]).altered == ()
 
 
@@ -184,7 +183,7 @@ def test_a_set_that_is_named_and_missing_is_fetched(fuse, archives, tmp_path, mo
         asked.append((flag, size, root))
         raise DataError("It cannot be fetched.", remedy="Try again.")
 
-    monkeypatch.setattr(medmnist, "medmnist_file", fetch)
+    monkeypatch.setattr(suite, "medmnist_file", fetch)
     outcome = run(fuse, archives, tmp_path, ["breastmnist", "bloodmnist"])
     assert asked == [("bloodmnist", 28, archives)]
     assert list(outcome.finished) == ["breastmnist"]

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from biofuse.studies.medmnist import benchmark_medmnist
-from biofuse.studies.suite import SuiteOutcome
+from biofuse.studies.suite import SuiteOutcome, benchmark_medmnist
 
 pytestmark = pytest.mark.slow
 

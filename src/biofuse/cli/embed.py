@@ -6,15 +6,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
+import biofuse
 from biofuse.cli import options
 from biofuse.cli.console import errors, human_bytes, note, output, say, show_json, show_table
-from biofuse.cli.options import Json
+from biofuse.core.files import write_text
+from biofuse.core.progress import progress_bars
+from biofuse.data.samples import Shard
+from biofuse.encoders.registry import resolve
 from biofuse.extract.options import ExtractOptions
 from biofuse.search.config import STARTER
+from biofuse.store.store import EmbeddingStore
 
 if TYPE_CHECKING:
     from biofuse.data.check import CheckReport
-    from biofuse.extract.embeddings import EmbeddingSet
 
 SHOWN = 10
 """Rows of a long list that are printed; --json has them all."""
@@ -38,11 +42,9 @@ def check(
 
       biofuse check manifest.csv --label diagnosis --group patient --json
     """
-    from biofuse.core.progress import progress_bars
     from biofuse.data.check import check_samples
-    from biofuse.data.load import load_samples
 
-    samples = load_samples(data, label=options.label_option(label), group=group, task=task, torn_groups="allow")
+    samples = biofuse.load_samples(data, label=options.label_option(label), group=group, task=task, torn_groups="allow")
     with progress_bars(console=errors) as bars:
         report = check_samples(samples, progress=bars)
     if as_json:
@@ -153,7 +155,7 @@ def embed(
             rich_help_panel=options.RUN_PANEL,
         ),
     ] = None,
-    as_json: Json = False,
+    as_json: options.Json = False,
     **chosen: Any,
 ) -> None:
     """Embed images under every encoder of a pool, and write the embeddings beside ids, labels and splits.
@@ -177,18 +179,22 @@ def embed(
 
       biofuse embed images/ --encoders pathology --engine ray --out embeddings.parquet
     """
-    _check(
-        two_pools=encoders is not None and model is not None,
-        two_labels=no_labels and bool(label),
-        no_aim=(out is None and not dry_run and shard is None) or (out is not None and dry_run),
-    )
+    for refused, reason in (
+        (
+            encoders is not None and model is not None,
+            "a model brings its own encoders: give --model or --encoders, not both.",
+        ),
+        (no_labels and bool(label), "--label names a label column, --no-labels ignores it: give one of them."),
+        (
+            (out is not None) == dry_run and (out is not None or shard is None),
+            "say where to write with --out, or look at the plan alone with --dry-run.",
+        ),
+    ):
+        if refused:
+            raise typer.BadParameter(reason)
 
-    from biofuse.data.load import load_samples
-    from biofuse.data.samples import Shard
-    from biofuse.encoders.registry import resolve
     from biofuse.extract.engine import extract, plan_extraction
     from biofuse.store.exchange import check_format
-    from biofuse.store.store import EmbeddingStore
 
     if out is not None:
         check_format(out)
@@ -199,12 +205,10 @@ def embed(
         found = EmbeddingStore(store).find_imported
         cards = resolve(encoders or STARTER, allow_random_weights=extraction.allow_random_weights, find=found)
     else:
-        from biofuse.model.model import BioFuseModel
-
-        fitted = BioFuseModel.load(model)
+        fitted = biofuse.BioFuseModel.load(model)
         cards, decode = fitted.cards, fitted.decode
         extraction = extraction.but(precisions={name: fitted.precisions.get(name, "fp32") for name in fitted.encoders})
-    samples = load_samples(
+    samples = biofuse.load_samples(
         data,
         label=options.label_option(label),
         labelled=False if no_labels else None,
@@ -230,16 +234,7 @@ def embed(
     return None
 
 
-def _check(*, two_pools: bool, two_labels: bool, no_aim: bool) -> None:
-    if two_pools:
-        raise typer.BadParameter("a model brings its own encoders: give --model or --encoders, not both.")
-    if two_labels:
-        raise typer.BadParameter("--label names a label column, --no-labels ignores it: give one of them.")
-    if no_aim:
-        raise typer.BadParameter("say where to write with --out, or look at the plan alone with --dry-run.")
-
-
-def _write(embeddings: "EmbeddingSet", out: Path | None) -> None:
+def _write(embeddings: "biofuse.EmbeddingSet", out: Path | None) -> None:
     """Write what was embedded; without a place, the store alone has it."""
     if out is None:
         for entry in embeddings.quarantined:
@@ -251,7 +246,7 @@ def _write(embeddings: "EmbeddingSet", out: Path | None) -> None:
     note(f"Wrote {len(embeddings.samples)} samples × {dims} columns of {len(embeddings)} encoders to {out}.")
 
 
-def tell_work(embeddings: "EmbeddingSet") -> None:
+def tell_work(embeddings: "biofuse.EmbeddingSet") -> None:
     """Say what was computed, what the store had already, and what was left out or repaired."""
     for skipped in embeddings.skipped:
         note(f"{skipped.name} is left out: {skipped.reason}")
@@ -265,7 +260,7 @@ def tell_work(embeddings: "EmbeddingSet") -> None:
         note(f"{work.encoder}: {work.computed} embeddings computed in {work.seconds:.1f} s of work{reused}")
 
 
-def describe_work(embeddings: "EmbeddingSet") -> dict[str, Any]:
+def describe_work(embeddings: "biofuse.EmbeddingSet") -> dict[str, Any]:
     """Return what was done as JSON values."""
     return {
         "samples": len(embeddings.samples),
@@ -284,13 +279,11 @@ def describe_work(embeddings: "EmbeddingSet") -> dict[str, Any]:
     }
 
 
-def write_quarantine(embeddings: "EmbeddingSet", path: Path) -> None:
+def write_quarantine(embeddings: "biofuse.EmbeddingSet", path: Path) -> None:
     """List the images that could not be read, if any."""
     if not embeddings.quarantined:
         return
     import pandas as pd
-
-    from biofuse.core.files import write_text
 
     frame = pd.DataFrame(
         [(q.id, q.source, q.reason) for q in embeddings.quarantined], columns=["id", "source", "reason"]

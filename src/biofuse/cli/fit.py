@@ -2,24 +2,22 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import typer
 
+import biofuse
 from biofuse.cli import options
 from biofuse.cli.console import note, output, say, show_json, show_table
 from biofuse.cli.embed import tell_work
-from biofuse.cli.options import Json
 from biofuse.core.errors import BioFuseError
+from biofuse.core.files import atomic_path
+from biofuse.evaluation.intervals import Interval
+from biofuse.evaluation.metrics import SCREEN_METRICS, get_metric
 from biofuse.extract.options import ExtractOptions
+from biofuse.search.attribution import Attribution
 from biofuse.search.config import SearchConfig
-
-if TYPE_CHECKING:
-    from biofuse.api.fit import FitResult
-    from biofuse.evaluation.intervals import Interval
-    from biofuse.model.evaluate import Evaluation
-    from biofuse.search.attribution import Attribution
 
 SHOWN = 8
 """Rows of the leaderboard that are printed; leaderboard.csv has them all."""
@@ -31,17 +29,15 @@ WIDE = 120
 """Columns of output from which a score and its interval stand in one line."""
 
 
-def show_fit(result: "FitResult") -> None:
+def show_fit(result: "biofuse.FitResult") -> None:
     """Print the best of the leaderboard, and what each encoder contributes."""
     show_leaderboard(result)
     if result.evidence.attribution is not None:
         show_contributions(result.evidence.attribution)
 
 
-def show_contributions(attribution: "Attribution") -> None:
+def show_contributions(attribution: Attribution) -> None:
     """Print a row per encoder, and which pairs complement each other or know the same."""
-    from biofuse.evaluation.metrics import get_metric
-
     rows = [
         (
             attribution.encoders[i],
@@ -64,7 +60,7 @@ def show_contributions(attribution: "Attribution") -> None:
         say(sentence)
 
 
-def show_leaderboard(result: "FitResult") -> None:
+def show_leaderboard(result: "biofuse.FitResult") -> None:
     """Print the best rows of the leaderboard, with the chosen subset and its companions marked."""
     selection, metric, ensemble = result.selection, result.selection.metric, result.search.ensemble
     marks = {
@@ -79,8 +75,6 @@ def show_leaderboard(result: "FitResult") -> None:
     best_first = result.leaderboard.best_first(metric)
     ranks = {row.subset: place for place, row in enumerate(best_first, start=1)}
     shown = {row.subset: row for row in (*best_first[:SHOWN], *(row for _, row in noted)) if row is not None}
-    from biofuse.evaluation.metrics import SCREEN_METRICS
-
     metrics = [name for name in result.leaderboard.metrics if name in SCREEN_METRICS]
     rows = [
         (
@@ -106,10 +100,8 @@ def show_leaderboard(result: "FitResult") -> None:
     )
 
 
-def show_evaluation(evaluation: "Evaluation") -> None:
+def show_evaluation(evaluation: "biofuse.Evaluation") -> None:
     """Print scores with intervals, how the models compare, and the leak, if there is one."""
-    from biofuse.evaluation.metrics import get_metric
-
     names = list(evaluation.models["chosen"].intervals)
     heads = [heading(name) for name in names]
     pool = max(len(scores.encoders) for scores in evaluation.models.values())
@@ -151,7 +143,7 @@ def heading(metric: str) -> str:
     return metric.replace("_", "\n")
 
 
-def with_interval(value: float, interval: "Interval", *, wide: bool) -> str:
+def with_interval(value: float, interval: Interval, *, wide: bool) -> str:
     """Write a score and its interval, in one line where there is room for all of them."""
     ends = f"{interval.low:.3f}\u2013{interval.high:.3f}"
     return f"{value:.4f} ({ends})" if wide else f"{value:.4f}\n{ends}"
@@ -176,12 +168,11 @@ def predict(
 
       biofuse predict run/model scan.png --out scan.csv
     """
-    from biofuse.core.files import atomic_path
-    from biofuse.model.model import BioFuseModel
-
     if out.suffix not in {".csv", ".parquet"}:
         raise BioFuseError(f"Cannot write {out}: its ending is neither .csv nor .parquet.")
-    frame, extraction = BioFuseModel.load(model).predict_frame(data, store=store, options=ExtractOptions(**chosen))
+    frame, extraction = biofuse.BioFuseModel.load(model).predict_frame(
+        data, store=store, options=ExtractOptions(**chosen)
+    )
     with atomic_path(out) as temporary:
         if out.suffix == ".csv":
             frame.to_csv(temporary, index=False)
@@ -222,10 +213,9 @@ def fit(
 
       biofuse fit images/ --preset paper --out run-paper
     """
-    from biofuse.api.fit import BioFuse
     from biofuse.api.report import attempt_report
 
-    result = BioFuse(store=store, **chosen).fit(
+    result = biofuse.BioFuse(store=store, **chosen).fit(
         data,
         test=None if no_test else "auto",
         label=options.label_option(label),
@@ -254,7 +244,7 @@ def evaluate(
     label: options.Label = None,
     group: options.Group = None,
     store: options.Store = None,
-    as_json: Json = False,
+    as_json: options.Json = False,
     **chosen: Any,
 ) -> None:
     """Score a run's model on test data, beside the best single encoder, all encoders and the greedy path.
@@ -267,9 +257,7 @@ def evaluate(
 
       biofuse evaluate run other-hospital/ --group patient
     """
-    from biofuse.api.evaluate import evaluate as evaluate_run
-
-    evaluation = evaluate_run(
+    evaluation = biofuse.evaluate(
         run,
         data,
         split=split,

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+import biofuse
 from biofuse.cli import options
 from biofuse.cli.console import human_bytes, note, show_json, show_table
-from biofuse.cli.options import Json, Store
 from biofuse.extract.options import ExtractOptions
+from biofuse.store.store import EmbeddingStore, clean_store, list_store, verify_store
 
 if TYPE_CHECKING:
     from biofuse.extract.embeddings import Recomputed
@@ -26,15 +27,13 @@ Precision = Annotated[
 
 
 @app.command("ls")
-def ls(*, store: Store = None, as_json: Json = False) -> None:
+def ls(*, store: options.Store = None, as_json: options.Json = False) -> None:
     """List the encoders that have embeddings in the store.
 
     [bold]Examples[/bold]
 
       biofuse store ls
     """
-    from biofuse.store.store import EmbeddingStore, list_store
-
     chosen = EmbeddingStore(store)
     entries = list_store(chosen)
     if as_json:
@@ -65,8 +64,8 @@ def verify(
         str | None, typer.Option("--encoder", help="Recompute only this one: a name, or a fingerprint.")
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of the random sample.")] = 0,
-    store: Store = None,
-    as_json: Json = False,
+    store: options.Store = None,
+    as_json: options.Json = False,
     **chosen: Any,
 ) -> None:
     """Hash every part and compare with its name; damaged parts are set aside and computed again by the next run.
@@ -85,8 +84,6 @@ def verify(
     if (recompute is None) != (data is None):
         raise typer.BadParameter("--recompute N and --data DATA belong together.")
 
-    from biofuse.store.store import EmbeddingStore, verify_store
-
     kept = EmbeddingStore(store)
     found = verify_store(kept)
     broken = [path for entry in found for path in entry.broken]
@@ -100,11 +97,10 @@ def verify(
         _tell_unreadable(unreadable)
     compared: list[Recomputed] = []
     if recompute is not None and data is not None:
-        from biofuse.data.load import load_samples
         from biofuse.extract.embeddings import recompute as compute_again
 
         compared = compute_again(
-            load_samples(data, labelled=False),
+            biofuse.load_samples(data, labelled=False),
             store=kept,
             rows=recompute,
             encoder=encoder,
@@ -123,9 +119,9 @@ def verify(
 @app.command("gc")
 def gc(
     *,
-    store: Store = None,
+    store: options.Store = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
-    as_json: Json = False,
+    as_json: options.Json = False,
 ) -> None:
     """Remove what nobody reads: damaged parts, leftovers of killed runs, parts whose rows all stand elsewhere.
 
@@ -135,8 +131,6 @@ def gc(
 
       biofuse store gc --dry-run
     """
-    from biofuse.store.store import EmbeddingStore, clean_store
-
     cleaning = clean_store(EmbeddingStore(store), dry_run=dry_run)
     if as_json:
         show_json(cleaning)
@@ -166,7 +160,7 @@ def export(
     label: options.Label = None,
     group: options.Group = None,
     task: options.TaskName = None,
-    store: Store = None,
+    store: options.Store = None,
 ) -> None:
     """Write stored embeddings beside ids, labels, splits and groups; nothing is computed.
 
@@ -176,13 +170,11 @@ def export(
 
       biofuse store export images/ --encoders efficientnet_lite0,lbp --out embeddings.h5ad
     """
-    from biofuse.data.load import load_samples
     from biofuse.extract.embeddings import read_stored
     from biofuse.store.exchange import check_format, save_embeddings
-    from biofuse.store.store import EmbeddingStore
 
     check_format(out)
-    samples = load_samples(data, label=options.label_option(label), group=group, task=task)
+    samples = biofuse.load_samples(data, label=options.label_option(label), group=group, task=task)
     names = None if encoders is None else [name.strip() for name in encoders.split(",") if name.strip()]
     found = read_stored(samples, names, store=EmbeddingStore(store), precision=precision)
     save_embeddings(found.samples, found.blocks, out, cards=found.cards, precisions=found.precisions)
@@ -203,8 +195,8 @@ def import_(
         str | None, typer.Option("--column", help="Array or list column, if not called like the encoder.")
     ] = None,
     id_column: Annotated[str | None, typer.Option("--id", help="Array or column of the ids, if not id or ids.")] = None,
-    store: Store = None,
-    as_json: Json = False,
+    store: options.Store = None,
+    as_json: options.Json = False,
 ) -> None:
     """Keep embeddings that were made elsewhere, so that `fit` can search over them.
 
@@ -217,13 +209,11 @@ def import_(
 
       biofuse fit images/ --encoders lbp,imported:ctranspath --out run
     """
-    from biofuse.data.load import load_samples
     from biofuse.store.exchange import import_embeddings
-    from biofuse.store.store import EmbeddingStore
 
     done = import_embeddings(
         file,
-        load_samples(data, labelled=False),
+        biofuse.load_samples(data, labelled=False),
         encoder=encoder,
         store=EmbeddingStore(store),
         title=title,

@@ -7,14 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+import biofuse
 from biofuse.cli import options
 from biofuse.cli.console import errors, note, say, show_json
 from biofuse.cli.embed import tell_work
 from biofuse.cli.fit import show_evaluation, show_fit
-from biofuse.cli.options import Json
 from biofuse.cli.report import show_tables
+from biofuse.core.files import write_text
+from biofuse.core.progress import progress_bars
+from biofuse.encoders.registry import resolve
 from biofuse.extract.options import ExtractOptions
 from biofuse.search.config import STARTER, SearchConfig
+from biofuse.store.store import EmbeddingStore
 
 if TYPE_CHECKING:
     from biofuse.report.html import TablePage
@@ -39,7 +43,6 @@ def demo(
       biofuse demo --out demo-run
     """
     from biofuse.api.report import attempt_report
-    from biofuse.core.progress import progress_bars
     from biofuse.studies.demo import run_demo
 
     with progress_bars(unit="images", console=errors) as bars:
@@ -110,7 +113,7 @@ def medmnist(
     store: options.Store = None,
     overwrite: Overwrite = False,
     yes: Yes = False,
-    as_json: Json = False,
+    as_json: options.Json = False,
     **chosen: Any,
 ) -> None:
     """Fit and evaluate on the 12 two-dimensional MedMNIST+ sets, with published values beside.
@@ -126,10 +129,9 @@ def medmnist(
 
       biofuse benchmark medmnist --preset paper --encoders paper --out paper --yes
     """
-    from biofuse.api.fit import BioFuse
-    from biofuse.studies.medmnist import benchmark_medmnist
+    from biofuse.studies.suite import benchmark_medmnist
 
-    fuse = BioFuse(store=store, **chosen)
+    fuse = biofuse.BioFuse(store=store, **chosen)
     outcome = benchmark_medmnist(
         fuse, sets or (), out=out, size=size, root=root, overwrite=overwrite, yes=yes, tell=note
     )
@@ -147,7 +149,7 @@ def imagenet(
         typer.Option("--encoders", "-e", help="Names or aliases, separated by commas; see `biofuse encoders list`."),
     ] = STARTER,
     store: options.Store = None,
-    as_json: Json = False,
+    as_json: options.Json = False,
     **chosen: Any,
 ) -> None:
     """Score single encoders and their fusion on ImageNet-1K, or on anything in its layout.
@@ -162,8 +164,6 @@ def imagenet(
 
       biofuse benchmark imagenet --root imagenet --encoders paper --device cuda --out benchmark
     """
-    from biofuse.encoders.registry import resolve
-    from biofuse.store.store import EmbeddingStore
     from biofuse.studies.imagenet import benchmark_imagenet
 
     extraction = ExtractOptions(**chosen)
@@ -192,7 +192,7 @@ def data(
     store: options.Store = None,
     overwrite: Overwrite = False,
     yes: Yes = False,
-    as_json: Json = False,
+    as_json: options.Json = False,
     **chosen: Any,
 ) -> None:
     """Fit and evaluate on data sets of your own with the same options, and compare; `data` may be left out.
@@ -205,10 +205,9 @@ def data(
 
       biofuse benchmark a/manifest.csv b/manifest.csv --label diagnosis --group patient --out benchmark
     """
-    from biofuse.api.fit import BioFuse
     from biofuse.studies.suite import benchmark_data
 
-    fuse = BioFuse(store=store, **chosen)
+    fuse = biofuse.BioFuse(store=store, **chosen)
     outcome = benchmark_data(
         fuse, sources, out=out, label=options.label_option(label), group=group, task=task,
         overwrite=overwrite, yes=yes, tell=note,
@@ -218,8 +217,6 @@ def data(
 
 def _deliver(outcome: "TablePage", out: Path, *, as_json: bool, failed: int = 0) -> None:
     """Write JSON and page, print the tables, and fail where a data set could not be run."""
-    from biofuse.core.files import write_text
-
     found = outcome.to_json()
     write_text(out / "benchmark.json", json.dumps(found, indent=2, allow_nan=False) + "\n")
     write_text(out / "benchmark.html", outcome.to_html())

@@ -37,8 +37,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from biofuse.api.evaluate import evaluate
-from biofuse.api.fit import BioFuse, FitResult
+from biofuse.api.fit import BioFuse, FitResult, evaluate
 from biofuse.core.errors import DataError, DependencyError
 from biofuse.core.files import atomic_path, disk_errors, write_bytes
 from biofuse.core.hashing import digest, digest_json, hash_order

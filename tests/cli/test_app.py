@@ -54,7 +54,7 @@ def test_help_lists_the_choices_and_the_defaults_that_a_preset_may_change(succee
     ):  # fmt: skip
         assert choices in said
     for default in ("auto", "fused", "concatenation", "screen", "16", "cv", "one_se", "auroc", "none", "5", "2"):
-        assert f"[default: ({default})]" in said
+        assert f"[default: {default}]" in said
 
 
 def test_help_names_every_head_and_fusion_there_is(succeeds, monkeypatch):

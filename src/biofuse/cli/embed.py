@@ -130,8 +130,7 @@ def embed(
         typer.Option(
             "--encoders",
             "-e",
-            help="Names or aliases, separated by commas; see `biofuse encoders list`.",
-            show_default=STARTER,
+            help=options.with_default("Names or aliases, separated by commas; see `biofuse encoders list`.", STARTER),
         ),
     ] = None,
     model: Annotated[
@@ -180,10 +179,7 @@ def embed(
       biofuse embed images/ --encoders pathology --engine ray --out embeddings.parquet
     """
     for refused, reason in (
-        (
-            encoders is not None and model is not None,
-            "a model brings its own encoders: give --model or --encoders, not both.",
-        ),
+        (None not in (encoders, model), "a model brings its own encoders: give --model or --encoders, not both."),
         (no_labels and bool(label), "--label names a label column, --no-labels ignores it: give one of them."),
         (
             (out is not None) == dry_run and (out is not None or shard is None),

@@ -207,8 +207,9 @@ def doctor(
         bool | None,
         typer.Option(
             "--load/--no-load",
-            help="Load those whose weights are here, check and time them.",
-            show_default="where names are given",
+            help=options.with_default(
+                "Load those whose weights are here, check and time them.", "where names are given"
+            ),
         ),
     ] = None,
     device: options.Device = "auto",

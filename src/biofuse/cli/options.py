@@ -133,13 +133,17 @@ def _annotation(offer: Offer) -> Any:
         kind | None if kind is not Any else Any,
         typer.Option(
             *flags,
-            help=description,
+            help=with_default(description, offer.default) if offer.default else description,
             envvar=option.env or None,
-            show_default=offer.default or False,
             rich_help_panel=option.panel,
             **reads,
         ),
     ]
+
+
+def with_default(help_text: str, words: str) -> str:
+    """Return the help of an option with its default in words, which the library would put into brackets of its own."""
+    return rf"{help_text} [dim]\[default: {words}][/dim]"
 
 
 def _reader(offer: Offer) -> Callable[[Any], Any]:

@@ -103,7 +103,8 @@ def card(
     run: Annotated[Path, typer.Argument(help="A run directory that `biofuse fit` wrote.", show_default=False)],
     *,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="The file to write.", show_default="README.md in the run")
+        Path | None,
+        typer.Option("--out", "-o", help=options.with_default("The file to write.", "README.md in the run")),
     ] = None,
     repository: Annotated[
         str, typer.Option("--repository", help="owner/name of the model on the hub, for the example in the card.")
@@ -134,7 +135,8 @@ def report(
     run: Annotated[Path, typer.Argument(help="A run directory that `biofuse fit` wrote.", show_default=False)],
     *,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="The file to write.", show_default="report.html in the run")
+        Path | None,
+        typer.Option("--out", "-o", help=options.with_default("The file to write.", "report.html in the run")),
     ] = None,
     figures: Annotated[
         Path | None, typer.Option("--figures", help="A folder to write every figure into, as SVG and PNG.")

@@ -152,8 +152,9 @@ def export(
         typer.Option(
             "--encoders",
             "-e",
-            help="Names, imported:NAME or fingerprints, separated by commas.",
-            show_default="all that have every image",
+            help=options.with_default(
+                "Names, imported:NAME or fingerprints, separated by commas.", "all that have every image"
+            ),
         ),
     ] = None,
     precision: Precision = None,

@@ -107,7 +107,8 @@ def medmnist(
     root: Annotated[
         Path | None,
         typer.Option(
-            "--root", help="Folder of .npz files; missing sets that are named are fetched.", show_default="~/.medmnist"
+            "--root",
+            help=options.with_default("Folder of .npz files; missing sets that are named are fetched.", "~/.medmnist"),
         ),
     ] = None,
     store: options.Store = None,

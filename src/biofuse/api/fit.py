@@ -17,8 +17,8 @@ from biofuse.core.hashing import from_hex
 from biofuse.core.machine import usable_cores
 from biofuse.core.options import accepts, divide
 from biofuse.core.progress import Progress, progress_bars
+from biofuse.data.files import MANIFEST_SUFFIXES
 from biofuse.data.load import development_data
-from biofuse.data.manifest import MANIFEST_SUFFIXES
 from biofuse.data.samples import Samples
 from biofuse.encoders.card import EncoderCard
 from biofuse.encoders.registry import resolve

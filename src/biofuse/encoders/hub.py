@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
+
 from biofuse.core.errors import (
     AccessDeniedError,
     DiskError,
@@ -86,9 +88,7 @@ def is_repository(name: str) -> bool:
 
 def cached(wanted: HubFile) -> Path | None:
     """Return where the file lies in the hub's cache, or None; asks no server."""
-    from huggingface_hub import try_to_load_from_cache
-
-    found = try_to_load_from_cache(wanted.repository, wanted.file, revision=wanted.revision)
+    found = huggingface_hub.try_to_load_from_cache(wanted.repository, wanted.file, revision=wanted.revision)
     return Path(found) if isinstance(found, str) else None
 
 
@@ -121,11 +121,9 @@ def download(wanted: HubFile) -> Path:
         raise
     if here is None:
         _require_space(wanted, size)
-    from huggingface_hub import hf_hub_download
-
     with hub_errors(wanted):
         try:
-            return Path(hf_hub_download(wanted.repository, wanted.file, revision=wanted.revision))
+            return Path(huggingface_hub.hf_hub_download(wanted.repository, wanted.file, revision=wanted.revision))
         except RuntimeError as error:  # what hf_xet, which fetches large files in pieces, raises
             raise _unreachable(wanted, str(error).partition("\n")[0]) from error
 
@@ -149,7 +147,7 @@ def ask(wanted: HubFile, *, timeout: float | None = None) -> int | None:
     AccessDeniedError, NotOnHubError, HubUnreachableError
         As :func:`download`.
     """
-    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
+    from huggingface_hub import constants
 
     if offline():
         raise HubUnreachableError(
@@ -157,8 +155,8 @@ def ask(wanted: HubFile, *, timeout: float | None = None) -> int | None:
             remedy=_or(f"Run `hf download {wanted.repository} {wanted.file}` while online", wanted),
         )
     with hub_errors(wanted):
-        url = hf_hub_url(wanted.repository, wanted.file, revision=wanted.revision)
-        found = get_hf_file_metadata(url, timeout=timeout or constants.HF_HUB_ETAG_TIMEOUT)
+        url = huggingface_hub.hf_hub_url(wanted.repository, wanted.file, revision=wanted.revision)
+        found = huggingface_hub.get_hf_file_metadata(url, timeout=timeout or constants.HF_HUB_ETAG_TIMEOUT)
     return found.size
 
 

@@ -229,9 +229,8 @@ class EncoderRegistry(Registry[Entry]):
             If it cannot be built, or does not behave as its card says.
         """
         card = self.get_card(encoder) if isinstance(encoder, str) else encoder
-        build = self._builder(card)
         try:
-            loaded = build(card, device=device, precision=precision, weights_path=weights_path)
+            loaded = self._builder(card)(card, device=device, precision=precision, weights_path=weights_path)
         except ImportError as error:
             raise DependencyError(
                 f"{card.name} needs a library that cannot be imported: {error}.",

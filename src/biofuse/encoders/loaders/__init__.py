@@ -2,9 +2,8 @@
 
 A module of networks has ``build_architecture``, which builds a card's network without weights; where the network does
 not simply take the file's names or is not simply called, it has ``layout_of`` and ``forward_of`` as well
-(:func:`build_network` uses all three). Any other module has ``build``, a :class:`Builder`. ``LIBRARIES`` are the
-modules that it imports and the distributions that bring them. Those that make the cards of ad-hoc encoders
-(``timm:NAME``) have ``adhoc_card``. No module imports a model library before it has to.
+(:func:`build_network` uses all three). Any other module has ``build``, a :class:`Builder`. Those that make the cards of
+ad-hoc encoders (``timm:NAME``) have ``adhoc_card``. A module is imported when an encoder of its family is needed.
 """
 
 import functools
@@ -24,23 +23,23 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-FAMILIES = {
-    "timm": "timm",
-    "open_clip": "open_clip",
-    "transformers": "transformers",
-    "conch": "conch",
+FAMILIES: dict[str, tuple[str, dict[str, str]]] = {
+    "timm": ("timm", {"timm": "timm"}),
+    "open_clip": ("open_clip", {"open_clip": "open_clip_torch"}),
+    "transformers": ("transformers", {"transformers": "transformers"}),
+    "conch": ("conch", {"timm": "timm"}),
     # CheXagent's vision tower is BLIP-2's; the family's name is part of fingerprints.
-    "chexagent": "transformers",
-    "onnx": "onnx",
+    "chexagent": ("transformers", {"transformers": "transformers"}),
+    "onnx": ("onnx", {"onnxruntime": "onnxruntime"}),
     # Networks of timm under names of another library: EfficientNet-Lite.
-    "packaged": "timm",
-    "descriptor": "descriptors",
-    "imported": "imported",
+    "packaged": ("timm", {"timm": "timm"}),
+    "descriptor": ("descriptors", {"skimage": "scikit-image"}),
+    "imported": ("imported", {}),
 }
-"""BioFuse's own families, as cards name them, and the module of each."""
+"""BioFuse's own families, as cards name them: the module of each, the libraries it imports and what brings them."""
 
-PREFIXES = {"timm": "timm", "hf": "transformers", "open_clip": "open_clip"}
-"""What the names of ad-hoc encoders begin with, and the family that makes their cards."""
+FORMS = {"timm": "timm:NAME", "hf": "hf:OWNER/NAME", "open_clip": "open_clip:MODEL/TAG"}
+"""How ad-hoc encoders are asked for, by what their names begin with."""
 
 
 class Builder(Protocol):
@@ -53,12 +52,12 @@ class Builder(Protocol):
 
 def loader_of(family: str) -> Any:
     """Return the module of a loader family, None where the family is not one of BioFuse's."""
-    return importlib.import_module(f"{__name__}.{FAMILIES[family]}") if family in FAMILIES else None
+    return importlib.import_module(f"{__name__}.{FAMILIES[family][0]}") if family in FAMILIES else None
 
 
 def libraries_of(family: str) -> dict[str, str]:
     """Return the modules that a family imports, and the distributions that bring them; none are imported here."""
-    return getattr(loader_of(family), "LIBRARIES", {})
+    return FAMILIES[family][1] if family in FAMILIES else {}
 
 
 def builder_of(family: str) -> Builder | None:
@@ -122,7 +121,7 @@ def forward_of(card: EncoderCard, network: "nn.Module") -> "Callable[[torch.Tens
 def is_adhoc(name: str) -> bool:
     """Tell whether a name asks for an ad-hoc encoder."""
     prefix, colon, _ = name.partition(":")
-    return bool(colon) and prefix in PREFIXES
+    return bool(colon) and prefix in FORMS
 
 
 def adhoc_card(name: str, *, allow_random_weights: bool = False) -> EncoderCard:
@@ -155,11 +154,13 @@ def adhoc_card(name: str, *, allow_random_weights: bool = False) -> EncoderCard:
         If its configuration cannot be had.
     """
     prefix, _, model = name.partition(":")
-    if prefix not in PREFIXES or not model:
-        forms = ", ".join(loader_of(family).FORM for family in PREFIXES.values())
-        raise UnknownEncoderError(f"{name!r} does not say where an encoder lies.", remedy=f"Use {forms}.")
+    if prefix not in FORMS or not model:
+        raise UnknownEncoderError(
+            f"{name!r} does not say where an encoder lies.", remedy=f"Use {', '.join(FORMS.values())}."
+        )
+    family = loader_of("transformers" if prefix == "hf" else prefix)
     with card_errors(name):
-        card: EncoderCard = loader_of(PREFIXES[prefix]).adhoc_card(model, random_weights=allow_random_weights)
+        card: EncoderCard = family.adhoc_card(model, random_weights=allow_random_weights)
     return card
 
 

@@ -17,8 +17,6 @@ from biofuse.encoders.loaders.timm import create, timm_layout
 
 State = dict[str, torch.Tensor]
 
-LIBRARIES = {"timm": "timm"}
-
 POOLER: dict[str, Any] = {"pooler_dim": None, "pooler_heads": 8, "pooler_queries": 1, "pooler_bias": True}
 """The pooler's arguments and what they are where a card does not say; all other arguments are the trunk's."""
 

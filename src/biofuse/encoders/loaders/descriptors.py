@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import fft
+from skimage import feature, filters
+from skimage.color import rgb2gray, rgb2lab
 
 from biofuse.core.errors import EncoderError
 from biofuse.encoders.card import EncoderCard, Precision
 from biofuse.encoders.encoder import Embeddings, UInt8Images, require_embeddings, require_images
-
-LIBRARIES = {"skimage": "scikit-image"}
 
 Image = NDArray[np.uint8]
 Vector = NDArray[np.float64]
@@ -58,8 +59,6 @@ HOG_CELL = 32
 
 def grey(image: Image) -> Image:
     """Return the luminance as 8-bit grey levels, shape (height, width)."""
-    from skimage.color import rgb2gray
-
     levels: Image = np.rint(rgb2gray(image) * 255).astype(np.uint8)
     return levels
 
@@ -70,8 +69,6 @@ def colour(image: Image) -> Vector:
     The skewness is the cube root of the third central moment (Stricker and Orengo, 1995): 0 where nothing varies.
     The histogram holds square roots of shares, so that Euclidean distance becomes Hellinger's.
     """
-    from skimage.color import rgb2lab
-
     pixels = image.reshape(-1, 3)
     channels = np.hstack([pixels / 255, rgb2lab(image).reshape(-1, 3) / 100])
     mean = channels.mean(axis=0)
@@ -86,8 +83,6 @@ def colour(image: Image) -> Vector:
 
 def lbp(image: Image) -> Vector:
     """Histograms of rotation-invariant uniform local binary patterns on three rings (54 values)."""
-    from skimage import feature
-
     uniform_patterns: Any = feature.local_binary_pattern
     levels = grey(image)
     histograms = [
@@ -102,8 +97,6 @@ def lbp(image: Image) -> Vector:
 
 def haralick(image: Image) -> Vector:
     """Mean and range over four directions of six co-occurrence statistics at three distances (36 values)."""
-    from skimage import feature
-
     graycomatrix: Any = feature.graycomatrix
     graycoprops: Any = feature.graycoprops
     levels = (grey(image).astype(np.int64) * GREY_LEVELS // 256).astype(np.uint8)
@@ -114,8 +107,6 @@ def haralick(image: Image) -> Vector:
 
 def gabor(image: Image) -> Vector:
     """Mean and deviation of the magnitude of 24 Gabor responses, four scales by six directions (48 values)."""
-    from scipy import fft
-
     levels = grey(image).astype(np.float32) / 255
     padded = np.pad(levels - levels.mean(), GABOR_MARGIN, mode="symmetric")
     spectrum = fft.fft2(padded)
@@ -127,9 +118,6 @@ def gabor(image: Image) -> Vector:
 @functools.cache
 def _gabor_bank(side: int) -> NDArray[np.complex64]:
     """Spectra of the filters on a square of ``side`` pixels, each without response to a constant."""
-    from scipy import fft
-    from skimage import filters
-
     gabor_kernel: Any = filters.gabor_kernel
     bank = np.zeros((len(GABOR_FREQUENCIES) * GABOR_ORIENTATIONS, side, side), dtype=np.complex64)
     for place, frequency in enumerate(GABOR_FREQUENCIES):
@@ -146,9 +134,7 @@ def _gabor_bank(side: int) -> NDArray[np.complex64]:
 
 def hog(image: Image) -> Vector:
     """Histograms of gradient directions in 4 x 4 cells, normalised over blocks of 2 x 2 (324 values)."""
-    from skimage.feature import hog as histogram_of_gradients
-
-    values: Vector = histogram_of_gradients(
+    values: Vector = feature.hog(
         grey(image), orientations=9, pixels_per_cell=(HOG_CELL, HOG_CELL), cells_per_block=(2, 2), block_norm="L2-Hys"
     )
     return values

@@ -10,8 +10,6 @@ from biofuse.encoders.card import EncoderCard, Precision
 from biofuse.encoders.encoder import Embeddings, UInt8Images, as_tensor, require_embeddings, require_images
 from biofuse.encoders.weights import locate, verify
 
-LIBRARIES = {"onnxruntime": "onnxruntime"}
-
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 """Devices, and what ONNX Runtime calls them."""
 

@@ -1,21 +1,17 @@
 """Vision towers of open_clip, without their text towers."""
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import open_clip
+from open_clip.model import CLIPVisionCfg, _build_vision_tower
+from torch import nn
 
 from biofuse.core.errors import EncoderError, UnknownEncoderError
 from biofuse.encoders.card import EncoderCard, Weights
 from biofuse.encoders.hub import endpoint, first_file, is_repository, read_config
-from biofuse.encoders.loaders import make_card
+from biofuse.encoders.loaders import FORMS, make_card
 from biofuse.encoders.preprocessing import from_open_clip
-
-if TYPE_CHECKING:
-    from torch import nn
-
-LIBRARIES = {"open_clip": "open_clip_torch"}
-
-FORM = "open_clip:MODEL/TAG"
-"""How an ad-hoc encoder of this family is asked for."""
 
 FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 """Where open_clip keeps weights in a repository; the first that is there is taken."""
@@ -24,7 +20,7 @@ ARGUMENTS = ("embed_dim", "vision_cfg", "quick_gelu")
 """What a card may give, on top of open_clip's own configuration of the model or in place of it."""
 
 
-def build_architecture(card: EncoderCard) -> "nn.Module":
+def build_architecture(card: EncoderCard) -> nn.Module:
     """Build the vision tower of a card of the ``open_clip`` family, without weights; may run under the meta device.
 
     Raises
@@ -32,9 +28,6 @@ def build_architecture(card: EncoderCard) -> "nn.Module":
     EncoderError
         If open_clip does not know the model or its arguments, or the network contradicts the card.
     """
-    import open_clip
-    from open_clip.model import CLIPVisionCfg, _build_vision_tower
-
     settings = _settings(card)
     if card.output != "projected" or settings["embed_dim"] != card.dim:
         raise EncoderError(
@@ -64,8 +57,6 @@ def build_architecture(card: EncoderCard) -> "nn.Module":
 
 
 def _settings(card: EncoderCard) -> dict[str, Any]:
-    import open_clip
-
     unknown = sorted(card.arguments.keys() - set(ARGUMENTS))
     if unknown:
         raise EncoderError(f"{card.name}: the open_clip family takes {', '.join(ARGUMENTS)}, not {', '.join(unknown)}.")
@@ -87,13 +78,11 @@ def _settings(card: EncoderCard) -> dict[str, Any]:
 def adhoc_card(model: str, *, random_weights: bool) -> EncoderCard:
     """Make the card of ``open_clip:NAME``; see :func:`biofuse.encoders.loaders.adhoc_card`."""
     del random_weights
-    import open_clip
-
     first, _, tag = model.partition("/")
     asked = f"open_clip:{model}"
     if first in open_clip.list_models():
         return _of_open_clip(first, tag, asked)
-    config, revision = read_config(model, "open_clip_config.json", asked, form=FORM)
+    config, revision = read_config(model, "open_clip_config.json", asked, form=FORMS["open_clip"])
     settings = config.get("model_cfg", {})
     arguments = {key: settings[key] for key in ("embed_dim", "vision_cfg", "quick_gelu") if key in settings}
     if "embed_dim" not in arguments or "vision_cfg" not in arguments:
@@ -121,8 +110,6 @@ def adhoc_card(model: str, *, random_weights: bool) -> EncoderCard:
 
 
 def _of_open_clip(model: str, tag: str, asked: str) -> EncoderCard:
-    import open_clip
-
     tags = open_clip.list_pretrained_tags_by_model(model)
     if tag not in tags:
         raise UnknownEncoderError(

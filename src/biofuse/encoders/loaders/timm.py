@@ -6,28 +6,24 @@ timm's network computes exactly what that library's own class does, so none of i
 
 import dataclasses
 import fnmatch
+import importlib
 import re
 import sys
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
+
+import timm
+import torch
+from torch import nn
 
 from biofuse.core.errors import EncoderError, UnknownEncoderError, WrongWeightsError
 from biofuse.encoders.card import EncoderCard, Weights
 from biofuse.encoders.encoder import class_and_mean
 from biofuse.encoders.hub import first_file, is_repository, read_config
-from biofuse.encoders.loaders import RANDOM, make_card, on_meta, slug
+from biofuse.encoders.loaders import FORMS, RANDOM, make_card, on_meta, slug
 from biofuse.encoders.preprocessing import from_timm
 
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
-
-    State = dict[str, torch.Tensor]
-
-LIBRARIES = {"timm": "timm"}
-
-FORM = "timm:NAME"
-"""How an ad-hoc encoder of this family is asked for."""
+State = dict[str, torch.Tensor]
 
 FILES = ("model.safetensors", "pytorch_model.bin")
 """Where timm keeps weights in a repository; the first that is there is taken."""
@@ -67,8 +63,6 @@ def _layer(name: str) -> Any:
         return name  # timm's own short names, such as "silu"
     if name not in LAYERS:
         raise EncoderError(f"{name!r} is not a layer that a card may name; there are {', '.join(LAYERS)}.")
-    import importlib
-
     module, _, attribute = name.rpartition(".")
     return getattr(importlib.import_module(module), attribute)
 
@@ -95,7 +89,7 @@ NOT_WEIGHTS = ("*attn_mask", "*relative_position_index", "mask_token")
 training. It may leave out no other."""
 
 
-def build_architecture(card: EncoderCard) -> "nn.Module":
+def build_architecture(card: EncoderCard) -> nn.Module:
     """Build the network of a card of the ``timm`` family, without weights.
 
     May run under ``torch.device("meta")``.
@@ -114,7 +108,7 @@ def build_architecture(card: EncoderCard) -> "nn.Module":
     return network
 
 
-def create(architecture: str, arguments: Mapping[str, Any], *, name: str) -> "nn.Module":
+def create(architecture: str, arguments: Mapping[str, Any], *, name: str) -> nn.Module:
     """Have timm build an architecture, without weights and, unless the arguments ask for one, without last layer.
 
     Parameters
@@ -131,8 +125,6 @@ def create(architecture: str, arguments: Mapping[str, Any], *, name: str) -> "nn
     EncoderError
         If timm does not know the architecture or the arguments.
     """
-    import timm
-
     # timm would look up names such as "hf-hub:owner/name" on a hub.
     known = ":" not in architecture and "/" not in architecture and timm.is_model(architecture)
     try:
@@ -147,14 +139,14 @@ def create(architecture: str, arguments: Mapping[str, Any], *, name: str) -> "nn
     return network
 
 
-def forward_of(card: EncoderCard, network: Any) -> "Callable[[torch.Tensor], torch.Tensor]":
+def forward_of(card: EncoderCard, network: Any) -> Callable[[torch.Tensor], torch.Tensor]:
     """Return what computes a card's output with its network."""
 
-    def pooled(batch: "torch.Tensor") -> "torch.Tensor":
+    def pooled(batch: torch.Tensor) -> torch.Tensor:
         output: torch.Tensor = network.forward_head(network.forward_features(batch), pre_logits=True)
         return output
 
-    def tokens(batch: "torch.Tensor") -> "torch.Tensor":
+    def tokens(batch: torch.Tensor) -> torch.Tensor:
         return class_and_mean(network.forward_features(batch), prefix=network.num_prefix_tokens)
 
     if card.output == "projected":
@@ -163,7 +155,7 @@ def forward_of(card: EncoderCard, network: Any) -> "Callable[[torch.Tensor], tor
     return tokens if card.output == "cls+mean" else pooled
 
 
-def layout_of(card: EncoderCard, network: Any) -> "Callable[[State], State]":
+def layout_of(card: EncoderCard, network: Any) -> Callable[[State], State]:
     """Return what brings a card's checkpoint into the layout of this release of timm."""
     by_rules = timm_layout(network)
     if card.loader != "packaged":
@@ -171,7 +163,7 @@ def layout_of(card: EncoderCard, network: Any) -> "Callable[[State], State]":
     return lambda state: by_rules(_from_efficientnet_lite(card.name, state, network))
 
 
-def _from_efficientnet_lite(name: str, state: "State", network: Any) -> "State":
+def _from_efficientnet_lite(name: str, state: State, network: Any) -> State:
     """Replace the names of efficientnet-lite-pytorch by timm's.
 
     The package numbers its blocks through; timm numbers stages and blocks within a stage.
@@ -197,7 +189,7 @@ def _from_efficientnet_lite(name: str, state: "State", network: Any) -> "State":
         ) from error
 
 
-def timm_layout(network: "nn.Module") -> "Callable[[State], State]":
+def timm_layout(network: nn.Module) -> Callable[[State], State]:
     """Return what brings a checkpoint into the layout of this release of timm, by timm's own rules.
 
     Older names are mapped, and position embeddings of another grid resampled. A checkpoint with patches of another
@@ -216,7 +208,7 @@ def timm_layout(network: "nn.Module") -> "Callable[[State], State]":
     """
     rules = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
 
-    def convert(state: "State") -> "State":
+    def convert(state: State) -> State:
         wanted = network.state_dict()
         shapes = {key: value.shape for key, value in wanted.items()}
         patch = "patch_embed.proj.weight"
@@ -338,8 +330,6 @@ def adhoc_card(model: str, *, random_weights: bool) -> EncoderCard:
 
 
 def _of_timm(model: str) -> tuple[str, dict[str, Any], dict[str, Any], Weights]:
-    import timm
-
     if not timm.is_model(model):
         near = ", ".join(timm.list_models(f"*{model.partition('.')[0]}*")[:3])
         raise UnknownEncoderError(
@@ -361,7 +351,7 @@ def _of_timm(model: str) -> tuple[str, dict[str, Any], dict[str, Any], Weights]:
 
 def _of_repository(repository: str) -> tuple[str, dict[str, Any], dict[str, Any], Weights]:
     asked = f"timm:{repository}"
-    config, revision = read_config(repository, "config.json", asked, form=FORM)
+    config, revision = read_config(repository, "config.json", asked, form=FORMS["timm"])
     if "architecture" not in config or "pretrained_cfg" not in config:
         raise EncoderError(f"{repository} holds no model of timm.", remedy=f"Try hf:{repository}.")
     arguments = {key: value for key, value in (config.get("model_args") or {}).items() if key != "num_classes"}

@@ -7,26 +7,22 @@ itself, which is not always true.
 import dataclasses
 import re
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+import transformers
+from huggingface_hub.errors import StrictDataclassError
+from torch import nn
 
 from biofuse.core.errors import EncoderError
 from biofuse.encoders.card import EncoderCard, Weights
 from biofuse.encoders.encoder import class_and_mean
 from biofuse.encoders.hub import endpoint, first_file, read_config
-from biofuse.encoders.loaders import make_card
+from biofuse.encoders.loaders import FORMS, make_card
 from biofuse.encoders.preprocessing import from_processor
 
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
+State = dict[str, torch.Tensor]
 
-    State = dict[str, torch.Tensor]
-
-
-LIBRARIES = {"transformers": "transformers"}
-
-FORM = "hf:OWNER/NAME"
-"""How an ad-hoc encoder of this family is asked for."""
 
 FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 """Where transformers keeps weights in a repository; the first that is there is taken."""
@@ -101,7 +97,7 @@ BUFFERS = re.compile(r"(.*\.)?position_ids")
 """A table of 0, 1, 2, ... that older releases saved with the weights."""
 
 
-def build_architecture(card: EncoderCard) -> "nn.Module":
+def build_architecture(card: EncoderCard) -> nn.Module:
     """Build the network of a card of the ``transformers`` family, without weights.
 
     May run under ``torch.device("meta")``.
@@ -111,9 +107,6 @@ def build_architecture(card: EncoderCard) -> "nn.Module":
     EncoderError
         If the class or its configuration is not one that BioFuse knows, or contradicts the card.
     """
-    import transformers
-    from huggingface_hub.errors import StrictDataclassError
-
     kind = KINDS.get(card.architecture)
     if kind is None:
         raise EncoderError(
@@ -159,11 +152,11 @@ def _agrees(card: EncoderCard, settings: Any, *, any_size: bool) -> None:
         raise EncoderError(f"{card.name} promises {card.dim} dimensions, but {card.architecture} gives {dim}.")
 
 
-def forward_of(card: EncoderCard, network: "nn.Module") -> "Callable[[torch.Tensor], torch.Tensor]":
+def forward_of(card: EncoderCard, network: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
     """Return what computes a card's output with its network."""
     registers: int = getattr(network.config, "num_register_tokens", 0)
 
-    def forward(batch: "torch.Tensor") -> "torch.Tensor":
+    def forward(batch: torch.Tensor) -> torch.Tensor:
         output = network(pixel_values=batch)
         embedding: torch.Tensor
         if card.output == "projected":
@@ -182,7 +175,7 @@ def forward_of(card: EncoderCard, network: "nn.Module") -> "Callable[[torch.Tens
     return forward
 
 
-def layout_of(card: EncoderCard, network: "nn.Module") -> "Callable[[State], State]":
+def layout_of(card: EncoderCard, network: nn.Module) -> Callable[[State], State]:
     """Return what brings a checkpoint, as it lies on a hub, into the layout of this release of transformers.
 
     Parameters
@@ -199,7 +192,7 @@ def layout_of(card: EncoderCard, network: "nn.Module") -> "Callable[[State], Sta
     del card
     wanted = frozenset(network.state_dict())
 
-    def convert(state: "State") -> "State":
+    def convert(state: State) -> State:
         return {
             name: tensor
             for key, value in _with_root(state, wanted).items()
@@ -209,7 +202,7 @@ def layout_of(card: EncoderCard, network: "nn.Module") -> "Callable[[State], Sta
     return convert
 
 
-def _with_root(state: "State", wanted: frozenset[str]) -> "State":
+def _with_root(state: State, wanted: frozenset[str]) -> State:
     for root in ROOTS:
         there, here = any(key.startswith(root) for key in state), any(key.startswith(root) for key in wanted)
         if there and not here:
@@ -219,7 +212,7 @@ def _with_root(state: "State", wanted: frozenset[str]) -> "State":
     return state
 
 
-def _modern(key: str, value: "torch.Tensor", wanted: frozenset[str]) -> "State":
+def _modern(key: str, value: torch.Tensor, wanted: frozenset[str]) -> State:
     if key in wanted:
         return {key: value}
     if BUFFERS.fullmatch(key):
@@ -240,7 +233,7 @@ def adhoc_card(repository: str, *, random_weights: bool) -> EncoderCard:
     """Make the card of ``hf:OWNER/NAME``; see :func:`biofuse.encoders.loaders.adhoc_card`."""
     del random_weights
     asked = f"hf:{repository}"
-    config, revision = read_config(repository, "config.json", asked, form=FORM)
+    config, revision = read_config(repository, "config.json", asked, form=FORMS["hf"])
     kind = str(config.get("model_type", ""))
     # Hibou's configuration says dinov2, and describes a network with registers.
     kind = "dinov2_with_registers" if kind == "dinov2" and config.get("num_register_tokens") else kind
@@ -252,7 +245,7 @@ def adhoc_card(repository: str, *, random_weights: bool) -> EncoderCard:
         )
     architecture, output, ignore = VISION_MODELS[kind]
     arguments = _arguments(architecture, config)
-    processor, _ = read_config(repository, "preprocessor_config.json", asked, form=FORM, revision=revision)
+    processor, _ = read_config(repository, "preprocessor_config.json", asked, form=FORMS["hf"], revision=revision)
     return make_card(
         asked,
         network=build_architecture,
@@ -276,8 +269,6 @@ def adhoc_card(repository: str, *, random_weights: bool) -> EncoderCard:
 
 
 def _arguments(architecture: str, config: Mapping[str, Any]) -> dict[str, Any]:
-    import transformers
-
     configuration = getattr(transformers, KINDS[architecture].configuration)
     general = {field.name for field in dataclasses.fields(transformers.PreTrainedConfig)}
     own = [field.name for field in dataclasses.fields(configuration) if not field.name.startswith("_")]

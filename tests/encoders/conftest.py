@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from biofuse.encoders import EncoderCard, EncoderRegistry, Preprocessing, Weights, get_card, resolve
+from biofuse.encoders import EncoderCard, EncoderRegistry, Preprocessing, Weights, get_card, load_encoder, resolve
 from biofuse.encoders.loaders import loader_of
 
 PREPROCESSING = Preprocessing(size=36, crop=32, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
@@ -45,6 +45,42 @@ def registry() -> EncoderRegistry:
 @pytest.fixture
 def images() -> np.ndarray:
     return np.random.default_rng(3).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def small_images() -> np.ndarray:
+    """Two by two patches of 14 pixels."""
+    return np.random.default_rng(5).integers(0, 256, (3, 28, 28, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="session")
+def filled() -> Callable[..., Any]:
+    """Return a function that gives every weight a value of its own, so that no two can be mistaken for each other."""
+    import torch
+
+    def fill(network: Any, seed: int = 3) -> Any:
+        torch.manual_seed(seed)
+        for name, parameter in network.named_parameters():
+            scale = "weight" in name and ("norm" in name or "ln_" in name)
+            torch.nn.init.normal_(parameter, mean=float(scale), std=0.2)
+        return network.eval()
+
+    return fill
+
+
+@pytest.fixture(scope="session")
+def equals() -> Callable[..., Any]:
+    """Return a function that loads a card, and asks for what another network gives for the same prepared images."""
+    import torch
+
+    def check(card: EncoderCard, images: np.ndarray, theirs: Callable[..., Any], **options: Any) -> Any:
+        encoder = load_encoder(card, **options)
+        with torch.inference_mode():
+            expected = theirs(encoder.card.preprocessing.normalise(torch.from_numpy(images)))
+        np.testing.assert_allclose(encoder.encode(images), expected.numpy(), atol=1e-5, rtol=1e-5)
+        return encoder
+
+    return check
 
 
 @pytest.fixture
@@ -96,10 +132,13 @@ def publish(hub: Any) -> Callable[..., EncoderCard]:
         *,
         side: int,
         files: Mapping[str, bytes] | None = None,
+        shape: Mapping[str, Any] | None = None,
         **changes: Any,
     ) -> EncoderCard:
-        """Return the card, made small by ``changes``; all that concerns the weights stays as it is."""
+        """Return the card, its arguments changed by ``shape`` and more by ``changes``; its weights are as they are."""
         card = get_card(name)
+        if shape is not None:
+            changes["arguments"] = card.arguments | dict(shape)
         crop = None if card.preprocessing.crop is None else side
         preprocessing = card.preprocessing.model_copy(update={"size": side, "crop": crop})
         weights = card.weights.model_copy(update={"sha256": None, "shards": ()})

@@ -32,35 +32,6 @@ PAPER = {
 }
 """The paper's nine and their columns: 8,576 together."""
 
-COUNTED_ELSEWHERE = {
-    "biomedclip": 86_191_872,
-    "rad_dino": 86_580_480,
-    "rad_dino_maira_2": 86_580_480,
-    "uni": 303_350_784,
-    "uni2_h": 681_394_176,
-    "prov_gigapath": 1_134_953_984,
-    "dinov2_g": 1_134_769_664,
-    "chexagent": 1_012_283_776,
-    "virchow": 631_229_184,
-    "virchow2": 631_239_424,
-    "h_optimus_0": 1_134_774_272,
-    "h_optimus_1": 1_134_774_272,
-    "kaiko_vits16": 21_665_664,
-    "kaiko_vits8": 21_670_272,
-    "kaiko_vitb16": 85_798_656,
-    "kaiko_vitb8": 85_807_872,
-    "kaiko_vitl14": 304_370_688,
-    "gpfm": 303_227_904,
-    "medsiglip_448": 428_565_440,
-    "ark_plus": 195_198_516,
-    "retfound_mae_cfp": 303_301_632,
-    "retfound_mae_oct": 303_301_632,
-    "retfound_dinov2_meh": 303_227_904,
-    "dinov2_giant": 1_134_774_272,
-    "dinov3_large": 303_079_424,
-}
-"""Parameters as collected, with sources, before these cards were written."""
-
 
 def measure(card: EncoderCard, network: nn.Module) -> tuple[int, float]:
     """Return columns and GFLOPs of a network on the meta device, run as its loader runs it."""
@@ -113,17 +84,13 @@ def test_another_number_of_columns_is_refused_before_any_weight_is_read(card):
         loader_of(card.loader).build_architecture(card.model_copy(update={"dim": card.dim + 1}))
 
 
-@pytest.mark.parametrize(("name", "parameters"), COUNTED_ELSEWHERE.items())
-def test_parameters_are_those_that_were_collected(name, parameters):
-    assert get_card(name).parameters == parameters
-
-
 @each(CARDS)
 def test_cards_are_complete(card):
     assert EncoderCard.model_validate_json(card.model_dump_json()) == card
-    for field in ("title", "licence", "source", "citation", "modality", "precision_note"):
-        assert getattr(card, field) or card.weights is None, field
-    assert card.training_data or card.weights is None
+    for field in ("title", "licence", "source", "citation", "modality"):
+        assert getattr(card, field), field
+    assert (card.weights is None) == (card.runtime == "numpy")
+    assert card.weights is None or (card.training_data and card.precision_note)
     assert card.gated is False or card.page.startswith("https://")
     assert all(set(name) <= set("abcdefghijklmnopqrstuvwxyz") and name.endswith("mnist") for name in card.overlaps)
 
@@ -199,12 +166,6 @@ def test_the_exported_json_schema_refuses_what_is_no_card():
     for change in ({"dim": 0}, {"name": "No Name"}, {"output": "logits"}, {"facts": {"dim": {"source": "hearsay"}}}):
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(card | change, SCHEMA)
-
-
-def test_the_schema_of_cards_can_be_exported():
-    schema = EncoderCard.model_json_schema()
-    assert json.loads(json.dumps(schema)) == schema
-    assert {"name", "weights", "facts", "overlaps", "gated"} <= set(schema["properties"])
 
 
 RECORDED = json.loads(Path(__file__).with_name("fingerprints.json").read_text(encoding="utf-8"))

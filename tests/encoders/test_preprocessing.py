@@ -1,16 +1,24 @@
-"""Every pixel is the one torchvision gives."""
+"""Every pixel is torchvision's, and what model files say is put into BioFuse's words exactly, or refused."""
+
+import json
 
 import numpy as np
+import open_clip
 import pytest
+import timm
 import torch
+import transformers
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from pydantic import ValidationError
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Normalize, Resize, ToTensor
 
-from biofuse.core.errors import EncoderError, UnreadableImageError
-from biofuse.encoders import Preprocessing, list_cards
+from biofuse.core.errors import EncoderError, NotOnHubError, UnreadableImageError
+from biofuse.encoders import Preprocessing, get_card, list_cards
+from biofuse.encoders.encoder import check_published
+from biofuse.encoders.hub import read_json
+from biofuse.encoders.preprocessing import from_open_clip, from_processor, from_timm
 
 FILTERS = ["bilinear", "bicubic", "lanczos", "nearest", "box"]
 
@@ -25,15 +33,6 @@ def reference(image: np.ndarray, spec: Preprocessing) -> np.ndarray:
     if spec.crop is not None:
         steps.append(CenterCrop(spec.crop))
     return np.asarray(Compose(steps)(Image.fromarray(image)))
-
-
-@pytest.mark.parametrize("shape", [(1, 1), (1, 40), (40, 1), (37, 81), (211, 64), (64, 64), (65, 64), (500, 333)])
-@pytest.mark.parametrize("interpolation", FILTERS)
-@pytest.mark.parametrize(("size", "crop"), [(64, 64), (64, 57), (33, 32)])
-def test_shortest_equals_torchvision(shape, interpolation, size, crop):
-    spec = Preprocessing(size=size, crop=crop, interpolation=interpolation)
-    image = image_of(*shape)
-    assert np.array_equal(spec.apply(image), reference(image, spec))
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (37, 81), (211, 64), (48, 48)])
@@ -52,6 +51,9 @@ def test_squash_equals_torchvision(shape, crop):
     interpolation=st.sampled_from(FILTERS),
 )
 @example(height=3, width=7, size=5, crop=2, interpolation="bilinear")
+@example(height=1, width=1, size=64, crop=57, interpolation="box")
+@example(height=40, width=1, size=64, crop=64, interpolation="lanczos")
+@example(height=64, width=64, size=64, crop=64, interpolation="nearest")
 @settings(max_examples=150, deadline=None)
 def test_any_size_equals_torchvision(height, width, size, crop, interpolation):
     spec = Preprocessing(size=size, crop=min(crop, size), interpolation=interpolation)
@@ -160,3 +162,195 @@ def test_min_max_stretches_each_image_on_its_own():
     expected = (expected - np.array([0.5, 0, 0])) / np.array([1, 1, 2])
     assert np.allclose(batch[0].permute(1, 2, 0).numpy(), expected, atol=1e-6)
     assert torch.equal(batch[2], torch.tensor([-0.5, 0, 0]).view(3, 1, 1).expand(3, 16, 16))
+
+
+OPENAI = {"mean": (0.48145466, 0.4578275, 0.40821073), "std": (0.26862954, 0.26130258, 0.27577711)}
+
+
+def assert_same(preprocessing, theirs):
+    for height, width in ((50, 40), (31, 200), (224, 224), (90, 1), (300, 301)):
+        picture = Image.fromarray(image_of(8, 8)).resize((width, height), Image.Resampling.BICUBIC)
+        prepared = np.array(preprocessing.apply(np.asarray(picture)))
+        ours = preprocessing.normalise(torch.from_numpy(prepared)[None])[0]
+        # One grey level of 255, in units of the smallest standard deviation.
+        assert (ours - theirs(picture)).abs().max() <= 1.01 / 255 / min(preprocessing.std)
+
+
+CLIP = {
+    "crop_size": 32,
+    "do_center_crop": True,
+    "do_normalize": True,
+    "do_resize": True,
+    "image_mean": list(OPENAI["mean"]),
+    "image_std": list(OPENAI["std"]),
+    "resample": 3,
+    "size": 36,
+}
+"""As the first CLIP repositories wrote it."""
+
+BIT = {
+    "crop_size": {"height": 32, "width": 32},
+    "do_center_crop": True,
+    "do_convert_rgb": True,
+    "do_normalize": True,
+    "do_rescale": True,
+    "do_resize": True,
+    "image_mean": [0.5307, 0.5307, 0.5307],
+    "image_processor_type": "BitImageProcessor",
+    "image_std": [0.2583, 0.2583, 0.2583],
+    "resample": 3,
+    "rescale_factor": 0.00392156862745098,
+    "size": {"shortest_edge": 40},
+}
+"""As rad-dino writes it."""
+
+VIT = {
+    "do_normalize": True,
+    "do_resize": True,
+    "image_mean": [0.5, 0.5, 0.5],
+    "image_std": [0.5, 0.5, 0.5],
+    "resample": 2,
+    "size": {"height": 48, "width": 48},
+}
+
+
+@pytest.mark.parametrize(
+    ("config", "processor", "expected"),
+    [
+        (CLIP, transformers.CLIPImageProcessor, {"resize": "shortest", "size": 36, "crop": 32, **OPENAI}),
+        (
+            BIT,
+            transformers.BitImageProcessor,
+            {"resize": "shortest", "size": 40, "crop": 32, "mean": (0.5307,) * 3, "std": (0.2583,) * 3},
+        ),
+        (
+            VIT,
+            transformers.ViTImageProcessor,
+            {"resize": "squash", "size": 48, "interpolation": "bilinear", "mean": (0.5,) * 3, "std": (0.5,) * 3},
+        ),
+    ],
+)
+def test_image_processors_of_transformers(config, processor, expected):
+    preprocessing = from_processor(config, name="mine")
+    assert preprocessing == Preprocessing(**expected)
+    theirs = processor(**config)
+    assert_same(preprocessing, lambda picture: theirs(picture, return_tensors="pt")["pixel_values"][0])
+
+
+def test_values_that_are_not_rescaled_or_normalised():
+    config = {key: value for key, value in VIT.items() if not key.startswith("image_")}
+    plain = from_processor({**config, "do_normalize": False, "do_rescale": False}, name="mine")
+    assert plain == Preprocessing(resize="squash", size=48, interpolation="bilinear", value_range="0-255")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"do_pad": True}, "padded"),
+        ({"do_resize": False}, "not resized"),
+        ({"size": {"longest_edge": 1024}}, "longest_edge"),
+        ({"size": {"height": 48, "width": 64}}, "width"),
+        ({"size": {"shortest_edge": 48}}, "any aspect"),
+        ({"size": None}, "size None"),
+        ({"resample": 5}, "filter 5"),
+        ({"rescale_factor": 0.5}, "multiplied by 0.5"),
+        ({"image_mean": None, "image_std": [1, 1, 1]}, "mean"),
+        ({"image_std": [0, 1, 1]}, "std must be positive"),
+    ],
+)
+def test_a_processor_that_does_more_is_refused(change, message):
+    with pytest.raises(EncoderError, match=message) as caught:
+        from_processor(VIT | change, name="mine")
+    assert "mine" in caught.value.message
+
+
+@pytest.mark.parametrize("name", ["resnet18.a1_in1k", "vit_base_patch16_224.orig_in21k", "vit_small_patch14_dinov2"])
+def test_pretrained_configurations_of_timm(name):
+    config = timm.models.get_pretrained_cfg(name).to_dict()
+    preprocessing = from_timm(config, name="mine")
+    theirs = timm.data.create_transform(**timm.data.resolve_data_config(pretrained_cfg=config))
+    assert_same(preprocessing, theirs)
+
+
+@pytest.mark.parametrize("crop", [0.9, 1.0])
+def test_squashed_configurations_of_timm(crop):
+    config = timm.models.get_pretrained_cfg("resnet18").to_dict() | {"crop_mode": "squash", "crop_pct": crop}
+    theirs = timm.data.create_transform(**timm.data.resolve_data_config(pretrained_cfg=config))
+    assert_same(from_timm(config, name="mine"), theirs)
+
+
+@pytest.mark.parametrize("change", [{"crop_mode": "border"}, {"input_size": (1, 32, 32)}, {"input_size": (3, 32, 48)}])
+def test_a_configuration_of_timm_that_does_more_is_refused(change):
+    with pytest.raises(EncoderError, match="mine is published with a preprocessing"):
+        from_timm(timm.models.get_pretrained_cfg("resnet18").to_dict() | change, name="mine")
+
+
+@pytest.mark.parametrize("mode", ["shortest", "squash"])
+def test_configurations_of_open_clip(mode):
+    config = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4], "interpolation": "bicubic", "resize_mode": mode}
+    preprocessing = from_open_clip(config, name="mine", size=40)
+    full = open_clip.transform.PreprocessCfg(size=40, **config)
+    assert_same(preprocessing, open_clip.transform.image_transform_v2(full, is_train=False))
+
+
+def test_what_a_configuration_of_open_clip_leaves_out_is_its_default():
+    assert from_open_clip({}, name="mine", size=224) == Preprocessing(size=224, crop=224, **OPENAI)
+
+
+def test_padding_of_open_clip_is_refused():
+    with pytest.raises(EncoderError, match="resize mode 'longest'"):
+        from_open_clip({"resize_mode": "longest"}, name="mine", size=40)
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", ""])
+def test_a_broken_configuration_file_is_named(tmp_path, content):
+    path = tmp_path / "config.json"
+    path.write_text(content)
+    with pytest.raises(EncoderError, match=r"config\.json is not a configuration file"):
+        read_json(path)
+
+
+@pytest.fixture
+def rad_dino(hub):
+    def publish(**said):
+        card = get_card("rad_dino")
+        config = BIT | {"size": {"shortest_edge": 518}, "crop_size": {"height": 518, "width": 518}} | said
+        files = {card.weights.processor: json.dumps(config).encode()}
+        hub.add(card.weights.repository, files, commit=card.weights.revision)
+        return card
+
+    return publish
+
+
+@pytest.mark.allow_hosts(["127.0.0.1"])
+def test_a_card_that_agrees_with_its_repository_passes(rad_dino):
+    check_published(rad_dino())
+
+
+@pytest.mark.allow_hosts(["127.0.0.1"])
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"image_mean": [0.5, 0.5307, 0.5307]}, "mean is"),
+        ({"size": {"shortest_edge": 560}}, "size is 560 there and 518 on the card"),
+        ({"resample": 2}, "interpolation is bilinear there and bicubic on the card"),
+        ({"do_center_crop": False, "size": {"height": 518, "width": 518}}, "resize is squash there .* crop is None"),
+    ],
+)
+def test_a_card_that_disagrees_with_its_repository_is_refused(rad_dino, said, message):
+    with pytest.raises(EncoderError, match=f"disagrees with the card of rad_dino: .*{message}"):
+        check_published(rad_dino(**said))
+
+
+@pytest.mark.allow_hosts(["127.0.0.1"])
+def test_a_processor_that_the_repository_does_not_have_is_an_error(hub):
+    card = get_card("rad_dino")
+    hub.add(card.weights.repository, {}, commit=card.weights.revision)
+    with pytest.raises(NotOnHubError, match=r"preprocessor_config\.json"):
+        check_published(card)
+
+
+def test_offline_and_without_the_file_nothing_is_compared():
+    check_published(get_card("rad_dino"))
+    check_published(get_card("lbp"))
+    check_published(get_card("uni2_h"))

@@ -11,15 +11,6 @@ from biofuse.encoders.loaders.descriptors import DESCRIPTORS, GABOR_FREQUENCIES,
 
 NAMES = tuple(DESCRIPTORS)
 
-GOLDEN = {
-    "colour": (1.431512, 0.06364173, 1.830198, 0.6236802),
-    "lbp": (0.6452335, 0.05555556, 1.321218, 0.4091797),
-    "haralick": (18.10582, 1.539763, 14.81076, 13.54045),
-    "gabor": (0.05493408, 0.007484362, 0.1888938, 0.01368318),
-    "hog": (3, 0.1563119, 25.22716, 0.2488573),
-}
-"""Norm, mean, product with a ramp, and largest value for scikit-image's cat. If one moves, raise the card's version."""
-
 
 def cat() -> np.ndarray:
     return get_card("lbp").preprocessing.apply(skimage.data.chelsea())
@@ -30,13 +21,6 @@ def waves(frequency: float, degrees: float) -> np.ndarray:
     angle = np.deg2rad(degrees)
     wave = np.cos(2 * np.pi * frequency * (column * np.cos(angle) + row * np.sin(angle)))
     return np.repeat(np.rint(127.5 + 100 * wave).astype(np.uint8)[..., None], 3, axis=2)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_golden_values(name):
-    values = load_encoder(name).encode(cat()[None])[0]
-    found = (np.linalg.norm(values), values.mean(), values @ np.linspace(0, 1, len(values)), values.max())
-    np.testing.assert_allclose(found, GOLDEN[name], rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", NAMES)

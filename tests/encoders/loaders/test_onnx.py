@@ -117,12 +117,6 @@ def test_a_file_that_changed_since_is_refused(tmp_path, registry):
         registry.load_encoder("mine")
 
 
-def test_moving_the_file_keeps_the_fingerprint(tmp_path, registry):
-    path = graph(tmp_path / "mine.onnx")
-    first = register(path, registry).fingerprint()
-    assert register(path.rename(tmp_path / "moved.onnx"), registry, replace=True).fingerprint() == first
-
-
 def test_a_file_that_is_no_graph_is_refused(tmp_path, registry):
     path = tmp_path / "mine.onnx"
     path.write_bytes(b"not a graph")
@@ -165,8 +159,3 @@ def test_without_onnx_runtime_the_extra_is_named(tmp_path, registry, monkeypatch
     with pytest.raises(DependencyError, match="ONNX Runtime is not installed") as caught:
         registry.load_encoder("mine")
     assert "[onnx]" in caught.value.remedy
-
-
-def test_registering_a_missing_file_fails_at_once(tmp_path, registry):
-    with pytest.raises(WeightsError, match="mine does not exist"):
-        register(tmp_path / "none.onnx", registry)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from biofuse.blocks.blocks import Blocks, linear_cka
 from biofuse.core.hashing import hash_order
 from biofuse.report import content
-from biofuse.report.input import Embedded, ReportInput, SampleImages, make_thumbnails
+from biofuse.report.input import Embedded, ReportInput, make_thumbnails
 
 MAPPED = 2000
 """Most points of the map."""
@@ -25,24 +25,23 @@ UNLABELLED = "no label"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class MapPart:
-    """Points of one part of the data.
+class Points:
+    """The samples that are drawn, those of development first.
 
     Attributes
     ----------
-    name : str
-        Development, or the split that was tested.
-    ids, labels : tuple of str
+    parts, ids, labels : ndarray of object, shape (n,)
+        A part is development, or the split that was tested.
     place : ndarray of float64, shape (n, 2)
-    tiles : tuple of int
+    tiles : ndarray of int64, shape (n,)
         Place of each thumbnail, -1 for none.
     """
 
-    name: str
-    ids: tuple[str, ...]
-    labels: tuple[str, ...]
+    parts: NDArray[np.object_]
+    ids: NDArray[np.object_]
+    labels: NDArray[np.object_]
     place: NDArray[np.float64]
-    tiles: tuple[int, ...]
+    tiles: NDArray[np.int64]
 
 
 def map_section(given: ReportInput) -> content.Section:
@@ -53,130 +52,113 @@ def map_section(given: ReportInput) -> content.Section:
         return content.Section(id="map", title=title, paragraphs=(given.why,))
     split = "test" if given.evaluation is None else given.evaluation.split
     sources = {"development": development} | ({} if test is None else {split: test})
+    images = dict(zip(sources, (given.development_images, given.test_images), strict=False))
     total = sum(source.blocks.n_samples for source in sources.values())
     drawn = _draw(sources)
-    places, shares = _project(drawn, given.chosen)
-    grid, tiles = _thumbnails(drawn, (given.development_images, given.test_images))
-    parts = [
-        MapPart(name=name, ids=tuple(source.blocks.ids.tolist()), labels=source.labels, place=place, tiles=own)
-        for (name, source), place, own in zip(drawn.items(), places, tiles, strict=True)
-    ]
+    place, shares = _project(drawn, given.chosen)
+    grid, tiles = make_thumbnails([(images[part], sample) for part, own in drawn.items() for sample in own.blocks.ids])
+    points = Points(
+        parts=np.array([part for part, own in drawn.items() for _ in own.labels], dtype=object),
+        ids=np.concatenate([own.blocks.ids for own in drawn.values()]),
+        labels=np.array([label for own in drawn.values() for label in own.labels], dtype=object),
+        place=place,
+        tiles=np.array(tiles, dtype=np.int64),
+    )
     explained = (
         f"Each point is a sample, where the first two principal components of the standardised columns of "
         f"{' + '.join(given.chosen)} put it. They are the components of the development samples and know no labels; "
         f"they hold {shares[0]:.0%} and {shares[1]:.0%} of the variance, so that classes which overlap here may well "
         "be apart in the other dimensions."
     )
-    said = [explained]
-    without = sum(tile < 0 for part in parts for tile in part.tiles)
+    said, without = [explained], int((points.tiles < 0).sum())
     if without and grid is not None:
         said.append(f"{without:,} points have no image: it could not be read, or reading took too long.")
     elif grid is None:
         said.append("The images are not at hand, so points have no thumbnails.")
-    return content.Section(id="map", title=title, paragraphs=tuple(said), items=(_chart(parts, shares, grid, total),))
+    chart = _chart(points, tuple(drawn), shares, grid, total)
+    return content.Section(id="map", title=title, paragraphs=tuple(said), items=(chart,))
 
 
 def _draw(sources: dict[str, Embedded]) -> dict[str, Embedded]:
     """Keep at most :data:`MAPPED` samples, the same whatever their order."""
     keys = [(name, row) for name, source in sources.items() for row in range(source.blocks.n_samples)]
     order = hash_order([f"{name}:{sources[name].blocks.ids[row]}" for name, row in keys], seed=0)[:MAPPED]
-    kept: dict[str, list[int]] = {name: [] for name in sources}
-    for key in order:
-        name, row = keys[key]
-        kept[name].append(row)
-    return {
-        name: Embedded(
-            blocks=sources[name].blocks.take(np.array(rows, dtype=np.int64)),
-            labels=tuple(sources[name].labels[row] for row in rows),
+    drawn = {}
+    for name, source in sources.items():
+        rows = [keys[key][1] for key in order if keys[key][0] == name]
+        drawn[name] = Embedded(
+            blocks=source.blocks.take(np.array(rows, dtype=np.int64)), labels=tuple(source.labels[row] for row in rows)
         )
-        for name, rows in kept.items()
-    }
+    return drawn
 
 
-def _project(
-    sources: dict[str, Embedded], encoders: Sequence[str]
-) -> tuple[list[NDArray[np.float64]], tuple[float, float]]:
-    """Return where each part's points are, and the share of the variance that both components hold."""
+def _project(sources: dict[str, Embedded], encoders: Sequence[str]) -> tuple[NDArray[np.float64], tuple[float, float]]:
+    """Return where the points of all parts are, and the share of the variance that both components hold."""
     from sklearn.decomposition import PCA
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    own, *others = (_stack(source.blocks, encoders) for source in sources.values())
-    width = min(2, own.shape[1])
-    pipeline = make_pipeline(StandardScaler(), PCA(width, svd_solver="randomized", random_state=0)).fit(own)
-    places = [pipeline.transform(matrix) for matrix in (own, *others)]
+    matrices = [
+        np.concatenate([source.blocks[name] for name in encoders], axis=1).astype(np.float64)
+        for source in sources.values()
+    ]
+    width = min(2, matrices[0].shape[1])
+    pipeline = make_pipeline(StandardScaler(), PCA(width, svd_solver="randomized", random_state=0)).fit(matrices[0])
+    places = np.concatenate([pipeline.transform(matrix) for matrix in matrices])
     shares = [*np.nan_to_num(pipeline[-1].explained_variance_ratio_).tolist(), 0.0][:2]
     if width == 1:
-        places = [np.hstack([place, np.zeros_like(place)]) for place in places]
+        places = np.hstack([places, np.zeros_like(places)])
     return places, (shares[0], shares[1])
 
 
-def _stack(blocks: Blocks, encoders: Sequence[str]) -> NDArray[np.float64]:
-    return np.concatenate([blocks[name] for name in encoders], axis=1).astype(np.float64)
-
-
-def _thumbnails(
-    sources: dict[str, Embedded], albums: Sequence[SampleImages | None]
-) -> tuple[content.ThumbnailGrid | None, list[tuple[int, ...]]]:
-    wanted = [
-        (images, str(sample))
-        for source, images in zip(sources.values(), albums, strict=False)
-        for sample in source.blocks.ids
-    ]
-    grid, tiles = make_thumbnails(wanted)
-    ends = np.cumsum([source.blocks.n_samples for source in sources.values()])[:-1]
-    return grid, [tuple(each.tolist()) for each in np.split(np.array(tiles, dtype=np.int64), ends)]
-
-
 def _chart(
-    parts: Sequence[MapPart], shares: tuple[float, float], grid: content.ThumbnailGrid | None, total: int
+    points: Points,
+    parts: Sequence[str],
+    shares: tuple[float, float],
+    grid: content.ThumbnailGrid | None,
+    total: int,
 ) -> content.Chart:
-    counts = Counter(label for part in parts for label in part.labels)
+    counts = Counter(points.labels.tolist())
     frequent = [name for name, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:COLOURS]]
-    colours = [*frequent, OTHERS] if len(counts) > COLOURS else frequent
-    groups = tuple(
-        group
-        for colour, name in enumerate(colours)
-        for part in parts
-        if (group := _group(part, name, frequent, colour=colour, several=len(parts) > 1, seen=grid is not None))
-    )
+    several = len(parts) > 1
+    groups = []
+    for colour, name in enumerate([*frequent, OTHERS] if len(counts) > COLOURS else frequent):
+        own = points.labels == name if name in frequent else ~np.isin(points.labels, frequent)
+        for part in parts:
+            rows = np.flatnonzero(own & (points.parts == part))
+            if len(rows):
+                group = content.PointGroup(
+                    name=name or UNLABELLED,
+                    x=points.place[rows, 0],
+                    y=points.place[rows, 1],
+                    texts=tuple(f"{points.ids[row]}: {points.labels[row]} ({part})" for row in rows),
+                    tiles=None if grid is None else tuple(points.tiles[rows].tolist()),
+                    hollow=several and part == "development",
+                    colour=colour,
+                )
+                groups.append(group)
     tested = {group.colour for group in groups if not group.hollow}
-    groups = tuple(replace(group, named=not group.hollow or group.colour not in tested) for group in groups)
-    shown = sum(counts.values())
+    shown = len(points.ids)
     axes = [f"component {number} ({share:.0%} of variance)" for number, share in zip((1, 2), shares, strict=True)]
     return content.Chart(
         id="map",
         title="Samples along two principal components",
         summary=f"{f'{shown:,} of' if shown < total else 'All'} {total:,} samples, coloured by class"
-        f"{'; development samples are hollow' if len(parts) > 1 else ''}. Point at a sample to see it, or focus the "
+        f"{'; development samples are hollow' if several else ''}. Point at a sample to see it, or focus the "
         "map and step through the samples with the arrow keys.",
-        body=content.ScatterPlot(groups=groups, x_axis=axes[0], y_axis=axes[1], thumbnails=grid),
+        body=content.ScatterPlot(
+            groups=tuple(replace(group, named=not group.hollow or group.colour not in tested) for group in groups),
+            x_axis=axes[0],
+            y_axis=axes[1],
+            thumbnails=grid,
+        ),
         table=_centres(groups),
     )
 
 
-def _group(
-    part: MapPart, name: str, frequent: Sequence[str], *, colour: int, several: bool, seen: bool
-) -> content.PointGroup | None:
-    rows = [
-        row for row, label in enumerate(part.labels) if (label == name if name in frequent else label not in frequent)
-    ]
-    if not rows:
-        return None
-    return content.PointGroup(
-        name=name or UNLABELLED,
-        x=part.place[rows, 0],
-        y=part.place[rows, 1],
-        texts=tuple(f"{part.ids[row]}: {part.labels[row]} ({part.name})" for row in rows),
-        tiles=tuple(part.tiles[row] for row in rows) if seen else None,
-        hollow=several and part.name == "development",
-        colour=colour,
-    )
-
-
 def _centres(groups: Sequence[content.PointGroup]) -> content.Table:
-    def spread(values: NDArray[np.float64]) -> float:
-        return float(values.std(ddof=1)) if len(values) > 1 else float("nan")
+    def spread(values: NDArray[np.float64]) -> tuple[float, float]:
+        return float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else float("nan")
 
     return content.Table(
         id="map-data",
@@ -187,14 +169,7 @@ def _centres(groups: Sequence[content.PointGroup]) -> content.Table:
             *content.numbers("mean 1", "± 1", "mean 2", "± 2", decimals=2),
         ),
         rows=tuple(
-            (
-                group.name + (", development" if group.hollow else ""),
-                len(group.x),
-                float(group.x.mean()),
-                spread(group.x),
-                float(group.y.mean()),
-                spread(group.y),
-            )
+            (group.name + (", development" if group.hollow else ""), len(group.x), *spread(group.x), *spread(group.y))
             for group in groups
         ),
     )

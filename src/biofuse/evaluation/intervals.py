@@ -518,3 +518,15 @@ def corrected_t(
         return mean, mean, mean, 1.0 if mean == 0 else 0.0
     reach = float(t.ppf((1 + confidence) / 2, freedom)) * error
     return mean, mean - reach, mean + reach, float(2 * t.sf(abs(mean) / error, freedom))
+
+
+def wilson(
+    share: NDArray[np.float64], counts: NDArray[np.int64], *, confidence: float = 0.95
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the ends of Wilson's score interval (1927) of shares out of counts."""
+    from scipy.special import ndtri
+
+    z = float(ndtri((1 + confidence) / 2))
+    middle = (share + z**2 / (2 * counts)) / (1 + z**2 / counts)
+    reach = z / (1 + z**2 / counts) * np.sqrt(share * (1 - share) / counts + z**2 / (4 * counts**2))
+    return (middle - reach).clip(0, 1), (middle + reach).clip(0, 1)

@@ -18,7 +18,7 @@ from biofuse.data.samples import Samples
 from biofuse.encoders.card import EncoderCard
 from biofuse.evaluation.metrics import get_metric
 from biofuse.model.evaluate import Evaluation
-from biofuse.report.content import ThumbnailGrid
+from biofuse.report.content import Picture, ThumbnailGrid
 from biofuse.runs.record import RunRecord
 from biofuse.runs.run import Run
 from biofuse.search.leaderboard import Leaderboard
@@ -69,10 +69,12 @@ class SampleImages:
         return Image.fromarray(pixels)
 
 
-def jpeg_uri(image: Image.Image, *, side: int) -> tuple[str, int, int]:
-    """Shrink an image to fit a square and return it as a ``data:`` URI, with its width and height in pixels."""
+def picture_of(image: Image.Image, *, side: int, alternative: str, caption: str) -> Picture:
+    """Shrink an image to fit a square of so many pixels."""
     small = _fit(image, side)
-    return _uri(_jpeg(small)), small.width, small.height
+    return Picture(
+        source=_uri(_jpeg(small)), alternative=alternative, caption=caption, width=small.width, height=small.height
+    )
 
 
 def make_thumbnails(

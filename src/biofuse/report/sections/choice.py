@@ -1,6 +1,7 @@
 """Which encoders serve best: the answer, every scored subset, what each encoder is worth, and what it costs."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import isnan
 from typing import Literal
 
@@ -13,7 +14,7 @@ from biofuse.report import content
 from biofuse.report.input import ReportInput, name_of
 from biofuse.search.attribution import Attribution, CrossModal, Gain, paired_gain
 from biofuse.search.evidence import Nested
-from biofuse.search.leaderboard import Leaderboard, Row, label
+from biofuse.search.leaderboard import Row, label
 from biofuse.search.rules import CHOSEN, pareto_front, summed_cost
 
 OTHERS = {"best_single": "the best single encoder", "all": "all encoders together"}
@@ -209,21 +210,14 @@ def _leaderboard(given: ReportInput) -> content.Table:
     refitted = {frozenset(row.subset): row for row in board}
     screened = {} if screen is None else {frozenset(row.subset): row for row in screen}
     remarks, latency = marks(given), given.latency
-    everything = list({**screened, **refitted}.items())
-
-    def place(item: tuple[frozenset[str], Row]) -> tuple[float, float]:
-        return (
-            -_mean(refitted.get(item[0]), metric, worst=True),
-            -_mean(screened.get(item[0]), metric, worst=True),
-        )
-
-    everything.sort(key=place)
+    everything = sorted(
+        {**screened, **refitted}.items(),
+        key=lambda item: (_rank(refitted.get(item[0]), metric), _rank(screened.get(item[0]), metric)),
+    )
+    more = ""
     if len(everything) > LISTED:
-        kept = [item for rank, item in enumerate(everything) if rank < LISTED or item[0] in remarks]
         more = f"; the best {LISTED:,} of {len(everything):,}, all are in screen.csv"
-        everything = kept
-    else:
-        more = ""
+        everything = [item for rank, item in enumerate(everything) if rank < LISTED or item[0] in remarks]
     rows = []
     for encoders, row in everything:
         real, quick = refitted.get(encoders), screened.get(encoders)
@@ -253,11 +247,12 @@ def _leaderboard(given: ReportInput) -> content.Table:
     )
 
 
-def _mean(row: Row | None, metric: str, *, worst: bool = False) -> float:
+def _rank(row: Row | None, metric: str) -> float:
+    """Return what sorts rows from the best mean down, those without one last."""
     value = float("nan") if row is None or metric not in row.folds else row.mean(metric)
     if np.isnan(value):
-        return float("-inf") if worst else value
-    return value if get_metric(metric).higher_is_better else -value
+        return float("inf")
+    return -value if get_metric(metric).higher_is_better else value
 
 
 def cost_section(given: ReportInput) -> content.Section:
@@ -269,10 +264,7 @@ def cost_section(given: ReportInput) -> content.Section:
         return content.Section(
             id="cost", title="Score against cost", paragraphs=(f"{title} is undefined in every fold.",)
         )
-    known = Leaderboard(
-        encoders=board.encoders, metrics=board.metrics, rows=tuple(rows), n_train=board.n_train, n_test=board.n_test
-    )
-    front = pareto_front(known, cost, metric=metric)
+    front = pareto_front(replace(board, rows=tuple(rows)), cost, metric=metric)
     on_front = {row.subset for row in front}
     remarks = marks(given)
     price = {row.subset: summed_cost(row.subset, cost) for row in rows}
@@ -297,12 +289,10 @@ def cost_section(given: ReportInput) -> content.Section:
     table = content.Table(
         id="cost-data",
         caption=f"Subsets than which none is both cheaper and better ({title} of {scored})",
-        columns=(
-            *content.words("encoders"),
-            *content.numbers(unit, decimals=2),
-            *content.numbers(title),
-            *content.words("note"),
-        ),
+        columns=content.words("encoders")
+        + content.numbers(unit, decimals=2)
+        + content.numbers(title)
+        + content.words("note"),
         rows=tuple(
             (" + ".join(row.subset), price[row.subset], row.mean(metric), remarks.get(frozenset(row.subset), ""))
             for row in front
@@ -376,11 +366,9 @@ def singles_section(given: ReportInput) -> content.Section:
     table = content.Table(
         id="singles-data",
         caption=f"Encoders by themselves, mean {title} over folds with its 95 % interval",
-        columns=(
-            *content.words("encoder"),
-            *content.numbers(title, "low", "high", "columns"),
-            *content.words("trained on"),
-        ),
+        columns=content.words("encoder")
+        + content.numbers(title, "low", "high", "columns")
+        + content.words("trained on"),
         rows=tuple(
             (name, float(m), float(a), float(b), row.n_dims, _trained(given.cards[name].modality))
             for name, m, a, b, (row, *_) in zip(names, mean, low, high, found, strict=True)
@@ -449,11 +437,9 @@ def _shapley(facts: Attribution, given: ReportInput) -> content.Chart:
         table=content.Table(
             id="contribution-data",
             caption=f"Contribution of each encoder to {title}",
-            columns=(
-                *content.words("encoder"),
-                *content.numbers("Shapley value", "low", "high", "marginal gain", "added last", signed=True),
-                *content.numbers("alone"),
-            ),
+            columns=content.words("encoder")
+            + content.numbers("Shapley value", "low", "high", "marginal gain", "added last", signed=True)
+            + content.numbers("alone"),
             rows=tuple(
                 (name, *map(float, each))
                 for name, *each in zip(names, shapley, low, high, marginal, added_last, alone, strict=True)
@@ -491,10 +477,7 @@ def _interaction(facts: Attribution) -> content.Chart:
         table=content.Table(
             id="interaction-data",
             caption="Shapley interaction index of every pair of encoders, with its interval",
-            columns=(
-                *content.words("first", "second"),
-                *content.numbers("interaction", "low", "high", signed=True),
-            ),
+            columns=content.words("first", "second") + content.numbers("interaction", "low", "high", signed=True),
             rows=tuple(
                 (names[i], names[j], float(matrix[i, j]), float(low[i, j]), float(high[i, j])) for i, j in pairs
             ),

@@ -1,6 +1,7 @@
 """What the run was made from: the task and the data, the encoders and their licences, versions and hashes."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 
 import numpy as np
 
@@ -9,7 +10,7 @@ from biofuse.data.samples import SPLITS
 from biofuse.extract.embeddings import Quarantined
 from biofuse.model.card import licence_sentences, seen_before
 from biofuse.report import content
-from biofuse.report.input import ReportInput, SampleImages, jpeg_uri
+from biofuse.report.input import ReportInput, SampleImages, picture_of
 
 EXAMPLES = 6
 """Images shown per class."""
@@ -89,7 +90,7 @@ def _balance(given: ReportInput) -> content.Chart:
         table=content.Table(
             id="balance-data",
             caption="Samples per class and split",
-            columns=(*content.words("class"), *content.numbers(*splits, "all")),
+            columns=content.words("class") + content.numbers(*splits, "all"),
             rows=tuple((name, *each, sum(each)) for name, each in by_class.items()),
         ),
     )
@@ -101,26 +102,17 @@ def _examples(given: ReportInput, images: SampleImages) -> list[content.Item]:
     for number, name in enumerate(given.record.classes[:SHOWN_CLASSES]):
         own = [name in given.record.target.named(str(label)) for label in frame["label"]]
         ids = frame.loc[own, "id"].tolist()
-        pictures = list(_first(images, [ids[row] for row in hash_order(ids, seed=0)], name))
-        if pictures:
-            galleries.append(
-                content.Gallery(id=f"examples-{number}", title=f"Examples: {name}", pictures=tuple(pictures))
-            )
+        pictures = islice(_readable(images, (ids[row] for row in hash_order(ids, seed=0)), name), EXAMPLES)
+        if shown := tuple(pictures):
+            galleries.append(content.Gallery(id=f"examples-{number}", title=f"Examples: {name}", pictures=shown))
     return galleries
 
 
-def _first(images: SampleImages, ids: Iterable[str], name: str) -> Iterable[content.Picture]:
-    found = 0
+def _readable(images: SampleImages, ids: Iterable[str], name: str) -> Iterator[content.Picture]:
     for sample in ids:
-        image = images.image(sample) if found < EXAMPLES else None
-        if found == EXAMPLES:
-            return
+        image = images.image(sample)
         if image is not None:
-            found += 1
-            source, width, height = jpeg_uri(image, side=THUMBNAIL)
-            yield content.Picture(
-                source=source, alternative=f"{sample}, labelled {name}", caption=sample, width=width, height=height
-            )
+            yield picture_of(image, side=THUMBNAIL, alternative=f"{sample}, labelled {name}", caption=sample)
 
 
 def _duplicates(given: ReportInput) -> tuple[list[str], list[str]]:
@@ -220,10 +212,8 @@ def _encoders(given: ReportInput) -> content.Table:
     return content.Table(
         id="encoders",
         caption="Encoders of the pool",
-        columns=(
-            *content.words("encoder", "chosen", "title", "licence", "commercial use", "kind", "trained on"),
-            *content.words("weights", "SHA-256", "fingerprint", code=True),
-        ),
+        columns=content.words("encoder", "chosen", "title", "licence", "commercial use", "kind", "trained on")
+        + content.words("weights", "SHA-256", "fingerprint", code=True),
         rows=tuple(rows),
         marked=given.marked(given.pool),
     )
@@ -255,7 +245,7 @@ def _run(given: ReportInput) -> content.Table:
     return content.Table(
         id="run",
         caption="The run: what decides its result, and what it took",
-        columns=(*content.words("what"), *content.words("value", code=True)),
+        columns=content.words("what") + content.words("value", code=True),
         rows=tuple(rows),
     )
 
@@ -269,7 +259,7 @@ def _versions(given: ReportInput) -> content.Table:
     return content.Table(
         id="versions",
         caption="Versions and hardware",
-        columns=(*content.words("what"), *content.words("version", code=True)),
+        columns=content.words("what") + content.words("version", code=True),
         rows=tuple(rows),
     )
 

@@ -163,11 +163,9 @@ def _centres(groups: Sequence[content.PointGroup]) -> content.Table:
     return content.Table(
         id="map-data",
         caption="Where the points of each class are: mean and standard deviation along both components",
-        columns=(
-            *content.words("points"),
-            *content.numbers("number"),
-            *content.numbers("mean 1", "± 1", "mean 2", "± 2", decimals=2),
-        ),
+        columns=content.words("points")
+        + content.numbers("number")
+        + content.numbers("mean 1", "± 1", "mean 2", "± 2", decimals=2),
         rows=tuple(
             (group.name + (", development" if group.hollow else ""), len(group.x), *spread(group.x), *spread(group.y))
             for group in groups
@@ -239,7 +237,7 @@ def _similarity(names: Sequence[str], matrix: NDArray[np.float64]) -> content.Ch
         table=content.Table(
             id="similarity-data",
             caption="Linear CKA of every pair of encoders, the most similar first",
-            columns=(*content.words("first", "second"), *content.numbers("linear CKA")),
+            columns=content.words("first", "second") + content.numbers("linear CKA"),
             rows=tuple((names[i], names[j], float(matrix[i, j])) for i, j in pairs),
         ),
     )

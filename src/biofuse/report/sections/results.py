@@ -1,7 +1,7 @@
 """Test results: scores, curves, calibration, groups, and what the model is wrong about with the greatest confidence."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from biofuse.core.errors import ArtifactError
 from biofuse.core.target import Target
-from biofuse.evaluation.intervals import Comparison
+from biofuse.evaluation.intervals import Comparison, wilson
 from biofuse.evaluation.metrics import ACCURACY, AUROC, get_metric
 from biofuse.model.evaluate import Evaluation
 from biofuse.report import content
-from biofuse.report.input import ReportInput, jpeg_uri, name_of
+from biofuse.report.input import ReportInput, name_of, picture_of
 from biofuse.runs.run import EVALUATE
 from biofuse.search.rules import CHOSEN
 
@@ -83,8 +83,12 @@ class Predicted:
         """Whether what the confidence belongs to is true: the prediction, or that the label is present."""
         if self.multilabel:
             return self.targets.ravel()
-        rows = np.arange(self.n)
-        return np.asarray(self.targets[rows, self.probabilities.argmax(axis=1)])
+        return np.asarray(self.targets[np.arange(self.n), self.probabilities.argmax(axis=1)])
+
+    @property
+    def agrees(self) -> NDArray[np.bool_]:
+        """Whether each prediction is the label, shape (n,)."""
+        return np.array([label == said for label, said in zip(self.labels, self.predictions, strict=True)], dtype=bool)
 
 
 def read_predicted(given: ReportInput) -> Predicted | None:
@@ -137,56 +141,43 @@ def _groups(given: ReportInput, frame: "pd.DataFrame", ids: list[str]) -> tuple[
     return None if found.isna().any() else tuple(found.astype(str).tolist())
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Curve:
-    """A curve of one class; its points run as scikit-learn returns them.
-
-    Attributes
-    ----------
-    name : str
-    x, y : ndarray of float64
-    """
-
-    name: str
-    x: NDArray[np.float64]
-    y: NDArray[np.float64]
-
-    def drawn(self) -> "Curve":
-        """Return at most :data:`DRAWN_POINTS` of the points, evenly along the curve, the ends among them."""
-        if len(self.x) <= DRAWN_POINTS:
-            return self
-        length = np.concatenate([[0.0], np.cumsum(np.abs(np.diff(self.x)) + np.abs(np.diff(self.y)))])
-        kept = np.searchsorted(length, np.linspace(0, length[-1], DRAWN_POINTS))
-        kept = np.unique(np.concatenate([[0], kept.clip(0, len(self.x) - 1), [len(self.x) - 1]]))
-        return Curve(name=self.name, x=self.x[kept], y=self.y[kept])
+def thinned(curve: content.LineSeries) -> content.LineSeries:
+    """Return at most :data:`DRAWN_POINTS` of the points, evenly along the curve, the ends among them."""
+    if len(curve.x) <= DRAWN_POINTS:
+        return curve
+    length = np.concatenate([[0.0], np.cumsum(np.abs(np.diff(curve.x)) + np.abs(np.diff(curve.y)))])
+    kept = np.searchsorted(length, np.linspace(0, length[-1], DRAWN_POINTS))
+    kept = np.unique(np.concatenate([[0], kept.clip(0, len(curve.x) - 1), [len(curve.x) - 1]]))
+    return replace(curve, x=curve.x[kept], y=curve.y[kept])
 
 
-def roc_curves(predicted: Predicted) -> dict[str, Curve]:
+def roc_curves(predicted: Predicted) -> dict[str, content.LineSeries]:
     """Return false against true positive rates per class; classes that are absent, or everything, have none."""
     from sklearn.metrics import roc_curve
 
     found = {}
-    for column in predicted.ranked:
-        target = predicted.targets[:, column]
-        if target.any() and not target.all():
-            name = predicted.classes[column]
-            x, y, _ = roc_curve(target, predicted.probabilities[:, column])
-            found[name] = Curve(name=name, x=x, y=y)
+    for name, target, values in _present(predicted):
+        if not target.all():
+            x, y, _ = roc_curve(target, values)
+            found[name] = content.LineSeries(name=name, x=x, y=y)
     return found
 
 
-def precision_recall_curves(predicted: Predicted) -> dict[str, Curve]:
+def precision_recall_curves(predicted: Predicted) -> dict[str, content.LineSeries]:
     """Return recall against precision per class; classes that are absent have none."""
     from sklearn.metrics import precision_recall_curve
 
     found = {}
-    for column in predicted.ranked:
-        target = predicted.targets[:, column]
-        if target.any():
-            name = predicted.classes[column]
-            y, x, _ = precision_recall_curve(target, predicted.probabilities[:, column])
-            found[name] = Curve(name=name, x=x, y=y)
+    for name, target, values in _present(predicted):
+        y, x, _ = precision_recall_curve(target, values)
+        found[name] = content.LineSeries(name=name, x=x, y=y)
     return found
+
+
+def _present(predicted: Predicted) -> list[tuple[str, NDArray[np.bool_], NDArray[np.float64]]]:
+    """Return name, targets and probabilities of the ranked classes that occur."""
+    targets, values = predicted.targets, predicted.probabilities
+    return [(predicted.classes[c], targets[:, c], values[:, c]) for c in predicted.ranked if targets[:, c].any()]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -226,15 +217,6 @@ def calibration(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> Ca
     return Calibration(confidence=means, accuracy=shares, counts=counts[there], error=gap)
 
 
-def confusion(predicted: Predicted) -> NDArray[np.int64]:
-    """Count labels (rows) against predictions (columns), shape (n_classes, n_classes); one label per sample only."""
-    place = {name: index for index, name in enumerate(predicted.classes)}
-    counts = np.zeros((len(place), len(place)), dtype=np.int64)
-    for label, prediction in zip(predicted.labels, predicted.predictions, strict=True):
-        counts[place[label], place[prediction]] += 1
-    return counts
-
-
 @dataclass(frozen=True, kw_only=True)
 class GroupScore:
     """Scores of one group: how many samples, share right (of labels, for multi-label tasks), its 95 % interval."""
@@ -256,7 +238,7 @@ def group_scores(predicted: Predicted) -> tuple[GroupScore, ...]:
     if predicted.multilabel:
         right = ((predicted.probabilities > 0.5) == predicted.targets).mean(axis=1)
     else:
-        right = np.array([a == b for a, b in zip(predicted.labels, predicted.predictions, strict=True)], dtype=float)
+        right = predicted.agrees.astype(np.float64)
     names, place, counts = np.unique(np.array(predicted.groups, dtype=str), return_inverse=True, return_counts=True)
     accuracy = np.bincount(place, right) / counts
     low, high = wilson(accuracy, counts)
@@ -279,53 +261,31 @@ def group_scores(predicted: Predicted) -> tuple[GroupScore, ...]:
     return tuple(scored(group, ranked=rank < RANKED_GROUPS) for rank, group in enumerate(order))
 
 
-def wilson(
-    share: NDArray[np.float64], counts: NDArray[np.int64], *, confidence: float = 0.95
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the ends of Wilson's score interval (1927) of shares out of counts."""
-    from scipy.special import ndtri
-
-    z = float(ndtri((1 + confidence) / 2))
-    middle = (share + z**2 / (2 * counts)) / (1 + z**2 / counts)
-    reach = z / (1 + z**2 / counts) * np.sqrt(share * (1 - share) / counts + z**2 / (4 * counts**2))
-    return (middle - reach).clip(0, 1), (middle + reach).clip(0, 1)
-
-
-def worst_mistakes(predicted: Predicted, count: int) -> tuple[tuple[int, str, float], ...]:
+def worst_mistakes(predicted: Predicted, count: int) -> list[tuple[int, str, float]]:
     """Return the rows that are wrong with the greatest confidence: row, what is wrong in words, and how confident."""
-    if not predicted.multilabel:
-        wrong = np.array([a != b for a, b in zip(predicted.labels, predicted.predictions, strict=True)])
-        rows = np.flatnonzero(wrong)
-        order = rows[np.argsort(-predicted.confidence[rows], kind="stable")][:count]
-        return tuple(
-            (
-                int(row),
-                f"labelled {predicted.labels[row]}, predicted {predicted.predictions[row]}",
-                float(predicted.confidence[row]),
-            )
-            for row in order
-        )
     gap = np.abs(predicted.targets - predicted.probabilities)
     worst = gap.argmax(axis=1)
-    size = gap[np.arange(predicted.n), worst]
-    rows = np.flatnonzero(size > 0.5)
-    order = rows[np.argsort(-size[rows], kind="stable")][:count]
-    return tuple((int(row), _missed(predicted, int(row), int(worst[row])), float(size[row])) for row in order)
+    size = gap.max(axis=1) if predicted.multilabel else predicted.confidence
+    rows = np.flatnonzero(size > 0.5 if predicted.multilabel else ~predicted.agrees)
+
+    def said(row: int) -> str:
+        if not predicted.multilabel:
+            return f"labelled {predicted.labels[row]}, predicted {predicted.predictions[row]}"
+        name, there = predicted.classes[worst[row]], predicted.targets[row, worst[row]]
+        return f"has {name}, predicted without" if there else f"predicted {name}, labelled without"
+
+    order = rows[np.argsort(-size[rows], kind="stable")][:count].tolist()
+    return [(row, said(row), float(size[row])) for row in order]
 
 
-def _missed(predicted: Predicted, row: int, column: int) -> str:
-    name = predicted.classes[column]
-    return f"has {name}, predicted without" if predicted.targets[row, column] else f"predicted {name}, labelled without"
-
-
-def interpolated(curve: Curve, at: Sequence[float]) -> list[float]:
+def interpolated(curve: content.LineSeries, at: Sequence[float]) -> list[float]:
     """Return the largest y that a curve reaches at x values up to each of those given."""
     order = np.argsort(curve.x, kind="stable")
     x, best = curve.x[order], np.maximum.accumulate(curve.y[order])
     return [float(best[np.searchsorted(x, value, side="right") - 1]) if x[0] <= value else float("nan") for value in at]
 
 
-def best_beyond(curve: Curve, at: Sequence[float]) -> list[float]:
+def best_beyond(curve: content.LineSeries, at: Sequence[float]) -> list[float]:
     """Return the largest y that a curve has at x values of at least each of those given."""
     return [float(curve.y[curve.x >= value].max(initial=-np.inf)) for value in at]
 
@@ -350,12 +310,8 @@ def mistakes_section(given: ReportInput, predicted: Predicted | None) -> content
         name = predicted.ids[row]
         image = None if images is None else images.image(name)
         if image is not None:
-            source, width, height = jpeg_uri(image, side=SIDE)
             caption = f"{what} ({confidence:.0%}): {name}"
-            alternative = f"{name}, {what}"
-            pictures.append(
-                content.Picture(source=source, alternative=alternative, caption=caption, width=width, height=height)
-            )
+            pictures.append(picture_of(image, side=SIDE, alternative=f"{name}, {what}", caption=caption))
     said = ["What looks like a mistake may be a wrong label: these are the first images to look at again."]
     if len(pictures) < len(worst):
         said.append("Where no image is shown, it is not at hand.")
@@ -366,7 +322,7 @@ def mistakes_section(given: ReportInput, predicted: Predicted | None) -> content
         content.Table(
             id="mistake-list",
             caption=f"The {len(worst)} most confident mistakes",
-            columns=(*content.words("sample", "what is wrong"), *content.numbers("probability")),
+            columns=content.words("sample", "what is wrong") + content.numbers("probability"),
             rows=tuple((predicted.ids[row], what, confidence) for row, what, confidence in worst),
         )
     )
@@ -395,11 +351,9 @@ def group_item(predicted: Predicted) -> content.Item | None:
     table = content.Table(
         id="groups-data",
         caption=f"Scores per group{listed}",
-        columns=(
-            *content.words("group"),
-            *content.numbers("samples"),
-            *content.numbers(ACCURACY.title, "low", "high", AUROC.title, decimals=3),
-        ),
+        columns=content.words("group")
+        + content.numbers("samples")
+        + content.numbers(ACCURACY.title, "low", "high", AUROC.title, decimals=3),
         rows=tuple((s.name, s.n, s.accuracy, s.low, s.high, s.auroc) for s in scores[:GROUPS_LISTED]),
         filtered=True,
     )
@@ -509,7 +463,7 @@ def _without_leak(found: Evaluation) -> content.Table:
     return content.Table(
         id="without-leak",
         caption="The same without the tested images that are also development images",
-        columns=(*content.words("model"), *content.numbers(*(get_metric(name).title for name in names))),
+        columns=content.words("model") + content.numbers(*(get_metric(name).title for name in names)),
         rows=tuple(
             (model.replace("_", " "), *(metrics.get(name) for name in names))
             for model, metrics in found.leak.without.items()
@@ -523,7 +477,7 @@ def _per_class(found: Evaluation) -> content.Table:
     return content.Table(
         id="per-class",
         caption="Scores of the chosen model per class, each against the rest",
-        columns=(*content.words("class"), *content.numbers("samples", *(get_metric(name).title for name in names))),
+        columns=content.words("class") + content.numbers("samples", *(get_metric(name).title for name in names)),
         rows=tuple((name, int(row["n"]), *(row.get(metric) for metric in names)) for name, row in table.items()),
     )
 
@@ -548,7 +502,7 @@ def _curves(predicted: Predicted) -> list[content.Chart]:
         charts.append(
             _curve_chart(
                 "precision-recall", "Precision-recall curves", precision,
-                {name: _average_precision(curve) for name, curve in precision.items()},
+                {name: float(-np.sum(np.diff(c.x) * c.y[:-1])) for name, c in precision.items()},
                 {name: best_beyond(curve, at) for name, curve in precision.items()},
                 axes=("recall", "precision"), area="average precision",
                 heads=[f"precision at {value:.0%} recall" for value in at], diagonal=False,
@@ -557,14 +511,10 @@ def _curves(predicted: Predicted) -> list[content.Chart]:
     return charts
 
 
-def _average_precision(curve: Curve) -> float:
-    return float(-np.sum(np.diff(curve.x) * curve.y[:-1]))
-
-
 def _curve_chart(
     name: str,
     title: str,
-    curves: dict[str, Curve],
+    curves: dict[str, content.LineSeries],
     areas: dict[str, float],
     points: dict[str, list[float]],
     *,
@@ -587,12 +537,7 @@ def _curve_chart(
         title=title,
         summary=summary + more,
         body=content.LineChart(
-            lines=tuple(
-                content.LineSeries(
-                    name=f"{each} ({areas[each]:.3f})", x=curves[each].drawn().x, y=curves[each].drawn().y
-                )
-                for each in drawn
-            ),
+            lines=tuple(replace(thinned(curves[each]), name=f"{each} ({areas[each]:.3f})") for each in drawn),
             x_axis=axes[0],
             y_axis=axes[1],
             diagonal=diagonal,
@@ -600,14 +545,16 @@ def _curve_chart(
         table=content.Table(
             id=f"{name}-data",
             caption=f"{title}: area and points of each class",
-            columns=(*content.words("class"), *content.numbers(area), *content.numbers(*heads, decimals=3)),
+            columns=content.words("class") + content.numbers(area) + content.numbers(*heads, decimals=3),
             rows=tuple((each, areas[each], *points[each]) for each in curves),
         ),
     )
 
 
 def _confusion(predicted: Predicted) -> content.Chart:
-    counts = confusion(predicted)
+    from sklearn.metrics import confusion_matrix
+
+    counts = confusion_matrix(predicted.labels, predicted.predictions, labels=predicted.classes)
     wrong = counts - np.diag(np.diag(counts))
     order = np.arange(len(counts))
     if len(counts) > CONFUSED:
@@ -653,36 +600,28 @@ def _confusion_table(
         return content.Table(
             id="confusion-data",
             caption="Labels in rows, predictions in columns",
-            columns=(*content.words("label"), *content.numbers(*classes)),
+            columns=content.words("label") + content.numbers(*classes),
             rows=tuple((name, *row) for name, row in zip(classes, counts.tolist(), strict=True)),
         )
     return content.Table(
         id="confusion-data",
         caption="What is taken for what, the most frequent first",
-        columns=(*content.words("label", "prediction"), *content.numbers("samples")),
+        columns=content.words("label", "prediction") + content.numbers("samples"),
         rows=tuple((classes[i], classes[j], int(counts[i, j])) for i, j in pairs[:CONFUSIONS]),
     )
 
 
 def _label_counts(predicted: Predicted) -> content.Table:
     said = predicted.probabilities > 0.5
-    rows = []
-    for column, name in enumerate(predicted.classes):
-        truth, guess = predicted.targets[:, column], said[:, column]
-        rows.append(
-            (
-                name,
-                int((truth & guess).sum()),
-                int((~truth & guess).sum()),
-                int((truth & ~guess).sum()),
-                int((~truth & ~guess).sum()),
-            )
-        )
+    rows: list[tuple[content.Value, ...]] = []
+    for name, truth, guess in zip(predicted.classes, predicted.targets.T, said.T, strict=True):
+        cases = (truth & guess, ~truth & guess, truth & ~guess, ~truth & ~guess)
+        rows.append((name, *(int(case.sum()) for case in cases)))
     heads = ("present and predicted", "predicted only", "present only", "neither")
     return content.Table(
         id="confusion-data",
         caption="Labels that are present and predicted, at a probability above one half",
-        columns=(*content.words("label"), *content.numbers(*heads)),
+        columns=content.words("label") + content.numbers(*heads),
         rows=tuple(rows),
     )
 

@@ -274,6 +274,59 @@ def hub(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatc
     server.server_close()
 
 
+# --- pages
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page taken apart."""
+
+    html: str
+    tree: Any
+
+    @property
+    def ids(self) -> list[str]:
+        return [element.get("id") for element in self.tree.iter() if element.get("id")]
+
+    def words(self, id_: str) -> str:
+        """All text of an element."""
+        return " ".join("".join(self.find(id_).itertext()).split())
+
+    def find(self, id_: str) -> Any:
+        return next(element for element in self.tree.iter() if element.get("id") == id_)
+
+    def table(self, id_: str) -> list[dict[str, Any]]:
+        """Rows of a table by column: numbers in full precision where there are any, text elsewhere."""
+        table = self.find(id_)
+        heads = ["".join(cell.itertext()) for cell in table.find("thead").find("tr")]
+        return [dict(zip(heads, map(_cell_value, row), strict=True)) for row in table.find("tbody").findall("tr")]
+
+    def figures(self) -> dict[str, Any]:
+        """What the page's script draws."""
+        return json.loads("".join(self.find("figures").itertext()))
+
+
+def _cell_value(cell: Any) -> Any:
+    number = cell.find("data")
+    return "".join(cell.itertext()).strip() if number is None else float(number.get("value"))
+
+
+def take_apart(html: str) -> Page:
+    """Parse strictly: any error of the HTML standard raises. The library of figures is not HTML and left out."""
+    import html5lib
+    from plotly.offline import get_plotlyjs
+
+    short = html.replace(get_plotlyjs(), "")
+    assert len(short) < len(html) - 1_000_000
+    return Page(html, html5lib.HTMLParser(strict=True, namespaceHTMLElements=False).parse(short))
+
+
+@pytest.fixture(scope="session")
+def parse() -> Callable[[str], Page]:
+    """Return a function that takes a page apart."""
+    return take_apart
+
+
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 

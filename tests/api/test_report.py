@@ -3,13 +3,10 @@
 import json
 import re
 import shutil
-from pathlib import Path
 from typing import Any
 
-import html5lib
 import pandas as pd
 import pytest
-from plotly.offline import get_plotlyjs
 
 from biofuse import ExtractOptions
 from biofuse.api import report as reporting
@@ -25,27 +22,10 @@ pytestmark = pytest.mark.slow
 ALONE = ExtractOptions(workers=0)
 
 
-def take_apart(path: Path) -> Any:
-    text = path.read_text().replace(get_plotlyjs(), "")
-    return html5lib.HTMLParser(strict=True, namespaceHTMLElements=False).parse(text)
-
-
-def find(tree: Any, id_: str) -> Any:
-    return next(element for element in tree.iter() if element.get("id") == id_)
-
-
-def words(tree: Any, id_: str) -> str:
-    return " ".join("".join(find(tree, id_).itertext()).split())
-
-
-def rows(tree: Any, id_: str) -> list[dict[str, Any]]:
-    table = find(tree, id_)
-    heads = ["".join(cell.itertext()) for cell in table.find("thead").find("tr")]
-    found = []
-    for row in table.find("tbody").findall("tr"):
-        cells = [(cell.find("data"), "".join(cell.itertext()).strip()) for cell in row]
-        found.append(dict(zip(heads, [t if d is None else float(d.get("value")) for d, t in cells], strict=True)))
-    return found
+@pytest.fixture(scope="session")
+def take_apart(parse):
+    """Return a function that takes the page in a file apart."""
+    return lambda path: parse(path.read_text())
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +38,7 @@ def evaluated(fitted, study, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def page(evaluated, study):
+def page(evaluated, study, take_apart):
     path = write_report(evaluated, store=EmbeddingStore(study.store))
     assert path == evaluated / "report.html"
     return take_apart(path)
@@ -66,30 +46,16 @@ def page(evaluated, study):
 
 def test_scores_are_those_of_metrics_json(page, evaluated):
     models = json.loads((evaluated / "metrics.json").read_text())["models"]
-    for row, model in zip(rows(page, "scores"), models.values(), strict=True):
+    for row, model in zip(page.table("scores"), models.values(), strict=True):
         assert row["AUROC"] == model["metrics"]["auroc"]
         assert row["accuracy"] == model["metrics"]["accuracy"]
         assert row["low AUROC"] == model["intervals"]["auroc"]["low"]
 
 
-def test_the_leaderboard_is_that_of_the_run(page, evaluated, fitted):
-    shown = {row["encoders"].replace(" + ", "+"): row for row in rows(page, "subsets")}
-    board = pd.read_parquet(evaluated / "leaderboard.parquet").set_index("subset")
-    screen = pd.read_parquet(evaluated / "screen.parquet").set_index("subset")
-    assert set(shown) == set(screen.index)
-    for subset, row in shown.items():
-        assert row["screened AUROC"] == pytest.approx(screen.loc[subset, "auroc_mean"], abs=1e-12)
-        if subset in board.index:
-            assert row["AUROC"] == pytest.approx(board.loc[subset, "auroc_mean"], abs=1e-12)
-    notes = [row["note"] for row in shown.values() if "chosen" in row["note"]]
-    assert len(notes) == 1
-    assert shown["+".join(fitted.model.encoders)]["note"] == notes[0]
-
-
 def test_images_come_from_the_data(page):
-    images = [image.get("alt") for image in page.iter("img")]
+    images = [image.get("alt") for image in page.tree.iter("img")]
     assert len([alt for alt in images if "labelled ctl" in alt]) >= 6
-    figures = json.loads("".join(find(page, "figures").itertext()))
+    figures = page.figures()
     assert figures["map"]["sheet"]["source"].startswith("data:image/jpeg;base64,")
     tiles = [tile for trace in figures["map"]["data"] for tile in trace["customdata"]]
     assert sorted(tiles) == list(range(72))  # every sample of train, val and test
@@ -99,18 +65,12 @@ def test_the_similarity_is_that_of_the_stored_embeddings(page, fitted):
     from biofuse.blocks.blocks import linear_cka
 
     names, matrix = fitted.embeddings.blocks.encoders, linear_cka(fitted.embeddings.blocks)
-    for row in rows(page, "similarity-data"):
+    for row in page.table("similarity-data"):
         own = matrix[names.index(row["first"]), names.index(row["second"])]
         assert row["linear CKA"] == pytest.approx(own, abs=1e-9)
 
 
-def test_encoders_are_named_with_licence_and_fingerprint(page, fitted):
-    for row, card in zip(rows(page, "encoders"), fitted.embeddings.cards, strict=True):
-        assert row["licence"] == card.licence
-        assert row["fingerprint"] in card.fingerprint()
-
-
-def test_before_the_evaluation_no_test_image_is_read(fitted, study, monkeypatch):
+def test_before_the_evaluation_no_test_image_is_read(fitted, study, monkeypatch, take_apart):
     read = []
     original = SampleImages.image
     monkeypatch.setattr(SampleImages, "image", lambda self, sample: read.append(sample) or original(self, sample))
@@ -118,21 +78,21 @@ def test_before_the_evaluation_no_test_image_is_read(fitted, study, monkeypatch)
     known = pd.read_parquet(fitted.path / "samples.parquet").set_index("id")["split"]
     assert read
     assert "test" not in set(known.loc[read])
-    assert "has not been tested yet" in words(take_apart(path), "answer")
+    assert "has not been tested yet" in take_apart(path).words("answer")
 
 
-def test_samples_in_memory_are_shown(quick, study, tmp_path):
+def test_samples_in_memory_are_shown(quick, study, tmp_path, take_apart):
     result = quick(("t_colour", "t_edge")).fit(
         study.samples.in_split("train", "val"), out=tmp_path / "run", progress=False
     )
     store = EmbeddingStore(study.store)
     without = take_apart(write_report(result.path, store=store))
-    assert not list(without.iter("img"))
+    assert not list(without.tree.iter("img"))
     with_images = take_apart(write_report(result.path, store=store, development=result.embeddings.samples))
-    assert len(list(with_images.iter("img"))) >= 18
+    assert len(list(with_images.tree.iter("img"))) >= 18
 
 
-def test_images_that_are_gone_are_said_to_be_gone(evaluated, study, tmp_path):
+def test_images_that_are_gone_are_said_to_be_gone(evaluated, study, tmp_path, take_apart):
     record = json.loads((evaluated / "run.json").read_text())
     record["data"]["source"] = str(tmp_path / "gone")
     run = tmp_path / "run"
@@ -141,38 +101,38 @@ def test_images_that_are_gone_are_said_to_be_gone(evaluated, study, tmp_path):
     metrics = json.loads((run / "metrics.json").read_text()) | {"data": str(tmp_path / "gone")}
     (run / "metrics.json").write_text(json.dumps(metrics))
     page = take_apart(write_report(run, store=EmbeddingStore(study.store)))
-    assert not list(page.iter("img"))
-    assert "The images are not at hand" in words(page, "map")
-    assert rows(page, "scores")
+    assert not list(page.tree.iter("img"))
+    assert "The images are not at hand" in page.words("map")
+    assert page.table("scores")
 
 
-def test_embeddings_that_are_gone_are_said_to_be_gone(evaluated, tmp_path):
+def test_embeddings_that_are_gone_are_said_to_be_gone(evaluated, tmp_path, take_apart):
     page = take_apart(write_report(evaluated, out=tmp_path / "page.html", store=EmbeddingStore(tmp_path / "empty")))
-    assert "embeddings are not in this store" in words(page, "similarity")
-    assert "embeddings are not in this store" in words(page, "map")
-    assert list(page.iter("img"))
+    assert "embeddings are not in this store" in page.words("similarity")
+    assert "embeddings are not in this store" in page.words("map")
+    assert list(page.tree.iter("img"))
 
 
-def test_an_evaluation_on_other_data_shows_their_images(evaluated, study, draw, tmp_path):
+def test_an_evaluation_on_other_data_shows_their_images(evaluated, study, draw, tmp_path, take_apart):
     run = tmp_path / "run"
     shutil.copytree(evaluated, run)
     draw(tmp_path / "elsewhere", each=8, seed=9)
     evaluate(run, tmp_path / "elsewhere", store=EmbeddingStore(study.store), options=ALONE, progress=False)
     page = take_apart(write_report(run, store=EmbeddingStore(study.store)))
-    assert "24 test samples of" in words(page, "test")
-    figures = json.loads("".join(find(page, "figures").itertext()))
+    assert "24 test samples of" in page.words("test")
+    figures = page.figures()
     tested = [text for trace in figures["map"]["data"] for text in trace["text"] if text.endswith("(test)")]
     assert len(tested) == 24
 
 
-def test_times_are_measured_when_asked_for(evaluated, study, tmp_path):
+def test_times_are_measured_when_asked_for(evaluated, study, tmp_path, take_apart):
     path = write_report(
         evaluated, out=tmp_path / "page.html", store=EmbeddingStore(study.store), latency=True, options=ALONE
     )
-    assert "measured on this machine in milliseconds" in words(take_apart(path), "cost")
+    assert "measured on this machine in milliseconds" in take_apart(path).words("cost")
 
 
-def test_style_bug_0_1_the_times_that_a_fit_measured_are_in_its_report(quick, study, tmp_path):
+def test_style_bug_0_1_the_times_that_a_fit_measured_are_in_its_report(quick, study, tmp_path, take_apart):
     """The fit times its encoders for ``max_latency``; the page shows those very milliseconds, whoever writes it."""
     result = quick(("t_colour", "t_edge"), max_latency=1e6).fit(study.images, out=tmp_path / "run", progress=False)
     measured = json.loads((tmp_path / "run" / "run.json").read_text())["latency"]
@@ -182,8 +142,8 @@ def test_style_bug_0_1_the_times_that_a_fit_measured_are_in_its_report(quick, st
     fresh = write_report(result.run, store=store, development=result.embeddings, test=result.held_out)
     for path in (fresh, write_report(tmp_path / "run", out=tmp_path / "later.html", store=store)):
         tree = take_apart(path)
-        assert "measured on this machine in milliseconds" in words(tree, "cost")
-        shown = {row["encoders"]: row["ms per image"] for row in rows(tree, "subsets")}
+        assert "measured on this machine in milliseconds" in tree.words("cost")
+        shown = {row["encoders"]: row["ms per image"] for row in tree.table("subsets")}
         assert shown == {
             "t_colour": measured["t_colour"],
             "t_edge": measured["t_edge"],
@@ -191,7 +151,9 @@ def test_style_bug_0_1_the_times_that_a_fit_measured_are_in_its_report(quick, st
         }
 
 
-def test_a_report_of_what_is_in_memory_reads_no_data_again_and_is_the_same(quick, study, tmp_path, monkeypatch):
+def test_a_report_of_what_is_in_memory_reads_no_data_again_and_is_the_same(
+    quick, study, tmp_path, monkeypatch, take_apart
+):
     result = quick(("t_colour", "t_edge")).fit(study.images, out=tmp_path / "run", progress=False)
     store, said = EmbeddingStore(study.store), []
     later = write_report(tmp_path / "run", out=tmp_path / "later.html", store=store).read_text()
@@ -213,8 +175,8 @@ def test_a_report_of_what_is_in_memory_reads_no_data_again_and_is_the_same(quick
     assert len(loads) == 1
     assert said == [f"Report: {tmp_path / 'run' / 'report.html'}"]
     page = take_apart(tmp_path / "run" / "report.html")
-    assert "samples of" in words(page, "test")
-    tiles = json.loads("".join(find(page, "figures").itertext()))["map"]["data"]
+    assert "samples of" in page.words("test")
+    tiles = page.figures()["map"]["data"]
     assert sum(len(trace["customdata"]) for trace in tiles) == 72
 
 

@@ -3,10 +3,11 @@ import time
 import numpy as np
 import pytest
 from scipy.special import softmax
+from scipy.stats import binomtest
 
 from biofuse.core.errors import AlignmentError
 from biofuse.core.target import Task
-from biofuse.evaluation.intervals import Units, bootstrap_intervals
+from biofuse.evaluation.intervals import Units, bootstrap_intervals, wilson
 from biofuse.evaluation.metrics import get_metric, prepare, score
 
 
@@ -139,3 +140,10 @@ def test_two_thousand_resamples_of_ten_thousand_samples_take_seconds():
     found = bootstrap_intervals(Task.BINARY, labels, p, ids=ids)
     assert found["auroc"].n_resamples == 2000
     assert time.perf_counter() - start < 20
+
+
+@pytest.mark.parametrize(("right", "n"), [(0, 4), (4, 4), (3, 7), (50, 60)])
+def test_wilson_intervals_are_scipys(right, n):
+    ends = binomtest(right, n).proportion_ci(method="wilson")
+    low, high = wilson(np.array([right / n]), np.array([n]))
+    assert (low[0], high[0]) == pytest.approx((ends.low, ends.high), abs=1e-12)

@@ -14,7 +14,6 @@ from biofuse.core.errors import ArtifactError
 from biofuse.core.target import Task
 from biofuse.report.html import build_report, render_html, write_html
 from biofuse.report.input import ReportInput
-from biofuse.runs.run import Run
 
 HOSTILE = ("<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "a&b 'c' </title>", "{{ 7*7 }} ${x}")
 SECTIONS = (
@@ -174,27 +173,12 @@ def test_one_encoder_alone_has_a_report(make_run: Callable[..., Any], parse: Cal
     assert len(page.table("singles-data")) == 2
 
 
-def test_an_unfinished_run_is_refused(make_run: Callable[..., Any]) -> None:
-    made = make_run()
-    record = json.loads((made.path / "run.json").read_text())
-    (made.path / "run.json").write_text(json.dumps(record | {"state": "searching"}))
-    with pytest.raises(ArtifactError, match="did not finish"):
-        Run.open(made.path)
-
-
 def test_predictions_of_another_run_are_refused(make_run: Callable[..., Any]) -> None:
     made = make_run()
     path = made.path / "predictions.parquet"
     pd.read_parquet(path).rename(columns={"p_mild": "p_other"}).to_parquet(path)
     with pytest.raises(ArtifactError, match="does not belong"):
         _ = made.report
-
-
-def test_damaged_metrics_are_refused(make_run: Callable[..., Any]) -> None:
-    made = make_run()
-    (made.path / "metrics.json").write_text("{")
-    with pytest.raises(ArtifactError, match=r"metrics\.json cannot be read"):
-        _ = Run.open(made.path).evaluation
 
 
 def test_duplicates_conflicts_leaks_and_quarantine_are_reported(

@@ -11,7 +11,7 @@ from PIL import Image
 
 from biofuse.data.load import load_samples
 from biofuse.report import input as pictures
-from biofuse.report.input import SampleImages, jpeg_uri, make_thumbnails
+from biofuse.report.input import SampleImages, make_thumbnails, picture_of
 
 
 def opened(source: str) -> Image.Image:
@@ -70,10 +70,9 @@ def test_reading_ends_with_patience(images: SampleImages) -> None:
 def test_a_picture_keeps_its_shape_and_fits(images: SampleImages) -> None:
     image = images.image("2.png")
     assert image is not None
-    source, width, height = jpeg_uri(image, side=112)
-    assert (width, height) == (112, 56)
-    assert opened(source).size == (112, 56)
-    assert source.startswith("data:image/jpeg;base64,")
+    picture = picture_of(image, side=112, alternative="a", caption="b")
+    assert (picture.width, picture.height) == opened(picture.source).size == (112, 56)
+    assert picture.source.startswith("data:image/jpeg;base64,")
 
 
 def test_images_are_decoded_as_for_the_encoders(tmp_path: Path) -> None:

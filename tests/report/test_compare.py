@@ -184,17 +184,13 @@ def test_runs_of_one_name_are_told_apart_by_their_folders(tmp_path):
         RunComparison.read([runs[0], tmp_path / "a" / ".." / "a" / "run"])
 
 
-def test_what_is_no_finished_run_is_refused(tmp_path):
+def test_what_is_no_finished_run_is_refused_and_damage_is_found_at_once(tmp_path):
     with pytest.raises(ArtifactError, match=r"holds no run\.json"):
         RunComparison.read([tmp_path])
-    with pytest.raises(ArtifactError, match="did not finish"):
-        RunSummary.read(make_run(tmp_path / "half", state="searching"))
     damaged = make_run(tmp_path / "damaged")
-    for text in ("{", "[]"):
-        (damaged / "metrics.json").write_text(text)
-        with pytest.raises(ArtifactError, match=r"metrics\.json") as caught:
-            RunSummary.read(damaged)
-        assert "biofuse evaluate" in caught.value.remedy
+    (damaged / "metrics.json").write_text("[]")
+    with pytest.raises(ArtifactError, match=r"metrics\.json"):
+        RunSummary.read(damaged)
 
 
 def test_json_is_plain_and_complete(runs):
@@ -268,7 +264,6 @@ BY_HAND = np.array(
         [0.9000, 0.6000, 0.60000],
     ]
 )
-RANKS_BY_HAND = [[1, 2, 1], [2, 1, 0], [2, 1, 2], [3, 3, 3], [4, 4, 4]]
 MARKS_BY_HAND = [
     ["0.9900¹", "0.8000²", "0.7123¹"],
     ["0.9500²", "0.9000¹", ""],
@@ -281,18 +276,6 @@ MARKS_BY_HAND = [
 def matrix(values=BY_HAND, **options):
     rows = tuple("abcde"[: len(values)])
     return ScoreMatrix(title="t", rows=rows, columns=("blood", "skin", "eye"), values=np.array(values), **options)
-
-
-def test_ties_share_a_rank_and_none_is_left_out_after_them():
-    values = BY_HAND.copy()
-    values[2, 2] = 0.71214  # reads 0.7121, so below 0.7123
-    np.testing.assert_array_equal(dense_ranks(values, digits=4), RANKS_BY_HAND)
-
-
-def test_what_reads_the_same_is_ranked_the_same():
-    ranks = dense_ranks(BY_HAND, digits=4)  # 0.71234 and 0.71226 both read 0.7123
-    assert ranks[:, 2].tolist() == [1, 0, 1, 2, 3]
-    assert dense_ranks(BY_HAND, digits=5)[:, 2].tolist() == [1, 0, 2, 3, 4]
 
 
 def test_what_is_written_decides_where_rounding_and_writing_differ():

@@ -12,7 +12,7 @@ from plotly.offline import get_plotlyjs
 
 from biofuse.core.errors import ArtifactError
 from biofuse.core.target import Task
-from biofuse.report.html import build_report, render_html, write_html
+from biofuse.report.html import build_report, render_html
 from biofuse.report.input import ReportInput
 
 HOSTILE = ("<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "a&b 'c' </title>", "{{ 7*7 }} ${x}")
@@ -210,9 +210,3 @@ def test_a_large_run_stays_below_15_megabytes(large_page: Any) -> None:
     assert 5e6 < large_page.stat().st_size < 15e6
     text = large_page.read_text()
     assert text.count("<tr") > 511
-
-
-def test_pages_are_written_whole(made: Any, tmp_path: Any) -> None:
-    path = write_html(made.report, tmp_path / "deep" / "report.html")
-    assert path.read_text() == render_html(made.report)
-    assert [entry.name for entry in path.parent.iterdir()] == ["report.html"]

@@ -18,7 +18,7 @@ from biofuse.model.card import model_card
 from biofuse.model.evaluate import load_test
 from biofuse.model.model import BioFuseModel
 from biofuse.report.draw import write_figures
-from biofuse.report.html import build_report, write_html
+from biofuse.report.html import build_report, render_html
 from biofuse.report.input import Embedded, ReportInput, SampleImages
 from biofuse.runs.run import CARD, REPORT, Run
 from biofuse.store.exchange import label_names
@@ -92,10 +92,11 @@ def write_report(
     if latency:
         samples = development.samples if isinstance(development, EmbeddingSet) else development
         given = replace(given, timed=_time(run, samples or run.load_samples()[0], ExtractOptions.of(options, chosen)))
-    report = build_report(given)
+    report, page = build_report(given), Path(out) if out is not None else run.path / REPORT
     if figures is not None:
         write_figures(report.charts, Path(figures))
-    return write_html(report, Path(out) if out is not None else run.path / REPORT)
+    write_text(page, render_html(report))
+    return page
 
 
 def attempt_report(run: Run | Path | str, *, tell: Callable[[str], None], **options: Any) -> Path | None:

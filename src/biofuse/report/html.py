@@ -8,24 +8,12 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
-from biofuse.core.files import write_text
 from biofuse.report.content import Cell, Report, ScatterPlot, Table
 from biofuse.report.draw import DARK, DARK_PALETTE, LIGHT, PALETTE, css_variables, make_figure
 from biofuse.report.input import ReportInput
-from biofuse.report.sections.choice import (
-    answer,
-    contribution_section,
-    cost_section,
-    facts,
-    leaderboard_section,
-    singles_section,
-)
-from biofuse.report.sections.data import data_section, provenance_section
-from biofuse.report.sections.maps import map_section, similarity_section
-from biofuse.report.sections.results import mistakes_section, read_predicted, results_section
+from biofuse.report.sections import choice, data, maps, results
 
 
 def build_report(given: ReportInput) -> Report:
@@ -36,39 +24,27 @@ def build_report(given: ReportInput) -> Report:
     ArtifactError
         If a file of the run does not belong to the others.
     """
-    record, predicted = given.record, read_predicted(given)
+    record, predicted = given.record, results.read_predicted(given)
     made = f"fitted with BioFuse {record.version} on {record.started[:10]}"
     return Report(
         title=f"{given.title}: which encoders serve best",
         subtitle=f"Run {given.name}, {record.task}, {len(given.pool)} encoders, {made}",
-        answer=answer(given),
-        facts=facts(given),
+        answer=choice.answer(given),
+        facts=choice.facts(given),
         sections=(
-            data_section(given),
-            leaderboard_section(given),
-            singles_section(given),
-            contribution_section(given),
-            cost_section(given),
-            similarity_section(given),
-            results_section(given, predicted),
-            map_section(given),
-            mistakes_section(given, predicted),
-            provenance_section(given),
+            data.data_section(given),
+            choice.leaderboard_section(given),
+            choice.singles_section(given),
+            choice.contribution_section(given),
+            choice.cost_section(given),
+            maps.similarity_section(given),
+            results.results_section(given, predicted),
+            maps.map_section(given),
+            results.mistakes_section(given, predicted),
+            data.provenance_section(given),
         ),
         footer=f"Written by BioFuse {_version()}. For research; not a medical device, not for clinical use.",
     )
-
-
-def write_html(report: Report, path: Path) -> Path:
-    """Write a report atomically and return its path.
-
-    Raises
-    ------
-    DiskError
-        If it cannot be written.
-    """
-    write_text(path, render_html(report))
-    return path
 
 
 def render_html(report: Report) -> str:

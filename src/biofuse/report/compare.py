@@ -17,7 +17,7 @@ from biofuse.report.content import Cell, Table, Tone, Value
 from biofuse.report.html import TablePage
 from biofuse.runs.record import RunRecord
 from biofuse.runs.run import Run
-from biofuse.search.attribution import Gain, Line
+from biofuse.search.attribution import CrossModal, Line
 from biofuse.search.rules import CHOSEN
 
 ModalityOf = Callable[[RunRecord], str]
@@ -283,14 +283,10 @@ class RunComparison(TablePage):
             values=np.array(values, dtype=np.float64).reshape(len(self.encoders), len(self.runs)),
         )
 
-    def cross_modal(self) -> dict[str, dict[str, Line]]:
-        """Return run, encoder modality, gain over the baseline; runs without a general-purpose encoder lack."""
+    def cross_modal(self) -> dict[str, CrossModal]:
+        """Return the gains over the baseline of each run; those without a general-purpose encoder lack."""
         found = {run.name: run.record.evidence.modality for run in self.runs}
-        return {
-            name: {line.name: line for line in modality.modalities}
-            for name, modality in found.items()
-            if modality is not None
-        }
+        return {name: modality for name, modality in found.items() if modality is not None}
 
     def tables(self) -> list[Table]:
         """Return everything as tables: what was chosen, single encoders, subsets, and gains by modality."""
@@ -349,18 +345,19 @@ class RunComparison(TablePage):
 
     def modality_table(self) -> Table:
         """Return the gain of each modality of encoders over the general-purpose baseline, with its interval."""
-        lines = self.cross_modal()
-        modalities = dict.fromkeys(name for by_name in lines.values() for name in by_name)
-        found = {run.name: run.record.evidence.modality for run in self.runs}
+        found = self.cross_modal()
+        lines = {(run, line.name): line for run, modality in found.items() for line in modality.modalities}
         baselines = [
             f"{name}: {modality.baseline}, {METRICS[modality.metric].title} {modality.baseline_score:.4f}"
             for name, modality in found.items()
-            if modality is not None
         ]
         return Table.of(
             "Encoder modality against data: gain over the general-purpose baseline",
             ("trained on", *(run.heading for run in self.runs)),
-            [(name, *(_gain_cell(lines.get(run.name, {}).get(name)) for run in self.runs)) for name in modalities],
+            [
+                (name, *(_gain_cell(lines.get((run.name, name))) for run in self.runs))
+                for name in dict.fromkeys(name for _, name in lines)
+            ],
             notes=(GAINS, f"Baselines: {'; '.join(baselines)}."),
         )
 
@@ -395,8 +392,8 @@ class RunComparison(TablePage):
                 for metric, matrix in matrices.items()
             },
             "modality": {
-                run: {name: line.model_dump(mode="json") for name, line in lines.items()}
-                for run, lines in self.cross_modal().items()
+                run: {line.name: line.model_dump(mode="json") for line in modality.modalities}
+                for run, modality in self.cross_modal().items()
             },
             "notes": list(self.notes),
         }
@@ -423,11 +420,11 @@ def _gain_cell(line: Line | None) -> Cell:
         return Cell(ABSENT)
     alone = line.alone
     ends = "" if isnan(alone.low) else f" ({alone.low:+.4f} to {alone.high:+.4f})"
-    return Cell(f"{alone.gain:+.4f}{ends} {line.best}", tone=_tone(alone))
+    return Cell(f"{alone.gain:+.4f}{ends} {line.best}", tone=_tone(alone.gain, noise=alone.noise))
 
 
-def _tone(gain: Gain) -> Tone:
-    return "noise" if gain.noise else "gain" if gain.gain > 0 else "loss"
+def _tone(difference: float, *, noise: bool) -> Tone:
+    return "noise" if noise else "gain" if difference > 0 else "loss"
 
 
 def _against_single(run: RunSummary) -> Cell:
@@ -436,9 +433,8 @@ def _against_single(run: RunSummary) -> Cell:
     if found is None or isnan(found.difference):
         return Cell("the same" if evaluation is not None and run.record.chosen == run.best_single else ABSENT)
     noise = not found.p_holm <= SIGNIFICANCE
-    tone: Tone = "noise" if noise else "gain" if found.difference > 0 else "loss"
     text = f"{found.difference:+.4f} {METRICS[found.metric].title}{', noise' if noise else ''}"
-    return Cell(text, tone=tone, note=str(found))
+    return Cell(text, tone=_tone(found.difference, noise=noise), note=str(found))
 
 
 def _distinct_names(paths: Sequence[Path]) -> list[str]:

@@ -290,98 +290,6 @@ def best_beyond(curve: content.LineSeries, at: Sequence[float]) -> list[float]:
     return [float(curve.y[curve.x >= value].max(initial=-np.inf)) for value in at]
 
 
-MISTAKES = 12
-"""Most confident mistakes that are shown."""
-
-SIDE = 176
-"""Pixels of their images."""
-
-
-def mistakes_section(given: ReportInput, predicted: Predicted | None) -> content.Section:
-    """Show what the model is wrong about with the greatest confidence."""
-    title = "Most confident mistakes"
-    if predicted is None:
-        return content.Section(id="mistakes", title=title, paragraphs=("The model has not been tested yet.",))
-    worst, images = worst_mistakes(predicted, MISTAKES), given.test_images
-    if not worst:
-        return content.Section(id="mistakes", title=title, paragraphs=("There are none: every prediction is right.",))
-    pictures = []
-    for row, what, confidence in worst:
-        name = predicted.ids[row]
-        image = None if images is None else images.image(name)
-        if image is not None:
-            caption = f"{what} ({confidence:.0%}): {name}"
-            pictures.append(picture_of(image, side=SIDE, alternative=f"{name}, {what}", caption=caption))
-    said = ["What looks like a mistake may be a wrong label: these are the first images to look at again."]
-    if len(pictures) < len(worst):
-        said.append("Where no image is shown, it is not at hand.")
-    items: list[content.Item] = []
-    if pictures:
-        items.append(content.Gallery(id="mistake-images", title="Images", pictures=tuple(pictures)))
-    items.append(
-        content.Table(
-            id="mistake-list",
-            caption=f"The {len(worst)} most confident mistakes",
-            columns=content.words("sample", "what is wrong") + content.numbers("probability"),
-            rows=tuple((predicted.ids[row], what, confidence) for row, what, confidence in worst),
-        )
-    )
-    return content.Section(id="mistakes", title=title, paragraphs=tuple(said), items=tuple(items))
-
-
-GROUPS_DRAWN, GROUPS_LISTED = 30, RANKED_GROUPS
-"""Groups on the figure and in its table, the worst first."""
-
-DRAWN_FROM = 3
-"""Samples of a group that is drawn: with fewer, the interval of its accuracy spans two thirds of the scale."""
-
-
-def group_item(predicted: Predicted) -> content.Item | None:
-    """Return a figure of the worst groups, or a table where too few can be drawn; None without groups."""
-    scores = group_scores(predicted)
-    if len(scores) < 2:
-        return None
-    large = [score for score in scores if score.n >= DRAWN_FROM]
-    drawn = large[:GROUPS_DRAWN]
-    perfect = sum(score.accuracy == 1 for score in scores)
-    few = f" of at least {DRAWN_FROM} samples" if len(large) < len(scores) else ""
-    worst = f"the worst {GROUPS_DRAWN}" if len(large) > GROUPS_DRAWN else f"the {len(large)}"
-    more = f" Drawn are {worst} groups{few}." if len(drawn) < len(scores) else ""
-    listed = f", the worst {GROUPS_LISTED} of {len(scores):,}" if len(scores) > GROUPS_LISTED else ""
-    table = content.Table(
-        id="groups-data",
-        caption=f"Scores per group{listed}",
-        columns=content.words("group")
-        + content.numbers("samples")
-        + content.numbers(ACCURACY.title, "low", "high", AUROC.title, decimals=3),
-        rows=tuple((s.name, s.n, s.accuracy, s.low, s.high, s.auroc) for s in scores[:GROUPS_LISTED]),
-        filtered=True,
-    )
-    if perfect == len(scores) or len(drawn) < 2:
-        return table
-    return content.Chart(
-        id="groups",
-        title="Scores per group",
-        summary=f"{len(scores):,} groups; in {perfect:,} of them everything is right. The worst is {scores[0].name}: "
-        f"accuracy {scores[0].accuracy:.3f} over {scores[0].n} samples.{more}",
-        body=content.DotPlot(
-            labels=tuple(f"{score.name} ({score.n})" for score in drawn),
-            series=(
-                content.Series(
-                    name=ACCURACY.title,
-                    values=np.array([score.accuracy for score in drawn]),
-                    low=np.array([score.low for score in drawn]),
-                    high=np.array([score.high for score in drawn]),
-                ),
-            ),
-            axis="accuracy, 95 % interval",
-            baseline=float(np.average([s.accuracy for s in scores], weights=[s.n for s in scores])),
-            baseline_name="all samples",
-        ),
-        table=table,
-    )
-
-
 DRAWN = 10
 """Classes whose curves are drawn: those that are hardest. Tables have them all."""
 
@@ -654,3 +562,95 @@ def _calibration(predicted: Predicted) -> content.Chart:
             ),
         ),
     )
+
+
+GROUPS_DRAWN, GROUPS_LISTED = 30, RANKED_GROUPS
+"""Groups on the figure and in its table, the worst first."""
+
+DRAWN_FROM = 3
+"""Samples of a group that is drawn: with fewer, the interval of its accuracy spans two thirds of the scale."""
+
+
+def group_item(predicted: Predicted) -> content.Item | None:
+    """Return a figure of the worst groups, or a table where too few can be drawn; None without groups."""
+    scores = group_scores(predicted)
+    if len(scores) < 2:
+        return None
+    large = [score for score in scores if score.n >= DRAWN_FROM]
+    drawn = large[:GROUPS_DRAWN]
+    perfect = sum(score.accuracy == 1 for score in scores)
+    few = f" of at least {DRAWN_FROM} samples" if len(large) < len(scores) else ""
+    worst = f"the worst {GROUPS_DRAWN}" if len(large) > GROUPS_DRAWN else f"the {len(large)}"
+    more = f" Drawn are {worst} groups{few}." if len(drawn) < len(scores) else ""
+    listed = f", the worst {GROUPS_LISTED} of {len(scores):,}" if len(scores) > GROUPS_LISTED else ""
+    table = content.Table(
+        id="groups-data",
+        caption=f"Scores per group{listed}",
+        columns=content.words("group")
+        + content.numbers("samples")
+        + content.numbers(ACCURACY.title, "low", "high", AUROC.title, decimals=3),
+        rows=tuple((s.name, s.n, s.accuracy, s.low, s.high, s.auroc) for s in scores[:GROUPS_LISTED]),
+        filtered=True,
+    )
+    if perfect == len(scores) or len(drawn) < 2:
+        return table
+    return content.Chart(
+        id="groups",
+        title="Scores per group",
+        summary=f"{len(scores):,} groups; in {perfect:,} of them everything is right. The worst is {scores[0].name}: "
+        f"accuracy {scores[0].accuracy:.3f} over {scores[0].n} samples.{more}",
+        body=content.DotPlot(
+            labels=tuple(f"{score.name} ({score.n})" for score in drawn),
+            series=(
+                content.Series(
+                    name=ACCURACY.title,
+                    values=np.array([score.accuracy for score in drawn]),
+                    low=np.array([score.low for score in drawn]),
+                    high=np.array([score.high for score in drawn]),
+                ),
+            ),
+            axis="accuracy, 95 % interval",
+            baseline=float(np.average([s.accuracy for s in scores], weights=[s.n for s in scores])),
+            baseline_name="all samples",
+        ),
+        table=table,
+    )
+
+
+MISTAKES = 12
+"""Most confident mistakes that are shown."""
+
+SIDE = 176
+"""Pixels of their images."""
+
+
+def mistakes_section(given: ReportInput, predicted: Predicted | None) -> content.Section:
+    """Show what the model is wrong about with the greatest confidence."""
+    title = "Most confident mistakes"
+    if predicted is None:
+        return content.Section(id="mistakes", title=title, paragraphs=("The model has not been tested yet.",))
+    worst, images = worst_mistakes(predicted, MISTAKES), given.test_images
+    if not worst:
+        return content.Section(id="mistakes", title=title, paragraphs=("There are none: every prediction is right.",))
+    pictures = []
+    for row, what, confidence in worst:
+        name = predicted.ids[row]
+        image = None if images is None else images.image(name)
+        if image is not None:
+            caption = f"{what} ({confidence:.0%}): {name}"
+            pictures.append(picture_of(image, side=SIDE, alternative=f"{name}, {what}", caption=caption))
+    said = ["What looks like a mistake may be a wrong label: these are the first images to look at again."]
+    if len(pictures) < len(worst):
+        said.append("Where no image is shown, it is not at hand.")
+    items: list[content.Item] = []
+    if pictures:
+        items.append(content.Gallery(id="mistake-images", title="Images", pictures=tuple(pictures)))
+    items.append(
+        content.Table(
+            id="mistake-list",
+            caption=f"The {len(worst)} most confident mistakes",
+            columns=content.words("sample", "what is wrong") + content.numbers("probability"),
+            rows=tuple((predicted.ids[row], what, confidence) for row, what, confidence in worst),
+        )
+    )
+    return content.Section(id="mistakes", title=title, paragraphs=tuple(said), items=tuple(items))

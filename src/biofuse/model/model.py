@@ -38,13 +38,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def upload(
-    folder: Path, repository: str, *, seal: str, private: bool | None, revision: str | None, message: str
-) -> str:
+def upload(folder: Path, repository: str, *, private: bool | None, revision: str | None, message: str) -> str:
     """Upload a sealed folder and return the address of the commit; see :meth:`BioFuseModel.push_to_hub`."""
     from huggingface_hub import HfApi
 
-    wanted = _file(repository, revision or "main", seal)
+    wanted = _file(repository, revision or "main")
     if offline():
         raise HubUnreachableError(
             f"HF_HUB_OFFLINE forbids uploading to {repository}.", remedy="Unset it, and try again while online."
@@ -58,27 +56,27 @@ def upload(
     return str(done.commit_url)
 
 
-def download_folder(folder: Path, repository: str, *, seal: str, revision: str) -> None:
+def download_folder(folder: Path, repository: str, *, revision: str) -> None:
     """Copy a seal and every file that it lists into an empty folder; see :meth:`BioFuseModel.from_pretrained`."""
-    wanted = _file(repository, revision, seal)
+    wanted = _file(repository, revision)
     first = download(wanted)
     # All other files are taken at the commit of the first, so that a push in between cannot mix two models.
     at = replace(wanted, revision=commit_of(first) or revision)
     # Copied out of the cache, where files are links: a model's files must lie in its folder.
-    shutil.copyfile(first, folder / seal)
-    for file in listed_files(folder, name=seal):
+    shutil.copyfile(first, folder / SEAL)
+    for file in listed_files(folder, name=SEAL):
         target = folder / PurePosixPath(file)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(download(replace(at, file=file)), target)
 
 
-def _file(repository: str, revision: str, file: str) -> HubFile:
+def _file(repository: str, revision: str) -> HubFile:
     if not is_repository(repository):
         raise ArtifactError(
             f"{repository!r} is neither a folder nor a repository of a model hub.",
             remedy="Repositories are called owner/name.",
         )
-    return HubFile(repository=repository, revision=revision, file=file, encoder="a BioFuse model")
+    return HubFile(repository=repository, revision=revision, file=SEAL, encoder="a BioFuse model")
 
 
 SEAL = "model.json"
@@ -398,7 +396,7 @@ class BioFuseModel:
             saved = self.save(Path(folder) / "model")
             text = card if card is not None else model_card(self, repository=repo_id)
             (saved / README).write_text(text, encoding="utf-8")
-            return upload(saved, repo_id, seal=SEAL, private=private, revision=revision, message=commit_message)
+            return upload(saved, repo_id, private=private, revision=revision, message=commit_message)
 
     @classmethod
     def from_pretrained(cls, repo_id: Path | str, *, revision: str = "main") -> Self:
@@ -421,7 +419,7 @@ class BioFuseModel:
         if Path(repo_id).is_dir():
             return cls.load(repo_id)
         with tempfile.TemporaryDirectory(prefix="biofuse-") as folder:
-            download_folder(Path(folder), str(repo_id), seal=SEAL, revision=revision)
+            download_folder(Path(folder), str(repo_id), revision=revision)
             return cls.load(folder)
 
     def __repr__(self) -> str:

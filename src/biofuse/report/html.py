@@ -6,7 +6,7 @@ import importlib.metadata
 import importlib.resources
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -65,28 +65,11 @@ def render_html(report: Report) -> str:
     )
 
 
-def render_page(
-    title: str, tables: Sequence[Table], *, lead: Sequence[str] = (), links: Mapping[str, str] | None = None
-) -> str:
-    """Return a page of tables: no script, readable in print, light and dark.
-
-    Parameters
-    ----------
-    title : str
-    tables : sequence of Table
-    lead : sequence of str
-        Paragraphs before the first table.
-    links : mapping of str to str, optional
-        Other pages that belong to it: what they are called, and their relative addresses.
-    """
-    page = _templates().get_template("tables.html.j2")
-    return str(
-        page.render(title=title, lead=lead, links=links or {}, tables=tables, version=_version(), style=_style())
-    )
-
-
 class TablePage(ABC):
-    """Something that is read as tables: on a page of its own, in a notebook, or as JSON."""
+    """Something that is read as tables: on a page of its own, in a notebook, or as JSON.
+
+    The page has no script and can be read in print, in light and in dark.
+    """
 
     @property
     @abstractmethod
@@ -113,7 +96,8 @@ class TablePage(ABC):
 
     def to_html(self) -> str:
         """Return one self-contained page."""
-        return render_page(self.title, self.tables(), lead=self.notes, links=self.links)
+        page = _templates().get_template("tables.html.j2")
+        return str(page.render(page=self, version=_version(), style=_style()))
 
     def _repr_html_(self) -> str:
         return str(_templates().get_template("macros.html.j2").module.tables_of(self.tables()))

@@ -489,6 +489,7 @@ class BioFuse:
                 yes=yes,
                 engine=self.options.engine,
                 ray_address=self.options.ray_address,
+                device=self.options.device,
             )
             with runtime.cluster():
                 search = run_search(problem, runtime, budget=budget)

@@ -200,6 +200,23 @@ class Fold:
     labels: NDArray[np.int64]
     kept: NDArray[np.int64] | None
 
+    def assemble(self, solved: Sequence[tuple[Matrix64, Sequence[float]]]) -> "ClosedForm":
+        """Put together what was solved for each weighting: decision values of the held-out rows, and penalties."""
+        n_problems = len(self.setup.problems)
+        margins: list[Matrix64] = [np.empty((0, 0))] * n_problems
+        alphas = [0.0] * n_problems
+        for weighting, (found, penalties) in zip(self.weightings, solved, strict=True):
+            for problem, columns, penalty in zip(weighting.problems, weighting.columns, penalties, strict=True):
+                margins[problem] = found[:, columns]
+                alphas[problem] = penalty
+        outputs, n = self.setup.outputs, len(self.labels)
+        shares = [np.hstack([1 - m, 1 + m]) / 2 if m.shape[1] == 1 else (1 + m) / 2 for m in margins]
+        return ClosedForm(
+            decision=outputs.decision(margins, n=n, log_odds=False),
+            estimates=outputs.place(shares, n=n),
+            alphas=tuple(alphas),
+        )
+
 
 Problems = tuple[Setup, tuple[Weighting, ...]]
 
@@ -335,6 +352,10 @@ class ClosedFormScorer:
     ----------
     mode : {"dual", "primal"}
         The way chosen.
+    relative : ndarray of float64, shape (n_alphas,)
+        The penalties, ascending.
+    folds : tuple of Fold
+        What is solved for every subset.
 
     Raises
     ------
@@ -375,7 +396,7 @@ class ClosedFormScorer:
         self._dims = blocks.dims
         self._task = task
         self._classes = tuple(classes)
-        self._relative = np.sort(np.asarray(alphas, dtype=np.float64))
+        self.relative = np.sort(np.asarray(alphas, dtype=np.float64))
         self._workspace = Workspace()
         truth = np.ascontiguousarray(labels)
         problems = state_problems(truth, plan, task=task, n_classes=len(classes), class_weight=class_weight)
@@ -386,7 +407,7 @@ class ClosedFormScorer:
             n_columns=len(classes),
             n_weightings=max(1, *(len(alike) for _, alike in problems)),
             n_subsets=2 ** len(blocks) - 1,
-            n_alphas=len(self._relative),
+            n_alphas=len(self.relative),
         ).works(reduce_to)
         offered = works if mode == "auto" else {mode: works[mode]}
         limit = usual_memory_limit() if memory_limit is None else memory_limit
@@ -394,7 +415,7 @@ class ClosedFormScorer:
         if way is None:
             raise too_large(offered, memory_limit=limit)
         self.mode: Way = way
-        self._folds = prepare_folds(
+        self.folds = prepare_folds(
             blocks,
             truth,
             plan,
@@ -412,12 +433,17 @@ class ClosedFormScorer:
 
     def score(self, subset: Subset) -> FoldScores:
         """Score a subset on every fold."""
-        return gather(self.metrics, [self.score_fold(subset, fold) for fold in range(len(self._folds))])
+        return gather(self.metrics, [self.score_fold(subset, fold) for fold in range(len(self.folds))])
 
     def score_fold(self, subset: Subset, fold: int) -> FoldPart:
         """Fit a subset on one fold's training rows and score its held-out rows."""
         start = time.perf_counter()
-        kept, found = self._folds[fold], self.solve(subset, fold)
+        found = self.solve(subset, fold)
+        return self.judge(found, fold, since=start)
+
+    def judge(self, found: ClosedForm, fold: int, *, since: float) -> FoldPart:
+        """Score the held-out rows of a fold; ``since`` is when the work on it began, by ``time.perf_counter``."""
+        kept = self.folds[fold]
         values = score(
             self._task,
             kept.labels,
@@ -431,7 +457,7 @@ class ClosedFormScorer:
         predictions = found.estimates if kept.kept is None else found.estimates[kept.kept]
         return FoldPart(
             values=dict(values),
-            seconds=time.perf_counter() - start,
+            seconds=time.perf_counter() - since,
             notes=tuple(notes),
             predictions=predictions if self.keeps_predictions else None,
         )
@@ -444,10 +470,8 @@ class ClosedFormScorer:
         SearchError
             If the subset is empty or names an encoder that is not in the pool.
         """
-        names, kept = in_pool_order(self.encoders, subset), self._folds[fold]
-        n_problems = len(kept.setup.problems)
-        margins: list[Matrix64] = [np.empty((0, 0))] * n_problems
-        alphas = [0.0] * n_problems
+        names, kept = in_pool_order(self.encoders, subset), self.folds[fold]
+        solved = []
         for number, weighting in enumerate(kept.weightings):
             path = self._path(kept, names, number)
             places = path.best(weighting.columns)
@@ -455,16 +479,8 @@ class ClosedFormScorer:
             coef = np.hstack([path.coef[place][:, columns] for place, columns in chosen])
             intercept = np.concatenate([path.intercept[place, columns] for place, columns in chosen])
             found = kept.algebra.apply(names, coef) + intercept
-            for problem, columns, place in zip(weighting.problems, weighting.columns, places, strict=True):
-                margins[problem] = found[:, columns]
-                alphas[problem] = float(path.alphas[place])
-        outputs, n = kept.setup.outputs, len(kept.labels)
-        shares = [np.hstack([1 - m, 1 + m]) / 2 if m.shape[1] == 1 else (1 + m) / 2 for m in margins]
-        return ClosedForm(
-            decision=outputs.decision(margins, n=n, log_odds=False),
-            estimates=outputs.place(shares, n=n),
-            alphas=tuple(alphas),
-        )
+            solved.append((found, [float(path.alphas[place]) for place in places]))
+        return kept.assemble(solved)
 
     def _path(self, fold: Fold, names: Subset, number: int) -> Path:
         algebra, weighting = fold.algebra, fold.weightings[number]
@@ -473,7 +489,7 @@ class ClosedFormScorer:
                 algebra.total(names, out=self._workspace.array("products", algebra.train.shape[1:])),
                 targets=weighting.targets,
                 weights=weighting.weights,
-                relative=self._relative,
+                relative=self.relative,
                 groups=weighting.columns,
                 workspace=self._workspace,
             )
@@ -487,7 +503,7 @@ class ClosedFormScorer:
             crossed=crossed[columns],
             targets=weighting.targets,
             weights=weighting.weights,
-            relative=self._relative,
+            relative=self.relative,
             groups=weighting.columns,
         )
 

@@ -106,6 +106,15 @@ class FoldwiseScorer(Scorer, Protocol):
         ...
 
 
+@runtime_checkable
+class ManyScorer(Scorer, Protocol):
+    """A scorer that is quickest with many subsets at a time, in this process."""
+
+    def score_many(self, subsets: Sequence[Subset]) -> Iterator[FoldScores]:
+        """Score subsets, and yield them in their order."""
+        ...
+
+
 def gather(metrics: Sequence[str], parts: Sequence[FoldPart]) -> FoldScores:
     """Put the folds of one subset together, in fold order."""
     predictions = [part.predictions for part in parts if part.predictions is not None]
@@ -646,6 +655,9 @@ class _Run:
 
     def _scores(self, subsets: Sequence[Subset]) -> Generator[FoldScores]:
         scorer = self.scorer
+        if isinstance(scorer, ManyScorer):
+            yield from scorer.score_many(subsets)
+            return
         if not isinstance(scorer, FoldwiseScorer):
             yield from map(scorer.score, subsets)
             return
@@ -747,6 +759,8 @@ class SearchContext:
         Where predictors are fitted while subsets are scored.
     ray_address : str or None
         Cluster for the engine ``ray``.
+    device : str
+        The torch device that a screen of many operations may use, as for ``ExtractOptions``.
     """
 
     folder: Path | None = None
@@ -756,6 +770,7 @@ class SearchContext:
     yes: bool = False
     engine: str = "local"
     ray_address: str | None = None
+    device: str = "cpu"
 
     @contextmanager
     def cluster(self) -> Iterator[None]:

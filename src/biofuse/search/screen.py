@@ -19,6 +19,7 @@ from biofuse.data.splits import ValidationPlan
 from biofuse.evaluation.metrics import DEFAULT_METRIC, SCREEN_METRICS
 from biofuse.heads.base import ClassWeight
 from biofuse.search.closed_form import ClosedFormScorer, Size, Way, cheapest, too_large
+from biofuse.search.closed_form_torch import TorchScorer, accelerator
 from biofuse.search.leaderboard import Leaderboard, Row, SubsetKey, label
 from biofuse.search.problem import Problem
 from biofuse.search.rules import Budget, select
@@ -185,12 +186,15 @@ class ScreenPlan:
         Subsets to be scored.
     memory : int
         Bytes of all processes together, beyond the blocks.
+    operations : float
+        Floating-point operations of a processor.
     """
 
     mode: Way
     reduce_to: int | None
     n_subsets: int
     memory: int
+    operations: float
 
     def __str__(self) -> str:
         of = {"dual": "rows", "primal": "columns"}[self.mode]
@@ -232,8 +236,14 @@ def plan_screen(size: Size, *, workers: int = 1, memory_limit: int | None = None
     mode = cheapest(works[reduce_to], memory_limit=limit, workers=workers)
     if mode is None:
         raise too_large(works[reduce_to], memory_limit=limit, workers=workers)
-    memory = works[reduce_to][mode].bytes(workers)
-    return ScreenPlan(mode=mode, reduce_to=reduce_to, n_subsets=size.n_subsets, memory=memory)
+    work = works[reduce_to][mode]
+    return ScreenPlan(
+        mode=mode,
+        reduce_to=reduce_to,
+        n_subsets=size.n_subsets,
+        memory=work.bytes(workers),
+        operations=work.operations,
+    )
 
 
 KEEP_BYTES = 256 * 2**20
@@ -348,6 +358,9 @@ def run_screen(problem: Problem, context: SearchContext, *, budget: Budget) -> S
         threads=usable_cores(),
         **common,
     )
+    device = accelerator(context.device, operations=plan.operations)
+    if device is not None:
+        context.tell(f"Screen: computed on {device}.")
 
     def announce(cost: Cost) -> None:
         context.tell(f"Screen: {cost}.")
@@ -355,7 +368,7 @@ def run_screen(problem: Problem, context: SearchContext, *, budget: Budget) -> S
     leaderboard = run_search(
         pool,
         strategy,
-        scorer,
+        scorer if device is None else TorchScorer(scorer, device=device, threads=usable_cores()),
         metric=config.metric,
         sink=context.sink("screen"),
         key=problem.key(

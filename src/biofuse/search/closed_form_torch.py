@@ -406,7 +406,7 @@ class _ColumnFold(_DeviceFold):
             leverage = (centred @ inverse.mT).square().sum(dim=1)
             leaving = 1 - each.share[rows] - each.weights[rows] * leverage
             off = (each.targets[rows] - offset - centred @ coef) / leaving[:, None]
-            wrong = wrong + each.weights[rows].to(coef.dtype) @ off.square()
+            wrong += each.weights[rows] @ off.square().double()
         return wrong
 
 

@@ -46,6 +46,23 @@ RUNS: dict[str, tuple[str, tuple[str, ...], set[str]]] = {
         ("{images}", "--rows", "20", "--kills", "1"),
         {"rows", "kills", "rows_redone", "most_rows_redone_for_one_kill", "greatest_difference"},
     ),
+    "gpu": (
+        "gpu.py",
+        ("--device", "cpu", "--tiny"),
+        {
+            "device",
+            "torch",
+            "cores",
+            "load_before",
+            "seconds",
+            "peak",
+            "parity",
+            "throughput",
+            "screen",
+            "nine",
+            "two-processes",
+        },
+    ),
     "ranking": (
         "ranking.py",
         ("{images}", "--encoders", "haralick,hog", "--head", "ridge", "--folds", "2"),

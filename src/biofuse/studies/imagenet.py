@@ -505,16 +505,14 @@ class _Stream:
                 yield done.contents, done.samples.labels
 
     def rows(
-        self, contents: NDArray[np.bytes_], labels: NDArray[np.int64], keep: NDArray[np.bool_]
+        self, contents: NDArray[np.bytes_], labels: NDArray[np.int64]
     ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
-        """Yield the embeddings of the images to keep, side by side, a few thousand at a time."""
-        wanted = np.flatnonzero(keep)
+        """Yield the embeddings of images, side by side, a few thousand at a time."""
         folders = [
             self.store.open(card, precision=self.options.precisions.get(card.name, "fp32")) for card in self.cards
         ]
-        for part in slices(len(wanted), ROWS_AT_ONCE):
-            rows = wanted[part]
-            yield np.concatenate([folder.read(contents[rows]) for folder in folders], axis=1), labels[rows]
+        for part in slices(len(labels), ROWS_AT_ONCE):
+            yield np.concatenate([folder.read(contents[part]) for folder in folders], axis=1), labels[part]
 
 
 class _Hits:
@@ -553,7 +551,7 @@ def _fit(
     for contents, labels in stream.embed(train):
         held = _held_out(contents)
         blocks.append((contents[held], labels[held]))
-        for rows, row_labels in stream.rows(contents, labels, ~held):
+        for rows, row_labels in stream.rows(contents[~held], labels[~held]):
             kept.add(rows, row_labels)
             progress.advance("moments", len(row_labels))
     if not kept.n:
@@ -561,7 +559,7 @@ def _fit(
     shrinkage = _choose_shrinkage(stream, kept, blocks, columns)
     held_moments = Moments(dim, len(train.classes), shift=kept.shift)
     for contents, labels in blocks:
-        for rows, row_labels in stream.rows(contents, labels, np.ones(len(labels), dtype=np.bool_)):
+        for rows, row_labels in stream.rows(contents, labels):
             held_moments.add(rows, row_labels)
             progress.advance("moments", len(row_labels))
     kept.merge(held_moments)
@@ -582,7 +580,7 @@ def _choose_shrinkage(
         heads = {f"{value:g}": StreamedDiscriminant.fit(kept, where, shrinkage=value) for value in SHRINKAGES}
         counts = _Hits(list(heads))
         for contents, labels in blocks:
-            for rows, row_labels in stream.rows(contents, labels, np.ones(len(labels), dtype=np.bool_)):
+            for rows, row_labels in stream.rows(contents, labels):
                 counts.add(heads, dict.fromkeys(heads, where), rows, row_labels)
         # Of equal ones the strongest: where nothing was held out, nothing speaks for trusting the covariance.
         chosen[name] = max(SHRINKAGES, key=lambda value: (counts.hits[f"{value:g}"][0], value))
@@ -593,7 +591,7 @@ def _evaluate(stream: _Stream, val: ClassFolders, heads: dict[str, StreamedDiscr
     counts, columns = _Hits(list(heads)), stream.columns
     progress.begin("scoring", val.n)
     for contents, labels in stream.embed(val):
-        for rows, row_labels in stream.rows(contents, labels, np.ones(len(labels), dtype=np.bool_)):
+        for rows, row_labels in stream.rows(contents, labels):
             counts.add(heads, columns, rows, row_labels)
             progress.advance("scoring", len(row_labels))
     return counts

@@ -299,13 +299,13 @@ def run_suite(
         Anything but a :class:`DataError`, which concerns one data set alone; that too where none could be run.
     """
     say = tell or (lambda _: None)
-    state = _State.read(out / STATE)
+    known = _read_state(out / STATE)
     finished: dict[str, Path] = {}
     reused: list[str] = []
     failures = dict(failed or {})
     for number, each in enumerate(sets, start=1):
         path, stamp = out / each.name, _stamp(fuse, each)
-        if state.knows(each.name, stamp, path):
+        if stamp is not None and known.get(each.name) == {"stamp": stamp, **_seals(path)}:
             say(f"[{number}/{len(sets)}] {each.name}: finished before.")
             finished[each.name] = path
             reused.append(each.name)
@@ -318,7 +318,9 @@ def run_suite(
             failures[each.name] = error
             continue
         finished[each.name] = path
-        state.add(each.name, stamp, path)
+        if stamp is not None and not Run.open(path).record.skipped:  # else it is tried again next time
+            known[each.name] = {"stamp": stamp, **_seals(path)}
+            write_text(out / STATE, json.dumps(known, indent=2) + "\n")
     if failures and not finished:
         raise next(iter(failures.values()))
     comparison = RunComparison.read(list(finished.values()), modality_of=medmnist_modality)
@@ -351,32 +353,13 @@ def _stamp(fuse: BioFuse, data: SuiteEntry) -> str | None:
     )
 
 
-class _State:
-    """Which runs are finished, and the files by which that is recognised; written after each."""
-
-    def __init__(self, path: Path, entries: dict[str, dict[str, str]]) -> None:
-        self._path = path
-        self._entries = entries
-
-    @classmethod
-    def read(cls, path: Path) -> "_State":
-        try:
-            content: Any = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        except (OSError, ValueError):
-            content = {}  # then everything is looked at again; runs recognise themselves
-        return cls(path, content if isinstance(content, dict) else {})
-
-    def knows(self, name: str, stamp: str | None, path: Path) -> bool:
-        """Tell whether a run was finished for this stamp, and is as it was then."""
-        entry = self._entries.get(name)
-        return isinstance(entry, Mapping) and stamp is not None and entry == {"stamp": stamp, **_seals(path)}
-
-    def add(self, name: str, stamp: str | None, path: Path) -> None:
-        """Note that a run is finished; one for which encoders were missing is tried again next time."""
-        if stamp is None or Run.open(path).record.skipped:
-            return
-        self._entries[name] = {"stamp": stamp, **_seals(path)}
-        write_text(self._path, json.dumps(self._entries, indent=2) + "\n")
+def _read_state(path: Path) -> dict[str, Any]:
+    """Return which runs are finished, with what they are recognised by."""
+    try:
+        content: Any = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except (OSError, ValueError):
+        content = {}  # then everything is looked at again; runs recognise themselves
+    return content if isinstance(content, dict) else {}
 
 
 def _seals(path: Path) -> dict[str, str]:

@@ -75,7 +75,7 @@ def test_the_commands_run_as_they_stand(workplace):
 
 
 def test_every_link_leads_to_a_file():
-    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
     for page in pages:
         for target in re.findall(r"\]\((?!http|#)([^)#]+)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name} links to {target}, which is not there"
@@ -85,6 +85,6 @@ def test_every_command_in_the_docs_exists():
     from biofuse.cli.app import app
 
     known = {command.name for command in app.registered_commands} | {group.name for group in app.registered_groups}
-    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
         named = set(re.findall(r"(?:^|`)biofuse ([a-z]+)", page.read_text(encoding="utf-8"), flags=re.MULTILINE))
         assert named <= known, f"{page.name}: {named - known}"

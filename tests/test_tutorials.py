@@ -76,17 +76,6 @@ def test_every_page_is_run_and_complete():
             assert (tutorials.IMAGES / picture).is_file()
 
 
-def test_links_lead_to_files_and_commands_exist():
-    from biofuse.cli.app import app
-
-    known = {command.name for command in app.registered_commands} | {group.name for group in app.registered_groups}
-    for path in FOLDER.glob("*.md"):
-        page = path.read_text(encoding="utf-8")
-        for target in re.findall(r"\]\((?!http|#)([^)#]+)", page):
-            assert (FOLDER / target).exists(), f"{path.name} links to {target}, which is not there"
-        assert set(re.findall(r"(?:^|`)biofuse ([a-z]+)", page, flags=re.MULTILINE)) <= known
-
-
 def test_outputs_are_written_below_their_cells():
     page = "```python\nprint(1)\n```\n\n```text\nold\n```\n\nWords.\n\n```text\nno output\n```\n\n```sh\nrm x\n```\n"
     page += "```console\nbiofuse --help\n```\n```text head=1\n```\n<!-- Printed with: nothing -->\n"

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 import biofuse
 from biofuse import ExtractOptions, embed, embed_batches, load_samples
 from biofuse.cli.app import app
-from biofuse.core.errors import AlignmentError, BioFuseError, DataError, EncoderError, UnreadableImageError
+from biofuse.core.errors import AlignmentError, BioFuseError, DataError, EncoderError
 from biofuse.encoders import EncoderCard, Preprocessing, Weights, pin
 from biofuse.encoders.registry import ENCODERS, load_encoder
 from biofuse.extract.local import LocalEngine
@@ -100,65 +100,11 @@ def test_style_bug_9_a_hugging_face_and_a_torch_data_set_need_no_size_or_transfo
     np.testing.assert_array_equal(found.matrix, quiet(files[0].parents[1]).matrix)
 
 
-def test_a_shuffled_manifest_changes_only_the_order(files, tmp_path):
-    root = files[0].parents[1]
-    table = pd.DataFrame({"path": [str(path) for path in files], "label": [path.parent.name for path in files]})
-    table["split"] = ["train", "val", "test"] * 3
-    table["group"] = [f"g{row}" for row in range(9)]
-    table.to_csv(tmp_path / "a.csv", index=False)
-    shuffled = table.sample(frac=1, random_state=3)
-    shuffled.to_csv(tmp_path / "b.csv", index=False)
-    first = quiet(tmp_path / "a.csv", store=root / "one").to_frame().set_index("id")
-    second = quiet(tmp_path / "b.csv", store=root / "two").to_frame().set_index("id")
-    assert list(second.index) == list(shuffled["path"].map(lambda path: path.removeprefix(f"{tmp_path}/")))
-    pd.testing.assert_frame_equal(second.loc[first.index], first)
-
-
-def test_saved_embeddings_read_back_equal(files, tmp_path):
-    root = files[0].parents[1]
-    table = pd.DataFrame({"path": [str(path) for path in files], "label": [path.parent.name for path in files]})
-    table["split"], table["group"] = ["train", "val", "test"] * 3, [f"patient {row}" for row in range(9)]
-    table.to_csv(root / "table.csv", index=False)
-    found = quiet(root / "table.csv")
-    for suffix in (".parquet", ".npz", ".csv"):
-        assert found.save(tmp_path / f"e{suffix}") == tmp_path / f"e{suffix}"
-    parquet = pd.read_parquet(tmp_path / "e.parquet")
-    csv = pd.read_csv(tmp_path / "e.csv")
-    with np.load(tmp_path / "e.npz", allow_pickle=False) as npz:
-        for name in NAMES:
-            np.testing.assert_array_equal(npz[name], found[name])
-            assert npz[name].dtype == np.float32
-            np.testing.assert_array_equal(np.stack(parquet[name]), found[name])
-            columns = [column for column in csv if column.startswith(f"{name}_")]
-            np.testing.assert_array_equal(csv[columns].to_numpy(dtype=np.float32), found[name])
-        described = {column: npz[column].tolist() for column in ("id", "label", "split", "group")}
-    for frame in (parquet, csv):
-        assert {column: frame[column].tolist() for column in described} == described
-    assert described["id"] == found.ids.tolist()
-    assert described["label"] == [path.parent.name for path in files]
-    assert not list(tmp_path.glob(".*.tmp"))
-
-
-def test_unlabelled_data_have_no_label_column(files, tmp_path):
-    found = quiet([str(path) for path in files])
-    assert found.labels is None
-    assert found.splits is None
-    found.save(tmp_path / "e.parquet")
-    assert list(pd.read_parquet(tmp_path / "e.parquet")) == ["id", *NAMES]
-
-
 def test_several_labels_are_written_in_words(files, tmp_path):
     table = pd.DataFrame({"path": [str(path) for path in files], "a": [1, 0, 1] * 3, "b": [0, 0, 1] * 3})
     found = quiet(table, label=["a", "b"])
     assert found.labels.tolist() == [[1, 0], [0, 0], [1, 1]] * 3
     assert found.to_frame()["label"].tolist() == ["a", "", "a|b"] * 3
-
-
-@pytest.mark.parametrize("name", ["e.txt", "e", "e.pkl"])
-def test_other_file_endings_are_refused(files, tmp_path, name):
-    with pytest.raises(BioFuseError, match=r"\.parquet, \.npz, \.csv"):
-        quiet(files[0].parents[1]).save(tmp_path / name)
-    assert not (tmp_path / name).exists()
 
 
 def test_an_encoder_named_like_a_column_cannot_overwrite_it(files, tmp_path):
@@ -181,33 +127,13 @@ def test_it_prints_and_shows_well(files):
     assert quiet(files[0].parents[1]).work[0].reused == 9
 
 
-def test_unreadable_images_are_an_error_or_quarantined(files):
-    files[4].write_bytes(files[4].read_bytes()[:-30])
-    root = files[0].parents[1]
-    with pytest.raises(UnreadableImageError, match=r"mid/001\.png"):
-        quiet(root)
-    found = quiet(root, on_error="quarantine")
-    assert [entry.id for entry in found.quarantined] == ["mid/001.png"]
-    assert "mid/001.png" not in found.ids
-    assert len(found.ids) == len(found.labels) == len(found.matrix) == 8
-    for row, name in enumerate(found.ids):
-        np.testing.assert_allclose(found["t_colour"][row], by_hand(root / name, "t_colour"), rtol=1e-6)
-    assert "1 quarantined" in found._repr_html_()
-
-
 def test_everything_quarantined_is_an_empty_table(files):
     for path in files:
         path.write_bytes(b"")
     found = quiet(files[0].parents[1], on_error="quarantine")
     assert found.matrix.shape == (0, 7)
     assert len(found.quarantined) == 9
-
-
-def test_options_that_mean_nothing_are_refused(files):
-    with pytest.raises(BioFuseError, match="There is no encoder or pool"):
-        quiet(files[0].parents[1], ["nope"])
-    with pytest.raises(BioFuseError, match="on_error"):
-        quiet(files[0].parents[1], on_error="ignore")
+    assert "9 quarantined" in found._repr_html_()
 
 
 # A checkpoint on this disk whose card does not say which file it means.
@@ -264,17 +190,6 @@ def test_a_changed_checkpoint_at_the_same_path_is_another_encoder(files, tmp_pat
 def test_the_engine_refuses_a_card_that_leaves_its_weights_open(loose_card):
     with pytest.raises(EncoderError, match="other weights than its card names"):
         LocalEngine(ExtractOptions()).load(loose_card, "fp32")
-
-
-def test_labels_can_be_left_aside(tmp_path):
-    folder = tmp_path / "only" / "one_class"
-    folder.mkdir(parents=True)
-    picture = np.random.default_rng(0).integers(0, 256, size=(16, 16, 3), dtype=np.uint8)
-    Image.fromarray(picture).save(folder / "a.png")
-    Image.fromarray(picture[::-1]).save(folder / "b.png")
-    found = biofuse.embed(folder.parent, ["t_colour"], labelled=False, store=tmp_path / "store", progress=False)
-    assert found.labels is None
-    assert found.ids.tolist() == ["one_class/a.png", "one_class/b.png"]
 
 
 ALONE = ExtractOptions(workers=0)
@@ -379,11 +294,6 @@ def test_the_number_of_rows_is_bounded_by_their_size():
     assert _rows_for([card.model_copy(update={"dim": 2})]) == 65_536
     assert _rows_for(wide) * 4 * 9 * 1536 <= 512 << 20
     assert _rows_for(wide * 10) == 1_024
-
-
-def test_it_can_be_had_from_the_package():
-    assert "embed_batches" in biofuse.__all__
-    assert biofuse.embed_batches is embed_batches
 
 
 def embed_lbp(folder, store, **options):

@@ -388,18 +388,6 @@ def test_quarantined_test_images_are_listed_and_have_no_row(run, study, evaluate
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["quarantined"] == 1
 
 
-def test_a_missing_table_of_samples_is_one_clear_error(run, evaluate, tmp_path):
-    run()
-    (tmp_path / "run" / "samples.parquet").write_bytes(b"PAR1")
-    with pytest.raises(ArtifactError, match=r"samples\.parquet cannot be read"):
-        evaluate(tmp_path / "run")
-    (tmp_path / "run" / "samples.parquet").unlink()
-    with pytest.raises(ArtifactError, match=r"samples\.parquet is missing"):
-        evaluate(tmp_path / "run")
-    run()
-    assert evaluate(tmp_path / "run").n == 21
-
-
 def test_a_replaced_model_is_noticed(run, evaluate, tmp_path, quick, study):
     run()
     other = quick(["t_spread"]).fit(study.images, progress=False).model
@@ -421,11 +409,6 @@ def test_every_encoder_of_the_pool_is_fitted_by_itself_and_kept(fitted):
     assert record["singles"] == list(fitted.singles)
     for name, model in fitted.singles.items():
         assert model.encoders == (name,)
-
-
-def test_the_best_single_encoder_is_not_fitted_twice(fitted):
-    best = fitted.models["best_single"]
-    assert fitted.singles[best.encoders[0]] is best
 
 
 def test_evaluate_scores_each_of_them_outside_the_corrected_comparisons(fitted, study):

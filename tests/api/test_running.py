@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -243,16 +242,6 @@ def test_a_half_written_leaderboard_is_finished(run, tmp_path, fits, file):
     assert json.loads((folder / "run.json").read_text())["state"] == "complete"
 
 
-def test_an_unfinished_run_cannot_be_evaluated(run, tmp_path):
-    run()
-    record = json.loads((tmp_path / "run" / "run.json").read_text())
-    (tmp_path / "run" / "run.json").write_text(json.dumps(record | {"state": "searching"}))
-    with pytest.raises(ArtifactError, match="did not finish"):
-        evaluate(tmp_path / "run")
-    with pytest.raises(ArtifactError, match=r"holds no run\.json"):
-        evaluate(tmp_path)
-
-
 SCRIPT = """
 import sys, time
 from biofuse import BioFuse, ExtractOptions
@@ -322,12 +311,6 @@ def test_a_kill_while_models_are_written_is_no_obstacle(run, tmp_path, monkeypat
     monkeypatch.setattr(module, "seal", real)
     assert not run().reused
     assert run().reused
-
-
-def test_options_must_be_known_before_the_folder_is_made(tmp_path):
-    with pytest.raises(SearchError):
-        BioFuse(["t_colour"], metric="f7")
-    assert not list(Path(tmp_path).iterdir())
 
 
 def test_splits_of_the_caller_survive_in_the_run(run, study, tmp_path):

@@ -53,12 +53,6 @@ def test_nothing_is_computed_for_an_image_that_is_missing(filled, draw, tmp_path
     assert sorted(store.root.rglob("*")) == before
 
 
-def test_an_encoder_that_was_never_run_is_named(filled):
-    store, samples = filled
-    with pytest.raises(StoreError, match="no embeddings of t_spread"):
-        read_stored(samples, ["t_spread"], store=store)
-
-
 def test_two_kinds_of_embeddings_under_one_name_have_to_be_told_apart(filled):
     store, samples = filled
     card = get_card("t_edge").model_copy(update={"version": 2})
@@ -77,13 +71,6 @@ def test_an_unreadable_file_is_an_error(filled, files):
     files[0].unlink()
     with pytest.raises(UnreadableImageError, match=r"000\.png"):
         read_stored(samples, store=store)
-
-
-def test_a_healthy_store_is_recomputed_without_a_difference(filled):
-    store, samples = filled
-    found = recompute(samples, store=store, rows=4, options=ALONE)
-    assert [(each.encoder, each.candidates, each.rows) for each in found] == [("t_colour", 9, 4), ("t_edge", 9, 4)]
-    assert all(each.differing == () and each.cosine == 1 and each.difference == 0 for each in found)
 
 
 def spoil(store, name, rows, factor, precision="fp32"):
@@ -146,14 +133,6 @@ def test_lower_precisions_are_compared_by_direction(filled, monkeypatch):
     assert by_name["t_colour"].difference > 1e-4
     assert by_name["t_edge"].differing
     assert by_name["t_edge"].cosine < 0.999
-
-
-def test_images_that_are_not_in_the_store_are_an_error(filled, draw, tmp_path):
-    store, _ = filled
-    draw(tmp_path / "others", each=2, seed=9)
-    with pytest.raises(StoreError, match="None of the 6 images of others") as caught:
-        recompute(load_samples(tmp_path / "others"), store=store, rows=3, options=ALONE)
-    assert "biofuse embed" in caught.value.remedy
 
 
 def test_an_encoder_that_cannot_be_loaded_is_skipped_unless_it_was_named(filled, monkeypatch):

@@ -35,10 +35,11 @@ def whole(images, succeeds, tmp_path):
         return dict(zip(file["id"].tolist(), file["hog"], strict=True))
 
 
+@pytest.mark.parametrize("command", [("embed", "-e", ENCODERS), ("fit", *SMALL)], ids=["embed", "fit"])
 @pytest.mark.parametrize("name", SPOILT)
-def test_an_unreadable_image_stops_embed_and_is_named(name, images, fails, tmp_path):
+def test_an_unreadable_image_stops_the_command_and_is_named(name, command, images, fails, tmp_path):
     SPOILT[name](images / "red" / name)
-    ran = fails("embed", images, "-e", ENCODERS, "--out", tmp_path / "e.npz")
+    ran = fails(*command, images, "--out", tmp_path / "e.npz")
     assert name in ran.err
     assert "--on-error quarantine" in ran.err
     assert not (tmp_path / "e.npz").exists()
@@ -75,12 +76,6 @@ def test_a_failed_embed_keeps_what_is_finished(images, fails, succeeds, tmp_path
     (images / "red" / "zzz.jpg").unlink()
     ran = succeeds("embed", images, "-e", ENCODERS, "--out", tmp_path / "e.npz")
     assert "No embedding had to be computed" in ran.err
-
-
-@pytest.mark.parametrize("name", SPOILT)
-def test_fit_with_an_unreadable_image(name, images, fails, succeeds, tmp_path):
-    SPOILT[name](images / "red" / name)
-    assert name in fails("fit", images, *SMALL, "--out", tmp_path / "run").err
 
 
 def test_fit_and_evaluate_set_unreadable_images_aside_on_request(images, succeeds, tmp_path):

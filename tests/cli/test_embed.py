@@ -59,6 +59,8 @@ def test_output_is_aligned_with_ids_labels_splits_and_groups(suffix, manifest, s
     assert facts["split"] == table["split"].tolist()
     assert facts["group"] == table["patient"].tolist()
     assert {name: block.shape for name, block in blocks.items()} == {"haralick": (24, 36), "hog": (24, 324)}
+    assert {block.dtype for block in blocks.values()} == {np.dtype("float64" if suffix == ".csv" else "float32")}
+    assert not list(tmp_path.glob(".*.tmp"))
     # Each row is the embedding of that row's own image, computed alone.
     for row in (0, 7, 23):
         alone = tmp_path / f"alone{row}.npz"
@@ -94,7 +96,7 @@ def test_shuffling_the_manifest_changes_only_the_order(manifest, succeeds, tmp_p
     succeeds("embed", manifest, "-e", "hog", "--out", tmp_path / "a.npz")
     table = pd.read_csv(manifest)
     table.iloc[::-1].to_csv(manifest, index=False)
-    succeeds("embed", manifest, "-e", "hog", "--out", tmp_path / "b.npz")
+    succeeds("embed", manifest, "-e", "hog", "--store", tmp_path / "other", "--out", tmp_path / "b.npz")
     (before, a), (after, b) = read(tmp_path / "a.npz"), read(tmp_path / "b.npz")
     assert after["id"] == before["id"][::-1]
     assert after["label"] == before["label"][::-1]
@@ -140,8 +142,9 @@ def test_model_that_is_none(images, fails, tmp_path):
     assert str(tmp_path) in fails("embed", images, "--model", tmp_path, "--out", tmp_path / "e.npz").err
 
 
-def test_unknown_format_is_refused_before_any_work(images, biofuse, tmp_path, biofuse_home):
-    ran = biofuse("embed", images, "-e", "hog", "--out", tmp_path / "e.xlsx")
+@pytest.mark.parametrize("name", ["e.xlsx", "e", "e.pkl"])
+def test_unknown_format_is_refused_before_any_work(name, images, biofuse, tmp_path, biofuse_home):
+    ran = biofuse("embed", images, "-e", "hog", "--out", tmp_path / name)
     assert ran.code == 1
     assert ".parquet" in ran.err
     assert not list(biofuse_home.rglob("*.arrow"))

@@ -117,13 +117,6 @@ def test_a_new_fit_takes_an_old_card_away(fitted, images, succeeds):
     assert not (fitted / "README.md").exists()
 
 
-@pytest.mark.parametrize("command", ["compare", "card", "benchmark", "benchmark medmnist", "benchmark imagenet"])
-def test_help_has_examples(command, succeeds):
-    said = succeeds(*command.split(), "--help").out
-    assert "Examples" in said
-    assert f"biofuse {command.split()[0]}" in said
-
-
 def test_tables_too_wide_for_the_terminal_are_printed_row_by_row(monkeypatch, capsys):
     from biofuse.cli.report import narrowest, show_tables
     from biofuse.report.content import Table

@@ -408,6 +408,12 @@ class Unread:
 
 
 @pytest.fixture(scope="session")
+def unread() -> type[Unread]:
+    """Return the kind of source that a search must not touch."""
+    return Unread
+
+
+@pytest.fixture(scope="session")
 def plant() -> Callable[..., EmbeddingSet]:
     """Return a function that makes up embeddings of four encoders."""
 

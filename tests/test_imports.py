@@ -30,9 +30,13 @@ REPORT = "\nsys.stderr.write('LOADED ' + json.dumps(sorted({name.partition('.')[
 
 
 def _loaded_by(code: str) -> set[str]:
-    """Top-level modules that a fresh interpreter holds after the code ran."""
+    """Top-level modules that a fresh interpreter holds after the code ran, without a warning."""
     done = subprocess.run(
-        [sys.executable, "-c", PRELUDE + code + REPORT], capture_output=True, text=True, check=False, timeout=120
+        [sys.executable, "-W", "error", "-c", PRELUDE + code + REPORT],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
     )
     assert done.returncode == 0, done.stderr
     return set(json.loads(done.stderr.rpartition("LOADED ")[2]))
@@ -42,25 +46,29 @@ def test_the_probe_sees_what_is_loaded() -> None:
     assert {"biofuse", "numpy"} <= _loaded_by("import biofuse, numpy.linalg")
 
 
-def test_import_biofuse_loads_nothing_heavy() -> None:
-    assert _loaded_by("import biofuse") & set(HEAVY) == set()
+NAMES = [name for name in biofuse.__all__ if name != "__version__"]
 
-
-def test_the_public_names_are_listed_without_loading_anything_heavy() -> None:
-    assert _loaded_by("import biofuse; dir(biofuse)") & set(HEAVY) == set()
-
-
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"]])
-def test_command_line_help_loads_nothing_heavy(arguments: list[str]) -> None:
-    code = f"""
+COMMAND = """
 from biofuse.cli import main
-sys.argv = ["biofuse", *{arguments!r}]
+sys.argv = ["biofuse", "{}"]
 try:
     main()
 except SystemExit as stop:
     assert not stop.code, stop.code
 """
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["import biofuse; dir(biofuse)", COMMAND.format("--help"), COMMAND.format("--version")],
+    ids=["import", "help", "version"],
+)
+def test_nothing_heavy_is_loaded(code: str) -> None:
     assert _loaded_by(code) & set(HEAVY) == set()
+
+
+def test_the_public_names_load_no_model_library() -> None:
+    assert _loaded_by(f"from biofuse import {', '.join(NAMES)}") & set(HEAVY) <= {"pyarrow"}
 
 
 def test_help_prints_the_commands() -> None:
@@ -71,17 +79,10 @@ def test_help_prints_the_commands() -> None:
     assert "embed" in done.stdout
 
 
-@pytest.mark.parametrize("name", [name for name in biofuse.__all__ if name != "__version__"])
+@pytest.mark.parametrize("name", NAMES)
 def test_every_public_name_is_there_and_documented(name):
     assert getattr(biofuse, name).__doc__
     assert name in dir(biofuse)
-
-
-def test_names_come_without_a_warning_or_a_model_library():
-    names = ", ".join(biofuse.__all__)
-    heavy = "{'torch', 'transformers', 'sklearn', 'pandas'} & set(sys.modules)"
-    code = f"import sys; from biofuse import {names}; sys.exit(bool({heavy}))"
-    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
 
 
 def test_an_unknown_name_is_an_attribute_error():

@@ -68,6 +68,7 @@ def test_predictions_are_the_models_row_by_row(fitted, study):
     assert rows["label"].tolist() == [test.classes[label] for label in test.labels]
     proba = fitted.model.predict_proba(test, store=study.store)
     np.testing.assert_array_equal(rows[["p_ctl", "p_mid", "p_sev"]], proba)
+    assert rows["prediction"].tolist() == fitted.model.predict(test, store=study.store).tolist()
     assert rows["prediction"].tolist() == [test.classes[column] for column in proba.argmax(axis=1)]
     assert not rows["in_development"].any()
 
@@ -239,6 +240,9 @@ def test_several_labels(quick, study):
     result = quick(["t_colour", "t_edge"], folds=2).fit(table(development), label=["high", "odd"], progress=False)
     found = result.evaluate(table(test), label=["high", "odd"], progress=False)
     proba = result.model.predict_proba(test, store=study.store)
+    assert (result.model.task, proba.shape) == (Task.MULTILABEL, (21, 2))
+    for row, name in zip(proba, result.model.predict(test, store=study.store), strict=True):
+        assert name == "|".join(label for label, p in zip(("high", "odd"), row, strict=True) if p > 0.5)
     expected = roc_auc_score(table(test)[["high", "odd"]], proba, average="macro")
     assert found["auroc"] == pytest.approx(expected, abs=1e-9)
     assert found.leak.per_class == {}
@@ -282,14 +286,8 @@ def test_the_runs_own_test_split_is_the_default(fitted, study, evaluate):
     assert metrics["n"] == 21
     assert metrics["split"] == "test"
     assert metrics["models"]["chosen"]["metrics"]["auroc"] == found["auroc"]
-    written = pd.read_parquet(fitted.path / "predictions.parquet")
-    pd.testing.assert_frame_equal(written, found.predictions)
-    test = study.samples.in_split("test")
-    np.testing.assert_array_equal(
-        written[["p_ctl", "p_mid", "p_sev"]], fitted.model.predict_proba(test, store=study.store)
-    )
-    assert written["label"].tolist() == [test.classes[label] for label in test.labels]
-    assert written["prediction"].tolist() == fitted.model.predict(test, store=study.store).tolist()
+    for frame in (pd.read_parquet(fitted.path / "predictions.parquet"), fitted.evaluate(progress=False).predictions):
+        pd.testing.assert_frame_equal(frame, found.predictions)
 
 
 def test_another_split_is_scored_and_called_what_it_is(fitted, evaluate):

@@ -8,7 +8,7 @@ import json
 import os
 import socket
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import html5lib
 import numpy as np
@@ -32,7 +32,6 @@ from biofuse.core.errors import (
     WeightsError,
 )
 from biofuse.core.hashing import digest_file
-from biofuse.core.target import Task
 from biofuse.data.load import load_samples, split_off_test
 from biofuse.data.samples import hash_samples
 from biofuse.encoders import EncoderCard, Preprocessing, Weights, pin, register
@@ -204,22 +203,6 @@ def test_class_weights_reach_the_head(quick, tmp_path, draw):
     assert rare.mean() > 0.1
 
 
-def test_several_labels_at_once(quick, study, tmp_path):
-    development = study.samples.in_split("train", "val")
-    high, odd = development.labels > 0, development.labels != 1
-    table = pd.DataFrame(
-        {"path": [str(source.path) for source in development.sources], "high": high.astype(int), "odd": odd.astype(int)}
-    )
-    result = quick(["t_colour", "t_edge"], folds=2).fit(table, label=["high", "odd"], progress=False)
-    assert result.model.task is Task.MULTILABEL
-    proba = result.model.predict_proba(study.images / "test", store=study.store)
-    assert proba.shape == (21, 2)
-    names = result.model.predict(study.images / "test", store=study.store)
-    assert set(names) <= {"", "high", "odd", "high|odd"}
-    for row, name in zip(proba, names, strict=True):
-        assert name == "|".join(label for label, p in zip(("high", "odd"), row, strict=True) if p > 0.5)
-
-
 @pytest.mark.parametrize(("classes", "task"), [(("ctl", "sev"), "binary"), (("1", "2", "3"), "ordinal")])
 def test_binary_and_ordinal_tasks(quick, tmp_path, draw, classes, task):
     draw(tmp_path / "images", classes=classes, each=8)
@@ -346,21 +329,11 @@ def test_test_samples_given_as_development_data_are_refused(quick, study, role):
 # --- style bug 3: test data in the search
 
 
-@dataclass(frozen=True)
-class Mine:
-    """A source that blows up when it is touched."""
-
-    description: str
-
-    def read(self):
-        raise AssertionError(f"a search read {self.description}")
-
-
 @pytest.fixture
-def mined(study):
+def mined(study, unread):
     """Return the study's samples with test images that must not be read."""
     sources = tuple(
-        Mine(name) if split == "test" else source
+        unread(name) if split == "test" else source
         for name, split, source in zip(study.samples.ids, study.samples.splits, study.samples.sources, strict=True)
     )
     return replace(study.samples, sources=sources)

@@ -144,48 +144,22 @@ def test_copies_of_an_image_must_have_the_same_embedding(samples, store, tmp_pat
     assert import_embeddings(tmp_path / "e.npz", both, encoder="mine", store=store).written == 9
 
 
-def bad_values(path, samples):
-    matrix = vectors(samples)
-    matrix[3, 2] = np.nan
-    write_npz(path, samples.ids, matrix)
-
-
-def no_ids(path, samples):
-    np.savez(path, mine=vectors(samples))
-
-
-def pickled(path, samples):
-    np.savez(path, ids=samples.ids, mine=vectors(samples))
-
-
-def unclear(path, samples):
-    np.savez(path, ids=samples.ids.astype(str), a=vectors(samples), b=vectors(samples))
-
-
-def cut_off(path, samples):
-    write_npz(path, samples.ids, vectors(samples))
-    path.write_bytes(path.read_bytes()[:-100])
-
-
-def flat(path, samples):
-    np.savez(path, ids=samples.ids.astype(str), mine=vectors(samples)[:, 0])
-
-
-@pytest.mark.parametrize(
-    ("write", "words"),
-    [
-        (bad_values, "not finite"),
-        (no_ids, "no id column"),
-        (pickled, "cannot be read"),
-        (unclear, "no embeddings called 'mine'"),
-        (cut_off, "cannot be read"),
-        (flat, r"shape \(9,\)"),
-    ],
-)
-def test_files_that_are_no_embeddings_are_refused(samples, store, tmp_path, write, words):
-    write(tmp_path / "e.npz", samples)
-    with pytest.raises(DataError, match=words):
-        import_embeddings(tmp_path / "e.npz", samples, encoder="mine", store=store)
+def test_files_that_are_no_embeddings_are_refused(samples, store, tmp_path):
+    ids, matrix, file = samples.ids.astype(str), vectors(samples), tmp_path / "e.npz"
+    holed = np.where(np.arange(DIM) == 2, np.nan, matrix)
+    write_npz(tmp_path / "whole.npz", ids, matrix)
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "whole.npz").read_bytes()[:-100])
+    for words, content in (
+        ("not finite", {"ids": ids, "mine": holed}),
+        ("no id column", {"mine": matrix}),
+        ("cannot be read", {"ids": samples.ids, "mine": matrix}),  # pickled
+        ("no embeddings called 'mine'", {"ids": ids, "a": matrix, "b": matrix}),
+        (r"shape \(9,\)", {"ids": ids, "mine": matrix[:, 0]}),
+        ("cannot be read", None),
+    ):
+        np.savez(file, **content) if content else shutil.copy(tmp_path / "cut.npz", file)
+        with pytest.raises(DataError, match=words):
+            import_embeddings(file, samples, encoder="mine", store=store)
     assert list_store(store) == []
 
 

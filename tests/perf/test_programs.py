@@ -81,14 +81,7 @@ RUNS: dict[str, tuple[str, tuple[str, ...], set[str]]] = {
     "screen": (
         "screen.py",
         (*BLOCKS, "--workers", "1", "--sample", "1"),
-        {
-            "n",
-            "subsets",
-            "seconds",
-            "peak_memory_gib_with_workers",
-            "mlxtend",
-            "load_before",
-        },
+        {"n", "subsets", "seconds", "peak_memory_gib_with_workers", "mlxtend", "load_before"},
     ),
     "store, large": (
         "store.py",

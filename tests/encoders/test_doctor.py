@@ -71,7 +71,7 @@ def test_offline_nothing_is_asked(hub, far, monkeypatch):
 
 def test_cached_weights_and_those_of_the_weights_folder_are_loaded(hub, far, vit_file, tmp_path):
     hub.add("owner/model", {"model.safetensors": vit_file.read_bytes()})
-    locate("far", far().weights)
+    locate(far())
     hub.requests.clear()
     found = one(far())
     assert (found.weights, hub.requests) == ("cache", [])

@@ -66,7 +66,7 @@ def test_pinning_records_hash_and_commit_and_downloads_once(hub, card, vit_file)
 
 def test_a_pinned_card_asks_the_hub_nothing_once_the_file_is_there(hub, card, vit_file):
     model = hub.add(REPOSITORY, {"model.safetensors": vit_file.read_bytes()})
-    locate(card.name, card.weights)
+    locate(card)
     hub.requests.clear()
     load_encoder(changed(card, revision=model.commit))
     assert hub.requests == []
@@ -112,7 +112,7 @@ def test_a_lost_connection_is_taken_up_where_it_broke(hub, card, vit_file, monke
     monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 500)
     content = vit_file.read_bytes()
     hub.add(REPOSITORY, {"model.safetensors": content}, breaks_after=1000)
-    assert locate(card.name, card.weights).read_bytes() == content
+    assert locate(card).read_bytes() == content
     assert [headers.get("range") for method, _, headers in hub.requests if method == "GET"] == [None, "bytes=1000-"]
 
 
@@ -297,9 +297,9 @@ def test_weights_folder_comes_before_the_hub_in_one_layout_for_all(hub, card, vi
     assert load_encoder(card, weights_path=located(card, weights_dir=folder)).card.weights.sha256
     monkeypatch.setenv("BIOFUSE_WEIGHTS_DIR", str(folder))
     assert load_encoder(card).card == pin(card)
-    package = Weights(repository="pypi:timm", revision="1", file="model.safetensors")
-    assert locate("small_vit", package) == folder / "small_vit" / "model.safetensors"
-    assert locate("x", package.model_copy(update={"file": "timm/__init__.py"})).parent.name == "timm"
+    package = changed(card, repository="pypi:timm", revision="1")
+    assert locate(package) == folder / "small_vit" / "model.safetensors"
+    assert locate(changed(package, file="timm/__init__.py")).parent.name == "timm"
     assert hub.requests == []
 
 
@@ -307,7 +307,7 @@ def test_a_named_file_comes_before_everything(hub, card, vit_file, tmp_path, mon
     monkeypatch.setenv("BIOFUSE_WEIGHTS_DIR", str(tmp_path))
     (tmp_path / "small_vit").mkdir()
     (tmp_path / "small_vit" / "model.safetensors").write_bytes(b"another")
-    assert locate("small_vit", card.weights, vit_file) == vit_file
+    assert locate(card, vit_file) == vit_file
     assert pin(card, weights_path=vit_file).weights.sha256 == sha256(vit_file.read_bytes())
     with pytest.raises(UnavailableWeightsError, match="nowhere"):
         pin(card, weights_path=tmp_path / "nowhere")

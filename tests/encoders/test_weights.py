@@ -137,7 +137,7 @@ def test_a_repository_that_only_its_own_loader_knows_is_left_to_it(make_vit_card
     card = make_vit_card("unused").model_copy(update={"weights": odd})
     assert pin(card) is card
     with pytest.raises(UnavailableWeightsError, match="not on this machine") as caught:
-        locate("x", odd)
+        locate(card)
     assert "weights_path" in caught.value.remedy
 
 

@@ -150,7 +150,7 @@ def _ready(
         require_libraries(card)
         # A loader of another package may get its weights in its own way; random weights lie in no file.
         if pinned.weights is not None and pinned.weights.file and libraries_of(card.loader):
-            path = locate(card.name, pinned.weights, weights_dir=weights_dir, title=card.title, page=card.page)
+            path = locate(pinned, weights_dir=weights_dir)
             require_sha256(card.name, path, found=named_sha256(path), expected=pinned.weights.sha256)
     return pinned
 
@@ -305,7 +305,7 @@ def _ask_all(cards: Sequence[EncoderCard], folder: Path | None) -> Mapping[str, 
     failures: list[HubUnreachableError] = []
 
     def question(card: EncoderCard, weights: Weights) -> BioFuseError | None:
-        wanted = hub_file(card.name, weights, title=card.title, page=card.page, folder=folder)
+        wanted = hub_file(card, weights, folder=folder)
         if len(failures) > 1:
             return HubUnreachableError(
                 f"{wanted} is not on this machine, and {endpoint()} cannot be reached.",
@@ -360,7 +360,7 @@ def _without_loading(
 def _why_absent(card: EncoderCard, folder: Path | None) -> tuple[str, str]:
     if card.weights is not None:
         try:
-            locate(card.name, card.weights, weights_dir=folder, title=card.title, page=card.page)
+            locate(card, weights_dir=folder)
         except BioFuseError as error:
             return error.message, error.remedy
     return "", ""

@@ -427,8 +427,8 @@ def register_onnx(
 def _file_card(name: str, loader: str, path: Path, layout: Mapping[str, Any], **fields: Any) -> EncoderCard:
     """Make the card of a weight file on this machine, whose hash is taken now."""
     unseen = Weights(repository="local", revision="", file=str(path.expanduser().resolve()), **layout)
-    sha256 = digest_file(locate(name, unseen), algorithm="sha256")
-    weights = unseen.model_copy(update={"sha256": sha256, "revision": sha256[:12]})
     unknown = {"title": name, "licence": "unknown", "modality": "unknown"}
     with card_errors(name):
-        return EncoderCard(name=name, loader=loader, weights=weights, **unknown | fields)
+        card = EncoderCard(name=name, loader=loader, weights=unseen, **unknown | fields)
+    sha256 = digest_file(locate(card), algorithm="sha256")
+    return card.model_copy(update={"weights": unseen.model_copy(update={"sha256": sha256, "revision": sha256[:12]})})

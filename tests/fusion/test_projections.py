@@ -7,9 +7,8 @@ from sklearn.preprocessing import StandardScaler
 
 from biofuse.blocks.blocks import Blocks
 from biofuse.blocks.gram import column_blocks
-from biofuse.core.errors import AlignmentError, ArtifactError, DataError, SearchError
+from biofuse.core.errors import ArtifactError
 from biofuse.fusion.projections import FittedProjection, PrincipalComponents, ProjectedMean, Whitening
-from biofuse.testing import assert_fusion_contract
 
 DIMS = {"wide": 60, "narrow": 3, "middle": 20}
 
@@ -23,13 +22,6 @@ def make_blocks(n: int, *, seed: int = 0, dims: dict[str, int] = DIMS) -> Blocks
         offset, size = shape.uniform(-5, 5, dim), shape.uniform(0.1, 10, dim)
         matrices[name] = ((rng.standard_normal((n, dim)) @ mixing + offset) * size).astype(np.float32)
     return Blocks(ids=np.array([f"s{i}" for i in range(n)], dtype=object), matrices=matrices)
-
-
-@pytest.mark.parametrize("components", [1, 5, 1000])
-@pytest.mark.parametrize("scaling", ["none", "block"])
-@pytest.mark.parametrize("kind", [PrincipalComponents, Whitening])
-def test_keeps_the_contract(kind, scaling: str, components: int) -> None:
-    assert_fusion_contract(lambda: kind(components=components, scaling=scaling))
 
 
 @pytest.mark.parametrize("n", [30, 200], ids=["fewer rows than columns", "more rows than columns"])
@@ -111,13 +103,6 @@ def test_a_block_without_variance_becomes_one_column_of_zeros() -> None:
         assert np.array_equal(np.delete(fused, 4, axis=1), alone)
 
 
-def test_the_same_rows_give_the_same_matrix_bit_for_bit() -> None:
-    train = make_blocks(50)
-    for kind in (PrincipalComponents, Whitening):
-        first, second = (kind().fit(train).transform(train) for _ in range(2))
-        assert np.array_equal(first, second)
-
-
 def test_many_rows_are_projected_in_pieces() -> None:
     from biofuse.core.linear import ROWS_AT_ONCE
 
@@ -127,48 +112,17 @@ def test_many_rows_are_projected_in_pieces() -> None:
     np.testing.assert_allclose(fitted.transform(train), expected, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("kind", [PrincipalComponents, Whitening])
-def test_options_that_make_no_sense_are_refused(kind) -> None:
-    with pytest.raises(SearchError, match="components"):
-        kind(components=0)
-    with pytest.raises(SearchError, match="scaling"):
-        kind(scaling="rows")
-
-
-def test_bad_blocks_are_named() -> None:
-    train = make_blocks(20)
-    fitted = PrincipalComponents().fit(train)
-    with pytest.raises(AlignmentError, match=r"narrow has 4 columns.* 3"):
-        fitted.transform(make_blocks(5, dims=DIMS | {"narrow": 4}))
-    with pytest.raises(DataError):
-        PrincipalComponents().fit(train.take(np.arange(0)))
-    train["middle"][3, 0] = np.nan
-    for act in (lambda: PrincipalComponents().fit(train), lambda: fitted.transform(train)):
-        with pytest.raises(DataError, match="'s3' by middle"):
-            act()
-
-
-def _without_axes(values: dict, arrays: dict) -> tuple[dict, dict]:
-    return values, {name: array for name, array in arrays.items() if name != "axes_1"}
-
-
-def _short_mean(values: dict, arrays: dict) -> tuple[dict, dict]:
-    return values, arrays | {"mean_0": arrays["mean_0"][:-1]}
-
-
-def _flat_axes(values: dict, arrays: dict) -> tuple[dict, dict]:
-    return values, arrays | {"axes_2": arrays["axes_2"][:, 0]}
-
-
-def _no_encoders(values: dict, arrays: dict) -> tuple[dict, dict]:
-    return values | {"encoders": []}, arrays
-
-
-def _added_up(values: dict, arrays: dict) -> tuple[dict, dict]:
-    return values | {"summed": True}, arrays
-
-
-@pytest.mark.parametrize("damage", [_without_axes, _short_mean, _flat_axes, _no_encoders, _added_up])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda values, arrays: (values, {name: array for name, array in arrays.items() if name != "axes_1"}),
+        lambda values, arrays: (values, arrays | {"mean_0": arrays["mean_0"][:-1]}),
+        lambda values, arrays: (values, arrays | {"axes_2": arrays["axes_2"][:, 0]}),
+        lambda values, arrays: (values | {"encoders": []}, arrays),
+        lambda values, arrays: (values | {"summed": True}, arrays),
+    ],
+    ids=["axes missing", "short mean", "flat axes", "no encoders", "added up"],
+)
 def test_a_malformed_state_is_refused(damage) -> None:
     values, arrays = damage(*PrincipalComponents(components=5).fit(make_blocks(20)).state())
     with pytest.raises(ArtifactError):
@@ -189,11 +143,6 @@ def make_views(n: int, *, seed: int = 0, shared: int = 4, noise: float = 0.3) ->
         for name, dim in VIEWS.items()
     }
     return Blocks(ids=np.array([f"s{i}" for i in range(n)], dtype=object), matrices=matrices), factors
-
-
-@pytest.mark.parametrize("options", [{}, {"dim": 2}, {"components": 3}, {"ridge": 1e-3}])
-def test_the_mean_keeps_the_contract(options: dict) -> None:
-    assert_fusion_contract(lambda: ProjectedMean(**options), tolerance=1e-4)
 
 
 def test_blocks_are_brought_to_one_space_before_the_mean() -> None:
@@ -257,29 +206,8 @@ def test_columns_belong_to_no_encoder() -> None:
     assert ProjectedMean(dim=5).fit(train).dim == 5
 
 
-def test_mean_the_same_rows_give_the_same_matrix_bit_for_bit() -> None:
-    train, _ = make_views(60)
-    first, second = (ProjectedMean().fit(train).transform(train) for _ in range(2))
-    assert np.array_equal(first, second)
-
-
 def test_one_encoder_or_none_with_variance_can_be_fused() -> None:
     train, _ = make_views(40)
     assert np.isfinite(ProjectedMean().fit(train.only(["narrow"])).transform(train)).all()
     flat = Blocks(ids=train.ids, matrices={name: np.ones_like(train[name]) for name in VIEWS})
     assert not ProjectedMean().fit(flat).transform(train).any()
-
-
-@pytest.mark.parametrize("options", [{"dim": 0}, {"components": 0}, {"ridge": 0.0}, {"ridge": float("inf")}])
-def test_mean_options_that_make_no_sense_are_refused(options: dict) -> None:
-    with pytest.raises(SearchError, match=next(iter(options))):
-        ProjectedMean(**options)
-
-
-def test_mean_bad_blocks_are_named() -> None:
-    train, _ = make_views(30)
-    fitted = ProjectedMean().fit(train)
-    with pytest.raises(AlignmentError, match="middle"):
-        fitted.transform(train.only(["wide", "narrow"]))
-    with pytest.raises(DataError):
-        ProjectedMean().fit(train.take(np.arange(0)))

@@ -2,10 +2,9 @@ import numpy as np
 import pytest
 from sklearn.neighbors import KNeighborsClassifier
 
-from biofuse.core.errors import ArtifactError, SearchError
+from biofuse.core.errors import ArtifactError
 from biofuse.core.target import Task
 from biofuse.heads.knn import FittedNeighbours, Neighbours
-from biofuse.testing import assert_head_contract
 
 
 def make_data(n: int, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -49,13 +48,6 @@ def test_fewer_rows_than_neighbours_is_noted() -> None:
     assert "4 training rows" in fitted.notes[0]
 
 
-def test_senseless_options_are_refused() -> None:
-    with pytest.raises(SearchError):
-        Neighbours(k=0)
-    with pytest.raises(SearchError):
-        Neighbours(metric="manhattan")  # type: ignore[arg-type]
-
-
 def test_a_malformed_state_is_refused() -> None:
     values, arrays = Neighbours().fit(*make_data(30), task=Task.MULTICLASS, n_classes=3).state()
     for bad_values, bad_arrays in (
@@ -66,8 +58,3 @@ def test_a_malformed_state_is_refused() -> None:
     ):
         with pytest.raises(ArtifactError):
             FittedNeighbours.restore(bad_values, bad_arrays)
-
-
-def test_keeps_the_contract() -> None:
-    assert_head_contract(Neighbours)
-    assert_head_contract(lambda: Neighbours(k=3, metric="euclidean", class_weight="balanced"))

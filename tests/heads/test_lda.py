@@ -6,11 +6,9 @@ from scipy.special import softmax
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.metrics import log_loss
 
-from biofuse.core.errors import SearchError
 from biofuse.core.target import Task
-from biofuse.heads.base import ClassificationProblem
+from biofuse.heads.base import Classification
 from biofuse.heads.lda import LDA, fit_discriminant
-from biofuse.testing import assert_head_contract
 
 SHAPES = [(60, 150), (200, 40), (80, 80)]
 
@@ -100,7 +98,7 @@ def test_left_out_values_equal_a_model_without_the_row(n: int, d: int, shrinkage
     y[y == 2] = 0
     y[5] = 2  # a class of one row
     weights = np.random.default_rng(0).uniform(0.5, 2, n)
-    fitted = fit_discriminant(X, ClassificationProblem(codes=y, n_codes=3, weights=weights), shrinkage=shrinkage)
+    fitted = fit_discriminant(X, Classification(codes=y, n_codes=3, weights=weights), shrinkage=shrinkage)
     assert np.flatnonzero(fitted.alone).tolist() == [5]
     shares = weights / np.bincount(y, weights=weights)[y]
     priors = np.bincount(y, weights=weights) / weights.sum()
@@ -125,9 +123,7 @@ def _kept(Z: np.ndarray, y: np.ndarray, shares: np.ndarray, shrinkage) -> list[f
         return [1 - shrinkage] * 3
     amounts = []
     for code in range(3):
-        one = ClassificationProblem(
-            codes=(y != code).astype(np.int64), n_codes=2, weights=np.where(y == code, shares, 1e-12)
-        )
+        one = Classification(codes=(y != code).astype(np.int64), n_codes=2, weights=np.where(y == code, shares, 1e-12))
         amounts.append(1 - fit_discriminant(Z, one, shrinkage="auto").shrinkage)
     return amounts
 
@@ -185,12 +181,6 @@ def test_multilabel_is_one_problem_per_label() -> None:
         np.testing.assert_allclose(ours.predict_proba(X)[:, label], alone.predict_proba(X)[:, 1], atol=1e-12)
 
 
-def test_ordinal_is_treated_as_multiclass() -> None:
-    X, y = make_data(70, 30, 4)
-    fits = [LDA().fit(X, y, task=task, n_classes=4).predict_proba(X) for task in (Task.ORDINAL, Task.MULTICLASS)]
-    assert np.array_equal(*fits)
-
-
 @settings(max_examples=15, deadline=None)
 @given(scale=st.floats(1e-3, 1e3), shift=st.floats(-50, 50), seed=st.integers(0, 5))
 def test_scale_and_origin_of_columns_and_order_of_rows_change_nothing(scale: float, shift: float, seed: int) -> None:
@@ -220,14 +210,3 @@ def test_one_column_is_enough() -> None:
     X = X[:, :1]
     ours = fit(LDA(calibrate=False), X, y, 2).predict_proba(X)
     np.testing.assert_allclose(ours, reference(X, y, "auto").predict_proba(X), atol=1e-6)
-
-
-@pytest.mark.parametrize("shrinkage", [0.0, -0.1, 1.1, np.nan, "empirical"])
-def test_a_senseless_shrinkage_is_refused(shrinkage) -> None:
-    with pytest.raises(SearchError):
-        LDA(shrinkage=shrinkage)
-
-
-@pytest.mark.parametrize("options", [{}, {"calibrate": False}, {"class_weight": "balanced"}, {"shrinkage": 0.5}])
-def test_keeps_the_contract(options) -> None:
-    assert_head_contract(lambda: LDA(**options))

@@ -5,10 +5,8 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 
-from biofuse.core.errors import SearchError
 from biofuse.core.target import Task
 from biofuse.heads.logistic import LOGIT_VARIANCE, Logistic
-from biofuse.testing import assert_head_contract
 
 
 def make_data(n: int, d: int, k: int, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -81,12 +79,6 @@ def test_multilabel_equals_one_vs_rest(class_weight) -> None:
     np.testing.assert_allclose(ours.predict_proba(X), expected, atol=1e-4)
 
 
-def test_ordinal_is_treated_as_multiclass() -> None:
-    X, y = make_data(70, 30, 4)
-    fits = [Logistic().fit(X, y, task=task, n_classes=4).predict_proba(X) for task in (Task.ORDINAL, Task.MULTICLASS)]
-    assert np.array_equal(*fits)
-
-
 @settings(max_examples=15, deadline=None)
 @given(scale=st.floats(1e-3, 1e3), copies=st.integers(1, 3))
 def test_default_penalty_does_not_depend_on_scale_or_number_of_columns(scale: float, copies: int) -> None:
@@ -143,14 +135,3 @@ def test_a_fit_that_stops_short_says_so(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(likelihood, "STEPS", 2)
     X, y = make_data(60, 40, 3)
     assert "stopped short" in Logistic(C=10).fit(X, y, task=Task.MULTICLASS, n_classes=3).notes[0]
-
-
-@pytest.mark.parametrize("C", [0.0, -1.0, np.nan, np.inf])
-def test_a_senseless_penalty_is_refused(C: float) -> None:
-    with pytest.raises(SearchError):
-        Logistic(C=C)
-
-
-@pytest.mark.parametrize("class_weight", [None, "balanced"])
-def test_keeps_the_contract(class_weight) -> None:
-    assert_head_contract(lambda: Logistic(class_weight=class_weight))

@@ -2,10 +2,8 @@ import numpy as np
 import pytest
 from sklearn.linear_model import RidgeClassifier, RidgeClassifierCV
 
-from biofuse.core.errors import SearchError
 from biofuse.core.target import Task
 from biofuse.heads.ridge import Ridge
-from biofuse.testing import assert_head_contract
 
 
 def make_data(n: int, d: int, k: int, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -66,13 +64,3 @@ def test_a_penalty_that_rounding_would_drown_is_raised_and_said() -> None:
     assert ours.penalty[0] > 1e-20
     assert np.array_equal(ours.predict_proba(X).argmax(axis=1), y)  # as good as without a penalty
     assert not Ridge(alpha=1e-3).fit(X, y, task=Task.BINARY, n_classes=2).notes
-
-
-def test_senseless_penalty_is_refused() -> None:
-    with pytest.raises(SearchError):
-        Ridge(alpha=0.0)
-
-
-@pytest.mark.parametrize("class_weight", [None, "balanced"])
-def test_keeps_the_contract(class_weight) -> None:
-    assert_head_contract(lambda: Ridge(class_weight=class_weight))

@@ -3,8 +3,10 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from biofuse.blocks.blocks import Blocks
 from biofuse.core.seals import seal, unseal
 from biofuse.predictors.combined import load_predictor
 from biofuse.predictors.fused import Predictor
@@ -25,6 +27,19 @@ class SealedPredictor:
 
     def load(self) -> Predictor:
         return load_predictor(unseal(self.folder, name="seal.json").below("p"))
+
+    def check_round_trip(self, predictor: Predictor, new: Blocks) -> Predictor:
+        """Save and load a predictor, which must say and predict the same, bit for bit, and take zero rows."""
+        self.save(predictor)
+        loaded = self.load()
+        assert type(loaded) is type(predictor)
+        assert np.array_equal(loaded.predict_proba(new), predictor.predict_proba(new))
+        assert np.array_equal(loaded.decision(new), predictor.decision(new))
+        for fact in ("encoders", "task", "n_classes", "notes"):
+            assert getattr(loaded, fact) == getattr(predictor, fact)
+        assert loaded.predict_proba(new.take(np.arange(0))).shape == (0, predictor.n_classes)
+        assert {path.suffix for path in (self.folder / "p").rglob("*") if path.is_file()} == {".json", ".safetensors"}
+        return loaded
 
     def change(self, **changes: object) -> None:
         record = self.folder / "p" / "predictor.json"

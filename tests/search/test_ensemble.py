@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, roc_auc_score
@@ -112,10 +114,7 @@ def test_members_and_their_union_keep_to_what_is_eligible():
 
 def test_subsets_without_their_predictions_cannot_be_averaged():
     board, labels = made()
-    bare = Leaderboard(
-        encoders=POOL, metrics=board.metrics, rows=board.rows, n_train=(30, 30), n_test=(30, 30),
-        out_of_fold={("a",): board.out_of_fold[("a",)]},
-    )  # fmt: skip
+    bare = replace(board, out_of_fold={("a",): board.out_of_fold[("a",)]})
     with pytest.raises(SearchError, match="out-of-fold predictions"):
         choose(bare, labels)
 

@@ -192,16 +192,6 @@ def sink(path, **changes):
     return ScoreLog(path, **(HEADER | changes))
 
 
-def test_rows_survive(tmp_path):
-    path = tmp_path / "runs" / "leaderboard.jsonl"
-    with sink(path) as file:
-        for row in ROWS:
-            file.append(row)
-    with sink(path) as again:
-        same(again.rows.values(), ROWS)
-        assert again.set_aside is None
-
-
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_a_file_cut_anywhere_resumes_from_its_whole_lines(tmp_path_factory, data):
@@ -271,15 +261,6 @@ def test_a_folder_in_the_way_is_a_typed_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DiskError):
         sink(tmp_path / "file" / "leaderboard.jsonl")
-
-
-def test_predictions_survive_and_read_back_exactly(tmp_path):
-    path = tmp_path / "leaderboard.jsonl"
-    write(path)
-    assert beside(path).stat().st_size == len(ROWS) * RECORD
-    with sink(path, keep_predictions=True) as again:
-        same(again.rows.values(), ROWS)
-        same_predictions(again.predictions, KEPT)
 
 
 @settings(max_examples=60, deadline=None)

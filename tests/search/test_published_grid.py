@@ -40,18 +40,16 @@ def scored(table, strategy=None):
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_grid_equals_brute_force_and_the_authors_choice(name):
-    with (GRID / f"results_{name}_224.csv").open(newline="") as file:
-        lines = list(csv.reader(file))[1:]
-    accuracy = {frozenset(line[2].split(",")): float(line[6]) for line in lines}
-    auroc = {frozenset(line[2].split(",")): float(line[7]) for line in lines}
+    accuracy, auroc = (
+        {frozenset(subset): value for subset, value in read(name, column).items()} for column in COLUMNS.values()
+    )
     # An independent implementation: walk the combinations, keep the first strictly better one.
     chosen, top = None, -1.0
     for size in range(1, 9):
         for subset in combinations(POOL, size):
             if accuracy[frozenset(subset)] > top:
                 chosen, top = subset, accuracy[frozenset(subset)]
-    table = {tuple(s): {"accuracy": [accuracy[s]], "auroc": [auroc[s]]} for s in accuracy}
-    board = scored(table)
+    board = scored({tuple(s): {"accuracy": [accuracy[s]], "auroc": [auroc[s]]} for s in accuracy})
     assert len(board) == 255
     found = select(board, rule="first_best")
     assert found.chosen.subset == chosen == tuple(SHORT[code] for code in PUBLISHED[name].split(","))

@@ -4,12 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from biofuse.core.errors import SearchError, UndefinedMetricError
-from biofuse.core.target import Task
-from biofuse.search.closed_form import ClosedFormScorer
 from biofuse.search.leaderboard import Leaderboard, Row, all_subsets, combination_order, in_pool_order
 from biofuse.search.rules import RULES, Budget, finalists, greedy_path, pareto_front, select, summed_cost
-from biofuse.search.runner import run_search
-from biofuse.search.strategies import AllEncoders, Exhaustive, Listed, make_strategy, screening_strategy
+from biofuse.search.strategies import AllEncoders, Exhaustive, Listed, make_strategy
 
 
 def scored(pool, table, *, dims=None, strategy=None, n_train=None, n_test=None):
@@ -198,28 +195,6 @@ def test_chance_is_corrected_for_all_screened_subsets():
     assert select(refitted, screen=search(table, **FOLDS)).better_than_chance is False
 
 
-def screened(tiny, *, signal, seed):
-    blocks, labels = tiny.planted(160, signal=signal, seed=seed)
-    scorer = ClosedFormScorer(
-        blocks, labels, plan=tiny.plan(blocks.ids), task=Task.MULTICLASS, classes=[f"class {i}" for i in range(4)]
-    )
-    return run_search(blocks.encoders, screening_strategy(5, "auroc"), scorer, workers=1)
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_planted_pair_of_complementary_encoders_is_found_by_the_screen(tiny, seed):
-    found = select(screened(tiny, signal=1.5, seed=seed))
-    assert found.chosen.subset == ("a", "b")
-    assert found.better_than_chance
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_on_pure_noise_the_screen_says_that_nothing_is_better_than_chance(tiny, seed):
-    found = select(screened(tiny, signal=0.0, seed=seed))
-    assert found.better_than_chance is False
-    assert "No subset is shown to be better than chance" in found.reason
-
-
 POOL = tuple("abcdef")
 
 
@@ -296,20 +271,6 @@ def test_another_metric_has_other_finalists():
     assert ("a", "b") in finalists(board, count=9, metric="log_loss")
     assert sum(len(s) == 5 for s in finalists(board, count=7)) == 6
     assert sum(len(s) == 5 for s in finalists(board, count=7, metric="log_loss")) == 1
-
-
-def test_refitted_finalists_are_chosen_from_with_the_screen_beside(tiny):
-    scorer = tiny.scorer(*tiny.planted(120))
-    screened = run_search(scorer.encoders, Exhaustive(), scorer, workers=1)
-    chosen = finalists(screened, count=3)
-    assert len(chosen) < 20
-    refitted = run_search(scorer.encoders, Listed(chosen), scorer, workers=1)
-    assert [row.subset for row in refitted] == chosen
-    found = select(refitted, screen=screened)
-    assert found.chosen.subset == ("a", "b") == select(screened).chosen.subset
-    assert found.greedy.subset == greedy_path(screened)[-1].subset
-    assert found.best_single is not None
-    assert found.all.subset == scorer.encoders
 
 
 def board(table, *, pool="abc", metric="auroc", n_folds=4):

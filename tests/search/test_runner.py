@@ -8,20 +8,25 @@ import sys
 import textwrap
 import time
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 
 from biofuse.blocks.blocks import Blocks
-from biofuse.core.errors import BioFuseError, SearchError, UndefinedMetricError
+from biofuse.core.errors import AlignmentError, BioFuseError, SearchError, UndefinedMetricError
 from biofuse.core.ray import ray_cluster
 from biofuse.core.target import Task
+from biofuse.data.splits import ValidationPlan, make_folds
+from biofuse.evaluation.metrics import score
+from biofuse.predictors.fused import fit_predictor
 from biofuse.search import runner
 from biofuse.search.rules import select
 from biofuse.search.runner import (
     START_SECONDS,
     Cost,
     FoldPart,
+    FoldwiseScorer,
     RefitScorer,
     check_cost,
     estimate_cost,
@@ -37,19 +42,16 @@ def values(board):
     return {row.subset: {m: list(row.folds[m]) for m in board.metrics} for row in board}
 
 
+def same_predictions(found, expected):
+    assert list(found.out_of_fold) == list(expected.out_of_fold)
+    for subset, folds in found.out_of_fold.items():
+        for one, other in zip(folds, expected.out_of_fold[subset], strict=True):
+            assert one.dtype == np.float32
+            np.testing.assert_array_equal(one, other)
+
+
 def run(scorer, pool=POOL, strategy=None, **options):
     return run_search(pool, strategy or Exhaustive(), scorer, **({"workers": 1} | options))
-
-
-def test_planted_winner_two_complementary_blocks_are_found(tiny):
-    board = run(tiny.scorer(*tiny.planted()))
-    assert len(board) == 31
-    found = select(board)
-    assert found.chosen.subset == ("a", "b")
-    assert found.better_than_chance
-    assert found.greedy is not None
-    assert set(found.greedy.subset) >= {"a", "b"}
-    assert board.metrics[0] == "auroc"
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -89,10 +91,7 @@ def test_workers_change_nothing(tiny, monkeypatch):
     scorer = tiny.scorer(*tiny.planted(100), keep_predictions=True)
     alone, together = run(scorer, POOL[:3]), run(scorer, POOL[:3], workers=2)
     assert values(alone) == values(together)
-    assert list(alone.out_of_fold) == list(together.out_of_fold)
-    for subset, folds in alone.out_of_fold.items():
-        for one, other in zip(folds, together.out_of_fold[subset], strict=True):
-            np.testing.assert_array_equal(one, other)
+    same_predictions(alone, together)
 
 
 def test_workers_get_memory_maps_and_one_thread(tiny, monkeypatch):
@@ -118,24 +117,29 @@ def test_workers_get_memory_maps_and_one_thread(tiny, monkeypatch):
     assert {threads for _, _, threads in seen} == {1}
 
 
+class Impatient:
+    """Progress that stops the search with Ctrl-C once so many subsets are done."""
+
+    def __init__(self, after):
+        self.after, self.done = after, 0
+
+    def begin(self, task, total):
+        assert task == "subsets"
+        self.total = total
+
+    def advance(self, _task, units):
+        self.done += units
+        if self.done == self.after:
+            raise KeyboardInterrupt
+
+
 def test_ctrl_c_leaves_a_file_that_resumes_without_rescoring(tiny, tmp_path):
     blocks, labels = tiny.planted(100)
     whole = run(tiny.scorer(blocks, labels))
     path, calls = tmp_path / "leaderboard.jsonl", []
 
-    class Impatient:
-        done = 0
-
-        def begin(self, task, total):
-            assert (task, total) == ("subsets", 31)
-
-        def advance(self, _task, units):
-            self.done += units
-            if self.done == 7:
-                raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        run(tiny.scorer(blocks, labels), sink=path, key="k", progress=Impatient())
+        run(tiny.scorer(blocks, labels), sink=path, key="k", progress=Impatient(7))
     assert len(path.read_text().splitlines()) == 1 + 7
     resumed = run(tiny.scorer(blocks, labels, calls=calls), sink=path, key="k")
     assert values(resumed) == values(whole)
@@ -156,16 +160,8 @@ def test_ctrl_c_with_workers_leaves_a_file_that_resumes(tiny, tmp_path, monkeypa
     blocks, labels = tiny.planted(100)
     path = tmp_path / "leaderboard.jsonl"
 
-    class Impatient:
-        def begin(self, task, total):
-            pass
-
-        def advance(self, _task, units):
-            if units:
-                raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        run(tiny.scorer(blocks, labels), POOL[:3], sink=path, key="k", progress=Impatient(), workers=2)
+        run(tiny.scorer(blocks, labels), POOL[:3], sink=path, key="k", progress=Impatient(1), workers=2)
     assert len(path.read_text().splitlines()) == 1 + 1
     resumed = run(tiny.scorer(blocks, labels), POOL[:3], sink=path, key="k", workers=2)
     assert values(resumed) == values(run(tiny.scorer(blocks, labels), POOL[:3]))
@@ -245,14 +241,6 @@ def test_a_strategy_sees_only_what_it_asked_for(tiny, tmp_path):
     assert "only subset that was scored" in found.reason
 
 
-def same_predictions(found, expected):
-    assert list(found.out_of_fold) == list(expected.out_of_fold)
-    for subset, folds in found.out_of_fold.items():
-        for one, other in zip(folds, expected.out_of_fold[subset], strict=True):
-            assert one.dtype == np.float32
-            np.testing.assert_array_equal(one, other)
-
-
 def test_predictions_are_there_after_a_resume_when_wanted(tiny, tmp_path):
     blocks, labels = tiny.planted(100)
     path = tmp_path / "leaderboard.jsonl"
@@ -275,22 +263,8 @@ def test_ctrl_c_keeps_predictions_and_a_resume_scores_only_the_rest(tiny, tmp_pa
     path, calls = tmp_path / "leaderboard.jsonl", []
     whole = run(tiny.scorer(blocks, labels, keep_predictions=True), POOL[:3])
 
-    class Impatient:
-        done = 0
-
-        def begin(self, task, total):
-            pass
-
-        def advance(self, _task, units):
-            self.done += units
-            if self.done == 3:
-                raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        run(
-            tiny.scorer(blocks, labels, keep_predictions=True),
-            POOL[:3], sink=path, key="k", progress=Impatient(),
-        )  # fmt: skip
+        run(tiny.scorer(blocks, labels, keep_predictions=True), POOL[:3], sink=path, key="k", progress=Impatient(3))
     assert path.read_text().count('"predictions"') == 3
     resumed = run(tiny.scorer(blocks, labels, keep_predictions=True, calls=calls), POOL[:3], sink=path, key="k")
     assert {encoders for encoders, _, _ in calls} == {("a", "c"), ("b", "c"), ("a", "b"), ("a", "b", "c")}
@@ -382,7 +356,8 @@ def test_a_defined_fold_is_enough_and_notes_say_the_rest(tiny):
     labels[plan.folds[1][1]] = 0
     labels[plan.folds[1][0][:4]] = [0, 1, 2, 3]
     board = run(tiny.scorer(blocks, labels, plan=plan), POOL[:2])
-    assert any("auroc is undefined in fold 2" in note for note in board.notes)
+    assert np.isnan(board[("a",)].folds["auroc"]).tolist() == [False, True, False]
+    assert "auroc is undefined in fold 2: no sample of class 1, class 2, class 3" in board.notes
     assert select(board).notes == board.notes
 
 
@@ -461,6 +436,86 @@ def _runs(process: int) -> bool:
     return True
 
 
+# --- what scores, with the real folds, fusion and heads
+
+
+THREE = ("a", "b", "c")
+
+
+def test_fits_see_training_rows_only_and_the_scores_are_those_of_held_out_rows(tiny):
+    blocks, labels = tiny.planted(60)
+    calls = []
+    plan = tiny.plan(blocks.ids, 3)
+    scorer = tiny.scorer(blocks, labels, calls=calls, plan=plan, keep_predictions=True)
+    found = scorer.score(("a", "b"))
+    assert [set(ids) for _, _, ids in calls] == [set(blocks.ids[fit]) for fit, _ in plan.folds]
+    for fold, (fit_rows, score_rows) in enumerate(plan.folds):
+        predictor = tiny.make_fit()(
+            blocks.only(["a", "b"]).take(fit_rows), labels[fit_rows], encoders=("a", "b"), seed=0, threads=1
+        )
+        p = predictor.predict_proba(blocks.only(["a", "b"]).take(score_rows))
+        assert found.out_of_fold[fold] == pytest.approx(p, abs=1e-12)
+        ranks = predictor.decision(blocks.only(["a", "b"]).take(score_rows))
+        assert found.folds["auroc"][fold] == score(Task.MULTICLASS, labels[score_rows], p, decision=ranks)["auroc"]
+        assert found.folds["accuracy"][fold] == score(Task.MULTICLASS, labels[score_rows], p)["accuracy"]
+    assert found.seconds > 0
+    assert tiny.scorer(blocks, labels, plan=plan).score(("a",)).out_of_fold is None
+
+
+def test_seeds_come_from_names(tiny):
+    blocks, labels = tiny.planted(40)
+    calls = []
+    scorer = tiny.scorer(blocks, labels, calls=calls)
+    scorer.score(("a", "b"))
+    scorer.score(("c",))
+    assert len({seed for _, seed, _ in calls}) == len(calls)
+    again = []
+    tiny.scorer(blocks, labels, calls=again).score(("c",))
+    assert [seed for _, seed, _ in again] == [seed for encoders, seed, _ in calls if encoders == ("c",)]
+
+
+def test_scorer_needs_one_set_of_samples(tiny):
+    blocks, labels = tiny.planted(40)
+    with pytest.raises(AlignmentError):
+        tiny.scorer(blocks, labels[:-1])
+    shuffled = ValidationPlan.cross_validation([([0], [1])], ids=blocks.ids[::-1])
+    with pytest.raises(AlignmentError):
+        tiny.scorer(blocks, labels, plan=shuffled)
+    assert isinstance(tiny.scorer(blocks, labels), FoldwiseScorer)
+
+
+def fitted_search(tiny, blocks, labels, task, *, head="logistic", workers=1, groups=None):
+    folds = make_folds(labels, ids=blocks.ids, groups=groups, n_folds=4, n_repeats=1, seed=1)
+    plan = ValidationPlan.cross_validation(
+        folds.folds, ids=blocks.ids, groups=groups, n_repeats=folds.n_repeats, notes=folds.notes
+    )
+    n_classes = labels.shape[1] if labels.ndim == 2 else int(labels.max()) + 1
+    fit = partial(fit_predictor, head=head, task=task, n_classes=n_classes)
+    return run_search(THREE, Exhaustive(), tiny.scorer(blocks, labels, plan=plan, fit=fit, task=task), workers=workers)
+
+
+@pytest.mark.parametrize("task", list(Task))
+@pytest.mark.parametrize("head", ["logistic", "ridge"])
+def test_planted_winner(tiny, task, head):
+    blocks, labels = tiny.planted(160, task=task)
+    found = select(fitted_search(tiny, blocks, labels, task, head=head))
+    # Block a alone knows the binary label; the others need both bits.
+    assert set(found.chosen.subset) >= ({"a"} if task is Task.BINARY else {"a", "b"})
+    assert found.chosen.n_encoders <= 2
+    assert found.better_than_chance
+
+
+@pytest.mark.slow
+def test_shuffled_rows_and_more_workers_give_the_same_board(tiny, monkeypatch):
+    monkeypatch.setattr(runner, "WORTH_WORKERS", 0.0)
+    blocks, labels = tiny.planted(120)
+    groups = np.array([f"g{i // 3}" for i in range(120)], dtype=object)
+    order = np.random.default_rng(0).permutation(120)
+    one = fitted_search(tiny, blocks, labels, Task.MULTICLASS, groups=groups)
+    two = fitted_search(tiny, blocks.take(order), labels[order], Task.MULTICLASS, groups=groups[order], workers=2)
+    assert [row.folds for row in one] == [row.folds for row in two]
+
+
 # --- what it will cost
 
 
@@ -519,7 +574,6 @@ def test_more_than_an_hour_is_asked_for():
     assert len(run_search(("a", "b"), Exhaustive(), Slower(), workers=1, yes=True)) == 3
 
 
-THREE = ("a", "b", "c")
 uses_ray = pytest.mark.enable_socket
 
 
@@ -544,10 +598,7 @@ def test_scores_and_predictions_on_ray_are_the_local_ones_bit_for_bit_and_resume
     local = run_search(THREE, Exhaustive(), scorer, workers=1)
     there = run_search(THREE, Exhaustive(), scorer, engine="ray", sink=sink, key="k")
     assert values(local) == values(there)
-    assert list(local.out_of_fold) == list(there.out_of_fold)
-    for subset, folds in local.out_of_fold.items():
-        for one, other in zip(folds, there.out_of_fold[subset], strict=True):
-            np.testing.assert_array_equal(one, other)
+    same_predictions(local, there)
     assert len(sink.read_text().splitlines()) == 1 + 7
     sink.write_bytes(b"".join(sink.read_bytes().splitlines(keepends=True)[:4]))
     assert values(run_search(THREE, Exhaustive(), scorer, engine="ray", sink=sink, key="k")) == values(local)

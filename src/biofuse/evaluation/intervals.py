@@ -1,6 +1,6 @@
 """Bootstrap intervals of scores, and paired comparisons of predictors and folds."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,15 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from biofuse.core.errors import AlignmentError, UndefinedMetricError
 from biofuse.core.hashing import generator
 from biofuse.core.target import Task
-from biofuse.evaluation.metrics import (
-    DEFAULT_METRIC,
-    INTERVAL_METRICS,
-    PreparedScores,
-    Record,
-    Score,
-    get_metric,
-    prepare,
-)
+from biofuse.evaluation.metrics import DEFAULT_METRIC, INTERVAL_METRICS, Record, Score, ScoredRows, get_metric, prepare
 
 RESAMPLES = 2000
 """Enough for the ends of a 95 % interval: 50 resamples lie beyond each (Efron and Tibshirani 1993 ask for 1,000)."""
@@ -180,7 +172,7 @@ def bootstrap_intervals(
     if len(units.of_row) != data.n:
         raise AlignmentError(f"{len(units.of_row)} ids but {data.n} predictions.")
     samples = resample(data, units, metrics=metrics, n_resamples=n_resamples, seed=seed)
-    parts = _leave_out(data, units, metrics) if method == "bca" else {}
+    parts = _under(data, units.left_out(), metrics) if method == "bca" else {}
     intervals = {}
     for name in metrics:
         estimate = float(get_metric(name).resample(data, np.ones((data.n, 1)))[0])
@@ -201,15 +193,23 @@ def bootstrap_intervals(
 
 
 def resample(
-    data: PreparedScores, units: Units, *, metrics: Sequence[str], n_resamples: int, seed: int
+    data: ScoredRows, units: Units, *, metrics: Sequence[str], n_resamples: int, seed: int
 ) -> dict[str, NDArray[np.float64]]:
     """Score every resample, shape (n_resamples,) per metric; NaN where a metric is undefined."""
-    chunks: dict[str, list[NDArray[np.float64]]] = {name: [] for name in metrics}
-    if units.n:
-        for weights in units.weights(n_resamples, seed=seed):
-            for name in metrics:
-                chunks[name].append(get_metric(name).resample(data, weights))
-    return {name: np.concatenate(found) if found else np.full(n_resamples, np.nan) for name, found in chunks.items()}
+    if not units.n:
+        return {name: np.full(n_resamples, np.nan) for name in metrics}
+    return _under(data, units.weights(n_resamples, seed=seed), metrics)
+
+
+def _under(
+    data: ScoredRows, weightings: Iterable[NDArray[np.float64]], metrics: Sequence[str]
+) -> dict[str, NDArray[np.float64]]:
+    """Score under weightings that come some at a time, and put the values side by side."""
+    found: dict[str, list[NDArray[np.float64]]] = {name: [np.empty(0)] for name in metrics}
+    for weights in weightings:
+        for name in metrics:
+            found[name].append(get_metric(name).resample(data, weights))
+    return {name: np.concatenate(values) for name, values in found.items()}
 
 
 def percentile_ends(values: NDArray[np.float64], *, confidence: float) -> tuple[float, float]:
@@ -219,14 +219,6 @@ def percentile_ends(values: NDArray[np.float64], *, confidence: float) -> tuple[
         return float("nan"), float("nan")
     low, high = np.quantile(defined, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
-
-
-def _leave_out(data: PreparedScores, units: Units, metrics: Sequence[str]) -> dict[str, NDArray[np.float64]]:
-    found: dict[str, list[NDArray[np.float64]]] = {name: [] for name in metrics}
-    for weights in units.left_out():
-        for name in metrics:
-            found[name].append(get_metric(name).resample(data, weights))
-    return {name: np.concatenate(values) for name, values in found.items() if values}
 
 
 def _ends(
@@ -301,7 +293,20 @@ class Comparison(Record):
         return not self.p_holm <= SIGNIFICANCE
 
     def __str__(self) -> str:
-        return sentence(self)
+        title = get_metric(self.metric).title
+        if np.isnan(self.difference):
+            return f"{self.first} and {self.second} cannot be compared: {title} is undefined on these samples."
+        scores = f"{title} {self.first_score:.4f} against {self.second_score:.4f}"
+        if self.difference == 0 and self.low == 0 and self.high == 0:
+            return f"{self.first} and {self.second} score the same on every resample ({scores})."
+        evidence = (
+            f"difference {self.difference:+.4f}, {self.confidence:.0%} interval {self.low:+.4f} to {self.high:+.4f} "
+            f"over {self.n_units} {self.unit}, p = {self.p_holm:.3g}"
+        )
+        if self.noise:
+            return f"The difference between {self.first} and {self.second} is within noise: {scores} ({evidence})."
+        better = (self.difference > 0) == get_metric(self.metric).higher_is_better
+        return f"{self.first} is {'better' if better else 'worse'} than {self.second}: {scores} ({evidence})."
 
 
 def compare(
@@ -435,25 +440,6 @@ def _p_value(moves: NDArray[np.float64]) -> float:
         return float("nan")
     tail = min(int((defined <= 0).sum()), int((defined >= 0).sum()))
     return min(1.0, 2 * (1 + tail) / (1 + len(defined)))
-
-
-def sentence(comparison: Comparison) -> str:
-    """Say in words what a comparison shows, and when it shows nothing."""
-    c = comparison
-    title = get_metric(c.metric).title
-    if np.isnan(c.difference):
-        return f"{c.first} and {c.second} cannot be compared: {title} is undefined on these samples."
-    scores = f"{title} {c.first_score:.4f} against {c.second_score:.4f}"
-    if c.difference == 0 and c.low == 0 and c.high == 0:
-        return f"{c.first} and {c.second} score the same on every resample ({scores})."
-    evidence = (
-        f"difference {c.difference:+.4f}, {c.confidence:.0%} interval {c.low:+.4f} to {c.high:+.4f} "
-        f"over {c.n_units} {c.unit}, p = {c.p_holm:.3g}"
-    )
-    if c.noise:
-        return f"The difference between {c.first} and {c.second} is within noise: {scores} ({evidence})."
-    better = (c.difference > 0) == get_metric(c.metric).higher_is_better
-    return f"{c.first} is {'better' if better else 'worse'} than {c.second}: {scores} ({evidence})."
 
 
 def corrected_standard_error(

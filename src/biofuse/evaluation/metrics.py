@@ -64,7 +64,7 @@ class Ranking:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class PreparedScores:
+class ScoredRows:
     """Labels and predictions of the same rows.
 
     Attributes
@@ -126,7 +126,7 @@ def prepare(
     *,
     classes: Sequence[str] | None = None,
     decision: ArrayLike | None = None,
-) -> PreparedScores:
+) -> ScoredRows:
     """Check labels against predictions.
 
     Parameters
@@ -169,7 +169,7 @@ def prepare(
             f"{bad} of {len(scores)} predictions are not finite numbers.",
             remedy="Look for constant or non-finite embeddings, or choose another head.",
         )
-    return PreparedScores(
+    return ScoredRows(
         target=target,
         labels=truth,
         probabilities=scores,
@@ -249,7 +249,7 @@ class Metric:
 
     name: str
     title: str
-    formula: Callable[[PreparedScores, Values], Values]
+    formula: Callable[[ScoredRows, Values], Values]
     applies: Callable[[Target], bool] = lambda _target: True
     per_class: bool = False
     higher_is_better: bool = True
@@ -261,7 +261,7 @@ class Metric:
     interval: bool = False
     hub: str | None = None
 
-    def resample(self, data: PreparedScores, weights: Values) -> Values:
+    def resample(self, data: ScoredRows, weights: Values) -> Values:
         """Return the metric under each weighting, shape (n_weightings,); NaN where it is undefined."""
         return np.asarray(self.formula(data, weights).mean(axis=0))
 
@@ -317,7 +317,7 @@ def _running(weights: Values) -> Values:
     return np.concatenate([np.zeros((1, weights.shape[1])), np.cumsum(weights, axis=0)])
 
 
-def _auroc(data: PreparedScores, weights: Values) -> Values:
+def _auroc(data: ScoredRows, weights: Values) -> Values:
     return np.stack([_ranking_auroc(ranking, weights) for ranking in data.rankings])
 
 
@@ -329,7 +329,7 @@ def _ranking_auroc(ranking: Ranking, weights: Values) -> Values:
     return _divide(np.einsum("ij,ij->j", positive, beaten), positive.sum(axis=0) * below[-1])
 
 
-def _average_precision(data: PreparedScores, weights: Values) -> Values:
+def _average_precision(data: ScoredRows, weights: Values) -> Values:
     return np.stack([_ranking_precision(ranking, weights) for ranking in data.rankings])
 
 
@@ -342,13 +342,13 @@ def _ranking_precision(ranking: Ranking, weights: Values) -> Values:
     return _divide(np.einsum("ij,ij->j", positive, np.where(positive > 0, precision, 0)), hits[-1])
 
 
-def _accuracy(data: PreparedScores, weights: Values) -> Values:
+def _accuracy(data: ScoredRows, weights: Values) -> Values:
     right = data.targets == data.predicted
     right = right.T if data.target.several else right.all(axis=1)[np.newaxis]
     return _divide(right.astype(np.float64) @ weights, weights.sum(axis=0))
 
 
-def _balanced_accuracy(data: PreparedScores, weights: Values) -> Values:
+def _balanced_accuracy(data: ScoredRows, weights: Values) -> Values:
     total, truth, hits = weights.sum(axis=0), data.target_sums @ weights, data.hit_sums @ weights
     recall = _divide(hits, truth)
     if not data.target.several:
@@ -356,12 +356,12 @@ def _balanced_accuracy(data: PreparedScores, weights: Values) -> Values:
     return (recall + _divide(total - truth - data.predicted_sums @ weights + hits, total - truth)) / 2
 
 
-def _f1(data: PreparedScores, weights: Values) -> Values:
+def _f1(data: ScoredRows, weights: Values) -> Values:
     truth, said, hits = (sums @ weights for sums in (data.target_sums, data.predicted_sums, data.hit_sums))
     return _divide(2 * hits, truth + said)
 
 
-def _mcc(data: PreparedScores, weights: Values) -> Values:
+def _mcc(data: ScoredRows, weights: Values) -> Values:
     truth, said, hits = (sums @ weights for sums in (data.target_sums, data.predicted_sums, data.hit_sums))
     total = weights.sum(axis=0)
     if data.target.several:
@@ -375,7 +375,7 @@ def _mcc(data: PreparedScores, weights: Values) -> Values:
     return np.where((spread <= 0) & (variety > 0), 0.0, _divide(over, under))
 
 
-def _quadratic_kappa(data: PreparedScores, weights: Values) -> Values:
+def _quadratic_kappa(data: ScoredRows, weights: Values) -> Values:
     total, grades = weights.sum(axis=0), np.arange(len(data.classes), dtype=np.float64)
     truth, said = data.target_sums @ weights, data.predicted_sums @ weights
     observed = ((data.labels - data.predicted.argmax(axis=1)) ** 2).astype(np.float64) @ weights
@@ -384,7 +384,7 @@ def _quadratic_kappa(data: PreparedScores, weights: Values) -> Values:
     return (1 - _divide(observed, np.where(expected > 1e-12 * total, expected, 0)))[None]
 
 
-def _log_loss(data: PreparedScores, weights: Values) -> Values:
+def _log_loss(data: ScoredRows, weights: Values) -> Values:
     tiny = np.finfo(np.float64).eps  # as scikit-learn clips
     p = np.clip(data.probabilities, tiny, 1 - tiny)
     loss = (
@@ -397,14 +397,14 @@ def _log_loss(data: PreparedScores, weights: Values) -> Values:
     return _divide(loss @ weights, weights.sum(axis=0))
 
 
-def is_probability(data: PreparedScores) -> bool:
+def is_probability(data: ScoredRows) -> bool:
     """Whether the predictions lie in [0, 1] and, with one label per row, add to one."""
     p = data.probabilities
     inside = bool(((p >= 0) & (p <= 1)).all())
     return inside and (data.target.several or bool((np.abs(p.sum(axis=1) - 1) <= NORMALISED).all()))
 
 
-def _top_k(data: PreparedScores, weights: Values) -> Values:
+def _top_k(data: ScoredRows, weights: Values) -> Values:
     own = data.probabilities[np.arange(data.n), data.labels][:, None]
     earlier = np.arange(data.probabilities.shape[1]) < data.labels[:, None]
     ahead = ((data.probabilities > own) | ((data.probabilities == own) & earlier)).sum(axis=1)
@@ -605,12 +605,12 @@ def applicable(target: Target) -> tuple[str, ...]:
     return tuple(name for name, metric in METRICS.items() if metric.applies(target))
 
 
-def _auroc_by_class(data: PreparedScores) -> np.ndarray:
+def _auroc_by_class(data: ScoredRows) -> np.ndarray:
     columns = list(data.target.ranked_columns)
     return auroc_columns(data.targets[:, columns], data.ranked_by[:, columns])
 
 
-def _table(data: PreparedScores, columns: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]:
+def _table(data: ScoredRows, columns: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]:
     table: dict[str, dict[str, float]] = {
         name: {"n": float(count)} for name, count in zip(data.classes, data.targets.sum(axis=0), strict=True)
     }
@@ -626,7 +626,7 @@ def _table(data: PreparedScores, columns: Mapping[str, np.ndarray]) -> dict[str,
     return table
 
 
-def _reason(data: PreparedScores, metric: str, columns: np.ndarray) -> str:
+def _reason(data: ScoredRows, metric: str, columns: np.ndarray) -> str:
     if not data.n:
         return "there are no samples"
     if metric == "log_loss" and not is_probability(data):

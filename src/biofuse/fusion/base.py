@@ -20,17 +20,14 @@ class FittedFusion(Protocol):
     @property
     def encoders(self) -> tuple[str, ...]:
         """The encoders it takes, in pool order."""
-        ...
 
     @property
     def dim(self) -> int:
         """Columns of the fused matrix."""
-        ...
 
     @property
     def columns(self) -> Mapping[str, slice]:
         """Columns of the fused matrix that belong to each encoder; empty where they cannot be told apart."""
-        ...
 
     def transform(self, blocks: Blocks) -> Matrix:
         """Fuse the blocks of its encoders; other blocks are ignored.
@@ -52,11 +49,9 @@ class FittedFusion(Protocol):
         DataError
             If a value is not finite.
         """
-        ...
 
     def state(self) -> tuple[dict[str, Any], Arrays]:
         """Return everything :meth:`restore` needs: JSON values and arrays."""
-        ...
 
     @classmethod
     def restore(cls, json: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Self:
@@ -67,7 +62,6 @@ class FittedFusion(Protocol):
         ArtifactError
             If the state is malformed.
         """
-        ...
 
 
 class Fusion(Protocol):
@@ -76,12 +70,10 @@ class Fusion(Protocol):
     @property
     def name(self) -> str:
         """The name it is registered under."""
-        ...
 
     @property
     def options(self) -> dict[str, Any]:
         """Its options as JSON values, for records and resume keys."""
-        ...
 
     def fit(self, blocks: Blocks, labels: NDArray[np.int64] | None = None) -> FittedFusion:
         """Learn from training rows.
@@ -99,11 +91,9 @@ class Fusion(Protocol):
         DataError
             If there are no rows, a value is not finite, or labels are needed and not given.
         """
-        ...
 
     def restore(self, json: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> FittedFusion:
         """Build a fitted fusion of this kind from its state, whatever this object's own options."""
-        ...
 
 
 def require_training_rows(blocks: Blocks) -> None:

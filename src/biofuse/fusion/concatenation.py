@@ -225,18 +225,15 @@ def _inverse(K: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class FittedWeightedConcatenation:
-    """A weighted concatenation after fitting.
+class FittedWeightedConcatenation(FittedConcatenation):
+    """A weighted concatenation after fitting: as :class:`FittedConcatenation`, and the weights.
 
     Attributes
     ----------
-    plain : FittedConcatenation
-        The same with equal blocks.
     shares : ndarray of float64, shape (n_encoders,)
         The weights, in pool order.
     """
 
-    plain: FittedConcatenation
     shares: NDArray[np.float64]
 
     @property
@@ -244,30 +241,15 @@ class FittedWeightedConcatenation:
         """The weight of each encoder; they add up to 1."""
         return dict(zip(self.encoders, self.shares.tolist(), strict=True))
 
-    @property
-    def encoders(self) -> tuple[str, ...]:
-        """The encoders it takes, in pool order."""
-        return self.plain.encoders
-
-    @property
-    def dim(self) -> int:
-        """Columns of the fused matrix."""
-        return self.plain.dim
-
-    @property
-    def columns(self) -> dict[str, slice]:
-        """Columns of the fused matrix that belong to each encoder."""
-        return self.plain.columns
-
     def transform(self, blocks: Blocks) -> Matrix:
         """Standardise, weigh and concatenate; see :meth:`~biofuse.fusion.base.FittedFusion.transform`."""
-        fused = self.plain.transform(blocks)
-        fused *= np.repeat(np.sqrt(self.shares), self.plain.dims).astype(np.float32)
+        fused = super().transform(blocks)
+        fused *= np.repeat(np.sqrt(self.shares), self.dims).astype(np.float32)
         return fused
 
     def state(self) -> tuple[dict[str, Any], Arrays]:
         """Return JSON values and arrays."""
-        json, arrays = self.plain.state()
+        json, arrays = super().state()
         return json, arrays | {"weights": self.shares}
 
     @classmethod
@@ -278,7 +260,7 @@ class FittedWeightedConcatenation:
             shares = np.array(arrays["weights"], dtype=np.float64)
         if shares.shape != (len(plain.encoders),) or not (shares >= 0).all():
             raise ArtifactError("The saved weights do not fit the encoders.", remedy="Fit again.")
-        return cls(plain=plain, shares=shares)
+        return cls(**vars(plain), shares=shares)
 
 
 ROWS = 500
@@ -334,7 +316,7 @@ class WeightedConcatenation(OwnPart[FittedWeightedConcatenation]):
         rows = hash_order([str(name) for name in blocks.ids], seed=0)[: self.rows]
         fused = plain.transform(blocks.take(rows))
         kernels = np.stack([_centred_kernel(fused[:, columns]) for columns in plain.columns.values()])
-        return FittedWeightedConcatenation(plain=plain, shares=kernel_weights(kernels, _targets(labels[rows])))
+        return FittedWeightedConcatenation(**vars(plain), shares=kernel_weights(kernels, _targets(labels[rows])))
 
 
 def _targets(labels: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -9,15 +9,7 @@ from numpy.typing import NDArray
 
 from biofuse.blocks.blocks import Blocks, Matrix
 from biofuse.core.errors import ArtifactError, SearchError
-from biofuse.core.linear import (
-    ROWS_AT_ONCE,
-    Components,
-    Standard,
-    leading_eigenvectors,
-    principal_components,
-    signs,
-    slices,
-)
+from biofuse.core.linear import ROWS_AT_ONCE, Standard, leading_eigenvectors, principal_components, signs, slices
 from biofuse.core.seals import Arrays, OwnPart, reading
 from biofuse.fusion.base import fitting_block, require_training_rows
 
@@ -139,21 +131,20 @@ class PrincipalComponents(OwnPart[FittedProjection]):
 
     def __post_init__(self) -> None:
         check_count("components", self.components)
-        _check_scaling(self.scaling)
+        if self.scaling not in {"none", "block"}:
+            raise SearchError(f"scaling must be 'none' or 'block', not {self.scaling!r}.")
 
     def fit(self, blocks: Blocks, labels: NDArray[np.int64] | None = None) -> FittedProjection:  # noqa: ARG002
         """Learn standardisation and components; labels are not used. See :meth:`~biofuse.fusion.base.Fusion.fit`."""
         require_training_rows(blocks)
         found = [principal_components(matrix, count=self.components) for matrix in blocks.values()]
-        return _side_by_side(
-            blocks,
-            found,
-            [part.axes / (np.sqrt(len(part.axes)) if self.scaling == "block" else 1.0) for part in found],
-        )
+        axes = [part.axes / (np.sqrt(len(part.axes)) if self.scaling == "block" else 1.0) for part in found]
+        standards = tuple(part.standard for part in found)
+        return FittedProjection(encoders=blocks.encoders, standards=standards, axes=tuple(axes), summed=False)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Whitening(OwnPart[FittedProjection]):
+class Whitening(PrincipalComponents):
     """As :class:`PrincipalComponents`, with every component brought to standard deviation 1 over the training rows.
 
     Equal, block by block, to scikit-learn's ``StandardScaler`` and ``PCA(svd_solver="full", whiten=True)``, but for
@@ -168,14 +159,6 @@ class Whitening(OwnPart[FittedProjection]):
     """
 
     name = "whitening"
-    fitted = FittedProjection
-
-    components: int = COMPONENTS
-    scaling: Scaling = "none"
-
-    def __post_init__(self) -> None:
-        check_count("components", self.components)
-        _check_scaling(self.scaling)
 
     def fit(self, blocks: Blocks, labels: NDArray[np.int64] | None = None) -> FittedProjection:  # noqa: ARG002
         """Learn standardisation and components; labels are not used. See :meth:`~biofuse.fusion.base.Fusion.fit`."""
@@ -187,7 +170,8 @@ class Whitening(OwnPart[FittedProjection]):
         axes = [part.axes / np.sqrt(np.where(part.variances > 0, part.variances, 1)) for part in found]
         if self.scaling == "block":
             axes = [part / np.sqrt(part.shape[1]) for part in axes]
-        return _side_by_side(blocks, found, axes)
+        standards = tuple(part.standard for part in found)
+        return FittedProjection(encoders=blocks.encoders, standards=standards, axes=tuple(axes), summed=False)
 
 
 def check_count(name: str, value: int) -> None:
@@ -200,20 +184,6 @@ def check_count(name: str, value: int) -> None:
     """
     if value < 1:
         raise SearchError(f"{name} must be at least 1, not {value}.")
-
-
-def _check_scaling(scaling: str) -> None:
-    if scaling not in {"none", "block"}:
-        raise SearchError(f"scaling must be 'none' or 'block', not {scaling!r}.")
-
-
-def _side_by_side(blocks: Blocks, found: list[Components], axes: list[NDArray[np.float64]]) -> FittedProjection:
-    return FittedProjection(
-        encoders=blocks.encoders,
-        standards=tuple(part.standard for part in found),
-        axes=tuple(axes),
-        summed=False,
-    )
 
 
 DIM = 64
@@ -268,7 +238,8 @@ class ProjectedMean(OwnPart[FittedProjection]):
         found = [principal_components(matrix, count=self.components) for matrix in blocks.values()]
         # Along its components the products of a block are diagonal: Z root (Z root)' is n - 1 times its hat matrix.
         roots = [part.axes / np.sqrt(_penalised(part.variances, self.ridge)) for part in found]
-        agreement = _agreement(blocks, found, roots)
+        standards = tuple(part.standard for part in found)
+        agreement = _agreement(blocks, standards, roots)
         rounding = len(agreement) * float(np.finfo(np.float64).eps)
         values, vectors = leading_eigenvectors(agreement, self.dim, smallest=rounding)
         if not len(values):  # no block has any variance
@@ -280,10 +251,7 @@ class ProjectedMean(OwnPart[FittedProjection]):
         ]
         sign = signs(np.vstack(axes))
         return FittedProjection(
-            encoders=blocks.encoders,
-            standards=tuple(part.standard for part in found),
-            axes=tuple(part * sign for part in axes),
-            summed=True,
+            encoders=blocks.encoders, standards=standards, axes=tuple(part * sign for part in axes), summed=True
         )
 
 
@@ -292,13 +260,16 @@ def _penalised(variances: NDArray[np.float64], ridge: float) -> NDArray[np.float
     return np.where(total > 0, total, 1.0)  # a block without variance has a single column of zeros
 
 
-def _agreement(blocks: Blocks, found: list[Components], roots: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+def _agreement(
+    blocks: Blocks, standards: tuple[Standard, ...], roots: list[NDArray[np.float64]]
+) -> NDArray[np.float64]:
     """Return the products of the blocks' columns ``Z root``, those of all blocks side by side, over n - 1."""
     width = sum(root.shape[1] for root in roots)
     products = np.zeros((width, width))
     for rows in slices(blocks.n_samples, ROWS_AT_ONCE):
         projected = [
-            part.standard(matrix[rows]) @ root for part, matrix, root in zip(found, blocks.values(), roots, strict=True)
+            standard(matrix[rows]) @ root
+            for standard, matrix, root in zip(standards, blocks.values(), roots, strict=True)
         ]
         stacked = np.hstack(projected)
         products += stacked.T @ stacked

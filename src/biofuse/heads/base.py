@@ -71,17 +71,14 @@ class FittedHead(Protocol):
     @property
     def n_classes(self) -> int:
         """Columns of its probabilities."""
-        ...
 
     @property
     def n_features(self) -> int:
         """Columns of the matrices it takes."""
-        ...
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What a careful user would want to know about the fit: absent classes, no convergence."""
-        ...
 
     def predict_proba(self, X: Features) -> Scores:
         """Return probabilities.
@@ -102,7 +99,6 @@ class FittedHead(Protocol):
         DataError
             If the number of columns is wrong or a value is not finite.
         """
-        ...
 
     def decision(self, X: Features) -> Scores:
         """Return values to rank by, finer than probabilities that round to 0 or 1.
@@ -113,11 +109,9 @@ class FittedHead(Protocol):
             Log-odds or decision values where the head has them, else probabilities; for two classes the columns are
             the negative and the positive of one value. Columns of absent classes are constant and finite.
         """
-        ...
 
     def state(self) -> tuple[dict[str, Any], Arrays]:
         """Return everything :meth:`restore` needs: JSON values and arrays."""
-        ...
 
     @classmethod
     def restore(cls, json: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Self:
@@ -128,7 +122,6 @@ class FittedHead(Protocol):
         ArtifactError
             If the state is malformed.
         """
-        ...
 
 
 class Head(Protocol):
@@ -137,17 +130,14 @@ class Head(Protocol):
     @property
     def name(self) -> str:
         """The name it is registered under."""
-        ...
 
     @property
     def limits(self) -> Limits:
         """The largest problem for which it is meant."""
-        ...
 
     @property
     def options(self) -> dict[str, Any]:
         """Its options as JSON values, for records and resume keys."""
-        ...
 
     def fit(
         self,
@@ -184,11 +174,9 @@ class Head(Protocol):
         DataError
             If labels or features cannot be used.
         """
-        ...
 
     def restore(self, json: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> FittedHead:
         """Build a fitted head of this kind from its state, whatever this object's own options."""
-        ...
 
 
 MATRIX_CELLS = 2_000_000_000
@@ -343,7 +331,7 @@ def _log_odds(margins: Scores) -> Scores:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class ClassificationProblem:
+class Classification:
     """One classification problem; every one of its classes occurs.
 
     Attributes
@@ -371,7 +359,7 @@ class ClassificationProblem:
 class Setup:
     """What there is to fit: the problems, where their results belong, and what was noticed."""
 
-    problems: tuple[ClassificationProblem, ...]
+    problems: tuple[Classification, ...]
     outputs: Outputs
     notes: tuple[str, ...]
 
@@ -393,7 +381,10 @@ def set_up(
         If shapes do not agree, a value is not finite, a label is out of range or there are no rows.
     """
     labels = np.asarray(labels)
-    _check_labels(labels, n=len(X), task=task, n_classes=n_classes)
+    target = Target.numbered(task, n_classes)
+    wrong = target.misfit(labels, len(X)) or ("" if len(X) else "There are no rows to fit a head on.")
+    if wrong:
+        raise DataError(wrong)
     check_features(X, n_features=X.shape[1] if X.ndim == 2 else 0)
     weights = np.ones(len(X)) if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
     if weights.shape != (len(X),) or not np.isfinite(weights).all() or (weights <= 0).any():
@@ -401,7 +392,7 @@ def set_up(
             "Sample weights must be one positive number per row.",
             remedy="Leave rows out that are to count for nothing.",
         )
-    _check_class_weight(class_weight, n_classes=Target.numbered(task, n_classes).n_codes)
+    _check_class_weight(class_weight, n_classes=target.n_codes)
     if task.several:
         return _one_problem_per_label(labels, weights=weights, class_weight=class_weight)
     return _one_problem(labels, weights=weights, class_weight=class_weight, task=task, n_classes=n_classes)
@@ -427,14 +418,6 @@ def check_features(X: Features, *, n_features: int) -> None:
         )
 
 
-def _check_labels(labels: NDArray[np.int64], *, n: int, task: Task, n_classes: int) -> None:
-    wrong = Target.numbered(task, n_classes).misfit(labels, n)
-    if wrong:
-        raise DataError(wrong)
-    if n == 0:
-        raise DataError("There are no rows to fit a head on.")
-
-
 def _check_class_weight(class_weight: ClassWeight, *, n_classes: int) -> None:
     if class_weight is None or class_weight == "balanced":
         return
@@ -456,23 +439,18 @@ def _one_problem(
 ) -> Setup:
     present, codes = np.unique(labels, return_inverse=True)
     absent = sorted(set(range(n_classes)) - set(present.tolist()))
+    constant = dict.fromkeys(absent, 0.0)
     notes = [f"No training row is of class {', '.join(map(str, absent))}: probability 0."] if absent else []
+    problems: tuple[Classification, ...] = ()
     if len(present) == 1:
         notes.append(f"All training rows are of class {present[0]}: always predicted.")
-        constant = dict.fromkeys(absent, 0.0) | {int(present[0]): 1.0}
-        outputs = Outputs(task=task, n_classes=n_classes, columns=(), constant=constant)
-        return Setup(problems=(), outputs=outputs, notes=tuple(notes))
-    weights = weights * _class_weights(labels, class_weight, weights)
-    return Setup(
-        problems=(ClassificationProblem(codes=codes.astype(np.int64), n_codes=len(present), weights=weights),),
-        outputs=Outputs(
-            task=task,
-            n_classes=n_classes,
-            columns=(tuple(present.tolist()),),
-            constant=dict.fromkeys(absent, 0.0),
-        ),
-        notes=tuple(notes),
-    )
+        constant[int(present[0])] = 1.0
+    else:
+        weights = weights * _class_weights(labels, class_weight, weights)
+        problems = (Classification(codes=codes.astype(np.int64), n_codes=len(present), weights=weights),)
+    columns = (tuple(present.tolist()),) if problems else ()
+    outputs = Outputs(task=task, n_classes=n_classes, columns=columns, constant=constant)
+    return Setup(problems=problems, outputs=outputs, notes=tuple(notes))
 
 
 def _one_problem_per_label(
@@ -485,9 +463,7 @@ def _one_problem_per_label(
             notes.append(f"Label {label} is {codes[0]} in all training rows: always predicted.")
         else:
             problems.append(
-                ClassificationProblem(
-                    codes=codes, n_codes=2, weights=weights * _class_weights(codes, class_weight, weights)
-                )
+                Classification(codes=codes, n_codes=2, weights=weights * _class_weights(codes, class_weight, weights))
             )
             columns.append((label,))
     outputs = Outputs(task=Task.MULTILABEL, n_classes=labels.shape[1], columns=tuple(columns), constant=constant)
@@ -714,7 +690,6 @@ class HeadFactory(Protocol):
 
     def __call__(self, *, class_weight: "ClassWeight" = None) -> "Head":
         """Make it."""
-        ...
 
 
 @functools.cache

@@ -3,17 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.neighbors import NearestNeighbors
 
 from biofuse.core.errors import ArtifactError, SearchError
 from biofuse.core.seals import Arrays, reading
 from biofuse.heads.base import Features, FittedOwnHead, Limits, OwnHead, Scores, Setup, check_features
-
-if TYPE_CHECKING:
-    from sklearn.neighbors import NearestNeighbors
 
 Metric = Literal["cosine", "euclidean"]
 
@@ -47,9 +45,7 @@ class FittedNeighbours(FittedOwnHead):
         return int(self.rows.shape[1])
 
     @cached_property
-    def _index(self) -> "NearestNeighbors":
-        from sklearn.neighbors import NearestNeighbors
-
+    def _index(self) -> NearestNeighbors:
         return NearestNeighbors(n_neighbors=self.k, metric=self.metric, algorithm="brute").fit(self.rows)
 
     def predict_proba(self, X: Features) -> Scores:

@@ -13,15 +13,7 @@ from numpy.typing import NDArray
 
 from biofuse.core.errors import SearchError
 from biofuse.core.linear import ROWS_AT_ONCE, slices
-from biofuse.heads.base import (
-    MATRIX_CELLS,
-    ClassificationProblem,
-    Features,
-    FittedLinear,
-    Limits,
-    OwnHead,
-    Setup,
-)
+from biofuse.heads.base import MATRIX_CELLS, Classification, Features, FittedLinear, Limits, OwnHead, Setup
 from biofuse.heads.logistic import fit_slope
 
 Shrinkage = float | Literal["auto"]
@@ -57,13 +49,13 @@ class Discriminant:
     spherical: bool
 
 
-def fit_discriminant(X: Features, problem: ClassificationProblem, *, shrinkage: Shrinkage) -> Discriminant:
+def fit_discriminant(X: Features, problem: Classification, *, shrinkage: Shrinkage) -> Discriminant:
     """Fit one Gaussian per class, all of one covariance: the mean of the classes' own, weighted by the priors.
 
     Parameters
     ----------
     X : ndarray, shape (n, d)
-    problem : ClassificationProblem
+    problem : Classification
         Classes and weights of the rows. A class's prior is its share of all weights.
     shrinkage : float or "auto"
         How far each class's covariance is moved towards its mean variance times the identity; ``auto`` does so on
@@ -281,9 +273,7 @@ class LDA(OwnHead[FittedLinear]):
             notes=(note,) if spherical else (),
         )
 
-    def _logits(
-        self, fitted: Discriminant, problem: ClassificationProblem
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def _logits(self, fitted: Discriminant, problem: Classification) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         coef, intercept, left_out = fitted.coef, fitted.intercept, fitted.left_out
         if problem.n_codes == 2:
             coef, intercept = coef[:, 1:] - coef[:, :1], intercept[1:] - intercept[:1]

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biofuse.core.errors import SearchError
-from biofuse.heads.base import MATRIX_CELLS, ClassificationProblem, Features, FittedLinear, Limits, OwnHead, Setup
+from biofuse.heads.base import MATRIX_CELLS, Classification, Features, FittedLinear, Limits, OwnHead, Setup
 
 DIRECTIONS = 16
 """Principal directions that are rescaled. Measured on 1,450 x 3,044 real embeddings (4 classes): 32 or 64 save
@@ -97,13 +97,13 @@ def spectrum(X: NDArray[np.float64], *, seed: int = 0) -> Spectrum:
     )
 
 
-def minimise(X: NDArray[np.float64], problem: ClassificationProblem, *, C: float, shape: Spectrum) -> Solution:
+def minimise(X: NDArray[np.float64], problem: Classification, *, C: float, shape: Spectrum) -> Solution:
     """Minimise the weighted log-loss plus ``|W|^2 / (2 C)``.
 
     Parameters
     ----------
     X : ndarray of float64, shape (n, d)
-    problem : ClassificationProblem
+    problem : Classification
         Classes and weights of the rows.
     C : float
         Inverse strength of the penalty, as in scikit-learn.
@@ -160,7 +160,7 @@ class _Objective:
 
     @classmethod
     def at(
-        cls, X: NDArray[np.float64], problem: ClassificationProblem, *, C: float, shape: Spectrum, curvature: float
+        cls, X: NDArray[np.float64], problem: Classification, *, C: float, shape: Spectrum, curvature: float
     ) -> "_Objective":
         leading = 1 / np.sqrt(curvature * shape.variances + 1 / C)
         return cls(
@@ -216,14 +216,14 @@ def log_loss(
     return np.log(total[:, 0]) - np.einsum("ij,ij->i", targets, shifted), odds / total - targets
 
 
-def fit_slope(decisions: NDArray[np.float64], problem: ClassificationProblem, *, bounds: tuple[float, float]) -> float:
+def fit_slope(decisions: NDArray[np.float64], problem: Classification, *, bounds: tuple[float, float]) -> float:
     """Return the positive number times which decision values have the least weighted log-loss.
 
     Parameters
     ----------
     decisions : ndarray of float64, shape (n, width)
         Of rows that the fit did not see: one column for two classes, else one per class.
-    problem : ClassificationProblem
+    problem : Classification
         Classes and weights of the rows.
     bounds : tuple of float
         Range of the number's natural logarithm.

@@ -3,26 +3,15 @@
 import json as json_module
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
+import xgboost
 from numpy.typing import NDArray
 
 from biofuse.core.errors import ArtifactError, DependencyError, SearchError
 from biofuse.core.seals import Arrays, reading
-from biofuse.heads.base import (
-    ClassificationProblem,
-    Features,
-    FittedOwnHead,
-    Limits,
-    OwnHead,
-    Scores,
-    Setup,
-    check_features,
-)
-
-if TYPE_CHECKING:
-    from xgboost import Booster
+from biofuse.heads.base import Classification, Features, FittedOwnHead, Limits, OwnHead, Scores, Setup, check_features
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -39,7 +28,7 @@ class FittedTrees(FittedOwnHead):
     """
 
     n_features: int
-    boosters: tuple["Booster", ...]
+    boosters: tuple[xgboost.Booster, ...]
 
     def predict_proba(self, X: Features) -> Scores:
         """Return probabilities; see :meth:`~biofuse.heads.base.FittedHead.predict_proba`."""
@@ -50,8 +39,6 @@ class FittedTrees(FittedOwnHead):
         return self.outputs.decision(self._margins(X), n=len(X), log_odds=True)
 
     def _margins(self, X: Features) -> list[Scores]:
-        import xgboost
-
         check_features(X, n_features=self.n_features)
         if not len(X):
             return [np.zeros((0, width)) for width in self.outputs.widths]
@@ -168,9 +155,7 @@ class XGBoost(OwnHead[FittedTrees]):
             notes=setup.notes,
         )
 
-    def _grow(self, X: NDArray[np.float32], problem: ClassificationProblem, settings: Mapping[str, Any]) -> "Booster":
-        import xgboost
-
+    def _grow(self, X: NDArray[np.float32], problem: Classification, settings: Mapping[str, Any]) -> xgboost.Booster:
         data = xgboost.DMatrix(X, label=problem.codes, weight=problem.weights, nthread=settings["nthread"])
         objective: dict[str, Any] = (
             {"objective": "binary:logistic"}
@@ -181,9 +166,7 @@ class XGBoost(OwnHead[FittedTrees]):
         return _on_cpu(booster)
 
 
-def _load(data: NDArray[Any]) -> "Booster":
-    import xgboost
-
+def _load(data: NDArray[Any]) -> xgboost.Booster:
     text = np.asarray(data, dtype=np.uint8).tobytes()
     # XGBoost's parsers abort the process on some malformed input (and on empty input), or ask for all the memory there
     # is: only what parses as JSON is handed on, which is also why the binary form is not used.
@@ -194,7 +177,7 @@ def _load(data: NDArray[Any]) -> "Booster":
     return _on_cpu(booster)
 
 
-def _on_cpu(booster: "Booster") -> "Booster":
+def _on_cpu(booster: xgboost.Booster) -> xgboost.Booster:
     booster.set_param({"device": "cpu", "nthread": 0})
     return booster
 
@@ -202,8 +185,6 @@ def _on_cpu(booster: "Booster") -> "Booster":
 def _resolve(device: Device) -> str:
     if device == "cpu":
         return "cpu"
-    import xgboost
-
     usable = bool(xgboost.build_info().get("USE_CUDA")) and _has_gpu()
     if device == "cuda" and not usable:
         raise DependencyError(

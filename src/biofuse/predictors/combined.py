@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,6 @@ from biofuse.fusion.base import Fusion
 from biofuse.heads.base import CERTAIN, ClassWeight, FittedLinear, Head, Scores
 from biofuse.heads.logistic import Logistic
 from biofuse.predictors.fused import (
-    FUSED,
     FusedPredictor,
     Predictor,
     below,
@@ -61,11 +60,6 @@ def probabilities(members: Sequence[Predictor], blocks: Blocks) -> Scores:
     return np.stack([member.predict_proba(blocks) for member in members])
 
 
-def mean(found: Scores) -> Scores:
-    """Return the mean over members, shape (n, n_classes)."""
-    return np.asarray(found.mean(axis=0), dtype=np.float64)
-
-
 def log_odds(probability: Scores, *, task: Task) -> Scores:
     """Return log-odds, finite, and fine also where probabilities round to 1.
 
@@ -90,13 +84,11 @@ def notes_of(members: Sequence[Predictor]) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*(note for note in members[0].notes if note in common), *own]))
 
 
-ENSEMBLE = "ensemble"
-"""What ``predictor.json`` calls this predictor."""
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Combined:
-    """What predictors that are made of others share."""
+    """What predictors that are made of others share; ``kind`` is what ``predictor.json`` calls each."""
+
+    kind: ClassVar[str]
 
     members: tuple[Predictor, ...]
     encoders: tuple[str, ...]
@@ -124,6 +116,8 @@ class EnsemblePredictor(_Combined):
         Those of all members, in pool order.
     """
 
+    kind = "ensemble"
+
     @property
     def notes(self) -> tuple[str, ...]:
         """The members' notes, each with the encoders it is about."""
@@ -131,7 +125,7 @@ class EnsemblePredictor(_Combined):
 
     def predict_proba(self, blocks: Blocks) -> Scores:
         """Return the mean probabilities; see :meth:`Predictor.predict_proba`."""
-        return mean(probabilities(self.members, blocks.only(self.encoders)))
+        return np.asarray(probabilities(self.members, blocks.only(self.encoders)).mean(axis=0))
 
     def decision(self, blocks: Blocks) -> Scores:
         """Return the log-odds of the mean probabilities, which rank as those do."""
@@ -140,7 +134,7 @@ class EnsemblePredictor(_Combined):
     def save(self, folder: Path) -> None:
         """Write it and its members; see :meth:`Predictor.save`."""
         write_artefact(
-            folder, kind=ENSEMBLE, content={"encoders": list(self.encoders)}, arrays={}, members=self.members
+            folder, kind=self.kind, content={"encoders": list(self.encoders)}, arrays={}, members=self.members
         )
 
     @classmethod
@@ -193,9 +187,6 @@ def read_encoders(folder: Path, content: Mapping[str, Any], members: Sequence[Pr
     return encoders
 
 
-LATE = "late-fusion"
-"""What ``predictor.json`` calls this predictor."""
-
 SMALLEST = 1e-6
 """Probability below which the meta-learner sees no difference: one encoder that is sure and wrong shall not decide a
 fit, and heads that count neighbours give zeros."""
@@ -223,6 +214,8 @@ class LateFusion(_Combined):
         What was noticed about the inner folds.
     """
 
+    kind = "late-fusion"
+
     meta: FittedLinear | None = None
     remarks: tuple[str, ...] = ()
 
@@ -240,13 +233,15 @@ class LateFusion(_Combined):
     def predict_proba(self, blocks: Blocks) -> Scores:
         """Return probabilities; see :meth:`Predictor.predict_proba`."""
         found = probabilities(self.members, blocks.only(self.encoders))
-        return mean(found) if self.meta is None else self.meta.predict_proba(meta_features(found, self.task))
+        if self.meta is None:
+            return np.asarray(found.mean(axis=0))
+        return self.meta.predict_proba(meta_features(found, self.task))
 
     def decision(self, blocks: Blocks) -> Scores:
         """Return log-odds to rank by; see :meth:`~biofuse.heads.base.FittedHead.decision`."""
         found = probabilities(self.members, blocks.only(self.encoders))
         if self.meta is None:
-            return log_odds(mean(found), task=self.task)
+            return log_odds(found.mean(axis=0), task=self.task)
         return self.meta.decision(meta_features(found, self.task))
 
     def save(self, folder: Path) -> None:
@@ -254,7 +249,7 @@ class LateFusion(_Combined):
         state, arrays = ({}, {}) if self.meta is None else self.meta.state()
         content = {"encoders": list(self.encoders), "how": self.how, "meta": state, "remarks": list(self.remarks)}
         meta = {f"meta.{name}": array for name, array in arrays.items()}
-        write_artefact(folder, kind=LATE, content=content, arrays=meta, members=self.members)
+        write_artefact(folder, kind=self.kind, content=content, arrays=meta, members=self.members)
 
     @classmethod
     def from_artefact(
@@ -422,26 +417,10 @@ def meta_features(probability: Scores, task: Task) -> Scores:
     return np.concatenate(list(logs), axis=1)
 
 
-class PredictorBuilder(Protocol):
-    """Builds a predictor from what was read of it."""
-
-    def __call__(
-        self,
-        folder: Path,
-        content: Mapping[str, Any],
-        arrays: Mapping[str, NDArray[Any]],
-        members: Sequence[Predictor],
-    ) -> Predictor:
-        """Build it; ``folder`` is named in errors only."""
-        ...
-
-
-KINDS: Mapping[str, PredictorBuilder] = {
-    FUSED: FusedPredictor.from_artefact,
-    ENSEMBLE: EnsemblePredictor.from_artefact,
-    LATE: LateFusion.from_artefact,
+KINDS: Mapping[str, Callable[[Path, Mapping[str, Any], Mapping[str, NDArray[Any]], Sequence[Predictor]], Predictor]] = {
+    kind.kind: kind.from_artefact for kind in (FusedPredictor, EnsemblePredictor, LateFusion)
 }
-"""What builds each kind of predictor."""
+"""What builds each kind of predictor of its folder (which errors name), content, arrays and members."""
 
 
 def load_predictor(sealed: Sealed) -> Predictor:

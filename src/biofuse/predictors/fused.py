@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,22 +26,18 @@ class Predictor(Protocol):
     @property
     def encoders(self) -> tuple[str, ...]:
         """The encoders whose blocks it takes, in pool order."""
-        ...
 
     @property
     def task(self) -> Task:
         """Kind of task it was fitted on."""
-        ...
 
     @property
     def n_classes(self) -> int:
         """Number of classes, or labels."""
-        ...
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What a careful user would want to know about the fit."""
-        ...
 
     def predict_proba(self, blocks: Blocks) -> Scores:
         """Return probabilities; blocks of other encoders are ignored.
@@ -56,11 +52,9 @@ class Predictor(Protocol):
         AlignmentError
             If an encoder has no block, or one of another width than at fitting.
         """
-        ...
 
     def decision(self, blocks: Blocks) -> Scores:
         """Return values to rank by, same shape; see :meth:`~biofuse.heads.base.FittedHead.decision`."""
-        ...
 
     def save(self, folder: Path) -> None:
         """Write it to a new folder, to be sealed with what it belongs to; no pickle.
@@ -72,7 +66,6 @@ class Predictor(Protocol):
         DiskError
             If the folder cannot be written.
         """
-        ...
 
 
 RECORD = "predictor.json"
@@ -185,10 +178,6 @@ def below(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[
     return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
 
 
-FUSED = "fused"
-"""What ``predictor.json`` calls this predictor."""
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FusedPredictor:
     """Blocks of a subset, fused, then classified.
@@ -202,7 +191,11 @@ class FusedPredictor:
         Their options, as JSON values, for the record.
     task : Task
         Kind of task.
+    kind : str
+        What ``predictor.json`` calls it.
     """
+
+    kind: ClassVar = "fused"
 
     fusion: FittedFusion
     head: FittedHead
@@ -251,7 +244,7 @@ class FusedPredictor:
         }
         arrays = {f"fusion.{name}": array for name, array in fusion_arrays.items()}
         arrays |= {f"head.{name}": array for name, array in head_arrays.items()}
-        write_artefact(folder, kind=FUSED, content=content, arrays=arrays)
+        write_artefact(folder, kind=self.kind, content=content, arrays=arrays)
 
     @classmethod
     def from_artefact(

@@ -14,7 +14,7 @@ from biofuse.core.machine import usable_cores
 from biofuse.core.target import Task
 from biofuse.encoders.card import EncoderCard
 from biofuse.evaluation.intervals import Units, corrected_t, percentile_ends
-from biofuse.evaluation.metrics import PreparedScores, Record, Score, get_metric, prepare, score
+from biofuse.evaluation.metrics import Record, Score, ScoredRows, get_metric, prepare, score
 from biofuse.search.attribution import GENERAL, Attribution, CrossModal, attribute, cross_modal
 from biofuse.search.leaderboard import Leaderboard, Row, Subset, SubsetKey, label
 from biofuse.search.problem import Problem, make_plan
@@ -96,18 +96,16 @@ class Optimism(Record):
 
     def __str__(self) -> str:
         title = get_metric(self.metric).title
+        looks = f"{self.optimism:.4f} too good" if self.optimism > 0 else "no better than it is"
         undefined = f", undefined in {self.n_undefined}" if self.n_undefined else ""
         text = (
             f"Choosing among {self.n_subsets} subset{'s' if self.n_subsets > 1 else ''} makes the mean {title} of "
-            f"{label(self.chosen)} look {self._size()}: {self.apparent:.4f} as chosen, {self.corrected:.4f} corrected "
+            f"{label(self.chosen)} look {looks}: {self.apparent:.4f} as chosen, {self.corrected:.4f} corrected "
             f"({self.confidence:.0%} interval {self.low:.4f} to {self.high:.4f}; the choice was repeated on "
             f"{self.n_resamples} resamples of {self.n_units} {self.unit}{undefined})."
         )
         share = self.picked.get(self.chosen, 0.0)
         return f"{text} {share:.0%} of the resamples chose the same subset."
-
-    def _size(self) -> str:
-        return f"{self.optimism:.4f} too good" if self.optimism > 0 else "no better than it is"
 
 
 def correct_optimism(
@@ -306,7 +304,7 @@ class HeldOutPredictions:
             scores[where] = mean_defined(np.stack(found), 0).mean(axis=0)
         return scores
 
-    def _prepare(self, number: int, fold: int) -> PreparedScores:
+    def _prepare(self, number: int, fold: int) -> ScoredRows:
         predictions = self._board.out_of_fold[self._board.rows[number].subset][fold]
         return prepare(self._task, self._labels[self._rows[fold]], predictions)
 
@@ -368,7 +366,8 @@ def nested_cv(problem: Problem, context: SearchContext, *, budget: Budget) -> Ne
     picked = []
     context.progress.begin("outer folds", len(outer.folds))
     for number, (fit, held) in enumerate(outer.folds):
-        inner = replace(problem.restrict(fit), config=config.model_copy(update={"seed": _seed(config.seed, number)}))
+        seed = derive_seed(config.seed, "nested", number) % 2**31
+        inner = replace(problem.restrict(fit), config=config.model_copy(update={"seed": seed}))
         inner = replace(inner, plan=make_plan(inner.samples, inner.config))
         search = run(inner, context.below(f"nested-{number + 1}"), budget=budget)
         for name, value in _scores(problem, inner, search, held).items():
@@ -395,10 +394,6 @@ def _scores(problem: Problem, inner: Problem, search: Search, held: NDArray[np.i
         )[metric]
         for name, predictor in predictors.items()
     }
-
-
-def _seed(seed: int, number: int) -> int:
-    return derive_seed(seed, "nested", number) % 2**31
 
 
 EXPLAINED = 12

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import chain, combinations
-from math import comb
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Self
@@ -54,7 +53,7 @@ def all_subsets(pool: Sequence[str], largest: int | None = None) -> list[Subset]
 def count_subsets(n_encoders: int, largest: int | None = None) -> int:
     """Return the number of non-empty subsets, without making them."""
     most = n_encoders if largest is None else min(largest, n_encoders)
-    return sum(comb(n_encoders, size) for size in range(1, most + 1))
+    return sum(math.comb(n_encoders, size) for size in range(1, most + 1))
 
 
 def in_pool_order(pool: Sequence[str], subset: Sequence[str]) -> Subset:
@@ -298,8 +297,7 @@ class Leaderboard:
 
     def to_parquet(self, path: Path) -> None:
         """Write the table as Parquet, atomically, with all that :meth:`read_parquet` needs beside it."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
+        from pyarrow import Table, parquet
 
         facts = {
             "encoders": self.encoders,
@@ -309,10 +307,10 @@ class Leaderboard:
             "key": self.key,
             "notes": {label(row.subset): row.notes for row in self.rows if row.notes},
         }
-        table = pa.Table.from_pandas(self.to_frame(), preserve_index=False)
+        table = Table.from_pandas(self.to_frame(), preserve_index=False)
         table = table.replace_schema_metadata({**(table.schema.metadata or {}), FORMAT: json.dumps(facts)})
         with atomic_path(path) as temporary:
-            pq.write_table(table, temporary)
+            parquet.write_table(table, temporary)
 
     @classmethod
     def read_parquet(cls, path: Path) -> Self:
@@ -323,12 +321,11 @@ class Leaderboard:
         ArtifactError
             If the file is missing, damaged, or without the sizes of the folds, as older versions wrote it.
         """
-        import pyarrow as pa
-        import pyarrow.parquet as pq
+        from pyarrow import ArrowException, parquet
 
         remedy = "Fit again; finished work is reused."
         try:
-            table = pq.read_table(path)
+            table = parquet.read_table(path)
             facts = json.loads((table.schema.metadata or {}).get(FORMAT.encode(), b"null"))
             if facts is None:
                 raise ArtifactError(
@@ -357,7 +354,7 @@ class Leaderboard:
             )
         except FileNotFoundError as error:
             raise ArtifactError(f"{path} is missing.", remedy=remedy) from error
-        except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+        except (OSError, ValueError, KeyError, TypeError, ArrowException) as error:
             raise ArtifactError(f"{path} cannot be read: {error}", remedy=remedy) from error
 
     def to_csv(self, path: Path) -> None:
@@ -563,7 +560,7 @@ class ScoreLog:
 
 
 def _undefined(value: float | None) -> float:
-    return math.nan if value is None else value
+    return math.nan if value is None else float(value)
 
 
 def _beside(path: Path) -> Path:
@@ -642,10 +639,7 @@ def _row(value: dict[str, Any], header: dict[str, Any]) -> Row:
     return Row(
         subset=subset,
         n_dims=int(value["n_dims"]),
-        folds={
-            name: tuple(float("nan") if number is None else float(number) for number in values)
-            for name, values in folds.items()
-        },
+        folds={name: tuple(map(_undefined, values)) for name, values in folds.items()},
         seconds=float(value["seconds"]),
         notes=tuple(value["notes"]),
     )

@@ -95,14 +95,6 @@ class Rule:
     which: str = "best"
 
 
-def _best(scores: Scores) -> Index:
-    return scores.best
-
-
-def _first_best(scores: Scores) -> Index:
-    return np.asarray(scores.mean.argmax(axis=1))
-
-
 def _fewest_within_one_se(scores: Scores) -> Index:
     within = scores.within_one_se()
     size = np.where(within, scores.size, scores.size.max() + 1)
@@ -120,11 +112,14 @@ RULES: Mapping[str, Rule] = MappingProxyType(
             among=Scores.within_one_se,
             which="smallest",
         ),
-        "best": Rule(text="the best mean, ties to the fewest encoders", choose=_best),
-        "first_best": Rule(text="the best mean, ties to the first in combination order", choose=_first_best),
+        "best": Rule(text="the best mean, ties to the fewest encoders", choose=lambda scores: scores.best),
+        "first_best": Rule(
+            text="the best mean, ties to the first in combination order",
+            choose=lambda scores: np.asarray(scores.mean.argmax(axis=1)),
+        ),
     }
 )
-"""The rules by name; the first is the default. One more is a row here, and the function that it names."""
+"""The rules by name; the first is the default. One more is a row here, and the function that it needs."""
 
 
 if TYPE_CHECKING:
@@ -549,17 +544,11 @@ class Budget:
 
     def _limits(self) -> dict[str, Callable[[Sequence[str]], bool]]:
         limits: dict[str, Callable[[Sequence[str]], bool]] = {}
-        if self.max_encoders is not None:
-            limits["max_encoders"] = self._few
-        if self.max_latency is not None:
-            limits["max_latency"] = self._quick
+        if (most := self.max_encoders) is not None:
+            limits["max_encoders"] = lambda subset: len(subset) <= most
+        if (longest := self.max_latency) is not None:
+            limits["max_latency"] = lambda subset: summed_cost(subset, self.latency) <= longest
         return limits
-
-    def _few(self, subset: Sequence[str]) -> bool:
-        return self.max_encoders is None or len(subset) <= self.max_encoders
-
-    def _quick(self, subset: Sequence[str]) -> bool:
-        return self.max_latency is None or summed_cost(subset, self.latency) <= self.max_latency
 
     def _nothing(self, leaderboard: Leaderboard) -> SearchError:
         if not leaderboard.rows:
@@ -572,16 +561,13 @@ class Budget:
                 f"No scored subset keeps to all limits. Of {len(leaderboard)}, each limit alone leaves: {counts}.",
                 remedy=f"The tightest is {tightest}: loosen it, or offer more encoders.",
             )
-        return self._impossible(leaderboard, tightest)
-
-    def _impossible(self, leaderboard: Leaderboard, limit: str) -> SearchError:
-        if limit == "max_latency":
+        if tightest == "max_latency":
             cheapest = min(leaderboard, key=lambda row: summed_cost(row.subset, self.latency))
             needs = f"{summed_cost(cheapest.subset, self.latency):.3g} ms per image ({label(cheapest.subset)})"
             what = f"max_latency of {self.max_latency:g} ms per image: the cheapest takes {needs}"
         else:
-            least = min(row.n_encoders for row in leaderboard)
-            what = f"max_encoders of {self.max_encoders}: the smallest has {least}"
+            smallest = min(row.n_encoders for row in leaderboard)
+            what = f"max_encoders of {self.max_encoders}: the smallest has {smallest}"
         return SearchError(
             f"None of {len(leaderboard)} scored subsets keeps to {what}.",
             remedy="Loosen this limit, or offer other encoders.",

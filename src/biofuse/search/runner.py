@@ -24,6 +24,7 @@ from biofuse.core.ray import cluster_cores, ray_cluster
 from biofuse.core.target import Task
 from biofuse.data.splits import ValidationPlan
 from biofuse.evaluation.metrics import BOARD_METRICS, DEFAULT_METRIC, get_metric, score
+from biofuse.predictors.fused import Predictor
 from biofuse.search.leaderboard import Leaderboard, Predictions, Row, ScoreLog, Subset, check_pool, in_pool_order
 from biofuse.search.strategies import Strategy
 
@@ -66,35 +67,28 @@ class Scorer(Protocol):
     @property
     def encoders(self) -> Subset:
         """The encoders it can score, in pool order."""
-        ...
 
     @property
     def metrics(self) -> tuple[str, ...]:
         """Names of the metrics it returns."""
-        ...
 
     @property
     def n_train(self) -> tuple[int, ...]:
         """Rows fitted on, per fold; as long as there are folds."""
-        ...
 
     @property
     def n_test(self) -> tuple[int, ...]:
         """Rows scored, per fold."""
-        ...
 
     @property
     def keeps_predictions(self) -> bool:
         """Whether out-of-fold predictions come with the scores."""
-        ...
 
     def n_dims(self, subset: Subset) -> int:
         """Columns of the subset's blocks together."""
-        ...
 
     def score(self, subset: Subset) -> FoldScores:
         """Score a subset on every fold."""
-        ...
 
 
 @runtime_checkable
@@ -103,7 +97,6 @@ class FoldwiseScorer(Scorer, Protocol):
 
     def score_fold(self, subset: Subset, fold: int) -> FoldPart:
         """Score a subset on one fold."""
-        ...
 
 
 @runtime_checkable
@@ -126,31 +119,13 @@ def gather(metrics: Sequence[str], parts: Sequence[FoldPart]) -> FoldScores:
     )
 
 
-class FittedPredictor(Protocol):
-    """What a fit returns: the part of ``biofuse.predictors.fused.Predictor`` that a search uses."""
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What a careful user would want to know about the fit."""
-        ...
-
-    def predict_proba(self, blocks: Blocks) -> NDArray[np.floating[Any]]:
-        """Return probabilities, shape (n, n_classes)."""
-        ...
-
-    def decision(self, blocks: Blocks) -> NDArray[np.floating[Any]]:
-        """Return values to rank by, shape (n, n_classes)."""
-        ...
-
-
 class FitFunction(Protocol):
-    """Fits a fusion and a head: ``biofuse.predictors.fused.fit_predictor`` with its choices filled in."""
+    """Fits a fusion and a head: :func:`~biofuse.predictors.fused.fit_predictor` with its choices filled in."""
 
     def __call__(
         self, blocks: Blocks, labels: NDArray[np.int64], *, encoders: Subset, seed: int, threads: int
-    ) -> FittedPredictor:
+    ) -> Predictor:
         """Fit on these rows alone."""
-        ...
 
 
 class RefitScorer:
@@ -179,6 +154,11 @@ class RefitScorer:
     keep_predictions : bool, default False
         Whether out-of-fold predictions are kept.
 
+    Attributes
+    ----------
+    encoders, metrics, n_train, n_test, keeps_predictions
+        As every :class:`Scorer` has them.
+
     Raises
     ------
     AlignmentError
@@ -202,51 +182,28 @@ class RefitScorer:
             raise AlignmentError("Blocks, labels and validation plan of a search are not about the same samples.")
         for name in metrics:
             get_metric(name)
-        self._names = blocks.encoders
+        self.encoders = blocks.encoders
+        self.metrics = tuple(metrics)
+        self.n_train = tuple(len(fit) for fit, _ in plan.folds)
+        self.n_test = tuple(len(score) for _, score in plan.folds)
+        self.keeps_predictions = keep_predictions
         # Plain arrays, so that worker processes share all of them by memory map and copy none.
-        self._matrices = tuple(np.ascontiguousarray(blocks[name]) for name in self._names)
+        self._matrices = tuple(np.ascontiguousarray(blocks[name]) for name in self.encoders)
         self._ids = blocks.ids.astype(str)
         self._labels = np.ascontiguousarray(labels)
         self._folds = plan.folds
         self._fit = fit
         self._task = task
         self._classes = tuple(classes)
-        self._metrics = tuple(metrics)
         self._seed = seed
-        self._keep = keep_predictions
-
-    @property
-    def encoders(self) -> Subset:
-        """The encoders it can score, in pool order."""
-        return self._names
-
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        """Names of the metrics it returns."""
-        return self._metrics
-
-    @property
-    def n_train(self) -> tuple[int, ...]:
-        """Rows fitted on, per fold."""
-        return tuple(len(fit) for fit, _ in self._folds)
-
-    @property
-    def n_test(self) -> tuple[int, ...]:
-        """Rows scored, per fold."""
-        return tuple(len(score) for _, score in self._folds)
-
-    @property
-    def keeps_predictions(self) -> bool:
-        """Whether out-of-fold predictions come with the scores."""
-        return self._keep
 
     def n_dims(self, subset: Subset) -> int:
         """Columns of the subset's blocks together."""
-        return sum(self._matrices[self._names.index(name)].shape[1] for name in subset)
+        return sum(self._matrices[self.encoders.index(name)].shape[1] for name in subset)
 
     def score(self, subset: Subset) -> FoldScores:
         """Score a subset on every fold, here and now."""
-        return gather(self._metrics, [self.score_fold(subset, fold) for fold in range(len(self._folds))])
+        return gather(self.metrics, [self.score_fold(subset, fold) for fold in range(len(self._folds))])
 
     def score_fold(self, subset: Subset, fold: int) -> FoldPart:
         """Fit a subset on one fold's training rows and score its held-out rows."""
@@ -263,7 +220,7 @@ class RefitScorer:
             self._labels[score_rows],
             predictions,
             classes=self._classes,
-            metrics=self._metrics,
+            metrics=self.metrics,
             decision=predictor.decision(held_out),
         )
         notes = [f"{name} is undefined in fold {fold + 1}: {why}" for name, why in found.undefined.items()]
@@ -272,11 +229,11 @@ class RefitScorer:
             values=dict(found),
             seconds=time.perf_counter() - start,
             notes=tuple(notes),
-            predictions=predictions if self._keep else None,
+            predictions=predictions if self.keeps_predictions else None,
         )
 
     def _take(self, subset: Subset, rows: NDArray[np.int64]) -> Blocks:
-        matrices = {name: self._matrices[self._names.index(name)][rows] for name in subset}
+        matrices = {name: self._matrices[self.encoders.index(name)][rows] for name in subset}
         return Blocks(ids=self._ids[rows].astype(object), matrices=matrices)
 
 

@@ -278,29 +278,26 @@ class Fit:
     """
 
     def __init__(self, problem: Problem, head: Head) -> None:
-        config, fusion = problem.config, fusion_of(problem.config)
-        common: dict[str, Any] = {"task": problem.task, "n_classes": len(problem.classes)}
-        self._fit: Callable[..., Predictor] = partial(fit_predictor, fusion=fusion, head=head, **common)
-        self._unit_of: dict[str, str] | None = None
-        self._late = False
-        match config.predictor:
-            case "average" | "stacking" as how:
-                self._late = True
-                self._fit = partial(
-                    fit_late_fusion, fusion=fusion, head=head, how=how, class_weight=config.class_weight, **common
-                )
-                units = problem.units
-                if units is not None:
-                    self._unit_of = dict(zip(problem.blocks.ids.tolist(), units.tolist(), strict=True))
+        config = problem.config
+        late = config.predictor in {"average", "stacking"}
+        options: dict[str, Any] = {"how": config.predictor, "class_weight": config.class_weight} if late else {}
+        self._fit: Callable[..., Predictor] = partial(
+            fit_late_fusion if late else fit_predictor,
+            fusion=fusion_of(config),
+            head=head,
+            task=problem.task,
+            n_classes=len(problem.classes),
+            **options,
+        )
+        units = problem.units if late else None
+        self._unit_of = None if units is None else dict(zip(problem.blocks.ids.tolist(), units.tolist(), strict=True))
 
     def __call__(
         self, blocks: Blocks, labels: NDArray[np.int64], *, encoders: Subset, seed: int, threads: int
     ) -> Predictor:
         """Fit on these rows alone."""
-        if not self._late:
-            return self._fit(blocks, labels, encoders=encoders, seed=seed, threads=threads)
-        units = None if self._unit_of is None else [self._unit_of[name] for name in blocks.ids.tolist()]
-        return self._fit(blocks, labels, encoders=encoders, seed=seed, threads=threads, groups=units)
+        units = {} if self._unit_of is None else {"groups": [self._unit_of[name] for name in blocks.ids.tolist()]}
+        return self._fit(blocks, labels, encoders=encoders, seed=seed, threads=threads, **units)
 
 
 def _strategy(problem: Problem, screen: Screen | None, budget: Budget) -> Strategy:

@@ -31,7 +31,6 @@ class Strategy(Protocol):
     @property
     def name(self) -> str:
         """What the user calls it."""
-        ...
 
     def subsets(self, pool: Subset) -> Sequence[Subset]:
         """Return the subsets it will score; where that depends on scores, as many of the same sizes as it may at most.
@@ -41,11 +40,9 @@ class Strategy(Protocol):
         SearchError
             If the pool is too large for it.
         """
-        ...
 
     def run(self, pool: Subset, evaluate: Evaluate) -> None:
         """Ask for the scores of subsets, in batches as large as possible, until it has seen enough."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -226,26 +223,15 @@ class Walk:
         return sorted(rows, key=lambda row: row.rank(self.metric))[:count]
 
 
-def greedy(metric: str, max_encoders: int | None = None) -> Walk:
-    """Return the walk that adds the best encoder while one helps."""
-    return Walk(name="greedy", metric=metric, max_encoders=max_encoders)
-
-
-def beam(metric: str, max_encoders: int | None = None) -> Walk:
-    """Return the walk that goes on from the best few subsets of each size."""
-    return Walk(name="beam", metric=metric, width=WIDTH, patience=PATIENCE, max_encoders=max_encoders)
-
-
-def _make_exhaustive(_metric: str, max_encoders: int | None) -> Exhaustive:
-    return Exhaustive(max_encoders=max_encoders)
-
-
-def _make_all(_metric: str, max_encoders: int | None) -> AllEncoders:
-    return AllEncoders(max_encoders=max_encoders)
-
-
 STRATEGIES: Mapping[str, Callable[[str, int | None], Strategy]] = MappingProxyType(
-    {"exhaustive": _make_exhaustive, "greedy": greedy, "beam": beam, "all": _make_all}
+    {
+        "exhaustive": lambda _metric, most: Exhaustive(max_encoders=most),
+        "greedy": lambda metric, most: Walk(name="greedy", metric=metric, max_encoders=most),
+        "beam": lambda metric, most: Walk(
+            name="beam", metric=metric, width=WIDTH, patience=PATIENCE, max_encoders=most
+        ),
+        "all": lambda _metric, most: AllEncoders(max_encoders=most),
+    }
 )
 """Strategies by the name that users give, made from the selecting metric and the largest size.
 

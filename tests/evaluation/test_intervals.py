@@ -27,25 +27,29 @@ def data(n=120, k=3, seed=0):
     return labels, p, np.array([f"s{i:05d}" for i in range(n)], dtype=object)
 
 
+def intervals(labels, p, ids, *, task=Task.MULTICLASS, **options):
+    return bootstrap_intervals(task, labels, p, ids=ids, **options)
+
+
+def proportion(right, **options):
+    """The interval of an accuracy, given which rows are predicted right."""
+    ids, p = [str(row) for row in range(len(right))], np.where(right, 0.9, 0.1)
+    labels = np.ones(len(right), dtype=int)
+    return intervals(labels, p, ids, task=Task.BINARY, metrics=["accuracy"], **options)["accuracy"]
+
+
 def test_the_draw_depends_on_names_and_seed_not_on_order():
     labels, p, ids = data()
     groups = np.array([f"g{i // 4}" for i in range(len(ids))], dtype=object)
     shuffle = np.random.default_rng(1).permutation(len(ids))
     for by in (None, groups):
-        a = bootstrap_intervals(Task.MULTICLASS, labels, p, ids=ids, groups=by, n_resamples=200, method="bca")
-        b = bootstrap_intervals(
-            Task.MULTICLASS,
-            labels[shuffle],
-            p[shuffle],
-            ids=ids[shuffle],
-            groups=None if by is None else by[shuffle],
-            n_resamples=200,
-            method="bca",
-        )
+        moved = None if by is None else by[shuffle]
+        a = intervals(labels, p, ids, groups=by, n_resamples=200, method="bca")
+        b = intervals(labels[shuffle], p[shuffle], ids[shuffle], groups=moved, n_resamples=200, method="bca")
         for name in a:
             assert (a[name].low, a[name].high) == pytest.approx((b[name].low, b[name].high), abs=1e-12)
-    other = bootstrap_intervals(Task.MULTICLASS, labels, p, ids=ids, n_resamples=200, seed=1)
-    assert other["auroc"].low != bootstrap_intervals(Task.MULTICLASS, labels, p, ids=ids, n_resamples=200)["auroc"].low
+    seeds = [intervals(labels, p, ids, n_resamples=200, seed=seed)["auroc"].low for seed in (0, 1)]
+    assert seeds[0] != seeds[1]
 
 
 def test_resampling_weights_equal_scoring_the_drawn_rows():
@@ -73,10 +77,8 @@ def test_groups_that_agree_make_the_interval_wider():
     labels, p, ids = data(n=60)
     copies = [np.repeat(x, 6, axis=0) for x in (labels, p, ids)]
     names = np.array([f"{name}-{i}" for i, name in enumerate(copies[2])], dtype=object)
-    alone = bootstrap_intervals(Task.MULTICLASS, copies[0], copies[1], ids=names, n_resamples=400)["accuracy"]
-    grouped = bootstrap_intervals(Task.MULTICLASS, copies[0], copies[1], ids=names, groups=copies[2], n_resamples=400)[
-        "accuracy"
-    ]
+    alone = intervals(copies[0], copies[1], names, n_resamples=400)["accuracy"]
+    grouped = intervals(copies[0], copies[1], names, groups=copies[2], n_resamples=400)["accuracy"]
     assert grouped.unit == "groups"
     assert grouped.n_units == 60
     assert grouped.high - grouped.low > 1.7 * (alone.high - alone.low)
@@ -87,18 +89,7 @@ def test_interval_of_a_proportion_covers_as_it_should(method):
     random = np.random.default_rng(5)
     inside = 0
     for repeat in range(150):
-        right = random.random(80) < 0.7
-        p = np.where(right, 0.9, 0.1)
-        found = bootstrap_intervals(
-            Task.BINARY,
-            np.ones(80, int),
-            p,
-            ids=[f"{i}" for i in range(80)],
-            metrics=["accuracy"],
-            n_resamples=300,
-            method=method,
-            seed=repeat,
-        )["accuracy"]
+        found = proportion(random.random(80) < 0.7, n_resamples=300, method=method, seed=repeat)
         inside += found.low <= 0.7 <= found.high
     assert 0.87 <= inside / 150 <= 0.995
 
@@ -108,10 +99,7 @@ def test_bca_equals_scipy_on_a_mean():
 
     random = np.random.default_rng(0)
     right = random.random(60) < 0.85
-    ours = bootstrap_intervals(
-        Task.BINARY, np.ones(60, int), np.where(right, 0.9, 0.1), ids=[str(i) for i in range(60)],
-        metrics=["accuracy"], n_resamples=20000, method="bca",
-    )["accuracy"]  # fmt: skip
+    ours = proportion(right, n_resamples=20000, method="bca")
     theirs = bootstrap((right.astype(float),), np.mean, n_resamples=20000, method="BCa", rng=1).confidence_interval
     # One sample is 1/60; resampled means are a grid of that width.
     assert abs(ours.low - theirs.low) <= 1 / 60 + 1e-9
@@ -122,12 +110,12 @@ def test_undefined_resamples_are_counted_and_reported():
     labels, p, ids = data(n=40)
     labels[:] = 0
     labels[:2], labels[2:20] = 2, 1
-    found = bootstrap_intervals(Task.MULTICLASS, labels, p, ids=ids, n_resamples=500)
+    found = intervals(labels, p, ids, n_resamples=500)
     assert 0.05 < found["auroc"].n_undefined / 500 < 0.25  # (1 - 2/40)^40 = .13
     assert found["accuracy"].n_undefined == 0
     assert found["auroc"].low <= found["auroc"].estimate <= found["auroc"].high
     assert "undefined in" in str(found["auroc"])
-    absent = bootstrap_intervals(Task.MULTICLASS, np.zeros(40, int), p, ids=ids, n_resamples=50)["auroc"]
+    absent = intervals(np.zeros(40, int), p, ids, n_resamples=50)["auroc"]
     assert np.isnan([absent.estimate, absent.low, absent.high]).all()
     assert absent.n_undefined == 50
 

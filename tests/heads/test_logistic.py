@@ -19,9 +19,13 @@ def make_data(n: int, d: int, k: int, *, seed: int = 0) -> tuple[np.ndarray, np.
     return X.astype(np.float32), labels.astype(np.int64)
 
 
-def reference(X: np.ndarray, y: np.ndarray, C: float, **options) -> LogisticRegression:
+def exact(C: float, **options) -> LogisticRegression:
     # Its default solver stops some 1e-4 short of the minimum where the penalty is weak.
-    return LogisticRegression(C=C, solver="newton-cg", tol=1e-8, max_iter=500, **options).fit(X.astype(np.float64), y)
+    return LogisticRegression(C=C, solver="newton-cg", tol=1e-8, max_iter=500, **options)
+
+
+def reference(X: np.ndarray, y: np.ndarray, C: float, **options) -> LogisticRegression:
+    return exact(C, **options).fit(X.astype(np.float64), y)
 
 
 @pytest.mark.parametrize(("n", "d"), [(60, 300), (300, 60), (80, 80), (150, 3)])
@@ -63,9 +67,7 @@ def test_sample_weights_multiply_class_weights(class_weight) -> None:
     totals = np.bincount(y, weights=weights)
     per_class = {"None": np.ones(2), "balanced": weights.sum() / 2 / totals}.get(str(class_weight), np.array([1, 4]))
     product = weights * per_class[y]
-    model = LogisticRegression(C=0.01, solver="newton-cg", tol=1e-8, max_iter=500).fit(
-        X.astype(np.float64), y, sample_weight=product
-    )
+    model = exact(0.01).fit(X.astype(np.float64), y, sample_weight=product)
     np.testing.assert_allclose(ours.predict_proba(X), model.predict_proba(X.astype(np.float64)), atol=1e-4)
 
 
@@ -74,8 +76,11 @@ def test_multilabel_equals_one_vs_rest(class_weight) -> None:
     X, _ = make_data(100, 60, 2)
     labels = (X[:, :3] + np.random.default_rng(1).standard_normal((100, 3)) * 8 > 5).astype(np.int64)
     ours = Logistic(C=0.01, class_weight=class_weight).fit(X, labels, task=Task.MULTILABEL, n_classes=3)
-    base = LogisticRegression(C=0.01, solver="newton-cg", tol=1e-8, max_iter=500, class_weight=class_weight)
-    expected = OneVsRestClassifier(base).fit(X.astype(np.float64), labels).predict_proba(X.astype(np.float64))
+    expected = (
+        OneVsRestClassifier(exact(0.01, class_weight=class_weight))
+        .fit(X.astype(np.float64), labels)
+        .predict_proba(X.astype(np.float64))
+    )
     np.testing.assert_allclose(ours.predict_proba(X), expected, atol=1e-4)
 
 

@@ -18,6 +18,11 @@ def make_data(n: int, k: int, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]
     return X.astype(np.float32), labels.astype(np.int64)
 
 
+def make_reference(**options) -> xgboost.XGBClassifier:
+    settings = {"n_estimators": 15, "learning_rate": 0.1, "max_depth": 6, "tree_method": "hist", "n_jobs": 1}
+    return xgboost.XGBClassifier(**settings, **options)
+
+
 def test_published_settings_are_the_defaults() -> None:
     # Bug 6 of the original: size-aware settings that were always overwritten, no seed, a removed tree method.
     head = XGBoost()
@@ -39,24 +44,14 @@ def test_equals_xgbclassifier(k: int, class_weight) -> None:
     X, y = make_data(120, k)
     task = Task.BINARY if k == 2 else Task.MULTICLASS
     ours = XGBoost(trees=15, device="cpu", class_weight=class_weight).fit(X, y, task=task, n_classes=k)
-    reference = xgboost.XGBClassifier(n_estimators=15, learning_rate=0.1, max_depth=6, tree_method="hist", n_jobs=1)
-    reference.fit(X, y, sample_weight=compute_sample_weight(class_weight, y))
+    reference = make_reference().fit(X, y, sample_weight=compute_sample_weight(class_weight, y))
     np.testing.assert_allclose(ours.predict_proba(X), reference.predict_proba(X), atol=1e-6)
 
 
 def test_share_of_columns_and_bins_are_xgboosts_own() -> None:
     X, y = make_data(120, 3)
     shared = XGBoost(trees=15, column_share=0.3, bins=16, device="cpu").fit(X, y, task=Task.MULTICLASS, n_classes=3)
-    reference = xgboost.XGBClassifier(
-        n_estimators=15,
-        learning_rate=0.1,
-        max_depth=6,
-        tree_method="hist",
-        n_jobs=1,
-        colsample_bytree=0.3,
-        max_bin=16,
-        seed=0,
-    ).fit(X, y)
+    reference = make_reference(colsample_bytree=0.3, max_bin=16, seed=0).fit(X, y)
     np.testing.assert_allclose(shared.predict_proba(X), reference.predict_proba(X), atol=1e-6)
     whole = XGBoost(trees=15, device="cpu").fit(X, y, task=Task.MULTICLASS, n_classes=3)
     assert np.abs(shared.predict_proba(X) - whole.predict_proba(X)).max() > 1e-3

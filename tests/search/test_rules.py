@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -273,17 +275,9 @@ def test_another_metric_has_other_finalists():
     assert sum(len(s) == 5 for s in finalists(board, count=7, metric="log_loss")) == 1
 
 
-def board(table, *, pool="abc", metric="auroc", n_folds=4):
-    return Leaderboard(
-        encoders=tuple(pool),
-        metrics=(metric,),
-        rows=tuple(
-            Row(subset=tuple(subset), n_dims=len(subset), folds={metric: tuple(np.broadcast_to(values, n_folds))})
-            for subset, values in table.items()
-        ),
-        n_train=(75,) * n_folds,
-        n_test=(25,) * n_folds,
-    )
+def board(table, *, pool="abc", metric="auroc"):
+    values = {subset: np.broadcast_to(value, 4) for subset, value in table.items()}
+    return search(values, pool=pool, metric=metric, strategy=Listed([tuple(subset) for subset in table]))
 
 
 PRICED = {"a": 0.70, "b": 0.80, "c": 0.75, "ab": 0.85, "ac": 0.78, "bc": 0.86, "abc": 0.86}
@@ -340,9 +334,9 @@ def test_nothing_to_choose_from_is_said():
     with pytest.raises(SearchError, match="eligible"):
         pareto_front(board(PRICED), COST, eligible=lambda _row: False)
     with pytest.raises(SearchError, match="No subset was scored"):
-        pareto_front(board({}), COST)
+        pareto_front(replace(board(PRICED), rows=()), COST)
     with pytest.raises(SearchError, match="No subset was scored"):
-        Budget(max_encoders=1).check(board({}))
+        Budget(max_encoders=1).check(replace(board(PRICED), rows=()))
 
 
 def allowed(**limits):

@@ -54,21 +54,6 @@ def run(scorer, pool=POOL, strategy=None, **options):
     return run_search(pool, strategy or Exhaustive(), scorer, **({"workers": 1} | options))
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_pure_noise_says_that_nothing_is_better_than_chance(tiny, seed):
-    found = select(run(tiny.scorer(*tiny.planted(signal=0.0, seed=seed))))
-    assert found.better_than_chance is False
-    assert "No subset is shown to be better than chance" in found.reason
-
-
-@pytest.mark.parametrize("task", list(Task))
-def test_every_task_from_search_to_choice(tiny, task):
-    blocks, labels = tiny.planted(160, task=task)
-    found = select(run(tiny.scorer(blocks, labels, task=task)))
-    assert "a" in found.chosen.subset
-    assert found.chosen.n_encoders <= 2
-
-
 def test_order_of_rows_changes_nothing(tiny):
     blocks, labels = tiny.planted(120)
     order = np.random.default_rng(3).permutation(120)

@@ -62,12 +62,8 @@ class Interval(Record):
 
     def __str__(self) -> str:
         ends = f"{self.confidence:.0%} interval {self.low:.4f} to {self.high:.4f}"
-        text = f"{self.estimate:.4f} ({ends}, {self.n_units} {self.unit}"
-        return (
-            f"{text}; undefined in {self.n_undefined} of {self.n_resamples} resamples)"
-            if self.n_undefined
-            else f"{text})"
-        )
+        gaps = f"; undefined in {self.n_undefined} of {self.n_resamples} resamples" if self.n_undefined else ""
+        return f"{self.estimate:.4f} ({ends}, {self.n_units} {self.unit}{gaps})"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

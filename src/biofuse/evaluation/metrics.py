@@ -614,13 +614,10 @@ def _table(data: ScoredRows, columns: Mapping[str, np.ndarray]) -> dict[str, dic
     table: dict[str, dict[str, float]] = {
         name: {"n": float(count)} for name, count in zip(data.classes, data.targets.sum(axis=0), strict=True)
     }
+    ranked = data.target.ranked_columns
     for metric, values in columns.items():
         if METRICS[metric].per_class:
-            of = (
-                data.target.ranked_columns
-                if len(values) == len(data.target.ranked_columns)
-                else range(len(data.classes))
-            )
+            of = ranked if len(values) == len(ranked) else range(len(data.classes))
             for column, value in zip(of, values, strict=True):
                 table[data.classes[column]][metric] = float(value)
     return table

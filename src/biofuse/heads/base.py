@@ -2,7 +2,7 @@
 
 import functools
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self, TypeVar
@@ -685,15 +685,8 @@ REMOVED = {
 """Heads of earlier versions, and what to do instead."""
 
 
-class HeadFactory(Protocol):
-    """Makes a head with its default options and the given class weights."""
-
-    def __call__(self, *, class_weight: "ClassWeight" = None) -> "Head":
-        """Make it."""
-
-
 @functools.cache
-def head_registry() -> Registry[HeadFactory]:
+def head_registry() -> Registry[Callable[..., Head]]:
     """Return the registry that :func:`make_head` uses."""
     own = {name: EntryPoint(name, row.where, ENTRY_POINT_GROUP).load for name, row in HEADS.items()}
     return Registry(kind="head", group=ENTRY_POINT_GROUP, own=own)
@@ -741,14 +734,12 @@ def check_limits(head: "Head", *, rows: int, features: int, classes: int) -> Non
     SearchError
         Naming the head, what exceeds which limit, why there is one, and the heads that would take the problem.
     """
-
-    def excess(candidate: "Head") -> str:
-        return candidate.limits.exceeded_by(rows=rows, features=features, classes=classes)
-
-    if excess(head):
-        able = [name for name in OWN_HEADS if not excess(make_head(name))]
+    problem = {"rows": rows, "features": features, "classes": classes}
+    excess = head.limits.exceeded_by(**problem)
+    if excess:
+        able = [name for name in OWN_HEADS if within_limits(make_head(name), **problem)]
         raise SearchError(
-            f"The head {head.name} is not meant for {excess(head)}.",
+            f"The head {head.name} is not meant for {excess}.",
             remedy=f"Choose another head: {', '.join(able)}."
             if able
             else "No head of BioFuse takes so much: give fewer rows, fewer encoders, or fewer classes.",

@@ -24,7 +24,7 @@ from biofuse.search.config import AUTO, SearchConfig
 from biofuse.search.leaderboard import Leaderboard, Subset
 from biofuse.search.problem import Problem, fusion_of, head_of
 from biofuse.search.rules import CHOSEN, Budget, Ensemble, Selection, choose_ensemble, finalists, select
-from biofuse.search.runner import Cost, RefitScorer, SearchContext, Tell, run_search
+from biofuse.search.runner import RefitScorer, SearchContext, Tell, run_search
 from biofuse.search.screen import Screen, run_screen
 from biofuse.search.strategies import Listed, Strategy, make_strategy
 
@@ -240,10 +240,6 @@ def refit(
         keep_predictions=keep,
     )
 
-    def announce(cost: Cost) -> None:
-        if not quiet:
-            context.tell(f"Search: {cost}.")
-
     leaderboard = run_search(
         pool,
         strategy,
@@ -261,7 +257,7 @@ def refit(
         engine=context.engine,
         ray_address=context.ray_address,
         progress=Silent() if quiet else context.progress,
-        announce=announce,
+        announce=None if quiet else lambda cost: context.tell(f"Search: {cost}."),
         yes=context.yes,
     )
     return leaderboard, held_out if keep else None

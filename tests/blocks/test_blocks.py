@@ -92,8 +92,6 @@ def reader(store):
 def test_blocks_come_in_pool_order_with_the_samples_rows(reader):
     blocks = reader.read()
     assert blocks.encoders == ("b", "a")
-    assert reader.dims == {"b": 3, "a": 2}
-    assert reader.n_bytes == 4 * N * 5
     for each in CARDS:
         np.testing.assert_array_equal(blocks[each.name], values(each))
 
@@ -132,7 +130,6 @@ def test_ids_that_repeat_or_do_not_fit_raise(store):
 def test_a_sample_without_embedding_raises_before_the_first_piece(store):
     contents = np.concatenate([CONTENTS, np.array([b"x" * 16], dtype="S16")])
     reader = BlockReader(store=store, cards=CARDS, ids=np.append(IDS, "new"), contents=contents)
-    assert reader.missing()["a"].nonzero()[0].tolist() == [N]
     with pytest.raises(AlignmentError, match="1 of 51 samples have no b embedding"):
         next(reader.iter_blocks(rows=10))
 

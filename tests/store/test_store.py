@@ -56,9 +56,6 @@ def every_way(folder, contents):
     yield folder.read(contents)
     yield folder.read(contents, memory="ram")
     yield folder.read(contents, memory="map")
-    out = np.full((len(contents), DIM), np.nan, dtype=np.float32)
-    folder.read_into(out, contents)
-    yield out
     for size in (1, 3, 1000):
         yield np.concatenate([np.empty((0, DIM), np.float32), *folder.iter_blocks(contents, rows=size)])
 
@@ -99,14 +96,6 @@ def test_a_missing_row_raises_however_it_is_read(folder, reads):
     folder.write(*rows(range(10)))
     with pytest.raises(AlignmentError, match="1 of 11 samples have no tiny embedding"):
         reads(folder, rows(range(11))[0])
-
-
-def test_rows_are_not_read_into_an_array_that_does_not_fit(folder):
-    folder.write(*rows(range(4)))
-    contents = rows(range(4))[0]
-    for bad in (np.empty((3, 3), np.float32), np.empty((4, 3)), np.empty((3, 4), np.float32).T):
-        with pytest.raises(AlignmentError, match="tiny"):
-            folder.read_into(bad, contents)
 
 
 def test_a_mapped_block_is_read_only_and_its_file_goes_with_the_last_array(folder):

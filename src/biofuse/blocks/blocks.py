@@ -216,28 +216,11 @@ class BlockReader:
         if len(repeated):
             raise AlignmentError(f"{len(repeated)} sample ids occur again, e.g. {self.ids[repeated[0]]!r}.")
 
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    @property
-    def dims(self) -> dict[str, int]:
-        """Columns of each block."""
-        return {card.name: card.dim for card in self.cards}
-
-    @property
-    def n_bytes(self) -> int:
-        """Size of all blocks, in bytes."""
-        return 4 * len(self) * sum(self.dims.values())
-
     def folders(self) -> dict[str, EncoderFolder]:
         """Return where each encoder's embeddings lie."""
         return {
             card.name: self.store.open(card, precision=self.precisions.get(card.name, "fp32")) for card in self.cards
         }
-
-    def missing(self) -> dict[str, NDArray[np.bool_]]:
-        """Tell which samples have no embedding, per encoder, shape (n,) each."""
-        return {name: folder.missing(self.contents) for name, folder in self.folders().items()}
 
     def take(self, rows: NDArray[np.integer] | NDArray[np.bool_]) -> Self:
         """Return the reader of the given rows (indices or a boolean mask)."""
@@ -283,6 +266,6 @@ class BlockReader:
             If a sample has no embedding; before the first piece.
         """
         pieces = {name: folder.iter_blocks(self.contents, rows=rows) for name, folder in self.folders().items()}
-        for start in range(0, len(self), rows):
+        for start in range(0, len(self.ids), rows):
             ids = self.ids[start : start + rows]
             yield Blocks(ids=ids, matrices={name: next(blocks) for name, blocks in pieces.items()})

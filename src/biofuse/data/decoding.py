@@ -471,15 +471,15 @@ class ItemSource:
         The data set.
     row : int
         Row number.
-    key : int or str
-        Where in the row the image is: a position or a column name.
+    key : int, str or None
+        Where in the row the image is: a position or a column name; None where the row is the image.
     description : str
         What a person would call it.
     """
 
     rows: Rows = field(repr=False)
     row: int
-    key: int | str
+    key: int | str | None
     description: str
 
     def read(self) -> RawImage:
@@ -491,7 +491,7 @@ class ItemSource:
             If the data set cannot give the row, or the image is of no known kind.
         """
         try:
-            item = self.rows[self.row][self.key]
+            item = self.rows[self.row] if self.key is None else self.rows[self.row][self.key]
         except (*PILLOW_ERRORS, LookupError) as error:
             raise UnreadableImageError(
                 f"{self.description}: the data set cannot give it: {error}.", remedy=REMEDY

@@ -182,8 +182,8 @@ def load_rows(data: Rows, options: LoadOptions) -> SampleTable:
         raise DataError("The data set has no rows.", remedy="Check how it was made.")
     first = data[0]
     pair = isinstance(first, tuple | list) and len(first) >= 2
-    rows: Rows = data if pair else _Single(data)
-    sources = [ItemSource(rows, row, 0, f"row {row} of {type(data).__name__}") for row in range(n)]
+    key = 0 if pair else None
+    sources = [ItemSource(data, row, key, f"row {row} of {type(data).__name__}") for row in range(n)]
     _refuse_random(sources[:PROBED_ROWS])
     labels = options.labels
     if labels is None and pair and options.labelled is not False:
@@ -197,19 +197,6 @@ def load_rows(data: Rows, options: LoadOptions) -> SampleTable:
         classes=tuple(classes) if named and classes else None,
     )
     return _with_columns(base, options, labels)
-
-
-class _Single:
-    """A data set of bare images, given the shape of one with labels."""
-
-    def __init__(self, data: Rows) -> None:
-        self._data = data
-
-    def __len__(self) -> int:
-        return len(self._data)
-
-    def __getitem__(self, row: int) -> tuple[Any]:
-        return (self._data[row],)
 
 
 def _with_columns(base: SampleTable, options: LoadOptions, labels: Any) -> SampleTable:

@@ -1,5 +1,6 @@
 """Embeddings of a table of samples: what an extraction reports, and what the store holds without one."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from html import escape
@@ -264,12 +265,18 @@ def read_stored(
     samples, contents = require_contents(samples)
     folders = [each for each in store.folders() if precision in {None, each.precision}]
     if encoders is None:
-        whole = [each for each in folders if not each.missing(contents).any()]
-        chosen = _one_of_each(whole)
+        chosen = [each for each in folders if not each.missing(contents).any()]
         if not chosen:
             raise StoreError(
                 f"No encoder in {store.root} has an embedding of every sample of {samples.name}.",
                 remedy="Run `biofuse embed` on these data first.",
+            )
+        names = Counter(each.card.name for each in chosen)
+        if len(names) < len(chosen):
+            raise StoreError(
+                f"There are several kinds of embeddings of "
+                f"{', '.join(sorted(name for name, count in names.items() if count > 1))}.",
+                remedy="Name the encoders (--encoders), by fingerprint or with --precision where one name has several.",
             )
     else:
         chosen = [_named(name, folders, contents, store) for name in dict.fromkeys(encoders)]
@@ -422,17 +429,6 @@ def _named(name: str, folders: Iterable[EncoderFolder], contents: Contents, stor
         )
     # Of several kinds none of which is complete, reading the fullest says best what is missing.
     return whole[0] if whole else min(called, key=lambda folder: int(folder.missing(contents).sum()))
-
-
-def _one_of_each(folders: Sequence[EncoderFolder]) -> list[EncoderFolder]:
-    names = [folder.card.name for folder in folders]
-    several = sorted({name for name in names if names.count(name) > 1})
-    if several:
-        raise StoreError(
-            f"There are several kinds of embeddings of {', '.join(several)}.",
-            remedy="Name the encoders (--encoders), by fingerprint or with --precision where one name has several.",
-        )
-    return list(folders)
 
 
 def _is_called(folder: EncoderFolder, name: str) -> bool:

@@ -69,21 +69,6 @@ class Engine(Protocol):
         ...
 
 
-def make_engine(options: ExtractOptions, *, tell: Tell) -> Engine:
-    """Return the engine that the options name.
-
-    Raises
-    ------
-    BioFuseError
-        If there is none of that name.
-    """
-    if options.engine not in ENGINES:
-        raise BioFuseError(f"There is no engine {options.engine!r}.", remedy=f"Use one of: {', '.join(ENGINES)}.")
-    module, _, name = ENGINES[options.engine].partition(":")
-    engine: Engine = getattr(importlib.import_module(module), name)(options, tell=tell)
-    return engine
-
-
 def extract(
     samples: Samples,
     cards: Sequence[EncoderCard],
@@ -193,7 +178,8 @@ class _Run:
     computed: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.engine = make_engine(self.options, tell=self.tell)
+        module, _, name = ENGINES[self.options.engine].partition(":")
+        self.engine = getattr(importlib.import_module(module), name)(self.options, tell=self.tell)
 
     def inspect(
         self, samples: Samples, cards: Sequence[EncoderCard], store: EmbeddingStore, *, check: bool = True

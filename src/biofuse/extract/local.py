@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
@@ -30,15 +30,7 @@ if TYPE_CHECKING:
     import torch
 
 
-class Sliceable(Protocol):
-    """Images that some can be taken of: an array, or a tensor."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, rows: slice, /) -> Any: ...
-
-
-Images = TypeVar("Images", bound=Sliceable)
+Images = TypeVar("Images", UInt8Images, "torch.Tensor")
 Result = TypeVar("Result")
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "failed to allocate")
@@ -78,9 +70,6 @@ class BatchSizes:
         self._tell = tell
         self._free = free or (lambda: None)
         self._lock = threading.Lock()
-
-    def __getitem__(self, encoder: str) -> int:
-        return self._sizes[encoder]
 
     def run(self, encoder: str, images: Images, encode: Callable[[Images], Result]) -> list[Result]:
         """Embed images, a few at a time, and again in smaller batches where memory runs out.
@@ -207,14 +196,11 @@ class ForwardThreads:
         return item.finished(found)
 
     def _through(self, encoder: Encoder, item: Batch) -> Embeddings:
-        def pass_through(images: UInt8Images) -> Embeddings:
-            return encode(encoder, images)
-
         name, images = encoder.card.name, item.images[encoder.card.preprocessing.resize_key]
         # With one thread, processor time is the pass's own, however busy the cores are otherwise.
         clock = item.stages.processor if self._threads == 1 else item.stages.wall
         with clock(FORWARD, encoder=name):
-            parts = self._sizes.run(name, images, pass_through)
+            parts = self._sizes.run(name, images, partial(encode, encoder))
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
@@ -469,8 +455,7 @@ class LocalEngine:
 
     def _embed(self, encoder: Encoder, images: UInt8Images) -> "np.ndarray[tuple[int, int], np.dtype[np.float32]]":
         sizes = BatchSizes({encoder.card.name: PARITY_BATCH}, tell=self._tell, free=self._free)
-        pass_through: Callable[[UInt8Images], np.ndarray] = lambda some: encode(encoder, some)  # noqa: E731
-        return np.concatenate(sizes.run(encoder.card.name, images, pass_through))
+        return np.concatenate(sizes.run(encoder.card.name, images, partial(encode, encoder)))
 
     def _free(self) -> None:
         """Give back what the device's allocator keeps."""

@@ -4,9 +4,9 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pickle import PicklingError
 from types import TracebackType
@@ -51,23 +51,21 @@ class Stages:
         with self._lock:
             self._seconds[stage, encoder] = self._seconds.get((stage, encoder), 0.0) + seconds
 
-    @contextmanager
-    def wall(self, stage: str, *, encoder: str = "") -> Iterator[None]:
+    def wall(self, stage: str, *, encoder: str = "") -> AbstractContextManager[None]:
         """Count as long as the context lasts."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.add(stage, time.perf_counter() - start, encoder=encoder)
+        return self._counting(time.perf_counter, stage, encoder)
+
+    def processor(self, stage: str, *, encoder: str = "") -> AbstractContextManager[None]:
+        """Count the processor time that this thread takes while the context lasts."""
+        return self._counting(time.thread_time, stage, encoder)
 
     @contextmanager
-    def processor(self, stage: str, *, encoder: str = "") -> Iterator[None]:
-        """Count the processor time that this thread takes while the context lasts."""
-        start = time.thread_time()
+    def _counting(self, clock: Callable[[], float], stage: str, encoder: str) -> Iterator[None]:
+        start = clock()
         try:
             yield
         finally:
-            self.add(stage, time.thread_time() - start, encoder=encoder)
+            self.add(stage, clock() - start, encoder=encoder)
 
     def merge(self, other: "Stages") -> None:
         """Add what another has counted."""
@@ -93,10 +91,6 @@ class Stages:
             "seconds": {stage: round(self.seconds(stage), 3) for stage in STAGES},
             "forward": {encoder: round(value, 3) for encoder, value in self.by_encoder().items()},
         }
-
-    def slowest(self) -> str:
-        """Return the stage that took most."""
-        return max(STAGES, key=self.seconds)
 
     def sentence(self) -> str:
         """Name the slowest stage and the shares of all; empty where nothing was counted."""

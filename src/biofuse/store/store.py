@@ -209,24 +209,6 @@ class EncoderFolder:
             return scratch_matrix(self.path, shape, self.iter_blocks(contents))
         return self._block(found, contents, slice(0, len(contents)))
 
-    def read_into(self, out: NDArray[np.float32], contents: Contents) -> None:
-        """Copy the embeddings of the given contents into the rows of ``out``.
-
-        Parameters
-        ----------
-        out : ndarray of float32, C-contiguous, shape (n, dim)
-        contents : ndarray of S16, shape (n,)
-
-        Raises
-        ------
-        AlignmentError
-            If a content has no embedding here, or ``out`` is of another shape or kind.
-        """
-        expected = (len(contents), self.card.dim)
-        if out.shape != expected or out.dtype != np.float32 or not out.flags.c_contiguous:
-            raise AlignmentError(f"{self.card.name}: rows of float32 of shape {expected} fit, not {out.shape}.")
-        self._fill(out, self._plan(contents), contents, slice(0, len(contents)))
-
     def iter_blocks(self, contents: Contents, *, rows: int = ROWS_AT_ONCE) -> Iterator[NDArray[np.float32]]:
         """Read the embeddings of the given contents piece by piece; only one piece is held in memory.
 
@@ -266,14 +248,11 @@ class EncoderFolder:
 
     def _block(self, found: Plan, contents: Contents, rows: slice) -> NDArray[np.float32]:
         out = np.empty((rows.stop - rows.start, self.card.dim), dtype=np.float32)
-        self._fill(out, found, contents, rows)
-        return out
-
-    def _fill(self, out: NDArray[np.float32], found: Plan, contents: Contents, rows: slice) -> None:
         try:
             found.fill(out, place=rows.start)
         except FileNotFoundError:  # a part was removed as redundant since it was looked at: its rows stand elsewhere
             self._plan(contents[rows]).fill(out, place=0)
+        return out
 
     def _absent(self, n: int, of: int) -> AlignmentError:
         if self.card.loader == IMPORTED:

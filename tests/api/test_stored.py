@@ -8,6 +8,7 @@ from biofuse import ExtractOptions, embed
 from biofuse.core.errors import AlignmentError, DependencyError, StoreError, UnreadableImageError
 from biofuse.data.load import load_samples
 from biofuse.encoders.registry import get_card
+from biofuse.extract import embeddings as stored
 from biofuse.extract.embeddings import read_stored, recompute
 from biofuse.store.exchange import save_embeddings
 from biofuse.store.store import EmbeddingStore
@@ -111,8 +112,6 @@ def test_the_sample_is_random_and_the_same_for_the_same_seed(filled):
 
 
 def test_lower_precisions_are_compared_by_direction(filled, monkeypatch):
-    from biofuse.extract import embeddings as stored
-
     store, samples = filled
     real = stored.load_encoder
     networks = {}
@@ -136,8 +135,6 @@ def test_lower_precisions_are_compared_by_direction(filled, monkeypatch):
 
 
 def test_an_encoder_that_cannot_be_loaded_is_skipped_unless_it_was_named(filled, monkeypatch):
-    from biofuse.extract import embeddings as stored
-
     store, samples = filled
     real = stored.load_encoder
 

@@ -11,19 +11,14 @@ from biofuse.core.machine import SEARCH_SHARE, available_memory, memory_limit, w
 # --- memory
 
 
-def mounted(tmp_path, **files):
-    for name, text in files.items():
-        path = tmp_path / name.replace("__", "/")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+@pytest.fixture
+def root(tmp_path):
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc" / "meminfo").write_text("MemTotal: 16384 kB\nMemFree: 1024 kB\nMemAvailable: 8192 kB\n")
     return tmp_path
 
 
-MEMINFO = "MemTotal:       16384 kB\nMemFree:         1024 kB\nMemAvailable:    8192 kB\n"
-
-
-def test_it_is_what_the_machine_has_available(tmp_path):
-    root = mounted(tmp_path, proc__meminfo=MEMINFO)
+def test_it_is_what_the_machine_has_available(root):
     assert available_memory(root=root) == 8192 * 1024
     assert memory_limit(root=root) == int(SEARCH_SHARE * 8192 * 1024)
 
@@ -35,8 +30,7 @@ def test_it_is_what_the_machine_has_available(tmp_path):
         ("sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
     ],
 )
-def test_a_container_may_have_less(tmp_path, folder, most, used, cache):
-    root = mounted(tmp_path, proc__meminfo=MEMINFO)
+def test_a_container_may_have_less(root, folder, most, used, cache):
     group = root / folder
     group.mkdir(parents=True)
     (group / most).write_text("5000000\n")

@@ -129,12 +129,17 @@ def test_validation_is_carved_out_of_train_alone() -> None:
     assert Counter(split.splits[:150].tolist()) == {"train": 120, "val": 30}  # 15 of 60 + 15
 
 
-def test_train_alone_is_divided_in_three() -> None:
-    split = with_splits(make_samples(np.arange(100) % 2, splits=["train"] * 100))
-    counts = split_counts(split)
-    assert abs(counts["train"] - 60) <= 2
-    assert abs(counts["val"] - 15) <= 2
-    assert abs(counts["test"] - 25) <= 2
+@pytest.mark.parametrize(
+    ("samples", "options", "expected"),
+    [
+        (make_samples(np.arange(100) % 2, splits=["train"] * 100), {}, {"train": 60, "val": 14, "test": 26}),
+        (make_samples(None, n=100), {}, {"train": 60, "val": 15, "test": 25}),
+        (make_samples(np.arange(100) % 2), {"fractions": (0.8, 0.2, 0.0)}, {"train": 80, "val": 20}),
+    ],
+    ids=["train alone", "no labels", "no test wanted"],
+)
+def test_shares(samples: Samples, options: dict[str, tuple[float, float, float]], expected: dict[str, int]) -> None:
+    assert split_counts(with_splits(samples, **options)) == expected
 
 
 def test_a_test_split_alone_cannot_be_completed() -> None:
@@ -142,27 +147,10 @@ def test_a_test_split_alone_cannot_be_completed() -> None:
         with_splits(make_samples(np.arange(4) % 2, splits=["test"] * 4))
 
 
-def test_unlabelled_samples_can_be_split() -> None:
-    assert split_counts(with_splits(make_samples(None, n=100))) == {"train": 60, "val": 15, "test": 25}
-
-
 @pytest.mark.parametrize("fractions", [(0.5, 0.2, 0.2), (1.2, -0.1, -0.1), (0.0, 0.5, 0.5)])
 def test_wrong_fractions(fractions: tuple[float, float, float]) -> None:
     with pytest.raises(DataError, match="add up to 1"):
         with_splits(make_samples(np.arange(9) % 2), fractions=fractions)
-
-
-def test_no_test_split_if_none_is_wanted() -> None:
-    assert split_counts(with_splits(make_samples(np.arange(100) % 2), fractions=(0.8, 0.2, 0.0))) == {
-        "train": 80, "val": 20,
-    }  # fmt: skip
-
-
-def test_torn_groups_are_leakage() -> None:
-    samples = make_samples(np.arange(4) % 2, groups=list("aabb"), splits=["train", "test", "train", "train"])
-    with pytest.raises(LeakageError, match=r"1 group\(s\) .* a \(train, test\)"):
-        check_groups(samples)
-    check_groups(replace(samples, splits=None))
 
 
 # --- folds -----------------------------------------------------------------------------------------------------------

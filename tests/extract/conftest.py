@@ -57,7 +57,7 @@ def networks() -> Iterator[Callable[..., EncoderCard]]:
             def build(card: EncoderCard, *, device: str, precision: Any, weights_path: Path | None) -> Any:
                 del weights_path
                 encoder = _encoder(card, device=device, precision=precision, breaks_at=breaks_at, room=room, log=log)
-                return _Foreign(encoder) if foreign else encoder
+                return SimpleNamespace(card=encoder.card, encode=encoder.encode) if foreign else encoder
 
             card = EncoderCard(
                 **{
@@ -87,18 +87,6 @@ def network() -> Iterator[Callable[..., EncoderCard]]:
     """Return the function of :func:`networks`."""
     with networks() as make:
         yield make
-
-
-class _Foreign:
-    def __init__(self, inner: TorchEncoder) -> None:
-        self.inner = inner
-
-    @property
-    def card(self) -> EncoderCard:
-        return self.inner.card
-
-    def encode(self, images: np.ndarray) -> np.ndarray:
-        return self.inner.encode(images)
 
 
 def _encoder(card: EncoderCard, *, device: str, precision: Any, breaks_at: str, room: int, log: list[Any]) -> Any:

@@ -1,5 +1,6 @@
 import contextlib
 import itertools
+import multiprocessing
 import os
 import random
 import shutil
@@ -15,12 +16,13 @@ import pytest
 from PIL import Image
 
 from biofuse.core.errors import BioFuseError, DiskError, EncoderError, UnreadableImageError
-from biofuse.data.decoding import ArraySource, FileSource
+from biofuse.data.decoding import FileSource
 from biofuse.data.samples import Samples
 from biofuse.encoders.function import register_encoder
 from biofuse.encoders.registry import get_card
 from biofuse.extract import engine
 from biofuse.extract.engine import FIRST_ROWS, QUEUE, RowBuffer, Writer, extract
+from biofuse.extract.local import LocalEngine, device_names
 from biofuse.extract.options import ExtractOptions
 from biofuse.extract.prepare import Stages
 from biofuse.store.parts import Part
@@ -58,19 +60,6 @@ def samples_of(paths):
     return Samples(ids=np.array([p.name for p in paths], dtype=object), sources=tuple(FileSource(p) for p in paths))
 
 
-def by_hand(path, card, function):
-    image = np.asarray(Image.open(path).convert("RGB"))
-    return np.asarray(function(card.preprocessing.apply(image)[None]), dtype=np.float32)[0]
-
-
-def test_every_row_is_its_own_images_embedding(files, store):
-    done = extract(samples_of(files), CARDS, store=store, options=ALONE)
-    blocks = done
-    for row, path in enumerate(files):
-        np.testing.assert_array_equal(blocks["test_mean"][row], by_hand(path, CARDS[0], test_mean_encoder))
-        np.testing.assert_array_equal(blocks["test_corner"][row], by_hand(path, CARDS[1], test_corner_encoder))
-
-
 def test_worker_processes_give_the_same_rows(files, store, tmp_path):
     alone = extract(samples_of(files), CARDS, store=store, options=ALONE)
     other = EmbeddingStore(tmp_path / "other")
@@ -78,16 +67,6 @@ def test_worker_processes_give_the_same_rows(files, store, tmp_path):
     together = extract(samples_of(files), CARDS, store=other, options=options)
     for name in alone:
         np.testing.assert_array_equal(alone[name], together[name])
-
-
-def test_style_bug_2_shuffling_the_source_changes_only_the_order(files, store, tmp_path):
-    first = extract(samples_of(files), CARDS, store=store, options=ALONE)
-    shuffled = random.Random(1).sample(files, len(files))
-    other = EmbeddingStore(tmp_path / "other")
-    second = extract(samples_of(shuffled), CARDS, store=other, options=ALONE)
-    assert second.ids.tolist() == [path.name for path in shuffled]
-    for name in first:
-        np.testing.assert_array_equal(second.blocks.join(first.ids)[name], first[name])
 
 
 def test_nothing_is_computed_twice(files, store):
@@ -107,16 +86,6 @@ def test_identical_files_are_embedded_once(files, store):
     np.testing.assert_array_equal(matrix[0], matrix[-1])
 
 
-def test_style_bug_7_a_truncated_image_is_an_error_that_names_it_and_what_is_done_is_kept(files, store):
-    bad = files[13]
-    bad.write_bytes(bad.read_bytes()[:-40])
-    with pytest.raises(UnreadableImageError, match=r"13\.png") as caught:
-        extract(samples_of(files), CARDS, store=store, options=ALONE)
-    assert "quarantine" in caught.value.remedy
-    done = extract(samples_of(files[:12]), CARDS, store=store, options=ALONE)
-    assert done.computed == 0
-
-
 def test_style_bug_7_quarantine_leaves_no_row_and_never_a_black_image(files, store):
     files[3].write_bytes(b"")
     files[7].write_text("not an image")
@@ -132,31 +101,8 @@ def test_style_bug_7_quarantine_leaves_no_row_and_never_a_black_image(files, sto
     kept = [path for path in paths if path.name in set(done.samples.ids)]
     assert len(kept) == len(matrix) == 17
     for row, path in enumerate(kept):
-        np.testing.assert_array_equal(matrix[row], by_hand(path, CARDS[0], test_mean_encoder))
-
-
-def test_a_flipped_byte_is_healed_by_the_next_run(files, store):
-    extract(samples_of(files), CARDS, store=store, options=ALONE)
-    part = store.open(CARDS[0]).part_paths()[0]
-    data = bytearray(part.read_bytes())
-    data[-200] ^= 4
-    part.write_bytes(data)
-    done = extract(samples_of(files), CARDS, store=store, options=ALONE)
-    assert [work.computed for work in done.work] == [20, 0]
-    assert len(done.recomputed) == 1
-    matrix = done["test_mean"]
-    np.testing.assert_array_equal(matrix[5], by_hand(files[5], CARDS[0], test_mean_encoder))
-
-
-def test_arrays_are_embedded_like_files_of_the_same_pixels(files, store):
-    arrays = [np.asarray(Image.open(path)) for path in files]
-    samples = Samples(
-        ids=np.array([path.name for path in files], dtype=object),
-        sources=tuple(ArraySource(array, f"row {row}") for row, array in enumerate(arrays)),
-    )
-    from_arrays = extract(samples, CARDS, store=store, options=ALONE)
-    from_files = extract(samples_of(files), CARDS, store=store, options=ALONE)
-    np.testing.assert_array_equal(from_arrays["test_mean"], from_files["test_mean"])
+        image = CARDS[0].preprocessing.apply(np.asarray(Image.open(path).convert("RGB")))
+        np.testing.assert_array_equal(matrix[row], test_mean_encoder(image[None])[0].astype(np.float32))
 
 
 def test_parts_are_written_along_the_way(files, store, monkeypatch):
@@ -192,12 +138,6 @@ def test_style_bug_11_an_encoder_that_breaks_its_card_is_refused(files, store, f
     assert not store.open(get_card("test_broken")).part_paths()
 
 
-def test_a_read_only_or_full_disk_is_one_clear_error(files, tmp_path):
-    (tmp_path / "blocked").write_text("a file, not a folder")
-    with pytest.raises(DiskError, match="blocked"):
-        extract(samples_of(files), CARDS, store=EmbeddingStore(tmp_path / "blocked"), options=ALONE)
-
-
 @pytest.mark.parametrize("bad", [{"batch_size": 0}, {"workers": -1}, {"on_error": "ignore"}])
 def test_impossible_options_are_refused(bad):
     with pytest.raises(BioFuseError):
@@ -231,7 +171,9 @@ print(done.computed)
 """
 
 
-def slow_run(script, store, files, out):
+def slow_run(workers, store, files, out):
+    script = out.with_suffix(".py")
+    script.write_text(SLOW_SCRIPT.format(here=str(Path(__file__).parent), workers=workers))
     command = [sys.executable, str(script), str(store), str(files[0].parent), str(out)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
@@ -239,9 +181,7 @@ def slow_run(script, store, files, out):
 @pytest.mark.skipif(not Path("/proc").exists(), reason="needs /proc to see other processes")
 @pytest.mark.slow
 def test_workers_do_not_outlive_a_killed_parent(files, tmp_path):
-    script = tmp_path / "slow.py"
-    script.write_text(SLOW_SCRIPT.format(here=str(Path(__file__).parent), workers=2))
-    run = slow_run(script, tmp_path / "store", files, tmp_path / "out.npy")
+    run = slow_run(2, tmp_path / "store", files, tmp_path / "out.npy")
 
     def workers():
         found = []
@@ -271,18 +211,16 @@ def test_workers_do_not_outlive_a_killed_parent(files, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_killed_at_random_moments_it_resumes_and_ends_with_the_same_rows(files, tmp_path, workers):
-    script = tmp_path / "slow.py"
-    script.write_text(SLOW_SCRIPT.format(here=str(Path(__file__).parent), workers=workers))
     store, out = tmp_path / "store", tmp_path / "out.npy"
-    slow_run(script, tmp_path / "calm", files, tmp_path / "calm.npy").wait()
+    slow_run(workers, tmp_path / "calm", files, tmp_path / "calm.npy").wait()
     generator = random.Random(workers)
     for _ in range(4):
-        run = slow_run(script, store, files, out)
+        run = slow_run(workers, store, files, out)
         time.sleep(generator.uniform(0.3, 2.0))
         run.send_signal(signal.SIGKILL)
         run.wait()
     done = [len(part.contents) for folder in EmbeddingStore(store).folders() for part in folder.parts()]
-    run = slow_run(script, store, files, out)
+    run = slow_run(workers, store, files, out)
     computed = int(run.communicate()[0])
     assert run.returncode == 0
     assert computed == 20 - sum(done)
@@ -291,11 +229,9 @@ def test_killed_at_random_moments_it_resumes_and_ends_with_the_same_rows(files, 
 
 @pytest.mark.slow
 def test_two_processes_at_once_end_with_one_correct_store(files, tmp_path):
-    script = tmp_path / "slow.py"
-    script.write_text(SLOW_SCRIPT.format(here=str(Path(__file__).parent), workers=0))
     store = tmp_path / "store"
     outs = [tmp_path / "a.npy", tmp_path / "b.npy"]
-    runs = [slow_run(script, store, files, out) for out in outs]
+    runs = [slow_run(0, store, files, out) for out in outs]
     assert [run.wait() for run in runs] == [0, 0]
     np.testing.assert_array_equal(np.load(outs[0]), np.load(outs[1]))
     card = next(iter(EmbeddingStore(store).folders())).card
@@ -342,10 +278,10 @@ class Folder:
         self.parts.append(len(contents))
 
 
-def fill(buffer, rows, step=64):
+def fill(buffer, rows, *name, step=64):
     for start in range(0, rows, step):
         keys = np.array([(start + row).to_bytes(16, "big") for row in range(step)], dtype="S16")
-        buffer.add(keys, np.zeros((step, 2), np.float32))
+        buffer.add(*name, keys, np.zeros((step, 2), np.float32))
 
 
 def test_parts_start_small_and_double_up_to_the_limit():
@@ -375,17 +311,11 @@ class Slow(Folder):
         super().write(contents, embeddings)
 
 
-def hand_over(writer, rows, step=64, name="a"):
-    for start in range(0, rows, step):
-        keys = np.array([(start + row).to_bytes(16, "big") for row in range(step)], dtype="S16")
-        writer.add(name, keys, np.zeros((step, 2), np.float32))
-
-
 def test_encoders_go_on_while_a_part_is_written():
     gate = threading.Event()
     folder = Slow(gate)
     with Writer({"a": folder}, max_rows=64, max_seconds=1e9) as writer:
-        hand_over(writer, 3 * 64)  # returns although nothing can be written yet
+        fill(writer, 3 * 64, "a")  # returns although nothing can be written yet
         assert folder.parts == []
         gate.set()
     assert folder.parts == [64, 64, 64]
@@ -396,7 +326,7 @@ def test_a_queue_that_is_full_holds_encoders_back():
     folder = Slow(gate)
 
     def produce(writer):
-        hand_over(writer, (QUEUE + 4) * 64)
+        fill(writer, (QUEUE + 4) * 64, "a")
         done.set()
 
     with Writer({"a": folder}, max_rows=64, max_seconds=1e9) as writer:
@@ -412,7 +342,7 @@ def test_a_queue_that_is_full_holds_encoders_back():
 def test_rows_reach_the_disk_in_time_though_no_more_come():
     folder = Folder()
     with Writer({"a": folder}, max_rows=1 << 20, max_seconds=0.1) as writer:
-        hand_over(writer, 64)
+        fill(writer, 64, "a")
         until = time.monotonic() + 10
         while not folder.parts and time.monotonic() < until:
             time.sleep(0.02)
@@ -430,7 +360,7 @@ def test_a_disk_error_reaches_the_encoders_at_their_next_row_and_nothing_more_is
     def embed_for_ever():
         with Writer({"a": folder}, max_rows=64, max_seconds=1e9) as writer:
             for _ in range(10 * QUEUE):
-                hand_over(writer, 64)
+                fill(writer, 64, "a")
                 time.sleep(0.001)
             pytest.fail("nobody said that the disk is full")
 
@@ -445,7 +375,7 @@ def test_a_stop_writes_what_is_finished(stop):
 
     def embed_until_stopped():
         with Writer({"a": folder}, max_rows=1 << 20, max_seconds=1e9) as writer:
-            hand_over(writer, 128)
+            fill(writer, 128, "a")
             raise stop
 
     with pytest.raises(stop):
@@ -455,7 +385,7 @@ def test_a_stop_writes_what_is_finished(stop):
 
 def test_a_writer_thread_does_not_outlive_its_work():
     with Writer({"a": Folder()}, max_rows=64, max_seconds=1e9) as writer:
-        hand_over(writer, 64)
+        fill(writer, 64, "a")
     assert not any(thread.name == "biofuse-writer" for thread in threading.enumerate())
 
 
@@ -467,5 +397,166 @@ def test_the_time_is_counted():
             time.sleep(0.05)
 
     with Writer({"a": Lazy()}, max_rows=64, max_seconds=1e9, stages=stages) as writer:
-        hand_over(writer, 64)
+        fill(writer, 64, "a")
     assert 0.05 <= stages.seconds("write") < 1
+
+
+# --- several devices of one machine; on a CPU, the processes share its cores
+
+ONE = ExtractOptions(workers=0, batch_size=8, device="cpu")
+TWO = ExtractOptions(workers=0, batch_size=8, device="cpu,cpu")
+
+
+def do_nothing(_):
+    pass
+
+
+class Interrupting:
+    """Does something when the first batch is finished; knows the processes that were there then."""
+
+    def __init__(self, act=do_nothing):
+        self.act = act
+        self.done = 0
+        self.before = set(multiprocessing.active_children())
+        self.processes = []
+
+    def begin(self, task, total):
+        pass
+
+    def advance(self, task, units):
+        if task != "reading":
+            self.done += units
+            self.processes = self.processes or list(set(multiprocessing.active_children()) - self.before)
+            act, self.act = self.act, do_nothing
+            act(self.processes)
+
+    def ended(self):
+        return len(self.processes) == 2 and not any(process.is_alive() for process in self.processes)
+
+
+def rows_of(store, card):
+    return sum(len(part) for part in store.open(card).parts())
+
+
+@pytest.mark.slow
+def test_two_devices_give_what_one_gives_and_progress_is_that_of_both(pictures, network, store, tmp_path):
+    cards, samples = (network("test_devices_network"), CARDS[0]), pictures(51)
+    path = samples.sources[17].path
+    path.write_bytes(path.read_bytes()[:-30])
+    progress = Interrupting()
+    two = extract(samples, cards, store=store, options=TWO.but(on_error="quarantine"), progress=progress)
+    assert [entry.id for entry in two.quarantined] == ["0017.png"]
+    assert progress.done == 102
+    assert progress.ended()
+    assert [work.computed for work in two.work] == [50, 50]
+    assert rows_of(store, CARDS[0]) == 50
+    other = EmbeddingStore(tmp_path / "other")
+    one = extract(samples, cards, store=other, options=ONE.but(on_error="quarantine"))
+    for name in one:
+        np.testing.assert_allclose(one[name], two[name], rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_an_unreadable_image_in_one_process_stops_all_with_the_same_error(pictures, network, store):
+    samples = pictures(20)
+    path = samples.sources[17].path
+    path.write_bytes(path.read_bytes()[:-30])
+    before = set(multiprocessing.active_children())
+    with pytest.raises(UnreadableImageError, match=r"0017\.png"):
+        extract(samples, [network("test_devices_network")], store=store, options=TWO)
+    assert set(multiprocessing.active_children()) <= before
+
+
+@pytest.mark.slow
+def test_an_encoder_that_fails_in_a_process_is_named(pictures, network, store):
+    before = set(multiprocessing.active_children())
+    with pytest.raises(BioFuseError, match=r"process of cpu failed: RuntimeError.*allocate memory"):
+        extract(pictures(4), [network("test_devices_room", room=0)], store=store, options=TWO)
+    assert set(multiprocessing.active_children()) <= before
+
+
+@pytest.mark.slow
+def test_a_killed_process_is_an_error_that_says_so_and_the_next_run_goes_on(pictures, network, store):
+    card, samples = network("test_devices_network"), pictures(600)
+    options = ExtractOptions(workers=0, batch_size=1, device="cpu,cpu")
+    kill = Interrupting(lambda processes: os.kill(processes[-1].pid, signal.SIGKILL))
+    with pytest.raises(BioFuseError, match="process of cpu was killed") as caught:
+        extract(samples, [card], store=store, options=options, progress=kill)
+    assert "kept" in caught.value.remedy
+    assert kill.ended()
+    kept = rows_of(store, card)
+    done = extract(samples, [card], store=store, options=ONE)
+    assert done.computed == 600 - kept < 600
+
+
+@pytest.mark.slow
+def test_ctrl_c_stops_all_processes_and_keeps_what_came_back(pictures, network, store):
+    def stop(_):
+        raise KeyboardInterrupt
+
+    card, progress = network("test_devices_network"), Interrupting(stop)
+    with pytest.raises(KeyboardInterrupt):
+        extract(pictures(40), [card], store=store, options=TWO, progress=progress)
+    assert progress.ended()
+    assert rows_of(store, card) >= 8
+
+
+KILLED = """
+import multiprocessing, os, pathlib, signal, sys
+sys.path.insert(0, {here!r})
+import conftest
+from biofuse.extract.engine import extract
+from biofuse.extract.options import ExtractOptions
+from biofuse.store.store import EmbeddingStore
+
+class Dying:
+    def begin(self, task, total):
+        pass
+
+    def advance(self, task, units):
+        if task != "reading":
+            print(*(process.pid for process in multiprocessing.active_children()), flush=True)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+root = pathlib.Path(sys.argv[1])
+with conftest.networks() as network:
+    options = ExtractOptions(workers=0, batch_size=1, device="cpu,cpu")
+    samples, store = conftest.pictures_in(root / "pictures", 400), EmbeddingStore(root / "store")
+    extract(samples, [network("test_devices_network")], store=store, options=options, progress=Dying())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").exists(), reason="needs /proc to see other processes")
+def test_a_killed_parent_leaves_no_process(tmp_path):
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED.format(here=str(Path(__file__).parent)))
+    run = subprocess.run([sys.executable, str(script), str(tmp_path)], stdout=subprocess.PIPE, text=True, check=False)
+    assert run.returncode == -signal.SIGKILL
+    processes = run.stdout.split()
+    assert len(processes) == 2
+    until = time.monotonic() + 30
+    while any(Path(f"/proc/{process}").exists() for process in processes) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not any(Path(f"/proc/{process}").exists() for process in processes)
+
+
+def test_without_a_network_no_process_is_started(pictures, store):
+    progress = Interrupting()
+    extract(pictures(10), [CARDS[0]], store=store, options=TWO, progress=progress)
+    assert (progress.done, progress.processes) == (10, [])
+
+
+def test_auto_takes_all_cuda_devices_where_there_are_several(monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    assert device_names("auto") == ("cuda:0", "cuda:1", "cuda:2")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert device_names("auto") == ("auto",)
+    assert device_names("cuda:1, cpu") == ("cuda:1", "cpu")
+
+
+def test_no_device_is_an_error():
+    with pytest.raises(BioFuseError, match="No device"):
+        LocalEngine(ExtractOptions(device=","))

@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 
 from biofuse.core.errors import DataError, EncoderError
-from biofuse.data.decoding import ArraySource
-from biofuse.data.samples import Samples
 from biofuse.encoders.function import register_encoder
 from biofuse.encoders.registry import ENCODERS, get_card
 from biofuse.extract import local
@@ -241,18 +239,15 @@ def test_an_extraction_survives_a_lack_of_memory_with_every_row(network, picture
 SECONDS = {"l_slow": 0.4, "l_quick": 0.02}
 
 
+def mean_of_channels(images):
+    return images.mean(axis=(1, 2))
+
+
 @pytest.fixture
 def cards():
     with ENCODERS.temporary():
-
-        @register_encoder("l_slow", dim=3, size=8)
-        def l_slow(images):
-            return images.mean(axis=(1, 2))
-
-        @register_encoder("l_quick", dim=3, size=4)
-        def l_quick(images):
-            return images.mean(axis=(1, 2))
-
+        for name, size in (("l_slow", 8), ("l_quick", 4)):
+            register_encoder(name, dim=3, size=size)(mean_of_channels)
         yield [get_card(name) for name in ("l_slow", "l_quick")]
 
 
@@ -275,19 +270,9 @@ def clock(monkeypatch):
     return seen
 
 
-def samples(n):
-    generator = np.random.default_rng(0)
-    return Samples(
-        ids=np.array([f"s{row:02d}" for row in range(n)], dtype=object),
-        sources=tuple(
-            ArraySource(generator.integers(0, 256, (9, 9, 3), dtype=np.uint8), f"s{row}") for row in range(n)
-        ),
-    )
-
-
 @pytest.mark.parametrize(("batch_size", "n_timed"), [(32, 16), (4, 4)])
-def test_the_quickest_pass_counts_per_image_and_the_first_does_not(cards, clock, batch_size, n_timed):
-    found = measure_latency(samples(20), cards, options=ExtractOptions(workers=0, batch_size=batch_size))
+def test_the_quickest_pass_counts_per_image_and_the_first_does_not(cards, clock, batch_size, n_timed, pictures):
+    found = measure_latency(pictures(20), cards, options=ExtractOptions(workers=0, batch_size=batch_size))
     # The second pass is the first that is timed, and each pass after it is a tenth of a second slower.
     expected = {name: 1000 * (seconds + 0.1) / n_timed for name, seconds in SECONDS.items()}
     assert found == pytest.approx(expected)
@@ -295,8 +280,8 @@ def test_the_quickest_pass_counts_per_image_and_the_first_does_not(cards, clock,
         assert [images.shape for images in clock[name]] == [(n_timed, size, size, 3)] * (1 + N_PASSES)
 
 
-def test_few_images_are_all_timed_and_the_order_of_rows_does_not_decide_which(cards, clock):
-    some = samples(5)
+def test_few_images_are_all_timed_and_the_order_of_rows_does_not_decide_which(cards, clock, pictures):
+    some = pictures(5)
     measure_latency(some, cards, options=ExtractOptions(workers=0))
     assert {len(images) for passes in clock.values() for images in passes} == {5}
     timed = clock["l_quick"][0]
@@ -306,12 +291,12 @@ def test_few_images_are_all_timed_and_the_order_of_rows_does_not_decide_which(ca
     np.testing.assert_array_equal(clock["l_quick"][0], timed)
 
 
-def test_real_time_is_positive_and_of_every_encoder(cards):
-    found = measure_latency(samples(3), cards)
+def test_real_time_is_positive_and_of_every_encoder(cards, pictures):
+    found = measure_latency(pictures(3), cards)
     assert list(found) == ["l_slow", "l_quick"]
     assert all(0 < value < 1000 for value in found.values())
 
 
-def test_without_images_there_is_nothing_to_time(cards):
+def test_without_images_there_is_nothing_to_time(cards, pictures):
     with pytest.raises(DataError, match="no image to time"):
-        measure_latency(samples(3).take(np.array([], dtype=np.int64)), cards)
+        measure_latency(pictures(3).take(np.array([], dtype=np.int64)), cards)

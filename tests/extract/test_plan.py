@@ -7,6 +7,7 @@ from biofuse.core.errors import BioFuseError
 from biofuse.data.samples import hash_samples
 from biofuse.encoders.registry import get_card
 from biofuse.extract import plan as planning
+from biofuse.extract import prepare
 from biofuse.extract.engine import extract, plan_extraction
 from biofuse.extract.options import ExtractOptions
 from biofuse.extract.plan import (
@@ -22,6 +23,7 @@ from biofuse.extract.plan import (
     native,
     plan_job,
 )
+from biofuse.store.store import EmbeddingStore
 
 MB = 1 << 20
 PER_IMAGE = ACTIVATION_VALUES * 64 * 4
@@ -132,39 +134,37 @@ def test_the_plan_is_told_before_anything_is_computed(network, pictures, store):
     assert told[1][1] == 0
 
 
-def test_groups_decode_once_each_and_end_with_the_same_rows(network, pictures, store, tmp_path, monkeypatch):
-    from biofuse.extract import prepare as worker
-    from biofuse.store.store import EmbeddingStore
+@pytest.fixture
+def decoded(monkeypatch):
+    """What the images are called that are decoded."""
+    calls, real = [], prepare.decode
+    monkeypatch.setattr(prepare, "decode", lambda *a, **k: calls.append(k["description"]) or real(*a, **k))
+    return calls
 
+
+def test_groups_decode_once_each_and_end_with_the_same_rows(network, pictures, store, tmp_path, decoded):
     cards = [network(f"p_{number}", dim=5000, gflops=float(number + 1)) for number in range(3)]
-    samples, calls = pictures(10), []
-    real = worker.decode
-    monkeypatch.setattr(worker, "decode", lambda *a, **k: calls.append(k["description"]) or real(*a, **k))
+    samples = pictures(10)
     whole = extract(samples, cards, store=store, options=ExtractOptions(workers=0))
     assert len(whole.plan.groups) == 1
-    assert len(calls) == 10
-    calls.clear()
+    assert len(decoded) == 10
+    decoded.clear()
     other = EmbeddingStore(tmp_path / "other")
     parts = extract(samples, cards, store=other, options=ExtractOptions(workers=0, memory=5 * MB))
     assert len(parts.plan.groups) == 3
-    assert len(calls) == 30
+    assert len(decoded) == 30
     for name in whole:
         np.testing.assert_allclose(whole[name], parts[name], atol=1e-6)
 
 
-def test_an_image_that_failed_is_not_tried_again_by_the_next_group(network, pictures, store, monkeypatch):
-    from biofuse.extract import prepare as worker
-
+def test_an_image_that_failed_is_not_tried_again_by_the_next_group(network, pictures, store, decoded):
     cards = [network(f"p_{number}", dim=5000, gflops=float(number + 1)) for number in range(2)]
     samples = pictures(6)
     samples.sources[2].path.write_bytes(b"no picture")
-    calls = []
-    real = worker.decode
-    monkeypatch.setattr(worker, "decode", lambda *a, **k: calls.append(k["description"]) or real(*a, **k))
     done = extract(samples, cards, store=store, options=ExtractOptions(workers=0, memory=5 * MB, on_error="quarantine"))
     assert [work.computed for work in done.work] == [5, 5]
     assert [entry.id for entry in done.quarantined] == ["0002.png"]
-    assert len(calls) == 6 + 5
+    assert len(decoded) == 6 + 5
 
 
 def test_the_second_plan_knows_the_time(network, pictures, store, monkeypatch):
@@ -201,10 +201,20 @@ def run(samples, cards, store, said=None, **options):
     return extract(samples, cards, store=store, options=options, tell=None if said is None else said.append)
 
 
-def test_a_card_that_advises_fp32_runs_at_fp32(network, pictures, store, bf16):
-    card = network("p_full")
-    done = run(pictures(3), [card], store)
-    assert done.precisions == {"p_full": "fp32"}
+@pytest.mark.parametrize(
+    "case",
+    [
+        ("bf16", "fp32", {}, ""),
+        ("plain", "bf16", {}, ""),
+        ("plain", "fp32", {"precision": "bf16"}, "this device has no bf16"),
+        ("plain", "fp32", {"precisions": {"p_any": "fp16"}}, "this device has no fp16, which it was run at before"),
+    ],
+)
+def test_what_is_not_advised_or_not_there_is_fp32(case, network, pictures, store, request):
+    device, advice, options, reason = case
+    request.getfixturevalue(device)
+    (work,) = run(pictures(3), [network("p_any", advised_precision=advice)], store, **options).work
+    assert (work.precision, work.reason) == ("fp32", reason)
     assert {entry.dtype for entry in network.log} == {"float32"}
 
 
@@ -220,11 +230,6 @@ def test_a_processor_with_bf16_takes_it_for_either_low_precision_after_comparing
     assert any("compared with fp32 first" in line for line in said)
     assert any("cosine to fp32 at least 0.99" in line for line in said)
     assert "bfloat16" in {entry.dtype for entry in network.log}
-
-
-def test_a_processor_without_bf16_runs_at_fp32(network, pictures, store, plain):
-    card = network("p_low", advised_precision="bf16")
-    assert run(pictures(3), [card], store).precisions == {"p_low": "fp32"}
 
 
 def test_an_encoder_that_bf16_changes_runs_at_fp32_and_that_is_said_and_nothing_lower_is_stored(
@@ -244,11 +249,6 @@ def test_what_is_asked_for_is_compared_too(network, pictures, store, bf16):
     good, odd = network("p_good"), network("p_odd", breaks_at="bfloat16")
     done = run(pictures(4), [good, odd], store, precision="bf16")
     assert done.precisions == {"p_good": "bf16", "p_odd": "fp32"}
-
-
-def test_what_is_asked_for_and_not_there_is_fp32_with_a_reason(network, pictures, store, plain):
-    done = run(pictures(2), [network("p_any")], store, precision="bf16")
-    assert (done.work[0].precision, done.work[0].reason) == ("fp32", "this device has no bf16")
 
 
 def test_descriptors_have_one_precision(pictures, store, bf16):
@@ -292,14 +292,6 @@ def test_a_fixed_precision_is_not_compared_again(network, pictures, store, bf16)
     assert "float32" not in {entry.dtype for entry in network.log}
 
 
-def test_a_fixed_precision_that_the_device_lacks_is_fp32_with_a_reason(network, pictures, store, plain):
-    done = run(pictures(2), [network("p_any")], store, precisions={"p_any": "fp16"})
-    assert (done.work[0].precision, done.work[0].reason) == (
-        "fp32",
-        "this device has no fp16, which it was run at before",
-    )
-
-
 def test_the_decision_does_not_hang_on_what_is_left_to_do(network, pictures, store, bf16):
     """A run killed after the comparison compares the same images again."""
     card = network("p_odd", advised_precision="bf16", breaks_at="bfloat16")
@@ -309,9 +301,6 @@ def test_the_decision_does_not_hang_on_what_is_left_to_do(network, pictures, sto
 
 
 def test_the_images_compared_do_not_hang_on_their_order(network, pictures, store, bf16):
-    from biofuse.data.samples import hash_samples
-    from biofuse.extract.plan import plan_job
-
     samples, card = pictures(30), network("p_low", advised_precision="bf16")
     found = []
     for order in (np.arange(30), np.random.default_rng(0).permutation(30)):

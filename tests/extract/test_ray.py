@@ -66,24 +66,15 @@ def assert_equal_blocks(one, other):
 
 @pytest.mark.slow
 @uses_ray
-def test_results_are_those_of_the_local_engine_in_the_same_folders_and_order(ray, pictures, network, store, tmp_path):
+def test_results_are_those_of_the_local_engine_in_the_same_folders_and_order(ray, pictures, network, store, watching):
     cards = (network("test_ray_network"), MEAN)
     samples = pictures(60)
-    seen, told = {}, []
-
-    class Watching:
-        def begin(self, task, total):
-            seen[task] = [total, 0]
-
-        def advance(self, task, units):
-            seen[task][1] += units
-
-    done = extract(samples, cards, store=store, options=RAY, progress=Watching(), tell=told.append)
-    other = EmbeddingStore(tmp_path / "other")
+    done = extract(samples, cards, store=store, options=RAY, progress=watching)
+    other = EmbeddingStore(store.root.parent / "other")
     local = extract(samples, cards, store=other, options=LOCAL)
     assert_equal_blocks(done, local)
     assert [(work.encoder, work.computed) for work in done.work] == [(card.name, 60) for card in cards]
-    assert seen == {"reading": [60, 60], "test_ray_network": [60, 60], "test_ray_mean": [60, 60]}
+    assert watching.totals == watching.counts == dict.fromkeys(("reading", "test_ray_network", "test_ray_mean"), 60)
     folders = {path.name for path in store.root.iterdir() if path.is_dir()}
     assert folders == {path.name for path in other.root.iterdir() if path.is_dir()}
     (part,) = store.open(cards[0]).parts()

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from biofuse.core.errors import DiskError
 from biofuse.core.files import write_text
-from biofuse.core.hashing import Contents, hash_order
+from biofuse.core.hashing import Contents, hash_order, to_hex
 from biofuse.core.progress import duration
 from biofuse.data.samples import Samples, known_contents
 from biofuse.encoders.card import BYTES, IMPORTED, EncoderCard, Precision
@@ -290,8 +290,7 @@ class Job:
 
     def representative(self, count: int) -> list[int]:
         """Return positions of some contents, drawn by their hash: the same for the same images, whatever is done."""
-        names = [self.contents[row : row + 1].tobytes().hex() for row in range(len(self.contents))]
-        return [int(row) for row in hash_order(names, seed=0)[:count]]
+        return [int(row) for row in hash_order(to_hex(self.contents), seed=0)[:count]]
 
 
 def plan_job(

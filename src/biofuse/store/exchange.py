@@ -410,6 +410,11 @@ def read_embeddings(file: Path, *, name: str, column: str | None = None, id_colu
         raise DataError(
             f"{file} cannot be read: {error}", remedy="Write it again; pickled arrays are not read."
         ) from error
+    if ids.ndim != 1:
+        raise DataError(f"Ids are one per row, not an array of shape {ids.shape}.")
+    ids = np.array([each.decode() if isinstance(each, bytes) else str(each) for each in ids.tolist()], dtype=object)
+    if values.dtype.kind not in "iuf":
+        raise DataError(f"{file}: embeddings of type {values.dtype} are not numbers.")
     if values.ndim != 2 or len(values) != len(ids) or not values.shape[1]:
         raise DataError(f"{file}: {len(ids)} ids for embeddings of shape {values.shape}.")
     with np.errstate(over="ignore"):
@@ -452,7 +457,7 @@ def _from_npz(file: Path, name: str, column: str | None, id_column: str | None) 
         key = _id_column(file, arrays.files, id_column)
         ids = arrays[key]
         wide = [each for each in arrays.files if each != key and each not in DESCRIPTIONS]
-        return _strings(ids), _numbers(file, arrays[_column(file, wide, name, column)])
+        return ids, arrays[_column(file, wide, name, column)]
 
 
 def _from_parquet(file: Path, name: str, column: str | None, id_column: str | None) -> Read:
@@ -471,7 +476,7 @@ def _from_parquet(file: Path, name: str, column: str | None, id_column: str | No
     if chosen.null_count or len(lengths) > 1:
         raise DataError(f"{file}: the vectors are missing in places, or of different lengths.")
     values = chosen.flatten().to_numpy(zero_copy_only=False)
-    return _strings(table.column(key).to_numpy()), _numbers(file, values.reshape(len(chosen), -1))
+    return table.column(key).to_numpy(), values.reshape(len(chosen), -1)
 
 
 def _from_csv(file: Path, name: str, column: str | None, id_column: str | None) -> Read:
@@ -492,7 +497,7 @@ def _from_frame(file: Path, frame: "pd.DataFrame", key: str) -> Read:
             f"{file}: columns {', '.join(words[:3])} hold no numbers.",
             remedy="Leave only the id and one column per value of the embedding.",
         )
-    return _strings(frame[key].to_numpy()), numbers.to_numpy()
+    return frame[key].to_numpy(), numbers.to_numpy()
 
 
 def _id_column(file: Path, columns: Sequence[str], wanted: str | None) -> str:
@@ -515,16 +520,3 @@ def _column(file: Path, columns: Sequence[str], name: str, wanted: str | None) -
             remedy="Name the array or list column: --column NAME.",
         )
     return wanted
-
-
-def _strings(ids: NDArray[Any]) -> NDArray[np.object_]:
-    if ids.ndim != 1:
-        raise DataError(f"Ids are one per row, not an array of shape {ids.shape}.")
-    texts = [each.decode() if isinstance(each, bytes) else str(each) for each in ids.tolist()]
-    return np.array(texts, dtype=object)
-
-
-def _numbers(file: Path, values: NDArray[Any]) -> NDArray[Any]:
-    if values.dtype.kind not in "iuf":
-        raise DataError(f"{file}: embeddings of type {values.dtype} are not numbers.")
-    return values

@@ -182,17 +182,7 @@ def test_what_a_killed_start_left_is_no_obstacle(run, tmp_path):
     assert not list((tmp_path / "run").glob(".*"))
 
 
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ('{"format": 99}', "format 99"),
-        ("{", "cannot be read"),
-        ("[]", "not a run's record"),
-        ('{"format": 3}', "not a run's record"),
-        ('{"format": 2, "version": "0.1.0"}', "format 2, written by BioFuse 0.1.0"),
-    ],
-    ids=["newer", "cut", "list", "fields missing", "older"],
-)
+@pytest.mark.parametrize(("text", "words"), [('{"format": 99}', "format 99"), ("[]", "not a run's record")])
 def test_a_damaged_record_is_one_clear_error_and_can_be_overwritten(run, tmp_path, text, words):
     run()
     (tmp_path / "run" / "run.json").write_text(text)

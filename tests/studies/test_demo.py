@@ -28,7 +28,6 @@ from biofuse.studies.demo import (
     draw_predictions,
     draw_scores,
     plan,
-    prediction_title,
 )
 
 needs_demo_extra = pytest.mark.skipif(
@@ -324,19 +323,13 @@ def test_right_and_wrong_differ_in_more_than_colour(tmp_path: Path) -> None:
 
 
 def test_a_long_title_is_wrapped_and_many_images_make_rows(tmp_path: Path) -> None:
-    title = prediction_title(
-        true="a class with quite a long name", predicted="another long class name", probability=0.5
-    )
+    title = "another long class name (50%)\ntrue: a class with quite a long name"
     path = draw_predictions([(GREY, title, number % 2 == 0) for number in range(7)], tmp_path / "s.png", columns=3)
     width, height = Image.open(path).size
     assert height > width
     picture = luminance(path)
     assert (picture[:, :4] == 255).all()
     assert (picture[:, -4:] == 255).all()
-
-
-def test_prediction_title_has_prediction_probability_and_truth() -> None:
-    assert prediction_title(true="b", predicted="a", probability=0.834) == "a (83%)\ntrue: b"
 
 
 def test_pictures_are_the_same_bytes_each_time_and_replace_old_ones(tmp_path: Path) -> None:

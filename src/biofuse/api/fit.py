@@ -92,10 +92,6 @@ def _write(line: str) -> None:
     sys.stderr.write(f"{line}\n")
 
 
-def _ignore(line: str) -> None:
-    """Take no notice."""
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FitResult:
     """The chosen model, how it was chosen, and the embeddings it was fitted on.
@@ -386,7 +382,7 @@ class BioFuse:
         DataError, EncoderError, SearchError, DiskError
             With a message that says what to do.
         """
-        say = tell or (_write if progress else _ignore)
+        say = tell or (_write if progress else lambda _: None)
         store, cards, config, notes = self._resolve()
         development = development_data(
             data, val, test=test, label=label, group=group, labels=labels, val_labels=val_labels, task=task,

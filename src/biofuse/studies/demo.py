@@ -339,7 +339,7 @@ def draw_predictions(
     ----------
     shown : sequence of (image, title, right)
         In reading order. Images are PIL's, or uint8 arrays of shape (height, width) or (height, width, 3); titles are a
-        few short lines, such as :func:`prediction_title` makes; ``right`` says whether the prediction is.
+        few short lines; ``right`` says whether the prediction is.
     path : Path
         The PNG to write; replaced if it exists.
     heading : str, optional
@@ -362,11 +362,6 @@ def draw_predictions(
     if heading:
         figure.suptitle(heading, fontsize=11, fontweight="bold")
     return _save(figure, path)
-
-
-def prediction_title(*, true: str, predicted: str, probability: float) -> str:
-    """Word the title of one image: the prediction with its probability in per cent, then the truth."""
-    return f"{predicted} ({probability:.0%})\ntrue: {true}"
 
 
 def draw_scores(scores: Mapping[str, Interval], path: Path, *, title: str, xlabel: str = "", chosen: str = "") -> Path:
@@ -523,9 +518,8 @@ def _draw_predictions(samples: Samples, evaluation: Evaluation, path: Path) -> P
         found = frame.iloc[row]
         source = samples.sources[row_of[found["id"]]]
         image = decode(source.read(), samples.decode, description=source.description)
-        probability = float(found[f"p_{found['prediction']}"])
-        title = prediction_title(true=found["label"], predicted=found["prediction"], probability=probability)
-        shown.append((image, title, bool(found["label"] == found["prediction"])))
+        true, predicted = found["label"], found["prediction"]
+        shown.append((image, f"{predicted} ({found[f'p_{predicted}']:.0%})\ntrue: {true}", bool(true == predicted)))
     accuracy = evaluation[ACCURACY.name]
     heading = f"{len(rows)} of {evaluation.n} test patches, drawn at random; accuracy on all of them {accuracy:.1%}"
     return draw_predictions(shown, path, heading=heading)

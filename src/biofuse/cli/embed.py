@@ -11,7 +11,6 @@ from biofuse.cli import options
 from biofuse.cli.console import errors, human_bytes, note, output, say, show_json, show_table
 from biofuse.core.files import write_text
 from biofuse.core.progress import progress_bars
-from biofuse.data.samples import Shard
 from biofuse.encoders.registry import resolve
 from biofuse.extract.options import ExtractOptions
 from biofuse.search.config import STARTER
@@ -189,6 +188,7 @@ def embed(
         if refused:
             raise typer.BadParameter(reason)
 
+    from biofuse.data.samples import Shard
     from biofuse.extract.engine import extract, plan_extraction
     from biofuse.store.exchange import check_format
 

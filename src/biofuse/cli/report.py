@@ -8,7 +8,6 @@ import typer
 
 from biofuse.cli import options
 from biofuse.cli.console import note, output, say, show_json, show_table
-from biofuse.cli.options import Json
 from biofuse.extract.options import ExtractOptions
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ def compare(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Write everything into one HTML page, too.", show_default=False)
     ] = None,
-    as_json: Json = False,
+    as_json: options.Json = False,
 ) -> None:
     """Put runs side by side: what was chosen, single encoders over data sets, gains of each modality.
 

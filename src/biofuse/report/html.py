@@ -2,12 +2,11 @@
 
 import base64
 import hashlib
-import importlib.metadata
-import importlib.resources
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from functools import lru_cache
+from importlib import metadata, resources
 from typing import Any
 
 from biofuse.report.content import Cell, Report, ScatterPlot, Table
@@ -119,11 +118,11 @@ def _templates() -> Any:
 
 
 def _version() -> str:
-    return importlib.metadata.version("biofuse-embed")
+    return metadata.version("biofuse-embed")
 
 
 def _read(name: str) -> str:
-    return (importlib.resources.files("biofuse.report") / "templates" / name).read_text(encoding="utf-8")
+    return (resources.files("biofuse.report") / "templates" / name).read_text(encoding="utf-8")
 
 
 def _style() -> str:

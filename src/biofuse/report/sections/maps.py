@@ -95,7 +95,6 @@ def _draw(sources: dict[str, Embedded]) -> dict[str, Embedded]:
 def _project(sources: dict[str, Embedded], encoders: Sequence[str]) -> tuple[NDArray[np.float64], tuple[float, float]]:
     """Return where the points of all parts are, and the share of the variance that both components hold."""
     from sklearn.decomposition import PCA
-    from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
     matrices = [
@@ -103,9 +102,10 @@ def _project(sources: dict[str, Embedded], encoders: Sequence[str]) -> tuple[NDA
         for source in sources.values()
     ]
     width = min(2, matrices[0].shape[1])
-    pipeline = make_pipeline(StandardScaler(), PCA(width, svd_solver="randomized", random_state=0)).fit(matrices[0])
-    places = np.concatenate([pipeline.transform(matrix) for matrix in matrices])
-    shares = [*np.nan_to_num(pipeline[-1].explained_variance_ratio_).tolist(), 0.0][:2]
+    scaler, pca = StandardScaler().fit(matrices[0]), PCA(width, svd_solver="randomized", random_state=0)
+    pca.fit(scaler.transform(matrices[0]))
+    places = np.concatenate([pca.transform(scaler.transform(matrix)) for matrix in matrices])
+    shares = [*np.nan_to_num(pca.explained_variance_ratio_).tolist(), 0.0][:2]
     if width == 1:
         places = np.hstack([places, np.zeros_like(places)])
     return places, (shares[0], shares[1])

@@ -152,7 +152,7 @@ def make_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., MadeUp]:
             ),
             options=SearchConfig(encoders=names), plan=Folds(kind="cv", folds=10, repeats=2, key="p"),
             selection=selection, head="ridge", heads={"ridge": 0.9}, singles=names,
-            screen=ScreenPlan(mode="primal", reduce_to=None, n_subsets=len(screen), memory=1),
+            screen=ScreenPlan(mode="primal", reduce_to=None, n_subsets=len(screen), memory=1, operations=1.0),
             evidence=Evidence(attribution=attribute(screen, metric="auroc", empty=0.5)),
             fitted_on="train + val", environment=Environment.here(),
         )  # fmt: skip

@@ -40,7 +40,7 @@ from biofuse.data.decoding import FileSource
 from biofuse.data.samples import Samples
 from biofuse.encoders.card import EncoderCard, Precision, Weights
 from biofuse.encoders.encoder import TorchEncoder
-from biofuse.encoders.loaders import loader_of
+from biofuse.encoders.loaders import forward_of, loader_of
 from biofuse.encoders.registry import ENCODERS, resolve
 from biofuse.extract.embeddings import EmbeddingSet
 from biofuse.extract.engine import extract
@@ -85,8 +85,7 @@ def random_network(card: EncoderCard, device: str) -> Any:
 
 
 def around(card: EncoderCard, network: Any, device: str, precision: Precision = "fp32") -> TorchEncoder:
-    forward = loader_of(card.loader).forward_of(card, network)
-    return TorchEncoder(card, network, device=device, precision=precision, forward=forward)
+    return TorchEncoder(card, network, device=device, precision=precision, forward=forward_of(card, network))
 
 
 def random_encoder(

@@ -187,14 +187,14 @@ class ScreenPlan:
     memory : int
         Bytes of all processes together, beyond the blocks.
     operations : float
-        Floating-point operations of a processor.
+        Floating-point operations of a processor; 0 in runs of before that was kept.
     """
 
     mode: Way
     reduce_to: int | None
     n_subsets: int
     memory: int
-    operations: float
+    operations: float = 0.0
 
     def __str__(self) -> str:
         of = {"dual": "rows", "primal": "columns"}[self.mode]

@@ -13,7 +13,7 @@ from rich.console import Console, ConsoleDimensions, JustifyMethod
 from rich.markup import escape
 from rich.table import Table
 
-from biofuse.core.errors import BioFuseError
+from biofuse.core.errors import BioFuseError, in_command_words
 
 PIPED_WIDTH = 140
 """Columns of tables that go to a file or another program, which has no width of its own."""
@@ -43,19 +43,19 @@ errors = Console(stderr=True, highlight=False)
 
 def show_error(error: BioFuseError) -> None:
     """Print what is wrong and what to do about it."""
-    errors.print(f"[bold red]error:[/] {escape(error.message)}", soft_wrap=True)
+    errors.print(f"[bold red]error:[/] {_words(error.message)}", soft_wrap=True)
     if error.remedy:
-        errors.print(f"[bold]what to do:[/] {escape(error.remedy)}", soft_wrap=True)
+        errors.print(f"[bold]what to do:[/] {_words(error.remedy)}", soft_wrap=True)
 
 
 def note(message: str) -> None:
     """Print one line for the user on standard error."""
-    errors.print(escape(message), soft_wrap=True)
+    errors.print(_words(message), soft_wrap=True)
 
 
 def say(message: str) -> None:
     """Print a sentence on standard output, wrapped at words on a terminal and in one line elsewhere."""
-    output.print(escape(message), soft_wrap=not output.is_terminal)
+    output.print(_words(message), soft_wrap=not output.is_terminal)
 
 
 def show_json(value: Any) -> None:
@@ -116,6 +116,10 @@ def _fitting_widths(rows: Sequence[Sequence[str]], whole: Sequence[bool], *, roo
         widths[place] += 1
         left -= 1
     return [None if stays else width for width, stays in zip(widths, whole, strict=True)]
+
+
+def _words(message: str) -> str:
+    return escape(in_command_words(message))
 
 
 def human_bytes(size: float) -> str:

@@ -1,4 +1,59 @@
-"""Typed errors: what went wrong, with which file, and what to do about it."""
+"""Typed errors: what went wrong, with which file, and what to do about it, in the words of who reads it."""
+
+import ast
+import re
+import shlex
+
+OPTION = re.compile(r"`([a-z_]+)=([^`]*)`")
+"""An option in a message, as :func:`option` writes it."""
+
+
+def option(name: str, *value: object) -> str:
+    """Name an option in a message, with the value to give it where there is one.
+
+    Messages say options as Python does; the command line, and nothing before it, puts them into its own words.
+
+    Parameters
+    ----------
+    name : str
+        Of the option in Python; that of the command line follows from it.
+    *value
+        What to give it: text, a number, a truth value, None, or a list of text.
+
+    Examples
+    --------
+    >>> option("label"), option("root", "train"), option("use_splits", False)
+    ('`label=`', "`root='train'`", '`use_splits=False`')
+    """
+    return f"`{name}={repr(value[0]).replace(chr(96), chr(39)) if value else ''}`"
+
+
+def in_command_words(text: str) -> str:
+    """Put the options of a message into the words of the command line.
+
+    Examples
+    --------
+    >>> in_command_words("Give `root='my images'`, or `use_splits=False`.")
+    "Give --root 'my images', or --no-splits."
+    """
+    return OPTION.sub(_flag, text)
+
+
+def _flag(found: "re.Match[str]") -> str:
+    name, written = found.groups()
+    flag = "--" + name.replace("_", "-")
+    if not written:
+        return flag
+    try:
+        value = ast.literal_eval(written)
+    except (SyntaxError, ValueError):
+        return f"{flag} {written}"
+    if value is False or value is None:
+        return "--no-" + flag[2:].removeprefix("use-")
+    if value is True:
+        return flag
+    values = value if isinstance(value, list | tuple) else [value]
+    return " ".join(f"{flag} {shlex.quote(str(each))}" for each in values)
 
 
 class BioFuseError(Exception):

@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from joblib.externals.loky import get_reusable_executor
 from measuring import make_data
 from pictures import find_images, make_jpegs
 from screen import make_scorer
@@ -283,6 +284,7 @@ def screen(device: str, *, tiny: bool) -> dict[str, Any]:
         start = time.perf_counter()
         expected = run_search(blocks.encoders, _Some(subsets), scorer, workers=usable_cores(), yes=True)
         slow = (time.perf_counter() - start) * len(board) / len(subsets)
+        get_reusable_executor().shutdown()
         theirs = {row.subset: row for row in expected}
         found[str(n)] = {
             "rows": n,

@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from biofuse import __version__
-from biofuse.cli import embed, encoders, fit, report, store, studies
+from biofuse.cli import check, embed, encoders, fit, report, store, studies
 from biofuse.cli.console import errors, note, show_error
 from biofuse.cli.options import with_config
 from biofuse.core.errors import BioFuseError, BioFuseWarning
@@ -39,7 +39,7 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("check")(embed.check)
+app.command("check")(check.check)
 app.command("embed")(embed.embed)
 app.command("fit")(fit.fit)
 app.command("evaluate")(fit.evaluate)

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from biofuse.api.fit import BioFuse, FitResult, evaluate
     from biofuse.api.report import write_report
     from biofuse.core.errors import BioFuseError
+    from biofuse.data.config import DataConfig
     from biofuse.data.load import load_samples
     from biofuse.encoders.function import register_encoder
     from biofuse.extract.embeddings import EmbeddingSet
@@ -25,6 +26,7 @@ _HOMES = {
     "BioFuse": "biofuse.api.fit",
     "BioFuseModel": "biofuse.model.model",
     "Evaluation": "biofuse.model.evaluate",
+    "DataConfig": "biofuse.data.config",
     "ExtractOptions": "biofuse.extract.options",
     "FitResult": "biofuse.api.fit",
     "BioFuseError": "biofuse.core.errors",
@@ -42,6 +44,7 @@ __all__ = [
     "BioFuse",
     "BioFuseError",
     "BioFuseModel",
+    "DataConfig",
     "EmbeddingSet",
     "Evaluation",
     "ExtractOptions",

@@ -259,7 +259,7 @@ def test_joined_labels(tmp_path: Path) -> None:
         ("path,m,e\n1.png,1,-1\n2.png,1,0\n", {"label": ["m", "e"]}, r"0 or 1, but do not in 1.png \(e = -1\)"),
         # bug 15 of the original: a row longer than its header
         ("path,label\n1.png,a\n2.png,b,0.9\n", {}, "line 3: 3 values, but the header names 2 columns"),
-        ("path,label\n1.png,a\n2.png,b\n", {"labels": [0, 1]}, "labels= cannot be used with a table"),
+        ("path,label\n1.png,a\n2.png,b\n", {"labels": [0, 1]}, "`labels=` cannot be used with a table"),
     ],
 )
 def test_tables_that_cannot_be_used(tmp_path: Path, text: str, options: dict[str, object], why: str) -> None:

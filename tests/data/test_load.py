@@ -18,7 +18,7 @@ from biofuse.data.load import describe_task, load_samples
         (np.zeros((2, 28, 28, 28)), {}, "Volumes are not embedded"),
         (np.zeros(4), {}, "no stack of images"),
         (np.zeros((2, 6, 5)), {"labels": [1, 2, 3]}, "2 images but 3 labels"),
-        (np.zeros((2, 6, 5)), {"group": ["a"]}, "2 images but 1 values in group="),
+        (np.zeros((2, 6, 5)), {"group": ["a"]}, "2 images but 1 values in `group=`"),
         (np.zeros((2, 6, 5)), {"group": "patient"}, "one value per image"),
         ([object()], {}, "object is not an image"),
         ([], {}, "no images"),
@@ -36,7 +36,7 @@ def test_data_that_cannot_be_used(data: object, options: dict[str, object], why:
 def test_samples_pass_through_unchanged() -> None:
     samples = load_samples(np.zeros((2, 6, 5)), labels=[0, 1])
     assert load_samples(samples) is samples
-    with pytest.raises(DataError, match="labels= cannot change them"):
+    with pytest.raises(DataError, match="`labels=` cannot change them"):
         load_samples(samples, labels=[1, 0])
 
 

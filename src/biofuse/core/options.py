@@ -37,6 +37,10 @@ class Option:
         The default in words, where its value says nothing: ``"by cores"``.
     names : callable, optional
         Returns the values there are, where other packages may bring some.
+    several : bool
+        Whether the flag may be given again, for one more value.
+    off : str
+        The flag that turns it off, of an option that is on by default; it has no other.
     """
 
     panel: Panel
@@ -45,6 +49,8 @@ class Option:
     env: str = ""
     shown: str = ""
     names: Callable[[], Sequence[str]] | None = None
+    several: bool = False
+    off: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +72,7 @@ class Offer:
     @property
     def flag(self) -> str:
         """The long option of the command line."""
-        return "--" + self.name.replace("_", "-")
+        return self.option.off or "--" + self.name.replace("_", "-")
 
     @property
     def types(self) -> tuple[Any, ...]:

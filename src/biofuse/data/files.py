@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from biofuse.core.errors import BioFuseWarning, DataError
+from biofuse.core.errors import BioFuseWarning, DataError, option
 from biofuse.data.decoding import FileSource
 from biofuse.data.labels import RawLabels, label_text, listing, natural_key
-from biofuse.data.samples import SPLIT_NAMES, LoadOptions, SampleTable, split_name
+from biofuse.data.samples import SPLIT_NAMES, Request, SampleTable, split_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,7 +37,7 @@ def is_image_name(path: Path | PurePosixPath) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES
 
 
-def load_folder(root: Path, options: LoadOptions) -> SampleTable:
+def load_folder(root: Path, request: Request) -> SampleTable:
     """Read ``[split/]class/**/image``, or a folder of images without classes.
 
     Raises
@@ -45,9 +45,9 @@ def load_folder(root: Path, options: LoadOptions) -> SampleTable:
     DataError
         If the layout is mixed, so that some images would have no class or no split.
     """
-    options.only("a folder", "exclude")
-    files = _images_below(root, options.exclude)
-    splits, labels = _layout(root, files, labelled=options.labelled is not False)
+    request.only("a folder", "exclude")
+    files = _images_below(root, request.config.exclude)
+    splits, labels = _layout(root, files, labelled=request.labelled is not False)
     return SampleTable(
         name=root.resolve().name,
         ids=[path.as_posix() for path in files],
@@ -57,9 +57,9 @@ def load_folder(root: Path, options: LoadOptions) -> SampleTable:
     )
 
 
-def load_image_file(path: Path, options: LoadOptions) -> SampleTable:
+def load_image_file(path: Path, request: Request) -> SampleTable:
     """Read one image file as an unlabelled data set of one sample."""
-    options.only("a single image")
+    request.only("a single image")
     return SampleTable(name=path.stem, ids=[path.name], sources=[FileSource(path)])
 
 
@@ -117,7 +117,7 @@ def _layout(root: Path, files: Sequence[PurePosixPath], *, labelled: bool) -> tu
             raise DataError(
                 f"{root} has split folders ({listing(sorted(split_folders))}), but these images lie outside them: "
                 f"{listing(stray)}.",
-                remedy="Move them into a split, or leave them out with exclude=.",
+                remedy=f"Move them into a split, or leave them out: {option('exclude')}.",
             )
         if len({split_name(top) for top in split_folders}) != len(split_folders):
             raise DataError(f"{root} has two folders for one split: {listing(sorted(split_folders))}.")
@@ -131,7 +131,8 @@ def _layout(root: Path, files: Sequence[PurePosixPath], *, labelled: bool) -> tu
     if loose:
         raise DataError(
             f"{root}: some images lie in class folders and others beside them: {listing(loose)}.",
-            remedy="Move them into a class folder, leave them out with exclude=, or ignore classes: labelled=False.",
+            remedy=f"Move them into a class folder, or leave them out: {option('exclude')}; to embed without classes: "
+            f"{option('labelled', False)}.",
         )
     return splits, [path.parts[0] for path in inner]
 
@@ -140,13 +141,18 @@ PATH_COLUMNS = ("path", "image", "file", "filename", "filepath", "file_name", "f
 LABEL_COLUMNS = ("label", "class", "target", "diagnosis")
 """Column names that are recognised, in any case; others are named by the user."""
 
+TABLE_OPTIONS = (
+    "label", "group", "split", "id", "path", "root", "extension", "label_separator", "blank_as", "exclude",
+)  # fmt: skip
+"""Options that mean something for a table."""
+
 MANIFEST_SUFFIXES = frozenset({".csv", ".tsv", ".parquet"})
 
 Columns = Mapping[str, Sequence[Any]]
 
 
-def load_manifest(path: Path, options: LoadOptions) -> SampleTable:
-    """Read a CSV, TSV or Parquet table of images; paths are relative to its folder, or to ``root=``.
+def load_manifest(path: Path, request: Request) -> SampleTable:
+    """Read a CSV, TSV or Parquet table of images; paths are relative to its folder, or to ``root``.
 
     Raises
     ------
@@ -154,15 +160,15 @@ def load_manifest(path: Path, options: LoadOptions) -> SampleTable:
         If the table is malformed, a column is missing or ambiguous, or a path is blank or listed twice.
     """
     columns = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path)
-    return _table(columns, options, name=path.stem, root=options.root or path.parent, where=str(path))
+    return _table(columns, request, name=path.stem, root=request.config.root or path.parent, where=str(path))
 
 
-def load_frame(frame: "pd.DataFrame", options: LoadOptions) -> SampleTable:
+def load_frame(frame: "pd.DataFrame", request: Request) -> SampleTable:
     """Read a pandas data frame; paths are relative to ``root=``, or to the working directory."""
     names = [str(name) for name in frame.columns]
     _refuse_twins(names, "The data frame")
     columns = {name: frame.iloc[:, position].tolist() for position, name in enumerate(names)}
-    return _table(columns, options, name="data frame", root=options.root or Path(), where="The data frame")
+    return _table(columns, request, name="data frame", root=request.config.root or Path(), where="The data frame")
 
 
 def _read_csv(path: Path) -> Columns:
@@ -207,31 +213,35 @@ def _refuse_twins(names: Sequence[str], where: str) -> None:
         raise DataError(f"{where} has two columns named {listing(twins)}.", remedy="Give every column its own name.")
 
 
-def _table(columns: Columns, options: LoadOptions, *, name: str, root: Path, where: str) -> SampleTable:
-    options.only("a table", "label", "group", "split", "id", "path", "root", "label_separator", "exclude")
-    path_column = _column(columns, options.path, PATH_COLUMNS, "path", where)
+def _table(columns: Columns, request: Request, *, name: str, root: Path, where: str) -> SampleTable:
+    request.only("a table", *TABLE_OPTIONS)
+    config = request.config
+    for what, values in (("group", request.groups), ("split", request.splits), ("id", request.ids)):
+        if values is not None:
+            raise DataError(f"{option(what)} must name a column of the table.", remedy=f"{option(what, what)}, say.")
+    path_column = _column(columns, config.path, PATH_COLUMNS, "path", where)
     if path_column is None:
         raise DataError(
             f"{where} has no column of image paths; its columns are {listing(list(columns), limit=20)}.",
-            remedy=f"Name it with path=, or call it one of {', '.join(PATH_COLUMNS)}.",
+            remedy=f"Name it: {option('path')}; or call it one of {', '.join(PATH_COLUMNS)}.",
         )
     written = [label_text(value).replace("\\", "/") for value in columns[path_column]]
     blank = [f"row {row + 1}" for row, text in enumerate(written) if not text]
     if blank:
         raise DataError(f"{where}: no path in {listing(blank)}.", remedy="Fill in the paths or remove the rows.")
     paths = [Path(os.path.normpath(Path(text))) for text in written]
-    kept = [row for row, path in enumerate(paths) if not excluded(PurePosixPath(path.as_posix()), options.exclude)]
+    kept = [row for row, path in enumerate(paths) if not excluded(PurePosixPath(path.as_posix()), config.exclude)]
     ids = [_relative(paths[row], root) for row in kept]
     _refuse_repeated(ids, where)
 
     def pick(column: str | None) -> list[Any] | None:
         return None if column is None else [columns[column][row] for row in kept]
 
-    id_column = _column(columns, _name(options.id, "id"), ("id",), "id", where)
-    split_column = _column(columns, _name(options.split, "split"), ("split",), "split", where)
-    group_column = _column(columns, _name(options.group, "group"), ("group",), "group", where)
+    id_column = _column(columns, config.id, ("id",), "id", where)
+    split_column = _column(columns, config.split, ("split",), "split", where)
+    group_column = _column(columns, config.group_column, ("group",), "group", where)
     given_ids = pick(id_column)
-    label_columns, labels = _labels(columns, options, kept, where)
+    label_columns, labels = _labels(columns, request, kept, where)
     return SampleTable(
         name=name,
         ids=ids if given_ids is None else _given_ids(given_ids, ids, where),
@@ -243,49 +253,40 @@ def _table(columns: Columns, options: LoadOptions, *, name: str, root: Path, whe
     )
 
 
-def _name(value: object, what: str) -> str | None:
-    if value is None or isinstance(value, str):
-        return value
-    raise DataError(f"{what}= must name a column of the table.", remedy=f'For example {what}="patient".')
-
-
 def _column(columns: Columns, asked: str | None, usual: Sequence[str], what: str, where: str) -> str | None:
     if asked is not None:
         if asked not in columns:
             raise DataError(
                 f"{where} has no column {asked!r}; its columns are {listing(list(columns), limit=20)}.",
-                remedy=f"Correct {what}=.",
+                remedy=f"Correct {option(what)}.",
             )
         return asked
     found = [name for name in columns if name.strip().lower() in usual]
     if len(found) > 1:
-        raise DataError(f"{where} has several {what} columns: {listing(found)}.", remedy=f"Choose one with {what}=.")
+        raise DataError(f"{where} has several {what} columns: {listing(found)}.", remedy=f"Choose one: {option(what)}.")
     return found[0] if found else None
 
 
 def _labels(
-    columns: Columns, options: LoadOptions, kept: Sequence[int], where: str
+    columns: Columns, request: Request, kept: Sequence[int], where: str
 ) -> tuple[tuple[str, ...], RawLabels | None]:
-    if options.labelled is False:
+    if request.labelled is False:
         return (), None
-    several = options.label is not None and not isinstance(options.label, str)
-    if several:
-        names = [_column(columns, name, (), "label", where) for name in options.label or ()]
-        chosen = tuple(name for name in names if name is not None)
-        if len(chosen) > 1:
-            cells = np.empty((len(kept), len(chosen)), dtype=object)
-            for position, name in enumerate(chosen):
-                cells[:, position] = [columns[name][row] for row in kept]
-            return chosen, cells
-        label = chosen[0] if chosen else None
-    else:
-        label = _column(columns, _name(options.label, "label"), LABEL_COLUMNS, "label", where)
+    chosen = request.config.label_columns(columns)
+    for name in chosen:
+        _column(columns, name, (), "label", where)
+    if len(chosen) > 1:
+        cells = np.empty((len(kept), len(chosen)), dtype=object)
+        for position, name in enumerate(chosen):
+            cells[:, position] = [columns[name][row] for row in kept]
+        return chosen, cells
+    label = chosen[0] if chosen else _column(columns, None, LABEL_COLUMNS, "label", where)
     if label is None:
         return (), None
     values = [columns[label][row] for row in kept]
-    if options.label_separator is None:
+    if request.config.label_separator is None:
         return (), values
-    parts = [label_text(value).split(options.label_separator) for value in values]
+    parts = [label_text(value).split(request.config.label_separator) for value in values]
     return (), [tuple(part.strip() for part in each if part.strip()) for each in parts]
 
 

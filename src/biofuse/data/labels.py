@@ -75,20 +75,6 @@ def listing(items: Sequence[str], *, limit: int = 5) -> str:
     return shown if len(items) <= limit else f"{shown} and {len(items) - limit} more"
 
 
-def parse_task(task: Task | str | None) -> Task | None:
-    """Read a task's name.
-
-    Raises
-    ------
-    DataError
-        If there is no such task.
-    """
-    try:
-        return None if task is None else Task(task)
-    except ValueError as error:
-        raise DataError(f"There is no task {task!r}.", remedy=f"Choose one of {', '.join(Task)}.") from error
-
-
 def encode_labels(
     values: RawLabels,
     *,

@@ -10,38 +10,35 @@ from typing import Any
 import numpy as np
 
 from biofuse.core.errors import DataError, LeakageError
+from biofuse.core.options import accepts
 from biofuse.core.progress import Progress
-from biofuse.core.target import Target, Task
+from biofuse.core.target import Target
+from biofuse.data.config import DataConfig, named
 from biofuse.data.decoding import DecodePolicy
 from biofuse.data.files import MANIFEST_SUFFIXES, is_image_name, load_folder, load_frame, load_image_file, load_manifest
-from biofuse.data.labels import RawLabels, parse_task
+from biofuse.data.labels import RawLabels
 from biofuse.data.medmnist import load_medmnist, load_npz, medmnist_catalogue, parse_medmnist_name
 from biofuse.data.objects import is_hugging_face, is_row_data, load_arrays, load_hugging_face, load_rows
-from biofuse.data.samples import LoadOptions, Samples, SampleTable, TornGroups, assemble, hash_samples, join_tables
+from biofuse.data.samples import Request, Samples, SampleTable, TornGroups, assemble, hash_samples, join_tables
 from biofuse.data.splits import with_splits
 
 
+@accepts(DataConfig)
 def load_samples(
     data: object,
     *,
-    label: str | Sequence[str] | None = None,
     group: str | Sequence[object] | None = None,
     split: str | Sequence[object] | None = None,
     id: str | Sequence[object] | None = None,  # noqa: A002
-    path: str | None = None,
     labels: RawLabels | None = None,
-    task: Task | str | None = None,
-    classes: Sequence[str] | None = None,
     decode: DecodePolicy | None = None,
-    root: Path | str | None = None,
     labelled: bool | None = None,
-    label_separator: str | None = None,
-    exclude: str | Sequence[str] = (),
-    use_splits: bool = True,
     torn_groups: TornGroups = "error",
     size: int | None = None,
     download: bool = True,
     name: str | None = None,
+    config: DataConfig | None = None,
+    **chosen: Any,
 ) -> Samples:
     """Turn any accepted data into samples. Images are not opened here.
 
@@ -52,34 +49,19 @@ def load_samples(
         ``.npz`` file with MedMNIST's keys; a MedMNIST name; one image file; a pandas data frame; an array
         [n, height, width(, channels)]; a list of arrays, Pillow images, tensors or paths; a torch-style or Hugging
         Face data set; or a mapping from split names to any of these. Samples are returned as they are.
-    label : str or sequence of str, optional
-        Label column. Several columns of zeros and ones are a multi-label task.
     group : str or sequence, optional
-        Column of patients, slides or the like, whose samples stay together; one value per image for arrays.
+        Column of patients, slides or the like, whose samples stay together, or ``"none"``; one value per image for
+        images in memory.
     split : str or sequence, optional
-        Column of splits; one value per image for arrays.
+        Column of splits; one value per image for images in memory.
     id : str or sequence, optional
-        Column of unique names; one value per image for arrays. Otherwise relative paths, or row numbers.
-    path : str, optional
-        Column of image paths, or the image column of a Hugging Face data set.
+        Column of unique names; one value per image for images in memory. Otherwise relative paths, or row numbers.
     labels : sequence or ndarray, optional
         For images in memory: one label per image, a list of labels per image, or zeros and ones [n, n_labels].
-    task : Task or str, optional
-        Inferred where not given. ``"ordinal"`` must be said; class order is then numeric, or that of ``classes``.
-    classes : sequence of str, optional
-        The class table. Needed only to fix its order, or to load data in which not every class occurs.
     decode : DecodePolicy, optional
-        How files become pixels.
-    root : path, optional
-        What relative paths of a table or list are relative to; the folder of the archives for a MedMNIST name.
+        How files become pixels, where ``page`` and ``sixteen_bit`` do not say it.
     labelled : bool, optional
         True: labels are required; False: they are ignored. By default they are used where they exist.
-    label_separator : str, optional
-        Splits one column into several labels: ``"|"`` reads ``"mass|edema"``.
-    exclude : str or sequence of str
-        Shell patterns of file names or relative paths to leave out, such as ``"*_mask*"``.
-    use_splits : bool, default True
-        False ignores the splits that come with the data.
     torn_groups : {"error", "allow"}
         What to do with a group that lies in more than one of the given splits. Nothing may be learned from such data;
         ``"allow"`` is for looking at them, as :func:`check_samples` does, which reports those groups.
@@ -89,6 +71,10 @@ def load_samples(
         Whether a missing MedMNIST archive may be fetched.
     name : str, optional
         What to call the data set.
+    config : DataConfig, optional
+        How the data are read; what is given by name wins.
+    **chosen
+        Fields of :class:`biofuse.DataConfig`.
 
     Returns
     -------
@@ -110,27 +96,36 @@ def load_samples(
     >>> biofuse.load_samples("table.csv", label="finding", group="patient").ids[:2]
     array(['images/benign/000.png', 'images/malignant/001.png'], dtype=object)
     """
-    options = LoadOptions(
-        label=label, group=group, split=split, id=id, path=path, labels=labels, task=parse_task(task),
-        classes=None if classes is None else tuple(classes), decode=decode,
-        root=None if root is None else Path(root).expanduser(), labelled=labelled, label_separator=label_separator,
-        exclude=(exclude,) if isinstance(exclude, str) else tuple(exclude), use_splits=use_splits,
-        torn_groups=torn_groups, size=size, download=download, name=name,
-    )  # fmt: skip
+    columns = {"group": group, "split": split, "id": id}
+    chosen |= {key: value for key, value in columns.items() if isinstance(value, str)}
+    values = {key: None if value is None or isinstance(value, str) else value for key, value in columns.items()}
+    request = Request(
+        config=DataConfig.of(config, chosen),
+        labels=labels,
+        groups=values["group"],
+        splits=values["split"],
+        ids=values["id"],
+        decode=decode,
+        labelled=labelled,
+        torn_groups=torn_groups,
+        size=size,
+        download=download,
+        name=name,
+    )
     if isinstance(data, Samples):
-        if options.given():
+        if request.given():
             raise DataError(
-                f"Samples are ready; {', '.join(f'{given}=' for given in sorted(options.given()))} cannot change them.",
+                f"Samples are ready; {named(request.given())} cannot change them.",
                 remedy="Give these options when the samples are loaded.",
             )
         return data
-    return assemble(_table(data, options), options)
+    return assemble(_table(data, request), request)
 
 
-def _table(data: Any, options: LoadOptions) -> SampleTable:
+def _table(data: Any, request: Request) -> SampleTable:
     for is_kind, load in KINDS:
         if is_kind(data):
-            return load(data, options)
+            return load(data, request)
     if hasattr(data, "dataset"):
         raise DataError(
             "A loader shuffles and batches, which would lose track of the rows.", remedy="Pass loader.dataset instead."
@@ -141,27 +136,27 @@ def _table(data: Any, options: LoadOptions) -> SampleTable:
     )
 
 
-def _from_parts(data: Mapping[Any, Any], options: LoadOptions) -> SampleTable:
+def _from_parts(data: Mapping[Any, Any], request: Request) -> SampleTable:
     if not data:
         raise DataError("An empty mapping holds no data.", remedy='Give {"train": ..., "val": ..., "test": ...}.')
-    return join_tables({str(key): _table(part, options) for key, part in data.items()})
+    return join_tables({str(key): _table(part, request) for key, part in data.items()})
 
 
-def _from_path(data: str | os.PathLike[str], options: LoadOptions) -> SampleTable:
+def _from_path(data: str | os.PathLike[str], request: Request) -> SampleTable:
     path = Path(data).expanduser()
     suffix = path.suffix.lower()
     if path.is_dir():
-        return load_folder(path, options)
+        return load_folder(path, request)
     if not path.exists():
         if isinstance(data, str) and parse_medmnist_name(data) is not None:
-            return load_medmnist(data, options)
+            return load_medmnist(data, request)
         raise DataError(f"{path} does not exist.", remedy=_nearest(str(data)))
     if suffix in MANIFEST_SUFFIXES:
-        return load_manifest(path, options)
+        return load_manifest(path, request)
     if suffix == ".npz":
-        return load_npz(path, options)
+        return load_npz(path, request)
     if is_image_name(path):
-        return load_image_file(path, options)
+        return load_image_file(path, request)
     raise DataError(
         f"{path} is of no kind that can be read.",
         remedy="Give a folder, a .csv, .tsv or .parquet table, an .npz file, or an image.",
@@ -176,13 +171,13 @@ def _is_pandas(has: str) -> Callable[[Any], bool]:
     return lambda data: type(data).__module__.split(".")[0] == "pandas" and hasattr(data, has)
 
 
-KINDS: tuple[tuple[Callable[[Any], bool], Callable[[Any, LoadOptions], SampleTable]], ...] = (
+KINDS: tuple[tuple[Callable[[Any], bool], Callable[[Any, Request], SampleTable]], ...] = (
     (_is(Samples), lambda data, _: SampleTable.of(data)),
     (_is(str, os.PathLike), _from_path),
     (_is(Mapping), _from_parts),
     (_is(np.ndarray, list, tuple), load_arrays),
     (_is_pandas("columns"), load_frame),
-    (_is_pandas("to_list"), lambda data, options: load_arrays(data.to_list(), options)),
+    (_is_pandas("to_list"), lambda data, request: load_arrays(data.to_list(), request)),
     (is_hugging_face, load_hugging_face),
     (is_row_data, load_rows),
 )

@@ -29,7 +29,7 @@ from biofuse.core.target import Task
 from biofuse.data.decoding import ArraySource, MappedRowSource
 from biofuse.data.labels import listing
 from biofuse.data.objects import row_id
-from biofuse.data.samples import SPLITS, LoadOptions, SampleTable, Source
+from biofuse.data.samples import SPLITS, Request, SampleTable, Source
 
 logger = logging.getLogger(__name__)
 
@@ -137,23 +137,23 @@ def medmnist_path(flag: str, size: int = SMALLEST, *, root: Path | None = None) 
     return (root or Path.home() / ".medmnist") / (f"{flag}.npz" if size == SMALLEST else f"{flag}_{size}.npz")
 
 
-def load_medmnist(name: str, options: LoadOptions) -> SampleTable:
+def load_medmnist(name: str, request: Request) -> SampleTable:
     """Read a MedMNIST data set by name (``breastmnist_64``, or ``breastmnist`` and ``size=64``)."""
-    options.only("a MedMNIST name", "root", "size", "download")
+    request.only("a MedMNIST name", "root", "size", "download")
     flag, named = parse_medmnist_name(name) or ("", None)
-    if named is not None and options.size not in {None, named}:
-        raise DataError(f"{name!r} and size={options.size} contradict each other.", remedy="Give the size once.")
-    size = named or options.size or SMALLEST
-    path = medmnist_file(flag, size, root=options.root, download=options.download)
+    if named is not None and request.size not in {None, named}:
+        raise DataError(f"{name!r} and size={request.size} contradict each other.", remedy="Give the size once.")
+    size = named or request.size or SMALLEST
+    path = medmnist_file(flag, size, root=request.config.root, download=request.download)
     return _archive_table(path, flag, size)
 
 
-def load_npz(path: Path, options: LoadOptions) -> SampleTable:
+def load_npz(path: Path, request: Request) -> SampleTable:
     """Read an archive with MedMNIST's keys: ``train_images``, ``train_labels``, ... of one or more splits.
 
     A file name that is a MedMNIST name brings that data set's class names and task.
     """
-    options.only("an .npz file")
+    request.only("an .npz file")
     flag, size = parse_medmnist_name(path.stem) or (None, None)
     return _archive_table(path, flag, None if flag is None else size or SMALLEST)
 

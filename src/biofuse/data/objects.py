@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from biofuse.core.errors import DataError, UnreadableImageError
+from biofuse.core.errors import DataError, UnreadableImageError, option
 from biofuse.data.decoding import ArraySource, FileSource, ItemSource, PillowSource, Rows, raw_image
 from biofuse.data.files import LABEL_COLUMNS
 from biofuse.data.labels import listing
-from biofuse.data.samples import LoadOptions, SampleTable, Source
+from biofuse.data.samples import Request, SampleTable, Source
 
 ID_DIGITS = 6
 """Index-based ids are padded to this width, so that they sort in the order of the rows."""
@@ -25,7 +25,7 @@ def row_id(row: int) -> str:
     return f"{row:0{ID_DIGITS}d}"
 
 
-def load_arrays(images: Sequence[Any] | NDArray[Any], options: LoadOptions) -> SampleTable:
+def load_arrays(images: Sequence[Any] | NDArray[Any], request: Request) -> SampleTable:
     """Read an array [n, height, width(, channels)], or a list of arrays, Pillow images, tensors or paths.
 
     Raises
@@ -34,18 +34,18 @@ def load_arrays(images: Sequence[Any] | NDArray[Any], options: LoadOptions) -> S
         If the array is one image, its channels come first, or ``labels``, ``group``, ``split`` or ``id`` do not
         have one value per image.
     """
-    options.only("images in memory or a list of paths", "labels", "group", "split", "id", "root")
+    request.only("images in memory or a list of paths", "labels", "group", "split", "id", "root")
     if isinstance(images, np.ndarray):
         _check_stack(images)
     n = len(images)
     paths = n > 0 and all(isinstance(image, str | Path) for image in images)
-    root = options.root or Path()
+    root = request.config.root or Path()
     ids = [Path(image).as_posix() for image in images] if paths else [row_id(row) for row in range(n)]
     if paths and len(set(ids)) != n:
         twice = sorted(name for name, count in Counter(ids).items() if count > 1)
         raise DataError(f"The list names {len(twice)} image(s) more than once: {listing(twice)}.")
     sources = [_source(image, row, root) for row, image in enumerate(images)]
-    return _with_columns(SampleTable(name="images", ids=ids, sources=sources), options, options.labels)
+    return _with_columns(SampleTable(name="images", ids=ids, sources=sources), request, request.labels)
 
 
 def _check_stack(images: NDArray[Any]) -> None:
@@ -108,10 +108,10 @@ def per_row(values: object, n: int, what: str) -> Sequence[object] | None:
     if values is None:
         return None
     if isinstance(values, str) or not hasattr(values, "__len__"):
-        raise DataError(f"{what}= must give one value per image here.", remedy=f"Give a list of {n} values.")
+        raise DataError(f"{option(what)} must give one value per image here.", remedy=f"Give a list of {n} values.")
     rows: list[object] = list(values)  # type: ignore[call-overload]
     if len(rows) != n:
-        raise DataError(f"{n} images but {len(rows)} values in {what}=.")
+        raise DataError(f"{n} images but {len(rows)} values in {option(what)}.")
     return rows
 
 
@@ -131,7 +131,7 @@ def is_row_data(data: object) -> bool:
     return hasattr(data, "__getitem__") and hasattr(data, "__len__")
 
 
-def load_hugging_face(data: Any, options: LoadOptions) -> SampleTable:
+def load_hugging_face(data: Any, request: Request) -> SampleTable:
     """Read a Hugging Face ``Dataset``; its files' original bytes are what is hashed and decoded.
 
     Raises
@@ -139,33 +139,33 @@ def load_hugging_face(data: Any, options: LoadOptions) -> SampleTable:
     DataError
         If there is no image column, or a named column does not exist.
     """
-    options.only("a Hugging Face data set", "label", "group", "id", "path")
+    request.only("a Hugging Face data set", "label", "group", "id", "path")
     from datasets import Image
 
     features = data.features
     images = [name for name, feature in features.items() if isinstance(feature, Image)]
-    column = options.path or (images[0] if len(images) == 1 else None)
+    column = request.config.path or (images[0] if len(images) == 1 else None)
     if column is None or column not in features:
         raise DataError(
             f"The data set has {len(images)} image columns; its columns are {listing(list(features), limit=20)}.",
-            remedy="Name the image column with path=.",
+            remedy=f"Name the image column: {option('path')}.",
         )
     raw = data.select_columns([column])
     if isinstance(features[column], Image):
         raw = raw.cast_column(column, Image(decode=False))
-    ids = _column_values(data, options.id, "id")
-    labels, classes = _hugging_face_labels(data, options)
+    ids = _column_values(data, request.config.id, "id")
+    labels, classes = _hugging_face_labels(data, request)
     return SampleTable(
         name=str(getattr(data.info, "dataset_name", None) or "data set"),
         ids=[row_id(row) for row in range(len(data))] if ids is None else [str(value) for value in ids],
         sources=[ItemSource(raw, row, column, f"row {row}, column {column!r}") for row in range(len(data))],
         labels=labels,
         classes=classes,
-        groups=_column_values(data, options.group or ("group" if "group" in features else None), "group"),
+        groups=_column_values(data, request.config.group_column or ("group" if "group" in features else None), "group"),
     )
 
 
-def load_rows(data: Rows, options: LoadOptions) -> SampleTable:
+def load_rows(data: Rows, request: Request) -> SampleTable:
     """Read a torch-style data set whose rows are images or (image, label).
 
     Labels come from ``data.targets`` where that has one entry per row and no ``target_transform`` is set; otherwise
@@ -176,7 +176,7 @@ def load_rows(data: Rows, options: LoadOptions) -> SampleTable:
     DataError
         If rows are no images, or differ from one reading to the next.
     """
-    options.only("a torch data set", "labels", "group", "split", "id")
+    request.only("a torch data set", "labels", "group", "split", "id")
     n = len(data)
     if n == 0:
         raise DataError("The data set has no rows.", remedy="Check how it was made.")
@@ -185,8 +185,8 @@ def load_rows(data: Rows, options: LoadOptions) -> SampleTable:
     key = 0 if pair else None
     sources = [ItemSource(data, row, key, f"row {row} of {type(data).__name__}") for row in range(n)]
     _refuse_random(sources[:PROBED_ROWS])
-    labels = options.labels
-    if labels is None and pair and options.labelled is not False:
+    labels = request.labels
+    if labels is None and pair and request.labelled is not False:
         labels = _torch_labels(data, n)
     classes = getattr(data, "classes", None)
     named = labels is not None and isinstance(classes, Sequence) and all(isinstance(name, str) for name in classes)
@@ -196,18 +196,18 @@ def load_rows(data: Rows, options: LoadOptions) -> SampleTable:
         sources=sources,
         classes=tuple(classes) if named and classes else None,
     )
-    return _with_columns(base, options, labels)
+    return _with_columns(base, request, labels)
 
 
-def _with_columns(base: SampleTable, options: LoadOptions, labels: Any) -> SampleTable:
+def _with_columns(base: SampleTable, request: Request, labels: Any) -> SampleTable:
     n = len(base.ids)
-    ids = per_row(options.id, n, "id")
+    ids = per_row(request.config.id or request.ids, n, "id")
     return replace(
         base,
         ids=base.ids if ids is None else [str(value) for value in ids],
         labels=None if labels is None else as_label_rows(labels),
-        splits=per_row(options.split, n, "split"),
-        groups=per_row(options.group, n, "group"),
+        splits=per_row(request.config.split or request.splits, n, "split"),
+        groups=per_row(request.config.group_column or request.groups, n, "group"),
     )
 
 
@@ -241,17 +241,20 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _hugging_face_labels(data: Any, options: LoadOptions) -> tuple[Any, tuple[str, ...] | None]:
-    if options.labelled is False:
+def _hugging_face_labels(data: Any, request: Request) -> tuple[Any, tuple[str, ...] | None]:
+    if request.labelled is False:
         return None, None
-    if options.label is not None and not isinstance(options.label, str):
+    asked = request.config.label_columns(data.features)
+    if len(asked) > 1:
         raise DataError(
             "Several label columns of a Hugging Face data set are not read.", remedy="Use data.to_pandas()."
         )
     found = [name for name in data.features if name.lower() in {*LABEL_COLUMNS, "labels"}]
-    if options.label is None and len(found) > 1:
-        raise DataError(f"The data set has several label columns: {listing(found)}.", remedy="Choose one with label=.")
-    column = options.label or (found[0] if found else None)
+    if not asked and len(found) > 1:
+        raise DataError(
+            f"The data set has several label columns: {listing(found)}.", remedy=f"Choose one: {option('label')}."
+        )
+    column = asked[0] if asked else found[0] if found else None
     values = _column_values(data, column, "label")
     if values is None:
         return None, None
@@ -277,6 +280,6 @@ def _column_values(data: Any, column: object, what: str) -> list[Any] | None:
     if column not in data.features:
         raise DataError(
             f"The data set has no column {column!r}; its columns are {listing(list(data.features), limit=20)}.",
-            remedy=f"Correct {what}=.",
+            remedy=f"Correct {option(what)}.",
         )
     return list(data[column])

@@ -3,16 +3,16 @@
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from biofuse.core.errors import DataError, LeakageError, UnreadableImageError
+from biofuse.core.errors import DataError, LeakageError, UnreadableImageError, option
 from biofuse.core.hashing import Contents, no_contents
 from biofuse.core.progress import Progress, Silent
 from biofuse.core.target import Target, Task
+from biofuse.data.config import DataConfig, named
 from biofuse.data.decoding import DecodePolicy, ItemSource, PillowSource, content_hash
 from biofuse.data.labels import RawLabels, encode_labels, label_text, listing
 
@@ -67,6 +67,10 @@ class Samples:
         How files become pixels; part of every content hash (see :meth:`decoded_by`).
     name : str
         What the data set is called in logs and reports.
+    notes : tuple of str
+        What was recognised, chosen and passed over when the data were read: said before any work.
+    warnings : tuple of str
+        What a careful person would look at before going on.
     """
 
     ids: NDArray[np.object_]
@@ -79,6 +83,8 @@ class Samples:
     contents: Contents | None = None
     decode: DecodePolicy = field(default_factory=DecodePolicy)
     name: str = "data"
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         n = len(self.ids)
@@ -191,42 +197,54 @@ SPLIT_NAMES = {
 }  # fmt: skip
 """What folders, columns and data sets call their splits, in lower case."""
 
-Columns = str | Sequence[str]
-
 TornGroups = Literal["error", "allow"]
 """What to do with a group that lies in more than one of the given splits."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class LoadOptions:
-    """What a user may say about a data set; see :func:`biofuse.data.load.load_samples`."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Request:
+    """What was said about data: the options, and what only Python can say; see :func:`biofuse.data.load.load_samples`.
 
-    label: Columns | None = None
-    group: str | Sequence[object] | None = None
-    split: str | Sequence[object] | None = None
-    id: str | Sequence[object] | None = None
-    path: str | None = None
+    Attributes
+    ----------
+    config : DataConfig
+    labels : sequence or ndarray, optional
+        Labels of images in memory.
+    groups, splits, ids : sequence, optional
+        One value per image in memory.
+    decode : DecodePolicy, optional
+        How pixels are read, where the options do not say it.
+    labelled : bool, optional
+    torn_groups : {"error", "allow"}
+    size : int, optional
+    download : bool
+    name : str, optional
+    """
+
+    config: DataConfig = field(default_factory=DataConfig)
     labels: RawLabels | None = None
-    task: Task | None = None
-    classes: Sequence[str] | None = None
+    groups: Sequence[object] | None = None
+    splits: Sequence[object] | None = None
+    ids: Sequence[object] | None = None
     decode: DecodePolicy | None = None
-    root: Path | None = None
     labelled: bool | None = None
-    label_separator: str | None = None
-    exclude: tuple[str, ...] = ()
-    use_splits: bool = True
     torn_groups: TornGroups = "error"
     size: int | None = None
     download: bool = True
     name: str | None = None
 
+    @property
+    def policy(self) -> DecodePolicy | None:
+        """How pixels are read; None where nobody said it."""
+        return self.config.decoding(self.decode)
+
     def given(self) -> set[str]:
-        """Return the names of the options that are not at their default."""
-        defaults = type(self)()
-        changed = {
-            name for name in self.__dataclass_fields__ if getattr(self, name) is not getattr(defaults, name)
-        }  # identity, because labels may be an array
-        return changed if self.exclude else changed - {"exclude"}
+        """Return the names of what is not at its default, as a user gave them."""
+        fields = type(self).__dataclass_fields__
+        apart = {"groups": "group", "splits": "split", "ids": "id"}
+        # Identity, because labels may be an array.
+        changed = {name for name in fields if name != "config" and getattr(self, name) is not fields[name].default}
+        return {apart.get(name, name) for name in changed} | self.config.given
 
     def only(self, kind: str, *allowed: str) -> Self:
         """Refuse options that have no meaning for a kind of data, instead of ignoring them.
@@ -236,14 +254,20 @@ class LoadOptions:
         DataError
             If such an option was given.
         """
-        general = {"task", "classes", "decode", "labelled", "use_splits", "torn_groups", "name"}
-        strange = sorted(self.given() - general - set(allowed))
+        silent = {"decode", "labelled", "torn_groups", "name"}
+        strange = self.given() - GENERAL - silent - set(allowed) - ({"group"} if self.config.ungrouped else set())
         if strange:
             raise DataError(
-                f"{', '.join(f'{name}=' for name in strange)} cannot be used with {kind}.",
-                remedy=f"Here you can say {', '.join(f'{name}=' for name in sorted({*general, *allowed}))}.",
+                f"{named(strange)} cannot be used with {kind}.",
+                remedy=f"Here you can say {named({*GENERAL, *allowed} & {*DataConfig.model_fields, 'labels'})}.",
             )
         return self
+
+
+GENERAL = frozenset({
+    "task", "classes", "positive", "drop_classes_below", "use_splits", "page", "sixteen_bit",
+})  # fmt: skip
+"""Options that mean something for every kind of data."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -272,6 +296,8 @@ class SampleTable:
         Where the data carry content hashes already.
     decode : DecodePolicy or None
         Where the data carry one already.
+    notes, warnings : tuple of str
+        As of :class:`Samples`.
     """
 
     name: str
@@ -285,6 +311,8 @@ class SampleTable:
     groups: Sequence[object] | None = None
     contents: Contents | None = None
     decode: DecodePolicy | None = None
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, samples: Samples) -> Self:
@@ -302,10 +330,12 @@ class SampleTable:
             groups=None if samples.groups is None else samples.groups.tolist(),
             contents=samples.contents,
             decode=samples.decode,
+            notes=samples.notes,
+            warnings=samples.warnings,
         )
 
 
-def assemble(table: SampleTable, options: LoadOptions) -> Samples:
+def assemble(table: SampleTable, request: Request) -> Samples:
     """Build the samples: labels as numbers, splits by their usual names, groups checked.
 
     Raises
@@ -313,25 +343,26 @@ def assemble(table: SampleTable, options: LoadOptions) -> Samples:
     DataError
         If there are no rows, labels are missing or do not fit the task, or splits or groups are incomplete.
     LeakageError
-        If a group lies in two of the given splits, unless ``options.torn_groups`` allows it.
+        If a group lies in two of the given splits, unless ``request.torn_groups`` allows it.
     """
     if not table.ids:
-        raise DataError(f"{table.name} has no images.", remedy="Check the path and the exclude= patterns.")
-    if options.labelled and table.labels is None:
         raise DataError(
-            f"{table.name} has no labels.", remedy="Name the label column with --label (label=, or labels=, in Python)."
+            f"{table.name} has no images.", remedy=f"Check the path and the patterns of {option('exclude')}."
         )
+    config = request.config
+    if request.labelled and table.labels is None:
+        raise DataError(f"{table.name} has no labels.", remedy=f"Name the label column: {option('label')}.")
     encoded = None
-    if table.labels is not None and options.labelled is not False:
+    if table.labels is not None and request.labelled is not False:
         encoded = encode_labels(
             table.labels,
             rows=table.ids,
             columns=table.columns,
-            task=options.task or table.task,
-            classes=options.classes,
+            task=config.target or table.task,
+            classes=config.classes,
             known=table.classes,
         )
-    splits = _complete(table, table.splits, "split") if options.use_splits else None
+    splits = _complete(table, table.splits, "split") if config.use_splits else None
     groups = _complete(table, table.groups, "group")
     samples = Samples(
         ids=object_array(table.ids),
@@ -343,11 +374,13 @@ def assemble(table: SampleTable, options: LoadOptions) -> Samples:
         groups=None if groups is None else object_array(groups),
         contents=table.contents,
         decode=table.decode or DecodePolicy(),
-        name=options.name or table.name,
+        name=request.name or table.name,
+        notes=table.notes,
+        warnings=table.warnings,
     )
-    if options.decode is not None:
-        samples = samples.decoded_by(options.decode)
-    if options.torn_groups == "error":
+    if request.policy is not None:
+        samples = samples.decoded_by(request.policy)
+    if request.torn_groups == "error":
         check_groups(samples)
     return samples
 
@@ -365,8 +398,7 @@ def check_groups(samples: Samples) -> None:
         named = [f"{group} ({', '.join(splits)})" for group, splits in torn.items()]
         raise LeakageError(
             f"{samples.name}: {len(torn)} group(s) lie in more than one split: {listing(named)}.",
-            remedy="Keep every group in one split, or give no splits (use_splits=False in Python) to have them made "
-            "by group.",
+            remedy=f"Keep every group in one split, or have splits made by group: {option('use_splits', False)}.",
         )
 
 
@@ -427,6 +459,8 @@ def join_tables(parts: Mapping[str, SampleTable]) -> SampleTable:
         contents=np.concatenate(
             [no_contents(len(table.ids)) if table.contents is None else table.contents for table in tables]
         ),
+        notes=tuple(dict.fromkeys(note for table in tables for note in table.notes)),
+        warnings=tuple(dict.fromkeys(warning for table in tables for warning in table.warnings)),
     )
 
 
@@ -443,7 +477,7 @@ def split_name(value: object) -> str:
     except KeyError as error:
         raise DataError(
             f"{value!r} is no split.",
-            remedy=f"Call splits {', '.join(SPLIT_NAMES)}; leave them all out to have them made.",
+            remedy=f"Call splits {', '.join(SPLIT_NAMES)}; or have them made: {option('use_splits', False)}.",
         ) from error
 
 

@@ -1,0 +1,178 @@
+"""How data are read: which column is what, what is left out, and how pixels are decoded."""
+
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field
+
+from biofuse.core.errors import BioFuseError, DataError, option
+from biofuse.core.options import Option, Options
+from biofuse.core.target import Task
+
+if TYPE_CHECKING:
+    from biofuse.data.decoding import DecodePolicy
+
+UNGROUPED = "none"
+"""The group of data that are meant to have none."""
+
+
+def _several(value: Any) -> Any:
+    """Read one text as a table of one."""
+    if value is None:
+        return ()
+    return (value,) if isinstance(value, str) else tuple(map(str, value))
+
+
+def _table(value: Any) -> Any:
+    """Read a class table, which may be written as one text with commas."""
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return None if value is None else tuple(map(str, value))
+
+
+def _task(value: Any) -> Any:
+    if value not in {None, *Task}:
+        raise DataError(f"There is no task {value!r}.", remedy=f"Choose one of {', '.join(Task)}.")
+    return None if value is None else str(value)
+
+
+def _home(value: Any) -> Any:
+    return None if value is None else Path(value).expanduser()
+
+
+def _suffix(value: Any) -> Any:
+    """Read a suffix with or without its dot."""
+    return f".{value.strip().lstrip('.')}" if isinstance(value, str) else value
+
+
+class DataConfig(Options):
+    """How data are read.
+
+    Everything that takes data takes these as ``config=DataConfig(...)``, or by name, or both: names win. The same
+    options are those of every command that reads data, and a run remembers those it was fitted with.
+
+    Examples
+    --------
+    >>> from biofuse import DataConfig
+    >>> DataConfig(label="finding", group="patient").label
+    ('finding',)
+    >>> DataConfig(lable="finding")
+    Traceback (most recent call last):
+    ...
+    biofuse.core.errors.DataError: ...
+    """
+
+    _refusal: ClassVar[type[BioFuseError]] = DataError
+
+    label: Annotated[
+        tuple[str, ...], BeforeValidator(_several), Option(panel="Data", metavar="COLUMN", several=True)
+    ] = Field(
+        default=(),
+        description="Column of the labels of a table. Several, or names with commas between them: columns of zeros and "
+        "ones, a multi-label task.",
+        examples=["diagnosis"],
+    )
+    group: Annotated[str | None, Option(panel="Data", metavar="COLUMN|none")] = Field(
+        default=None,
+        description="Column of patients, slides or the like, whose samples stay together. none: there are none.",
+        examples=["patient"],
+    )
+    path: Annotated[str | None, Option(panel="Data", metavar="COLUMN")] = Field(
+        default=None, description="Column of image paths or names.", examples=["image_id"]
+    )
+    root: Annotated[Path | None, BeforeValidator(_home), Option(panel="Data")] = Field(
+        default=None,
+        description="What relative paths are relative to; by default the folder of the table.",
+        examples=["train"],
+    )
+    extension: Annotated[str | None, BeforeValidator(_suffix), Option(panel="Data", metavar="SUFFIX")] = Field(
+        default=None, description="What names in the path column lack.", examples=[".jpg"]
+    )
+    task: Annotated[
+        Literal["binary", "multiclass", "multilabel", "ordinal"] | None, BeforeValidator(_task), Option(panel="Data")
+    ] = Field(default=None, description="What is learned; inferred by default. ordinal must be said.")
+    positive: Annotated[str | None, Option(panel="Data", metavar="CLASS")] = Field(
+        default=None,
+        description="Of two classes the one that is looked for.",
+        examples=["malignant"],
+    )
+    split: Annotated[str | None, Option(panel="Data", metavar="COLUMN")] = Field(
+        default=None, description="Column of the splits: train, val, test, or words for them."
+    )
+    use_splits: Annotated[bool, Option(panel="Data", off="--no-splits")] = Field(
+        default=True, description="Whether splits that come with the data count; without, folders are classes."
+    )
+    exclude: Annotated[
+        tuple[str, ...], BeforeValidator(_several), Option(panel="Data", metavar="PATTERN", several=True)
+    ] = Field(
+        default=(),
+        description="Shell pattern of file names, or of paths below the data, to leave out.",
+        examples=["*_mask*"],
+    )
+    id: Annotated[str | None, Option(panel="Advanced", metavar="COLUMN")] = Field(
+        default=None, description="Column of unique names; by default paths, or row numbers, are."
+    )
+    label_separator: Annotated[str | None, Option(panel="Advanced", metavar="TEXT")] = Field(
+        default=None, min_length=1, description="What stands between several labels in one cell.", examples=["|"]
+    )
+    blank_as: Annotated[str | None, Option(panel="Advanced", metavar="TEXT")] = Field(
+        default=None, description="What a blank cell of a label column stands for: 0 means absent.", examples=["0"]
+    )
+    classes: Annotated[
+        tuple[str, ...] | None, BeforeValidator(_table), Option(panel="Advanced", metavar="NAMES", several=True)
+    ] = Field(
+        default=None,
+        description="The class table, in its order; one text with commas, or one option per class.",
+        examples=["none,mild,severe"],
+    )
+    drop_classes_below: Annotated[int | None, Option(panel="Advanced", metavar="N")] = Field(
+        default=None, ge=1, description="Leave out the samples of classes with fewer."
+    )
+    page: Annotated[int, Option(panel="Advanced")] = Field(
+        default=0, ge=0, description="Which page of a file with several is read, from 0."
+    )
+    sixteen_bit: Annotated[Literal["minmax", "full"], Option(panel="Advanced")] = Field(
+        default="minmax",
+        description="How grey images of more than 8 bits become 8-bit. minmax: from each image's darkest to its "
+        "brightest value; full: from the least to the largest value of their type.",
+    )
+
+    def label_columns(self, columns: Collection[str]) -> tuple[str, ...]:
+        """Return the label columns asked for; ``a,b`` names two where no column of a table is called that."""
+        parts = [[name] if name in columns else [part.strip() for part in name.split(",")] for name in self.label]
+        return tuple(part for each in parts for part in each if part)
+
+    @property
+    def target(self) -> Task | None:
+        """What is learned, where it was said."""
+        return None if self.task is None else Task(self.task)
+
+    @property
+    def group_column(self) -> str | None:
+        """The column of groups that was asked for."""
+        return None if self.ungrouped else self.group
+
+    @property
+    def ungrouped(self) -> bool:
+        """Whether it was said that samples have no groups."""
+        return self.group is not None and self.group.lower() == UNGROUPED
+
+    def decoding(self, otherwise: "DecodePolicy | None" = None) -> "DecodePolicy | None":
+        """Return how pixels are decoded: as chosen here, and for the rest as ``otherwise`` says."""
+        from biofuse.data.decoding import DecodePolicy
+
+        names = {"page", "sixteen_bit"} & self.model_fields_set
+        chosen: dict[str, Any] = {name: getattr(self, name) for name in names}
+        return (otherwise or DecodePolicy()).model_copy(update=chosen) if chosen else otherwise
+
+    @property
+    def given(self) -> frozenset[str]:
+        """Names of the options that differ from their defaults."""
+        fields = type(self).model_fields
+        return frozenset(name for name in self.model_fields_set if getattr(self, name) != fields[name].default)
+
+
+def named(options: Iterable[str]) -> str:
+    """Write names of options for a message, in the words of who reads it."""
+    return ", ".join(option(name) for name in sorted(options))

@@ -69,6 +69,9 @@ PARTS = ("peak", "parity", "throughput", "screen", "nine", "two-processes")
 CHEAP = 40.0
 """GFLOPs per image up to which an encoder embeds all files; more expensive ones embed as much less."""
 
+LAYER_SCALES = ("gamma", "lambda1")
+"""Ends of the names of the factors of a block's output."""
+
 PICTURES = 256
 """Different pictures among the files."""
 
@@ -81,8 +84,15 @@ def random_network(card: EncoderCard, device: str) -> Any:
     import torch
 
     torch.manual_seed(0)
-    with torch.device(device):
-        return loader_of(card.loader).build_architecture(card)
+    with torch.device(device), torch.no_grad():
+        network = loader_of(card.loader).build_architecture(card)
+        # As large as trained ones are: some networks begin with layers that pass nothing on.
+        for name, parameter in network.named_parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(std=0.02)
+            elif name.endswith(LAYER_SCALES):
+                parameter.fill_(0.1)
+    return network
 
 
 def around(card: EncoderCard, network: Any, device: str, precision: Precision = "fp32") -> TorchEncoder:

@@ -1,11 +1,16 @@
 import copy
+import os
 import threading
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
+from biofuse.data.decoding import content_hash
+from biofuse.encoders import Preprocessing
 from biofuse.extract.engine import extract
 from biofuse.extract.options import ExtractOptions
-from biofuse.extract.prepare import STAGES, Stages
+from biofuse.extract.prepare import STAGES, Chunk, Decoder, SharedMemory, Stages, prepare
 
 
 def test_the_slowest_stage_is_named_with_its_encoder_and_the_shares_of_all():
@@ -55,3 +60,61 @@ def test_an_extraction_counts_every_stage(workers, network, pictures, store):
         assert done.stages.seconds(stage) > 0, stage
     assert done.work[0].seconds == pytest.approx(done.stages.by_encoder()["s_one"])
     assert done.stages.total < 60
+
+
+RESIZES = {side: Preprocessing(resize="squash", size=side, interpolation="bilinear") for side in (8, 12)}
+
+
+def chunk_of(samples, rows):
+    return Chunk(
+        names=("any",),
+        rows=tuple(rows),
+        sources=tuple(samples.sources[row] for row in rows),
+        contents=tuple(content_hash(samples.sources[row].read(), samples.decode) for row in rows),
+        decode=samples.decode,
+        resizes=RESIZES,
+        encoders={},
+    )
+
+
+def decoded(chunks, workers):
+    with Decoder(chunks, workers=workers) as decoder:
+        return list(decoder)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_images_from_workers_are_those_decoded_here_however_many_are_held(pictures, shared, monkeypatch):
+    """All batches are held at once: more than there is shared memory for, and none may be written over."""
+    if not shared:
+        monkeypatch.delattr("os.memfd_create")
+    samples = pictures(60)
+    samples.sources[7].path.write_bytes(b"no image")
+    rows = [range(4), range(4, 10), *([row, row + 1] for row in range(10, 58)), range(58, 59), range(7, 8)]
+    chunks = [chunk_of(samples, each) for each in rows]
+    here, there = decoded(chunks, 0), decoded(chunks, 2)
+    assert [batch.rows for batch in there] == [batch.rows for batch in here]
+    assert [batch.failures.keys() for batch in there] == [batch.failures.keys() for batch in here]
+    assert here[-1].images == there[-1].images == {}
+    for mine, theirs in zip(here[:-1], there[:-1], strict=True):
+        assert mine.images.keys() == theirs.images.keys() == RESIZES.keys()
+        for side in RESIZES:
+            assert theirs.images[side].shape == (len(mine.rows), side, side, 3)
+            assert np.array_equal(mine.images[side], theirs.images[side])
+
+
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="memory without a name is to be had on Linux only")
+def test_a_slot_of_shared_memory_is_taken_again_when_nobody_has_its_images(pictures):
+    chunk = chunk_of(pictures(2), [0, 1])
+    memory = SharedMemory.of(chunk, slots=1)
+    placed = replace(chunk, place=memory.place(chunk))
+    assert memory.place(chunk) is None
+    batch = memory.fetch(placed, prepare(placed))
+    part = batch.images[8][1:, ::2]
+    del batch
+    assert memory.place(chunk) is None
+    assert np.array_equal(part, prepare(chunk).images[8][1:, ::2])
+    del part
+    again = replace(chunk, place=memory.place(chunk))
+    assert again.place is not None
+    memory.close()
+    assert not prepare(replace(again, place=replace(again.place, token=0))).placed  # memory that is gone

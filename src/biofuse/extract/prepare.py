@@ -1,13 +1,18 @@
 """Where the time of an extraction goes, stage by stage."""
 
+import functools
+import math
+import mmap
 import os
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from pickle import PicklingError
 from types import TracebackType
 from typing import Any, Self
@@ -127,6 +132,8 @@ class Chunk:
         The distinct resize specifications that device encoders need.
     encoders : dict of name to Encoder
         Encoders that run right here.
+    place : Place or None
+        Memory shared with the process that asks, for the images that device encoders need.
     """
 
     names: tuple[str, ...]
@@ -136,6 +143,18 @@ class Chunk:
     decode: DecodePolicy
     resizes: dict[Any, Preprocessing]
     encoders: dict[str, Encoder]
+    place: "Place | None" = None
+
+    @property
+    def shapes(self) -> dict[Any, tuple[int, ...]]:
+        """Of the images for each resize specification, if all of them can be decoded."""
+        sides = {key: each.output_size for key, each in self.resizes.items()}
+        return {key: (len(self.rows), side, side, 3) for key, side in sides.items()}
+
+    @property
+    def n_bytes(self) -> int:
+        """Of the images for the device encoders."""
+        return sum(math.prod(shape) for shape in self.shapes.values())
 
 
 @dataclass(kw_only=True)
@@ -156,6 +175,8 @@ class Batch:
         Positions that could not be decoded, and why.
     stages : Stages
         The time it took so far.
+    placed : bool
+        Whether the images lie in the chunk's place, one specification behind the other, and did not come along.
     """
 
     names: tuple[str, ...] = ()
@@ -164,6 +185,7 @@ class Batch:
     embeddings: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     failures: dict[int, str] = field(default_factory=dict)
     stages: Stages = field(default_factory=Stages)
+    placed: bool = False
 
     def finished(self, embeddings: dict[str, NDArray[np.float32]]) -> Self:
         """Return the batch with what a device has computed, and without images."""
@@ -184,9 +206,14 @@ def prepare(chunk: Chunk) -> Batch:
     if not decoded:
         return result
     resized: dict[Any, NDArray[np.uint8]] = {}
+    memory = None if chunk.place is None else chunk.place.memory()
+    places = {} if memory is None else _arrays(memory, chunk.shapes)
+    result.placed = bool(places)
     for key, preprocessing in chunk.resizes.items():
-        resized[key] = _resize(decoded, preprocessing, result.stages)
-        result.images[key] = resized[key]
+        out = places[key][: len(decoded)] if places else None
+        resized[key] = _resize(decoded, preprocessing, result.stages, out=out)
+        if not places:
+            result.images[key] = resized[key]
     for name, encoder in chunk.encoders.items():
         key = encoder.card.preprocessing.resize_key
         if key not in resized:
@@ -247,9 +274,15 @@ def accept(card: EncoderCard, embeddings: NDArray[np.float32], n_images: int) ->
     return embeddings
 
 
-def _resize(images: Sequence[NDArray[np.uint8]], preprocessing: Preprocessing, stages: Stages) -> NDArray[np.uint8]:
+def _resize(
+    images: Sequence[NDArray[np.uint8]],
+    preprocessing: Preprocessing,
+    stages: Stages,
+    *,
+    out: NDArray[np.uint8] | None = None,
+) -> NDArray[np.uint8]:
     with stages.processor(RESIZE):
-        return np.stack([preprocessing.apply(image) for image in images])
+        return np.stack([preprocessing.apply(image) for image in images], out=out)
 
 
 def _decode(source: Source, content: bytes, policy: DecodePolicy, stages: Stages) -> NDArray[np.uint8]:
@@ -265,11 +298,111 @@ def _decode(source: Source, content: bytes, policy: DecodePolicy, stages: Stages
 BATCHES_PER_WORKER = 2
 """Batches held ready per worker, so that memory does not grow when the device is slower than decoding."""
 
+SPARE = 4
+"""Batches in shared memory beyond twice those held ready, which leaves room for those that are computed. Where there
+are more, they come through a pipe."""
+
 THREADS_ENV = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 """Workers share the cores among themselves; threads inside them would only compete."""
 
 MEMORY_ENV = dict.fromkeys(("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"), str(256 << 20))
 """A worker keeps the memory of one image for the next; glibc would give it back and have it filled with zeros anew."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where in the memory of another process images are to be put.
+
+    Attributes
+    ----------
+    path : str
+        Of that memory, as long as the process has it open.
+    token : int
+        Tells it from memory that had the same path before.
+    begin, size : int
+        Bytes.
+    """
+
+    path: str
+    token: int
+    begin: int
+    size: int
+
+    def memory(self) -> NDArray[np.uint8] | None:
+        """Return the memory; None where it cannot be opened, or is gone."""
+        whole = _opened(self.path, self.token)
+        return None if whole is None else np.frombuffer(whole, np.uint8, self.size, self.begin)
+
+
+@functools.lru_cache(maxsize=1)
+def _opened(path: str, token: int) -> mmap.mmap | None:
+    try:
+        with Path(path).open("r+b") as file:
+            return mmap.mmap(file.fileno(), 0) if os.fstat(file.fileno()).st_ino == token else None
+    except OSError:
+        return None
+
+
+def _arrays(memory: NDArray[np.uint8], shapes: Mapping[Any, tuple[int, ...]]) -> dict[Any, NDArray[np.uint8]]:
+    """Cut memory into arrays of these shapes, one behind the other."""
+    ends = np.cumsum([math.prod(shape) for shape in shapes.values()]).tolist()
+    return {
+        key: memory[end - math.prod(shape) : end].reshape(shape)
+        for end, (key, shape) in zip(ends, shapes.items(), strict=True)
+    }
+
+
+class SharedMemory:
+    """Memory that worker processes write images into, in slots of one size; a slot is free again when nobody has it.
+
+    Through a pipe, images would be copied four times, most of them while this process can do nothing else. The memory
+    has no name in any file system, so that nothing is left behind however the process ends. Linux only.
+
+    Parameters
+    ----------
+    slots : int
+    size : int
+        Bytes of a slot.
+    """
+
+    def __init__(self, slots: int, size: int) -> None:
+        self._file = os.memfd_create("biofuse-images")
+        os.ftruncate(self._file, slots * size)
+        self._token = os.fstat(self._file).st_ino
+        self._memory = mmap.mmap(self._file, slots * size)
+        self._size = size
+        self._free = list(range(slots))
+
+    @classmethod
+    def of(cls, chunk: Chunk, *, slots: int) -> Self | None:
+        """Return memory for so many chunks like this one; None where there is no need of it, or no such thing."""
+        if not chunk.n_bytes or not hasattr(os, "memfd_create") or not Path("/proc/self/fd").is_dir():
+            return None
+        return cls(slots, chunk.n_bytes)
+
+    def place(self, chunk: Chunk) -> Place | None:
+        """Take a slot for the images of a chunk; None where there is none, or it is too small."""
+        if not self._free or not 0 < chunk.n_bytes <= self._size:
+            return None
+        path = f"/proc/{os.getpid()}/fd/{self._file}"
+        return Place(path=path, token=self._token, begin=self._free.pop() * self._size, size=chunk.n_bytes)
+
+    def fetch(self, chunk: Chunk, batch: Batch) -> Batch:
+        """Give a batch the images that a worker has put into the chunk's place, which is theirs until they are gone."""
+        place = chunk.place
+        if place is None:
+            return batch
+        # What is made of an array holds on to it, and so to its slot.
+        whole = np.frombuffer(self._memory, np.uint8, place.size, place.begin)
+        weakref.finalize(whole, self._free.append, place.begin // self._size).atexit = False
+        if not batch.placed:
+            return batch
+        images = {key: array[: len(batch.rows)] for key, array in _arrays(whole, chunk.shapes).items()}
+        return replace(batch, images=images, placed=False)
+
+    def close(self) -> None:
+        """Give the memory back as soon as the last image is gone."""
+        os.close(self._file)
 
 
 class Decoder:
@@ -287,7 +420,8 @@ class Decoder:
     def __init__(self, chunks: Iterable[Chunk], *, workers: int) -> None:
         self._chunks = iter(chunks)
         self._workers = workers
-        self._pending: deque[Future[Batch]] = deque()
+        self._pending: deque[tuple[Chunk, Future[Batch]]] = deque()
+        self._memory: SharedMemory | None = None
 
     def __enter__(self) -> Self:
         """Start the workers on the first chunks: before the caller loads networks onto a device."""
@@ -297,9 +431,11 @@ class Decoder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for future in self._pending:
+        for _, future in self._pending:
             future.cancel()
         self._pending.clear()
+        if self._memory is not None:
+            self._memory.close()
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield what is ready, in order.
@@ -314,7 +450,10 @@ class Decoder:
             return
         while self._pending:
             with worker_errors():
-                prepared = self._pending.popleft().result()
+                chunk, future = self._pending.popleft()
+                prepared = future.result()
+                if self._memory is not None:
+                    prepared = self._memory.fetch(chunk, prepared)
                 self._fill()
             yield prepared
 
@@ -334,8 +473,16 @@ class Decoder:
                 chunk = next(self._chunks, None)
                 if chunk is None:
                     return
+                chunk = self._placed(chunk)
                 with workers_ignore_interrupts():  # workers start when there is something to do
-                    self._pending.append(executor.submit(prepare, chunk))
+                    self._pending.append((chunk, executor.submit(prepare, chunk)))
+
+    def _placed(self, chunk: Chunk) -> Chunk:
+        """Give a chunk a place for its images; those of the first are as many as there will be in one."""
+        if self._memory is None and not self._pending:
+            self._memory = SharedMemory.of(chunk, slots=2 * BATCHES_PER_WORKER * self._workers + SPARE)
+        place = None if self._memory is None else self._memory.place(chunk)
+        return chunk if place is None else replace(chunk, place=place)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """What a hurried person may hand in: one clear message or a quarantine entry, no traceback, never a wrong row."""
 
+import io
 import os
 import shutil
 import subprocess
@@ -10,6 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+
+from biofuse.cli import main
 
 ENCODERS = "haralick,hog"
 SMALL = ("-e", ENCODERS, "--folds", 2, "--repeats", 1)
@@ -324,3 +327,40 @@ def test_a_full_disk_for_the_run(mounted, images, fails, succeeds, tmp_path):
     assert "full" in ran.err
     remount(disk, "size=16m")
     succeeds("fit", images, *SMALL, "--out", disk / "run")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_pipes_and_devices_are_named_and_never_waited_for(images, fails, biofuse, tmp_path):
+    os.mkfifo(images / "red" / "pipe.png")
+    (images / "red" / "endless.png").symlink_to("/dev/zero")
+    os.mkfifo(tmp_path / "pipe.csv")
+    os.mkfifo(tmp_path / "pipe.parquet")
+    ran = fails("embed", images, "-e", ENCODERS, "--out", tmp_path / "e.npz")
+    assert "pipe.png: cannot be read: it is a named pipe, not a file." in ran.err
+    assert "endless.png: cannot be read: it is a device, not a file." in ran.err
+    assert biofuse("check", images).code == 1
+    for table in ("pipe.csv", "pipe.parquet"):
+        assert "it is a named pipe" in fails("check", tmp_path / table).err
+
+
+def test_control_characters_of_file_names_are_written_out(images, fails, biofuse, tmp_path):
+    name = "evil\x1b[31m\x9b\r.png"
+    (images / "red" / name).write_bytes(b"no image")
+    checked, refused = biofuse("check", images), fails("embed", images, "-e", ENCODERS, "--out", tmp_path / "e.npz")
+    mistyped = biofuse("check", images, name)
+    for said in (checked.out, refused.err, mistyped.err, fails("check", tmp_path / name).err):
+        assert r"evil\x1b[31m\x9b\x0d.png" in said.replace("\n", "")
+        assert not {"\x1b", "\x9b", "\r"} & set(said)
+    assert mistyped.code == 2
+
+
+@pytest.mark.parametrize(("encoding", "written"), [("ascii", r"\xe9 * \u80ba"), ("latin-1", "é * \\u80ba")])
+def test_an_output_that_cannot_write_every_sign(encoding, written, images, monkeypatch):
+    (images / "red" / "é • 肺.png").write_bytes(b"")
+    pipe = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr(sys, "argv", ["biofuse", "check", str(images)])
+    monkeypatch.setattr(sys, "stdout", pipe)
+    with pytest.raises(SystemExit):
+        main()
+    pipe.flush()
+    assert f"{written}.png" in pipe.buffer.getvalue().decode(encoding)

@@ -2,7 +2,7 @@ import pickle
 
 import pytest
 
-from biofuse.core.errors import DiskError, in_command_words, option
+from biofuse.core.errors import DiskError, in_command_words, option, printable
 
 
 def test_an_error_keeps_its_remedy_on_the_way_back_from_a_worker_process():
@@ -33,3 +33,9 @@ def test_an_option_is_said_as_its_surface_writes_it(written, python, command):
 def test_other_text_stays_as_it_is():
     text = "Run `biofuse check`, x=1, `a == b` and `Path='` alone."
     assert in_command_words(text) == text
+
+
+def test_nothing_in_an_error_is_obeyed_by_a_terminal():
+    error = DiskError("a\x1b[2J\x9b1m\r\u202e\udce9.png\tend\nnext", remedy="look at \x07")
+    assert str(error) == r"a\x1b[2J\x9b1m\x0d\u202e\xe9.png" + "\tend\nnext\n" + r"look at \x07"
+    assert printable("Größe µ 肺 •") == "Größe µ 肺 •"

@@ -1,5 +1,6 @@
 """Class folders, split folders, flat folders and single images; CSV, TSV, Parquet and data frames."""
 
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -28,6 +29,25 @@ def names(samples: Samples) -> list[str]:
 def write(path: Path, text: str) -> Path:
     path.write_text(text, encoding="utf-8")
     return path
+
+
+def test_a_quotation_mark_that_is_never_closed_is_found(tmp_path: Path) -> None:
+    rows = "".join(f"{row}.png,a,some remark\n" for row in range(9000))
+    table = write(tmp_path / "m.csv", f'path,label,remark\n0.jpg,b,fine\n1.jpg,b,"open\n{rows}')
+    with pytest.raises(DataError, match="line 3: cannot be read as CSV") as caught:
+        load_samples(table)
+    assert "quotation mark that is not closed" in caught.value.remedy
+
+
+def test_a_table_of_very_many_columns_is_read_at_once(tmp_path: Path) -> None:
+    names = ",".join(f"gene{number}" for number in range(100_000))
+    table = write(
+        tmp_path / "m.csv",
+        f"path,label,{names}\n" + "".join(f"{row}.png,{row % 2}{',1' * 100_000}\n" for row in range(4)),
+    )
+    start = time.perf_counter()
+    assert len(load_samples(table)) == 4
+    assert time.perf_counter() - start < 20
 
 
 def test_class_folders(tmp_path: Path) -> None:

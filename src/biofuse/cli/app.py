@@ -11,9 +11,9 @@ from typer.core import TyperGroup
 
 from biofuse import __version__
 from biofuse.cli import check, embed, encoders, fit, report, store, studies
-from biofuse.cli.console import errors, note, show_error
+from biofuse.cli.console import errors, note, show_error, write_what_can_be_written
 from biofuse.cli.options import with_config
-from biofuse.core.errors import BioFuseError, BioFuseWarning
+from biofuse.core.errors import BioFuseError, BioFuseWarning, printable
 
 
 class _Commands(TyperGroup):
@@ -22,10 +22,16 @@ class _Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
+        except WRONG_USAGE as error:
+            error.message = printable(error.message)
+            raise
         except KeyboardInterrupt:
             note("Stopped. What is finished is kept: give the same command again to go on from here.")
             raise typer.Exit(INTERRUPTED) from None
 
+
+WRONG_USAGE: Any = typer.BadParameter.__mro__[1]
+"""The base of every refusal of an argument, which typer does not export; its message quotes what was given."""
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C: 128 and the number of the signal, as shells have it."""
@@ -105,6 +111,7 @@ class _State:
 
 def main() -> None:
     """Run the command; exit 0, 1 with one clear message, or 2 for wrong usage."""
+    write_what_can_be_written()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("always", BioFuseWarning)

@@ -1,8 +1,11 @@
 """Where the command line writes: results to standard output, everything else to standard error."""
 
+import codecs
 import dataclasses
+import io
 import json
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,14 +15,22 @@ from rich import box
 from rich.console import Console, ConsoleDimensions, JustifyMethod
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
-from biofuse.core.errors import BioFuseError, in_command_words
+from biofuse.core.errors import BioFuseError, in_command_words, printable
 
 PIPED_WIDTH = 140
 """Columns of tables that go to a file or another program, which has no width of its own."""
 
 
-class _Output(Console):
+class _Console(Console):
+    """A console on which nothing that is shown is obeyed: names of files may hold escape sequences."""
+
+    def render_str(self, text: str, **how: Any) -> Text:
+        return super().render_str(printable(text), **how)
+
+
+class _Output(_Console):
     """A console that, unless it is a terminal, is wide enough for whole names."""
 
     @property
@@ -37,8 +48,34 @@ class _Output(Console):
 output = _Output(highlight=False)
 """Standard output: what a script may read."""
 
-errors = Console(stderr=True, highlight=False)
+errors = _Console(stderr=True, highlight=False)
 """Standard error: progress, notes and failures."""
+
+
+LOOK_ALIKES = str.maketrans({
+    "•": "*", "×": "x", "–": "-", "—": "-", "−": "-", "…": "...", "±": "+-", "≤": "<=", "≥": ">=", "→": "->", "█": "#",
+    "’": "'", "‘": "'", "“": '"', "”": '"',
+})  # fmt: skip
+"""What is written where the encoding of an output lacks a sign of BioFuse's own texts."""
+
+
+def write_what_can_be_written() -> None:
+    """Have standard output and error write a look-alike or a code for what their encoding lacks, instead of failing."""
+    codecs.register_error("biofuse", _look_alike)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="biofuse")
+
+
+def _look_alike(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lacking = error.object[error.start : error.end]
+    written = "".join(
+        like if (like := sign.translate(LOOK_ALIKES)).isascii() else sign.encode("ascii", "backslashreplace").decode()
+        for sign in lacking
+    )
+    return written, error.end
 
 
 def show_error(error: BioFuseError) -> None:

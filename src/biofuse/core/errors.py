@@ -56,6 +56,28 @@ def _flag(found: "re.Match[str]") -> str:
     return " ".join(f"{flag} {shlex.quote(str(each))}" for each in values)
 
 
+UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What a terminal would obey or could not write: control characters but tab and line feed, marks of direction, and
+the bytes of file names that are not UTF-8, which Python holds as lone surrogates."""
+
+
+def printable(text: str) -> str:
+    r"""Write out what a terminal would obey instead of showing; names of files may hold anything.
+
+    Examples
+    --------
+    >>> print(printable("scan\x1b[2J.png, caf\udce9.png"))
+    scan\x1b[2J.png, caf\xe9.png
+    """
+    return UNPRINTABLE.sub(_written_out, text)
+
+
+def _written_out(found: "re.Match[str]") -> str:
+    code = ord(found[0])
+    code -= 0xDC00 if 0xDC80 <= code <= 0xDCFF else 0
+    return f"\\x{code:02x}" if code <= 0xFF else f"\\u{code:04x}"
+
+
 class BioFuseError(Exception):
     """Base of every error a user can cause or cure.
 
@@ -68,9 +90,9 @@ class BioFuseError(Exception):
     """
 
     def __init__(self, message: str, *, remedy: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.remedy = remedy
+        super().__init__(printable(message))
+        self.message = printable(message)
+        self.remedy = printable(remedy)
 
     def __str__(self) -> str:
         return f"{self.message}\n{self.remedy}" if self.remedy else self.message

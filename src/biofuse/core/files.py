@@ -4,6 +4,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import stat
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -44,6 +45,23 @@ def disk_errors(path: Path) -> Iterator[None]:
                 remedy="A file stands where a folder is needed, or the other way round; choose another path.",
             ) from error
         raise
+
+
+KINDS = {stat.S_IFIFO: "a named pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device", stat.S_IFSOCK: "a socket"}
+"""What is no file although a program can open it; reading from it may wait, or go on, for ever."""
+
+
+def refuse_special_file(path: Path) -> None:
+    """Refuse a pipe, a device or a socket where a file should be, instead of waiting for what it never says.
+
+    Raises
+    ------
+    OSError
+        If it is one of these, or does not exist.
+    """
+    kind = KINDS.get(stat.S_IFMT(path.stat().st_mode))
+    if kind is not None:
+        raise OSError(errno.EINVAL, f"it is {kind}, not a file", str(path))
 
 
 @contextlib.contextmanager

@@ -29,7 +29,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from pydantic import BaseModel, ConfigDict, Field
 
-from biofuse.core.errors import DataError, UnreadableImageError
+from biofuse.core.errors import DataError, UnreadableImageError, printable
+from biofuse.core.files import refuse_special_file
 from biofuse.core.hashing import canonical_json, digest
 
 DECODE_VERSION = 1
@@ -44,7 +45,8 @@ PILLOW_ERRORS = (
 )  # fmt: skip
 """What Pillow's readers raise on damaged files; each becomes an UnreadableImageError that carries its text."""
 
-REMEDY = "Repair, replace or remove it, or set it aside with on_error='quarantine'."
+REMEDY = "Repair, replace or remove it."
+TOO_LARGE = "Cut it into tiles, or save it smaller; whole slides are not single images."
 
 ORIENTATION_TAG = 0x0112
 """EXIF 2.3, table 4: orientation; 1 is upright."""
@@ -202,9 +204,7 @@ def _pixels_of_file(raw: bytes, policy: DecodePolicy, description: str) -> NDArr
             f"{description}: not an image of a known format ({', '.join(FORMATS)}).", remedy=REMEDY
         ) from error
     except Image.DecompressionBombError as error:
-        raise UnreadableImageError(
-            f"{description}: {error}", remedy="Cut it into tiles; whole slides are not single images."
-        ) from error
+        raise UnreadableImageError(f"{description}: {error}", remedy=TOO_LARGE) from error
     except PILLOW_ERRORS as error:
         raise UnreadableImageError(
             f"{description}: cannot be decoded: {str(error) or type(error).__name__}.", remedy=REMEDY
@@ -353,7 +353,7 @@ class FileSource:
     @property
     def description(self) -> str:
         """The path."""
-        return str(self.path)
+        return printable(str(self.path)).replace("\n", "\\n")
 
     def read(self) -> bytes:
         """Read the file's bytes.
@@ -508,6 +508,7 @@ def read_file(path: Path) -> bytes:
         If it does not exist, is a folder, or may not be read.
     """
     try:
+        refuse_special_file(path)
         return path.read_bytes()
     except FileNotFoundError as error:
         raise UnreadableImageError(
@@ -515,6 +516,10 @@ def read_file(path: Path) -> bytes:
         ) from error
     except OSError as error:
         raise UnreadableImageError(f"{path}: cannot be read: {error.strerror}.", remedy=REMEDY) from error
+    except MemoryError as error:
+        raise UnreadableImageError(
+            f"{path}: there is no memory to read its {path.stat().st_size:,} bytes.", remedy=TOO_LARGE
+        ) from error
 
 
 def raw_image(item: object, *, description: str) -> RawImage:

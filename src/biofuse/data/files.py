@@ -5,7 +5,7 @@ import logging
 import os
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from biofuse.core.errors import BioFuseWarning, DataError, option
+from biofuse.core.files import refuse_special_file
 from biofuse.data.decoding import FileSource
 from biofuse.data.labels import RawLabels, label_text, listing, natural_key
 from biofuse.data.samples import SPLIT_NAMES, Request, SampleTable, split_name
@@ -173,18 +174,22 @@ def load_frame(frame: "pd.DataFrame", request: Request) -> SampleTable:
 
 def _read_csv(path: Path) -> Columns:
     try:
+        refuse_special_file(path)
         text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}.", remedy="Give a file that you may read.") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 text: {error}.", remedy="Save it again as UTF-8.") from error
     header_line = text.split("\n", 1)[0]
     separator = "\t" if path.suffix.lower() == ".tsv" else max(",;\t", key=header_line.count)
     reader = csv.reader(text.splitlines(keepends=True), delimiter=separator)
-    header = [name.strip() for name in next(reader, [])]
+    lines = _parsed(reader, path)
+    header = [name.strip() for name in next(lines, [])]
     if not any(header):
         raise DataError(f"{path} has no header line.", remedy="Begin it with column names, such as path,label.")
     _refuse_twins(header, str(path))
     rows = []
-    for row in reader:
+    for row in lines:
         if not row:
             continue
         # A row longer than its header would silently shift every column (the published grids have such rows).
@@ -197,10 +202,25 @@ def _read_csv(path: Path) -> Columns:
     return {name: [row[position] for row in rows] for position, name in enumerate(header)}
 
 
+def _parsed(reader: Any, path: Path) -> Iterator[list[str]]:
+    """Yield the rows of a CSV; a quotation mark that is never closed makes one huge value of all that follows it."""
+    begins = 1
+    try:
+        for row in reader:
+            yield row
+            begins = reader.line_num + 1
+    except csv.Error as error:
+        raise DataError(
+            f"{path}, line {begins}: cannot be read as CSV: {error}.",
+            remedy="Look there for a quotation mark that is not closed; within a quoted value it is written twice.",
+        ) from error
+
+
 def _read_parquet(path: Path) -> Columns:
     from pyarrow import ArrowException, parquet
 
     try:
+        refuse_special_file(path)
         columns: Columns = parquet.read_table(path).to_pydict()
     except (ArrowException, OSError) as error:
         raise DataError(f"{path} cannot be read as Parquet: {error}.", remedy="Write the table again.") from error
@@ -208,7 +228,7 @@ def _read_parquet(path: Path) -> Columns:
 
 
 def _refuse_twins(names: Sequence[str], where: str) -> None:
-    twins = sorted({name for name in names if names.count(name) > 1})
+    twins = sorted(name for name, count in Counter(names).items() if count > 1)
     if twins:
         raise DataError(f"{where} has two columns named {listing(twins)}.", remedy="Give every column its own name.")
 

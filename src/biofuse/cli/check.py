@@ -1,20 +1,27 @@
 """``biofuse check``."""
 
-from typing import TYPE_CHECKING
+import shlex
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.markup import escape
 
 import biofuse
 from biofuse.cli import options
-from biofuse.cli.console import errors, human_bytes, note, output, say, show_json, show_table
+from biofuse.cli.console import errors, human_bytes, output, say, show_json, show_table
+from biofuse.core.errors import advised, in_command_words, option
 from biofuse.core.progress import progress_bars
 
 if TYPE_CHECKING:
     from biofuse.data.check import CheckReport
 
-SHOWN = 10
-"""Rows of a long list that are printed; --json has them all."""
+SHOWN = 5
+"""Unreadable images that are printed; --json has them all."""
+
+CLASSES = 12
+"""Classes that have a row of their own, so that one screen holds what there is to see."""
 
 
 def check(
@@ -25,9 +32,10 @@ def check(
     task: options.TaskName = None,
     as_json: options.Json = False,
 ) -> None:
-    """Look at a data set before using it: counts, sizes, modes, duplicates, leaks, unreadable files.
+    """Look at a data set before using it: how it is read, counts, sizes, duplicates, leaks, unreadable files.
 
-    Exits with 1 if an image cannot be read, or a group lies in several splits: `biofuse fit` refuses both.
+    The last line is the command to go on with. Exits with 1 if `biofuse fit` would refuse the data: an image cannot be
+    read, a group lies in several splits, or a class is a single image or group.
 
     [bold]Examples[/bold]
 
@@ -37,71 +45,94 @@ def check(
     """
     from biofuse.data.check import check_samples
 
+    given = {name: value for name, value in {"label": label, "group": group, "task": task}.items() if value}
     samples = biofuse.load_samples(data, label=options.label_option(label), group=group, task=task, torn_groups="allow")
     with progress_bars(console=errors) as bars:
         report = check_samples(samples, progress=bars)
+    command = next_command(data, given, report)
     if as_json:
-        show_json(report.to_dict())
+        facts = report.to_dict()
+        said = {name: [in_command_words(text) for text in facts[name]] for name in ("notes", "refusals", "warnings")}
+        show_json({**facts, **said, "next": command})
     else:
         _show(report)
-    if report.unreadable or report.torn_groups:
+        output.print(f"\nnext: [bold]{escape(command)}[/]", soft_wrap=True)
+    if report.refusals:
         raise typer.Exit(1)
 
 
+def next_command(data: str, given: dict[str, Any], report: "CheckReport") -> str:
+    """Return the command to go on with: what was chosen stays, and what the report advises is added."""
+    found = {**advised(report.warnings), **given}
+    if report.task is None and "label" not in found:
+        if not any(option("label") in note for note in report.notes):
+            return _command("embed", data, {**found, "out": "embeddings.parquet"})
+        found["label"] = "COLUMN"
+    return _command("fit", data, {**found, "out": "run"})
+
+
+def _command(name: str, data: str, chosen: dict[str, Any]) -> str:
+    return " ".join(
+        [f"biofuse {name} {shlex.quote(data)}", *(in_command_words(option(*each)) for each in chosen.items())]
+    )
+
+
 def _show(report: "CheckReport") -> None:
-    output.print(f"[bold]{escape(report.name)}[/]: {report.n_samples} samples, task {report.task or 'none'}")
+    groups = "" if report.n_groups is None else f" in {report.n_groups} groups"
+    output.print(f"[bold]{escape(report.name)}[/]: {report.n_samples} samples{groups}, task {report.task or 'none'}")
+    for note in report.notes:
+        say(f"  {note}")
+    _list("Meant otherwise?", report.doubts)
+    _list("As it is, no model is fitted to this", report.refusals)
+    _show_unreadable(report)
     _show_counts(report)
     _show_images(report)
-    _show_duplicates(report)
-    if report.unreadable:
-        rows = [(image.id, image.reason) for image in report.unreadable[:SHOWN]]
-        show_table(f"{len(report.unreadable)} images cannot be read", ("id", "reason"), rows)
-    if report.torn_groups:
-        groups = list(report.torn_groups.items())
-        rows = [(name, ", ".join(splits)) for name, splits in groups[:SHOWN]]
-        show_table(f"{len(groups)} groups lie in several splits", ("group", "splits"), rows)
-    if report.warnings:
-        output.print("\n[bold]Worth thinking about[/]")
-        for warning in report.warnings:
-            say(f"  • {warning}")
-    else:
-        note("Nothing suspicious was found.")
+    first = {*report.doubts, *report.refusals}
+    _list("Worth thinking about", [warning for warning in report.warnings if warning not in first])
+    if not report.warnings:
+        say("Nothing suspicious was found.")
+
+
+def _list(title: str, sentences: Sequence[str]) -> None:
+    if sentences:
+        output.print(f"\n[bold]{title}[/]")
+        for sentence in sentences:
+            say(f"  • {sentence}")
+
+
+def _show_unreadable(report: "CheckReport") -> None:
+    if not report.unreadable:
+        return
+    rows = [(image.id, image.reason) for image in report.unreadable[:SHOWN]]
+    more = len(report.unreadable) - len(rows)
+    show_table("", ("cannot be read", "why"), [*rows, *([(f"and {more} more", "see --json")] if more else [])])
+    for remedy, count in Counter(image.remedy for image in report.unreadable).most_common(3):
+        say(f"  {count} of them: {remedy}")
 
 
 def _show_counts(report: "CheckReport") -> None:
     splits = list(report.counts)
-    names = report.classes or tuple(dict.fromkeys(name for counts in report.counts.values() for name in counts))
-    rows = [(name, *(report.counts[split].get(name, 0) for split in splits)) for name in names]
+    names = sorted(report.classes, key=lambda name: -sum(counts[name] for counts in report.counts.values()))
+    shown = set(names[:CLASSES]) if len(names) > CLASSES + 1 else set(names)
+    rows: list[tuple[Any, ...]] = [
+        (name, *(report.counts[split][name] for split in splits)) for name in report.classes if name in shown
+    ]
+    rest = [name for name in report.classes if name not in shown]
+    if rest:
+        sums = (sum(report.counts[split][name] for name in rest) for split in splits)
+        rows.append((f"{len(rest)} smaller classes", *sums))
     if rows:
         show_table("", ("class", *splits), [*rows, ("all", *report.split_sizes.values())], numbers=splits)
-    if report.n_groups is not None:
-        output.print(f"groups: {report.n_groups}")
+    elif set(report.split_sizes) != {"all"}:
+        say("splits: " + ", ".join(f"{count} {split}" for split, count in report.split_sizes.items()))
 
 
 def _show_images(report: "CheckReport") -> None:
     if report.width is None or report.height is None:
         return
-    sizes = [(name, s.minimum, s.median, s.maximum) for name, s in (("width", report.width), ("height", report.height))]
-    rows = [(name, *(f"{value:g}" for value in values)) for name, *values in sizes]
-    show_table("", ("pixels", "smallest", "median", "largest"), rows, numbers=("smallest", "median", "largest"))
+    sizes = []
+    for name, size in (("width", report.width), ("height", report.height)):
+        varies = f" to {size.maximum:g} (half below {size.median:g})" if size.maximum > size.minimum else ""
+        sizes.append(f"{name} {size.minimum:g}{varies}")
     kinds = ", ".join(f"{count} {name}" for name, count in {**report.formats, **report.modes}.items())
-    say(f"files: {kinds}; {human_bytes(report.n_bytes)}")
-
-
-def _show_duplicates(report: "CheckReport") -> None:
-    for overlap in report.duplicates.overlaps:
-        classes = ", ".join(f"{count} {name}" for name, count in overlap.by_class.items())
-        output.print(
-            f"[bold red]leak[/] {overlap.n} of {overlap.n_split} {overlap.split} images are identical to "
-            f"{overlap.other} images{escape(f': {classes}' if classes else '')}",
-            soft_wrap=not output.is_terminal,
-        )
-    for repeats in report.duplicates.repeats:
-        say(
-            f"duplicates in {repeats.split}: {repeats.n_repeated} images repeat among themselves "
-            f"({repeats.n_contents} different ones)"
-        )
-    if report.duplicates.conflicts:
-        rows = [(", ".join(c.labels), ", ".join(c.ids)) for c in report.duplicates.conflicts[:SHOWN]]
-        title = f"{len(report.duplicates.conflicts)} identical images with different labels"
-        show_table(title, ("labels", "ids"), rows)
+    say(f"pixels: {', '.join(sizes)}; files: {kinds}; {human_bytes(report.n_bytes)}")

@@ -3,6 +3,8 @@
 import ast
 import re
 import shlex
+from collections.abc import Iterable
+from typing import Any
 
 OPTION = re.compile(r"`([a-z_]+)=([^`]*)`")
 """An option in a message, as :func:`option` writes it."""
@@ -37,6 +39,27 @@ def in_command_words(text: str) -> str:
     "Give --root 'my images', or --no-splits."
     """
     return OPTION.sub(_flag, text)
+
+
+def advised(texts: Iterable[str]) -> dict[str, Any]:
+    """Return the options that messages tell to give, with their values; of alternatives the first.
+
+    Examples
+    --------
+    >>> advised(["Give `root='train'` `extension='.png'`, or `path='file'`.", "Name it with `label=`."])
+    {'root': 'train', 'extension': '.png'}
+    """
+    found: dict[str, Any] = {}
+    for text in texts:
+        end = None
+        for match in OPTION.finditer(text):
+            if end is not None and re.search(r"\b(or|not)\b", text[end : match.start()]):
+                break
+            end = match.end()
+            name, written = match.groups()
+            if written:
+                found.setdefault(name, ast.literal_eval(written))
+    return found
 
 
 def _flag(found: "re.Match[str]") -> str:

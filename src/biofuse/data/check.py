@@ -1,4 +1,4 @@
-"""Identical images: within a split, across splits, and with conflicting labels."""
+"""What is in a data set, what is suspicious about it, and what would keep a model from being fitted to it."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from biofuse.core.errors import DataError, UnreadableImageError
+from biofuse.core.errors import DataError, UnreadableImageError, option
 from biofuse.core.hashing import Contents, no_contents, to_hex
 from biofuse.core.progress import Progress, Silent
 from biofuse.data.decoding import DecodePolicy, ImageFacts, content_hash, decode, image_facts, pixel_hash
@@ -194,6 +194,7 @@ TINY_CLASS = 10
 """Development samples below which a class's score is mostly chance; the usual "ten events" rule of thumb."""
 IMBALANCE = 20
 """Ratio of the largest class to the smallest from which accuracy misleads; a rule of thumb."""
+LONELY = "All development samples of {} are one group or one image: no fold can hold them out."
 SHORTCUT = 0.15
 """How much better than the largest class a file property may guess the class before it is called a shortcut."""
 
@@ -251,8 +252,14 @@ class CheckReport:
         Ids of images that are nearly one colour.
     unreadable : tuple of UnreadableImage
         Images to repair, remove or quarantine.
+    notes : tuple of str
+        How the data were read: what was recognised, chosen and passed over.
+    doubts : tuple of str
+        How the data may be meant otherwise than they were read.
+    refusals : tuple of str
+        Why no model would be fitted to the data as they are, and what to do about it.
     warnings : tuple of str
-        The findings that deserve thought, in words; the gravest first.
+        All findings that deserve thought, in words; the gravest first: doubts, refusals, leaks and counts, images.
     contents : ndarray of S16, shape (n,)
         Content hashes in table order, empty where unreadable; left out of :meth:`to_dict`.
     """
@@ -273,6 +280,9 @@ class CheckReport:
     duplicates: DuplicateReport
     flat: tuple[str, ...]
     unreadable: tuple[UnreadableImage, ...]
+    notes: tuple[str, ...]
+    doubts: tuple[str, ...]
+    refusals: tuple[str, ...]
     warnings: tuple[str, ...]
     contents: Contents
 
@@ -345,10 +355,14 @@ def check_samples(samples: Samples, *, workers: int | None = None, progress: Pro
         ),
         unreadable=_unreadable(samples, seen),
         contents=contents,
+        notes=samples.notes,
+        doubts=samples.warnings,
+        refusals=(),
         warnings=(),
     )
-    warnings = (*_data_warnings(samples, report), *_image_warnings(samples, report, seen))
-    return replace(report, warnings=warnings)
+    refusals = tuple(_refusals(samples, report))
+    others = (*_data_warnings(samples, report), *_image_warnings(samples, report, seen))
+    return replace(report, refusals=refusals, warnings=(*report.doubts, *refusals, *others))
 
 
 def _read_all(samples: Samples, workers: int | None) -> Iterator[_Seen]:
@@ -405,21 +419,38 @@ def _spread(values: Sequence[int]) -> Spread | None:
     return Spread(minimum=float(min(values)), median=float(np.median(values)), maximum=float(max(values)))
 
 
-def _data_warnings(samples: Samples, report: CheckReport) -> Iterator[str]:
+def _refusals(samples: Samples, report: CheckReport) -> Iterator[str]:
     if report.unreadable:
-        yield f"{len(report.unreadable)} image(s) cannot be read: {listing([image.id for image in report.unreadable])}."
+        aside = option("on_error", "quarantine")
+        yield (
+            f"{len(report.unreadable)} image(s) cannot be read: {listing([image.id for image in report.unreadable])}. "
+            f"Set them aside with {aside}, or mend them."
+        )
     if report.torn_groups:
-        yield f"{len(report.torn_groups)} group(s) lie in several splits: {listing(list(report.torn_groups))}."
+        yield (
+            f"{len(report.torn_groups)} group(s) lie in several splits: {listing(list(report.torn_groups))}. "
+            f"Have splits made by group with {option('use_splits', False)}, or keep every group in one."
+        )
+    lonely = _single_group_classes(samples, report)
+    if lonely and samples.labels is not None and samples.labels.ndim == 1:
+        sizes = _development_sizes(report)
+        below = max(sizes[name] for name in lonely) + 1
+        kept = [name for name, size in sizes.items() if size >= below]
+        leave = f" Leave them out with {option('drop_classes_below', below)}." if len(kept) > 1 else ""
+        yield f"{LONELY.format(listing(lonely))}{leave}"
+
+
+def _data_warnings(samples: Samples, report: CheckReport) -> Iterator[str]:
     yield from _duplicate_warnings(report.duplicates)
     for split, counts in report.counts.items():
         absent = [name for name, count in counts.items() if count == 0]
         if absent:
             yield f"Split {split} has no sample of {listing(absent)}: scores there are partial or undefined."
     yield from _class_size_warnings(samples, report)
-    if report.n_groups is None:
+    if report.n_groups is None and not any(option("group")[:-1] in warning for warning in samples.warnings):
         yield (
-            "No groups are given: if several images come from one patient or slide, name that column with group=, or "
-            "scores will be too high."
+            f"No groups are given: if several images come from one patient or slide, name that column with "
+            f"{option('group')}, or scores will be too high."
         )
 
 
@@ -455,28 +486,29 @@ def _duplicate_warnings(duplicates: DuplicateReport) -> Iterator[str]:
             yield f"{extra} more image(s) of split {repeats.split} repeat as pixels, in other files."
 
 
-def _class_size_warnings(samples: Samples, report: CheckReport) -> Iterator[str]:
-    development = dict.fromkeys(samples.classes, 0)
+def _development_sizes(report: CheckReport) -> dict[str, int]:
+    """Return the samples of every class that a search may see."""
+    sizes = dict.fromkeys(report.classes, 0)
     for split, counts in report.counts.items():
         for name, count in counts.items():
-            development[name] += count if split != "test" else 0
+            sizes[name] += count if split != "test" else 0
+    return sizes
+
+
+def _class_size_warnings(samples: Samples, report: CheckReport) -> Iterator[str]:
+    development = _development_sizes(report)
     tiny = [f"{name} ({count})" for name, count in development.items() if 0 < count < TINY_CLASS]
     if tiny and any(split != "test" for split in report.counts):
         yield f"Fewer than {TINY_CLASS} development samples: {listing(tiny)}."
     sizes = [count for count in development.values() if count]
-    if (
-        len(sizes) > 1
-        and samples.labels is not None
-        and samples.labels.ndim == 1
-        and max(sizes) >= IMBALANCE * min(sizes)
-    ):
+    one = samples.labels is not None and samples.labels.ndim == 1
+    if len(sizes) > 1 and one and max(sizes) >= IMBALANCE * min(sizes):
         yield (
             f"The largest class has {max(sizes) / min(sizes):.0f} times the samples of the smallest: "
             "read AUROC or balanced accuracy, not accuracy."
         )
-    lonely = _single_group_classes(samples, report)
-    if lonely:
-        yield f"All development samples of {listing(lonely)} are one group or one image: no fold can hold them out."
+    if not one and (lonely := _single_group_classes(samples, report)):
+        yield LONELY.format(listing(lonely))
 
 
 def _single_group_classes(samples: Samples, report: CheckReport) -> list[str]:

@@ -552,6 +552,10 @@ def hash_samples(
     return replace(samples, contents=contents), reasons
 
 
+AT_ONCE = 16
+"""Files that a thread reads before it says so: one by one, handing them out takes as long as reading them."""
+
+
 def _outcomes(samples: Samples, rows: Sequence[int]) -> Iterator[bytes | str]:
     def outcome(row: int) -> bytes | str:
         try:
@@ -562,7 +566,9 @@ def _outcomes(samples: Samples, rows: Sequence[int]) -> Iterator[bytes | str]:
     # Rows of other libraries' data sets may share one open file, and threads would mix up what they read from it.
     alone = any(isinstance(source, ItemSource | PillowSource) for source in samples.sources)
     with ThreadPoolExecutor(1 if alone else THREADS) as threads:
-        yield from threads.map(outcome, rows)
+        some = [rows[begin : begin + AT_ONCE] for begin in range(0, len(rows), AT_ONCE)]
+        for found in threads.map(lambda part: [outcome(row) for row in part], some):
+            yield from found
 
 
 NAMED = 5

@@ -1,6 +1,5 @@
 """Where the time of an extraction goes, stage by stage."""
 
-import functools
 import math
 import mmap
 import os
@@ -329,18 +328,14 @@ class Place:
     size: int
 
     def memory(self) -> NDArray[np.uint8] | None:
-        """Return the memory; None where it cannot be opened, or is gone."""
-        whole = _opened(self.path, self.token)
-        return None if whole is None else np.frombuffer(whole, np.uint8, self.size, self.begin)
-
-
-@functools.lru_cache(maxsize=1)
-def _opened(path: str, token: int) -> mmap.mmap | None:
-    try:
-        with Path(path).open("r+b") as file:
-            return mmap.mmap(file.fileno(), 0) if os.fstat(file.fileno()).st_ino == token else None
-    except OSError:
-        return None
+        """Return the memory, for as long as the array is held; None where it cannot be opened, or is gone."""
+        try:
+            with Path(self.path).open("r+b") as file:
+                if os.fstat(file.fileno()).st_ino != self.token:
+                    return None
+                return np.frombuffer(mmap.mmap(file.fileno(), self.size, offset=self.begin), np.uint8)
+        except OSError:
+            return None
 
 
 def _arrays(memory: NDArray[np.uint8], shapes: Mapping[Any, tuple[int, ...]]) -> dict[Any, NDArray[np.uint8]]:
@@ -366,6 +361,7 @@ class SharedMemory:
     """
 
     def __init__(self, slots: int, size: int) -> None:
+        size += -size % mmap.ALLOCATIONGRANULARITY
         self._file = os.memfd_create("biofuse-images")
         os.ftruncate(self._file, slots * size)
         self._token = os.fstat(self._file).st_ino

@@ -20,6 +20,8 @@ import pytest
 from PIL import Image
 
 from biofuse.blocks.blocks import Blocks
+from biofuse.core.hashing import digest_file
+from biofuse.core.seals import write_sealed
 from biofuse.core.target import Task
 from biofuse.data.samples import Samples
 from biofuse.encoders.registry import get_card
@@ -33,6 +35,12 @@ from biofuse.search.search import run as run_search
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 """Real images that lie beside the repository where the project is developed; absent elsewhere."""
+
+SEALED = {
+    "leaderboard.parquet", "screen.parquet", "samples.parquet", "quarantine.csv", "metrics.json",
+    "predictions.parquet", "quarantine-evaluate.csv", "model.json",
+}  # fmt: skip
+"""Files of a run that its record seals."""
 
 os.environ["HF_HUB_OFFLINE"] = (
     "1"  # read when huggingface_hub is imported, which test modules may do before any fixture
@@ -64,6 +72,20 @@ def shared_data() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"no real images at {os.path.relpath(SHARED)}")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def reseal() -> Callable[..., None]:
+    """Return a function that makes what a test has changed in a run directory pass for what was written."""
+
+    def write(folder: Path, **changes: Any) -> None:
+        record = json.loads((folder / "run.json").read_text()) | changes
+        record.pop("checksum", None)
+        there = [path for path in folder.rglob("*") if path.name in SEALED]
+        files = {path.relative_to(folder).as_posix(): digest_file(path) for path in there}
+        write_sealed(folder / "run.json", record | {"files": files})
+
+    return write
 
 
 class Watching:

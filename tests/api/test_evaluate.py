@@ -11,12 +11,14 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, l
 
 from biofuse import BioFuse, BioFuseModel, ExtractOptions
 from biofuse.api.fit import evaluate as evaluate_run
+from biofuse.api.report import write_report
 from biofuse.core.errors import ArtifactError, BioFuseError, DataError, UnreadableImageError
 from biofuse.core.target import Task
 from biofuse.data.decoding import DecodePolicy
 from biofuse.data.load import load_samples
 from biofuse.evaluation.metrics import score
 from biofuse.model.evaluate import Evaluation
+from biofuse.runs.run import Run
 from biofuse.store.store import EmbeddingStore
 
 
@@ -300,9 +302,24 @@ def test_another_split_is_scored_and_called_what_it_is(fitted, evaluate):
 
 def test_other_data(fitted, study, evaluate, tmp_path, draw):
     draw(tmp_path / "new", each=4, seed=9)
+    own = evaluate(fitted.path)
+    before = (fitted.path / "metrics.json").read_bytes()
     found = evaluate(fitted.path, tmp_path / "new")
     assert found.n == 12
     assert found.leak.samples == 0
+    assert (own.folder, found.folder) == (fitted.path, fitted.path / "evaluations" / "new")
+    draw(tmp_path / "elsewhere" / "new", each=5, seed=10)
+    other = evaluate(fitted.path, tmp_path / "elsewhere" / "new")
+    assert other.folder.name == "new-2"
+    assert evaluate(fitted.path, tmp_path / "new").folder == found.folder
+    assert (fitted.path / "metrics.json").read_bytes() == before
+    kept = Run.open(fitted.path)
+    sizes = {name: kept.evaluations[name].n for name in ("own test", "new", "new-2")}
+    assert sizes == {"own test": 21, "new": 12, "new-2": 15}
+    assert kept.evaluation.to_json() == own.to_json()
+    page = write_report(fitted.path, store=EmbeddingStore(study.store)).read_text()
+    assert "everything that it was evaluated on" in page
+    assert "new-2" in page
     assert evaluate(fitted.path, study.samples).n == 21
     assert evaluate(fitted.path, study.samples.in_split("val")).n == 15
     assert evaluate(fitted.path, study.images, split="train").n == 36
@@ -391,7 +408,7 @@ def test_a_replaced_model_is_noticed(run, evaluate, tmp_path, quick, study):
     other = quick(["t_spread"]).fit(study.images, progress=False).model
     shutil.rmtree(tmp_path / "run" / "model")
     other.save(tmp_path / "run" / "model")
-    with pytest.raises(ArtifactError, match=r"is not the model that run\.json describes"):
+    with pytest.raises(ArtifactError, match=r"model\.json has changed"):
         evaluate(tmp_path / "run")
 
 

@@ -92,14 +92,14 @@ def test_samples_in_memory_are_shown(quick, study, tmp_path, take_apart):
     assert len(list(with_images.tree.iter("img"))) >= 18
 
 
-def test_images_that_are_gone_are_said_to_be_gone(evaluated, study, tmp_path, take_apart):
+def test_images_that_are_gone_are_said_to_be_gone(evaluated, study, tmp_path, take_apart, reseal):
     record = json.loads((evaluated / "run.json").read_text())
     record["data"]["source"] = str(tmp_path / "gone")
     run = tmp_path / "run"
     shutil.copytree(evaluated, run)
-    (run / "run.json").write_text(json.dumps(record))
     metrics = json.loads((run / "metrics.json").read_text()) | {"data": str(tmp_path / "gone")}
     (run / "metrics.json").write_text(json.dumps(metrics))
+    reseal(run, data=record["data"])
     page = take_apart(write_report(run, store=EmbeddingStore(study.store)))
     assert not list(page.tree.iter("img"))
     assert "The images are not at hand" in page.words("map")
@@ -113,9 +113,12 @@ def test_embeddings_that_are_gone_are_said_to_be_gone(evaluated, tmp_path, take_
     assert list(page.tree.iter("img"))
 
 
-def test_an_evaluation_on_other_data_shows_their_images(evaluated, study, draw, tmp_path, take_apart):
+def test_the_only_evaluation_shows_its_images_whatever_its_data(evaluated, study, draw, tmp_path, request):
+    take_apart, reseal = (request.getfixturevalue(name) for name in ("take_apart", "reseal"))
     run = tmp_path / "run"
     shutil.copytree(evaluated, run)
+    (run / "metrics.json").unlink()
+    reseal(run)
     draw(tmp_path / "elsewhere", each=8, seed=9)
     evaluate(run, tmp_path / "elsewhere", store=EmbeddingStore(study.store), options=ALONE, progress=False)
     page = take_apart(write_report(run, store=EmbeddingStore(study.store)))

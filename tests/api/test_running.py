@@ -15,7 +15,8 @@ import pytest
 from biofuse import BioFuse, BioFuseModel, ExtractOptions
 from biofuse.api import fit as fitting
 from biofuse.api.fit import evaluate
-from biofuse.core.errors import ArtifactError, SearchError
+from biofuse.core.errors import ArtifactError, LockedError, SearchError
+from biofuse.core.files import locked
 from biofuse.data.load import load_samples
 from biofuse.search import search as searching
 from biofuse.search.closed_form import ClosedFormScorer
@@ -139,6 +140,26 @@ def test_style_bug_13_other_options_are_another_run(run, tmp_path, options):
     assert listing(tmp_path / "run") == before
 
 
+def test_two_fits_do_not_write_one_run_and_the_second_says_who_has_it(run, tmp_path, fits):
+    with locked(tmp_path / "run", doing="biofuse fit"):
+        with pytest.raises(LockedError, match=r"written by another process \(biofuse fit, process"):
+            run()
+        assert not fits.folds
+    assert not (tmp_path / "run").exists()
+    run()
+    assert not (tmp_path / "run" / ".lock").exists()
+
+
+@pytest.mark.parametrize("name", ["model", "comparators"])
+def test_overwriting_removes_a_link_and_not_what_it_names(run, tmp_path, name):
+    run()
+    (tmp_path / "run" / name).rename(tmp_path / "kept")
+    (tmp_path / "run" / name).symlink_to(tmp_path / "kept")
+    run(overwrite=True, head="ridge", seed=1)
+    assert not (tmp_path / "run" / name).is_symlink()
+    assert list((tmp_path / "kept").iterdir())
+
+
 def test_other_data_are_another_run(run, study):
     run()
     changed = study.samples.in_split("train", "val").take(np.arange(50))
@@ -214,11 +235,10 @@ def test_missing_models_are_fitted_again_and_said_to_be(run, study, tmp_path, vi
 
 
 @pytest.mark.parametrize("file", ["screen", "scores-ridge"])
-def test_a_half_written_leaderboard_is_finished(run, tmp_path, fits, file):
+def test_a_half_written_leaderboard_is_finished(run, tmp_path, fits, file, reseal):
     first = run(head="ridge")
     folder = tmp_path / "run"
-    record = json.loads((folder / "run.json").read_text())
-    (folder / "run.json").write_text(json.dumps(record | {"state": "searching", "selection": None}))
+    reseal(folder, state="searching", selection=None)
     scores = folder / f"{file}.jsonl"
     scores.write_bytes(scores.read_bytes()[:-25])
     shutil.rmtree(folder / "model")

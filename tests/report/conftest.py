@@ -21,7 +21,7 @@ from biofuse.report.content import Report
 from biofuse.report.html import build_report, render_html
 from biofuse.report.input import Embedded, ReportInput, SampleImages
 from biofuse.runs.record import DataSource, Environment, Folds, RunRecord, UsedEncoder
-from biofuse.runs.run import Run
+from biofuse.runs.run import Run, write_record
 from biofuse.search.attribution import attribute
 from biofuse.search.config import SearchConfig
 from biofuse.search.evidence import Evidence
@@ -109,7 +109,7 @@ def _words(classes: tuple[str, ...], labels: np.ndarray) -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def make_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., MadeUp]:
+def make_run(tmp_path_factory: pytest.TempPathFactory, reseal: Callable[..., None]) -> Callable[..., MadeUp]:
     """Return a function that makes up a run."""
 
     def make(
@@ -157,11 +157,12 @@ def make_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., MadeUp]:
             fitted_on="train + val", environment=Environment.here(),
         )  # fmt: skip
         path.mkdir()
-        (path / "run.json").write_text(record.model_dump_json())
         board.to_parquet(path / "leaderboard.parquet")
         screen.to_parquet(path / "screen.parquet")
         contents = [f"{number:032x}" for number in range(development)] + [""] * test
         _table(every, words, splits, contents).to_parquet(path / "samples.parquet")
+        write_record(path, record)
+        reseal(path)
         run = Run.open(path)
         if tested:
             run.write_evaluation(

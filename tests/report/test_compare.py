@@ -21,7 +21,7 @@ from biofuse.model.evaluate import Evaluation, Leak, ModelScores
 from biofuse.report.compare import RunComparison, RunSummary, ScoreMatrix, dense_ranks
 from biofuse.report.content import Cell
 from biofuse.runs.record import DataSource, Environment, Folds, RunRecord, UsedEncoder
-from biofuse.runs.run import Run
+from biofuse.runs.run import Run, write_record
 from biofuse.search.attribution import CrossModal, Gain, Line
 from biofuse.search.config import SearchConfig
 from biofuse.search.evidence import Evidence
@@ -102,7 +102,7 @@ def make_run(folder, *, singles=None, chosen=("uni",), metrics=True, modality=Tr
     }  # fmt: skip
     record = RunRecord(**(facts | changes))
     folder.mkdir(parents=True)
-    (folder / "run.json").write_text(record.model_dump_json())
+    write_record(folder, record)
     if metrics:
         scores = singles or {"clip": (0.85, 0.8), "uni": (0.9, 0.8), "hog": (0.7, None)}
         Run(path=folder, record=record).write_evaluation(evaluation_of(pool, chosen, scores))
@@ -183,11 +183,12 @@ def test_runs_of_one_name_are_told_apart_by_their_folders(tmp_path):
         RunComparison.read([runs[0], tmp_path / "a" / ".." / "a" / "run"])
 
 
-def test_what_is_no_finished_run_is_refused_and_damage_is_found_at_once(tmp_path):
+def test_what_is_no_finished_run_is_refused_and_damage_is_found_at_once(tmp_path, reseal):
     with pytest.raises(ArtifactError, match=r"holds no run\.json"):
         RunComparison.read([tmp_path])
     damaged = make_run(tmp_path / "damaged")
     (damaged / "metrics.json").write_text("[]")
+    reseal(damaged)
     with pytest.raises(ArtifactError, match=r"metrics\.json"):
         RunSummary.read(damaged)
 

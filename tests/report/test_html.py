@@ -173,16 +173,17 @@ def test_one_encoder_alone_has_a_report(make_run: Callable[..., Any], parse: Cal
     assert len(page.table("singles-data")) == 2
 
 
-def test_predictions_of_another_run_are_refused(make_run: Callable[..., Any]) -> None:
+def test_predictions_of_another_run_are_refused(make_run: Callable[..., Any], reseal: Callable[..., None]) -> None:
     made = make_run()
     path = made.path / "predictions.parquet"
     pd.read_parquet(path).rename(columns={"p_mild": "p_other"}).to_parquet(path)
+    reseal(made.path)
     with pytest.raises(ArtifactError, match="does not belong"):
         _ = made.report
 
 
 def test_duplicates_conflicts_leaks_and_quarantine_are_reported(
-    make_run: Callable[..., Any], parse: Callable[[str], Any]
+    make_run: Callable[..., Any], parse: Callable[[str], Any], reseal: Callable[..., None]
 ) -> None:
     made = make_run()
     frame = made.given.run.samples
@@ -194,6 +195,7 @@ def test_duplicates_conflicts_leaks_and_quarantine_are_reported(
     metrics["leak"] = {"samples": 3, "per_class": {"mild": 3}, "groups": 1, "without": metrics["models"]}
     (made.path / "metrics.json").write_text(json.dumps(metrics))
     (made.path / "quarantine.csv").write_text("id,source,reason\nbad.png,/x/bad.png,truncated <file>\n")
+    reseal(made.path)
     page = parse(made.page)
     words = page.words("data")
     assert "1 images carry different labels" in words

@@ -23,6 +23,7 @@ from sklearn.preprocessing import StandardScaler
 
 from biofuse.encoders.doctor import Skipped
 from biofuse.report.sections.data import contamination
+from biofuse.runs.run import write_record
 from biofuse.search.attribution import CrossModal, Gain, Line
 
 TITLES = {
@@ -67,7 +68,7 @@ MODALITY = CrossModal(
 
 
 @pytest.fixture(scope="module")
-def files(make_run: Callable[..., Any]) -> Files:
+def files(make_run: Callable[..., Any], reseal: Callable[..., None]) -> Files:
     """Return a run that has something to say in every table."""
     made = make_run(cards={"encoder_2": {"overlaps": {"chestmnist": "It is."}}})
     folder, record = made.path, made.given.record
@@ -75,11 +76,12 @@ def files(make_run: Callable[..., Any]) -> Files:
         "evidence": record.evidence.model_copy(update={"modality": MODALITY}),
         "skipped": (Skipped(name="uni", reason="gated", remedy="Ask."),),
     }
-    (folder / "run.json").write_text(record.model_copy(update=changes).model_dump_json())
     metrics = json.loads((folder / "metrics.json").read_text())
     metrics["leak"] |= {"samples": 3, "per_class": {"mild": 3}, "without": metrics["models"]}
     (folder / "metrics.json").write_text(json.dumps(metrics))
     (folder / "quarantine.csv").write_text("id,source,reason\nbad.png,/x/bad.png,truncated\n")
+    write_record(folder, record.model_copy(update=changes))
+    reseal(folder)
     return Files(
         made=made,
         run=json.loads((folder / "run.json").read_text()),

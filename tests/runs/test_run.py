@@ -1,13 +1,16 @@
 import json
+import os
 from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 
-from biofuse.core.errors import ArtifactError
+from biofuse.core.errors import ArtifactError, LockedError
+from biofuse.core.files import locked
+from biofuse.core.seals import write_sealed
 from biofuse.core.target import Task
 from biofuse.runs.record import RUN_FORMAT, Environment, Folds, RunRecord
-from biofuse.runs.run import Run, read_record
+from biofuse.runs.run import Run, read_record, write_record
 from biofuse.search.config import SearchConfig
 from biofuse.search.leaderboard import Row
 from biofuse.search.rules import Selection
@@ -28,13 +31,13 @@ RECORD = RunRecord(
 def run(tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
-    (folder / "run.json").write_text(RECORD.model_dump_json())
+    write_record(folder, RECORD)
     return Run(path=folder, record=RECORD)
 
 
 def change(run, **changes):
     content = json.loads(RECORD.model_dump_json()) | changes
-    (run.path / "run.json").write_text(json.dumps(content))
+    write_sealed(run.path / "run.json", content)
 
 
 def test_a_complete_run_opens(run):
@@ -108,26 +111,30 @@ def test_sweeping_removes_half_written_things(run):
     assert sorted(path.name for path in run.path.rglob("*")) == ["comparators", "run.json"]
 
 
-def test_samples_read_back(run):
+def test_samples_read_back(run, reseal):
     frame = pd.DataFrame({"id": ["a", "b"], "content": ["", "00"], "label": ["x", "y"], "split": ["test", "train"]})
     frame["group"] = None
     frame.to_parquet(run.path / "samples.parquet")
+    reseal(run.path)
     assert Run.open(run.path).samples["id"].tolist() == ["a", "b"]
     assert Run.open(run.path).samples["group"].isna().all()
 
 
-def test_tables_that_are_missing_or_of_other_columns_are_named(run):
+def test_tables_that_are_missing_or_of_other_columns_are_named(run, reseal):
     for name in ("samples", "leaderboard"):
         with pytest.raises(ArtifactError, match=rf"{name}\.parquet is missing"):
             getattr(Run.open(run.path), name)
         pd.DataFrame({"id": ["a"]}).to_parquet(run.path / f"{name}.parquet")
+        reseal(run.path)
         with pytest.raises(ArtifactError, match=rf"{name}\.parquet"):
             getattr(Run.open(run.path), name)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"n": 1}'])
-def test_metrics_that_are_damaged_are_named(run, text):
+def test_metrics_that_are_damaged_are_named(run, text, reseal):
     (run.path / "metrics.json").write_text(text)
+    pd.DataFrame().to_parquet(run.path / "predictions.parquet")
+    reseal(run.path)
     with pytest.raises(ArtifactError, match=r"metrics\.json") as caught:
         _ = Run.open(run.path).evaluation
     assert "biofuse evaluate" in caught.value.remedy
@@ -136,5 +143,46 @@ def test_metrics_that_are_damaged_are_named(run, text):
 def test_latency_is_written_once_it_is_known(run, monkeypatch):
     run.remember(latency={"hog": 1.5})
     assert read_record(run.path).latency == {"hog": 1.5}
-    monkeypatch.setattr("biofuse.runs.run.write_text", SimpleNamespace)  # the same again is not written
+    monkeypatch.setattr("biofuse.runs.run.write_record", SimpleNamespace)  # the same again is not written
     run.remember(latency={"hog": 1.5})
+
+
+def test_a_record_that_was_changed_is_refused_and_one_of_before_checksums_is_read(run):
+    path = run.path / "run.json"
+    path.write_text(path.read_text().replace("0.75", "0.95"))
+    with pytest.raises(ArtifactError, match="has changed since it was written"):
+        Run.open(run.path)
+    path.write_text("[" * 100_000)
+    with pytest.raises(ArtifactError, match="nested too deeply"):
+        Run.open(run.path)
+    pd.DataFrame({"id": ["a"], "content": [""], "label": ["x"], "split": ["test"], "group": [None]}).to_parquet(
+        run.path / "samples.parquet"
+    )
+    path.write_text(json.dumps(json.loads(RECORD.model_dump_json()) | {"format": 3}))
+    assert Run.open(run.path).samples["id"].tolist() == ["a"]
+
+
+@pytest.mark.parametrize("name", ["samples", "leaderboard", "quarantined"])
+def test_files_that_were_changed_or_taken_away_are_not_opened(run, reseal, name):
+    file = run.path / ("quarantine.csv" if name == "quarantined" else f"{name}.parquet")
+    file.write_text("")
+    reseal(run.path)
+    with pytest.raises(ArtifactError, match=f"{file.stem}.*cannot be read"):
+        getattr(Run.open(run.path), name)
+    file.write_text("id,source,reason\n")
+    with pytest.raises(ArtifactError, match="has changed since it was written"):
+        getattr(Run.open(run.path), name)
+    file.unlink()
+    with pytest.raises(ArtifactError, match="is missing"):
+        getattr(Run.open(run.path), name)
+
+
+def test_a_directory_that_is_being_written_is_refused_with_who_writes_it(run):
+    with locked(run.path, doing="biofuse fit"):
+        for claim in (lambda: Run.claim(run.path, doing="biofuse fit").__enter__(), lambda: Run.open(run.path)):
+            change(run, state="searching")
+            with pytest.raises(LockedError, match=f"biofuse fit, process {os.getpid()} on"):
+                claim()
+    with Run.claim(run.path, doing="biofuse fit"):
+        assert (run.path / ".lock").exists()
+    assert not (run.path / ".lock").exists()

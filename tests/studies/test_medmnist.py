@@ -124,7 +124,7 @@ def test_a_benchmark_that_was_stopped_goes_on_with_the_next_set(fuse, archives, 
 
 
 @pytest.mark.parametrize("change", ["file", "model", "metrics"])
-def test_what_has_changed_since_is_looked_at_again(change, fuse, archives, tmp_path):
+def test_what_has_changed_since_is_looked_at_again(change, fuse, archives, tmp_path, reseal):
     root, out = tmp_path / "root", tmp_path / "out"
     root.mkdir()
     (root / "breastmnist.npz").write_bytes((archives / "breastmnist.npz").read_bytes())
@@ -132,8 +132,7 @@ def test_what_has_changed_since_is_looked_at_again(change, fuse, archives, tmp_p
     if change == "file":
         (root / "breastmnist.npz").touch()
     elif change == "model":
-        record = json.loads((out / "breastmnist" / "run.json").read_text())
-        (out / "breastmnist" / "run.json").write_text(json.dumps(record | {"state": "searching"}))
+        reseal(out / "breastmnist", state="searching")
     else:
         (out / "breastmnist" / "metrics.json").unlink()
     assert run(fuse, root, out).reused == ()
@@ -213,18 +212,19 @@ def test_published_values_are_complete_and_within_bounds():
     assert published.datasets["organsmnist"].accuracy["chexagent"] == 0.7710
 
 
-def test_encoders_with_published_values_stand_beside_them(outcome):
+def test_encoders_with_published_values_stand_beside_them(outcome, tmp_path):
     from biofuse.evaluation.metrics import Metrics
     from biofuse.report.compare import RunComparison, RunSummary
-    from biofuse.runs.run import Run
+    from biofuse.runs.run import Run, write_record
     from biofuse.studies.suite import published_table
 
     mine = outcome.comparison.runs[3]
     encoder = mine.record.encoders[0]
     conch = encoder.model_copy(update={"card": encoder.card.model_copy(update={"name": "conch"})})
-    run = Run(path=mine.run.path, record=mine.record.model_copy(update={"encoders": (conch, encoder)}))
+    run = Run(path=tmp_path, record=mine.record.model_copy(update={"encoders": (conch, encoder)}))
     singles = {"conch": Metrics(values_by_name={"auroc": 0.92, "accuracy": float("nan")})}
-    run.evaluation = replace(mine.evaluation, singles=singles)
+    write_record(tmp_path, run.record)
+    run.write_evaluation(replace(mine.evaluation, singles=singles))
     summary = RunSummary(run=run, name="breastmnist")
     flags = {"breastmnist": "breastmnist"}
     table = published_table(RunComparison(runs=(summary,)), flags, "auroc")

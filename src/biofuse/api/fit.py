@@ -1,12 +1,14 @@
 """From images to a run (load, set test data aside, embed, search, fit, write down), and its models on test data."""
 
+import contextlib
+import functools
 import importlib.metadata
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -29,7 +31,7 @@ from biofuse.model.evaluate import Evaluation, evaluate_models, load_test
 from biofuse.model.model import BioFuseModel
 from biofuse.predictors.fused import Predictor
 from biofuse.runs.record import DataSource
-from biofuse.runs.run import Run
+from biofuse.runs.run import OWN, Run
 from biofuse.search.config import STARTER, SearchConfig
 from biofuse.search.evidence import Evidence, gather_evidence
 from biofuse.search.leaderboard import Leaderboard
@@ -38,6 +40,7 @@ from biofuse.search.rules import CHOSEN, Selection
 from biofuse.search.runner import SearchContext, Tell
 from biofuse.search.search import Fit, Search, allowed, fit_predictors, make_budget, singles_to_fit
 from biofuse.search.search import run as run_search
+from biofuse.store.exchange import label_names
 from biofuse.store.store import EmbeddingStore, as_store
 
 
@@ -255,6 +258,22 @@ class FitResult:
         return load_test(test, self.model, labels=labels, label=label, group=group)
 
 
+Given = ParamSpec("Given")
+Returned = TypeVar("Returned")
+
+
+def _claims_out(fit: Callable[Given, Returned]) -> Callable[Given, Returned]:
+    """Keep the run directory that a fit is given as ``out`` for it, from its first moment to its last."""
+
+    @functools.wraps(fit)
+    def alone(*args: Given.args, **given: Given.kwargs) -> Returned:
+        out: Any = given.get("out")
+        with contextlib.nullcontext() if out is None else Run.claim(out, doing="biofuse fit"):
+            return fit(*args, **given)
+
+    return alone
+
+
 class GeneratedEmbeddings(NamedTuple):
     """What :meth:`BioFuse.generate_embeddings` returns."""
 
@@ -326,6 +345,7 @@ class BioFuse:
         shown = "".join(f", {name}={value!r}" for name, value in chosen.items())
         return f"BioFuse(encoders={list(self.config.encoders)}{shown})"
 
+    @_claims_out
     def fit(
         self,
         data: Any,
@@ -546,6 +566,9 @@ def evaluate(
 ) -> Evaluation:
     """Score a run's models on test data, and write ``metrics.json`` and ``predictions.parquet`` into the run.
 
+    What other samples than the run's own test split gave lies in a folder of its own, ``evaluations/<name>``; nothing
+    that other samples gave is overwritten, and the report shows them side by side.
+
     Parameters
     ----------
     run : path
@@ -614,10 +637,24 @@ def evaluate(
     )
     source = str(data) if data is not None else record.data.source
     evaluation = replace(evaluation, data=source, split=split)
-    opened.write_evaluation(evaluation)
+    folder = opened.write_evaluation(evaluation, name=_evaluation_name(opened, data, samples, split))
+    page = None
     if report is not None:
-        attempt_report(opened, tell=report, store=where, development=None if own is None else own[0])
-    return evaluation
+        page = attempt_report(opened, tell=report, store=where, development=None if own is None else own[0])
+    return replace(evaluation, folder=folder, report=page)
+
+
+def _evaluation_name(run: Run, data: Any, samples: Samples, split: str) -> str:
+    """Return what an evaluation is called: after its data, unless these are the run's own test samples."""
+    if split == "test" and (data is None or DataSource.of(data).source == run.record.data.source):
+        own = run.samples[run.samples["split"] == "test"]
+        wanted = zip(own["id"], own["label"].fillna(""), strict=True)
+        if sorted(wanted) == sorted(zip(samples.ids, label_names(samples), strict=True)):
+            return OWN
+    if data is None:
+        return split
+    name = Path(data).stem if isinstance(data, str | Path) else samples.name
+    return name if split == "test" else f"{name}-{split}"
 
 
 def _is_table(data: Any) -> bool:

@@ -231,8 +231,10 @@ def fit(
         note("No fit had to be computed: this run was complete.")
     show_fit(result)
     given = {"development": result.embeddings, "test": result.held_out}
-    attempt_report(result.run or out, tell=note, store=result.store, **given)
+    page = attempt_report(result.run or out, tell=note, store=result.store, **given)
     note(f"The run is in {out}. Next: biofuse evaluate {out}")
+    if page is None:
+        raise typer.Exit(1)
 
 
 @options.offers(ExtractOptions)
@@ -249,7 +251,8 @@ def evaluate(
 ) -> None:
     """Score a run's model on test data, beside the best single encoder, all encoders and the greedy path.
 
-    Writes metrics.json and predictions.parquet into the run.
+    Writes metrics.json and predictions.parquet into the run; for other data or another split than its own test samples,
+    into evaluations/NAME there, so that no result replaces another. The report shows them side by side.
 
     [bold]Examples[/bold]
 
@@ -269,6 +272,9 @@ def evaluate(
     )
     if as_json:
         show_json(evaluation.to_json())
-        return
-    show_evaluation(evaluation)
-    note(f"Written to {run / 'metrics.json'} and {run / 'predictions.parquet'}.")
+    else:
+        show_evaluation(evaluation)
+        folder = evaluation.folder or run
+        note(f"Written to {folder / 'metrics.json'} and {folder / 'predictions.parquet'}.")
+    if evaluation.report is None:
+        raise typer.Exit(1)

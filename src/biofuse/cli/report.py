@@ -121,10 +121,10 @@ def card(
       biofuse card run --repository me/blood-cells --out README.md
     """
     from biofuse.api.report import write_card
-    from biofuse.runs.run import METRICS
+    from biofuse.runs.run import Run
 
     path = write_card(run, out=out, repository=repository)
-    if not (run / METRICS).exists():
+    if Run.open(run).evaluation is None:
         note(f"The run was not evaluated, so the card has no test scores. Next: biofuse evaluate {run}")
     note(f"Written to {path}. Read it before you publish it.")
 

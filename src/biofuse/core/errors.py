@@ -205,6 +205,10 @@ class DiskError(StoreError):
     """The disk is full, read-only or not permitted."""
 
 
+class LockedError(BioFuseError):
+    """Another process is writing the folder."""
+
+
 class AlignmentError(BioFuseError):
     """Rows of different encoders or tables cannot be joined one to one on their ids."""
 

@@ -3,14 +3,20 @@
 import contextlib
 import errno
 import hashlib
+import json
 import os
+import socket
 import stat
+import sys
+import time
 import uuid
+import warnings
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from biofuse.core.errors import DiskError
+from biofuse.core.errors import BioFuseWarning, DiskError, LockedError
 
 TEMPORARY_SUFFIX = ".tmp"
 """Suffix of a file still being written; a reader never opens one."""
@@ -33,6 +39,18 @@ def disk_errors(path: Path) -> Iterator[None]:
                 f"The disk that holds {path} is full.",
                 remedy="Free some space, or point BIOFUSE_HOME or the output path at another disk; "
                 "what was written before is kept and the next run goes on from there.",
+            ) from error
+        if error.errno == errno.EFBIG:
+            raise DiskError(
+                f"{path} would be larger than files may be here.",
+                remedy="Raise the limit (`ulimit -f unlimited`), or choose a disk that takes larger files.",
+            ) from error
+        if error.errno == errno.ENAMETOOLONG:
+            raise DiskError(f"The name of {path} is too long for this disk.", remedy="Choose a shorter one.") from error
+        if error.errno in {errno.ENOENT, errno.ESTALE}:
+            raise DiskError(
+                f"The folder of {path} was removed while it was being written to.",
+                remedy="Give the same command again: it goes on with what is still there.",
             ) from error
         if error.errno in {errno.EROFS, errno.EACCES, errno.EPERM}:
             raise DiskError(
@@ -147,6 +165,155 @@ def hash_named_file(folder: Path, *, suffix: str) -> Iterator[tuple[HashingFile,
             raw.flush()
             os.fsync(raw.fileno())
         _put_in_place(temporary, path())
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file for reading, and nothing that only looks like one: a pipe or a device would be waited for.
+
+    Raises
+    ------
+    OSError
+        If it cannot be opened, or is no regular file.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "it is a pipe or a device, not a file", str(path))
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises
+    ------
+    OSError
+        If it cannot be opened.
+    ValueError
+        If it is not JSON in UTF-8, or nested more deeply than anything that BioFuse writes.
+    """
+    with open_regular(path) as file:
+        data = file.read()
+    try:
+        return json.loads(data.decode("utf-8"))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+LOCK = ".lock"
+"""File in a folder that is being written; it says who writes."""
+
+LOCK_PAUSE = 0.1
+"""Seconds between two looks at a folder that another process has."""
+
+
+@contextlib.contextmanager
+def locked(folder: Path, *, doing: str, patience: float = 0.0) -> Iterator[None]:
+    """Keep a folder for this process while it is written; the lock ends with the process, however that ends.
+
+    Parameters
+    ----------
+    folder : Path
+        Created if need be, and removed again if nothing was put into it.
+    doing : str
+        The command, for whoever else wants the folder.
+    patience : float, default 0
+        Seconds to wait for another process.
+
+    Raises
+    ------
+    LockedError
+        If another process has it.
+    DiskError
+        If the folder cannot be written to.
+    """
+    with disk_errors(folder):
+        fresh = not folder.exists()
+        file = _lock(folder / LOCK, deadline=time.monotonic() + patience)
+        started = datetime.now(UTC).isoformat(" ", "minutes").removesuffix("+00:00")
+        file.write(f"{doing}, process {os.getpid()} on {socket.gethostname()}, since {started} UTC".encode())
+        file.flush()
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            (folder / LOCK).unlink()  # while it is still held: see _lock
+        file.close()
+        if fresh:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+
+def refuse_locked(folder: Path) -> None:
+    """Refuse a folder that another process is writing.
+
+    Raises
+    ------
+    LockedError
+        Naming that process.
+    """
+    if (folder / LOCK).exists():
+        with contextlib.suppress(OSError, DiskError), locked(folder, doing="a look"):
+            pass
+
+
+def _lock(path: Path, *, deadline: float) -> BinaryIO:
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NONBLOCK", 0), 0o666), "r+b")
+        except FileNotFoundError:  # whoever had the folder has just removed it
+            continue
+        try:
+            free = _try_lock(file)
+            # The file that was opened may have been removed by its owner before it was locked.
+            if free and path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                file.truncate()
+                return file
+        except BaseException:
+            file.close()
+            raise
+        with file:
+            who = "" if free else file.read().decode(errors="replace")
+        if not free and time.monotonic() >= deadline:
+            raise LockedError(
+                f"{path.parent} is being written by another process{f' ({who})' if who else ''}.",
+                remedy="Wait until it has finished, or choose another folder.",
+            )
+        time.sleep(0 if free else LOCK_PAUSE)
+
+
+def _try_lock(file: BinaryIO) -> bool:
+    if sys.platform == "win32":
+        import msvcrt
+
+        file.seek(1 << 20)  # not where who has it is written
+        try:
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        finally:
+            file.seek(0)
+        return True
+    import fcntl
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:  # a network disk without locks
+        warnings.warn(
+            f"{file.name} cannot be locked ({error}): let no other process write there meanwhile.",
+            BioFuseWarning,
+            stacklevel=4,
+        )
+    return True
 
 
 def write_bytes(target: Path, data: bytes | memoryview) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from biofuse.core.files import open_regular
+
 CHUNK = 1 << 20
 """Bytes read at a time when a file is hashed."""
 
@@ -62,7 +64,7 @@ def digest_file(path: Path, *, algorithm: str = "blake2b", size: int = 16) -> st
         state = hashlib.blake2b(digest_size=size)
     else:
         state = hashlib.new(algorithm, usedforsecurity=algorithm != "md5")
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         while chunk := file.read(CHUNK):
             state.update(chunk)
     return state.hexdigest()

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from numpy.typing import NDArray
 
 from biofuse.core.errors import ArtifactError
-from biofuse.core.files import write_text
+from biofuse.core.files import read_json, write_text
 from biofuse.core.hashing import digest_file, digest_json
 
 FORMAT_VERSION = 2
@@ -74,8 +74,26 @@ def seal(folder: Path, *, name: str, content: dict[str, Any]) -> None:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path != folder / name
     }
-    record = {"format": FORMAT_VERSION, "files": files, **content}
-    write_text(folder / name, json.dumps(record | {"checksum": digest_json(record)}, indent=2) + "\n")
+    write_sealed(folder / name, {"format": FORMAT_VERSION, "files": files, **content})
+
+
+def write_sealed(path: Path, record: Mapping[str, Any]) -> None:
+    """Write a JSON object with its own checksum, which :func:`unsealed` takes off again."""
+    write_text(path, json.dumps({**record, "checksum": digest_json(dict(record))}, indent=2) + "\n")
+
+
+def unsealed(path: Path, record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what was read of a file, without its checksum.
+
+    Raises
+    ------
+    ArtifactError
+        If the checksum is missing or another.
+    """
+    content = {name: value for name, value in record.items() if name != "checksum"}
+    if record.get("checksum") is None or record["checksum"] != _checksum(content):
+        raise ArtifactError(f"{path} has changed since it was written.", remedy="Fit again, or restore the file.")
+    return content
 
 
 def unseal(folder: Path, *, name: str) -> Sealed:
@@ -93,9 +111,7 @@ def unseal(folder: Path, *, name: str) -> Sealed:
             f"{path} has format {record.get('format')!r}; this version of BioFuse reads up to {FORMAT_VERSION}.",
             remedy="Update BioFuse: pip install -U biofuse-embed.",
         )
-    checksum = record.pop("checksum", None)
-    if checksum is None or checksum != _checksum(record):
-        raise ArtifactError(f"{path} has changed since it was written.", remedy="Fit again, or restore the file.")
+    record = unsealed(path, record)
     for relative, expected in record["files"].items():
         _verify(folder, relative, expected)
     content = {key: value for key, value in record.items() if key not in {"format", "files"}}
@@ -125,7 +141,7 @@ def _checksum(record: dict[str, Any]) -> str | None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = read_json(path)
     except FileNotFoundError as error:
         raise ArtifactError(
             f"There is no {path.name} in {path.parent}.", remedy="Give the folder that BioFuse saved, or fit again."
@@ -139,12 +155,25 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _verify(folder: Path, relative: str, expected: str) -> None:
     target = _inside(folder, relative)
-    if not target.is_file():
-        raise ArtifactError(f"{target} is missing.", remedy="Fit again, or restore the file.")
-    if digest_file(target) != expected:
-        raise ArtifactError(
-            f"{target} has changed since it was written; it was not opened.", remedy="Fit again, or restore the file."
-        )
+    verify(target, expected)
+
+
+def verify(path: Path, expected: str, *, remedy: str = "Fit again, or restore the file.") -> None:
+    """Compare a file with its checksum before it is opened.
+
+    Raises
+    ------
+    ArtifactError
+        If it is missing, cannot be read or was changed.
+    """
+    try:
+        found = digest_file(path)
+    except FileNotFoundError as error:
+        raise ArtifactError(f"{path} is missing.", remedy=remedy) from error
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read: {error.strerror}.", remedy=remedy) from error
+    if found != expected:
+        raise ArtifactError(f"{path} has changed since it was written; it was not opened.", remedy=remedy)
 
 
 def _inside(folder: Path, relative: str) -> Path:

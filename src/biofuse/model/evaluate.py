@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -26,6 +27,10 @@ from biofuse.store.store import EmbeddingStore
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+FACTS = ("id", "label", "content")
+"""Columns of a table of predictions that no model has a part in."""
 
 
 def load_test(
@@ -159,6 +164,8 @@ class Evaluation:
         Which split of them was scored.
     embeddings : EmbeddingSet or None
         Of the samples scored, under all encoders that took part; None where the evaluation was read from a run.
+    folder, report : Path or None
+        Where it was written, and the report that was written after it; None where there is none.
 
     Examples
     --------
@@ -179,10 +186,22 @@ class Evaluation:
     data: str | None = None
     split: str = "test"
     embeddings: EmbeddingSet | None = field(default=None, repr=False)
+    folder: Path | None = field(default=None, repr=False)
+    report: Path | None = field(default=None, repr=False)
 
     def __getitem__(self, metric: str) -> float:
         """Return the chosen model's value of a metric."""
         return self.models[CHOSEN].metrics[metric]
+
+    def is_of_the_samples_of(self, other: "Evaluation") -> bool:
+        """Tell whether another evaluation scored the same images with the same labels, from the same place."""
+        if (self.data, self.split) != (other.data, other.split):
+            return False
+        mine, theirs = (
+            sorted(zip(*(frame[column].astype(str) for column in FACTS), strict=True))
+            for frame in (self.predictions, other.predictions)
+        )
+        return mine == theirs
 
     def to_json(self) -> dict[str, Any]:
         """Return everything but the rows of predictions and quarantined images as JSON values."""

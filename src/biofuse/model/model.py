@@ -313,7 +313,9 @@ class BioFuseModel:
                 temporary.mkdir(parents=True)
                 self.predictor.save(temporary / PREDICTOR)
                 seal(temporary, name=SEAL, content=content)
-                if target.exists():
+                if target.is_symlink():
+                    target.unlink()
+                elif target.exists():
                     shutil.rmtree(target)
                 temporary.rename(target)
             finally:

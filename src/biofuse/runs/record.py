@@ -28,8 +28,8 @@ from biofuse.search.rules import CHOSEN, Ensemble, Selection
 from biofuse.search.screen import ReductionLoss, ScreenPlan
 from biofuse.search.search import Search, singles_to_fit
 
-RUN_FORMAT = 3
-"""Raised when ``run.json`` changes so that other versions cannot read it."""
+RUN_FORMAT = 4
+"""Raised when ``run.json`` changes so that other versions cannot read it. Format 3 (no checksums) is still read."""
 
 LIBRARIES = (
     "biofuse-embed",
@@ -257,6 +257,8 @@ class RunRecord(Record):
         What reducing the blocks for that cost.
     evidence : Evidence
         What corrects and explains the choice: optimism, nested scores, contributions of the encoders.
+    files : dict of str to str
+        Checksum of every file of the run that is read again, by its path below the run's.
     """
 
     format: int = RUN_FORMAT
@@ -286,6 +288,7 @@ class RunRecord(Record):
     screen: ScreenPlan | None = None
     reduction: ReductionLoss | None = None
     evidence: Evidence = Evidence()
+    files: dict[str, str] = Field(default_factory=dict)
 
     @classmethod
     def begin(cls, problem: Problem, embeddings: EmbeddingSet, development: Development, source: DataSource) -> Self:

@@ -1,24 +1,36 @@
 """A run directory, of which this is the only reader and writer."""
 
+import contextlib
 import json
+import re
 import shutil
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import ValidationError
 
 from biofuse.core.errors import ArtifactError, DataError, SearchError
-from biofuse.core.files import TEMPORARY_SUFFIX, atomic_path, disk_errors, write_text
-from biofuse.core.hashing import to_hex
+from biofuse.core.files import (
+    LOCK,
+    TEMPORARY_SUFFIX,
+    atomic_path,
+    disk_errors,
+    locked,
+    read_json,
+    refuse_locked,
+    write_text,
+)
+from biofuse.core.hashing import digest_file, to_hex
+from biofuse.core.seals import unsealed, verify, write_sealed
 from biofuse.data.load import Development, development_data, load_samples
 from biofuse.data.samples import Samples
 from biofuse.extract.embeddings import EmbeddingSet, Quarantined
 from biofuse.model.evaluate import Evaluation
-from biofuse.model.model import BioFuseModel
+from biofuse.model.model import SEAL, BioFuseModel
 from biofuse.runs.record import RUN_FORMAT, DataSource, RunRecord
 from biofuse.search.evidence import Evidence
 from biofuse.search.leaderboard import Leaderboard
@@ -44,11 +56,26 @@ COMPARATORS = "comparators"
 SINGLES = "singles"
 """Folder, below the former, of the models of every single encoder."""
 
+EVALUATIONS = "evaluations"
+"""Folder of what other data than the run's own test samples gave: a folder of metrics and predictions for each."""
+
+OWN = "own test"
+"""Name of the evaluation on the run's own test samples, whose files lie in the run itself."""
+
+EVALUATED = (METRICS, PREDICTIONS, QUARANTINE["evaluate"])
+"""Files of an evaluation."""
+
+PATIENCE = 60.0
+"""Seconds that an evaluation waits for another to be written."""
+
 WRITTEN = (
     "leaderboard.parquet", "leaderboard.csv", "screen.parquet", "screen.csv", SAMPLES, *QUARANTINE.values(), METRICS,
     PREDICTIONS, REPORT, CARD, RECORD,
 )  # fmt: skip
 """Files of a run besides its models and scores; the record last, because it is what makes the folder a run."""
+
+UNSEALED = 3
+"""The format of before records had checksums."""
 
 FIT_AGAIN = "Fit again with --overwrite, or into another folder."
 GO_ON = "Run the same `biofuse fit` again: it goes on from there."
@@ -71,6 +98,7 @@ class Run:
     record: RunRecord
     finished: bool = False
     _start: float = field(default_factory=time.perf_counter, repr=False)
+    _evaluations: dict[str, Evaluation] = field(default_factory=dict, repr=False)
 
     # --- open, create, finish
 
@@ -84,9 +112,30 @@ class Run:
             If there is no run at ``path``, it is not complete, or its record is damaged or of another format.
         """
         record = read_record(Path(path))
+        if record.state != "complete":
+            refuse_locked(Path(path))
         if record.state != "complete" or record.selection is None:
             raise ArtifactError(f"The fit in {path} did not finish.", remedy=GO_ON)
         return cls(path=Path(path), record=record, finished=True)
+
+    @staticmethod
+    @contextlib.contextmanager
+    def claim(path: Path | str, *, doing: str) -> Iterator[None]:
+        """Keep a run directory for this process, before any long work for it.
+
+        Raises
+        ------
+        SearchError
+            If there is something there that is no run.
+        LockedError
+            If another process is writing it.
+        DiskError
+            If it cannot be written to.
+        """
+        with disk_errors(Path(path)):
+            _refuse_stranger(Path(path))
+        with locked(Path(path), doing=doing):
+            yield
 
     @classmethod
     def create(
@@ -122,12 +171,13 @@ class Run:
                     f"{path} holds a run on other data or with other options.",
                     remedy="Choose another folder with --out, or replace the run with --overwrite.",
                 )
-        elif not _is_free(run.path):
-            raise SearchError(f"{path} exists and is not a run.", remedy="Choose an empty folder for --out.")
+        else:
+            _refuse_stranger(run.path)
         run._write_record()
         run.samples = _sample_rows(embeddings, development)
         _write_frame(run.samples, run.path / SAMPLES)
-        run._write_quarantine("fit", embeddings.quarantined)
+        run._write_quarantine(QUARANTINE["fit"], embeddings.quarantined)
+        run._seal(SAMPLES, QUARANTINE["fit"])
         return run
 
     def remember(self, *, latency: Mapping[str, float]) -> None:
@@ -147,7 +197,7 @@ class Run:
         wanted = (encoders_to_fit(search), singles_to_fit(search))
         if tuple({name: model.encoders for name, model in each.items()} for each in (models, singles)) != wanted:
             return None
-        self._write_leaderboards(search)
+        self._seal(*self._write_leaderboards(search))
         return models, singles
 
     def finish(
@@ -158,17 +208,18 @@ class Run:
         singles: Mapping[str, BioFuseModel],
     ) -> None:
         """Write leaderboards and models, and last of all that the run is complete."""
-        self._write_leaderboards(search)
-        for name, model in singles.items():
-            model.save(self.single_path(name))
-        for name, model in models.items():
-            model.save(self.model_path(name))
+        written = self._write_leaderboards(search)
+        saved = {self.single_path(name): model for name, model in singles.items()}
+        saved |= {self.model_path(name): model for name, model in models.items()}
+        for folder, model in saved.items():
+            model.save(folder)
+            written.append((folder / SEAL).relative_to(self.path).as_posix())
         seconds = {"search": search.leaderboard.seconds}
         if search.screen is not None:
             seconds["screen"] = search.screen.leaderboard.seconds
         seconds["total"] = time.perf_counter() - self._start
         self.record = self.record.completed(search, evidence, seconds=seconds)
-        self._write_record()
+        self._seal(*written, always=True)
         self.sweep()
 
     def clear(self) -> None:
@@ -180,15 +231,18 @@ class Run:
             If something cannot be removed.
         """
         with disk_errors(self.path):
-            for folder in (self.model_path(CHOSEN), self.path / COMPARATORS):
-                if folder.exists():
+            for folder in (self.model_path(CHOSEN), self.path / COMPARATORS, self.path / EVALUATIONS):
+                if folder.is_symlink():
+                    folder.unlink()
+                elif folder.exists():
                     shutil.rmtree(folder)
             for name in WRITTEN:
                 (self.path / name).unlink(missing_ok=True)
 
     def sweep(self) -> None:
         """Remove what killed processes left half-written."""
-        for folder in (self.path, self.path / COMPARATORS, self.path / COMPARATORS / SINGLES):
+        others = (self.path / EVALUATIONS).glob("*/")
+        for folder in (self.path, self.path / COMPARATORS, self.path / COMPARATORS / SINGLES, *others):
             for path in folder.glob(f".*{TEMPORARY_SUFFIX}"):
                 if path.is_dir():
                     shutil.rmtree(path, ignore_errors=True)
@@ -213,7 +267,7 @@ class Run:
         ArtifactError
             If one that the record names is missing, damaged, or of other encoders.
         """
-        return {name: _load(self.model_path(name), subset) for name, subset in self.record.models.items()}
+        return {name: self._load(self.model_path(name), subset) for name, subset in self.record.models.items()}
 
     def read_singles(self) -> dict[str, BioFuseModel]:
         """Load the models of single encoders, by encoder; none where the run was fitted without a search.
@@ -223,7 +277,14 @@ class Run:
         ArtifactError
             If one that the record names is missing, damaged, or of another encoder.
         """
-        return {name: _load(self.single_path(name), (name,)) for name in self.record.singles}
+        return {name: self._load(self.single_path(name), (name,)) for name in self.record.singles}
+
+    def _load(self, path: Path, encoders: tuple[str, ...]) -> BioFuseModel:
+        self._file((path / SEAL).relative_to(self.path).as_posix(), remedy=GO_ON)
+        model = BioFuseModel.load(path)
+        if model.encoders != encoders:
+            raise ArtifactError(f"{path} is not the model that run.json describes.", remedy="Fit again.")
+        return model
 
     # --- data
 
@@ -236,10 +297,7 @@ class Run:
         ArtifactError
             If the table is missing or damaged.
         """
-        frame = self._read_frame(SAMPLES, ["id", "content", "label", "split", "group"])
-        if frame is None:
-            raise ArtifactError(f"{self.path / SAMPLES} is missing.", remedy=GO_ON)
-        return frame
+        return _read_frame(self._file(SAMPLES, remedy=GO_ON), ["id", "content", "label", "split", "group"])
 
     def load_samples(self, *, label: Any = None, group: str | None = None) -> tuple[Samples, Samples]:
         """Look for the run's data where the fit found them, with the same columns unless others are given.
@@ -273,8 +331,14 @@ class Run:
 
     @cached_property
     def quarantined(self) -> tuple[Quarantined, ...]:
-        """Images that the fit could not read."""
-        return self._read_quarantine("fit")
+        """Images that the fit could not read.
+
+        Raises
+        ------
+        ArtifactError
+            If their table is missing or damaged.
+        """
+        return self._read_quarantine(QUARANTINE["fit"], remedy=GO_ON)
 
     # --- scores
 
@@ -287,7 +351,7 @@ class Run:
         ArtifactError
             If the table is missing or damaged.
         """
-        return Leaderboard.read_parquet(self.path / "leaderboard.parquet")
+        return Leaderboard.read_parquet(self._file("leaderboard.parquet", remedy=GO_ON))
 
     @cached_property
     def screen(self) -> Leaderboard | None:
@@ -298,79 +362,184 @@ class Run:
         ArtifactError
             If the table is missing or damaged.
         """
-        return None if self.record.screen is None else Leaderboard.read_parquet(self.path / "screen.parquet")
+        if self.record.screen is None:
+            return None
+        return Leaderboard.read_parquet(self._file("screen.parquet", remedy=GO_ON))
 
-    @cached_property
-    def evaluation(self) -> Evaluation | None:
-        """What the last evaluation found; None before any.
+    @property
+    def evaluations(self) -> dict[str, Evaluation]:
+        """What every evaluation found, the latest last; that of the run's own test samples is called :data:`OWN`.
 
         Raises
         ------
         ArtifactError
-            If its files are damaged.
+            If a file of one is missing or damaged.
         """
-        import pandas as pd
+        for name in self._evaluated():
+            if name not in self._evaluations:
+                self._evaluations[name] = self._read_evaluation(name)
+        return {name: self._evaluations[name] for name in self._evaluated()}
 
-        path = self.path / METRICS
+    @property
+    def evaluation(self) -> Evaluation | None:
+        """What the evaluation on the run's own test samples found; where there is none, the latest on other data.
+
+        Raises
+        ------
+        ArtifactError
+            If a file of an evaluation is missing or damaged.
+        """
+        found = self.evaluations
+        return found.get(OWN, next(reversed(found.values()), None))
+
+    def evaluation_path(self, name: str = OWN) -> Path:
+        """Return the folder of the files of an evaluation."""
+        return self.path if name == OWN else self.path / EVALUATIONS / name
+
+    def write_evaluation(self, evaluation: Evaluation, *, name: str = OWN) -> Path:
+        """Write metrics, predictions, and what could not be read.
+
+        Parameters
+        ----------
+        evaluation : Evaluation
+        name : str
+            What the data are called. What other samples gave under that name stays: a number is added to the name.
+
+        Returns
+        -------
+        Path
+            The folder that the files are in.
+
+        Raises
+        ------
+        LockedError
+            If another process is writing the run.
+        ArtifactError
+            If the run has been replaced by another since it was opened.
+        """
+        with locked(self.path, doing="biofuse evaluate", patience=PATIENCE):
+            there = read_record(self.path)
+            if there.key != self.record.key:
+                raise ArtifactError(f"{self.path} was replaced by another run meanwhile.", remedy=EVALUATE)
+            self.record = there
+            name = name if name == OWN else self._free_name(evaluation, _file_name(name))
+            folder = self.evaluation_path(name)
+            write_text(folder / METRICS, json.dumps(evaluation.to_json(), indent=2, allow_nan=False) + "\n")
+            _write_frame(evaluation.predictions, folder / PREDICTIONS)
+            self._write_quarantine(_below(name, QUARANTINE["evaluate"]), evaluation.quarantined)
+            files = [_below(name, each) for each in EVALUATED]
+            kept = {each: digest for each, digest in self.record.files.items() if each not in files}
+            self.record = self.record.model_copy(update={"files": kept})  # the latest goes last
+            self._seal(*files)
+        self._evaluations[name] = replace(evaluation, folder=folder)
+        return folder
+
+    def _free_name(self, evaluation: Evaluation, name: str) -> str:
+        """Return a name under which nothing stands that other samples gave."""
+        number, free = 1, name
+        while free in self._evaluated():
+            with contextlib.suppress(ArtifactError):
+                if self._read_evaluation(free).is_of_the_samples_of(evaluation):
+                    break
+            number += 1
+            free = f"{name}-{number}"
+        return free
+
+    def _evaluated(self) -> list[str]:
+        """Return the names of the evaluations that the record names."""
+        found = [PurePosixPath(name).parent for name in self.record.files if PurePosixPath(name).name == METRICS]
+        return [OWN if folder == PurePosixPath() else folder.name for folder in found]
+
+    def _read_evaluation(self, name: str) -> Evaluation:
+        path = self._file(_below(name, METRICS), remedy=EVALUATE)
+        predictions = _read_frame(self._file(_below(name, PREDICTIONS), remedy=EVALUATE))
+        unread = self._read_quarantine(_below(name, QUARANTINE["evaluate"]), remedy=EVALUATE)
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError) as error:
-            raise ArtifactError(f"{path} cannot be read: {error}", remedy=EVALUATE) from error
-        predictions, unread = self._read_frame(PREDICTIONS), self._read_quarantine("evaluate")
-        try:
-            found = Evaluation.from_json(content, pd.DataFrame() if predictions is None else predictions, unread)
+            found = Evaluation.from_json(read_json(path), predictions, unread)
             _ = found.models[CHOSEN]
-        except (KeyError, TypeError, ValueError) as error:
+        except (OSError, KeyError, TypeError, ValueError) as error:
             raise ArtifactError(f"{path} is not what `biofuse evaluate` writes: {error}", remedy=EVALUATE) from error
-        return found
-
-    def write_evaluation(self, evaluation: Evaluation) -> None:
-        """Write metrics, predictions, and what could not be read."""
-        write_text(self.path / METRICS, json.dumps(evaluation.to_json(), indent=2, allow_nan=False) + "\n")
-        _write_frame(evaluation.predictions, self.path / PREDICTIONS)
-        self._write_quarantine("evaluate", evaluation.quarantined)
-        self.evaluation = evaluation
+        return replace(found, folder=self.evaluation_path(name))
 
     # --- files
 
     def _write_record(self) -> None:
-        write_text(self.path / RECORD, self.record.model_dump_json(indent=2) + "\n")
+        write_record(self.path, self.record)
 
-    def _write_leaderboards(self, search: Search) -> None:
+    def _seal(self, *names: str, always: bool = False) -> None:
+        """Note the checksums of files that were written, and write the record where one is another, or ``always``."""
+        files = self.record.files | {name: digest_file(self.path / name) for name in names}
+        if always or files != self.record.files:
+            self.record = self.record.model_copy(update={"files": files})
+            self._write_record()
+
+    def _file(self, name: str, *, remedy: str) -> Path:
+        """Return a file of the run, found to be the one that was written.
+
+        Raises
+        ------
+        ArtifactError
+            If it is not.
+        """
+        path = self.path / name
+        if name not in self.record.files:
+            raise ArtifactError(f"{path} is missing, or not a file of this run; it was not opened.", remedy=remedy)
+        verify(path, self.record.files[name], remedy=remedy)
+        return path
+
+    def _write_leaderboards(self, search: Search) -> list[str]:
+        """Write the tables of scores, and return the names of those that are read again."""
         self.leaderboard, self.screen = search.leaderboard, None if search.screen is None else search.screen.leaderboard
+        written = []
         for name, board in (("leaderboard", self.leaderboard), ("screen", self.screen)):
             if board is not None:
                 board.to_parquet(self.path / f"{name}.parquet")
                 board.to_csv(self.path / f"{name}.csv")
+                written.append(f"{name}.parquet")
+        return written
 
-    def _read_frame(self, name: str, columns: list[str] | None = None) -> "pd.DataFrame | None":
-        import pandas as pd
-        import pyarrow as pa
-
-        path = self.path / name
-        try:
-            return pd.read_parquet(path, columns=columns)
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, pa.ArrowException) as error:
-            raise ArtifactError(f"{path} cannot be read: {error}", remedy="Fit or evaluate again.") from error
-
-    def _write_quarantine(self, stage: str, entries: Iterable[Quarantined]) -> None:
+    def _write_quarantine(self, name: str, entries: Iterable[Quarantined]) -> None:
         import pandas as pd
 
         rows = [(entry.id, entry.source, entry.reason) for entry in entries]
-        _write_frame(pd.DataFrame(rows, columns=["id", "source", "reason"]), self.path / QUARANTINE[stage])
+        _write_frame(pd.DataFrame(rows, columns=["id", "source", "reason"]), self.path / name)
 
-    def _read_quarantine(self, stage: str) -> tuple[Quarantined, ...]:
+    def _read_quarantine(self, name: str, *, remedy: str) -> tuple[Quarantined, ...]:
         import pandas as pd
 
-        path = self.path / QUARANTINE[stage]
-        if not path.exists():
+        if name not in self.record.files:
             return ()
-        rows = pd.read_csv(path, dtype=str, keep_default_na=False)[["id", "source", "reason"]].to_numpy().tolist()
+        path = self._file(name, remedy=remedy)
+        try:
+            rows = pd.read_csv(path, dtype=str, keep_default_na=False)[["id", "source", "reason"]].to_numpy().tolist()
+        except (OSError, ValueError, KeyError) as error:
+            raise ArtifactError(f"{path} cannot be read: {error}", remedy=remedy) from error
         return tuple(Quarantined(id=name, source=source, reason=reason) for name, source, reason in rows)
+
+
+def _below(evaluation: str, name: str) -> str:
+    """Return the path of a file of an evaluation below the run's."""
+    return name if evaluation == OWN else f"{EVALUATIONS}/{evaluation}/{name}"
+
+
+def _file_name(name: str) -> str:
+    """Write what data are called as the name of a folder."""
+    return re.sub(r"[^\w.-]+", "-", name).strip("-.")[:60] or "data"
+
+
+def _read_frame(path: Path, columns: list[str] | None = None) -> "pd.DataFrame":
+    import pandas as pd
+    import pyarrow as pa
+
+    try:
+        return pd.read_parquet(path, columns=columns)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise ArtifactError(f"{path} cannot be read: {error}", remedy="Fit or evaluate again.") from error
+
+
+def write_record(path: Path, record: RunRecord) -> None:
+    """Write ``run.json`` with its own checksum."""
+    write_sealed(path / RECORD, json.loads(record.model_dump_json()))
 
 
 def read_record(path: Path) -> RunRecord:
@@ -383,30 +552,43 @@ def read_record(path: Path) -> RunRecord:
     """
     file = path / RECORD
     try:
-        text = file.read_text(encoding="utf-8")
-        content = json.loads(text)
+        content = read_json(file)
     except FileNotFoundError as error:
         raise ArtifactError(
             f"{path} is not a run: it holds no run.json.", remedy="Make one with `biofuse fit DATA --out RUN`."
         ) from error
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{file} cannot be read: {error}", remedy=FIT_AGAIN) from error
-    found = content.get("format") if isinstance(content, dict) else None
+    if not isinstance(content, dict):
+        raise ArtifactError(f"{file} is not a run's record.", remedy=FIT_AGAIN)
+    found = content.get("format")
     if isinstance(found, int) and found > RUN_FORMAT:
         raise ArtifactError(
             f"{file} has format {found}; this version of BioFuse reads format {RUN_FORMAT}.",
             remedy="Update BioFuse: pip install -U biofuse-embed.",
         )
-    if isinstance(found, int) and found < RUN_FORMAT:
+    if isinstance(found, int) and found < UNSEALED:
         wrote = content.get("version")
         raise ArtifactError(
             f"{file} has format {found}, written by BioFuse {wrote}; this version reads format {RUN_FORMAT}.",
             remedy="Fit again with --overwrite: embeddings are reused.",
         )
     try:
-        return RunRecord.model_validate_json(text)
+        if found == UNSEALED and "checksum" not in content:
+            content = {**content, "format": RUN_FORMAT, "files": _files_of(path)}
+        else:
+            content = unsealed(file, content)
+        return RunRecord.model_validate_json(json.dumps(content))
     except (ValidationError, SearchError) as error:
         raise ArtifactError(f"{file} is not a run's record: {error}", remedy=FIT_AGAIN) from error
+
+
+def _files_of(path: Path) -> dict[str, str]:
+    """Return the checksums of the files of a run that has none, as they are now."""
+    tables = ["leaderboard.parquet", "screen.parquet", SAMPLES, QUARANTINE["fit"], *EVALUATED]
+    there = [path / name for name in tables]
+    there += [path / "model" / SEAL, *(path / COMPARATORS).glob(f"**/{SEAL}")]
+    return {file.relative_to(path).as_posix(): digest_file(file) for file in there if file.is_file()}
 
 
 def _read_or_replace(path: Path, *, overwrite: bool) -> RunRecord | None:
@@ -419,18 +601,16 @@ def _read_or_replace(path: Path, *, overwrite: bool) -> RunRecord | None:
         return None
 
 
-def _is_free(path: Path) -> bool:
-    """Tell whether a run can begin here: nothing is in the way but what a killed start left."""
-    if not path.exists():
-        return True
-    return path.is_dir() and all(entry.name.endswith(TEMPORARY_SUFFIX) for entry in path.iterdir())
+def _refuse_stranger(path: Path) -> None:
+    """Refuse a place where no run can begin: something is in the way other than what a killed start left."""
+    if (path / RECORD).is_file() or not path.exists():
+        return
+    if not path.is_dir() or not all(_is_left_over(entry.name) for entry in path.iterdir()):
+        raise SearchError(f"{path} exists and is not a run.", remedy="Choose an empty folder for --out.")
 
 
-def _load(path: Path, encoders: tuple[str, ...]) -> BioFuseModel:
-    model = BioFuseModel.load(path)
-    if model.encoders != encoders:
-        raise ArtifactError(f"{path} is not the model that run.json describes.", remedy="Fit again.")
-    return model
+def _is_left_over(name: str) -> bool:
+    return name == LOCK or name.endswith(TEMPORARY_SUFFIX)
 
 
 def _write_frame(frame: "pd.DataFrame", path: Path) -> None:

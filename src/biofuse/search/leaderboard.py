@@ -18,7 +18,7 @@ from pydantic import BeforeValidator, PlainSerializer
 
 from biofuse.core.errors import ArtifactError, SearchError, UndefinedMetricError
 from biofuse.core.files import atomic_path, disk_errors
-from biofuse.core.hashing import digest_bytes
+from biofuse.core.hashing import digest_bytes, digest_json
 from biofuse.evaluation.metrics import Score, get_metric
 
 if TYPE_CHECKING:
@@ -391,7 +391,8 @@ class Leaderboard:
         return f"<p>{self._title()}</p>{self._top().to_html(index=False, border=0)}"
 
 
-VERSION = 1
+VERSION = 2
+"""Raised when lines change; in version 1 they had no hashes."""
 
 NUMBERS = np.dtype("<f4")
 """How predictions are kept."""
@@ -404,7 +405,8 @@ class ScoreLog:
     """An append-only file, one JSON line per scored subset under a header line.
 
     A file with another header (other data, folds, fusion, head, seed: another ``key``) is set aside, never mixed
-    with. Reading stops at the first line that is not whole, and what follows is scored again.
+    with. Every line has a hash of its own, of what it says and of the key. Reading stops at the first line that is not
+    whole or was changed, and what follows is scored again.
 
     Predictions go to a second file beside it, ``<name>.predictions``: float32 records in the order of the lines. A
     record is written before its line, which says where it stands, which shapes it has and its hash, so that a line
@@ -507,7 +509,7 @@ class ScoreLog:
         if predictions is not None and self._records is not None:
             line["predictions"] = self._record(self._records, predictions)
             self.predictions[row.subset] = predictions
-        self._write(line)
+        self._write(line | {"check": _check(line, self._header)})
         self.rows[row.subset] = row
 
     def close(self) -> None:
@@ -607,13 +609,19 @@ def _read(path: Path) -> tuple[dict[str, Any] | None, list[Row], dict[Subset, _R
                 if header is None:
                     header = value if isinstance(value, dict) else {}
                 else:
+                    if value.pop("check") != _check(value, header):
+                        break
                     row, record = _row(value, header), _record(value)
                     rows.append(row)
                     records |= {row.subset: record} if record is not None else {}
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 break
             end += len(line)
     return header, rows, records, end
+
+
+def _check(line: Mapping[str, Any], header: Mapping[str, Any]) -> str:
+    return digest_json([header.get("key"), dict(line)])
 
 
 def _record(value: dict[str, Any]) -> _Record | None:

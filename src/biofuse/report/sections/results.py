@@ -14,7 +14,7 @@ from biofuse.evaluation.metrics import ACCURACY, AUROC, auroc_columns, get_metri
 from biofuse.model.evaluate import Evaluation
 from biofuse.report import content
 from biofuse.report.input import ReportInput, name_of, picture_of
-from biofuse.runs.run import EVALUATE
+from biofuse.runs.run import EVALUATE, OWN
 from biofuse.search.rules import CHOSEN
 
 if TYPE_CHECKING:
@@ -317,6 +317,8 @@ def results_section(given: ReportInput, predicted: Predicted | None) -> content.
         () if split == "test" else (f"These are {split} samples, which the search has seen: scores are too good.",)
     )
     items: list[content.Item] = [_scores(given, found)]
+    if len(given.run.evaluations) > 1:
+        items.append(_side_by_side(given))
     if found.leak.without:
         items.append(_without_leak(found))
     items += [_per_class(found), *_curves(predicted)]
@@ -361,6 +363,34 @@ def _scores(given: ReportInput, found: Evaluation) -> content.Table:
         columns=tuple(columns),
         rows=tuple(rows),
         marked=frozenset({0}),
+    )
+
+
+def _side_by_side(given: ReportInput) -> content.Table:
+    """Put the chosen model's scores on the run's own test samples beside those on other data."""
+    every = given.run.evaluations
+    own = every.get(OWN)
+    ordered = {OWN: own, **every} if own is not None else every
+    names = list(dict.fromkeys(name for found in ordered.values() for name in found.models[CHOSEN].intervals))
+    columns = [*content.words("data", "split"), *content.numbers("samples", decimals=0)]
+    for name in names:
+        title = get_metric(name).title
+        columns += content.numbers(title, f"low {title}", f"high {title}")
+    rows = []
+    for called, found in ordered.items():
+        scores = found.models[CHOSEN]
+        cells: list[content.Value] = ["the run's own" if called == OWN else called, found.split, found.n]
+        for name in names:
+            interval = scores.intervals.get(name)
+            ends = (None, None) if interval is None else (interval.low, interval.high)
+            cells += [scores.metrics.get(name), *ends]
+        rows.append(tuple(cells))
+    return content.Table(
+        id="side-by-side",
+        caption="The chosen model on everything that it was evaluated on, with 95 % intervals",
+        columns=tuple(columns),
+        rows=tuple(rows),
+        notes=() if own is None else ("All else on this page is of the run's own test samples.",),
     )
 
 

@@ -83,6 +83,7 @@ def test_version(succeeds):
         (["embed", "images", "--out", "e.csv", "--no-labels", "--label", "x"], "--no-labels"),
         (["fit", "images", "--out", "r", "--preset", "papr"], "paper"),
         (["fit", "images", "--out", "r", "--head", "forest"], "'auto'"),
+        (["fit", "images", "--out", "r", "--head", "xgbost"], "Did you mean 'xgboost'?"),
         (["fit", "images", "--out", "r", "--fusion", "sum"], "'pca'"),
         (["fit", "images", "--out", "r", "--predictor", "vote"], "stacking"),
         (["fit", "images", "--out", "r", "--finalists", "0"], "--finalists"),

@@ -53,6 +53,49 @@ def test_unknown_name_suggests_close_ones(registry, asked, close):
     assert "biofuse encoders list" in caught.value.remedy
 
 
+@pytest.mark.parametrize(
+    ("asked", "given"),
+    [
+        ("UNI", "uni"),
+        ("BiomedCLIP", "biomedclip"),
+        ("RAD-DINO", "rad_dino"),
+        ("rad dino", "rad_dino"),
+        ("CONCH", "conch"),
+        ("MahmoodLab/UNI2-h", "uni2_h"),
+        ("kaiko-ai/midnight", "midnight_12k"),
+        ("Midnight", "midnight_12k"),
+        ("Ark+", "ark_plus"),
+    ],
+)
+def test_names_are_taken_as_people_write_them(asked, given):
+    assert names(resolve(f"hog,{asked}")) == ("hog", given)
+    assert get_card(asked).name == given
+
+
+def test_every_encoder_is_found_by_its_repository_and_in_other_spellings():
+    for card in list_cards():
+        repository = card.weights.repository if card.weights and "/" in card.weights.repository else card.name
+        for asked in (card.name.upper(), card.name.replace("_", "-"), repository, repository.lower()):
+            assert names(resolve(asked)) == (card.name,)
+
+
+def test_a_name_of_several_is_refused_with_all_of_them(registry):
+    registry.register(registry.get_card("lbp").model_copy(update={"name": "l_b_p_2"}))
+    registry.register(registry.get_card("lbp").model_copy(update={"name": "lbp2", "version": 3}))
+    assert names(registry.resolve("lbp2")) == ("lbp2",)
+    with pytest.raises(UnknownEncoderError, match="'LBP-2' can mean 'l_b_p_2' or 'lbp2'"):
+        registry.resolve("LBP-2")
+
+
+@pytest.mark.parametrize(
+    ("asked", "close"),
+    [("GigaPath", "prov_gigapath"), ("H-optimus", "h_optimus_0' or 'h_optimus_1"), ("UNI3", "uni"), ("hogg", "hog")],
+)
+def test_near_misses_are_suggested_whatever_their_case(asked, close):
+    with pytest.raises(UnknownEncoderError, match=f"Did you mean '{close}'"):
+        resolve(asked)
+
+
 @pytest.mark.parametrize("asked", ["", " , ", []])
 def test_nothing_asked_for_is_an_error(registry, asked):
     with pytest.raises(UnknownEncoderError, match="No encoder is named"):

@@ -22,6 +22,7 @@ from biofuse.evaluation.metrics import (
     SELECTABLE,
     applicable,
     auroc_columns,
+    get_metric,
     prepare,
     score,
 )
@@ -199,8 +200,8 @@ def test_wrong_shapes_and_values_are_typed_errors():
         score(Task.MULTICLASS, [0, 1], np.ones((2, 3)), classes=["a"])
     with pytest.raises(UndefinedMetricError, match="1 of 2 predictions"):
         score(Task.BINARY, [0, 1], [0.2, np.nan])
-    with pytest.raises(UndefinedMetricError, match="no metric 'auc'"):
-        score(Task.BINARY, [0, 1], [0.2, 0.3], metrics=["auc"])
+    with pytest.raises(UndefinedMetricError, match="no metric 'aurock'"):
+        score(Task.BINARY, [0, 1], [0.2, 0.3], metrics=["aurock"])
     with pytest.raises(UndefinedMetricError, match="quadratic kappa"):
         score(Task.BINARY, [0, 1], [0.2, 0.3], metrics=["quadratic_kappa"])
 
@@ -249,3 +250,19 @@ def test_what_a_guess_scores():
     assert METRICS["auroc"].guessing(target, labels) == 0.5
     assert METRICS["log_loss"].guessing(target, labels) is None
     assert METRICS["log_loss"].signed(np.array([1.0])) == -1
+
+
+@pytest.mark.parametrize(
+    ("asked", "name"),
+    [("AUC", "auroc"), ("roc-auc", "auroc"), ("ACC", "accuracy"), ("Balanced accuracy", "balanced_accuracy"),
+     ("AUPRC", "average_precision"), ("F1", "f1"), ("QWK", "quadratic_kappa"), ("logloss", "log_loss")],
+)  # fmt: skip
+def test_metrics_are_found_by_the_names_that_the_field_has_for_them(asked, name):
+    assert get_metric(asked).name == name
+
+
+def test_scores_are_found_by_those_names_too():
+    found = score(Task.BINARY, [0, 1], [0.2, 0.3], metrics=["AUC", "acc"])
+    assert list(found) == ["auroc", "accuracy"]
+    assert found["auc"] == found["auroc"] == 1.0
+    assert "loss" not in found

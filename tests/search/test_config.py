@@ -70,3 +70,16 @@ def test_a_chosen_head_is_told_from_what_was_asked_for():
     asked = SearchConfig()
     assert asked.with_head("lda").head == "lda"
     assert asked.head == "auto"
+
+
+@pytest.mark.parametrize(("asked", "name"), [("auc", "auroc"), ("ROC AUC", "auroc"), ("ACC", "accuracy")])
+def test_a_metric_may_have_the_name_that_the_field_has_for_it(asked, name):
+    assert SearchConfig(metric=asked).metric == name
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"), [("f1", "subsets are not chosen by it"), ("aurocc", "Did you mean 'auroc'")]
+)
+def test_a_metric_that_is_not_chosen_by_is_refused(asked, said):
+    with pytest.raises(SearchError, match=said):
+        SearchConfig(metric=asked)

@@ -479,8 +479,7 @@ class BioFuse:
             ),
             commercial_only=self.config.commercial_only,
         )
-        config = self.config.but(encoders=tuple(card.name for card in cards))
-        check_parts(config)
+        config = check_parts(self.config.but(encoders=tuple(card.name for card in cards)))
         return store, cards, config, notes
 
     def _search(

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
+from biofuse.core.errors import BioFuseError, did_you_mean, in_command_words, squashed
 from biofuse.core.options import Offer, Options, Panel, unknown_option
 from biofuse.extract.options import ExtractOptions
 from biofuse.search.config import SearchConfig
@@ -120,13 +121,13 @@ def _annotation(offer: Offer) -> Any:
     if option.names is not None:
         description = f"{description} One of {', '.join(offer.choices)}."
     reads: dict[str, Any] = {}
-    native = kind in NATIVE or get_origin(kind) is Literal
+    native = (kind in NATIVE or get_origin(kind) is Literal) and not _reads_more(offer)
     if option.names is not None or not native or option.metavar:
-        kind, reads = Any if native is False else kind, {"parser": _reader(offer), "metavar": option.metavar or "NAME"}
+        kind, reads = Any if native is False else kind, {"parser": _reader(offer), "metavar": _metavar(offer)}
     else:
         limits = {key: getattr(each, key) for each in offer.field.metadata for key in ("ge",) if hasattr(each, key)}
         reads = {"min": limits["ge"]} if limits else {}
-    if option.names is not None:
+    if offer.choices and not native:
         reads["autocompletion"] = _completion(offer)
     flags = [offer.flag, *([option.short] if option.short else [])]
     return Annotated[
@@ -139,6 +140,17 @@ def _annotation(offer: Offer) -> Any:
             **reads,
         ),
     ]
+
+
+def _reads_more(offer: Offer) -> bool:
+    """Tell whether the field takes more than the values it then has, such as other names of a metric."""
+    return any(isinstance(each, BeforeValidator) for each in offer.field.metadata)
+
+
+def _metavar(offer: Offer) -> str:
+    if offer.option.metavar or offer.option.names is not None:
+        return offer.option.metavar or "NAME"
+    return f"[{'|'.join(offer.choices)}]" if offer.choices else "NAME"
 
 
 def with_default(help_text: str, words: str) -> str:
@@ -155,9 +167,15 @@ def _reader(offer: Offer) -> Callable[[Any], Any]:
             found = adapter.validate_python(value)
         except ValidationError as error:
             raise typer.BadParameter(str(error.errors()[0]["msg"]).removeprefix("Value error, ")) from error
-        if offer.option.names is not None and found not in offer.choices:
-            raise typer.BadParameter(f"{found!r} is not one of {', '.join(map(repr, offer.choices))}.")
-        return found
+        except BioFuseError as error:
+            raise typer.BadParameter(in_command_words(f"{error.message} {error.remedy}".strip())) from error
+        if offer.option.names is None or found in offer.choices:
+            return found
+        alike = [name for name in offer.choices if squashed(name) == squashed(found)]
+        if len(alike) == 1:
+            return alike[0]
+        hint = did_you_mean(found, offer.choices)
+        raise typer.BadParameter(f"{found!r} is not one of {', '.join(map(repr, offer.choices))}. {hint}".rstrip())
 
     read.__name__ = offer.name
     return read

@@ -1,9 +1,10 @@
 """Typed errors: what went wrong, with which file, and what to do about it, in the words of who reads it."""
 
 import ast
+import difflib
 import re
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 OPTION = re.compile(r"`([a-z_]+)=([^`]*)`")
@@ -99,6 +100,57 @@ def _written_out(found: "re.Match[str]") -> str:
     code = ord(found[0])
     code -= 0xDC00 if 0xDC80 <= code <= 0xDCFF else 0
     return f"\\x{code:02x}" if code <= 0xFF else f"\\u{code:04x}"
+
+
+def squashed(name: str) -> str:
+    """Return a name without what people write differently: case, spaces, hyphens, underscores and other marks.
+
+    Examples
+    --------
+    >>> squashed("RAD-DINO"), squashed("rad_dino"), squashed("Ark+")
+    ('raddino', 'raddino', 'arkplus')
+    """
+    return re.sub(r"[\W_]", "", name.replace("+", "plus")).casefold()
+
+
+def spelled_alike(name: str, known: Iterable[str] | Mapping[str, Iterable[str]], *, most: int = 5) -> list[str]:
+    """Return the names that may have been meant by one that does not exist, the likeliest first.
+
+    Parameters
+    ----------
+    name : str
+    known : iterable of str, or mapping of str to iterable of str
+        The names there are; or each with others that it goes by, of which the first is suggested.
+    most : int, default 5
+
+    Examples
+    --------
+    >>> spelled_alike("GigaPath", ["prov_gigapath", "uni"]), spelled_alike("diagnos", ["diagnosis", "age"])
+    (['prov_gigapath'], ['diagnosis'])
+    """
+    others = known if isinstance(known, Mapping) else dict.fromkeys(known, ())
+    written = {each: {squashed(each), *map(squashed, others[each])} - {""} for each in others}
+    wanted = squashed(name)
+    if not wanted:
+        return []
+    inside = [(part.index(wanted), each) for each, parts in written.items() for part in parts if wanted in part]
+    if inside and len(wanted) > 2:
+        return list(dict.fromkeys(each for _, each in sorted(inside, key=lambda found: found[0] > 0)))[:most]
+    shown = {part: each for each, parts in reversed(written.items()) for part in parts}
+    near = difflib.get_close_matches(wanted, shown, n=most, cutoff=0.7)
+    return list(dict.fromkeys(shown[part] for part in near))
+
+
+def did_you_mean(name: str, known: Iterable[str] | Mapping[str, Iterable[str]]) -> str:
+    """Return a question that names what is spelled alike, with a space after it; empty where nothing is.
+
+    Examples
+    --------
+    >>> did_you_mean("xgbost", ["ridge", "xgboost"]), did_you_mean("forest", ["ridge"])
+    ("Did you mean 'xgboost'? ", '')
+    """
+    near = [repr(each) for each in spelled_alike(name, known)]
+    return f"Did you mean {', '.join(near[:-1]) + ' or ' if near[1:] else ''}{near[-1]}? " if near else ""
 
 
 class BioFuseError(Exception):

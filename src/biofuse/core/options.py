@@ -1,6 +1,5 @@
 """Options declared once, as fields of a model; Python, the command line, option files and the docs derive theirs."""
 
-import difflib
 import inspect
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
@@ -11,7 +10,7 @@ from typing import Any, ClassVar, Literal, Self, TypeVar, Union, get_args, get_o
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
-from biofuse.core.errors import BioFuseError
+from biofuse.core.errors import BioFuseError, did_you_mean
 
 Panel = Literal["Data", "Search", "Running", "Advanced"]
 """The headings under which options stand in help and docs, in this order."""
@@ -174,9 +173,7 @@ def divide(chosen: dict[str, Any], *models: type[Options]) -> tuple[dict[str, An
 def unknown_option(name: str, known: Iterable[str], refusal: type[BioFuseError] = BioFuseError) -> BioFuseError:
     """Return the error for an option that does not exist, with the one that may have been meant."""
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1)
-    hint = f"Did you mean {near[0]!r}? " if near else ""
-    return refusal(f"There is no option {name!r}.", remedy=f"{hint}There are: {', '.join(names)}.")
+    return refusal(f"There is no option {name!r}.", remedy=f"{did_you_mean(name, names)}There are: {', '.join(names)}.")
 
 
 def accepts(*models: type[Options]) -> Callable[[Documented], Documented]:

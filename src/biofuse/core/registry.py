@@ -2,14 +2,13 @@
 
 import contextlib
 import copy
-import difflib
 import importlib.metadata
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import EntryPoint
 from typing import Generic, Self, TypeVar
 
-from biofuse.core.errors import BioFuseWarning, DependencyError, SearchError
+from biofuse.core.errors import BioFuseWarning, DependencyError, SearchError, did_you_mean, squashed
 
 Part = TypeVar("Part")
 
@@ -82,6 +81,13 @@ class Registry(Generic[Part]):
             self._made[name] = self._makers[name]()
         return self._made[name]
 
+    def spelled(self, name: str) -> str:
+        """Return the name as it is written here, where case, hyphens and the like are all that differs, and of one."""
+        if name in self:
+            return name
+        alike = [each for each in self.names() if squashed(each) == squashed(name)]
+        return alike[0] if len(alike) == 1 else name
+
     def aliases(self) -> dict[str, tuple[str, ...]]:
         """Return names that stand for several parts, and the names of those; none unless a subclass has some."""
         return {}
@@ -90,13 +96,8 @@ class Registry(Generic[Part]):
         """Return the error for a name that nothing has."""
         return SearchError(
             f"There is no {self.kind} named {name!r}.",
-            remedy=f"{self.suggestion(name)}There are: {', '.join(self.names())}.",
+            remedy=f"{did_you_mean(name, self.names())}There are: {', '.join(self.names())}.",
         )
-
-    def suggestion(self, name: str) -> str:
-        """Return a question that names what is spelled alike, with a space after it; empty where nothing is."""
-        near = difflib.get_close_matches(name, [*self.names(), *self.aliases()])
-        return f"Did you mean {' or '.join(map(repr, near))}? " if near else ""
 
     @contextlib.contextmanager
     def temporary(self) -> Iterator[Self]:

@@ -9,7 +9,7 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack
 
-from biofuse.core.errors import DependencyError, EncoderError, UnknownEncoderError
+from biofuse.core.errors import DependencyError, EncoderError, UnknownEncoderError, did_you_mean, squashed
 from biofuse.core.hashing import digest_file
 from biofuse.core.registry import Registry
 from biofuse.encoders.card import EncoderCard, Precision, Weights, card_from_toml, read_card
@@ -118,7 +118,7 @@ class EncoderRegistry(Registry[Entry]):
         UnknownEncoderError
             If no encoder has that name.
         """
-        return self._card(name)
+        return self._card(name if name in self else self._written(name, None))
 
     def list_cards(self) -> tuple[EncoderCard, ...]:
         """Return all cards, without loading any model library."""
@@ -142,7 +142,8 @@ class EncoderRegistry(Registry[Entry]):
         names : str or sequence of str
             Names of encoders or pools (``"starter"``), of ad-hoc encoders, see
             :func:`biofuse.encoders.loaders.adhoc_card`, or paths of cards (``my_card.toml``); a string may hold
-            several, separated by commas.
+            several, separated by commas. Where nothing has exactly that name, case, hyphens, underscores and spaces
+            do not count, and an encoder goes by its title and its repository, too (``UNI``, ``MahmoodLab/UNI2-h``).
         allow_random_weights : bool, default False
             Whether ad-hoc encoders ``timm:NAME`` get random weights in place of trained ones, to try things out.
         find : callable, optional
@@ -156,14 +157,15 @@ class EncoderRegistry(Registry[Entry]):
         Raises
         ------
         UnknownEncoderError
-            If a name is neither an encoder's nor a pool's, or no name is given.
+            If a name is neither an encoder's nor a pool's, or those of several, or no name is given.
         EncoderError
             If a file is no card.
         """
         lists = [names] if isinstance(names, str) else names
-        wanted = [name.strip() for part in lists for name in part.split(",") if name.strip()]
-        if not wanted:
+        asked = [name.strip() for part in lists for name in part.split(",") if name.strip()]
+        if not asked:
             raise UnknownEncoderError("No encoder is named.", remedy="Name some, or a pool such as 'starter'.")
+        wanted = [name if name in self else self._written(name, find) for name in asked]
         pools = {} if all(name in self for name in wanted) else self.aliases()
         members = [member for name in wanted for member in pools.get(name, (name,))]
         cards = [self._card(member, allow_random_weights, find) for member in dict.fromkeys(members)]
@@ -176,6 +178,28 @@ class EncoderRegistry(Registry[Entry]):
                 remedy="Change the name on one of the cards.",
             )
         return tuple(different)
+
+    def _written(self, name: str, find: Find | None) -> str:
+        """Return the name, here, of the one encoder or pool that a name written in another way can mean."""
+        pools = self.aliases()
+        if name in pools or is_adhoc(name) or name.endswith(CARD_SUFFIX) or (find is not None and find(name)):
+            return name
+        wanted = squashed(name)
+        found = [each for each in (*self.names(), *pools) if wanted and squashed(each) == wanted]
+        found = found or [each for each, others in self._other_names().items() if wanted and wanted in others]
+        if len(found) > 1:
+            raise UnknownEncoderError(
+                f"{name!r} can mean {' or '.join(map(repr, found))}.", remedy="Give the one that is meant by that name."
+            )
+        return found[0] if found else name
+
+    def _other_names(self) -> dict[str, set[str]]:
+        """Return what encoders are called elsewhere, without marks: title, and repository with and without owner."""
+        others = {}
+        for card in self.list_cards():
+            repository = card.weights.repository if card.weights is not None and "/" in card.weights.repository else ""
+            others[card.name] = {squashed(name) for name in (card.title, repository, repository.rpartition("/")[2])}
+        return others
 
     def _card(self, name: str, allow_random_weights: bool = False, find: Find | None = None) -> EncoderCard:
         if name in self:
@@ -269,9 +293,9 @@ class EncoderRegistry(Registry[Entry]):
 
     def unknown(self, name: str) -> UnknownEncoderError:
         """Return the error for a name that nothing has."""
-        hint = f" {self.suggestion(name)}".rstrip()
+        hint = did_you_mean(name, {**self._other_names(), **dict.fromkeys(self.aliases(), ())})
         return UnknownEncoderError(
-            f"There is no encoder or pool {name!r}.{hint}", remedy="`biofuse encoders list` shows all."
+            f"There is no encoder or pool {name!r}. {hint}".rstrip(), remedy="`biofuse encoders list` shows all."
         )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
 
-from biofuse.core.errors import AlignmentError, UndefinedMetricError
+from biofuse.core.errors import AlignmentError, SearchError, UndefinedMetricError, did_you_mean, option, squashed
 from biofuse.core.target import Target, Task
 
 if TYPE_CHECKING:
@@ -245,6 +245,8 @@ class Metric:
         Whether test scores have an interval of it.
     hub : str or None
         The name that model hubs know it by.
+    also : tuple of str
+        What else it is called, in papers and in other libraries; case, spaces and hyphens never count.
     """
 
     name: str
@@ -260,6 +262,7 @@ class Metric:
     closed_form: bool = True
     interval: bool = False
     hub: str | None = None
+    also: tuple[str, ...] = ()
 
     def resample(self, data: ScoredRows, weights: Values) -> Values:
         """Return the metric under each weighting, shape (n_weightings,); NaN where it is undefined."""
@@ -416,28 +419,37 @@ METRICS: dict[str, Metric] = {
     for metric in (
         Metric(
             name="auroc", title="AUROC", formula=_auroc, per_class=True, chance=0.5, selects=True, interval=True,
-            hub="roc_auc",
+            hub="roc_auc", also=("auc", "roc_auc", "auc_roc", "area under the ROC curve"),
         ),
         Metric(
             name="accuracy", title="accuracy", formula=_accuracy, guess=Target.majority_share, selects=True,
-            interval=True, hub="accuracy",
+            interval=True, hub="accuracy", also=("acc", "top_1", "top_1_accuracy", "accuracy_score"),
         ),
         Metric(
-            name="balanced_accuracy", title="balanced accuracy", formula=_balanced_accuracy, board=True, interval=True
+            name="balanced_accuracy", title="balanced accuracy", formula=_balanced_accuracy, board=True, interval=True,
+            also=("bacc", "bal_acc", "balanced_acc", "balanced_accuracy_score"),
         ),
-        Metric(name="average_precision", title="average precision", formula=_average_precision, per_class=True),
-        Metric(name="f1", title="F1", formula=_f1, per_class=True),
-        Metric(name="mcc", title="Matthews correlation", formula=_mcc, chance=0.0),
         Metric(
-            name="log_loss", title="log-loss", formula=_log_loss, higher_is_better=False, board=True, closed_form=False
+            name="average_precision", title="average precision", formula=_average_precision, per_class=True,
+            also=("ap", "auprc", "pr_auc", "auc_pr", "aupr", "average_precision_score"),
+        ),
+        Metric(name="f1", title="F1", formula=_f1, per_class=True, also=("f1_score", "f1_macro", "macro_f1")),
+        Metric(
+            name="mcc", title="Matthews correlation", formula=_mcc, chance=0.0,
+            also=("matthews", "matthews_corrcoef", "matthews correlation coefficient"),
+        ),
+        Metric(
+            name="log_loss", title="log-loss", formula=_log_loss, higher_is_better=False, board=True, closed_form=False,
+            also=("nll", "cross_entropy", "logistic_loss"),
         ),
         Metric(
             name="quadratic_kappa", title="quadratic kappa", formula=_quadratic_kappa, chance=0.0,
-            applies=lambda target: target.kind.ordered,
+            applies=lambda target: target.kind.ordered, also=("qwk", "quadratic_weighted_kappa"),
         ),
         Metric(
             name=f"top_{TOP_K}", title=f"top-{TOP_K} accuracy", formula=_top_k,
             applies=lambda target: not target.several and target.n_columns > TOP_K,
+            also=(f"top_{TOP_K}_acc", f"acc@{TOP_K}"),
         ),
     )
 }  # fmt: skip
@@ -468,17 +480,43 @@ AUROC, ACCURACY = METRICS["auroc"], METRICS["accuracy"]
 """The two that are also computed, or spoken of, outside this table."""
 
 
+NAMES = {
+    squashed(name): metric.name for metric in METRICS.values() for name in (*metric.also, metric.title, metric.name)
+}
+"""Every name that a metric goes by, without marks, and that of its row."""
+
+
 def get_metric(name: str) -> Metric:
-    """Return a metric by name.
+    """Return a metric by its name here, or by one that the field has for it: ``auc`` and ``ROC-AUC`` are ``auroc``.
 
     Raises
     ------
     UndefinedMetricError
         If there is no such metric.
     """
-    if name not in METRICS:
-        raise UndefinedMetricError(f"There is no metric {name!r}.", remedy=f"Choose one of {', '.join(METRICS)}.")
-    return METRICS[name]
+    found = METRICS.get(name) or METRICS.get(NAMES.get(squashed(name), ""))
+    if found is None:
+        hint = did_you_mean(name, {metric.name: metric.also for metric in METRICS.values()})
+        raise UndefinedMetricError(f"There is no metric {name!r}.", remedy=f"{hint}Choose one of {', '.join(METRICS)}.")
+    return found
+
+
+def selectable(name: str) -> str:
+    """Return the name here of a metric that subsets may be chosen by.
+
+    Raises
+    ------
+    SearchError
+        If there is no such metric, or it is only reported.
+    """
+    found = NAMES.get(squashed(str(name)))
+    if found in SELECTABLE:
+        return found
+    raise SearchError(
+        f"There is no metric {name!r}." if found is None else f"{name}: subsets are not chosen by it; it is reported.",
+        remedy=did_you_mean(str(name), {each: METRICS[each].also for each in SELECTABLE})
+        + f"Give {' or '.join(option('metric', each) for each in SELECTABLE)}.",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -504,7 +542,7 @@ class Metrics(Mapping[str, float]):
     n: int = 0
 
     def __getitem__(self, metric: str) -> float:
-        return self.values_by_name[metric]
+        return self.values_by_name[metric if metric in self.values_by_name else NAMES.get(squashed(metric), metric)]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.values_by_name)
@@ -587,8 +625,8 @@ def score(
     undefined: dict[str, str] = {}
     columns: dict[str, np.ndarray] = {}
     ones = np.ones((data.n, 1))
-    for name in wanted:
-        metric = get_metric(name)
+    for metric in map(get_metric, wanted):
+        name = metric.name
         if not metric.applies(data.target):
             raise UndefinedMetricError(
                 f"There is no {metric.title} for a {task} task with {len(data.classes)} classes."

@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from biofuse.core.errors import BioFuseError, SearchError
 from biofuse.core.options import Option, Options
-from biofuse.evaluation.metrics import ACCURACY, DEFAULT_METRIC, MetricName
+from biofuse.evaluation.metrics import ACCURACY, DEFAULT_METRIC, MetricName, selectable
 from biofuse.search.rules import DEFAULT_RULE, PUBLISHED_RULE, RULES, RuleName
 
 AUTO = "auto"
@@ -96,8 +96,8 @@ class SearchConfig(Options):
         + "; ".join(f"{name}: {rule.text}" for name, rule in RULES.items())
         + ".",
     )
-    metric: Annotated[MetricName, Option(panel="Search")] = Field(
-        default=DEFAULT_METRIC, description="What subsets are chosen by."
+    metric: Annotated[MetricName, BeforeValidator(selectable), Option(panel="Search")] = Field(
+        default=DEFAULT_METRIC, description="What subsets are chosen by; other names for it will do: auc, acc."
     )
     max_encoders: Annotated[int | None, Option(panel="Search")] = Field(
         default=None, ge=1, description="Most encoders that may be chosen."

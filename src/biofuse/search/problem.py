@@ -15,9 +15,9 @@ from biofuse.data.samples import Samples, known_contents
 from biofuse.data.splits import ValidationPlan, make_folds, merge_groups, with_splits
 from biofuse.evaluation.metrics import get_metric
 from biofuse.extract.embeddings import EmbeddingSet
-from biofuse.fusion.base import Fusion, make_fusion
+from biofuse.fusion.base import Fusion, fusion_registry, make_fusion
 from biofuse.fusion.concatenation import Concatenation
-from biofuse.heads.base import Head, make_head
+from biofuse.heads.base import Head, head_registry, make_head
 from biofuse.search.config import AUTO, SearchConfig
 
 
@@ -247,17 +247,21 @@ def head_of(config: SearchConfig, name: str | None = None) -> Head:
     return make_head(name or config.head, class_weight=config.class_weight)
 
 
-def check_parts(config: SearchConfig) -> None:
-    """Refuse a head or fusion that does not exist, before hours of embedding.
+def check_parts(config: SearchConfig) -> SearchConfig:
+    """Return the options with head and fusion as they are written here; refuse those that do not exist.
 
     Raises
     ------
     SearchError
         If one of them does not exist.
     """
+    config = config.model_copy(
+        update={"fusion": fusion_registry().spelled(config.fusion), "head": head_registry().spelled(config.head)}
+    )
     fusion_of(config)
     if config.head != AUTO:
         head_of(config)
+    return config
 
 
 def make_plan(samples: Samples, config: SearchConfig) -> ValidationPlan:

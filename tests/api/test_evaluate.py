@@ -154,11 +154,34 @@ def test_groups_on_both_sides_are_reported(quick, study):
 # --- test data that do not fit
 
 
-def test_an_unknown_class_is_named(fitted, tmp_path, draw):
-    draw(tmp_path, classes=("ctl", "new"), each=3)
+def test_samples_of_an_unknown_class_are_left_out_and_counted(fitted, tmp_path, draw):
+    draw(tmp_path, classes=("ctl", "MID", "new"), each=3)
     for data in (tmp_path, load_samples(tmp_path)):
-        with pytest.raises(DataError, match="new"):
-            fitted.evaluate(data, progress=False)
+        found = fitted.evaluate(data, progress=False)
+        assert found.n == 6
+        assert "3 of 9 samples are left out, of classes that the model does not know: new (3)." in found.sentences()
+        assert "MID is read as the model's mid." in found.notes
+        assert Evaluation.from_json(strict(found.to_json()), found.predictions).notes == found.notes
+
+
+def test_labels_are_never_positions_unless_that_is_asked_for(fitted, study, tmp_path):
+    test = study.samples.in_split("test")
+    frame = pd.DataFrame({"path": [str(source.path) for source in test.sources], "label": test.labels})
+    with pytest.raises(DataError, match=r"no class that the model knows, but 0 \(7\), 1 \(7\), 2 \(7\)"):
+        fitted.evaluate(frame, progress=False)
+    asked = load_samples(frame, classes=("ctl", "mid", "sev"))
+    assert fitted.evaluate(asked, progress=False)["accuracy"] == fitted.evaluate(progress=False)["accuracy"]
+
+
+def test_numbers_of_which_the_model_knows_only_some_are_refused(quick, study):
+    train = study.samples.in_split("train")
+    graded = quick(["t_colour"]).fit(replace(train, classes=("1", "2", "3")), test=None, progress=False)
+    test = study.samples.in_split("test")
+    paths = [str(source.path) for source in test.sources]
+    with pytest.raises(DataError, match=r"numbers that are no class of the model: 0 \(7\)"):
+        graded.evaluate(paths, labels=test.labels, progress=False)
+    same = [graded.evaluate(paths, labels=test.labels + one, progress=False)["accuracy"] for one in (1, 1.0)]
+    assert same[0] == same[1]
 
 
 def test_unlabelled_test_data_cannot_be_scored(fitted, study):
@@ -184,7 +207,9 @@ def test_fewer_classes_and_another_order_of_classes_are_the_models_own(fitted, s
     found = fitted.evaluate(renumbered, progress=False)
     decided = proba[test.labels > 0].argmax(axis=1)
     assert found["accuracy"] == pytest.approx((decided == some.labels).mean())
-    assert np.isnan(found["auroc"]) == bool(found.models["chosen"].metrics.undefined)
+    scores = found.models["chosen"].metrics
+    assert found["auroc"] == np.mean([scores.per_class[name]["auroc"] for name in ("mid", "sev")])
+    assert scores.partial["auroc"] == "no sample of ctl"
     strict(found.to_json())
 
 

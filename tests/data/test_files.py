@@ -227,7 +227,8 @@ def test_missing_labels_are_listed(tmp_path: Path, blank: str) -> None:
 
 def test_labels_that_look_like_missing_values_are_labels(tmp_path: Path) -> None:
     samples = load_samples(write(tmp_path / "m.csv", "path,label\n1.png,NA\n2.png,None\n"))
-    assert samples.classes == ("NA", "None")
+    assert samples.classes == ("None", "NA")  # that nothing was found is the negative class
+    assert "'NA' (1) is read as a class" in " ".join(samples.warnings)
 
 
 def test_label_columns_of_zeros_and_ones_are_multilabel(tmp_path: Path) -> None:

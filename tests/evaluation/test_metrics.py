@@ -6,7 +6,7 @@ import hypothesis.extra.numpy as hnp
 import numpy as np
 import pytest
 import sklearn.metrics as skm
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from medmnist.evaluator import getACC, getAUC
 from scipy.special import softmax
@@ -20,6 +20,7 @@ from biofuse.evaluation.metrics import (
     METRICS,
     SCREEN_METRICS,
     SELECTABLE,
+    Metrics,
     applicable,
     auroc_columns,
     get_metric,
@@ -135,6 +136,10 @@ def test_weights_mean_repeated_rows(seed, task, rounded):
     drawn = np.random.default_rng(seed).integers(0, 40, 40)
     weights = np.bincount(drawn, minlength=40).astype(float)[:, None]
     data, repeated = prepare(task, labels, p), prepare(task, labels[drawn], p[drawn])
+    # A class that the draw lost is undefined in it; rows that never had the class are scored without it.
+    assume((data.targets.any(axis=0) == repeated.targets.any(axis=0)).all())
+    assume((data.targets.all(axis=0) == repeated.targets.all(axis=0)).all())
+    assume((data.predicted.any(axis=0) == repeated.predicted.any(axis=0)).all())
     for name in applicable(data.target):
         metric = METRICS[name]
         assert metric.resample(data, weights) == pytest.approx(
@@ -143,23 +148,34 @@ def test_weights_mean_repeated_rows(seed, task, rounded):
 
 
 def test_undefined_metrics_are_nan_with_a_reason_and_never_a_crash():
-    p = np.full((4, 3), 1 / 3)
-    found = score(Task.MULTICLASS, [0, 0, 1, 1], p, classes=["a", "b", "c"])
-    assert np.isnan(found["auroc"])
-    assert found.undefined["auroc"] == "no sample of c"
-    assert found.undefined["balanced_accuracy"] == "no sample of c"
-    assert found["accuracy"] == 0.5
     one = score(Task.BINARY, [1, 1], [0.2, 0.9], classes=["neg", "pos"])
     assert one.undefined["mcc"] == "every sample is pos"
     assert "neg" in one.undefined["auroc"]
     assert one["accuracy"] == 0.5
-    labels = score(Task.MULTILABEL, [[1, 0], [0, 0]], [[0.9, 0.1], [0.2, 0.3]], classes=["x", "y"])
-    assert labels.undefined["auroc"] == "no sample of y"
-    assert labels.per_class["x"]["auroc"] == 1
-    assert labels.undefined["f1"] == "neither present nor predicted: y"
+    labels = score(Task.MULTILABEL, [[0, 0], [0, 0]], [[0.9, 0.1], [0.2, 0.3]], classes=["x", "y"])
+    assert labels.undefined["auroc"] == "no sample of x, y"
+    assert np.isnan(labels.per_class["y"]["auroc"])
     scores = score(Task.MULTICLASS, [0, 1, 2], np.eye(3) * 4)
     assert scores.undefined == {"log_loss": "the predictions are not probabilities"}
-    assert found.to_json()["metrics"]["auroc"] is None
+    assert one.to_json()["metrics"]["auroc"] is None
+
+
+def test_means_over_classes_leave_out_those_that_the_rows_cannot_score_and_name_them():
+    rng = np.random.default_rng(0)
+    truth, p = np.array([0, 0, 1, 1, 0, 1]), rng.dirichlet(np.ones(3), 6)
+    found = score(Task.MULTICLASS, truth, p, classes=["a", "b", "c"])
+    said = p.argmax(axis=1)
+    assert found["auroc"] == pytest.approx(np.mean([skm.roc_auc_score(truth == c, p[:, c]) for c in (0, 1)]))
+    assert found["balanced_accuracy"] == pytest.approx(np.mean([(said[truth == c] == c).mean() for c in (0, 1)]))
+    assert found["f1"] == pytest.approx(skm.f1_score(truth, said, average="macro"))
+    assert not found.undefined
+    assert found.partial["auroc"] == found.partial["balanced_accuracy"] == "no sample of c"
+    assert "over the classes that can be scored: no sample of c." in " ".join(found.remarks())
+    assert Metrics.from_json(found.to_json()).partial == found.partial
+    assert np.isnan(found.per_class["c"]["auroc"])
+    labels = score(Task.MULTILABEL, [[1, 0], [0, 0]], [[0.9, 0.1], [0.2, 0.3]], classes=["x", "y"])
+    assert labels["auroc"] == labels.per_class["x"]["auroc"] == labels["f1"] == 1
+    assert labels.partial["f1"] == "neither present nor predicted: y"
 
 
 @pytest.mark.parametrize("task", list(Task))

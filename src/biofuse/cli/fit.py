@@ -127,8 +127,8 @@ def show_evaluation(evaluation: "biofuse.Evaluation") -> None:
         for name, reason in evaluation.leak.without["chosen"].undefined.items():
             if name in names:
                 say(f"Without the leaking samples {get_metric(name).title} is undefined: {reason}")
-    for name, reason in evaluation.models["chosen"].metrics.undefined.items():
-        say(f"{get_metric(name).title} is undefined: {reason}")
+    for sentence in evaluation.models["chosen"].metrics.remarks():
+        say(sentence)
     for sentence in evaluation.sentences():
         say(sentence)
 

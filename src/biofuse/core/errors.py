@@ -11,6 +11,10 @@ OPTION = re.compile(r"`([a-z_]+)=([^`]*)`")
 """An option in a message, as :func:`option` writes it."""
 
 
+FLAGS = {"labelled": "labels"}
+"""Options that go by another name on the command line."""
+
+
 def option(name: str, *value: object) -> str:
     """Name an option in a message, with the value to give it where there is one.
 
@@ -65,7 +69,7 @@ def advised(texts: Iterable[str]) -> dict[str, Any]:
 
 def _flag(found: "re.Match[str]") -> str:
     name, written = found.groups()
-    flag = "--" + name.replace("_", "-")
+    flag = "--" + FLAGS.get(name, name).replace("_", "-")
     if not written:
         return flag
     try:

@@ -1,5 +1,6 @@
 """What is predicted: the only place that tells one kind of target from another."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -13,6 +14,12 @@ THRESHOLD = 0.5
 
 SEPARATOR = "|"
 """What stands between the names of several labels of one sample."""
+
+NEGATIVES = frozenset({
+    "0", "absent", "benign", "control", "controls", "ctrl", "false", "healthy", "neg", "negative", "no", "none",
+    "normal",
+})  # fmt: skip
+"""Words for a class of samples in which nothing was found."""
 
 Labels = NDArray[np.int64]
 Scores = NDArray[np.float64]
@@ -35,10 +42,25 @@ class Task(StrEnum):
         """Return the kind of so many classes, one per sample, of which no more is known."""
         return cls.BINARY if n_classes == 2 else cls.MULTICLASS
 
+    def settled(self, n_classes: int) -> "Task | None":
+        """Return the kind that is meant with so many classes, one per sample; None where it cannot be this one.
+
+        One-hot columns of two classes are as often called multi-class as binary.
+        """
+        natural = Task.natural(n_classes)
+        if self.ordered or self is natural:
+            return self
+        return natural if self is Task.MULTICLASS else None
+
     @property
     def several(self) -> bool:
         """Whether a sample may have any number of labels."""
         return self is Task.MULTILABEL
+
+    @property
+    def has_positive(self) -> bool:
+        """Whether one of two classes is the one that is looked for."""
+        return self is Task.BINARY
 
     @property
     def ordered(self) -> bool:
@@ -52,6 +74,21 @@ TEXTS = {
     Task.MULTILABEL: "any number of labels per sample",
     Task.ORDINAL: "ordered grades, one per sample",
 }
+
+
+def is_negative(name: str, other: str = "") -> bool:
+    """Tell whether a class is the one in which nothing was found, by its name.
+
+    Examples
+    --------
+    >>> is_negative("healthy control"), is_negative("no_tumour"), is_negative("non-COVID"), is_negative("nodule")
+    (True, True, True, False)
+    >>> is_negative("noncovid", "COVID")
+    True
+    """
+    words = re.split(r"[\W_]+", name.casefold().strip())
+    opposite = other and name.casefold() in {f"{no}{other.casefold()}" for no in ("no", "non", "not")}
+    return bool(opposite) or not NEGATIVES.isdisjoint(words) or words[0] in {"no", "non", "not", "without"}
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from biofuse.core.errors import BioFuseWarning, DataError, option
 from biofuse.core.files import refuse_special_file
 from biofuse.data.decoding import FileSource
 from biofuse.data.labels import RawLabels, label_text, listing, natural_key
-from biofuse.data.samples import SPLIT_NAMES, Request, SampleTable, split_name
+from biofuse.data.samples import SPLIT_NAMES, Request, SampleTable, split_name, ungrouped_warnings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -259,9 +259,11 @@ def _table(columns: Columns, request: Request, *, name: str, root: Path, where: 
 
     id_column = _column(columns, config.id, ("id",), "id", where)
     split_column = _column(columns, config.split, ("split",), "split", where)
-    group_column = _column(columns, config.group_column, ("group",), "group", where)
+    group_column = _column(columns, config.group_column, () if config.ungrouped else ("group",), "group", where)
     given_ids = pick(id_column)
     label_columns, labels = _labels(columns, request, kept, where)
+    used = {path_column, id_column, split_column, *label_columns, *config.label_columns(columns)}
+    ungrouped = group_column is None and not config.ungrouped
     return SampleTable(
         name=name,
         ids=ids if given_ids is None else _given_ids(given_ids, ids, where),
@@ -270,6 +272,7 @@ def _table(columns: Columns, request: Request, *, name: str, root: Path, where: 
         columns=label_columns,
         splits=pick(split_column),
         groups=pick(group_column),
+        warnings=tuple(ungrouped_warnings({n: pick(n) or () for n in columns}, used)) if ungrouped else (),
     )
 
 

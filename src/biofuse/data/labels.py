@@ -1,19 +1,34 @@
 """From labels as people write them to class indices and one class table."""
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from biofuse.core.errors import DataError
-from biofuse.core.target import Task
+from biofuse.core.errors import DataError, option
+from biofuse.core.target import Task, is_negative
 
 INTEGER = re.compile(r"[+-]?\d+")
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)")
+WHOLE = re.compile(r"([+-]?\d+)\.0*")
+"""A whole number as a column of floats is saved."""
+
 ZERO_ONE = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "False": 0, "True": 1, "false": 0, "true": 1}
 """How tables write absent and present; a text file keeps the 1.0 that a column of floats was saved as."""
+
+MISSING_WORDS = frozenset({"nan", "na", "n/a", "#n/a", "null", "nat", "nil", "?", "-"})
+"""What programs write where there is no value; as a label each is worth a warning."""
+
+SEPARATORS = "|;,/+&"
+"""What people put between several labels of one cell."""
+
+FEW_NUMBERS, MANY_NUMBERS = 10, 20
+"""Different numbers up to which a label column holds grades or codes, whatever it looks like; and from which it does
+not, unless they count from 0 or 1. In between it depends on how often each occurs."""
 
 RawLabels = Sequence[Any] | NDArray[Any]
 """One label per row; a list of labels per row; or a table [n, n_labels] of zeros and ones."""
@@ -31,11 +46,20 @@ class EncodedLabels:
         The class table.
     task : Task
         Given or inferred.
+    kept : ndarray of bool, shape (n_rows,), or None
+        The rows that have a label in the table; None where all have. ``labels`` are theirs.
+    notes : tuple of str
+        What was decided, in words.
+    warnings : tuple of str
+        What looks as if it was not meant.
     """
 
     labels: NDArray[np.int64]
     classes: tuple[str, ...]
     task: Task
+    kept: NDArray[np.bool_] | None = None
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:
@@ -46,11 +70,17 @@ def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:
 
 
 def class_table(names: Iterable[str]) -> tuple[str, ...]:
-    """Order class names: by number if all are integers, else naturally. The order of the rows plays no part."""
+    """Order class names: by number if all are numbers, else naturally. The order of the rows plays no part.
+
+    Of two classes one that says that nothing was found, such as ``normal``, comes first: the other is the positive one.
+    """
     unique = set(names)
-    if all(INTEGER.fullmatch(name) for name in unique):
-        return tuple(sorted(unique, key=lambda name: (int(name), name)))
-    return tuple(sorted(unique, key=natural_key))
+    if all(NUMBER.fullmatch(name) for name in unique):
+        return tuple(sorted(unique, key=lambda name: (float(name), name)))
+    table = sorted(unique, key=natural_key)
+    if len(table) == 2 and is_negative(table[1], table[0]) and not is_negative(table[0], table[1]):
+        table.reverse()
+    return tuple(table)
 
 
 def label_text(value: object) -> str:
@@ -75,6 +105,49 @@ def listing(items: Sequence[str], *, limit: int = 5) -> str:
     return shown if len(items) <= limit else f"{shown} and {len(items) - limit} more"
 
 
+def counted(counts: Iterable[tuple[str, int]], *, limit: int = 5) -> str:
+    """Name the first few of many with how often they occur."""
+    return listing([f"{name} ({count})" for name, count in counts], limit=limit)
+
+
+def match_names(names: Iterable[str], table: Sequence[str]) -> dict[str, str]:
+    """Find class names in another table of classes: as written, as numbers (1 and 1.0), or whatever the case.
+
+    Returns
+    -------
+    dict of str to str
+        The class of each name that has one; others, and names that fit two classes, are left out. A number is never
+        taken for a position.
+    """
+    known = set(table)
+    by_number, by_words = _unique_keys(table, _number), _unique_keys(table, _words)
+    found: dict[str, str] = {}
+    for name in names:
+        match = name if name in known else by_number.get(_number(name)) or by_words.get(_words(name))
+        if match is not None:
+            found[name] = match
+    return found
+
+
+def _unique_keys(table: Sequence[str], key: Any) -> dict[Any, str]:
+    counts = Counter(map(key, table))
+    return {key(name): name for name in table if key(name) is not None and counts[key(name)] == 1}
+
+
+def is_number(name: str) -> bool:
+    """Tell whether a class is called by a number."""
+    return NUMBER.fullmatch(name) is not None
+
+
+def _number(name: str) -> float | None:
+    return float(name) if is_number(name) else None
+
+
+def _words(name: str) -> str:
+    """Return a name without its case, and with one blank for what stands between its words."""
+    return re.sub(r"(?<=[^\W_])[\s_-]+(?=[^\W_])", " ", name.casefold())
+
+
 def encode_labels(
     values: RawLabels,
     *,
@@ -83,6 +156,10 @@ def encode_labels(
     task: Task | None = None,
     classes: Sequence[str] | None = None,
     known: Sequence[str] | None = None,
+    positive: str | None = None,
+    blank_as: str | None = None,
+    drop_below: int | None = None,
+    strict: bool = True,
 ) -> EncodedLabels:
     """Turn labels into numbers.
 
@@ -97,9 +174,18 @@ def encode_labels(
     task : Task, optional
         Inferred where not given: two classes are binary, several labels per row multi-label, the rest multi-class.
     classes : sequence of str, optional
-        The user's class table. Then data with one class only, or one row, are accepted.
+        The user's class table. Then data with one class only, or one row, are accepted, and numbers beside a table of
+        names are positions in it.
     known : sequence of str, optional
-        The class table that comes with the data.
+        The class table that comes with the data; integers are positions in it.
+    positive : str, optional
+        Of two classes the one that comes second.
+    blank_as : str, optional
+        What a blank label stands for.
+    drop_below : int, optional
+        Rows of classes with fewer are left out; so are labels with fewer rows.
+    strict : bool, default True
+        False for data that are only compared with a model: whatever classes, in whatever order, will do.
 
     Raises
     ------
@@ -108,86 +194,319 @@ def encode_labels(
     """
     if len(values) != len(rows):
         raise DataError(f"{len(rows)} images but {len(values)} labels.", remedy="Give one label per image.")
-    if classes is None and len(rows) < 2:
+    compared, strict = not strict, strict and classes is None
+    if strict and len(rows) < 2:
         raise DataError(f"{len(rows)} labelled sample(s): at least 2 are needed.", remedy="Add images of every class.")
     table = tuple(str(name) for name in classes) if classes is not None else known
     if table is not None and len(set(table)) != len(table):
         raise DataError(f"The class table names a class twice: {listing(list(table), limit=20)}.")
     array = values if isinstance(values, np.ndarray) else None
     if array is not None and array.ndim == 2 and array.shape[1] > 1:
-        return _encode_matrix(array, rows, columns, task, table)
+        array, notes = _filled(array, columns, blank_as)
+        if compared and table is not None:
+            array, columns, left = _known_columns(array, columns, table)
+            notes += left
+        found = _encode_matrix(array, rows, columns, task, table)
+    elif _are_sets(values):
+        found, notes = _encode_sets(
+            values, rows, task, table, blank=blank_as is not None or compared, compared=compared
+        )
+    else:
+        names, notes = _single_names(values, rows, blank_as)
+        own = classes is None and known is not None and all(_is_integer(value) for value in values)
+        known_rows = None
+        if compared and classes is not None:
+            names, known_rows, left = _known_rows(names, classes)
+            notes += left
+        found = replace(_encode_single(names, task, table, positions=own, strict=strict), kept=known_rows)
+    found = replace(found, notes=(*notes, *found.notes))
+    if drop_below is not None and not compared:
+        found = _without_small_classes(found, drop_below, task)
+    return _with_positive(found, positive, chosen=table is not None) if strict or positive else found
+
+
+def _are_sets(values: RawLabels) -> bool:
     first = next((value for value in values if value is not None), None)
-    if isinstance(first, list | tuple | set | frozenset) or (isinstance(first, np.ndarray) and first.size > 1):
-        return _encode_sets(values, rows, task, table)
-    return _encode_single([label_text(value) for value in values], rows, task, table, strict=classes is None)
+    several = isinstance(first, np.ndarray) and first.size > 1
+    return several or isinstance(first, list | tuple | set | frozenset)
+
+
+def _is_integer(value: object) -> bool:
+    value = value.item() if isinstance(value, np.ndarray) and value.size == 1 else value
+    return isinstance(value, int | np.integer) and not isinstance(value, bool | np.bool_)
+
+
+def _single_names(values: RawLabels, rows: Sequence[str], blank_as: str | None) -> tuple[list[str], list[str]]:
+    """Return one label per row as text: whole numbers without the .0 of a column of floats."""
+    names = [label_text(value) for value in values]
+    notes = []
+    if blank_as is not None and "" in names:
+        notes.append(f"{names.count('')} blank labels count as {blank_as!r}.")
+        names = [name or blank_as for name in names]
+    _refuse_missing([row for row, name in zip(rows, names, strict=True) if not name])
+    numbers = [name for name in set(names) if NUMBER.fullmatch(name)]
+    if all(float(name).is_integer() for name in numbers):
+        names = [WHOLE.sub(r"\1", name) if WHOLE.fullmatch(name) else name for name in names]
+    return names, notes
+
+
+def _known_rows(names: list[str], classes: Sequence[str]) -> tuple[list[str], NDArray[np.bool_] | None, list[str]]:
+    """Leave out rows of classes that are not in the user's table, where others are."""
+    found = match_names(set(names), classes)
+    kept = np.array([name in found for name in names])
+    if kept.all() or not kept.any():
+        return names, None, []
+    left = Counter(name for name in names if name not in found)
+    note = (
+        f"{int((~kept).sum())} of {len(names)} samples are left out, of other classes: {counted(left.most_common())}."
+    )
+    return [name for name in names if name in found], kept, [note]
+
+
+def _known_columns(
+    matrix: NDArray[Any], columns: Sequence[str], table: Sequence[str]
+) -> tuple[NDArray[Any], Sequence[str], list[str]]:
+    """Leave out the label columns that a model does not know."""
+    other = [name for name in columns if name not in table]
+    if not other or not set(table) <= set(columns):
+        return matrix, columns, []
+    known = [place for place, name in enumerate(columns) if name in table]
+    names = tuple(columns[place] for place in known)
+    return matrix[:, known], names, [f"The model does not know the label(s) {listing(other)}; they are not scored."]
 
 
 def _encode_single(
-    names: list[str], rows: Sequence[str], task: Task | None, table: Sequence[str] | None, *, strict: bool
+    names: list[str], task: Task | None, table: Sequence[str] | None, *, positions: bool, strict: bool
 ) -> EncodedLabels:
-    _refuse_missing([row for row, name in zip(rows, names, strict=True) if not name])
-    present = set(names)
-    if task is not None and task.ordered and table is None and not all(INTEGER.fullmatch(name) for name in present):
-        raise DataError(
-            f"An ordinal task needs the order of its classes: {listing(class_table(present), limit=20)}.",
-            remedy="Give classes= from lowest to highest, or number the grades.",
-        )
-    order = class_table(present) if table is None else tuple(table)
-    if not present <= set(order):
-        # Labels 0, 1, ... beside a table of names are positions in that table.
-        positions = all(INTEGER.fullmatch(name) and 0 <= int(name) < len(order) for name in present)
-        if not positions:
-            unknown = sorted(present - set(order), key=natural_key)
-            raise DataError(
-                f"Labels that are not in the class table: {listing(unknown)}. It has {listing(list(order), limit=20)}.",
-                remedy="Correct the labels, or give classes= with every class.",
-            )
-        names = [order[int(name)] for name in names]
-        present = set(names)
-    if strict and len(present) < 2:
-        raise DataError(
-            f"All {len(names)} samples have the label {names[0]!r}: there is nothing to learn.",
-            remedy="Give at least two classes. For class folders, point at the folder that holds them; "
-            "to embed without labels use --no-labels (labelled=False in Python).",
-        )
-    index = {name: number for number, name in enumerate(order)}
-    labels = np.array([index[name] for name in names], dtype=np.int64)
-    return EncodedLabels(labels, order, _single_task(task, len(order)))
-
-
-def _single_task(task: Task | None, n_classes: int) -> Task:
-    natural = Task.natural(n_classes)
-    if task is None or task is natural:
-        return natural
-    if task.ordered:
-        return task
-    if task.several:
+    counts = Counter(names)
+    if task is not None and task.several:
         raise DataError(
             "A multi-label task needs several labels per image.",
-            remedy="Name several label columns, or give label_separator= for labels joined in one column.",
+            remedy=f"Name several columns with {option('label')}, or give "
+            f"{option('label_separator', next(_separators(counts), ('|', ()))[0])} for labels joined in one column.",
         )
-    raise DataError(f"{n_classes} classes are no {task} task.", remedy=f"Leave task= out: it is {natural}.")
+    if strict and task is not None and task.ordered and table is None and not all(map(NUMBER.fullmatch, counts)):
+        raise DataError(
+            f"An ordinal task needs the order of its classes: {listing(class_table(counts), limit=20)}.",
+            remedy=f"Give {option('classes')} from lowest to highest, or number the grades.",
+        )
+    if strict and task is None and table is None:
+        _refuse_measurements(counts)
+    order = class_table(counts) if table is None else tuple(table)
+    place, notes = _places(counts, order, positions=positions)
+    present = sorted({order[place[name]] for name in counts})
+    if strict and len(present) < 2:
+        raise DataError(
+            f"All {len(names)} samples have the label {present[0]!r}: there is nothing to learn.",
+            remedy="Give at least two classes. For class folders, point at the folder that holds them; "
+            f"to embed without labels give {option('labelled', False)}.",
+        )
+    labels = np.array([place[name] for name in names], dtype=np.int64)
+    warnings = tuple(_suspicions(counts)) if table is None else ()
+    return EncodedLabels(
+        labels, order, _single_task(task, len(order), strict=strict), notes=tuple(notes), warnings=warnings
+    )
+
+
+def _places(counts: Counter[str], order: tuple[str, ...], *, positions: bool) -> tuple[dict[str, int], list[str]]:
+    """Find each label in the table: by its name, or, where nothing has a name in it, by its position."""
+    numbered = all(INTEGER.fullmatch(name) and 0 <= int(name) < len(order) for name in counts)
+    if positions and numbered:
+        return {name: int(name) for name in counts}, []
+    index = {name: number for number, name in enumerate(order)}
+    found = match_names(counts, order)
+    unknown = sorted(set(counts) - set(found), key=natural_key)
+    if not unknown:
+        renamed = [f"{name} is read as {match}" for name, match in found.items() if name != match]
+        return {name: index[match] for name, match in found.items()}, [f"{listing(renamed)}."] if renamed else []
+    if found or not numbered or any(NUMBER.fullmatch(name) for name in order):
+        raise DataError(
+            f"Labels that are not in the class table: {listing(unknown)}. It has {listing(list(order), limit=20)}.",
+            remedy=f"Correct the labels, or give {option('classes')} with every class.",
+        )
+    read = [f"{name} is {order[int(name)]}" for name in sorted(counts, key=int)]
+    return (
+        {name: int(name) for name in counts},
+        [f"Labels are read as positions in the class table: {listing(read, limit=20)}."],
+    )
+
+
+def _refuse_measurements(counts: Counter[str]) -> None:
+    """Refuse numbers that are too many, and too rarely the same, to be classes: ages, sizes, doses."""
+    if not all(NUMBER.fullmatch(name) for name in counts):
+        return
+    n, values = sum(counts.values()), sorted(float(name) for name in counts)
+    seldom = 2 * len(counts) > n
+    numbered = values[0] in {0.0, 1.0} and values == [values[0] + place for place in range(len(values))]
+    if len(counts) <= FEW_NUMBERS or not (seldom or (len(counts) > MANY_NUMBERS and not numbered)):
+        return
+    raise DataError(
+        f"The label has {len(counts)} different numbers in {n} rows, from {values[0]:g} to {values[-1]:g}: it looks "
+        "like a measurement, and BioFuse predicts classes.",
+        remedy=f"Give {option('task', 'multiclass')} if every number is a class of its own, "
+        f"{option('task', 'ordinal')} if they are grades, or a column of ranges, such as 'under 50'.",
+    )
+
+
+def _suspicions(counts: Counter[str]) -> Iterator[str]:
+    """Say which class names look as if they were not meant."""
+    alike: dict[str, list[str]] = {}
+    for name in sorted(counts):
+        alike.setdefault(_words(name), []).append(name)
+    for names in alike.values():
+        if len(names) > 1:
+            yield (
+                f"{counted([(repr(name), counts[name]) for name in names])} differ only in how they are written, and "
+                "are classes of their own: write them the same if they are meant to be one."
+            )
+    missing = [(repr(name), count) for name, count in sorted(counts.items()) if name.casefold() in MISSING_WORDS]
+    if missing:
+        yield (
+            f"{counted(missing)} {'is' if len(missing) == 1 else 'are'} read as a class: leave these cells blank, or "
+            "the rows out, if it means that there is no label."
+        )
+    for separator, joined in _separators(counts):
+        n = sum(counts[name] for name in joined)
+        yield (
+            f"{n} of {sum(counts.values())} labels look like several joined by {separator!r}, such as {joined[0]!r}, "
+            "and are read as classes of their own: give "
+            f"{option('label_separator', separator)} to read them as several."
+        )
+
+
+def _separators(counts: Counter[str]) -> Iterator[tuple[str, list[str]]]:
+    """Find what seems to stand between several labels of one cell: its parts occur elsewhere, too."""
+    for separator in SEPARATORS:
+        parts = {name: _parts(name, separator) for name in counts}
+        joined = sorted((name for name, each in parts.items() if len(each) > 1), key=natural_key)
+        often = Counter(part for each in parts.values() for part in set(each))
+        shared = [name for name in joined if any(often[part] > 1 for part in parts[name])]
+        if shared:
+            yield separator, joined
+
+
+def _parts(name: str, separator: str) -> list[str]:
+    parts = [part.strip() for part in name.split(separator)]
+    return parts if all(parts) else [name]
+
+
+def _single_task(task: Task | None, n_classes: int, *, strict: bool = True) -> Task:
+    natural = Task.natural(n_classes)
+    settled = natural if task is None else task.settled(n_classes)
+    if settled is not None or not strict:
+        return settled or natural
+    raise DataError(
+        f"{n_classes} classes are no {task} task.",
+        remedy=f"Leave {option('task')} out, or give {option('task', natural)}.",
+    )
+
+
+def _with_positive(found: EncodedLabels, positive: str | None, *, chosen: bool) -> EncodedLabels:
+    """Put the positive class of two second, and say which it is."""
+    if not found.task.has_positive:
+        if positive is not None:
+            raise DataError(
+                f"{option('positive')} is for two classes, and these are {listing(found.classes)}.",
+                remedy=f"Leave {option('positive')} out.",
+            )
+        return found
+    first, second = found.classes
+    if positive is None:
+        why = "" if chosen or is_negative(first, second) else ", the second of the two"
+        said = f"The positive class is {second!r}{why}; {option('positive', first)} makes it the other."
+        return replace(found, notes=(*found.notes, said))
+    match = match_names([positive], found.classes).get(positive)
+    if match is None:
+        raise DataError(
+            f"There is no class {positive!r}; the classes are {first} and {second}.",
+            remedy=f"Give {option('positive', second)} or {option('positive', first)}.",
+        )
+    if match == first:
+        found = replace(found, classes=(second, first), labels=1 - found.labels)
+    return replace(found, notes=(*found.notes, f"The positive class is {match!r}."))
+
+
+def _without_small_classes(found: EncodedLabels, fewest: int, task: Task | None) -> EncodedLabels:
+    several = found.task.several
+    counts = found.labels.sum(axis=0) if several else np.bincount(found.labels, minlength=len(found.classes))
+    large = counts >= fewest
+    if large.all():
+        return found
+    small = [(name, int(count)) for name, count in zip(found.classes, counts, strict=True) if count < fewest]
+    classes = tuple(name for name, kept in zip(found.classes, large, strict=True) if kept)
+    what = "label" if several else "class"
+    if len(classes) < (1 if several else 2):
+        raise DataError(
+            f"With at least {fewest} samples there is {'no' if not classes else 'only one'} {what}: {counted(small)} "
+            "have fewer.",
+            remedy=f"Give a smaller number for {option('drop_classes_below')}.",
+        )
+    if several:
+        note = f"Left out, with fewer than {fewest} samples: the label(s) {counted(small, limit=20)}."
+        return replace(found, labels=found.labels[:, large], classes=classes, notes=(*found.notes, note))
+    kept = large[found.labels]
+    note = (
+        f"{int((~kept).sum())} samples are left out, of classes with fewer than {fewest}: {counted(small, limit=20)}."
+    )
+    return replace(
+        found,
+        labels=(np.cumsum(large) - 1)[found.labels[kept]],
+        classes=classes,
+        task=found.task if task is not None and task.ordered else Task.natural(len(classes)),
+        kept=kept,
+        notes=(*found.notes, note),
+    )
 
 
 def _encode_sets(
-    values: RawLabels, rows: Sequence[str], task: Task | None, table: Sequence[str] | None
-) -> EncodedLabels:
+    values: RawLabels,
+    rows: Sequence[str],
+    task: Task | None,
+    table: Sequence[str] | None,
+    *,
+    blank: bool,
+    compared: bool,
+) -> tuple[EncodedLabels, list[str]]:
     if task is not None and not task.several:
-        raise DataError(f"Several labels per image are no {task} task.", remedy="Leave task= out: it is multilabel.")
-    sets = [() if value is None else tuple(filter(None, map(label_text, value))) for value in values]
-    _refuse_missing([row for row, names in zip(rows, sets, strict=True) if not names])
-    present = {name for names in sets for name in names}
-    order = class_table(present) if table is None else tuple(table)
-    unknown = sorted(present - set(order), key=natural_key)
-    if unknown:
         raise DataError(
-            f"Labels that are not in the class table: {listing(unknown)}.", remedy="Give classes= with every label."
+            f"Several labels per image are no {task} task.",
+            remedy=f"Leave {option('task')} out, or give {option('task', 'multilabel')}.",
         )
-    index = {name: number for number, name in enumerate(order)}
+    sets = [() if value is None else tuple(filter(None, map(label_text, value))) for value in values]
+    if not blank:
+        _refuse_missing([row for row, names in zip(rows, sets, strict=True) if not names])
+    present = Counter(name for names in sets for name in names)
+    order = class_table(present) if table is None else tuple(table)
+    index = {name: order.index(match) for name, match in match_names(present, order).items()}
+    unknown = sorted(set(present) - set(index), key=natural_key)
+    notes = []
+    if unknown and not (compared and index):
+        raise DataError(
+            f"Labels that are not in the class table: {listing(unknown)}.",
+            remedy=f"Give {option('classes')} with every label.",
+        )
+    if unknown:
+        left = counted([(name, present[name]) for name in unknown])
+        notes.append(f"The model does not know the label(s) {left}; they are not scored.")
     labels = np.zeros((len(sets), len(order)), dtype=np.int64)
     for row, names in enumerate(sets):
-        labels[row, [index[name] for name in names]] = 1
-    return EncodedLabels(labels, order, Task.MULTILABEL)
+        labels[row, [index[name] for name in names if name in index]] = 1
+    empty = sum(not names for names in sets)
+    if empty:
+        notes.append(f"{empty} samples have none of the labels.")
+    return EncodedLabels(labels, order, Task.MULTILABEL), notes
+
+
+def _filled(matrix: NDArray[Any], columns: Sequence[str], blank_as: str | None) -> tuple[NDArray[Any], list[str]]:
+    """Put what blank cells stand for into them, and say how many there are."""
+    blank = np.array([[not label_text(cell) for cell in row] for row in matrix.tolist()]).reshape(matrix.shape)
+    if blank_as is None or not blank.any():
+        return matrix, []
+    names = columns or [str(column) for column in range(matrix.shape[1])]
+    counts = [(name, int(count)) for name, count in zip(names, blank.sum(axis=0), strict=True) if count]
+    filled = matrix.astype(object)
+    filled[blank] = blank_as
+    return filled, [f"Blank cells count as {blank_as!r}: {counted(counts, limit=20)}."]
 
 
 def _encode_matrix(
@@ -198,11 +517,17 @@ def _encode_matrix(
         raise DataError(f"{matrix.shape[1]} label columns but {len(names)} names in the class table.")
     if table is not None and tuple(table) != names:
         if set(table) != set(names):
-            raise DataError(f"The class table {listing(list(table))} does not name the columns {listing(names)}.")
+            absent = [name for name in table if name not in names]
+            raise DataError(
+                f"The label columns {listing(names)} are not those of the classes, {listing(list(table))}"
+                f"{f': there is none for {listing(absent)}' if absent else ''}.",
+                remedy=f"Give {option('label')} for each, under these names; one that is 0 throughout means absent.",
+            )
         matrix = matrix[:, [names.index(name) for name in table]]
         names = tuple(table)
     texts = [[label_text(value) for value in row] for row in matrix.tolist()]
-    _refuse_missing([row for row, cells in zip(rows, texts, strict=True) if "" in cells])
+    if any("" in cells for cells in texts):
+        _refuse_blank_cells(texts, rows, names)
     wrong = [
         f"{row} ({name} = {cell})"
         for row, cells in zip(rows, texts, strict=True)
@@ -217,7 +542,12 @@ def _encode_matrix(
     labels = np.array([[ZERO_ONE[cell] for cell in cells] for cells in texts], dtype=np.int64).reshape(len(rows), -1)
     if task is not None and not task.several:
         return _one_hot(labels, names, rows, task)
-    return EncodedLabels(labels, names, Task.MULTILABEL)
+    exclusive = task is None and len(rows) > 1 and bool((labels.sum(axis=1) == 1).all())
+    warning = (
+        f"Every sample has exactly one of the {len(names)} labels: give {option('task', 'multiclass')} if they exclude "
+        f"each other, {option('task', 'multilabel')} if not."
+    )
+    return EncodedLabels(labels, names, Task.MULTILABEL, warnings=(warning,) if exclusive else ())
 
 
 def _one_hot(labels: NDArray[np.int64], names: tuple[str, ...], rows: Sequence[str], task: Task) -> EncodedLabels:
@@ -225,15 +555,27 @@ def _one_hot(labels: NDArray[np.int64], names: tuple[str, ...], rows: Sequence[s
     if wrong:
         raise DataError(
             f"A {task} task has exactly one label per image, but not so in {listing(wrong)}.",
-            remedy="Correct these rows, or leave task= out for a multi-label task.",
+            remedy=f"Correct these rows, or leave {option('task')} out for a multi-label task.",
         )
     return EncodedLabels(labels.argmax(axis=1).astype(np.int64), names, _single_task(task, len(names)))
+
+
+def _refuse_blank_cells(texts: list[list[str]], rows: Sequence[str], names: Sequence[str]) -> None:
+    """Refuse a table with blank cells, which may mean absent, or not looked at."""
+    if all(any(cells) != ("" in cells) for cells in texts):
+        _refuse_missing([row for row, cells in zip(rows, texts, strict=True) if not any(cells)])
+    blank = [(name, sum(not cells[place] for cells in texts)) for place, name in enumerate(names)]
+    raise DataError(
+        f"Label columns have blank cells: {counted([one for one in blank if one[1]], limit=20)}, of {len(rows)} rows.",
+        remedy=f"Give {option('blank_as', '0')} if a blank cell means that the label is absent; otherwise fill them "
+        "in, or leave these rows out.",
+    )
 
 
 def _refuse_missing(rows: list[str]) -> None:
     if rows:
         raise DataError(
             f"{len(rows)} sample(s) have no label: {listing(rows)}.",
-            remedy="Fill in the labels or take these rows out; to embed without labels use --no-labels "
-            "(labelled=False in Python).",
+            remedy="Fill in the labels or take these rows out; to embed without labels give "
+            f"{option('labelled', False)}. Where a blank label has a meaning, {option('blank_as')} gives it.",
         )

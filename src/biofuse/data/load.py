@@ -33,6 +33,7 @@ def load_samples(
     labels: RawLabels | None = None,
     decode: DecodePolicy | None = None,
     labelled: bool | None = None,
+    strict: bool = True,
     torn_groups: TornGroups = "error",
     size: int | None = None,
     download: bool = True,
@@ -62,6 +63,8 @@ def load_samples(
         How files become pixels, where ``page`` and ``sixteen_bit`` do not say it.
     labelled : bool, optional
         True: labels are required; False: they are ignored. By default they are used where they exist.
+    strict : bool, default True
+        False: a single class, a single row, and classes in any order will do, as for data that test a model.
     torn_groups : {"error", "allow"}
         What to do with a group that lies in more than one of the given splits. Nothing may be learned from such data;
         ``"allow"`` is for looking at them, as :func:`check_samples` does, which reports those groups.
@@ -107,6 +110,7 @@ def load_samples(
         ids=values["id"],
         decode=decode,
         labelled=labelled,
+        strict=strict,
         torn_groups=torn_groups,
         size=size,
         download=download,

@@ -155,13 +155,14 @@ def load_hugging_face(data: Any, request: Request) -> SampleTable:
         raw = raw.cast_column(column, Image(decode=False))
     ids = _column_values(data, request.config.id, "id")
     labels, classes = _hugging_face_labels(data, request)
+    usual = "group" if "group" in features and not request.config.ungrouped else None
     return SampleTable(
         name=str(getattr(data.info, "dataset_name", None) or "data set"),
         ids=[row_id(row) for row in range(len(data))] if ids is None else [str(value) for value in ids],
         sources=[ItemSource(raw, row, column, f"row {row}, column {column!r}") for row in range(len(data))],
         labels=labels,
         classes=classes,
-        groups=_column_values(data, request.config.group_column or ("group" if "group" in features else None), "group"),
+        groups=_column_values(data, request.config.group_column or usual, "group"),
     )
 
 

@@ -1,6 +1,7 @@
 """The one table every data source becomes."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, Self
@@ -215,6 +216,7 @@ class Request:
     decode : DecodePolicy, optional
         How pixels are read, where the options do not say it.
     labelled : bool, optional
+    strict : bool
     torn_groups : {"error", "allow"}
     size : int, optional
     download : bool
@@ -228,6 +230,7 @@ class Request:
     ids: Sequence[object] | None = None
     decode: DecodePolicy | None = None
     labelled: bool | None = None
+    strict: bool = True
     torn_groups: TornGroups = "error"
     size: int | None = None
     download: bool = True
@@ -254,7 +257,7 @@ class Request:
         DataError
             If such an option was given.
         """
-        silent = {"decode", "labelled", "torn_groups", "name"}
+        silent = {"decode", "labelled", "strict", "torn_groups", "name"}
         strange = self.given() - GENERAL - silent - set(allowed) - ({"group"} if self.config.ungrouped else set())
         if strange:
             raise DataError(
@@ -352,24 +355,11 @@ def assemble(table: SampleTable, request: Request) -> Samples:
     config = request.config
     if request.labelled and table.labels is None:
         raise DataError(f"{table.name} has no labels.", remedy=f"Name the label column: {option('label')}.")
-    encoded = None
-    if table.labels is not None and request.labelled is not False:
-        encoded = encode_labels(
-            table.labels,
-            rows=table.ids,
-            columns=table.columns,
-            task=config.target or table.task,
-            classes=config.classes,
-            known=table.classes,
-        )
     splits = _complete(table, table.splits, "split") if config.use_splits else None
     groups = _complete(table, table.groups, "group")
     samples = Samples(
         ids=object_array(table.ids),
         sources=tuple(table.sources),
-        labels=None if encoded is None else encoded.labels,
-        classes=() if encoded is None else encoded.classes,
-        task=None if encoded is None else encoded.task,
         splits=None if splits is None else object_array([split_name(name) for name in splits]),
         groups=None if groups is None else object_array(groups),
         contents=table.contents,
@@ -378,11 +368,86 @@ def assemble(table: SampleTable, request: Request) -> Samples:
         notes=table.notes,
         warnings=table.warnings,
     )
+    if table.labels is not None and request.labelled is not False:
+        samples = _with_labels(samples, table, request)
     if request.policy is not None:
         samples = samples.decoded_by(request.policy)
     if request.torn_groups == "error":
         check_groups(samples)
     return samples
+
+
+def _with_labels(samples: Samples, table: SampleTable, request: Request) -> Samples:
+    config = request.config
+    encoded = encode_labels(
+        () if table.labels is None else table.labels,
+        rows=table.ids,
+        columns=table.columns,
+        task=config.target or table.task,
+        classes=config.classes,
+        known=table.classes,
+        positive=config.positive,
+        blank_as=config.blank_as,
+        drop_below=config.drop_classes_below,
+        strict=request.strict,
+    )
+    return replace(
+        samples if encoded.kept is None else samples.take(encoded.kept),
+        labels=encoded.labels,
+        classes=encoded.classes,
+        task=encoded.task,
+        notes=tuple(dict.fromkeys((*samples.notes, *encoded.notes))),
+        warnings=tuple(dict.fromkeys((*samples.warnings, *encoded.warnings))),
+    )
+
+
+GROUPING = frozenset({
+    "animal", "case", "donor", "individual", "lesion", "participant", "patient", "person", "slide", "specimen", "study",
+    "subject", "wsi",
+})  # fmt: skip
+NAMING = frozenset({
+    "code", "hash", "id", "identifier", "instance", "key", "name", "no", "nr", "num", "number", "pid", "uid",
+})  # fmt: skip
+"""Words for what several images have in common, and for the name of such a thing."""
+
+
+def looks_like_groups(column: str) -> bool:
+    """Tell whether a column names patients, slides or the like, by its own name.
+
+    Examples
+    --------
+    >>> [looks_like_groups(name) for name in ("patientId", "Patient ID", "subjects", "StudyInstanceUID", "pid")]
+    [True, True, True, True, True]
+    >>> [looks_like_groups(name) for name in ("Patient Age", "id", "image_name")]
+    [False, False, False]
+    """
+    words = [word.casefold() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[^\W\d_A-Z]+", column)]
+    things = [word for word in words if word in GROUPING or word.removesuffix("s") in GROUPING or word == "pid"]
+    return bool(things) and all(word in NAMING or word in things for word in words)
+
+
+def ungrouped_warnings(columns: Mapping[str, Sequence[Any]], used: Collection[str | None]) -> Iterator[str]:
+    """Point out columns that name patients or the like and repeat, where samples are given no groups.
+
+    Parameters
+    ----------
+    columns : mapping of str to sequence
+        Values of the rows that are used, by column.
+    used : collection of str
+        Columns that have a role already.
+    """
+    found = []
+    for name, values in columns.items():
+        if name not in used and looks_like_groups(name):
+            texts = [text for value in values if (text := label_text(value))]
+            if 1 < len(set(texts)) < len(texts):
+                found.append((len(set(texts)), name))
+    if found:
+        shown = " and ".join(f"{name} has {n} values" for n, name in sorted(found))
+        yield (
+            f"{shown} for {len(next(iter(columns.values())))} rows: add {option('group', min(found)[1])}, so that what "
+            f"belongs together stays together in every split, or {option('group', 'none')}."
+        )
 
 
 def check_groups(samples: Samples) -> None:

@@ -265,8 +265,14 @@ class Metric:
     also: tuple[str, ...] = ()
 
     def resample(self, data: ScoredRows, weights: Values) -> Values:
-        """Return the metric under each weighting, shape (n_weightings,); NaN where it is undefined."""
-        return np.asarray(self.formula(data, weights).mean(axis=0))
+        """Return the metric under each weighting, shape (n_weightings,); NaN where it is undefined.
+
+        A mean over classes runs over those that can be scored on all rows (:func:`averaged`), in every weighting.
+        """
+        values = self.formula(data, weights)
+        if len(values) > 1:
+            values = values[averaged(data, self.formula(data, np.ones((data.n, 1)))[:, 0])]
+        return np.asarray(values.mean(axis=0))
 
     def signed(self, values: Values) -> Values:
         """Turn values of the metric so that more is better."""
@@ -275,6 +281,17 @@ class Metric:
     def guessing(self, target: Target, labels: NDArray[np.int64]) -> float | None:
         """Return what guessing scores on these labels; None where that cannot be told."""
         return self.chance if self.guess is None else self.guess(target, labels)
+
+
+def averaged(data: ScoredRows, columns: Values) -> NDArray[np.bool_]:
+    """Return which classes take part in a mean over them: those whose value is defined.
+
+    All, so that the mean is undefined, where no class is, or where all rows are of one class of several that exclude
+    each other: there is nothing to tell apart.
+    """
+    defined = ~np.isnan(columns)
+    apart = data.target.several or int(data.targets.any(axis=0).sum()) > 1
+    return defined if apart and defined.any() else np.ones(len(columns), dtype=bool)
 
 
 def auroc_columns(targets: NDArray[np.bool_], scores: NDArray[np.floating]) -> Values:
@@ -529,6 +546,8 @@ class Metrics(Mapping[str, float]):
         NaN where a metric is undefined.
     undefined : mapping of str to str
         Why, for every metric that is NaN.
+    partial : mapping of str to str
+        Why some classes or labels take no part, for every metric that is a mean over the others.
     per_class : mapping of str to mapping of str to float
         Class or label name to its one-versus-rest ``auroc``, ``average_precision`` and ``f1`` and its number of rows
         ``n``. The ranking metrics of a binary task belong to the second class alone.
@@ -538,6 +557,7 @@ class Metrics(Mapping[str, float]):
 
     values_by_name: Mapping[str, float]
     undefined: Mapping[str, str] = field(default_factory=dict)
+    partial: Mapping[str, str] = field(default_factory=dict)
     per_class: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     n: int = 0
 
@@ -554,12 +574,22 @@ class Metrics(Mapping[str, float]):
         shown = ", ".join(f"{name} {value:.4f}" for name, value in self.items())
         return f"Metrics({shown}; {self.n} samples)"
 
+    def remarks(self) -> list[str]:
+        """Say which metrics are undefined, and which are means over some of the classes, and why."""
+        said = [f"{get_metric(name).title} is undefined: {reason}." for name, reason in self.undefined.items()]
+        for reason in dict.fromkeys(self.partial.values()):
+            titles = [get_metric(name).title for name, why in self.partial.items() if why == reason]
+            several = "are means" if len(titles) > 1 else "is a mean"
+            said.append(f"{', '.join(titles)} {several} over the classes that can be scored: {reason}.")
+        return said
+
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> Self:
         """Return what :meth:`to_json` gave."""
         return cls(
             values_by_name={name: _number(value) for name, value in found["metrics"].items()},
             undefined=found["undefined"],
+            partial=found.get("partial", {}),
             per_class={
                 c: {name: _number(value) for name, value in row.items()} for c, row in found["per_class"].items()
             },
@@ -572,6 +602,7 @@ class Metrics(Mapping[str, float]):
             "n": self.n,
             "metrics": {name: None if np.isnan(value) else value for name, value in self.items()},
             "undefined": dict(self.undefined),
+            "partial": dict(self.partial),
             "per_class": {
                 name: {metric: None if np.isnan(value) else value for metric, value in row.items()}
                 for name, row in self.per_class.items()
@@ -595,7 +626,8 @@ def score(
     probability above 0.5 for binary tasks, averaged over labels for multi-label ones. ``average_precision`` averages
     likewise, ``f1`` is the plain mean over classes or labels, ``balanced_accuracy`` the mean recall (mean of
     sensitivity and specificity per label), ``mcc`` and ``log_loss`` are averaged over labels; ``quadratic_kappa`` is
-    there for ordinal tasks and ``top_5`` beyond five classes.
+    there for ordinal tasks and ``top_5`` beyond five classes. Means over classes or labels leave out those that these
+    rows cannot score, such as a class without a sample, and ``partial`` names them.
 
     Parameters
     ----------
@@ -623,6 +655,7 @@ def score(
     wanted = applicable(data.target) if metrics is None else tuple(metrics)
     values: dict[str, float] = {}
     undefined: dict[str, str] = {}
+    partial: dict[str, str] = {}
     columns: dict[str, np.ndarray] = {}
     ones = np.ones((data.n, 1))
     for metric in map(get_metric, wanted):
@@ -632,10 +665,12 @@ def score(
                 f"There is no {metric.title} for a {task} task with {len(data.classes)} classes."
             )
         columns[name] = _auroc_by_class(data) if name == "auroc" else metric.formula(data, ones)[:, 0]
-        values[name] = float(columns[name].mean())
-        if np.isnan(values[name]):
-            undefined[name] = _reason(data, name, columns[name])
-    return Metrics(values_by_name=values, undefined=undefined, per_class=_table(data, columns), n=data.n)
+        values[name] = float(columns[name][averaged(data, columns[name])].mean())
+        if np.isnan(columns[name]).any():
+            (undefined if np.isnan(values[name]) else partial)[name] = _reason(data, name, columns[name])
+    return Metrics(
+        values_by_name=values, undefined=undefined, partial=partial, per_class=_table(data, columns), n=data.n
+    )
 
 
 def applicable(target: Target) -> tuple[str, ...]:

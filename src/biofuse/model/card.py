@@ -353,11 +353,12 @@ def _limits(model: DescribedModel, data: str, metrics: Mapping[str, Any] | None)
             said.append(f"{leak['groups']} groups (such as patients) are in both development and test data.")
         if metrics["quarantined"]:
             said.append(f"{metrics['quarantined']} test images could not be read and are not scored.")
-        undefined = metrics["models"]["chosen"].get("undefined", {})
-        said += [
-            f"{METRICS[name].title if name in METRICS else name} is undefined: {reason}"
-            for name, reason in undefined.items()
-        ]
+        for what, words in (("undefined", "is undefined"), ("partial", "is a mean over the other classes")):
+            reasons = metrics["models"]["chosen"].get(what, {})
+            said += [
+                f"{METRICS[name].title if name in METRICS else name} {words}: {reason}"
+                for name, reason in reasons.items()
+            ]
     said += [
         f"{card.title} may have been trained on these images ({why}), so its scores here are optimistic."
         for card, why in seen_before(model.cards, [data])

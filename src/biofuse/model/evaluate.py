@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from biofuse.core.errors import DataError
+from biofuse.core.errors import DataError, option
 from biofuse.core.hashing import Contents, to_hex
 from biofuse.core.progress import Progress
 from biofuse.core.target import Target
+from biofuse.data.labels import counted, is_number, listing, match_names
 from biofuse.data.load import load_samples
 from biofuse.data.samples import Samples
 from biofuse.evaluation.intervals import Comparison, Interval, bootstrap_intervals, compare_with
@@ -42,7 +43,10 @@ def load_test(
     label: Any = None,
     group: str | None = None,
 ) -> Samples:
-    """Load test data as the model needs them: its classes, its task, its way of decoding.
+    """Load test data as the model needs them: its task, its way of decoding, and its labels where there are several.
+
+    Classes that exclude each other keep the names that the data give them; :func:`align_classes` finds them among the
+    model's.
 
     Parameters
     ----------
@@ -61,8 +65,9 @@ def load_test(
     if isinstance(data, Samples):
         samples = load_samples(data, labels=labels, label=label, group=group)
     else:
+        known: dict[str, Any] = {"classes": model.classes} if model.task.several else {}
         samples = load_samples(
-            data, labels=labels, label=label, group=group, classes=model.classes, task=model.task, decode=model.decode
+            data, labels=labels, label=label, group=group, task=model.task, decode=model.decode, strict=False, **known
         )
     given = set() if samples.splits is None else set(samples.splits.tolist())
     if split in given:
@@ -75,29 +80,83 @@ def load_test(
     return samples
 
 
-def align_classes(samples: Samples, model: BioFuseModel) -> Samples:
+def align_classes(samples: Samples, model: BioFuseModel) -> tuple[Samples, tuple[str, ...]]:
     """Express labels in the model's own table of classes, and have images decoded as at fitting.
+
+    Classes are found by name; numbers as numbers, so that 1 and 1.0 are the same, and never as positions.
+
+    Returns
+    -------
+    samples : Samples
+        Those whose class the model knows.
+    notes : tuple of str
+        How classes were matched, and how many samples are left out.
 
     Raises
     ------
     DataError
-        If there are no labels, or a class is not among the model's.
+        If there are no labels, the model knows none of them, or two readings of their numbers are possible.
     """
     if samples.labels is None or samples.task is None:
         raise DataError(
             f"{samples.name} has no labels, so there is nothing to evaluate against.",
-            remedy="Name the label column with --label, or use `biofuse predict`.",
+            remedy=f"Name the label column: {option('label')}; or use `biofuse predict`.",
         )
     if model.task.several != samples.task.several:
         raise DataError(f"{samples.name} is a {samples.task} task, but the model was fitted for {model.task}.")
-    unknown = [name for name in samples.classes if name not in model.classes]
-    if unknown:
+    counts = Target(samples.task, samples.classes).counts(samples.labels)
+    present = {name: count for name, count in counts.items() if count or samples.task.several}
+    found = match_names(present, model.classes)
+    notes = [f"{name} is read as the model's {match}." for name, match in found.items() if name != match]
+    unknown = {name: count for name, count in present.items() if name not in found}
+    _refuse_misread(samples, model, found, unknown)
+    if samples.task.several:
+        labels = np.zeros((len(samples), len(model.classes)), dtype=np.int64)
+        for name, match in found.items():
+            labels[:, model.classes.index(match)] |= samples.labels[:, samples.classes.index(name)]
+        if any(unknown.values()):
+            notes.append(f"The model does not know the label(s) {counted(unknown.items())}; they are not scored.")
+    else:
+        kept = ~np.isin(samples.labels, [samples.classes.index(name) for name in unknown])
+        if unknown:
+            notes.append(
+                f"{sum(unknown.values())} of {len(samples)} samples are left out, of classes that the model does not "
+                f"know: {counted(unknown.items(), limit=20)}."
+            )
+        samples = samples.take(kept)
+        place = {samples.classes.index(name): model.classes.index(match) for name, match in found.items()}
+        labels = np.array([place[label] for label in (samples.labels if samples.labels is not None else ())], np.int64)
+    aligned = replace(samples.decoded_by(model.decode), labels=labels, classes=model.classes, task=model.task)
+    return aligned, tuple(notes)
+
+
+def _refuse_misread(
+    samples: Samples, model: BioFuseModel, found: Mapping[str, str], unknown: Mapping[str, int]
+) -> None:
+    """Refuse labels of which the model knows none, numbers of which it knows only some, and labels it lacks."""
+    known = f"The model's are {listing(model.classes, limit=20)}."
+    if not found:
+        numbered = all(name.isdecimal() for name in unknown)
         raise DataError(
-            f"{samples.name} has classes the model does not know: {', '.join(unknown)}.",
-            remedy=f"The model's classes are {', '.join(model.classes)}.",
+            f"{samples.name} has no class that the model knows, but {counted(unknown.items())}. {known}",
+            remedy=f"Give {option('classes')} with the names that 0, 1, ... stand for, in that order."
+            if numbered
+            else "Write the labels as the model's classes.",
         )
-    labels = Target(model.task, model.classes).express(samples.labels, samples.classes)
-    return replace(samples.decoded_by(model.decode), labels=labels, classes=model.classes, task=model.task)
+    absent = [name for name in model.classes if name not in found.values()]
+    if model.task.several and absent:
+        raise DataError(
+            f"{samples.name} does not say whether it has {listing(absent)}. {known}",
+            remedy="Add these labels, as 0 where they are absent.",
+        )
+    strange = [(name, count) for name, count in unknown.items() if is_number(name)]
+    if strange and not model.task.several and all(map(is_number, model.classes)):
+        raise DataError(
+            f"{samples.name} has numbers that are no class of the model: {counted(strange)}. {known} They are not "
+            "taken for positions.",
+            remedy="Correct the labels if they count from another number. To leave these samples out, give "
+            f"{option('classes', list(model.classes))}.",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,6 +211,8 @@ class Evaluation:
     comparisons : dict of str to Comparison
         Chosen against each companion, on one primary metric, Holm-corrected.
     leak : Leak
+    notes : tuple of str
+        How the data were read, and what is left out.
     predictions : DataFrame
         A row per sample: id, label, prediction, group where there are groups, whether it is also development data,
         its content hash, a probability per class.
@@ -183,6 +244,7 @@ class Evaluation:
     predictions: "pd.DataFrame"
     quarantined: tuple[Quarantined, ...]
     singles: dict[str, Metrics] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
     data: str | None = None
     split: str = "test"
     embeddings: EmbeddingSet | None = field(default=None, repr=False)
@@ -209,6 +271,7 @@ class Evaluation:
             "data": self.data,
             "split": self.split,
             "n": self.n,
+            "notes": list(self.notes),
             "models": {
                 name: {
                     "encoders": list(scores.encoders),
@@ -247,6 +310,7 @@ class Evaluation:
         leak = found["leak"]
         return cls(
             n=found["n"],
+            notes=tuple(found.get("notes", ())),
             models={
                 name: ModelScores(
                     encoders=tuple(each["encoders"]),
@@ -281,7 +345,7 @@ class Evaluation:
 
     def sentences(self) -> list[str]:
         """Say in words how the chosen model compares, and whether test and development data overlap."""
-        said = [str(comparison) for comparison in self.comparisons.values()]
+        said = [*self.notes, *(str(comparison) for comparison in self.comparisons.values())]
         if self.leak.samples:
             said.append(
                 f"{self.leak.samples} of {self.n} test samples are also development data, byte for byte"
@@ -323,7 +387,7 @@ def evaluate_models(
     models : mapping of str to BioFuseModel
         ``chosen`` and what it is compared with; all of one task.
     test : Samples
-        Labelled; its classes must be among the models'.
+        Labelled; samples of classes that the models do not know are left out.
     singles : mapping of str to BioFuseModel, optional
         Models of single encoders, by encoder, that are scored too.
     known_contents : ndarray of S16
@@ -341,10 +405,10 @@ def evaluate_models(
     Raises
     ------
     DataError
-        If the test data are unlabelled or have a class that the models do not know.
+        If the test data are unlabelled, or have no class that the models know.
     """
     chosen = models[CHOSEN]
-    samples = align_classes(test, chosen)
+    samples, notes = align_classes(test, chosen)
     singles = singles or {}
     cards = {card.name: card for model in (*models.values(), *singles.values()) for card in model.cards}
     # Each encoder at the precision that the models were fitted at.
@@ -374,6 +438,7 @@ def evaluate_models(
     others = {n: p for n, p in probabilities.items() if models[n].encoders != chosen.encoders and n != CHOSEN}
     return Evaluation(
         n=len(samples),
+        notes=tuple(dict.fromkeys((*test.notes, *test.warnings, *notes))),
         models=scores,
         comparisons=compare_with(
             chosen.task, labels, probabilities[CHOSEN], others,

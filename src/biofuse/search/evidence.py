@@ -294,15 +294,24 @@ class HeldOutPredictions:
         """Return the score of each resample's pick on the rows that were not drawn, shape (n_resamples,).
 
         Each class is averaged over the folds that have it, then classes are averaged: with every class in every fold
-        the same as the mean over folds, and defined far more often where few rows are left.
+        the same as the mean over folds, and defined far more often where few rows are left. Classes that no fold can
+        score, such as a label that never occurs, take no part.
         """
         scores = np.full(len(picks), np.nan)
         for number in np.unique(picks[picks >= 0]):
             where = np.flatnonzero(picks == number)
             left = (drawn[:, where] == 0).astype(np.float64)
             found = [self._metric.formula(self._prepare(number, fold), left[self._rows[fold]]) for fold in self._used]
-            scores[where] = mean_defined(np.stack(found), 0).mean(axis=0)
+            by_class = mean_defined(np.stack(found), 0)
+            scores[where] = by_class[self._scored(number)].mean(axis=0)
         return scores
+
+    def _scored(self, number: int) -> NDArray[np.bool_]:
+        """Return the classes that are defined in some fold; all where none is."""
+        prepared = [self._prepare(number, fold) for fold in self._used]
+        whole = np.stack([self._metric.formula(data, np.ones((data.n, 1)))[:, 0] for data in prepared])
+        defined: NDArray[np.bool_] = np.logical_not(np.isnan(whole).all(axis=0))
+        return defined if defined.any() else np.ones_like(defined)
 
     def _prepare(self, number: int, fold: int) -> ScoredRows:
         predictions = self._board.out_of_fold[self._board.rows[number].subset][fold]
@@ -407,6 +416,8 @@ class Evidence(Record):
     ----------
     optimism : Optimism or None
         The score corrected for having been chosen; None where there was nothing to choose from.
+    uncorrected : str
+        Why it could not be corrected; empty where it was, or there was nothing to correct.
     screened : bool
         Whether that is about the screen's scores and the choice the rule would make from them alone.
     attribution : Attribution or None
@@ -418,6 +429,7 @@ class Evidence(Record):
     """
 
     optimism: Optimism | None = None
+    uncorrected: str = ""
     screened: bool = False
     attribution: Attribution | None = None
     modality: CrossModal | None = None
@@ -429,6 +441,8 @@ class Evidence(Record):
         if self.optimism is not None:
             where = "How much choosing flatters a score, measured on the screen. " if self.screened else ""
             said.append(f"{where}{self.optimism}")
+        if self.uncorrected:
+            said.append(f"The best score is not corrected for having been chosen. {self.uncorrected}")
         return said if self.nested is None else [*said, str(self.nested)]
 
 
@@ -448,8 +462,10 @@ def gather_evidence(
     attribution = None
     if complete and len(board) > 1 and len(board.encoders) <= EXPLAINED and empty is not None:
         attribution = attribute(board, metric=metric, empty=empty)
+    optimism, uncorrected = _optimism(problem, search, budget)
     return Evidence(
-        optimism=_optimism(problem, search, budget),
+        optimism=optimism,
+        uncorrected=uncorrected,
         screened=search.screen is not None,
         attribution=attribution,
         modality=_modality(board, cards, metric),
@@ -465,20 +481,25 @@ def _modality(board: Leaderboard, cards: Sequence[EncoderCard], metric: str) -> 
     return cross_modal(board, modality, metric=metric)
 
 
-def _optimism(problem: Problem, search: Search, budget: Budget) -> Optimism | None:
+def _optimism(problem: Problem, search: Search, budget: Budget) -> tuple[Optimism | None, str]:
+    """Correct the choice, or say why that cannot be done: the models are worth keeping all the same."""
     board = search.all_scores
     rows = search.kept_rows if search.screen is None else search.screen.kept_rows
     if len(board) < 2 or rows is None:
-        return None
-    return correct_optimism(
-        board,
-        problem.labels,
-        rows=rows,
-        ids=problem.samples.ids,
-        groups=problem.units,
-        task=problem.task,
-        rule=problem.config.rule,
-        metric=problem.config.metric,
-        eligible=budget.allows_row,
-        seed=problem.config.seed,
-    )
+        return None, ""
+    try:
+        found = correct_optimism(
+            board,
+            problem.labels,
+            rows=rows,
+            ids=problem.samples.ids,
+            groups=problem.units,
+            task=problem.task,
+            rule=problem.config.rule,
+            metric=problem.config.metric,
+            eligible=budget.allows_row,
+            seed=problem.config.seed,
+        )
+    except UndefinedMetricError as error:
+        return None, str(error).replace("\n", " ")
+    return found, ""

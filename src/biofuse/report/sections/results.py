@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from biofuse.core.errors import ArtifactError
+from biofuse.core.errors import ArtifactError, in_command_words
 from biofuse.core.target import Target
 from biofuse.evaluation.intervals import Comparison, wilson
 from biofuse.evaluation.metrics import ACCURACY, AUROC, auroc_columns, get_metric
@@ -309,10 +309,11 @@ def results_section(given: ReportInput, predicted: Predicted | None) -> content.
                 "The model has not been tested yet: biofuse evaluate RUN does it, and this page will show it.",
             ),
         )
-    split, undefined = found.split, found.models[CHOSEN].metrics.undefined
+    split = found.split
     said = [f"{found.n:,} {split} samples of {found.data or 'the data given'}."]
+    said += [in_command_words(note) for note in found.notes]
     said += [_readable(comparison) for comparison in found.comparisons.values()]
-    said += [f"{get_metric(name).title} is undefined: {reason}." for name, reason in undefined.items()]
+    said += found.models[CHOSEN].metrics.remarks()
     warnings = (
         () if split == "test" else (f"These are {split} samples, which the search has seen: scores are too good.",)
     )

@@ -1,0 +1,155 @@
+"""Labels as people write them: names, numbers, blanks, joined cells, columns of zeros and ones."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+import pytest
+
+from biofuse.core.errors import DataError, in_command_words
+from biofuse.core.target import Task
+from biofuse.data.labels import match_names
+from biofuse.data.load import load_samples
+from biofuse.data.samples import Samples
+
+
+def table(labels: Sequence[object], **columns: Sequence[object]) -> pd.DataFrame:
+    return pd.DataFrame({"path": [f"{row}.png" for row in range(len(labels))], "label": list(labels), **columns})
+
+
+def load(labels: Sequence[object], **chosen: object) -> Samples:
+    return load_samples(table(labels), **chosen)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("names", "classes"),
+    [
+        (("normal", "glioma"), ("normal", "glioma")),
+        (("melanoma", "benign_nevus"), ("benign_nevus", "melanoma")),
+        (("tumour", "no_tumour"), ("no_tumour", "tumour")),
+        (("covid", "non-COVID"), ("non-COVID", "covid")),
+        (("sick", "Healthy controls"), ("Healthy controls", "sick")),
+        (("abnormal", "node"), ("abnormal", "node")),  # neither says that nothing was found: by name
+        (("benign", "normal"), ("benign", "normal")),  # both do
+        ((1, 0), ("0", "1")),
+    ],
+)
+def test_of_two_classes_the_one_in_which_nothing_was_found_is_negative_and_the_other_is_named(names, classes) -> None:
+    samples = load([*names, *names])
+    assert samples.classes == classes
+    assert f"The positive class is {classes[1]!r}" in " ".join(samples.notes)
+
+
+def test_the_positive_class_can_be_chosen() -> None:
+    samples = load(["a", "b", "b"], positive="A")
+    assert (samples.classes, samples.labels.tolist()) == (("b", "a"), [1, 0, 0])
+    with pytest.raises(DataError, match="no class 'c'; the classes are a and b"):
+        load(["a", "b"], positive="c")
+    with pytest.raises(DataError, match="for two classes, and these are a, b, c"):
+        load(["a", "b", "c"], positive="a")
+
+
+def test_whole_numbers_are_the_same_as_floats_and_as_text() -> None:
+    assert load(["1", "1.0", "0"]).classes == load([1.0, 1.0, 0.0]).classes == load([1, 1, 0]).classes == ("0", "1")
+    assert load(["0.5", "1.0", "2"]).classes == ("0.5", "1.0", "2")
+
+
+@pytest.mark.parametrize("values", [range(30, 70), [row / 7 for row in range(24)], [str(row) for row in range(3, 60)]])
+def test_a_column_of_measurements_is_refused_until_somebody_says_what_it_is(values) -> None:
+    with pytest.raises(DataError, match=r"different numbers in .* looks like a measurement") as caught:
+        load(list(values))
+    assert "--task multiclass" in in_command_words(caught.value.remedy)
+    assert len(load(list(values), task="multiclass").classes) == len(list(values))
+
+
+def test_grades_and_numbered_classes_are_no_measurements() -> None:
+    assert load([0, 0.5, 1, 2, 3] * 3).task is Task.MULTICLASS
+    assert len(load(list(range(100)) * 2).classes) == 100
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (["Benign", "benign", "malignant"], "'Benign' (1), 'benign' (1) differ only in how they are written"),
+        (["no finding", "No_Finding", "mass"], "'No_Finding' (1), 'no finding' (1) differ only"),
+        (["nan", "mass", "edema"], "'nan' (1) is read as a class"),
+        (["a|b", "b|a", "a"], "2 of 3 labels look like several joined by '|', such as 'a|b'"),
+        (["mass; edema", "mass", "none"], "give `label_separator=';'`"),
+    ],
+)
+def test_names_that_look_as_if_they_were_not_meant_are_pointed_out(labels, said) -> None:
+    assert said in " ".join(load(labels).warnings)
+
+
+def test_names_with_separators_of_their_own_are_left_alone() -> None:
+    assert load(["normal, benign", "malignant", "T1/T2"]).warnings == ()
+
+
+def test_joined_labels_called_multilabel_are_told_how_to_be_taken_apart() -> None:
+    with pytest.raises(DataError, match="needs several labels per image") as caught:
+        load(["a;b", "b;c", "a"], task="multilabel")
+    assert "--label-separator ';'" in in_command_words(caught.value.remedy)
+
+
+def test_blank_cells_are_counted_and_mean_what_is_said() -> None:
+    frame = table([None] * 4, mass=[1, None, 0, 1], edema=[None, 1, 1, None])
+    with pytest.raises(DataError, match=r"blank cells: mass \(1\), edema \(2\), of 4 rows") as caught:
+        load_samples(frame, label=("mass", "edema"))
+    assert "--blank-as 0" in in_command_words(caught.value.remedy)
+    samples = load_samples(frame, label=("mass", "edema"), blank_as="0")
+    assert samples.labels.tolist() == [[1, 0], [0, 1], [0, 1], [1, 0]]
+    assert "Blank cells count as '0': mass (1), edema (2)." in samples.notes
+    one = load(["1", None, "1"], blank_as="0")
+    assert (one.classes, one.labels.tolist()) == (("0", "1"), [1, 0, 1])
+    sets = load(["a|b", None, "b"], label_separator="|", blank_as="0")
+    assert sets.labels.tolist() == [[1, 1], [0, 0], [0, 1]]
+
+
+def test_two_one_hot_columns_are_binary_when_called_multiclass_and_doubtful_when_not() -> None:
+    frame = table([None] * 4, MEL=[1.0, 0, 1, 0], NV=[0.0, 1, 0, 1])
+    samples = load_samples(frame, label=("MEL", "NV"), task="multiclass")
+    assert (samples.task, samples.classes, samples.labels.tolist()) == (Task.BINARY, ("MEL", "NV"), [0, 1, 0, 1])
+    unsaid = load_samples(frame, label=("MEL", "NV"))
+    assert unsaid.task is Task.MULTILABEL
+    assert "exactly one of the 2 labels: give `task='multiclass'`" in unsaid.warnings[0]
+
+
+def test_small_classes_are_left_out_when_asked() -> None:
+    samples = load([*"aabbccd"], drop_classes_below=2)
+    assert (samples.classes, len(samples)) == (("a", "b", "c"), 6)
+    assert "1 samples are left out, of classes with fewer than 2: d (1)." in samples.notes
+    frame = table([None] * 3, mass=[1, 0, 1], edema=[0, 1, 1], hernia=[0, 0, 0])
+    assert load_samples(frame, label=("mass", "edema", "hernia"), drop_classes_below=1).classes == ("mass", "edema")
+    with pytest.raises(DataError, match="there is only one class"):
+        load([*"aab"], drop_classes_below=2)
+
+
+def test_numbers_are_positions_only_beside_a_table_of_names_and_that_is_said() -> None:
+    samples = load([0, 2, 1], classes=("zebra", "apple", "mango"))
+    assert [samples.classes[label] for label in samples.labels] == ["zebra", "mango", "apple"]
+    assert "read as positions in the class table: 0 is zebra, 1 is apple, 2 is mango" in " ".join(samples.notes)
+    with pytest.raises(DataError, match="not in the class table: 0"):
+        load([0, 1, 1], classes=("1", "2", "3"))
+
+
+def test_names_are_matched_as_written_as_numbers_and_whatever_the_case() -> None:
+    assert match_names(["1.0", "03", "4"], ["1", "2", "3"]) == {"1.0": "1", "03": "3"}
+    assert match_names(["BENIGN", "grade-1"], ["Benign", "Grade 1"]) == {"BENIGN": "Benign", "grade-1": "Grade 1"}
+    assert match_names(["a"], ["A", "a "]) == {"a": "A"}
+    assert match_names(["er"], ["ER+", "ER-"]) == {}
+
+
+@pytest.mark.parametrize("column", ["patient_id", "PatientID", "Subject", "lesion_id", "StudyInstanceUID"])
+def test_a_column_of_patients_that_repeat_is_pointed_out(column) -> None:
+    frame = table(["a", "b"] * 6, **{column: [f"p{row // 3}" for row in range(12)]})
+    said = f"{column} has 4 values for 12 rows: add `group='{column}'`"
+    assert said in load_samples(frame).warnings[0]
+    assert load_samples(frame, group="none").warnings == ()
+    assert load_samples(frame, group="none").groups is None
+    assert len(set(load_samples(frame, group=column).groups)) == 4
+    assert load_samples(table(["a", "b"] * 6, **{column: list(range(12))})).warnings == ()
+
+
+def test_a_group_column_can_be_left_unused() -> None:
+    frame = table(["a", "b"] * 2, group=["p", "p", "q", "q"])
+    assert load_samples(frame).groups is not None
+    assert load_samples(frame, group="none").groups is None

@@ -74,6 +74,9 @@ def test_grades_and_numbered_classes_are_no_measurements() -> None:
         (["nan", "mass", "edema"], "'nan' (1) is read as a class"),
         (["a|b", "b|a", "a"], "2 of 3 labels look like several joined by '|', such as 'a|b'"),
         (["mass; edema", "mass", "none"], "give `label_separator=';'`"),
+        (["1 3", "3", "1"], "1 of 3 labels look like several joined by ' '"),
+        (["['mass', 'edema']", "['mass']", "[]"], "3 of 3 labels are written as lists, such as \"['mass', 'edema']\""),
+        (["M\u00fcller", "Mu\u0308ller", "other"], "differ only in how they are written"),
     ],
 )
 def test_names_that_look_as_if_they_were_not_meant_are_pointed_out(labels, said) -> None:
@@ -81,7 +84,7 @@ def test_names_that_look_as_if_they_were_not_meant_are_pointed_out(labels, said)
 
 
 def test_names_with_separators_of_their_own_are_left_alone() -> None:
-    assert load(["normal, benign", "malignant", "T1/T2"]).warnings == ()
+    assert load(["normal, benign", "malignant", "T1/T2", "no mass", "mass"]).warnings == ()
 
 
 def test_joined_labels_called_multilabel_are_told_how_to_be_taken_apart() -> None:

@@ -1,6 +1,7 @@
 """From labels as people write them to class indices and one class table."""
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +24,10 @@ ZERO_ONE = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "False": 0, "True": 1, "false": 
 MISSING_WORDS = frozenset({"nan", "na", "n/a", "#n/a", "null", "nat", "nil", "?", "-"})
 """What programs write where there is no value; as a label each is worth a warning."""
 
-SEPARATORS = "|;,/+&"
+LIST = re.compile(r"\[.*\]|\{.*\}|\(.*,.*\)")
+"""A list as a program writes it."""
+
+SEPARATORS = "|;,/+& "
 """What people put between several labels of one cell."""
 
 FEW_NUMBERS, MANY_NUMBERS = 10, 20
@@ -144,8 +148,8 @@ def _number(name: str) -> float | None:
 
 
 def _words(name: str) -> str:
-    """Return a name without its case, and with one blank for what stands between its words."""
-    return re.sub(r"(?<=[^\W_])[\s_-]+(?=[^\W_])", " ", name.casefold())
+    """Return a name without its case and its way of writing accents, and with one blank between its words."""
+    return re.sub(r"(?<=[^\W_])[\s_-]+(?=[^\W_])", " ", unicodedata.normalize("NFKC", name).casefold())
 
 
 def encode_labels(
@@ -365,6 +369,14 @@ def _suspicions(counts: Counter[str]) -> Iterator[str]:
             f"{counted(missing)} {'is' if len(missing) == 1 else 'are'} read as a class: leave these cells blank, or "
             "the rows out, if it means that there is no label."
         )
+    lists = [name for name in sorted(counts) if LIST.fullmatch(name)]
+    if lists:
+        yield (
+            f"{sum(counts[name] for name in lists)} of {sum(counts.values())} labels are written as lists, such as "
+            f"{max(lists, key=len)!r}, and are read as classes of their own: write the names alone, one separator "
+            f"between them, and give it as {option('label_separator')}."
+        )
+        return
     for separator, joined in _separators(counts):
         n = sum(counts[name] for name in joined)
         yield (
@@ -380,8 +392,10 @@ def _separators(counts: Counter[str]) -> Iterator[tuple[str, list[str]]]:
         parts = {name: _parts(name, separator) for name in counts}
         joined = sorted((name for name, each in parts.items() if len(each) > 1), key=natural_key)
         often = Counter(part for each in parts.values() for part in set(each))
-        shared = [name for name in joined if any(often[part] > 1 for part in parts[name])]
-        if shared:
+        # Names hold blanks of their own, so there every part must be a label by itself.
+        if separator == " ":
+            joined = [name for name in joined if all(part in counts for part in parts[name])]
+        if any(often[part] > 1 for name in joined for part in parts[name]):
             yield separator, joined
 
 

@@ -192,7 +192,8 @@ def test_a_column_that_is_not_there(option, column, manifest, fails, tmp_path):
 
 def test_an_image_listed_twice(manifest, images, fails, tmp_path):
     table = pd.read_csv(manifest())
-    pd.concat([table, table.iloc[[3]]]).to_csv(tmp_path / "twice.csv", index=False)
+    again = table.iloc[[3]].assign(label="other")
+    pd.concat([table, again]).to_csv(tmp_path / "twice.csv", index=False)
     assert "images/blue/003.png" in fails("embed", tmp_path / "twice.csv", "-e", "hog", "--out", tmp_path / "e.npz").err
 
 

@@ -1,5 +1,6 @@
 """Class folders, split folders, flat folders and single images; CSV, TSV, Parquet and data frames."""
 
+import re
 import time
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from biofuse.core.errors import BioFuseWarning, DataError, LeakageError, UnreadableImageError
+from biofuse.core.errors import DataError, LeakageError, UnreadableImageError
 from biofuse.core.target import Task
 from biofuse.data.labels import class_table, natural_key
 from biofuse.data.load import load_samples
@@ -26,8 +27,11 @@ def names(samples: Samples) -> list[str]:
     return [samples.classes[label] for label in samples.labels]
 
 
-def write(path: Path, text: str) -> Path:
+def write(path: Path, text: str, images: bool = True) -> Path:
+    """Write a table, and the images that it names."""
     path.write_text(text, encoding="utf-8")
+    for name in re.findall(r"(?<![\w./\\-])(?:[\w./]+/)?\w+\.png", text) if images else ():
+        picture(path.parent / name)
     return path
 
 
@@ -135,9 +139,10 @@ def test_masks_can_be_excluded(tmp_path: Path) -> None:
         (["a/1.png", "b/1.png", "overview.png"], "beside them: overview.png"),
         (["train/a/1.png", "train/b/1.png", "extra/1.png"], r"outside them: extra/1.png"),
         (["val/a/1.png", "valid/b/1.png"], "two folders for one split"),
-        (["train/a/1.png", "train/b/1.png", "test/1.png"], "beside them: test/1.png"),
+        (["train/a/1.png", "train/b/1.png", "train/1.png"], "beside them: train/1.png"),
+        (["data/a/1.png", "data/b/1.png"], "all images lie in data, which holds a, b"),
         (["a/1.png", "a/2.png"], "All 2 samples have the label 'a'"),
-        (["a/1.txt"], r"No images in .* Other files there: .txt"),
+        (["a/1.txt"], r"No images in .* Other files there: 1 .txt"),
     ],
 )
 def test_folders_that_cannot_be_understood(tmp_path: Path, files: list[str], why: str) -> None:
@@ -153,8 +158,7 @@ def test_images_of_unread_formats_are_not_passed_over_in_silence(tmp_path: Path)
         picture(tmp_path / "x.png").rename(tmp_path / "y")
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / "y").rename(tmp_path / name)
-    with pytest.warns(BioFuseWarning, match="1 .dcm"):
-        load_samples(tmp_path)
+    assert "formats that are not read were passed over: 1 .dcm" in load_samples(tmp_path).warnings[0]
 
 
 def test_a_link_to_a_parent_folder_does_not_turn_in_circles(tmp_path: Path) -> None:
@@ -193,6 +197,8 @@ def test_columns_and_separators_are_recognised(tmp_path: Path, column: str, labe
 
 def test_tsv_parquet_and_frame_agree(tmp_path: Path) -> None:
     frame = pd.DataFrame({"path": ["1.png", "2.png", "3.png"], "label": [10, 9, 10], "split": ["train", "test", "val"]})
+    for name in frame["path"]:
+        picture(tmp_path / name)
     frame.to_csv(tmp_path / "m.tsv", sep="\t", index=False)
     frame.to_parquet(tmp_path / "m.parquet")
     loaded = [
@@ -210,9 +216,11 @@ def test_tsv_parquet_and_frame_agree(tmp_path: Path) -> None:
 def test_a_column_of_integers_with_a_gap_keeps_its_names(tmp_path: Path) -> None:
     frame = pd.DataFrame({"path": ["1.png", "2.png", "3.png"], "label": [1, None, 2]})
     assert frame["label"].dtype == float
+    for name in frame["path"]:
+        picture(tmp_path / name)
     with pytest.raises(DataError, match=r"1 sample\(s\) have no label: 2.png"):
-        load_samples(frame)
-    assert load_samples(frame.dropna()).classes == ("1", "2")
+        load_samples(frame, root=tmp_path)
+    assert load_samples(frame.dropna(), root=tmp_path).classes == ("1", "2")
 
 
 @pytest.mark.parametrize("blank", ["", "  "])
@@ -257,14 +265,14 @@ def test_joined_labels(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "options", "why"),
     [
-        ("name,label\n1.png,a\n", {}, "no column of image paths; its columns are name, label"),
+        ("age,label\n7,a\n", {}, "no column of image paths; its columns are age, label"),
         ("path,image,label\n1.png,2.png,a\n", {}, "several path columns: path, image"),
         ("path,label,class\n1.png,a,b\n", {}, "several label columns"),
         ("path,label\n1.png,a\n", {"group": "patient"}, "no column 'patient'"),
         ("path,label\n1.png,a\n1.png,b\n", {}, "lists 1 image.s. more than once: 1.png"),
         ("path,label\na/../1.png,a\n./1.png,b\n", {}, "more than once: 1.png"),
         ("path,label\n,a\n2.png,b\n", {}, "no path in row 1"),
-        ("path,label,id\n1.png,a,s\n2.png,b,s\n", {}, "1 sample ids occur more than once"),
+        ("path,label,id\n1.png,a,s\n2.png,b,s\n", {"id": "id"}, "1 sample ids occur more than once"),
         ("path,label,split\n1.png,a,train\n2.png,b,holdout\n", {}, "'holdout' is no split"),
         ("path,label,split\n1.png,a,train\n2.png,b,\n", {}, "no split: 2.png"),
         ("path,label,group\n1.png,a,g\n2.png,b,\n", {}, "no group: 2.png"),
@@ -289,7 +297,12 @@ def test_tables_that_cannot_be_used(tmp_path: Path, text: str, options: dict[str
 
 
 def test_missing_files_are_found_when_they_are_read(tmp_path: Path) -> None:
-    samples = load_samples(write(tmp_path / "m.csv", "path,label\n1.png,a\n2.png,b\n"))
+    table = write(tmp_path / "m.csv", "path,label\n1.png,a\n2.png,b\n", images=False)
+    with pytest.raises(DataError, match=r"2 of 2 images are missing, such as 1\.png"):
+        load_samples(table)
+    picture(tmp_path / "2.png")
+    samples = load_samples(table)
+    assert "1 of 2 images are missing, such as 1.png" in samples.warnings[0]
     with pytest.raises(UnreadableImageError, match="does not exist"):
         samples.sources[0].read()
 
@@ -332,3 +345,90 @@ def test_bug_8_the_class_table_does_not_depend_on_row_order(numbers: list[str], 
 def test_natural_order_is_total(texts: list[str]) -> None:
     assert [str(text) for text in sorted(texts, key=natural_key)] == sorted(sorted(texts), key=natural_key)
     assert len({natural_key(text) for text in texts}) == len(set(texts))
+
+
+# --- layouts that mean something else than they seem to
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["fold_0/all/1.png", "fold_0/hem/2.png", "fold_1/all/3.png"], "hold the same folders .all."),
+        (["A/benign/1.png", "A/malignant/2.png", "B/benign/3.png", "B/malignant/4.png"], "hold the same folders"),
+        (["images_part_1/1.png", "images_part_2/2.png"], "look like parts of one data set"),
+        (["images/1.png", "masks/1.png"], "are some of them masks"),
+        (["a/1.png", "a/1_mask.png", "b/2.png", "b/2_mask.png"], r"2 of 4 images look like masks .*'\*_mask\*'`"),
+        (["a/im/1.png", "a/masks/2.png", "b/im2/3.png"], r"in folders called 'masks'.*`exclude='\*masks/\*'`"),
+        (["a/1.png", "b/1.png", "c/1.xyz"], "no file in c is an image .* this class is missing: 1 .xyz"),
+        (["a/1.png", "b/1.png", "c/1.heic"], "formats that are not read were passed over: 1 .heic"),
+    ],
+)  # fmt: skip
+def test_layouts_worth_a_second_look_are_said(tmp_path: Path, names: list[str], said: str) -> None:
+    for name in names:
+        picture(tmp_path / "x.png")
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "x.png").rename(tmp_path / name)
+    assert re.search(said, load_samples(tmp_path).warnings[0])
+
+
+@pytest.mark.parametrize(
+    ("train", "test"), [("training_set", "test_set"), ("train_data", "testset"), ("trn", "Testing")]
+)
+def test_other_names_of_split_folders_are_understood_and_said(tmp_path: Path, train: str, test: str) -> None:
+    for name in (f"{train}/a/1.png", f"{train}/b/2.png", f"{test}/a/3.png"):
+        picture(tmp_path / name)
+    samples = load_samples(tmp_path)
+    assert (samples.classes, sorted(samples.splits)) == (("a", "b"), ["test", "train", "train"])
+    assert f"{train} as train" in samples.notes[0]
+    assert load_samples(tmp_path, use_splits=False).classes == tuple(sorted((train, test), key=natural_key))
+
+
+def test_classes_called_test_are_classes_without_splits(tmp_path: Path) -> None:
+    for name in ("control/1.png", "test/1.png"):
+        picture(tmp_path / name)
+    with pytest.raises(DataError, match="split folders") as caught:
+        load_samples(tmp_path)
+    assert "If test is a class: `use_splits=False`" in caught.value.remedy
+    assert load_samples(tmp_path, use_splits=False).classes == ("control", "test")
+
+
+@pytest.mark.parametrize("test", ["test", "test/unknown"])
+def test_an_unlabelled_test_folder_is_left_out_and_said(tmp_path: Path, test: str) -> None:
+    for name in ("train/a/1.png", "train/b/2.png", f"{test}/3.png"):
+        picture(tmp_path / name)
+    samples = load_samples(tmp_path)
+    assert samples.ids.tolist() == ["train/a/1.png", "train/b/2.png"]
+    assert "the 1 images in test have no class folders and are left out as unlabelled" in samples.notes[0]
+    assert len(load_samples(tmp_path, labelled=False)) == 3
+
+
+def test_splits_below_classes_are_splits(tmp_path: Path) -> None:
+    for name in ("a/train/1.png", "a/test/2.png", "b/train/3.png"):
+        picture(tmp_path / name)
+    samples = load_samples(tmp_path)
+    assert (names(samples), samples.splits.tolist()) == (["a", "a", "b"], ["test", "train", "train"])
+    assert "the folders below the classes are the splits" in samples.notes[0]
+
+
+def test_what_lies_beside_images_is_passed_over_and_counted(tmp_path: Path) -> None:
+    for name in ("a/1.png", "b/1.jpeg2000.png", "@eaDir/1.png", "$RECYCLE.BIN/2.png"):
+        picture(tmp_path / name)
+    (tmp_path / "b" / "1.jpeg2000.png").rename(tmp_path / "b" / "1.jpeg2000")
+    (tmp_path / "b" / "Thumbs.db").touch()
+    (tmp_path / "empty").mkdir()
+    write(tmp_path / "labels.csv", "path,label\n", images=False)
+    samples = load_samples(tmp_path)
+    assert samples.ids.tolist() == ["a/1.png", "b/1.jpeg2000"]
+    said = " ".join((*samples.notes, *samples.warnings))
+    for part in ("1 .db", "passed over $RECYCLE.BIN, @eaDir", "no files in empty", "labels.csv is not read"):
+        assert part in said
+
+
+def test_the_metadata_of_imagefolder_is_read(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        picture(tmp_path / split / "1.png")
+        write(tmp_path / split / "metadata.csv", f"file_name,label\n1.png,{split[1]}\n")
+    samples = load_samples(tmp_path)
+    assert samples.ids.tolist() == ["test/1.png", "train/1.png"]
+    assert (names(samples), samples.splits.tolist()) == (["e", "r"], ["test", "train"])
+    assert "read by" in samples.notes[0]

@@ -52,7 +52,10 @@ def test_bug_8_parts_loaded_apart_get_one_class_table(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="'fold7' is no split"):
         load_samples({"fold7": tmp_path / "one"})
     with pytest.raises(DataError, match="Some splits have labels and others have none"):
-        load_samples({"train": tmp_path / "one", "test": tmp_path / "two" / "a"})
+        load_samples({"train": tmp_path / "one", "val": tmp_path / "two" / "a"})
+    unlabelled = load_samples({"train": tmp_path / "one", "test": tmp_path / "two" / "a"})
+    assert unlabelled.ids.tolist() == ["train/b/1.png", "train/c/1.png"]
+    assert unlabelled.notes[0] == "The 1 images of test have no labels: left out."
 
 
 def test_describe_task() -> None:

@@ -203,6 +203,7 @@ def test_the_default_root_is_that_of_the_medmnist_package(tmp_path: Path, monkey
         ({"x": np.zeros(3)}, "holds x, but no train_"),
         ({"train_images": np.zeros((2, 4, 4, 4, 4))}, "Volumes are not embedded"),
         ({"train_images": np.zeros((2, 28, 28, 28))}, "Volumes are not embedded"),
+        ({"train_images": np.zeros((2, 3, 8, 8))}, r"images.transpose\(0, 2, 3, 1\)"),
         ({"train_images": np.zeros((2, 4, 4)), "train_labels": np.zeros(3)}, "2 train images but 3 train labels"),
         (
             {"train_images": np.zeros((2, 4, 4)), "train_labels": np.arange(2), "test_images": np.zeros((1, 4, 4))},

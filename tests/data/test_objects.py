@@ -183,3 +183,18 @@ def test_hugging_face_groups_in_two_splits_are_leakage(tmp_path: Path) -> None:
     assert samples.ids.tolist() == ["train/000000", "train/000001", "test/000000", "test/000001"]
     with pytest.raises(LeakageError, match="p "):
         load_samples(parts, group="patient")
+
+
+def test_columns_of_hugging_face_are_recognised_like_those_of_a_table(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    columns = {
+        "image": [str(picture(tmp_path / f"{number}.png", number)) for number in range(3)],
+        "dx": ["ill", "ok", "ill"],
+        "split": ["train", "train", "test"],
+    }
+    data = datasets.Dataset.from_dict(columns).cast_column("image", datasets.Image())
+    for given in (data, data.with_transform(lambda batch: {"image": batch["image"]})):
+        samples = load_samples(given)
+        assert (names(samples), samples.splits.tolist()) == (["ill", "ok", "ill"], ["train", "train", "test"])
+        assert "column 'dx' holds the labels" in samples.notes[0]
+    assert load_samples(data, use_splits=False).splits is None

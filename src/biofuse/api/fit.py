@@ -19,9 +19,9 @@ from biofuse.core.hashing import from_hex
 from biofuse.core.machine import usable_cores
 from biofuse.core.options import accepts, divide
 from biofuse.core.progress import Progress, progress_bars
-from biofuse.data.files import MANIFEST_SUFFIXES
 from biofuse.data.load import development_data
 from biofuse.data.samples import Samples
+from biofuse.data.tables import is_table_name
 from biofuse.encoders.card import EncoderCard
 from biofuse.encoders.registry import resolve
 from biofuse.extract.embeddings import EmbeddingSet
@@ -657,7 +657,7 @@ def _evaluation_name(run: Run, data: Any, samples: Samples, split: str) -> str:
 
 
 def _is_table(data: Any) -> bool:
-    return hasattr(data, "columns") or (isinstance(data, str | Path) and Path(data).suffix.lower() in MANIFEST_SUFFIXES)
+    return hasattr(data, "columns") or (isinstance(data, str | Path) and is_table_name(data))
 
 
 def _wanted(run: Run, split: str) -> list[str]:

@@ -1,60 +1,116 @@
-"""Images in files: folders of them, and tables (CSV, TSV, Parquet, data frames) that list them."""
+"""Folders of images: which folders are splits, which are classes, and what lies there besides."""
 
-import csv
-import logging
 import os
-import warnings
+import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from fnmatch import fnmatch
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from biofuse.core.errors import BioFuseWarning, DataError, option
-from biofuse.core.files import refuse_special_file
+from biofuse.core.errors import DataError, option
+from biofuse.data.columns import plain, split_of
 from biofuse.data.decoding import FileSource
-from biofuse.data.labels import RawLabels, label_text, listing, natural_key
-from biofuse.data.samples import SPLIT_NAMES, Request, SampleTable, split_name, ungrouped_warnings
+from biofuse.data.labels import listing, natural_key
+from biofuse.data.lookup import (
+    FOREIGN_SUFFIXES,
+    IMAGE_SUFFIXES,
+    JUNK_FOLDERS,
+    excluded,
+    is_image_name,
+    is_junk_folder,
+    shown_folder,
+)
+from biofuse.data.samples import Request, SampleTable, join_tables
+from biofuse.data.tables import is_table_name, load_manifest, load_shards, read_table
 
-if TYPE_CHECKING:
-    import pandas as pd
+METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+"""What Hugging Face's imagefolder calls the table that lies beside images."""
 
-logger = logging.getLogger(__name__)
+UNSORTED = frozenset({"all", "images", "img", "imgs", "test", "test_images", "unknown", "unlabeled", "unlabelled"})
+"""Folders below a test folder that name no class: their images are unlabelled."""
 
-IMAGE_SUFFIXES = frozenset({
-    ".bmp", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif",
-    ".tiff", ".webp",
+MASK = re.compile(
+    r"(?P<head>.*?)(?P<mark>[ _-](?:masks?|seg(?:m|mentation)?|labels?|gt|ground[ _-]?truth|annotations?|overlay"
+    r"|contours?|roi))(?:[ _-]?\d+)?",
+    re.IGNORECASE,
+)
+"""How masks and drawings are called that lie beside the image they belong to."""
+MASK_FOLDERS = frozenset({
+    "annotation", "annotations", "groundtruth", "groundtruths", "mask", "masks", "segmentation", "segmentations",
+    "segs",
 })  # fmt: skip
-"""Suffixes (in lower case) of files that are taken for images; they are those of the formats that are opened."""
 
-FOREIGN_SUFFIXES = frozenset({".avif", ".czi", ".dcm", ".dicom", ".heic", ".mrxs", ".ndpi", ".nii", ".npy", ".svs"})
-"""Suffixes of images that are not read: passing over them is worth a warning."""
+PARTS = re.compile(
+    r"(?:.*[ _-])?(?:archive|batch|case|cent(?:er|re)|chunk|cohort|dir|disk|fold|folder|hospital|images?|imgs?|part"
+    r"|patient|scanner|series|set|shard|site|slide|study|subject|subset|visit)[ _-]?(?:\d+|[a-z])",
+    re.IGNORECASE,
+)
+"""How folders are called that divide a data set otherwise than by class."""
 
 
-def is_image_name(path: Path | PurePosixPath) -> bool:
-    """Tell whether a file is an image by its suffix."""
-    return path.suffix.lower() in IMAGE_SUFFIXES
+@dataclass(frozen=True, kw_only=True)
+class FolderContents:
+    """What lies below a folder, as paths relative to it.
+
+    Attributes
+    ----------
+    images, others : list of PurePosixPath
+        Files that are images by their names, and all others.
+    junk : list of str
+        Folders that were passed over.
+    empty : list of str
+        Folders without files and folders.
+    """
+
+    images: list[PurePosixPath] = field(default_factory=list)
+    others: list[PurePosixPath] = field(default_factory=list)
+    junk: list[str] = field(default_factory=list)
+    empty: list[str] = field(default_factory=list)
+
+    @property
+    def tables(self) -> list[PurePosixPath]:
+        """The tables among the others, those above first."""
+        return sorted(
+            (path for path in self.others if is_table_name(path.name)), key=lambda path: (len(path.parts), path)
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """How a folder was read; ``images`` are those that stay, with their splits and classes."""
+
+    images: list[PurePosixPath]
+    splits: list[str] | None = None
+    labels: list[str] | None = None
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
 
 def load_folder(root: Path, request: Request) -> SampleTable:
-    """Read ``[split/]class/**/image``, or a folder of images without classes.
+    """Read ``[split/]class/**/image``, a folder of images without classes, or one with a table of metadata.
 
     Raises
     ------
     DataError
         If the layout is mixed, so that some images would have no class or no split.
     """
+    tree = walk(root, request.config.exclude)
+    with_table = _metadata(root, tree, request)
+    if with_table is not None:
+        return with_table
     request.only("a folder", "exclude")
-    files = _images_below(root, request.config.exclude)
-    splits, labels = _layout(root, files, labelled=request.labelled is not False)
+    if not tree.images:
+        _refuse_no_images(root, tree)
+    read = layout(root, tree.images, labelled=request.labelled is not False, use_splits=request.config.use_splits)
+    notes, warnings = _passed_over(root, tree, read)
     return SampleTable(
         name=root.resolve().name,
-        ids=[path.as_posix() for path in files],
-        sources=[FileSource(root / path) for path in files],
-        labels=labels,
-        splits=splits,
+        ids=[path.as_posix() for path in read.images],
+        sources=[FileSource(root / path) for path in read.images],
+        labels=read.labels,
+        splits=read.splits,
+        notes=(*read.notes, *notes),
+        warnings=(*read.warnings, *warnings, *_masks(root, read.images)),
     )
 
 
@@ -64,273 +120,287 @@ def load_image_file(path: Path, request: Request) -> SampleTable:
     return SampleTable(name=path.stem, ids=[path.name], sources=[FileSource(path)])
 
 
-def excluded(path: PurePosixPath, patterns: Sequence[str]) -> bool:
-    """Tell whether a file name, or a path relative to the data, matches one of the shell patterns."""
-    return any(fnmatch(path.name, pattern) or fnmatch(path.as_posix(), pattern) for pattern in patterns)
-
-
-def _images_below(root: Path, patterns: Sequence[str]) -> list[PurePosixPath]:
-    files: list[PurePosixPath] = []
-    passed_over: Counter[str] = Counter()
-    seen: set[str] = set()
+def walk(root: Path, patterns: Sequence[str] = ()) -> FolderContents:
+    """List what lies below a folder, in natural order; patterns leave files out."""
+    tree, seen = FolderContents(), set[str]()
     # Linked class folders are common; the set of real paths keeps a link to a parent from turning in circles.
-    for folder, names_below, names in os.walk(root, followlinks=True):
+    for folder, below, names in os.walk(root, followlinks=True):
         real = os.path.realpath(folder)
-        names_below[:] = [] if real in seen else [n for n in names_below if not n.startswith((".", "__MACOSX"))]
+        tree.junk.extend(name for name in below if name.casefold() in JUNK_FOLDERS)
+        below[:] = [] if real in seen else [name for name in below if not is_junk_folder(name)]
         if real in seen:
             continue
         seen.add(real)
-        for name in names:
-            path = PurePosixPath(Path(folder, name).relative_to(root).as_posix())
-            if name.startswith(".") or excluded(path, patterns):
-                continue
-            if is_image_name(path):
-                files.append(path)
-            else:
-                passed_over[path.suffix.lower() or path.name] += 1
-    _tell_passed_over(root, passed_over)
-    if not files:
-        there = f" Other files there: {listing(sorted(passed_over))}." if passed_over else ""
-        raise DataError(
-            f"No images in {root}.{there}",
-            remedy=f"Check the path; images end in {', '.join(sorted(IMAGE_SUFFIXES))}.",
-        )
-    return sorted(files, key=lambda path: natural_key(path.as_posix()))
+        here = PurePosixPath(Path(folder).relative_to(root).as_posix())
+        shown = [name for name in names if not name.startswith(".")]
+        if not shown and not below:
+            tree.empty.append(here.as_posix())
+        for name in shown:
+            path = here / name
+            if not excluded(path.as_posix(), patterns):
+                (tree.images if is_image_name(name) else tree.others).append(path)
+    for paths in (tree.images, tree.others):
+        paths.sort(key=lambda path: natural_key(path.as_posix()))
+    return tree
 
 
-def _tell_passed_over(root: Path, passed_over: Counter[str]) -> None:
-    foreign = {suffix: n for suffix, n in passed_over.items() if suffix in FOREIGN_SUFFIXES}
-    if foreign:
-        counts = ", ".join(f"{n} {suffix}" for suffix, n in sorted(foreign.items()))
-        warnings.warn(f"{root}: files of formats that are not read were passed over: {counts}.", BioFuseWarning, 2)
-    if passed_over:
-        logger.info("%s: passed over files that are no images: %s", root, dict(passed_over))
+# --- splits and classes
 
 
-def _layout(root: Path, files: Sequence[PurePosixPath], *, labelled: bool) -> tuple[list[str] | None, list[str] | None]:
-    tops = {path.parts[0] for path in files if len(path.parts) > 1}
-    split_folders = {top for top in tops if top.lower() in SPLIT_NAMES}
-    splits = None
-    inner = list(files)
-    if split_folders:
-        stray = [path.as_posix() for path in files if path.parts[0] not in split_folders]
-        if stray:
-            raise DataError(
-                f"{root} has split folders ({listing(sorted(split_folders))}), but these images lie outside them: "
-                f"{listing(stray)}.",
-                remedy=f"Move them into a split, or leave them out: {option('exclude')}.",
-            )
-        if len({split_name(top) for top in split_folders}) != len(split_folders):
-            raise DataError(f"{root} has two folders for one split: {listing(sorted(split_folders))}.")
-        splits = [split_name(path.parts[0]) for path in files]
-        inner = [PurePosixPath(*path.parts[1:]) for path in files]
-    if not labelled:
-        return splits, None
-    loose = [file.as_posix() for file, path in zip(files, inner, strict=True) if len(path.parts) == 1]
-    if len(loose) == len(files):
-        return splits, None
-    if loose:
-        raise DataError(
-            f"{root}: some images lie in class folders and others beside them: {listing(loose)}.",
-            remedy=f"Move them into a class folder, or leave them out: {option('exclude')}; to embed without classes: "
-            f"{option('labelled', False)}.",
-        )
-    return splits, [path.parts[0] for path in inner]
-
-
-PATH_COLUMNS = ("path", "image", "file", "filename", "filepath", "file_name", "file_path", "image_path")
-LABEL_COLUMNS = ("label", "class", "target", "diagnosis")
-"""Column names that are recognised, in any case; others are named by the user."""
-
-TABLE_OPTIONS = (
-    "label", "group", "split", "id", "path", "root", "extension", "label_separator", "blank_as", "exclude",
-)  # fmt: skip
-"""Options that mean something for a table."""
-
-MANIFEST_SUFFIXES = frozenset({".csv", ".tsv", ".parquet"})
-
-Columns = Mapping[str, Sequence[Any]]
-
-
-def load_manifest(path: Path, request: Request) -> SampleTable:
-    """Read a CSV, TSV or Parquet table of images; paths are relative to its folder, or to ``root``.
+def layout(root: Path, images: Sequence[PurePosixPath], *, labelled: bool = True, use_splits: bool = True) -> Layout:
+    """Tell splits and classes from the folders in which images lie.
 
     Raises
     ------
     DataError
-        If the table is malformed, a column is missing or ambiguous, or a path is blank or listed twice.
+        If some images would have no class or no split.
     """
-    columns = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path)
-    return _table(columns, request, name=path.stem, root=request.config.root or path.parent, where=str(path))
-
-
-def load_frame(frame: "pd.DataFrame", request: Request) -> SampleTable:
-    """Read a pandas data frame; paths are relative to ``root=``, or to the working directory."""
-    names = [str(name) for name in frame.columns]
-    _refuse_twins(names, "The data frame")
-    columns = {name: frame.iloc[:, position].tolist() for position, name in enumerate(names)}
-    return _table(columns, request, name="data frame", root=request.config.root or Path(), where="The data frame")
-
-
-def _read_csv(path: Path) -> Columns:
-    try:
-        refuse_special_file(path)
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}.", remedy="Give a file that you may read.") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text: {error}.", remedy="Save it again as UTF-8.") from error
-    header_line = text.split("\n", 1)[0]
-    separator = "\t" if path.suffix.lower() == ".tsv" else max(",;\t", key=header_line.count)
-    reader = csv.reader(text.splitlines(keepends=True), delimiter=separator)
-    lines = _parsed(reader, path)
-    header = [name.strip() for name in next(lines, [])]
-    if not any(header):
-        raise DataError(f"{path} has no header line.", remedy="Begin it with column names, such as path,label.")
-    _refuse_twins(header, str(path))
-    rows = []
-    for row in lines:
-        if not row:
-            continue
-        # A row longer than its header would silently shift every column (the published grids have such rows).
-        if len(row) != len(header):
-            raise DataError(
-                f"{path}, line {reader.line_num}: {len(row)} values, but the header names {len(header)} columns.",
-                remedy="Quote values that contain the separator, and name every column.",
-            )
-        rows.append(row)
-    return {name: [row[position] for row in rows] for position, name in enumerate(header)}
-
-
-def _parsed(reader: Any, path: Path) -> Iterator[list[str]]:
-    """Yield the rows of a CSV; a quotation mark that is never closed makes one huge value of all that follows it."""
-    begins = 1
-    try:
-        for row in reader:
-            yield row
-            begins = reader.line_num + 1
-    except csv.Error as error:
+    splits, inner, notes = _splits(root, images) if use_splits else (None, list(images), [])
+    if not labelled:
+        return Layout(images=list(images), splits=splits, notes=notes)
+    images, splits, inner, left_out = _without_unlabelled(root, images, splits, inner)
+    notes += left_out
+    loose = [file.as_posix() for file, path in zip(images, inner, strict=True) if len(path.parts) == 1]
+    if len(loose) == len(images):
+        return Layout(images=list(images), splits=splits, notes=notes)
+    if loose:
+        pattern = loose[0] if len(loose) == 1 else f"*{PurePosixPath(loose[0]).suffix}"
         raise DataError(
-            f"{path}, line {begins}: cannot be read as CSV: {error}.",
-            remedy="Look there for a quotation mark that is not closed; within a quoted value it is written twice.",
-        ) from error
-
-
-def _read_parquet(path: Path) -> Columns:
-    from pyarrow import ArrowException, parquet
-
-    try:
-        refuse_special_file(path)
-        columns: Columns = parquet.read_table(path).to_pydict()
-    except (ArrowException, OSError) as error:
-        raise DataError(f"{path} cannot be read as Parquet: {error}.", remedy="Write the table again.") from error
-    return columns
-
-
-def _refuse_twins(names: Sequence[str], where: str) -> None:
-    twins = sorted(name for name, count in Counter(names).items() if count > 1)
-    if twins:
-        raise DataError(f"{where} has two columns named {listing(twins)}.", remedy="Give every column its own name.")
-
-
-def _table(columns: Columns, request: Request, *, name: str, root: Path, where: str) -> SampleTable:
-    request.only("a table", *TABLE_OPTIONS)
-    config = request.config
-    for what, values in (("group", request.groups), ("split", request.splits), ("id", request.ids)):
-        if values is not None:
-            raise DataError(f"{option(what)} must name a column of the table.", remedy=f"{option(what, what)}, say.")
-    path_column = _column(columns, config.path, PATH_COLUMNS, "path", where)
-    if path_column is None:
-        raise DataError(
-            f"{where} has no column of image paths; its columns are {listing(list(columns), limit=20)}.",
-            remedy=f"Name it: {option('path')}; or call it one of {', '.join(PATH_COLUMNS)}.",
+            f"{root}: some images lie in class folders and others beside them: {listing(loose)}.",
+            remedy=f"Move them into a class folder, or leave them out: {option('exclude', pattern)}; to embed without "
+            f"classes: {option('labelled', False)}.",
         )
-    written = [label_text(value).replace("\\", "/") for value in columns[path_column]]
-    blank = [f"row {row + 1}" for row, text in enumerate(written) if not text]
-    if blank:
-        raise DataError(f"{where}: no path in {listing(blank)}.", remedy="Fill in the paths or remove the rows.")
-    paths = [Path(os.path.normpath(Path(text))) for text in written]
-    kept = [row for row, path in enumerate(paths) if not excluded(PurePosixPath(path.as_posix()), config.exclude)]
-    ids = [_relative(paths[row], root) for row in kept]
-    _refuse_repeated(ids, where)
-
-    def pick(column: str | None) -> list[Any] | None:
-        return None if column is None else [columns[column][row] for row in kept]
-
-    id_column = _column(columns, config.id, ("id",), "id", where)
-    split_column = _column(columns, config.split, ("split",), "split", where)
-    group_column = _column(columns, config.group_column, () if config.ungrouped else ("group",), "group", where)
-    given_ids = pick(id_column)
-    label_columns, labels = _labels(columns, request, kept, where)
-    used = {path_column, id_column, split_column, *label_columns, *config.label_columns(columns)}
-    ungrouped = group_column is None and not config.ungrouped
-    return SampleTable(
-        name=name,
-        ids=ids if given_ids is None else _given_ids(given_ids, ids, where),
-        sources=[FileSource(root / paths[row]) for row in kept],
-        labels=labels,
-        columns=label_columns,
-        splits=pick(split_column),
-        groups=pick(group_column),
-        warnings=tuple(ungrouped_warnings({n: pick(n) or () for n in columns}, used)) if ungrouped else (),
+    _refuse_one_folder(root, inner)
+    within = _splits_within_classes(inner) if splits is None and use_splits else None
+    if within is not None:
+        splits = within
+        notes.append(
+            f"{root}: the folders below the classes are the splits ({_tally(splits)}). {option('use_splits', False)} "
+            "makes new ones."
+        )
+        inner = [PurePosixPath(path.parts[0], *path.parts[2:]) for path in inner]
+    return Layout(
+        images=list(images),
+        splits=splits,
+        labels=[path.parts[0] for path in inner],
+        notes=notes,
+        warnings=_doubts(root, inner),
     )
 
 
-def _column(columns: Columns, asked: str | None, usual: Sequence[str], what: str, where: str) -> str | None:
-    if asked is not None:
-        if asked not in columns:
-            raise DataError(
-                f"{where} has no column {asked!r}; its columns are {listing(list(columns), limit=20)}.",
-                remedy=f"Correct {option(what)}.",
-            )
-        return asked
-    found = [name for name in columns if name.strip().lower() in usual]
-    if len(found) > 1:
-        raise DataError(f"{where} has several {what} columns: {listing(found)}.", remedy=f"Choose one: {option(what)}.")
-    return found[0] if found else None
+def _splits(root: Path, images: Sequence[PurePosixPath]) -> tuple[list[str] | None, list[PurePosixPath], list[str]]:
+    """Return the split of every image, and its path below the folder of the split."""
+    tops = sorted({path.parts[0] for path in images if len(path.parts) > 1})
+    of = {top: split for top in tops if (split := split_of(top)) is not None}
+    if not of:
+        return None, list(images), []
+    named = listing(sorted(of))
+    stray = [path.as_posix() for path in images if path.parts[0] not in of]
+    if stray:
+        raise DataError(
+            f"{root} has split folders ({named}), but these images lie outside them: {listing(stray)}.",
+            remedy=f"Move them into a split, or leave them out: {option('exclude', stray[0])}. If {named} "
+            f"{'is a class' if len(of) == 1 else 'are classes'}: {option('use_splits', False)}.",
+        )
+    if len(set(of.values())) != len(of):
+        twice = sorted(top for top in of if list(of.values()).count(of[top]) > 1)
+        raise DataError(
+            f"{root} has two folders for one split: {listing(twice)}.",
+            remedy=f"Put them together, or leave one out: {option('exclude', twice[0] + '/*')}. If they are classes: "
+            f"{option('use_splits', False)}.",
+        )
+    other = [f"{top} as {split}" for top, split in of.items() if top.lower() != split]
+    notes = [f"{root}: read {listing(other)}. {option('use_splits', False)} takes them for classes."] if other else []
+    return [of[path.parts[0]] for path in images], [PurePosixPath(*path.parts[1:]) for path in images], notes
 
 
-def _labels(
-    columns: Columns, request: Request, kept: Sequence[int], where: str
-) -> tuple[tuple[str, ...], RawLabels | None]:
-    if request.labelled is False:
-        return (), None
-    chosen = request.config.label_columns(columns)
-    for name in chosen:
-        _column(columns, name, (), "label", where)
-    if len(chosen) > 1:
-        cells = np.empty((len(kept), len(chosen)), dtype=object)
-        for position, name in enumerate(chosen):
-            cells[:, position] = [columns[name][row] for row in kept]
-        return chosen, cells
-    label = chosen[0] if chosen else _column(columns, None, LABEL_COLUMNS, "label", where)
-    if label is None:
-        return (), None
-    values = [columns[label][row] for row in kept]
-    if request.config.label_separator is None:
-        return (), values
-    parts = [label_text(value).split(request.config.label_separator) for value in values]
-    return (), [tuple(part.strip() for part in each if part.strip()) for each in parts]
+def _without_unlabelled(
+    root: Path, images: Sequence[PurePosixPath], splits: list[str] | None, inner: list[PurePosixPath]
+) -> tuple[Sequence[PurePosixPath], list[str] | None, list[PurePosixPath], list[str]]:
+    """Leave out test (or val) images without class folders where the training images have them."""
+    if splits is None:
+        return images, splits, inner, []
+    classes: dict[str, set[str]] = {}
+    for split, path in zip(splits, inner, strict=True):
+        classes.setdefault(split, set()).add(path.parts[0] if len(path.parts) > 1 else "")
+    train = classes.get("train", set())
+    if not train or "" in train:
+        return images, splits, inner, []
+    bare = {
+        split
+        for split, names in classes.items()
+        if split != "train" and (names == {""} or (len(names) == 1 and not names & train and names <= UNSORTED))
+    }
+    if not bare:
+        return images, splits, inner, []
+    kept = [row for row, split in enumerate(splits) if split not in bare]
+    gone = [path for path, split in zip(images, splits, strict=True) if split in bare]
+    folders = sorted({path.parts[0] for path in gone})
+    note = (
+        f"{root}: the {len(gone)} images in {listing(folders)} have no class folders and are left out as unlabelled; "
+        f"predict them from {shown_folder(root / folders[0])}."
+    )
+    return [images[row] for row in kept], [splits[row] for row in kept], [inner[row] for row in kept], [note]
 
 
-def _relative(path: Path, root: Path) -> str:
-    inside = path.is_absolute() and path.is_relative_to(root.resolve())  # outside the root its whole path is its name
-    return (path.relative_to(root.resolve()) if inside else path).as_posix()
+def _refuse_one_folder(root: Path, inner: Sequence[PurePosixPath]) -> None:
+    """Point at the folder that holds the classes where only that one lies in the root."""
+    tops = {path.parts[0] for path in inner}
+    below = sorted({path.parts[1] for path in inner if len(path.parts) > 2})
+    if len(tops) == 1 and len(below) > 1 and all(len(path.parts) > 2 for path in inner):
+        folder = tops.pop()
+        raise DataError(
+            f"{root}: all images lie in {folder}, which holds {listing(below)}.",
+            remedy=f"Give the folder that holds the classes: {shown_folder(root / folder)}; to embed without classes: "
+            f"{option('labelled', False)}.",
+        )
 
 
-def _refuse_repeated(ids: Sequence[str], where: str) -> None:
-    if len(set(ids)) == len(ids):
-        return
-    twice = sorted(name for name, count in Counter(ids).items() if count > 1)
+def _splits_within_classes(inner: Sequence[PurePosixPath]) -> list[str] | None:
+    names = [split_of(path.parts[1]) if len(path.parts) > 2 else None for path in inner]
+    found = [name for name in names if name is not None]
+    return found if len(found) == len(names) and "train" in found and len(set(found)) > 1 else None
+
+
+def _tally(splits: Sequence[str]) -> str:
+    return ", ".join(f"{count} {split}" for split, count in Counter(splits).most_common())
+
+
+# --- what is worth a second look
+
+
+def _doubts(root: Path, inner: Sequence[PurePosixPath]) -> list[str]:
+    """Say where the outer folders may not be the classes."""
+    below: dict[str, set[str]] = {}
+    for path in inner:
+        below.setdefault(path.parts[0], set()).update(path.parts[1:2] if len(path.parts) > 2 else ())
+    times = Counter(name for names in below.values() for name in names)
+    shared = sorted((name for name, count in times.items() if count > 1), key=natural_key)
+    outer = sorted(below, key=natural_key)
+    if shared:
+        holding = [name for name in outer if below[name] & set(shared)]
+        said = (
+            f"{root}: {listing(holding)} were read as the classes, but hold the same folders ({listing(shared)}). If "
+            "those are the classes, or what must stay together, list the images in a table with a column for each."
+        )
+        return [said]
+    if {plain(name) for name in outer} & MASK_FOLDERS:
+        said = f"{root}: {listing(outer)} were read as the classes; are some of them masks?"
+        return [f"{said} Leave these out with {option('exclude', '*mask*')}, or give the folder of the images alone."]
+    if len(outer) > 1 and all(PARTS.fullmatch(name) for name in outer):
+        said = f"{root}: {listing(outer)} were read as the classes, but look like parts of one data set."
+        return [f"{said} If they are, give a table of images and labels, or a folder for each class."]
+    return []
+
+
+def _masks(root: Path, images: Sequence[PurePosixPath]) -> list[str]:
+    """Say how many images look like masks of others in the same folder."""
+    there = {(path.parent, path.stem.casefold()) for path in images}
+    marks: Counter[str] = Counter()
+    first: PurePosixPath | None = None
+    for path in images:
+        marked = MASK.fullmatch(path.stem)
+        head = marked["head"] if marked else path.stem.casefold().removeprefix("mask").lstrip(" _-")
+        if head and head.casefold() != path.stem.casefold() and (path.parent, head.casefold()) in there:
+            marks[f"*{marked['mark']}*" if marked else "mask*"] += 1
+            first = first or path
+    n = sum(marks.values())
+    inside = [path for path in images if any(plain(part) in MASK_FOLDERS for part in path.parts[:-1])]
+    if n:
+        leave = option("exclude", sorted(marks)[0] if len(marks) == 1 else sorted(marks))
+        return [f"{root}: {n} of {len(images)} images look like masks of others, such as {first}. Leave out: {leave}."]
+    if inside:
+        folder = next(part for part in inside[0].parts[:-1] if plain(part) in MASK_FOLDERS)
+        leave = option("exclude", f"*{folder}/*")
+        said = f"{root}: {len(inside)} of {len(images)} images lie in folders called {folder!r}."
+        return [f"{said} If they are masks, leave them out: {leave}."]
+    return []
+
+
+def _passed_over(root: Path, tree: FolderContents, read: Layout) -> tuple[list[str], list[str]]:
+    """Say which files were not taken for images: notes, and warnings where images may be among them."""
+    notes, warnings = [], []
+    others = [path for path in tree.others if path not in set(tree.tables)]
+    kinds = Counter(path.suffix.lower() or "without suffix" for path in others)
+    foreign = {kind: count for kind, count in kinds.items() if kind in FOREIGN_SUFFIXES}
+    if foreign:
+        warnings.append(f"{root}: files of formats that are not read were passed over: {_counts(foreign)}.")
+    rest = {kind: count for kind, count in kinds.items() if kind not in foreign}
+    if rest:
+        notes.append(f"{root}: passed over files that are no images: {_counts(rest)}.")
+    depth = 1 if read.splits is None else 2
+    lost = Counter(path.parts[:depth] for path in others if len(path.parts) > depth)
+    kept = {path.parts[:depth] for path in read.images}
+    for folder in sorted(set(lost) - kept if read.labels is not None else ()):
+        inside = Counter(path.suffix.lower() or "without suffix" for path in others if path.parts[:depth] == folder)
+        warnings.append(
+            f"{root}: no file in {'/'.join(folder)} is an image that is read, so that this class is missing: "
+            f"{_counts(inside)}. Images end in {', '.join(sorted(IMAGE_SUFFIXES))}."
+        )
+    empty = [name for name in tree.empty if len(PurePosixPath(name).parts) <= depth and name != "."]
+    if empty:
+        (warnings if read.labels is not None else notes).append(f"{root}: no files in {listing(sorted(empty))}.")
+    if tree.junk:
+        notes.append(f"{root}: passed over {listing(sorted(set(tree.junk)))}.")
+    if tree.tables:
+        table = shown_folder(root / tree.tables[0])
+        hint = f"{root}: {listing([path.as_posix() for path in tree.tables])} is not read with the folder. "
+        hint += f"If it holds the labels, give it in place of the folder: {table}."
+        (warnings if read.labels is None or read.warnings else notes).append(hint)
+    return notes, warnings
+
+
+def _counts(kinds: "Counter[str] | dict[str, int]") -> str:
+    return ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+
+
+def _refuse_no_images(root: Path, tree: FolderContents) -> None:
+    kinds = _counts(Counter(path.suffix.lower() or path.name for path in tree.others))
+    there = f" Other files there: {kinds}." if kinds else ""
+    table = f"Give the table: {shown_folder(root / tree.tables[0])}; or " if tree.tables else ""
     raise DataError(
-        f"{where} lists {len(twice)} image(s) more than once: {listing(twice)}.",
-        remedy="Give one row per image; where several people labelled an image, agree on one label first.",
+        f"No images in {root}.{there}",
+        remedy=f"{table or 'C'}{'c' if table else ''}heck the path; images end in {', '.join(sorted(IMAGE_SUFFIXES))}.",
     )
 
 
-def _given_ids(values: Sequence[object], paths: Sequence[str], where: str) -> list[str]:
-    ids = [label_text(value) for value in values]
-    blank = [path for path, name in zip(paths, ids, strict=True) if not name]
-    if blank:
-        raise DataError(f"{where}: no id for {listing(blank)}.", remedy="Fill in the ids, or rename the id column.")
-    return ids
+# --- tables that come with folders
+
+
+def _metadata(root: Path, tree: FolderContents, request: Request) -> SampleTable | None:
+    """Read a folder by the table that Hugging Face keeps beside images, or the tables that it keeps instead."""
+    if not tree.images:
+        shards = [path for path in tree.others if path.suffix.lower() == ".parquet"]
+        named = [root / path for path in shards if split_of(re.split(r"[-_.]", path.name)[0]) is not None]
+        return load_shards(root, named, request) if named and len(named) == len(shards) else None
+    tables = [path for path in tree.tables if path.name in METADATA]
+    tops = {path.parent for path in tables}
+    if not tables or not all(map(_names_files, (root / path for path in tables))):
+        return None
+    if tops == {PurePosixPath()} and (request.config.label or not _class_folders(tree, lambda path: path)):
+        return _from_metadata(root, tables[0], request)
+    of = {path.parts[0]: split_of(path.parts[0]) for path in tables if len(path.parts) == 2}
+    inside = {path.parts[0] for path in tree.images}
+    if len(of) != len(tables) or None in of.values() or inside != set(of):
+        return None
+    if _class_folders(tree, lambda path: PurePosixPath(*path.parts[1:])) and not request.config.label:
+        return None
+    joined = join_tables({str(of[path.parts[0]]): _from_metadata(root, path, request) for path in tables})
+    return replace(joined, name=root.resolve().name) if request.config.use_splits else replace(joined, splits=None)
+
+
+def _class_folders(tree: FolderContents, below: Callable[[PurePosixPath], PurePosixPath]) -> bool:
+    """Tell whether images lie in folders that may be classes."""
+    folders = {inner.parts[0] for path in tree.images if len((inner := below(path)).parts) > 1}
+    return len(folders) > 1 and not all(split_of(name) for name in folders)
+
+
+def _names_files(path: Path) -> bool:
+    """Tell whether a table has the column of imagefolder."""
+    return any(plain(name) in {"filename", "imagefilename"} for name in read_table(path).columns)
+
+
+def _from_metadata(root: Path, path: PurePosixPath, request: Request) -> SampleTable:
+    table = load_manifest(root / path, request)
+    note = f"{root}: read by {path.as_posix()}; give a folder without it to have folders read as classes."
+    return replace(table, name=root.resolve().name, notes=(note, *table.notes))

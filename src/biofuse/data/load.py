@@ -13,14 +13,17 @@ from biofuse.core.errors import DataError, LeakageError
 from biofuse.core.options import accepts
 from biofuse.core.progress import Progress
 from biofuse.core.target import Target
+from biofuse.data.columns import split_of
 from biofuse.data.config import DataConfig, named
 from biofuse.data.decoding import DecodePolicy
-from biofuse.data.files import MANIFEST_SUFFIXES, is_image_name, load_folder, load_frame, load_image_file, load_manifest
-from biofuse.data.labels import RawLabels
+from biofuse.data.files import load_folder, load_image_file
+from biofuse.data.labels import RawLabels, listing
+from biofuse.data.lookup import is_image_name
 from biofuse.data.medmnist import load_medmnist, load_npz, medmnist_catalogue, parse_medmnist_name
 from biofuse.data.objects import is_hugging_face, is_row_data, load_arrays, load_hugging_face, load_rows
 from biofuse.data.samples import Request, Samples, SampleTable, TornGroups, assemble, hash_samples, join_tables
 from biofuse.data.splits import with_splits
+from biofuse.data.tables import is_table_name, load_frame, load_manifest
 
 
 @accepts(DataConfig)
@@ -143,7 +146,19 @@ def _table(data: Any, request: Request) -> SampleTable:
 def _from_parts(data: Mapping[Any, Any], request: Request) -> SampleTable:
     if not data:
         raise DataError("An empty mapping holds no data.", remedy='Give {"train": ..., "val": ..., "test": ...}.')
-    return join_tables({str(key): _table(part, request) for key, part in data.items()})
+    tables = {str(key): _table(part, request) for key, part in data.items()}
+    # Competitions publish their test images without labels: those are nothing to score, and no fault of the rest.
+    bare = [key for key, part in data.items() if split_of(key) == "test" and not isinstance(part, Samples)]
+    bare = [str(key) for key in bare if tables[str(key)].labels is None]
+    if (
+        bare
+        and len(tables) > len(bare)
+        and all(part.labels is not None for key, part in tables.items() if key not in bare)
+    ):
+        n = sum(len(tables.pop(key).ids) for key in bare)
+        joined = join_tables(tables)
+        return replace(joined, notes=(*joined.notes, f"The {n} images of {listing(bare)} have no labels: left out."))
+    return join_tables(tables)
 
 
 def _from_path(data: str | os.PathLike[str], request: Request) -> SampleTable:
@@ -155,7 +170,7 @@ def _from_path(data: str | os.PathLike[str], request: Request) -> SampleTable:
         if isinstance(data, str) and parse_medmnist_name(data) is not None:
             return load_medmnist(data, request)
         raise DataError(f"{path} does not exist.", remedy=_nearest(str(data)))
-    if suffix in MANIFEST_SUFFIXES:
+    if is_table_name(path):
         return load_manifest(path, request)
     if suffix == ".npz":
         return load_npz(path, request)
@@ -163,7 +178,7 @@ def _from_path(data: str | os.PathLike[str], request: Request) -> SampleTable:
         return load_image_file(path, request)
     raise DataError(
         f"{path} is of no kind that can be read.",
-        remedy="Give a folder, a .csv, .tsv or .parquet table, an .npz file, or an image.",
+        remedy="Give a folder, a table (.csv, .tsv, .txt, .jsonl, .parquet or .feather), an .npz file, or an image.",
     )
 
 

@@ -226,6 +226,11 @@ def _rows(path: Path, member: str, size: int | None) -> Sequence[Source]:
         shape: tuple[int, ...] = images.shape
     else:
         offset, dtype, shape = mapped
+    if len(shape) == 4 and shape[1] in {1, 3, 4} and shape[3] not in {1, 3, 4}:
+        raise DataError(
+            f"{path}: the channels of {member}, of shape {shape}, come first.",
+            remedy="Put them last and save again: images.transpose(0, 2, 3, 1).",
+        )
     if len(shape) not in {3, 4} or (len(shape) == 4 and shape[3] not in {1, 3, 4}):
         raise DataError(
             f"{path}: {member} has shape {shape}; images are [n, height, width] or [n, height, width, 3].",

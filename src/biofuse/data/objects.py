@@ -12,9 +12,9 @@ from PIL import Image
 
 from biofuse.core.errors import DataError, UnreadableImageError, option
 from biofuse.data.decoding import ArraySource, FileSource, ItemSource, PillowSource, Rows, raw_image
-from biofuse.data.files import LABEL_COLUMNS
 from biofuse.data.labels import listing
 from biofuse.data.samples import Request, SampleTable, Source
+from biofuse.data.tables import Located, Read, samples_of
 
 ID_DIGITS = 6
 """Index-based ids are padded to this width, so that they sort in the order of the rows."""
@@ -134,14 +134,17 @@ def is_row_data(data: object) -> bool:
 def load_hugging_face(data: Any, request: Request) -> SampleTable:
     """Read a Hugging Face ``Dataset``; its files' original bytes are what is hashed and decoded.
 
+    Transforms that were set on it play no part, and its columns are recognised like those of a table.
+
     Raises
     ------
     DataError
         If there is no image column, or a named column does not exist.
     """
-    request.only("a Hugging Face data set", "label", "group", "id", "path")
+    request.only("a Hugging Face data set", "label", "group", "split", "id", "path", "label_separator", "blank_as")
     from datasets import Image
 
+    data = data.with_format(None)
     features = data.features
     images = [name for name, feature in features.items() if isinstance(feature, Image)]
     column = request.config.path or (images[0] if len(images) == 1 else None)
@@ -153,16 +156,20 @@ def load_hugging_face(data: Any, request: Request) -> SampleTable:
     raw = data.select_columns([column])
     if isinstance(features[column], Image):
         raw = raw.cast_column(column, Image(decode=False))
-    ids = _column_values(data, request.config.id, "id")
-    labels, classes = _hugging_face_labels(data, request)
-    usual = "group" if "group" in features and not request.config.ungrouped else None
-    return SampleTable(
+    inner = {name: getattr(feature, "feature", feature) for name, feature in features.items() if name not in images}
+    plain_columns = [name for name, feature in inner.items() if type(feature).__name__ in {"Value", "ClassLabel"}]
+    columns: dict[str, Sequence[Any]] = {name: list(data[name]) for name in plain_columns if name != column}
+    return samples_of(
+        Read(
+            columns={column: range(len(data)), **columns},
+            names={name: tuple(feature.names) for name, feature in inner.items() if hasattr(feature, "names")},
+        ),
+        request,
+        image=column,
+        ids=[row_id(row) for row in range(len(data))],
+        locate=lambda kept: Located([ItemSource(raw, row, column, f"row {row}, column {column!r}") for row in kept]),
         name=str(getattr(data.info, "dataset_name", None) or "data set"),
-        ids=[row_id(row) for row in range(len(data))] if ids is None else [str(value) for value in ids],
-        sources=[ItemSource(raw, row, column, f"row {row}, column {column!r}") for row in range(len(data))],
-        labels=labels,
-        classes=classes,
-        groups=_column_values(data, request.config.group_column or usual, "group"),
+        where="The data set",
     )
 
 
@@ -240,47 +247,3 @@ def _plain(value: Any) -> Any:
         flat = np.asarray(value).ravel()
         return flat[0].item() if flat.size == 1 else flat
     return value
-
-
-def _hugging_face_labels(data: Any, request: Request) -> tuple[Any, tuple[str, ...] | None]:
-    if request.labelled is False:
-        return None, None
-    asked = request.config.label_columns(data.features)
-    if len(asked) > 1:
-        raise DataError(
-            "Several label columns of a Hugging Face data set are not read.", remedy="Use data.to_pandas()."
-        )
-    found = [name for name in data.features if name.lower() in {*LABEL_COLUMNS, "labels"}]
-    if not asked and len(found) > 1:
-        raise DataError(
-            f"The data set has several label columns: {listing(found)}.", remedy=f"Choose one: {option('label')}."
-        )
-    column = asked[0] if asked else found[0] if found else None
-    values = _column_values(data, column, "label")
-    if values is None:
-        return None, None
-    feature = data.features[column]
-    inner = getattr(feature, "feature", feature)
-    if not hasattr(inner, "names"):  # only a ClassLabel has
-        return values, None
-    names = tuple(inner.names)
-
-    def name(value: Any) -> Any:
-        if isinstance(value, list):
-            return [name(item) for item in value]
-        # -1 is that library's mark for "no label".
-        return None if value is None or value < 0 else names[value]
-
-    named = [name(value) for value in values]
-    return (None if all(value is None for value in named) else named), names
-
-
-def _column_values(data: Any, column: object, what: str) -> list[Any] | None:
-    if column is None:
-        return None
-    if column not in data.features:
-        raise DataError(
-            f"The data set has no column {column!r}; its columns are {listing(list(data.features), limit=20)}.",
-            remedy=f"Correct {option(what)}.",
-        )
-    return list(data[column])

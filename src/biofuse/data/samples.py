@@ -13,6 +13,7 @@ from biofuse.core.errors import DataError, LeakageError, UnreadableImageError, o
 from biofuse.core.hashing import Contents, no_contents
 from biofuse.core.progress import Progress, Silent
 from biofuse.core.target import Target, Task
+from biofuse.data.columns import SPLIT_NAMES, split_of
 from biofuse.data.config import DataConfig, named
 from biofuse.data.decoding import DecodePolicy, ItemSource, PillowSource, content_hash
 from biofuse.data.labels import RawLabels, encode_labels, label_text, listing
@@ -97,7 +98,7 @@ class Samples:
         if len(unique) != n:
             raise DataError(
                 f"{self.name}: {int((counts > 1).sum())} sample ids occur more than once, "
-                f"e.g. {unique[counts > 1][0]!r}.",
+                f"such as {str(unique[counts > 1][0])!r}.",
                 remedy="Give every row its own id, or leave the id column out: paths are used then.",
             )
         if self.labels is not None and self.task is None:
@@ -190,13 +191,6 @@ class Shard:
         """Return this shard of a table; nothing is read."""
         return samples.take(np.array(self.rows(len(samples)), dtype=np.int64))
 
-
-SPLIT_NAMES = {
-    "train": "train", "training": "train",
-    "val": "val", "valid": "val", "validation": "val",
-    "test": "test", "testing": "test",
-}  # fmt: skip
-"""What folders, columns and data sets call their splits, in lower case."""
 
 TornGroups = Literal["error", "allow"]
 """What to do with a group that lies in more than one of the given splits."""
@@ -537,13 +531,13 @@ def split_name(value: object) -> str:
     DataError
         If it is none of them.
     """
-    try:
-        return SPLIT_NAMES[str(value).strip().lower()]
-    except KeyError as error:
+    split = split_of(value)
+    if split is None:
         raise DataError(
-            f"{value!r} is no split.",
+            f"{str(value)!r} is no split.",
             remedy=f"Call splits {', '.join(SPLIT_NAMES)}; or have them made: {option('use_splits', False)}.",
-        ) from error
+        )
+    return split
 
 
 def object_array(values: Sequence[object]) -> NDArray[np.object_]:

@@ -14,7 +14,7 @@ from biofuse.core.linear import ROWS_AT_ONCE, Matrix64, slices
 from biofuse.core.progress import Progress, Tell, progress_bars
 from biofuse.core.target import Task
 from biofuse.data.decoding import FileSource
-from biofuse.data.files import is_image_name
+from biofuse.data.lookup import is_image_name
 from biofuse.data.samples import Samples
 from biofuse.encoders.card import EncoderCard
 from biofuse.encoders.doctor import Skipped, available

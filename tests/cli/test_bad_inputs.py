@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+import biofuse
 from biofuse.cli import main
 
 ENCODERS = "haralick,hog"
@@ -63,6 +64,45 @@ def test_an_unreadable_image_is_set_aside_on_request(name, whole, images, succee
     assert listed["id"].tolist() == [f"red/{name}"]
     assert name in listed["source"][0]
     assert listed["reason"][0]
+
+
+def test_each_cause_of_unreadable_images_brings_its_own_remedy(images, fails, tmp_path):
+    (images / "red" / "scan.png").write_bytes(b"\0" * 128 + b"DICM" + b"\0" * 40)
+    (images / "red" / "pointer.png").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    for command in (("embed", "-e", ENCODERS), ("fit", *SMALL)):
+        ran = fails(*command, images, "--out", tmp_path / "e.npz")
+        assert "a DICOM file" in ran.err
+        _, remedy = ran.err.split("what to do: ")
+        assert "with the window you want" in remedy
+        assert "git lfs pull" in remedy
+        assert "--on-error quarantine" in remedy
+
+
+def test_pages_and_brightness_that_were_chosen_are_said(images, succeeds, tmp_path):
+    deep = [Image.fromarray(np.arange(64, dtype=np.uint16).reshape(8, 8) * 9 + page) for page in range(3)]
+    deep[0].save(images / "red" / "stack.tif", save_all=True, append_images=deep[1:])
+    for said in (
+        succeeds("check", images).out,
+        succeeds("embed", images, "-e", ENCODERS, "--out", tmp_path / "e.npz").err,
+    ):
+        assert "1 image(s) have several pages, of which page 0 (from 0) is read: --page chooses:" in said
+        assert "1 image(s) are grey of more than 8 bits and were made 8-bit by --sixteen-bit minmax" in said
+
+
+def test_an_image_larger_than_pillow_likes_is_named(images, succeeds, monkeypatch, tmp_path):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 9000)
+    Image.new("L", (100, 95)).save(images / "red" / "large.png")
+    ran = succeeds("embed", images, "-e", ENCODERS, "--out", tmp_path / "e.npz")
+    assert "large.png (100 x 95)" in ran.err
+    assert "DecompressionBomb" not in ran.everything
+
+
+def test_no_memory_is_one_message(images, fails, monkeypatch, tmp_path):
+    def full(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr(biofuse, "load_samples", full)
+    assert "no memory left" in fails("check", images).err
 
 
 def test_several_unreadable_images_are_one_message(images, fails, tmp_path):

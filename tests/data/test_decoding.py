@@ -1,6 +1,7 @@
 """Every kind of pixel becomes the same RGB image, or a typed error; nothing is guessed."""
 
 import contextlib
+import dataclasses
 import io
 import pickle
 import struct
@@ -21,9 +22,10 @@ from biofuse.data.decoding import (
     DecodePolicy,
     FileSource,
     PillowSource,
+    Remarks,
     content_hash,
     decode,
-    image_facts,
+    decode_with_facts,
     pixel_hash,
     raw_image,
 )
@@ -249,19 +251,35 @@ def test_bug_7_a_jpeg2000_header_without_pixels_is_not_a_black_image() -> None:
 
 
 @pytest.mark.parametrize(
-    ("raw", "why"),
+    ("raw", "why", "remedy"),
     [
-        (b"", "empty"),
-        (b"this is a letter, not a picture", "not an image of a known format"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image of a known format"),
-        (b"\0" * 128 + b"DICM" + b"\0" * 40, "DICOM"),
+        (b"", "empty", "Repair"),
+        (b"this is a letter, not a picture", "not an image of a known format", "Repair"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "a PostScript drawing", "PNG"),
+        (b"\0" * 128 + b"DICM" + b"\0" * 40, "a DICOM file", "window"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "a Git LFS pointer", "git lfs pull"),
+        (b"\xef\xbb\xbf \n<!DOCTYPE HTML>\n<html><body>Log in", "a web page", "login"),
+        (b'{"error": "not found"}', "a JSON text", "download it again"),
+        (b"\0\0\0\x18ftypheic\0\0", "a HEIC picture", "PNG or JPEG"),
+        (b"\0" * 500, "nothing but zeros", "Copy it again"),
     ],
 )
-def test_foreign_files_say_why(raw: bytes, why: str) -> None:
+def test_foreign_files_say_why(raw: bytes, why: str, remedy: str) -> None:
     with pytest.raises(UnreadableImageError, match=why) as caught:
         read(raw)
     assert caught.value.message.startswith("it.png:")
-    assert caught.value.remedy
+    assert remedy in caught.value.remedy
+
+
+@pytest.mark.parametrize("image", [np.zeros((3, 4), np.uint16), np.zeros((3, 4, 4), np.uint8)], ids=["grey", "RGBA"])
+def test_an_image_for_which_there_is_no_memory_is_named(image: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(np, "zeros" if image.ndim == 2 else "empty", full)
+    with pytest.raises(UnreadableImageError, match=r"it\.png: there is no memory") as caught:
+        decode(image, MINMAX, description="it.png")
+    assert "tiles" in caught.value.remedy
 
 
 def test_a_decompression_bomb_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -333,9 +351,31 @@ def test_the_policy_refuses_unknown_fields_and_values() -> None:
 
 
 def test_image_facts() -> None:
-    facts = image_facts(encode(Image.new("L", (7, 5)), "PNG"))
-    assert (facts.format, facts.mode, facts.width, facts.height) == ("PNG", "L", 7, 5)
-    assert image_facts(NOISE).mode == "uint8x3"
+    stack = encode(Image.new("L", (7, 5)), "TIFF", save_all=True, append_images=[Image.new("L", (7, 5))])
+    facts = decode_with_facts(stack, MINMAX, description="it")[1]
+    assert (facts.format, facts.mode, facts.width, facts.height, facts.pages) == ("TIFF", "L", 7, 5, 2)
+    facts = decode_with_facts(NOISE.astype(np.uint16), MINMAX, description="it")[1]
+    assert (facts.mode, facts.pages, facts.deep) == ("uint16x3", 1, False)
+    assert decode_with_facts(NOISE[..., 0].astype(np.uint16), MINMAX, description="it")[1].deep
+
+
+def test_what_is_remarkable_of_many_images_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    here, there = Remarks(), Remarks()
+    for number in range(5):
+        facts = decode_with_facts(np.full((9, 9 + 3 * number), 7, np.uint16), MINMAX, description="it")[1]
+        (here if number % 2 else there).add(
+            bytes([number]), f"{number}.tif", dataclasses.replace(facts, pages=1 + number)
+        )
+    here.merge(there)
+    here.merge(there)  # the same images again, for other encoders
+    pages, deep, large = here.sentences(DecodePolicy(page=1))
+    assert pages.startswith(
+        "4 image(s) have several pages, of which page 1 (from 0) is read: `page=` chooses: 1.tif (2)"
+    )
+    assert deep.startswith("5 image(s) are grey of more than 8 bits and were made 8-bit by `sixteen_bit='minmax'`")
+    assert large.startswith("4 image(s) have so many pixels")
+    assert Remarks().sentences(MINMAX) == []
 
 
 # --- sources ---------------------------------------------------------------------------------------------------------

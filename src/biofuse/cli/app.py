@@ -33,6 +33,10 @@ class _Commands(TyperGroup):
 WRONG_USAGE: Any = typer.BadParameter.__mro__[1]
 """The base of every refusal of an argument, which typer does not export; its message quotes what was given."""
 
+NO_MEMORY = (
+    "Close other programs, or do less at a time: `--workers 0`, a smaller `--batch-size`, fewer encoders; images of "
+    "very many pixels are better cut into tiles."
+)
 INTERRUPTED = 130
 """Exit code after Ctrl-C: 128 and the number of the signal, as shells have it."""
 
@@ -97,7 +101,7 @@ def _show_warning(otherwise: Callable[..., None]) -> Callable[..., None]:
     def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
         if issubclass(category, BioFuseWarning):
             note(f"warning: {message}")  # A user needs what it says, not the line of code that says it.
-        else:
+        elif category.__name__ != "DecompressionBombWarning":  # Pillow's; it names no file, and BioFuse says it itself
             otherwise(message, category, *where, **more)
 
     return show
@@ -121,6 +125,11 @@ def main() -> None:
         if _State.debug:
             raise
         show_error(error)
+        sys.exit(1)
+    except MemoryError:
+        if _State.debug:
+            raise
+        show_error(BioFuseError("There is no memory left for this.", remedy=NO_MEMORY))
         sys.exit(1)
     except BrokenPipeError:
         errors.quiet = True

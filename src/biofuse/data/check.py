@@ -11,7 +11,7 @@ import numpy as np
 from biofuse.core.errors import DataError, UnreadableImageError, option
 from biofuse.core.hashing import Contents, no_contents, to_hex
 from biofuse.core.progress import Progress, Silent
-from biofuse.data.decoding import DecodePolicy, ImageFacts, content_hash, decode, image_facts, pixel_hash
+from biofuse.data.decoding import DecodePolicy, ImageFacts, Remarks, content_hash, decode_with_facts, pixel_hash
 from biofuse.data.labels import listing
 from biofuse.data.samples import SPLITS, Samples, Source, groups_across_splits
 from biofuse.data.splits import merge_groups
@@ -188,6 +188,8 @@ def _label_names(samples: Samples, row: int) -> tuple[str, ...]:
     return (samples.classes[samples.labels[row]],)
 
 
+LOOKED_AT = 4096
+"""Pixels a side of which grey levels are looked at; of larger images every second, third, ..."""
 FLAT = 2.0
 """Images whose grey levels (0-255) vary by less than this standard deviation hardly show anything."""
 TINY_CLASS = 10
@@ -373,15 +375,16 @@ def _read_all(samples: Samples, workers: int | None) -> Iterator[_Seen]:
 def _inspect(source: Source, policy: DecodePolicy) -> _Seen:
     try:
         raw = source.read()
-        image = decode(raw, policy, description=source.description)
+        image, facts = decode_with_facts(raw, policy, description=source.description)
     except UnreadableImageError as error:
         return _Seen(error=error)
+    step = 1 + max(image.shape) // LOOKED_AT
     return _Seen(
-        facts=image_facts(raw),
+        facts=facts,
         content=content_hash(raw, policy),
         pixels=pixel_hash(image),
         n_bytes=len(raw) if isinstance(raw, bytes) else raw.nbytes,
-        deviation=float(image.mean(axis=2).std()),
+        deviation=float(image[::step, ::step].mean(axis=2).std()),
     )
 
 
@@ -526,6 +529,11 @@ def _single_group_classes(samples: Samples, report: CheckReport) -> list[str]:
 
 
 def _image_warnings(samples: Samples, report: CheckReport, seen: Sequence[_Seen]) -> Iterator[str]:
+    remarks = Remarks()
+    for source, image in zip(samples.sources, seen, strict=True):
+        if image.facts is not None:
+            remarks.add(image.content, source.description, image.facts)
+    yield from remarks.sentences(samples.decode)
     if report.flat:
         yield f"{len(report.flat)} image(s) are nearly one colour: {listing(report.flat)}."
     if len(report.modes) > 1:

@@ -9,6 +9,7 @@ The policy, which the decode version and :class:`DecodePolicy` put into every co
 - Grey of more than 8 bits, and floating-point grey, follows ``sixteen_bit``: ``minmax`` maps the image's own minimum
   and maximum to 0 and 255 (a constant image becomes 0); ``full`` maps the full range of the type, and floats must be
   0-1.
+- TIFF in which zero is white is turned around, whatever its type; signed values are read as such.
 - Colour is never stretched: floating-point colour must be 0-1, 16-bit colour arrays are divided by 257, and Pillow
   keeps the high byte of 16-bit colour files.
 - Of a file with several pages or frames, ``page`` is read.
@@ -17,10 +18,11 @@ Nothing is guessed: a truncated, empty or foreign file is an :class:`UnreadableI
 """
 
 import io
+import math
 import struct
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -29,12 +31,14 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from pydantic import BaseModel, ConfigDict, Field
 
-from biofuse.core.errors import DataError, UnreadableImageError, printable
+from biofuse.core.errors import DataError, UnreadableImageError, option, printable
 from biofuse.core.files import refuse_special_file
 from biofuse.core.hashing import canonical_json, digest
+from biofuse.data.tiff import TiffPage, UnsupportedTiffError, tiff_length, tiff_page
 
-DECODE_VERSION = 1
-"""Raised when the same bytes and policy would give other pixels; part of the content hash."""
+DECODE_VERSION, MISREAD_VERSION = 1, 2
+"""Raised when the same bytes and policy would give other pixels; part of the content hash. The second is that of TIFF
+files of the kinds that Pillow misreads, which BioFuse has read as they are only since then."""
 
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 """Pillow's names of the file formats that are opened. EPS, which runs an external program, is not among them."""
@@ -50,9 +54,6 @@ TOO_LARGE = "Cut it into tiles, or save it smaller; whole slides are not single 
 
 ORIENTATION_TAG = 0x0112
 """EXIF 2.3, table 4: orientation; 1 is upright."""
-BITS_PER_SAMPLE, SAMPLE_FORMAT = 258, 339
-"""TIFF 6.0 tags; sample format 2 is signed integer."""
-
 JPEG2000_END = b"\xff\xd9"
 """ISO/IEC 15444-1, table A.1: end of codestream."""
 
@@ -91,12 +92,18 @@ class ImageFacts:
         Pillow's mode ("L", "RGB", "I;16"...), or the array's type and channels ("uint8x3").
     width, height : int
         Pixels.
+    pages : int
+        How many the file has; one is read.
+    deep : bool
+        Whether it is grey of more than 8 bits, so that the policy's ``sixteen_bit`` decides its brightness.
     """
 
     format: str
     mode: str
     width: int
     height: int
+    pages: int = 1
+    deep: bool = False
 
 
 def content_hash(raw: RawImage, policy: DecodePolicy) -> bytes:
@@ -114,7 +121,9 @@ def content_hash(raw: RawImage, policy: DecodePolicy) -> bytes:
     DataError
         If the array holds Python objects.
     """
-    rules = canonical_json({"version": DECODE_VERSION, **policy.model_dump(mode="json")})
+    misread = isinstance(raw, bytes) and (page := tiff_page(raw, policy.page)) is not None and page.misread
+    version = MISREAD_VERSION if misread else DECODE_VERSION
+    rules = canonical_json({"version": version, **policy.model_dump(mode="json")})
     if isinstance(raw, bytes):
         return digest(b"file", raw, rules)
     if raw.dtype.hasobject:
@@ -151,17 +160,93 @@ def decode(raw: RawImage, policy: DecodePolicy, *, description: str) -> RGBImage
     UnreadableImageError
         If the image is damaged, no image, of an unsupported format, channel-first, or holds NaN or infinite values.
     """
-    pixels = _pixels_of_file(raw, policy, description) if isinstance(raw, bytes) else raw
-    return _to_rgb(pixels, policy, description)
+    return decode_with_facts(raw, policy, description=description)[0]
 
 
-def image_facts(raw: RawImage) -> ImageFacts:
-    """Read the header of an image that can be decoded; no pixels are touched."""
-    if isinstance(raw, bytes):
-        with Image.open(io.BytesIO(raw), formats=FORMATS) as image:
-            return ImageFacts(image.format or "unknown", image.mode, image.width, image.height)
-    channels = f"x{raw.shape[2]}" if raw.ndim == 3 else ""
-    return ImageFacts("array", f"{raw.dtype.name}{channels}", int(raw.shape[1]), int(raw.shape[0]))
+def decode_with_facts(raw: RawImage, policy: DecodePolicy, *, description: str) -> tuple[RGBImage, ImageFacts]:
+    """Decode one image as :func:`decode` does, and say what it was before.
+
+    Raises
+    ------
+    UnreadableImageError
+        As :func:`decode`; also if there is no memory for its pixels.
+    """
+    try:
+        if isinstance(raw, bytes):
+            pixels, facts = _pixels_of_file(raw, policy, description)
+        else:
+            pixels, facts = raw, _array_facts(raw)
+        return _to_rgb(pixels, policy, description), facts
+    except MemoryError as error:
+        raise UnreadableImageError(f"{description}: there is no memory to decode it.", remedy=TOO_LARGE) from error
+
+
+def _array_facts(array: NDArray[np.generic], *, file_format: str = "array", pages: int = 1) -> ImageFacts:
+    channels = array.shape[2] if array.ndim == 3 else 1
+    return ImageFacts(
+        format=file_format,
+        mode=f"{array.dtype.name}{f'x{channels}' if array.ndim == 3 else ''}",
+        width=int(array.shape[1]) if array.ndim > 1 else 0,
+        height=int(array.shape[0]) if array.ndim else 0,
+        pages=pages,
+        deep=_is_deep(array),
+    )
+
+
+def _is_deep(pixels: NDArray[np.generic]) -> bool:
+    return pixels.dtype.kind in "iuf" and pixels.dtype != np.uint8 and (pixels.ndim == 2 or pixels.shape[-1] == 1)
+
+
+class Remarks:
+    """What a person should hear of many images that could be read: how many there are of a kind, and the first few.
+
+    Each is a guess that changes pixels (which page, how bright), or an image that takes very much memory.
+    """
+
+    def __init__(self) -> None:
+        self._contents: dict[str, set[bytes]] = {}
+        self._named: dict[str, list[str]] = {}
+
+    def add(self, content: bytes, description: str, facts: ImageFacts) -> None:
+        """Remember what is remarkable about one image; an image that comes again is the same one."""
+        large = facts.width * facts.height > (Image.MAX_IMAGE_PIXELS or math.inf)
+        named = {
+            "pages": f"{description} ({facts.pages})" if facts.pages > 1 else None,
+            "large": f"{description} ({facts.width} x {facts.height})" if large else None,
+            "deep": description if facts.deep else None,
+        }
+        for kind, name in named.items():
+            if name is not None:
+                self._add(kind, {content}, [name])
+
+    def merge(self, other: "Remarks") -> None:
+        """Add what another remembers."""
+        for kind, contents in other._contents.items():
+            self._add(kind, contents, other._named[kind])
+
+    def _add(self, kind: str, contents: set[bytes], names: list[str]) -> None:
+        known = self._named.setdefault(kind, [])
+        known += [name for name in names if name not in known][: REMARKED - len(known)]
+        self._contents.setdefault(kind, set()).update(contents)
+
+    def sentences(self, policy: DecodePolicy) -> list[str]:
+        """Say it, with the option that decides otherwise."""
+        written = {
+            "pages": f"have several pages, of which page {policy.page} (from 0) is read: {option('page')} chooses",
+            "deep": f"are grey of more than 8 bits and were made 8-bit by {option('sixteen_bit', policy.sixteen_bit)}"
+            + (": each from its own darkest to its own brightest value" if policy.sixteen_bit == "minmax" else ""),
+            "large": "have so many pixels that decoding one takes much memory; consider tiles",
+        }
+        said = []
+        for kind in [kind for kind in written if kind in self._contents]:
+            count, names = len(self._contents[kind]), self._named[kind]
+            more = ", ..." if count > len(names) else ""
+            said.append(f"{count} image(s) {written[kind]}: {', '.join(names)}{more}.")
+        return said
+
+
+REMARKED = 3
+"""Images named in a remark."""
 
 
 def pillow_pixels(image: Image.Image) -> NDArray[np.generic]:
@@ -173,42 +258,104 @@ def pillow_pixels(image: Image.Image) -> NDArray[np.generic]:
         Whatever Pillow raises (see ``PILLOW_ERRORS``) on a damaged file or a mode that has no RGB form.
     """
     _refuse_half_images()
-    stored = _stored_integer(image)
+    page, stored = _page_of(image), _stored_integer(image)
+    if page is not None and page.misread:
+        raise UnsupportedTiffError(f"Pillow reads other values than a TIFF file of this kind ({page.words}) holds")
     image.load()
     # Only now: Pillow itself turns TIFF images while it loads them, and clears the tag.
     if image.getexif().get(ORIENTATION_TAG, 1) != 1:
         image = ImageOps.exif_transpose(image)
-    if image.mode == "I" and stored is not None:
-        return np.asarray(image).astype(stored)
     if image.mode.startswith("I;16") or image.mode in {"I", "F"}:
-        return np.asarray(image)
+        return np.asarray(image) if stored is None or image.mode != "I" else np.asarray(image).astype(stored)
     if image.has_transparency_data:
         return np.asarray(image.convert("RGBA"))
     return np.asarray(image if image.mode in {"1", "L", "RGB"} else image.convert("RGB"))
 
 
-def _pixels_of_file(raw: bytes, policy: DecodePolicy, description: str) -> NDArray[np.generic]:
-    if not raw:
-        raise UnreadableImageError(f"{description}: the file is empty.", remedy=REMEDY)
-    if raw[128:132] == b"DICM":
-        raise UnreadableImageError(
-            f"{description}: DICOM files are not read.", remedy="Export it as PNG or TIFF with the window you want."
-        )
+def _pixels_of_file(raw: bytes, policy: DecodePolicy, description: str) -> tuple[NDArray[np.generic], ImageFacts]:
+    page = tiff_page(raw, policy.page)
     try:
         with Image.open(io.BytesIO(raw), formats=FORMATS) as image:
-            _seek(image, policy.page, description)
+            pages = _seek(image, policy.page, description)
             _refuse_open_end(image, raw)
-            return pillow_pixels(image)
+            facts = ImageFacts(image.format or "unknown", image.mode, image.width, image.height, pages)
+            pixels = page.read(raw) if page is not None and page.misread else pillow_pixels(image)
+            return pixels, replace(facts, deep=_is_deep(pixels))
     except UnidentifiedImageError as error:
-        raise UnreadableImageError(
-            f"{description}: not an image of a known format ({', '.join(FORMATS)}).", remedy=REMEDY
-        ) from error
-    except Image.DecompressionBombError as error:
-        raise UnreadableImageError(f"{description}: {error}", remedy=TOO_LARGE) from error
+        if page is None:
+            raise _no_image(raw, description) from error
     except PILLOW_ERRORS as error:
-        raise UnreadableImageError(
-            f"{description}: cannot be decoded: {str(error) or type(error).__name__}.", remedy=REMEDY
-        ) from error
+        raise _undecodable(error, description) from error
+    try:
+        pixels = page.read(raw)
+        return pixels, _array_facts(pixels, file_format="TIFF", pages=tiff_length(raw))
+    except PILLOW_ERRORS as error:
+        raise _undecodable(error, description) from error
+
+
+def _undecodable(error: Exception, description: str) -> UnreadableImageError:
+    remedy = TOO_LARGE if isinstance(error, Image.DecompressionBombError) else REMEDY
+    if isinstance(error, UnsupportedTiffError):
+        remedy = "Save it as grey or red, green and blue, of 8 or 16 bits, uncompressed; or give the file itself."
+    if isinstance(error, UnreadableImageError):
+        return error
+    said = str(error).rstrip(".") or type(error).__name__
+    return UnreadableImageError(f"{description}: cannot be decoded: {said}.", remedy=remedy)
+
+
+OTHER_FILES: tuple[tuple[bytes, int, str, str], ...] = (
+    (b"DICM", 128, "a DICOM file, which is not read", "Export it as PNG or TIFF with the window you want."),
+    (b"version https://git-lfs", 0, "a Git LFS pointer: the image itself was never fetched", "Run `git lfs pull`."),
+    (b"/annex/objects/", 0, "a git-annex pointer: the image itself was never fetched", "Run `git annex get`."),
+    (
+        b"<!doctype html",
+        0,
+        "a web page, as servers send it where they refuse a download",
+        "Download it again, with the login or the licence that the site asks for.",
+    ),
+    (
+        b"<html",
+        0,
+        "a web page, as servers send it where they refuse a download",
+        "Download it again, with the login or the licence that the site asks for.",
+    ),
+    (b"<?xml", 0, "an XML text", "A download that failed leaves such files; SVG drawings are to be saved as PNG."),
+    (b"<svg", 0, "an SVG drawing", "Save it as PNG."),
+    (b"{", 0, "a JSON text", "A download that failed leaves such files: download it again."),
+    (b"PK\x03\x04", 0, "a ZIP archive", "Unpack it."),
+    (b"\x1f\x8b", 0, "a gzip archive (.gz)", "Unpack it; NIfTI volumes are not read: save slices as PNG."),
+    (b"%PDF", 0, "a PDF document", "Save its pictures as PNG."),
+    (b"%!PS", 0, "a PostScript drawing", "Save it as PNG."),
+    (b"\x93NUMPY", 0, "a NumPy array", "Save it as PNG or TIFF, or give the array in Python."),
+    (b"\x89HDF", 0, "an HDF5 file (as new MATLAB files are)", "Save the images in it as PNG or TIFF."),
+    (b"MATLAB 5.0", 0, "a MATLAB file", "Save the images in it as PNG or TIFF."),
+    (b"ZISRAWFILE", 0, "a Zeiss CZI file, which is not read", "Export it as TIFF."),
+    (b"8BPS", 0, "a Photoshop file, which is not read", "Save it as PNG or TIFF."),
+    (b"SIMPLE  =", 0, "a FITS file, which is not read", "Save it as TIFF."),
+    (b"ftyphei", 4, "a HEIC picture, which is not read", "Save it as PNG or JPEG."),
+    (b"ftypmif1", 4, "a HEIC picture, which is not read", "Save it as PNG or JPEG."),
+    (b"ftypavif", 4, "an AVIF picture, which is not read", "Save it as PNG or JPEG."),
+    (b"ftyp", 4, "a film, which is not read", "Save its frames as PNG."),
+    (b"\x00\x00\x00\x0cJXL ", 0, "a JPEG XL picture, which is not read", "Save it as PNG or JPEG."),
+    (b"n+1\x00", 344, "a NIfTI volume, which is not read", "Save slices as PNG or TIFF."),
+)
+"""Files that people find under the name of an image: what they begin with (in lower case for texts), where, what they
+are, and what to do."""
+
+
+def _no_image(raw: bytes, description: str) -> UnreadableImageError:
+    """Say what a file is that Pillow does not know."""
+    if not raw:
+        return UnreadableImageError(f"{description}: the file is empty.", remedy=REMEDY)
+    text = raw[:512].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    for start, place, what, remedy in OTHER_FILES:
+        if raw[place : place + len(start)] == start or (not place and text.startswith(start)):
+            return UnreadableImageError(f"{description}: is no image but {what}.", remedy=remedy)
+    if not raw.strip(b"\0"):
+        return UnreadableImageError(
+            f"{description}: holds nothing but zeros, as a copy that was cut off does.", remedy="Copy it again."
+        )
+    return UnreadableImageError(f"{description}: not an image of a known format ({', '.join(FORMATS)}).", remedy=REMEDY)
 
 
 def _refuse_half_images() -> None:
@@ -225,27 +372,37 @@ def _refuse_open_end(image: Image.Image, raw: bytes) -> None:
         raise OSError("image file is truncated (no end-of-codestream marker)")
 
 
-def _seek(image: Image.Image, page: int, description: str) -> None:
+def _seek(image: Image.Image, page: int, description: str) -> int:
     pages = int(getattr(image, "n_frames", 1))
     if page >= pages:
         raise UnreadableImageError(
             f"{description}: page {page} was asked for, but it has {pages} (counted from 0).",
-            remedy="Choose another page in the decode policy, or remove the file.",
+            remedy=f"Choose another {option('page')}, or remove the file.",
         )
     if page:
         image.seek(page)
+    # What a phone keeps beside a picture (MPO: the other eye, a depth map) is no page of a stack.
+    return pages if image.format != "MPO" else 1
 
 
 def _stored_integer(image: Image.Image) -> np.dtype[np.generic] | None:
     # Pillow widens signed 16-bit and unsigned 32-bit TIFF, and 16-bit PGM, to its mode "I"; "full" needs the type as
     # stored.
-    tags = getattr(image, "tag_v2", None)
     if image.format == "PPM":
         return np.dtype(np.uint16)
-    if tags is None or image.mode != "I":
+    page = _page_of(image) if image.mode == "I" else None
+    return None if page is None or page.dtype is None else page.dtype.newbyteorder("=")
+
+
+def _page_of(image: Image.Image) -> TiffPage | None:
+    """Return what the page of a TIFF image says; None of others, and where it says too little."""
+    tags: Any = getattr(image, "tag_v2", None)
+    if tags is None or image.format != "TIFF":
         return None
-    bits, sample_format = tags.get(BITS_PER_SAMPLE, (32,))[0], tags.get(SAMPLE_FORMAT, (1,))[0]
-    return np.dtype(f"{'int' if sample_format == 2 else 'uint'}{bits}")
+    try:
+        return TiffPage.of(tags, ">" if tags.prefix == b"MM" else "<")
+    except (LookupError, ValueError, TypeError):
+        return None
 
 
 def _to_rgb(pixels: NDArray[np.generic], policy: DecodePolicy, description: str) -> RGBImage:
@@ -287,11 +444,11 @@ def _eight_bit(pixels: NDArray[np.generic], policy: DecodePolicy, description: s
         return pixels.astype(np.uint8, copy=False)
     if kind == "b":
         return pixels.astype(np.uint8) * np.uint8(255)
-    if kind == "f" and not np.isfinite(pixels.astype(np.float64)).all():
+    if kind == "f" and not np.isfinite(pixels).all():
         raise UnreadableImageError(f"{description}: has NaN or infinite pixels.", remedy=REMEDY)
     grey = pixels.shape[2] == 1
     if grey and policy.sixteen_bit == "minmax":
-        return _rescale(pixels, float(pixels.astype(np.float64).min()), float(pixels.astype(np.float64).max()))
+        return _rescale(pixels, *_range(pixels))
     if kind == "f":
         return _unit_floats(pixels, description)
     # 64-bit integers, and 32-bit ones in colour, are nearly always 0-255 in a careless type: full range would be black.
@@ -305,7 +462,7 @@ def _eight_bit(pixels: NDArray[np.generic], policy: DecodePolicy, description: s
 
 
 def _unit_floats(pixels: NDArray[np.generic], description: str) -> NDArray[np.uint8]:
-    low, high = float(pixels.astype(np.float64).min()), float(pixels.astype(np.float64).max())
+    low, high = _range(pixels)
     if low < 0.0 or high > 1.0:
         raise UnreadableImageError(
             f"{description}: floating-point pixels run from {low:.4g} to {high:.4g}; they must lie in 0-1.",
@@ -317,13 +474,39 @@ def _unit_floats(pixels: NDArray[np.generic], description: str) -> NDArray[np.ui
 def _rescale(pixels: NDArray[np.generic], low: float, high: float) -> NDArray[np.uint8]:
     if high <= low:
         return np.zeros(pixels.shape, dtype=np.uint8)
-    scaled = (pixels.astype(np.float64) - low) * (255.0 / (high - low))
-    return np.rint(scaled).astype(np.uint8)
+
+    def scaled(rows: NDArray[Any]) -> NDArray[Any]:
+        return (rows.astype(np.float64) - low) * (255.0 / (high - low))
+
+    return _in_bands(pixels, pixels.shape[2], scaled)
+
+
+def _range(pixels: NDArray[Any]) -> tuple[float, float]:
+    return float(pixels.min()), float(pixels.max())
 
 
 def _on_white(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    colour, alpha = rgba[:, :, :3].astype(np.float64), rgba[:, :, 3:].astype(np.float64) / 255.0
-    return np.rint(colour * alpha + 255.0 * (1.0 - alpha)).astype(np.uint8)
+    def composed(rows: NDArray[Any]) -> NDArray[Any]:
+        colour, alpha = rows[:, :, :3].astype(np.float64), rows[:, :, 3:].astype(np.float64) / 255.0
+        return colour * alpha + 255.0 * (1.0 - alpha)
+
+    return _in_bands(rgba, 3, composed)
+
+
+BAND = 1 << 20
+"""Pixels that are calculated with at a time: a large image in floating point would take eight times its memory."""
+
+
+def _in_bands(
+    pixels: NDArray[Any], channels: int, calculate: Callable[[NDArray[Any]], NDArray[Any]]
+) -> NDArray[np.uint8]:
+    """Calculate row by row, and round."""
+    height, width = pixels.shape[:2]
+    result = np.empty((height, width, channels), dtype=np.uint8)
+    rows = max(BAND // width, 1)
+    for start in range(0, height, rows):
+        result[start : start + rows] = np.rint(calculate(pixels[start : start + rows]))
+    return result
 
 
 class Rows(Protocol):

@@ -578,7 +578,7 @@ THREADS = 8
 
 def hash_samples(
     samples: Samples, *, rows: NDArray[np.bool_] | None = None, progress: Progress | None = None
-) -> tuple[Samples, dict[int, str]]:
+) -> tuple[Samples, dict[int, UnreadableImageError]]:
     """Fill in the content hashes that are not known yet, reading each of these images once.
 
     Parameters
@@ -592,7 +592,7 @@ def hash_samples(
     -------
     samples : Samples
         With ``contents``.
-    reasons : dict of int to str
+    reasons : dict of int to UnreadableImageError
         Why a row could not be read; its content stays empty. Whether that is an error is the caller's choice.
     """
     contents = no_contents(len(samples)) if samples.contents is None else samples.contents.copy()
@@ -601,9 +601,9 @@ def hash_samples(
         return samples, {}
     progress = progress or Silent()
     progress.begin("reading", len(unknown))
-    reasons: dict[int, str] = {}
+    reasons: dict[int, UnreadableImageError] = {}
     for row, outcome in zip(unknown, _outcomes(samples, unknown), strict=True):
-        if isinstance(outcome, str):
+        if isinstance(outcome, UnreadableImageError):
             reasons[row] = outcome
         else:
             contents[row] = outcome
@@ -615,12 +615,12 @@ AT_ONCE = 16
 """Files that a thread reads before it says so: one by one, handing them out takes as long as reading them."""
 
 
-def _outcomes(samples: Samples, rows: Sequence[int]) -> Iterator[bytes | str]:
-    def outcome(row: int) -> bytes | str:
+def _outcomes(samples: Samples, rows: Sequence[int]) -> Iterator[bytes | UnreadableImageError]:
+    def outcome(row: int) -> bytes | UnreadableImageError:
         try:
             return content_hash(samples.sources[row].read(), samples.decode)
         except UnreadableImageError as error:
-            return error.message
+            return error
 
     # Rows of other libraries' data sets may share one open file, and threads would mix up what they read from it.
     alone = any(isinstance(source, ItemSource | PillowSource) for source in samples.sources)
@@ -634,18 +634,26 @@ NAMED = 5
 """Unreadable files named in an error; `biofuse check` lists them all."""
 
 
-def refuse_unreadable(reasons: Mapping[int, str], *, remedy: str) -> None:
-    """Name the first of the images that cannot be read, if there are any.
+def refuse_unreadable(reasons: Mapping[int, UnreadableImageError], *, otherwise: str) -> None:
+    """Name the first of the images that cannot be read, if there are any, with what each needs.
+
+    Parameters
+    ----------
+    reasons : mapping of int to UnreadableImageError
+        By row.
+    otherwise : str
+        What can be done about all of them, after the remedies of the causes.
 
     Raises
     ------
     UnreadableImageError
-        If ``reasons``, by row, is not empty.
+        If there are any.
     """
     if reasons:
-        shown = [reasons[row] for row in sorted(reasons)[:NAMED]]
+        first = [reasons[row] for row in sorted(reasons)[:NAMED]]
         more = f"\n... and {len(reasons) - NAMED} more." if len(reasons) > NAMED else ""
-        raise UnreadableImageError("\n".join(shown) + more, remedy=remedy)
+        remedies = dict.fromkeys([*(error.remedy for error in first if error.remedy), otherwise])
+        raise UnreadableImageError("\n".join(error.message for error in first) + more, remedy="\n".join(remedies))
 
 
 def require_contents(samples: Samples) -> tuple[Samples, Contents]:
@@ -657,7 +665,7 @@ def require_contents(samples: Samples) -> tuple[Samples, Contents]:
         If a file cannot be read.
     """
     samples, reasons = hash_samples(samples)
-    refuse_unreadable(reasons, remedy="Repair these files, or take them out of the data set.")
+    refuse_unreadable(reasons, otherwise="Or take these files out of the data set.")
     return samples, known_contents(samples)
 
 

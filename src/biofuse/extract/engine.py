@@ -17,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biofuse.blocks.blocks import BlockReader
-from biofuse.core.errors import BioFuseError, DiskError
+from biofuse.core.errors import BioFuseError, DiskError, UnreadableImageError, option
 from biofuse.core.hashing import CONTENT_BYTES, Contents
 from biofuse.core.machine import exit_with_parent, keep_freed_memory, workers_ignore_interrupts
 from biofuse.core.progress import Progress, Silent, Tell, duration, progress_bars
+from biofuse.data.decoding import DecodePolicy, Remarks
 from biofuse.data.samples import Samples, hash_samples, known_contents, refuse_unreadable
 from biofuse.encoders.card import EncoderCard
 from biofuse.encoders.doctor import available, pinned_here
@@ -125,6 +126,7 @@ def extract(
             plan = run.resolve_precisions(job, plan)
             run.compute(job, plan)
     reasons |= _undecodable(samples, job)
+    run.tell_remarks(samples.decode)
     if options.on_error == "error":
         _refuse(reasons)
     readable = samples.take(np.array([row not in reasons for row in range(len(samples))], dtype=bool))
@@ -135,8 +137,8 @@ def extract(
         blocks=reader.read(),
         cards=cards,
         quarantined=tuple(
-            Quarantined(id=str(samples.ids[row]), source=samples.sources[row].description, reason=reason)
-            for row, reason in sorted(reasons.items())
+            Quarantined(id=str(samples.ids[row]), source=samples.sources[row].description, reason=error.message)
+            for row, error in sorted(reasons.items())
         ),
         work=run.work(job),
         skipped=skipped,
@@ -176,6 +178,7 @@ class _Run:
     stages: Stages = field(default_factory=Stages)
     engine: Engine = field(init=False)
     computed: dict[str, int] = field(default_factory=dict)
+    remarks: Remarks = field(default_factory=Remarks)
 
     def __post_init__(self) -> None:
         module, _, name = ENGINES[self.options.engine].partition(":")
@@ -183,7 +186,7 @@ class _Run:
 
     def inspect(
         self, samples: Samples, cards: Sequence[EncoderCard], store: EmbeddingStore, *, check: bool = True
-    ) -> tuple[Samples, dict[int, str], Job, ExtractionPlan]:
+    ) -> tuple[Samples, dict[int, UnreadableImageError], Job, ExtractionPlan]:
         """Read and hash the images, and find out what is missing of them."""
         with self.stages.wall(READ):
             samples, reasons = hash_samples(samples, progress=self.progress)
@@ -228,6 +231,11 @@ class _Run:
         folders = {name: job.folders[name] for name in job.todo}
         with Writer(folders, max_rows=PART_ROWS, max_seconds=PART_SECONDS, stages=self.stages) as writer:
             self.engine.run(job, plan, _WritingSink(job=job, run=self, writer=writer))
+
+    def tell_remarks(self, policy: DecodePolicy) -> None:
+        """Say which choices decided the pixels of what was decoded."""
+        for sentence in self.remarks.sentences(policy):
+            self.tell(sentence)
 
     def work(self, job: Job) -> tuple[EncoderWork, ...]:
         """Say what was done for each encoder."""
@@ -279,6 +287,7 @@ class _Run:
                 processes.start(share, rows, cores=_cores(number, len(devices)) if on_cpu else None)
             for done, rows in processes.finished():
                 self.stages.merge(done.stages)
+                self.remarks.merge(done.remarks)
                 for name, count in done.computed.items():
                     self.computed[name] = self.computed.get(name, 0) + count
                 job.failures |= {int(rows[row]): why for row, why in done.failures.items()}
@@ -473,6 +482,7 @@ class _WritingSink:
     def keep(self, batch: Batch) -> None:
         """Keep a batch."""
         self.run.stages.merge(batch.stages)
+        self.run.remarks.merge(batch.remarks)
         for name, embeddings in batch.embeddings.items():
             self.writer.add(name, self.job.contents[batch.rows], embeddings)
             self.run.computed[name] = self.run.computed.get(name, 0) + len(embeddings)
@@ -502,7 +512,7 @@ class _Estimate:
             self._tell(f"Measured on the first batches: about {duration(left)} left.")
 
 
-def _undecodable(samples: Samples, job: Job) -> dict[int, str]:
+def _undecodable(samples: Samples, job: Job) -> dict[int, UnreadableImageError]:
     """Give every sample that shares an undecodable content its reason, not only the one that was tried."""
     contents = known_contents(samples)
     return {
@@ -512,12 +522,8 @@ def _undecodable(samples: Samples, job: Job) -> dict[int, str]:
     }
 
 
-def _refuse(reasons: dict[int, str]) -> None:
-    refuse_unreadable(
-        reasons,
-        remedy="Repair or remove the file(s), or set them aside with --on-error quarantine "
-        "(on_error='quarantine' in Python).",
-    )
+def _refuse(reasons: dict[int, UnreadableImageError]) -> None:
+    refuse_unreadable(reasons, otherwise=f"Or set unreadable images aside with {option('on_error', 'quarantine')}.")
 
 
 # --- several devices of one machine
@@ -546,7 +552,8 @@ class _ShareDone:
 
     stages: Stages
     computed: dict[str, int]
-    failures: dict[int, str]
+    failures: dict[int, UnreadableImageError]
+    remarks: Remarks
 
 
 class _DeviceProcesses:
@@ -652,7 +659,7 @@ def _extract_share(share: _Share) -> _ShareDone:
     try:
         job = run.job(share.samples, share.cards, share.store, check=False)
         run.compute_here(job, run.plan(job))
-        return _ShareDone(stages=run.stages, computed=run.computed, failures=job.failures)
+        return _ShareDone(stages=run.stages, computed=run.computed, failures=job.failures, remarks=run.remarks)
     except BioFuseError:
         raise
     except Exception as error:  # the parent has to hear of it, whatever it is

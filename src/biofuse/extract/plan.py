@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from biofuse.core.errors import DiskError
+from biofuse.core.errors import DiskError, UnreadableImageError
 from biofuse.core.files import write_text
 from biofuse.core.hashing import Contents, hash_order, to_hex
 from biofuse.core.progress import duration
@@ -198,7 +198,7 @@ class Job:
         What each encoder has yet to see.
     recomputed : list of str
         Damaged parts, whose rows have to be computed again.
-    failures : dict of int to str
+    failures : dict of int to UnreadableImageError
         Contents that cannot be decoded, and why; filled by the run.
     """
 
@@ -211,7 +211,7 @@ class Job:
     folders: dict[str, EncoderFolder] = field(default_factory=dict)
     missing: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
     recomputed: list[str] = field(default_factory=list)
-    failures: dict[int, str] = field(default_factory=dict)
+    failures: dict[int, UnreadableImageError] = field(default_factory=dict)
 
     @property
     def todo(self) -> dict[str, int]:

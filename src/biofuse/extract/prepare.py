@@ -5,6 +5,7 @@ import mmap
 import os
 import threading
 import time
+import warnings
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,10 +19,11 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from biofuse.core.errors import BioFuseError, EncoderError, UnreadableImageError
 from biofuse.core.machine import exit_with_parent, workers_ignore_interrupts
-from biofuse.data.decoding import DecodePolicy, content_hash, decode
+from biofuse.data.decoding import DecodePolicy, Remarks, content_hash, decode_with_facts
 from biofuse.data.samples import Source
 from biofuse.encoders.card import EncoderCard
 from biofuse.encoders.encoder import Encoder
@@ -170,21 +172,24 @@ class Batch:
         By resize specification, for the encoders that need a device.
     embeddings : dict of str to ndarray of float32, shape (len(rows), dim)
         By encoder, as far as they have been computed.
-    failures : dict of int to str
+    failures : dict of int to UnreadableImageError
         Positions that could not be decoded, and why.
     stages : Stages
         The time it took so far.
     placed : bool
         Whether the images lie in the chunk's place, one specification behind the other, and did not come along.
+    remarks : Remarks
+        What a person should hear of the images.
     """
 
     names: tuple[str, ...] = ()
     rows: list[int] = field(default_factory=list)
     images: dict[Any, NDArray[np.uint8]] = field(default_factory=dict)
     embeddings: dict[str, NDArray[np.float32]] = field(default_factory=dict)
-    failures: dict[int, str] = field(default_factory=dict)
+    failures: dict[int, UnreadableImageError] = field(default_factory=dict)
     stages: Stages = field(default_factory=Stages)
     placed: bool = False
+    remarks: Remarks = field(default_factory=Remarks)
 
     def finished(self, embeddings: dict[str, NDArray[np.float32]]) -> Self:
         """Return the batch with what a device has computed, and without images."""
@@ -197,9 +202,9 @@ def prepare(chunk: Chunk) -> Batch:
     decoded: list[NDArray[np.uint8]] = []
     for row, source, content in zip(chunk.rows, chunk.sources, chunk.contents, strict=True):
         try:
-            decoded.append(_decode(source, content, chunk.decode, result.stages))
+            decoded.append(_decode(source, content, chunk.decode, result))
         except UnreadableImageError as error:
-            result.failures[row] = error.message
+            result.failures[row] = error
         else:
             result.rows.append(row)
     if not decoded:
@@ -284,14 +289,21 @@ def _resize(
         return np.stack([preprocessing.apply(image) for image in images], out=out)
 
 
-def _decode(source: Source, content: bytes, policy: DecodePolicy, stages: Stages) -> NDArray[np.uint8]:
-    with stages.wall(READ):
+def _decode(source: Source, content: bytes, policy: DecodePolicy, batch: Batch) -> NDArray[np.uint8]:
+    with batch.stages.wall(READ):
         raw = source.read()
         same = content_hash(raw, policy) == content
     if not same:
         raise UnreadableImageError(f"{source.description} changed while it was being embedded.")
-    with stages.processor(DECODE):
-        return decode(raw, policy, description=source.description)
+    with batch.stages.processor(DECODE):
+        image, facts = decode_with_facts(raw, policy, description=source.description)
+    batch.remarks.add(content, source.description, facts)
+    return image
+
+
+def _start_worker(parent: int) -> None:
+    exit_with_parent(parent)
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # it names no file; Remarks do
 
 
 BATCHES_PER_WORKER = 2
@@ -462,7 +474,7 @@ class Decoder:
             executor = get_reusable_executor(
                 max_workers=self._workers,
                 env=THREADS_ENV | MEMORY_ENV,
-                initializer=exit_with_parent,
+                initializer=_start_worker,
                 initargs=(os.getpid(),),
             )
             while len(self._pending) < BATCHES_PER_WORKER * self._workers:

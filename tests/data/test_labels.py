@@ -126,6 +126,14 @@ def test_small_classes_are_left_out_when_asked() -> None:
         load([*"aab"], drop_classes_below=2)
 
 
+def test_data_for_a_model_may_have_other_classes_which_are_left_out_where_the_wanted_are_named() -> None:
+    samples = load([0, 1, 2, 1], classes=("1", "2"), strict=False)
+    assert [samples.classes[label] for label in samples.labels] == ["1", "2", "1"]
+    assert samples.ids.tolist() == ["1.png", "2.png", "3.png"]
+    assert "1 of 4 samples are left out, of other classes: 0 (1)." in samples.warnings
+    assert load(["a"], strict=False).classes == ("a",)
+
+
 def test_numbers_are_positions_only_beside_a_table_of_names_and_that_is_said() -> None:
     samples = load([0, 2, 1], classes=("zebra", "apple", "mango"))
     assert [samples.classes[label] for label in samples.labels] == ["zebra", "mango", "apple"]
@@ -156,3 +164,12 @@ def test_a_group_column_can_be_left_unused() -> None:
     frame = table(["a", "b"] * 2, group=["p", "p", "q", "q"])
     assert load_samples(frame).groups is not None
     assert load_samples(frame, group="none").groups is None
+
+
+@pytest.mark.parametrize("values", [["lo", "hi", "mid"], [3, 1, 2], ["normal", "b", "a"]])
+def test_the_order_of_a_categorical_column_is_the_order_of_the_classes(values) -> None:
+    frame = table(values * 2)
+    frame["label"] = pd.Categorical(frame["label"], categories=[*values, "unused"], ordered=True)
+    samples = load_samples(frame)
+    assert samples.classes == tuple(map(str, values))
+    assert samples.labels.tolist() == [0, 1, 2] * 2

@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 from biofuse.core.errors import DataError
-from biofuse.data.load import describe_task, load_samples
+from biofuse.core.target import Task
+from biofuse.data.load import describe_task, development_data, load_samples
 
 
 @pytest.mark.parametrize(
@@ -66,3 +68,19 @@ def test_describe_task() -> None:
     assert describe_task(multi) == "images: 3 samples, multilabel, 2 labels: e (2), m (2)"
     assert "ordinal, 3 classes, lowest first" in describe_task(load_samples(stack, labels=[0, 2, 1], task="ordinal"))
     assert describe_task(load_samples(stack)) == "images: 3 samples, no labels"
+
+
+def test_a_class_of_test_samples_alone_is_taken_out_and_counted(tmp_path: Path) -> None:
+    rows = [("a", "train"), ("b", "train"), ("a", "val"), ("b", "test"), ("z", "test")] * 3
+    frame = pd.DataFrame(
+        {"path": [f"{row}.png" for row in range(15)], "label": [r[0] for r in rows], "split": [r[1] for r in rows]}
+    )
+    found = development_data(frame)
+    assert (found.samples.classes, found.samples.task) == (("a", "b"), Task.BINARY)
+    assert set(found.samples.labels) == {0, 1}
+    assert found.held_out is not None
+    assert found.held_out.classes == ("a", "b", "z")
+    assert any("Only test samples are of z (3)" in note for note in found.notes)
+    frame.loc[frame["split"] != "test", "label"] = "a"
+    with pytest.raises(DataError, match=r"one class in train and val; of b \(3\), z \(3\)"):
+        development_data(frame)

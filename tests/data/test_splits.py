@@ -256,7 +256,7 @@ def test_the_number_of_folds_falls_to_the_scarcest_class() -> None:
 def test_a_class_in_one_group_cannot_be_cross_validated() -> None:
     labels = np.array([0] * 9 + [1] * 3)
     samples = make_samples(labels)
-    with pytest.raises(DataError, match="Class 'rare' has samples in 1 group only"):
+    with pytest.raises(DataError, match="Class 'rare' has samples in only 1 group for training"):
         make_folds(labels, ids=samples.ids, groups=list("abcdefghi") + ["z"] * 3, classes=("common", "rare"))
 
 

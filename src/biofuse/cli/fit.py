@@ -110,8 +110,13 @@ def show_evaluation(evaluation: "biofuse.Evaluation") -> None:
     for model, scores in evaluation.models.items():
         cells = [with_interval(scores.metrics[name], scores.intervals[name], wide=wide) for name in names]
         rows.append((model.replace("_", " "), subset_name(scores.encoders, pool), *cells))
+    positive = "" if evaluation.positive is None else f"; the positive class is {evaluation.positive}"
     show_table(
-        f"{evaluation.n} samples; 95 % intervals", ("model", "encoders", *heads), rows, numbers=heads, lines=not wide
+        f"{evaluation.n} samples; 95 % intervals{positive}",
+        ("model", "encoders", *heads),
+        rows,
+        numbers=heads,
+        lines=not wide,
     )
     if evaluation.leak.without:
         kept = evaluation.n - evaluation.leak.samples
@@ -145,7 +150,9 @@ def heading(metric: str) -> str:
 
 def with_interval(value: float, interval: Interval, *, wide: bool) -> str:
     """Write a score and its interval, in one line where there is room for all of them."""
-    ends = f"{interval.low:.3f}\u2013{interval.high:.3f}"
+    if np.isnan(value):
+        return "undefined"
+    ends = "no interval" if np.isnan(interval.low) else f"{interval.low:.3f}\u2013{interval.high:.3f}"
     return f"{value:.4f} ({ends})" if wide else f"{value:.4f}\n{ends}"
 
 

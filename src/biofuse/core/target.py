@@ -129,6 +129,11 @@ class Target:
         return TEXTS[self.kind]
 
     @property
+    def positive(self) -> str | None:
+        """Of two classes the one that is looked for; None where there is no such class."""
+        return self.classes[1] if self.kind.has_positive else None
+
+    @property
     def n_columns(self) -> int:
         """Columns of scores."""
         return len(self.classes)

@@ -218,15 +218,17 @@ def encode_labels(
     else:
         names, notes = _single_names(values, rows, blank_as)
         own = classes is None and known is not None and all(_is_integer(value) for value in values)
-        known_rows = None
+        known_rows, left = None, []
         if compared and classes is not None:
             names, known_rows, left = _known_rows(names, classes)
-            notes += left
-        found = replace(_encode_single(names, task, table, positions=own, strict=strict), kept=known_rows)
+        found = _encode_single(names, task, table, positions=own, strict=strict)
+        found = replace(found, kept=known_rows, warnings=(*found.warnings, *left))
     found = replace(found, notes=(*notes, *found.notes))
     if drop_below is not None and not compared:
         found = _without_small_classes(found, drop_below, task)
-    return _with_positive(found, positive, chosen=table is not None) if strict or positive else found
+    if compared or (positive is None and not strict):
+        return found
+    return _with_positive(found, positive, chosen=table is not None)
 
 
 def _are_sets(values: RawLabels) -> bool:

@@ -22,7 +22,7 @@ from biofuse.data.lookup import is_image_name
 from biofuse.data.medmnist import load_medmnist, load_npz, medmnist_catalogue, parse_medmnist_name
 from biofuse.data.objects import is_hugging_face, is_row_data, load_arrays, load_hugging_face, load_rows
 from biofuse.data.samples import Request, Samples, SampleTable, TornGroups, assemble, hash_samples, join_tables
-from biofuse.data.splits import with_splits
+from biofuse.data.splits import with_splits, without_untrained_classes
 from biofuse.data.tables import is_table_name, load_frame, load_manifest
 
 
@@ -306,6 +306,8 @@ def development_data(
     development, held_out = samples.in_split("train", "val"), samples.in_split("test")
     if "train" not in set(development.splits.tolist() if development.splits is not None else ()):
         raise DataError(f"{samples.name} has no training samples.", remedy="Give samples of split train.")
+    development, gone = without_untrained_classes(development, held_out)
+    notes += gone
     if len(held_out):
         notes.append(f"{len(held_out)} test samples are set aside; the search does not read them.")
     return Development(samples=development, held_out=held_out if len(held_out) else None, notes=tuple(notes))

@@ -10,9 +10,10 @@ from typing import Literal, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from biofuse.core.errors import DataError, LeakageError, SearchError
+from biofuse.core.errors import DataError, LeakageError, SearchError, option
 from biofuse.core.hashing import Contents, derive_seed, digest, digest_json, hash_order, to_hex
-from biofuse.data.labels import listing
+from biofuse.core.target import Task
+from biofuse.data.labels import counted, listing
 from biofuse.data.samples import Samples, object_array
 
 FRACTIONS = (0.60, 0.15, 0.25)
@@ -216,7 +217,7 @@ def with_splits(
     if given and "train" not in given:
         raise DataError(
             f"{samples.name} has only the split(s) {listing(sorted(given))}.",
-            remedy="Add training data, or use_splits=False.",
+            remedy=f"Add training data, or give {option('use_splits', False)}.",
         )
     carve = "test" in given
     rows = (
@@ -228,6 +229,47 @@ def with_splits(
     splits = object_array(["test"] * len(samples)) if samples.splits is None else samples.splits.copy()
     splits[rows] = _cut(units, np.array(shares) / sum(shares), seed)[units.of_row]
     return replace(samples, splits=splits)
+
+
+def without_untrained_classes(development: Samples, held_out: Samples) -> tuple[Samples, list[str]]:
+    """Take classes that only test samples have out of the table of classes: nothing can be learned about them.
+
+    Labels of a multi-label task stay, since their absence can be learned.
+
+    Returns
+    -------
+    development : Samples
+        With the classes that are left.
+    notes : list of str
+        Which classes went.
+
+    Raises
+    ------
+    DataError
+        If fewer than two classes are left.
+    """
+    target = development.target
+    if target is None or target.several or development.labels is None or held_out.labels is None:
+        return development, []
+    counts, tested = target.counts(development.labels), target.counts(held_out.labels)
+    gone = [name for name, count in counts.items() if not count and tested[name]]
+    if not gone:
+        return development, []
+    classes = tuple(name for name in development.classes if name not in gone)
+    which = counted([(name, tested[name]) for name in gone])
+    if sum(count > 0 for count in counts.values()) < 2:
+        raise DataError(
+            f"{development.name} has samples of one class in train and val; of {which} there are only test samples.",
+            remedy=f"Add training samples of another class, or give {option('use_splits', False)} to have splits made.",
+        )
+    place = np.array([classes.index(name) if name in classes else -1 for name in development.classes])
+    left = replace(
+        development,
+        labels=place[development.labels],
+        classes=classes,
+        task=target.kind.settled(len(classes)) or Task.natural(len(classes)),
+    )
+    return left, [f"Only test samples are of {which}: the model cannot know that, and these samples are not scored."]
 
 
 def make_folds(
@@ -410,15 +452,20 @@ def _affordable_folds(
     fewest = int(min(usable[scarcest], len(units.names)))
     if fewest < 2:
         raise DataError(
-            f"Class {_class_name(classes, scarcest)} has samples in {fewest} {noun} only: it cannot be both fitted "
-            "and scored.",
-            remedy=f"Add {noun}s of that class, or leave the class out.",
+            f"Class {_class_name(classes, scarcest)} has {_samples_in(fewest, noun)} for training: it cannot be both "
+            "fitted and scored.",
+            remedy=f"Add {noun}s of that class, or leave small classes out: "
+            f"{option('drop_classes_below', int(units.counts[:, scarcest].sum()) + 2)}.",
         )
     if fewest < n_folds:
         notes.append(
             f"{fewest} folds instead of {n_folds}: class {_class_name(classes, scarcest)} has only {fewest} {noun}s."
         )
     return min(fewest, n_folds), notes
+
+
+def _samples_in(units: int, noun: str) -> str:
+    return f"only {units} {noun}" if noun == "sample" else f"samples in only {units} {noun}"
 
 
 def _deal(units: _Units, order: Index, n_folds: int) -> Index:

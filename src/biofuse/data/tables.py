@@ -64,12 +64,15 @@ class Read:
     columns : mapping of str to sequence
     names : dict of str to tuple of str
         Of columns of numbers that stand for classes, the classes' names.
+    orders : dict of str to tuple of str
+        Of columns that say in which order their values come, these values.
     notes : list of str
         What was passed over.
     """
 
     columns: Columns
     names: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    orders: dict[str, tuple[str, ...]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 
@@ -97,9 +100,13 @@ def load_frame(frame: "pd.DataFrame", request: Request) -> SampleTable:
     names = [str(name) for name in frame.columns]
     _refuse_twins(names, "The data frame")
     columns = {name: frame.iloc[:, position].tolist() for position, name in enumerate(names)}
-    return _table(
-        Read(columns=columns), request, name="data frame", root=request.config.root or Path(), where="The data frame"
-    )
+    orders = {
+        name: tuple(map(label_text, frame.iloc[:, position].cat.remove_unused_categories().cat.categories))
+        for position, name in enumerate(names)
+        if getattr(frame.dtypes.iloc[position], "ordered", False)
+    }
+    read = Read(columns=columns, orders=orders)
+    return _table(read, request, name="data frame", root=request.config.root or Path(), where="The data frame")
 
 
 def load_shards(root: Path, paths: Sequence[Path], request: Request) -> SampleTable:
@@ -483,7 +490,8 @@ def _labels(
         return (), None if all(value is None for value in named) else named, known
     separator = request.config.label_separator
     if separator is None:
-        return (), values, None
+        order = read.orders.get(names[0])
+        return (), values if order is None else [label_text(value) for value in values], order
     parts = [label_text(value).split(separator) for value in values]
     return (), [tuple(part.strip() for part in each if part.strip()) for each in parts], None
 

@@ -293,6 +293,11 @@ class Comparison(Record):
         if np.isnan(self.difference):
             return f"{self.first} and {self.second} cannot be compared: {title} is undefined on these samples."
         scores = f"{title} {self.first_score:.4f} against {self.second_score:.4f}"
+        if np.isnan(self.low):
+            return (
+                f"Whether {self.first} and {self.second} differ cannot be told: {scores}, but nearly every resample of "
+                f"the {self.n_units} {self.unit} lacks a class."
+            )
         if self.difference == 0 and self.low == 0 and self.high == 0:
             return f"{self.first} and {self.second} score the same on every resample ({scores})."
         evidence = (

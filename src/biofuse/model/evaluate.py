@@ -212,7 +212,9 @@ class Evaluation:
         Chosen against each companion, on one primary metric, Holm-corrected.
     leak : Leak
     notes : tuple of str
-        How the data were read, and what is left out.
+        What looked unintended when the data were read, how classes were matched, and what is left out.
+    positive : str or None
+        Of two classes the one that is looked for, which AUROC and average precision are about.
     predictions : DataFrame
         A row per sample: id, label, prediction, group where there are groups, whether it is also development data,
         its content hash, a probability per class.
@@ -245,6 +247,7 @@ class Evaluation:
     quarantined: tuple[Quarantined, ...]
     singles: dict[str, Metrics] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    positive: str | None = None
     data: str | None = None
     split: str = "test"
     embeddings: EmbeddingSet | None = field(default=None, repr=False)
@@ -272,6 +275,7 @@ class Evaluation:
             "split": self.split,
             "n": self.n,
             "notes": list(self.notes),
+            "positive": self.positive,
             "models": {
                 name: {
                     "encoders": list(scores.encoders),
@@ -311,6 +315,7 @@ class Evaluation:
         return cls(
             n=found["n"],
             notes=tuple(found.get("notes", ())),
+            positive=found.get("positive"),
             models={
                 name: ModelScores(
                     encoders=tuple(each["encoders"]),
@@ -438,7 +443,8 @@ def evaluate_models(
     others = {n: p for n, p in probabilities.items() if models[n].encoders != chosen.encoders and n != CHOSEN}
     return Evaluation(
         n=len(samples),
-        notes=tuple(dict.fromkeys((*test.notes, *test.warnings, *notes))),
+        notes=tuple(dict.fromkeys((*test.warnings, *notes))),
+        positive=Target(chosen.task, chosen.classes).positive,
         models=scores,
         comparisons=compare_with(
             chosen.task, labels, probabilities[CHOSEN], others,

@@ -229,6 +229,8 @@ class RunRecord(Record):
     classes : tuple of str
     counts : dict of str to dict of str to int
         Samples per split and class.
+    reading : tuple of str
+        What was recognised, decided and doubted when the data were read.
     encoders : tuple of UsedEncoder
         The pool.
     latency : dict of str to float
@@ -273,6 +275,7 @@ class RunRecord(Record):
     task: Task
     classes: tuple[str, ...]
     counts: dict[str, dict[str, int]]
+    reading: tuple[str, ...] = ()
     encoders: tuple[UsedEncoder, ...]
     latency: dict[str, float] = Field(default_factory=dict)
     skipped: tuple[Skipped, ...] = ()
@@ -303,7 +306,8 @@ class RunRecord(Record):
             decode=problem.samples.decode,
             task=problem.task,
             classes=problem.classes,
-            counts=_counts(problem.samples, development.held_out, target=problem.target),
+            counts=_counts(problem.samples, development.held_out),
+            reading=(*problem.samples.notes, *problem.samples.warnings),
             encoders=tuple(
                 UsedEncoder(card=card, precision=precision, fingerprint=card.fingerprint(precision=precision))
                 for card in embeddings.cards
@@ -391,10 +395,10 @@ class RunRecord(Record):
         return {CHOSEN: self.chosen} | {name: row.subset for name, row in self.companions.items()}
 
 
-def _counts(*parts: Samples | None, target: Target) -> dict[str, dict[str, int]]:
+def _counts(*parts: Samples | None) -> dict[str, dict[str, int]]:
     counts: dict[str, dict[str, int]] = {}
     for part in parts:
-        if part is not None and part.splits is not None and part.labels is not None:
+        if part is not None and part.splits is not None and part.labels is not None and part.target is not None:
             for split in dict.fromkeys(part.splits.tolist()):
-                counts[split] = target.counts(part.labels[part.splits == split])
+                counts[split] = part.target.counts(part.labels[part.splits == split])
     return counts

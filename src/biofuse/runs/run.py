@@ -322,10 +322,11 @@ class Run:
             val, test = (None if part is None else part.source for part in (data.val, data.test))
             made = development_data(data.source, val, test=test, label=label, group=group, task=data.task)
             return made.samples, made.samples if made.held_out is None else made.held_out
-        # Splits were checked, or made, when the run began; the run's own record of them counts.
+        # Splits were checked, or made, when the run began; the run's own record of them counts. Classes are matched by
+        # name where scores are taken: some may have been left out.
         samples = load_samples(
-            data.source, label=label, group=group, classes=record.classes, task=record.task, decode=record.decode,
-            use_splits=False,
+            data.source, label=label, group=group, classes=record.classes if record.target.several else None,
+            task=record.task, decode=record.decode, use_splits=False, strict=False,
         )  # fmt: skip
         return samples, samples
 

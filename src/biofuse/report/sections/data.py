@@ -5,6 +5,7 @@ from itertools import islice
 
 import numpy as np
 
+from biofuse.core.errors import in_command_words
 from biofuse.core.hashing import hash_order
 from biofuse.data.samples import SPLITS
 from biofuse.extract.embeddings import Quarantined
@@ -20,6 +21,11 @@ SHOWN_CLASSES = 24
 
 THUMBNAIL = 112
 """Pixels of an example."""
+
+UNGROUPED = (
+    "This run is ungrouped: every image counts as a case of its own. Where several are of one patient, slide or study, "
+    "scores are too high and intervals too narrow."
+)
 
 LISTED = 100
 """Unreadable images and conflicting labels that are listed; the run's files have them all."""
@@ -37,6 +43,11 @@ def data_section(given: ReportInput) -> content.Section:
     groups = given.run.samples["group"].dropna().nunique()
     if groups:
         paragraphs.append(f"Samples come in {groups:,} groups, which no split and no fold divides.")
+    else:
+        paragraphs.append(UNGROUPED)
+    if record.target.positive is not None and not any("positive class" in sentence for sentence in record.reading):
+        paragraphs.append(f"The positive class is {record.target.positive}.")
+    paragraphs += [in_command_words(sentence) for sentence in record.reading]
     paragraphs += record.plan.notes
     items: list[content.Item] = [_balance(given)]
     if given.development_images is not None:

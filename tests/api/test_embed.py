@@ -264,7 +264,7 @@ def test_pieces_that_do_not_belong_together_are_refused(twelve, tmp_path):
         list(batches(iter([whole, few])))
     with pytest.raises(DataError, match="must be Samples"):
         list(batches(iter(twelve)))
-    with pytest.raises(DataError, match="label cannot be given"):
+    with pytest.raises(DataError, match="`label=` cannot be given"):
         batches(iter([whole]), label="x")
 
 

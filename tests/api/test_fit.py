@@ -692,7 +692,7 @@ def test_what_cannot_be_sent_to_a_worker_is_one_clear_error():
     samples = type(samples)(ids=samples.ids, sources=(Unsendable(), Unsendable()))
     with pytest.raises(BioFuseError, match="cannot be sent to a worker process") as caught:
         embed(samples, ["t_colour"], workers=1, progress=False)
-    assert "--workers 0" in caught.value.remedy
+    assert "`workers=0`" in caught.value.remedy
     assert embed(samples, ["t_colour"], workers=0, progress=False).matrix.shape == (2, 3)
 
 

@@ -136,7 +136,7 @@ def test_style_bug_13_other_options_are_another_run(run, tmp_path, options):
     before = listing(tmp_path / "run")
     with pytest.raises(SearchError, match="other data or with other options") as caught:
         run(**options)
-    assert "--overwrite" in caught.value.remedy
+    assert "`overwrite=True`" in caught.value.remedy
     assert listing(tmp_path / "run") == before
 
 

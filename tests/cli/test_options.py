@@ -10,6 +10,7 @@ import typer
 
 from biofuse.cli.app import app
 from biofuse.cli.options import options_page
+from biofuse.data.config import DataConfig
 from biofuse.extract.options import ExtractOptions
 from biofuse.search.config import SearchConfig
 
@@ -17,10 +18,14 @@ EXTRACTING = (
     "embed", "fit", "evaluate", "predict", "report", "demo", "benchmark medmnist", "benchmark imagenet",
     "benchmark data", "store verify",
 )  # fmt: skip
+READING = (
+    "check", "embed", "fit", "evaluate", "predict", "benchmark data", "store export", "store import", "store verify",
+)  # fmt: skip
 SEARCHING = ("fit", "demo", "benchmark medmnist", "benchmark data")
 OWN = {
     "embed": {"encoders"},
-    "benchmark imagenet": {"encoders"},
+    "benchmark medmnist": {"root"},
+    "benchmark imagenet": {"encoders", "root"},
     "store export": {"encoders", "precision"},
     "store verify": {"seed"},
     "encoders doctor": {"device", "weights_dir"},
@@ -43,14 +48,15 @@ def offered(command):
 
 
 COMMANDS = commands()
+MODELS = (DataConfig, ExtractOptions, SearchConfig)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_command_offers_all_options_of_an_object_or_none(name):
     expected = set(OWN.get(name, set()))
-    for model, takers in ((ExtractOptions, EXTRACTING), (SearchConfig, SEARCHING)):
+    for model, takers in zip(MODELS, (READING, EXTRACTING, SEARCHING), strict=True):
         expected |= {offer.name for offer in model.offers()} if name in takers else set()
-    known = {offer.name for model in (ExtractOptions, SearchConfig) for offer in model.offers()}
+    known = {offer.name for model in MODELS for offer in model.offers()}
     assert set(offered(COMMANDS[name])) & known == expected
 
 
@@ -59,12 +65,12 @@ def test_every_command_takes_its_options_from_a_file(name):
     assert "--config" in offered(COMMANDS[name])["config"].opts
 
 
-@pytest.mark.parametrize("model", [SearchConfig, ExtractOptions])
+@pytest.mark.parametrize("model", MODELS)
 def test_an_option_of_the_command_line_is_what_its_field_says(model):
     options = offered(COMMANDS["fit"])
     for offer in model.offers():
         option = options[offer.name]
-        assert offer.flag in option.opts
+        assert offer.flag in (option.secondary_opts if offer.option.off else option.opts)
         assert option.help.startswith(offer.field.description)
         assert option.rich_help_panel == offer.option.panel
         assert option.envvar == (offer.option.env or None)

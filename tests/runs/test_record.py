@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from biofuse.core.target import Task
+from biofuse.data.config import DataConfig
 from biofuse.data.decoding import DecodePolicy
 from biofuse.encoders.card import EncoderCard
 from biofuse.encoders.registry import get_card
@@ -26,7 +27,7 @@ subset = st.lists(st.sampled_from(("hog", "lbp", "timm:resnet18", "função")), 
 source = {
     "source": st.none() | words,
     "kind": st.none() | words,
-    "label": words | st.lists(words, max_size=2).map(tuple),
+    "config": st.builds(DataConfig, label=st.lists(words, max_size=2).map(tuple), page=st.integers(0, 9)),
 }
 KNOWN = {
     float: number,
@@ -118,9 +119,12 @@ def test_the_environment_names_versions_and_hardware():
 def test_a_source_is_found_again_from_any_folder(tmp_path, monkeypatch):
     (tmp_path / "images").mkdir()
     monkeypatch.chdir(tmp_path)
-    found = DataSource.of("images", label=["a", "b"], task=Task.MULTILABEL)
-    assert (found.source, found.label, found.task) == (str(tmp_path / "images"), ("a", "b"), "multilabel")
+    found = DataSource.of("images", config=DataConfig(label=["a", "b"], task=Task.MULTILABEL, root="images"))
+    assert (found.source, found.config.root) == (str(tmp_path / "images"), tmp_path / "images")
+    assert (found.config.label, found.config.task) == (("a", "b"), "multilabel")
     assert not found.in_memory
+    before = DataSource.model_validate({"source": "images", "label": ["a", "b"], "group": "patient", "task": None})
+    assert before.config == DataConfig(label=["a", "b"], group="patient")
     assert DataSource.of("bloodmnist").source == "bloodmnist"
     assert DataSource.of(np.zeros(3)).kind == "ndarray"
     assert DataSource.of("images", val=np.zeros(3)).in_memory

@@ -87,7 +87,7 @@ def test_a_run_of_an_old_format_is_refused_with_what_to_do(run, version):
     change(run, format=version, plan={"kind": "cv"}, data={"name": "images"})
     with pytest.raises(ArtifactError, match=f"format {version}, written by BioFuse 0.1.0") as caught:
         Run.open(run.path)
-    assert "--overwrite" in caught.value.remedy
+    assert "`overwrite=True`" in caught.value.remedy
 
 
 def test_clearing_removes_what_a_run_writes_and_nothing_else(run):

@@ -6,8 +6,9 @@ from typing import Any
 
 from biofuse.core.errors import AlignmentError, BioFuseError, DataError
 from biofuse.core.hashing import digest
-from biofuse.core.options import accepts
+from biofuse.core.options import accepts, divide
 from biofuse.core.progress import Progress, Tell
+from biofuse.data.config import DataConfig, named
 from biofuse.data.load import load_samples
 from biofuse.data.samples import Samples, Shard
 from biofuse.encoders.card import EncoderCard
@@ -19,18 +20,16 @@ from biofuse.search.config import STARTER
 from biofuse.store.store import EmbeddingStore, as_store
 
 
-@accepts(ExtractOptions)
+@accepts(DataConfig, ExtractOptions)
 def embed(
     data: Any,
     encoders: str | Sequence[str] = STARTER,
     *,
-    label: str | Sequence[str] | None = None,
-    group: str | None = None,
     labels: Any = None,
-    task: str | None = None,
     labelled: bool | None = None,
     store: EmbeddingStore | Path | str | None = None,
     shard: str | None = None,
+    config: DataConfig | None = None,
     options: ExtractOptions | None = None,
     progress: Progress | bool = True,
     tell: Tell | None = None,
@@ -45,12 +44,8 @@ def embed(
         name, arrays or PIL images, a torch or Hugging Face data set.
     encoders : str or sequence of str, default "starter"
         Encoder names or aliases, see ``biofuse encoders list``.
-    label, group : str, optional
-        Columns of a manifest. A sequence of label columns makes a multi-label task.
     labels : array-like, optional
         Labels for arrays and images.
-    task : {"binary", "multiclass", "multilabel", "ordinal"}, optional
-        By default inferred from the labels.
     labelled : bool, optional
         True: labels are required; False: they are ignored. By default they are used where they exist.
     store : EmbeddingStore or path, optional
@@ -58,6 +53,8 @@ def embed(
     shard : str, optional
         ``"i/n"``, with i from 1 to n: read and embed only this one of n runs of neighbouring rows, for jobs that share
         a store. The result has these rows; without ``shard``, everything is found in the store afterwards.
+    config : DataConfig, optional
+        How the data are read; what is given by name wins.
     options : ExtractOptions, optional
         How images are embedded; what is given by name wins.
     progress : Progress or bool, default True
@@ -65,7 +62,7 @@ def embed(
     tell : callable, optional
         Receives the plan before anything is computed, and news, line by line.
     **chosen
-        Fields of :class:`biofuse.ExtractOptions`.
+        Fields of :class:`biofuse.DataConfig` and :class:`biofuse.ExtractOptions`.
 
     Returns
     -------
@@ -89,10 +86,14 @@ def embed(
     >>> embeddings.labels[:3], embeddings.samples.classes
     (array([0, 0, 0]), ('benign', 'malignant'))
     """
-    samples = load_samples(data, label=label, group=group, labels=labels, task=task, labelled=labelled)
+    reading, embedding = divide(chosen, DataConfig, ExtractOptions)
+    samples = load_samples(data, labels=labels, labelled=labelled, config=DataConfig.of(config, reading))
     if shard is not None:
         samples = Shard.parse(shard).take(samples)
-    extraction = ExtractOptions.of(options, chosen)
+    if tell is not None:
+        for line in samples.remarks:
+            tell(line)
+    extraction = ExtractOptions.of(options, embedding)
     kept = as_store(store)
     cards = resolve(encoders, allow_random_weights=extraction.allow_random_weights, find=kept.find_imported)
     return extract(samples, cards, store=kept, options=extraction, progress=progress, tell=tell)
@@ -105,18 +106,16 @@ FEWEST_ROWS, MOST_ROWS = 1_024, 65_536
 """Encoders are loaded anew for every batch that needs them, so batches are never small."""
 
 
-@accepts(ExtractOptions)
+@accepts(DataConfig, ExtractOptions)
 def embed_batches(
     data: Any,
     encoders: str | Sequence[str] = STARTER,
     *,
     rows: int | None = None,
-    label: str | Sequence[str] | None = None,
-    group: str | None = None,
     labels: Any = None,
-    task: str | None = None,
     labelled: bool | None = None,
     store: EmbeddingStore | Path | str | None = None,
+    config: DataConfig | None = None,
     options: ExtractOptions | None = None,
     progress: Progress | bool = True,
     **chosen: Any,
@@ -136,7 +135,7 @@ def embed_batches(
         Encoder names or aliases.
     rows : int, optional
         Most samples of a batch; by default as many as have 512 MiB of embeddings.
-    label, group, labels, task, labelled
+    labels, labelled, config
         As in :func:`biofuse.embed`; not for an iterator of Samples.
     store : EmbeddingStore or path, optional
         By default the store in the user's cache folder.
@@ -145,7 +144,7 @@ def embed_batches(
         for the others.
     progress : Progress or bool, default True
     **chosen
-        Fields of :class:`biofuse.ExtractOptions`.
+        Fields of :class:`biofuse.DataConfig` and :class:`biofuse.ExtractOptions`.
 
     Returns
     -------
@@ -173,21 +172,24 @@ def embed_batches(
     """
     if rows is not None and rows < 1:
         raise BioFuseError("rows must be at least 1.")
-    extraction = ExtractOptions.of(options, chosen)
+    reading, embedding = divide(chosen, DataConfig, ExtractOptions)
+    extraction = ExtractOptions.of(options, embedding)
     kept = as_store(store)
     cards = resolve(encoders, allow_random_weights=extraction.allow_random_weights, find=kept.find_imported)
     most = rows or _rows_for(cards)
+    read = DataConfig.of(config, reading)
     if isinstance(data, Iterator):
-        given = {"label": label, "group": group, "labels": labels, "task": task, "labelled": labelled}
-        refused = [name for name, value in given.items() if value is not None]
+        refused = read.given | {
+            name for name, value in (("labels", labels), ("labelled", labelled)) if value is not None
+        }
         if refused:
             raise DataError(
-                f"{', '.join(refused)} cannot be given for an iterator of Samples.",
+                f"{named(refused)} cannot be given for an iterator of Samples.",
                 remedy="Give them to load_samples, which makes the pieces.",
             )
         pieces: Iterable[Samples] = _checked(data)
     else:
-        pieces = [load_samples(data, label=label, group=group, labels=labels, task=task, labelled=labelled)]
+        pieces = [load_samples(data, labels=labels, labelled=labelled, config=read)]
     return _embedded(pieces, cards, rows=most, store=kept, options=extraction, progress=progress)
 
 

@@ -5,7 +5,7 @@ import functools
 import importlib.metadata
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple, ParamSpec, TypeVar
@@ -19,9 +19,9 @@ from biofuse.core.hashing import from_hex
 from biofuse.core.machine import usable_cores
 from biofuse.core.options import accepts, divide
 from biofuse.core.progress import Progress, progress_bars
+from biofuse.data.config import OF_IMAGES, DataConfig, named
 from biofuse.data.load import development_data
 from biofuse.data.samples import Samples
-from biofuse.data.tables import is_table_name
 from biofuse.encoders.card import EncoderCard
 from biofuse.encoders.registry import resolve
 from biofuse.extract.embeddings import EmbeddingSet
@@ -35,7 +35,7 @@ from biofuse.runs.run import OWN, Run
 from biofuse.search.config import STARTER, SearchConfig
 from biofuse.search.evidence import Evidence, gather_evidence
 from biofuse.search.leaderboard import Leaderboard
-from biofuse.search.problem import Problem, check_parts, head_of
+from biofuse.search.problem import Problem, check_parts, check_plan, head_of
 from biofuse.search.rules import CHOSEN, Selection
 from biofuse.search.runner import SearchContext, Tell
 from biofuse.search.search import Fit, Search, allowed, fit_predictors, make_budget, singles_to_fit
@@ -45,9 +45,11 @@ from biofuse.store.store import EmbeddingStore, as_store
 
 
 def fit_models(
-    problem: Problem, search: Search, embeddings: EmbeddingSet, *, threads: int
+    problem: Problem, search: Search, embeddings: EmbeddingSet, *, threads: int, read: DataConfig | None = None
 ) -> tuple[dict[str, BioFuseModel], dict[str, BioFuseModel]]:
     """Fit the chosen predictor, those it is compared with, and every encoder by itself on the development data.
+
+    The models keep how the data were ``read``, since new images will mostly be read alike.
 
     Returns
     -------
@@ -68,6 +70,7 @@ def fit_models(
         "data": problem.samples.name,
         "selection": search.reason,
         "config": problem.config.with_head(search.head).model_dump(mode="json"),
+        "read": {} if read is None else read.model_dump(mode="json", include=set(read.given & OF_IMAGES)),
     }
 
     def model(predictor: Predictor) -> BioFuseModel:
@@ -113,6 +116,8 @@ class FitResult:
         Development embeddings of the whole pool.
     config : SearchConfig
         What was asked for, presets resolved.
+    data : DataConfig
+        How the data were read.
     notes : tuple of str
         What was found and decided along the way.
     held_out : Samples or None
@@ -141,6 +146,7 @@ class FitResult:
     notes: tuple[str, ...]
     store: EmbeddingStore
     options: ExtractOptions
+    data: DataConfig = field(default_factory=DataConfig)
     held_out: Samples | None = None
     run: Run | None = None
     reused: bool = False
@@ -183,14 +189,13 @@ class FitResult:
         """The same for the validation samples; it has no rows where no validation data were given."""
         return self._of("val")
 
-    @accepts(ExtractOptions)
+    @accepts(DataConfig, ExtractOptions)
     def evaluate(
         self,
         test: Any = None,
         *,
         labels: Any = None,
-        label: Any = None,
-        group: str | None = None,
+        config: DataConfig | None = None,
         progress: Progress | bool = True,
         **chosen: Any,
     ) -> Evaluation:
@@ -200,18 +205,22 @@ class FitResult:
         ----------
         test : anything :func:`biofuse.load_samples` takes, optional
             By default the test samples that came with the data. Of data with several splits, test is used.
-        labels, label, group
+        labels : optional
             As for :func:`biofuse.load_samples`.
+        config : DataConfig, optional
+            How ``test`` are read, where not like the data of the fit; what is given by name wins.
         progress : Progress or bool, default True
         **chosen
-            Fields of :class:`biofuse.ExtractOptions`, where they are to differ from those of the fit.
+            Fields of :class:`biofuse.DataConfig` and :class:`biofuse.ExtractOptions`, where they are to differ from
+            those of the fit.
 
         Raises
         ------
         DataError
             If no test data are given and none came with the data, or they are unlabelled or have a class of their own.
         """
-        samples = self._test_samples(test, labels=labels, label=label, group=group)
+        reading, extraction = divide(chosen, DataConfig, ExtractOptions)
+        samples = self._test_samples(test, labels=labels, config=DataConfig.of(config, reading))
         groups = self.embeddings.samples.groups
         source = self.run.record.data.source if test is None and self.run is not None else None
         evaluation = evaluate_models(
@@ -221,7 +230,7 @@ class FitResult:
             known_contents=self.embeddings.contents,
             known_groups=frozenset() if groups is None else frozenset(groups.tolist()),
             store=self.store,
-            options=ExtractOptions.of(self.options, chosen),
+            options=ExtractOptions.of(self.options, extraction),
             progress=progress,
             metric=self.config.metric,
             seed=self.config.seed,
@@ -248,14 +257,15 @@ class FitResult:
             precisions={name: p for name, p in self.embeddings.precisions.items() if name in chosen},
         )
 
-    def _test_samples(self, test: Any, *, labels: Any, label: Any, group: str | None) -> Samples:
+    def _test_samples(self, test: Any, *, labels: Any, config: DataConfig) -> Samples:
         if test is None:
             if self.held_out is None:
                 raise DataError("The data came without a test split.", remedy="Pass test data: .evaluate(test).")
-            if labels is not None or label is not None or group is not None:
-                raise DataError("labels=, label= and group= go with test data of their own.", remedy="Pass test data.")
+            if labels is not None or config.given:
+                said = named({*config.given, *(["labels"] if labels is not None else [])})
+                raise DataError(f"{said} go with test data of their own.", remedy="Pass test data.")
             return self.held_out
-        return load_test(test, self.model, labels=labels, label=label, group=group)
+        return load_test(test, self.model, labels=labels, config=config, like=self.data)
 
 
 Given = ParamSpec("Given")
@@ -345,6 +355,7 @@ class BioFuse:
         shown = "".join(f", {name}={value!r}" for name, value in chosen.items())
         return f"BioFuse(encoders={list(self.config.encoders)}{shown})"
 
+    @accepts(DataConfig)
     @_claims_out
     def fit(
         self,
@@ -352,16 +363,15 @@ class BioFuse:
         val: Any = None,
         *,
         test: Any = "auto",
-        label: str | Sequence[str] | None = None,
-        group: str | None = None,
         labels: Any = None,
         val_labels: Any = None,
-        task: str | None = None,
+        config: DataConfig | None = None,
         out: Path | str | None = None,
         overwrite: bool = False,
         yes: bool = False,
         progress: bool = True,
         tell: Tell | None = None,
+        **chosen: Any,
     ) -> FitResult:
         """Embed development data, search for the best subset, and fit it.
 
@@ -375,12 +385,10 @@ class BioFuse:
             ``auto``: the data's own test split; where there is none, 25 % of the samples are set aside, stratified,
             grouped, by a hash of id and seed. None: nothing is set aside. Or test data that come apart. A search never
             reads them.
-        label, group : str, optional
-            Columns of a manifest.
         labels, val_labels : array-like, optional
             Labels of images in memory.
-        task : str, optional
-            By default inferred.
+        config : DataConfig, optional
+            How the data are read; what is given by name wins.
         out : path, optional
             A run directory to write; a killed fit goes on from it, and a finished one is reused.
         overwrite : bool, default False
@@ -392,6 +400,8 @@ class BioFuse:
         tell : callable, optional
             Receives news line by line, such as that test data were set aside; by default they are written to standard
             error, unless ``progress`` is False.
+        **chosen
+            Fields of :class:`biofuse.DataConfig`.
 
         Returns
         -------
@@ -403,26 +413,29 @@ class BioFuse:
             With a message that says what to do.
         """
         say = tell or (_write if progress else lambda _: None)
-        store, cards, config, notes = self._resolve()
+        read = DataConfig.of(config, chosen)
+        store, cards, asked, notes = self._resolve()
+        if out is not None:
+            Run.refuse_other(out, asked, overwrite=overwrite)
         development = development_data(
-            data, val, test=test, label=label, group=group, labels=labels, val_labels=val_labels, task=task,
-            seed=config.seed,
-        )  # fmt: skip
+            data, val, test=test, config=read, labels=labels, val_labels=val_labels, seed=asked.seed
+        )
         for line in (*notes, *development.notes):
             say(line)
-        embeddings = extract(development.samples, cards, store=store, options=self.options, progress=progress, tell=say)
+        samples = check_plan(development.samples, asked, options=self.options, progress=progress)
+        embeddings = extract(samples, cards, store=store, options=self.options, progress=progress, tell=say)
         for skipped in embeddings.skipped:
             say(f"{skipped.name} is left out: {skipped.reason}")
-        problem = Problem.from_embeddings(embeddings, config)
+        problem = Problem.from_embeddings(embeddings, asked)
         embeddings = replace(embeddings, samples=problem.samples)
         for line in problem.plan.notes:
             say(line)
         run = None
         if out is not None:
-            source = DataSource.of(data, val=val, test=test, label=label, group=group, task=task)
+            source = DataSource.of(data, val=val, test=test, config=read)
             run = Run.create(out, problem, embeddings, development, source=source, overwrite=overwrite)
         search, evidence = self._search(problem, embeddings, run, yes=yes, progress=progress, tell=say)
-        models, singles, reused = _fitted(problem, search, evidence, embeddings, run, tell=say)
+        models, singles, reused = _fitted(problem, search, evidence, embeddings, run, read=read, tell=say)
         for sentence in (search.reason, *evidence.sentences()):
             say(sentence)
         return FitResult(
@@ -431,7 +444,8 @@ class BioFuse:
             search=search,
             evidence=evidence,
             embeddings=embeddings,
-            config=config,
+            config=asked,
+            data=read,
             notes=(*notes, *development.notes, *problem.plan.notes),
             held_out=development.held_out,
             store=store,
@@ -440,17 +454,17 @@ class BioFuse:
             reused=reused,
         )
 
+    @accepts(DataConfig)
     def generate_embeddings(
         self,
         train: Any,
         val: Any,
         *,
-        label: str | Sequence[str] | None = None,
-        group: str | None = None,
         labels: Any = None,
         val_labels: Any = None,
-        task: str | None = None,
+        config: DataConfig | None = None,
         progress: bool = True,
+        **chosen: Any,
     ) -> GeneratedEmbeddings:
         """Search and fit, and return the fused encoders' embeddings of train and val and the fitted model.
 
@@ -463,9 +477,8 @@ class BioFuse:
             into the same columns. With ``search="all"`` every encoder is fused.
         """
         result = self.fit(
-            train, val, test=None, label=label, group=group, labels=labels, val_labels=val_labels, task=task,
-            progress=progress,
-        )  # fmt: skip
+            train, val, test=None, labels=labels, val_labels=val_labels, config=config, progress=progress, **chosen
+        )
         return GeneratedEmbeddings(result.train_embeddings, result.val_embeddings, result.model)
 
     def _resolve(self) -> tuple[EmbeddingStore, tuple[EncoderCard, ...], SearchConfig, tuple[str, ...]]:
@@ -518,6 +531,7 @@ def _fitted(
     embeddings: EmbeddingSet,
     run: Run | None,
     *,
+    read: DataConfig,
     tell: Tell,
 ) -> tuple[dict[str, BioFuseModel], dict[str, BioFuseModel], bool]:
     """Return the models and the single encoders' models: those of a finished run, or fitted now, and which it was."""
@@ -526,7 +540,7 @@ def _fitted(
         return *finished, True
     if run and run.finished:
         tell(f"The models in {run.path} are missing or damaged; they are fitted again.")
-    models, singles = fit_models(problem, search, embeddings, threads=usable_cores())
+    models, singles = fit_models(problem, search, embeddings, threads=usable_cores(), read=read)
     if run:
         run.finish(search, evidence, models, singles)
     return models, singles, False
@@ -549,14 +563,15 @@ class _Only:
             self._inner.advance(task, units)
 
 
-@accepts(ExtractOptions)
+@accepts(DataConfig, ExtractOptions)
 def evaluate(
     run: Path | str,
     data: Any = None,
     *,
     split: str = "test",
-    label: Any = None,
-    group: str | None = None,
+    split_column: str | None = None,
+    labels: Any = None,
+    config: DataConfig | None = None,
     store: EmbeddingStore | Path | str | None = None,
     options: ExtractOptions | None = None,
     progress: Progress | bool = True,
@@ -576,8 +591,12 @@ def evaluate(
         By default the data the run was fitted on.
     split : {"test", "val", "train"}
         Which split to score; ``data`` with one split or none are scored whole.
-    label, group : optional
-        Columns of ``data``; by default, where that is a table, those that the run was fitted with.
+    split_column : str, optional
+        Column of the splits of ``data``, which :class:`biofuse.DataConfig` calls ``split``.
+    labels : optional
+        Labels of images in memory.
+    config : DataConfig, optional
+        How ``data`` are read, where not like the data of the fit; what is given by name wins.
     store : EmbeddingStore or path, optional
         By default the store in the user's cache folder.
     options : ExtractOptions, optional
@@ -586,7 +605,7 @@ def evaluate(
     report : callable, optional
         Where given, ``report.html`` is written, too, from what is in memory, and this is told where it is, or why not.
     **chosen
-        Fields of :class:`biofuse.ExtractOptions`.
+        Fields of :class:`biofuse.DataConfig` and :class:`biofuse.ExtractOptions`.
 
     Returns
     -------
@@ -609,17 +628,20 @@ def evaluate(
     >>> evaluation.n, evaluation["accuracy"]
     (10, 1.0)
     """
+    reading, extraction = divide(chosen, DataConfig, ExtractOptions)
+    read = DataConfig.of(config, reading if split_column is None else {**reading, "split": split_column})
     opened, own = Run.open(run), None
     record = opened.record
     models, singles = opened.read_models(), opened.read_singles()
     if data is None:
         wanted = _wanted(opened, split)
-        own = opened.load_samples(label=label, group=group)
+        own = opened.load_samples(read)
         samples = _own_split(own[split == "test"], wanted, split=split, source=record.data.source)
     else:
-        if _is_table(data):
-            label, group = label or record.data.columns, group or record.data.group
-        samples = load_test(data, models[CHOSEN], split=split, label=label, group=group)
+        samples = load_test(data, models[CHOSEN], split=split, labels=labels, config=read, like=record.data.config)
+    if report is not None:
+        for line in samples.remarks:
+            report(line)
     development = opened.samples[opened.samples["split"] != "test"]
     where = as_store(store)
     evaluation = evaluate_models(
@@ -629,7 +651,7 @@ def evaluate(
         known_contents=from_hex(development["content"]),
         known_groups=frozenset(development["group"].dropna()),
         store=where,
-        options=ExtractOptions.of(options, chosen),
+        options=ExtractOptions.of(options, extraction),
         progress=progress,
         metric=record.options.metric,
         seed=record.options.seed,
@@ -654,10 +676,6 @@ def _evaluation_name(run: Run, data: Any, samples: Samples, split: str) -> str:
         return split
     name = Path(data).stem if isinstance(data, str | Path) else samples.name
     return name if split == "test" else f"{name}-{split}"
-
-
-def _is_table(data: Any) -> bool:
-    return hasattr(data, "columns") or (isinstance(data, str | Path) and is_table_name(data))
 
 
 def _wanted(run: Run, split: str) -> list[str]:

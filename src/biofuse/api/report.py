@@ -179,7 +179,7 @@ def _other_test(run: Run) -> Samples:
     if evaluation is None or evaluation.data is None:
         raise DataError("the test data were in memory.")
     model = BioFuseModel.load(run.model_path())
-    return load_test(evaluation.data, model, split=evaluation.split, label=data.columns, group=data.group)
+    return load_test(evaluation.data, model, split=evaluation.split, like=data.config)
 
 
 def _development(

@@ -13,6 +13,7 @@ from biofuse.cli import options
 from biofuse.cli.console import errors, human_bytes, output, say, show_json, show_table
 from biofuse.core.errors import advised, in_command_words, option
 from biofuse.core.progress import progress_bars
+from biofuse.data.config import DataConfig
 
 if TYPE_CHECKING:
     from biofuse.data.check import CheckReport
@@ -24,14 +25,8 @@ CLASSES = 12
 """Classes that have a row of their own, so that one screen holds what there is to see."""
 
 
-def check(
-    data: options.Data,
-    *,
-    label: options.Label = None,
-    group: options.Group = None,
-    task: options.TaskName = None,
-    as_json: options.Json = False,
-) -> None:
+@options.offers(DataConfig)
+def check(data: options.Data, *, as_json: options.Json = False, **chosen: Any) -> None:
     """Look at a data set before using it: how it is read, counts, sizes, duplicates, leaks, unreadable files.
 
     The last line is the command to go on with. Exits with 1 if `biofuse fit` would refuse the data: an image cannot be
@@ -45,11 +40,10 @@ def check(
     """
     from biofuse.data.check import check_samples
 
-    given = {name: value for name, value in {"label": label, "group": group, "task": task}.items() if value}
-    samples = biofuse.load_samples(data, label=options.label_option(label), group=group, task=task, torn_groups="allow")
+    samples = biofuse.load_samples(data, torn_groups="allow", **chosen)
     with progress_bars(console=errors) as bars:
         report = check_samples(samples, progress=bars)
-    command = next_command(data, given, report)
+    command = next_command(data, chosen, report)
     if as_json:
         facts = report.to_dict()
         said = {name: [in_command_words(text) for text in facts[name]] for name in ("notes", "refusals", "warnings")}

@@ -8,14 +8,17 @@ import typer
 import biofuse
 from biofuse.cli import options
 from biofuse.cli.console import note, say, show_json
-from biofuse.core.files import write_text
+from biofuse.core.errors import UnreadableImageError
+from biofuse.core.files import check_target, write_text
+from biofuse.core.options import divide
+from biofuse.data.config import DataConfig
 from biofuse.encoders.registry import resolve
 from biofuse.extract.options import ExtractOptions
 from biofuse.search.config import STARTER
 from biofuse.store.store import EmbeddingStore
 
 
-@options.offers(ExtractOptions)
+@options.offers(DataConfig, ExtractOptions)
 def embed(
     data: options.Data,
     *,
@@ -38,12 +41,9 @@ def embed(
         Path | None,
         typer.Option("--model", "-m", help="A run directory or a saved model, for its encoders; not with --encoders."),
     ] = None,
-    label: options.Label = None,
     no_labels: Annotated[
         bool, typer.Option("--no-labels", help="Ignore labels and class folders.", rich_help_panel=options.DATA_PANEL)
     ] = False,
-    group: options.Group = None,
-    task: options.TaskName = None,
     store: options.Store = None,
     shard: Annotated[
         str | None,
@@ -81,7 +81,7 @@ def embed(
     """
     for refused, reason in (
         (None not in (encoders, model), "a model brings its own encoders: give --model or --encoders, not both."),
-        (no_labels and bool(label), "--label names a label column, --no-labels ignores it: give one of them."),
+        (no_labels and "label" in chosen, "--label names a label column, --no-labels ignores it: give one of them."),
         (
             (out is not None) == dry_run and (out is not None or shard is None),
             "say where to write with --out, or look at the plan alone with --dry-run.",
@@ -96,24 +96,23 @@ def embed(
 
     if out is not None:
         check_format(out)
-    extraction = ExtractOptions(**chosen)
+        check_target(out)
+    reading, embedding = divide(chosen, DataConfig, ExtractOptions)
+    extraction = ExtractOptions(**embedding)
     part = None if shard is None else Shard.parse(shard)
     if model is None:
-        decode = None
+        decode, like = None, None
         found = EmbeddingStore(store).find_imported
         cards = resolve(encoders or STARTER, allow_random_weights=extraction.allow_random_weights, find=found)
     else:
         fitted = biofuse.BioFuseModel.load(model)
-        cards, decode = fitted.cards, fitted.decode
+        cards, decode, like = fitted.cards, fitted.decode, fitted.data_config
         extraction = extraction.but(precisions={name: fitted.precisions.get(name, "fp32") for name in fitted.encoders})
     samples = biofuse.load_samples(
-        data,
-        label=options.label_option(label),
-        labelled=False if no_labels else None,
-        group=group,
-        task=task,
-        decode=decode,
+        data, labelled=False if no_labels else None, decode=decode, like=like, config=DataConfig(**reading)
     )
+    for line in samples.remarks:
+        note(line)
     if part is not None:
         whole, samples = len(samples), part.take(samples)
         note(f"Shard {part}: {len(samples)} of {whole} samples.")
@@ -129,6 +128,7 @@ def embed(
     _write(embeddings, out)
     if as_json:
         show_json(describe_work(embeddings))
+    refuse_nothing(embeddings)
     return None
 
 
@@ -151,7 +151,7 @@ def tell_work(embeddings: "biofuse.EmbeddingSet") -> None:
     for part in embeddings.recomputed:
         note(f"A damaged part was found and its embeddings computed again: {part}")
     computed = [work for work in embeddings.work if work.computed]
-    if not computed:
+    if not computed and len(embeddings.samples):
         note("No embedding had to be computed: the store has them all.")
     for work in computed:
         reused = f", {work.reused} from the store" if work.reused else ""
@@ -175,6 +175,15 @@ def describe_work(embeddings: "biofuse.EmbeddingSet") -> dict[str, Any]:
         "quarantined": len(embeddings.quarantined),
         "stages": None if embeddings.stages is None else embeddings.stages.to_json(),
     }
+
+
+def refuse_nothing(embeddings: "biofuse.EmbeddingSet") -> None:
+    """Fail where images were set aside until none was left."""
+    if embeddings.quarantined and not len(embeddings.samples):
+        raise UnreadableImageError(
+            f"None of {len(embeddings.quarantined)} images could be read: {embeddings.quarantined[0].reason}",
+            remedy="`biofuse check` lists what is wrong.",
+        )
 
 
 def write_quarantine(embeddings: "biofuse.EmbeddingSet", path: Path) -> None:

@@ -10,9 +10,11 @@ import typer
 import biofuse
 from biofuse.cli import options
 from biofuse.cli.console import note, output, say, show_json, show_table
-from biofuse.cli.embed import tell_work
+from biofuse.cli.embed import refuse_nothing, tell_work
 from biofuse.core.errors import BioFuseError
-from biofuse.core.files import atomic_path
+from biofuse.core.files import atomic_path, check_target
+from biofuse.core.options import divide
+from biofuse.data.config import DataConfig
 from biofuse.evaluation.intervals import Interval
 from biofuse.evaluation.metrics import SCREEN_METRICS, get_metric
 from biofuse.extract.options import ExtractOptions
@@ -156,7 +158,7 @@ def with_interval(value: float, interval: Interval, *, wide: bool) -> str:
     return f"{value:.4f} ({ends})" if wide else f"{value:.4f}\n{ends}"
 
 
-@options.offers(ExtractOptions)
+@options.offers(DataConfig, ExtractOptions)
 def predict(
     model: Annotated[Path, typer.Argument(help="A run directory, or a saved model.", show_default=False)],
     data: Annotated[
@@ -177,9 +179,9 @@ def predict(
     """
     if out.suffix not in {".csv", ".parquet"}:
         raise BioFuseError(f"Cannot write {out}: its ending is neither .csv nor .parquet.")
-    frame, extraction = biofuse.BioFuseModel.load(model).predict_frame(
-        data, store=store, options=ExtractOptions(**chosen)
-    )
+    check_target(out)
+    frame, extraction = biofuse.BioFuseModel.load(model).predict_frame(data, store=store, **chosen)
+    refuse_nothing(extraction)
     with atomic_path(out) as temporary:
         if out.suffix == ".csv":
             frame.to_csv(temporary, index=False)
@@ -190,14 +192,11 @@ def predict(
     note(f"Wrote {len(frame)} prediction{'' if len(frame) == 1 else 's'} to {out}.")
 
 
-@options.offers(SearchConfig, ExtractOptions)
+@options.offers(DataConfig, SearchConfig, ExtractOptions)
 def fit(
     data: options.Data,
     *,
     out: Annotated[Path, typer.Option("--out", "-o", help="The run directory to write.")],
-    label: options.Label = None,
-    group: options.Group = None,
-    task: options.TaskName = None,
     no_test: Annotated[
         bool,
         typer.Option("--no-test", help="Set no test samples aside.", rich_help_panel=options.DATA_PANEL),
@@ -222,12 +221,11 @@ def fit(
     """
     from biofuse.api.report import attempt_report
 
-    result = biofuse.BioFuse(store=store, **chosen).fit(
+    reading, searching, embedding = divide(chosen, DataConfig, SearchConfig, ExtractOptions)
+    result = biofuse.BioFuse(store=store, **searching, **embedding).fit(
         data,
         test=None if no_test else "auto",
-        label=options.label_option(label),
-        group=group,
-        task=task,
+        config=DataConfig(**reading),
         out=out,
         overwrite=overwrite,
         yes=yes,
@@ -244,14 +242,18 @@ def fit(
         raise typer.Exit(1)
 
 
-@options.offers(ExtractOptions)
+@options.offers(DataConfig, ExtractOptions)
 def evaluate(
     run: Annotated[Path, typer.Argument(help="A run directory that `biofuse fit` wrote.", show_default=False)],
     data: Annotated[str | None, typer.Argument(help="Test data; by default the run's own.", show_default=False)] = None,
     *,
     split: Annotated[Literal["test", "val", "train"], typer.Option(help="Which split to score.")] = "test",
-    label: options.Label = None,
-    group: options.Group = None,
+    split_column: Annotated[
+        str | None,
+        typer.Option(
+            "--split-column", help=DataConfig.model_fields["split"].description, rich_help_panel=options.DATA_PANEL
+        ),
+    ] = None,
     store: options.Store = None,
     as_json: options.Json = False,
     **chosen: Any,
@@ -271,8 +273,7 @@ def evaluate(
         run,
         data,
         split=split,
-        label=options.label_option(label),
-        group=group,
+        split_column=split_column,
         store=store,
         report=note,
         **chosen,

@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
 from biofuse.core.errors import BioFuseError, did_you_mean, in_command_words, squashed
 from biofuse.core.options import Offer, Options, Panel, unknown_option
+from biofuse.data.config import DataConfig
 from biofuse.extract.options import ExtractOptions
 from biofuse.search.config import SearchConfig
 
@@ -29,18 +30,6 @@ Data = Annotated[
         help="A folder of class folders, a manifest (.csv, .tsv, .parquet), a MedMNIST .npz file or name.",
         show_default=False,
     ),
-]
-Label = Annotated[
-    list[str] | None,
-    typer.Option("--label", help="Label column of a manifest; repeat for multi-label.", rich_help_panel=DATA_PANEL),
-]
-Group = Annotated[
-    str | None,
-    typer.Option("--group", help="Column whose values stay together: patient, slide, ...", rich_help_panel=DATA_PANEL),
-]
-TaskName = Annotated[
-    Literal["binary", "multiclass", "multilabel", "ordinal"] | None,
-    typer.Option("--task", help="What is learned; inferred by default.", rich_help_panel=DATA_PANEL),
 ]
 Store = Annotated[
     Path | None,
@@ -63,13 +52,6 @@ WeightsDir = Annotated[
 ]
 
 
-def label_option(columns: list[str] | None) -> Any:
-    """One ``--label`` names a column; several make a multi-label task."""
-    if not columns:
-        return None
-    return columns[0] if len(columns) == 1 else columns
-
-
 def offers(*models: type[Options]) -> Callable[[Command], Command]:
     """Give a command that takes ``**chosen`` an option for every field of option objects.
 
@@ -90,15 +72,23 @@ def offers(*models: type[Options]) -> Callable[[Command], Command]:
             inspect.Parameter(offer.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_annotation(offer))
             for offer in derived
         ]
-        names = {offer.name for offer in derived}
+        by_name = {offer.name: offer for offer in derived}
 
         @functools.wraps(command)
         def run(**given: Any) -> None:
-            command(**{name: value for name, value in given.items() if name not in names or value is not None})
+            read = {n: _value(by_name[n], value) if n in by_name else value for n, value in given.items()}
+            command(**{name: value for name, value in read.items() if name not in by_name or value is not None})
 
         return _with_signature(run, sorted([*own, *parameters], key=_place))
 
     return derive
+
+
+def _value(offer: Offer, value: Any) -> Any:
+    """Return what was chosen; None for nothing. A flag that may be repeated, but was not, has one value, not a list."""
+    if not offer.option.several:
+        return value
+    return None if not value else value[0] if len(value) == 1 else value
 
 
 def _place(parameter: inspect.Parameter) -> int:
@@ -120,21 +110,29 @@ def _annotation(offer: Offer) -> Any:
     description = offer.field.description or ""
     if option.names is not None:
         description = f"{description} One of {', '.join(offer.choices)}."
+    if option.several:
+        return _asked(offer, list[str] | None, description, metavar=option.metavar)
     reads: dict[str, Any] = {}
     native = (kind in NATIVE or get_origin(kind) is Literal) and not _reads_more(offer)
-    if option.names is not None or not native or option.metavar:
+    if option.names is not None or not native:
         kind, reads = Any if native is False else kind, {"parser": _reader(offer), "metavar": _metavar(offer)}
     else:
         limits = {key: getattr(each, key) for each in offer.field.metadata for key in ("ge",) if hasattr(each, key)}
         reads = {"min": limits["ge"]} if limits else {}
+        reads |= {"metavar": option.metavar} if option.metavar else {}
     if offer.choices and not native:
         reads["autocompletion"] = _completion(offer)
-    flags = [offer.flag, *([option.short] if option.short else [])]
+    return _asked(offer, kind | None if kind is not Any else Any, description, **reads)
+
+
+def _asked(offer: Offer, kind: Any, description: str, **reads: Any) -> Any:
+    option = offer.option
+    flags = [f" /{option.off}"] if option.off else [offer.flag, *([option.short] if option.short else [])]
     return Annotated[
-        kind | None if kind is not Any else Any,
+        kind,
         typer.Option(
             *flags,
-            help=with_default(description, offer.default) if offer.default else description,
+            help=with_default(description, offer.default) if offer.default and not option.off else description,
             envvar=option.env or None,
             rich_help_panel=option.panel,
             **reads,
@@ -225,7 +223,8 @@ def _read_config(context: typer.Context, config: Path | None) -> Path | None:
         for each in context.command.params
         if each.param_type_name == "option" and each.name not in {"config", "help"}
     }
-    long = {flag.removeprefix("--"): name for name, each in options.items() for flag in each.opts if flag[:2] == "--"}
+    long = {name.replace("_", "-"): name for name in options}
+    long |= {flag.removeprefix("--"): name for name, each in options.items() for flag in each.opts if flag[:2] == "--"}
     found = {}
     for key, value in content.items():
         name = long.get(key.replace("_", "-"))
@@ -259,12 +258,22 @@ PAGE = """# Options
 
 Written from the option objects by `make docs`; do not edit.
 
-Every option is a field of one of two objects, and is offered in the same way everywhere: as a flag of each command that
-searches or extracts, as a key of `--config FILE.toml` (see [Concepts](concepts.md#options)), and by name in Python.
+Every option is a field of one of three objects, and is offered in the same way everywhere: as a flag of each command
+that reads data, searches or extracts, as a key of `--config FILE.toml` (see [Concepts](concepts.md#options)), and by
+name in Python.
 """
 
 
 PARTS: tuple[tuple[str, type[Options], str], ...] = (
+    (
+        "Data",
+        DataConfig,
+        (
+            "`biofuse.DataConfig`, and by name in `load_samples`, `BioFuse.fit`, `embed`, `embed_batches`, `evaluate`, "
+            "`BioFuseModel`; `biofuse check`, `embed`, `fit`, `evaluate` (where `--split-column` is the column of "
+            "splits), `predict`, `benchmark data`, `store export`, `store import`, `store verify`."
+        ),
+    ),
     (
         "Search",
         SearchConfig,

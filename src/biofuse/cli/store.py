@@ -10,6 +10,9 @@ import typer
 import biofuse
 from biofuse.cli import options
 from biofuse.cli.console import human_bytes, note, show_json, show_table
+from biofuse.core.files import check_target
+from biofuse.core.options import divide
+from biofuse.data.config import DataConfig
 from biofuse.extract.options import ExtractOptions
 from biofuse.store.store import EmbeddingStore, clean_store, list_store, verify_store
 
@@ -49,7 +52,7 @@ def ls(*, store: options.Store = None, as_json: options.Json = False) -> None:
 
 
 @app.command("verify")
-@options.offers(ExtractOptions)
+@options.offers(DataConfig, ExtractOptions)
 def verify(
     *,
     recompute: Annotated[
@@ -99,13 +102,14 @@ def verify(
     if recompute is not None and data is not None:
         from biofuse.extract.embeddings import recompute as compute_again
 
+        reading, embedding = divide(chosen, DataConfig, ExtractOptions)
         compared = compute_again(
-            biofuse.load_samples(data, labelled=False),
+            biofuse.load_samples(data, labelled=False, config=DataConfig(**reading)),
             store=kept,
             rows=recompute,
             encoder=encoder,
             seed=seed,
-            options=ExtractOptions(**chosen),
+            options=ExtractOptions(**embedding),
         )
     if as_json:
         by_folder = {each.fingerprint: dataclasses.asdict(each) for each in compared}
@@ -143,6 +147,7 @@ def gc(
 
 
 @app.command("export")
+@options.offers(DataConfig)
 def export(
     data: options.Data,
     *,
@@ -158,10 +163,8 @@ def export(
         ),
     ] = None,
     precision: Precision = None,
-    label: options.Label = None,
-    group: options.Group = None,
-    task: options.TaskName = None,
     store: options.Store = None,
+    **chosen: Any,
 ) -> None:
     """Write stored embeddings beside ids, labels, splits and groups; nothing is computed.
 
@@ -175,7 +178,8 @@ def export(
     from biofuse.store.exchange import check_format, save_embeddings
 
     check_format(out)
-    samples = biofuse.load_samples(data, label=options.label_option(label), group=group, task=task)
+    check_target(out)
+    samples = biofuse.load_samples(data, config=DataConfig(**chosen))
     names = None if encoders is None else [name.strip() for name in encoders.split(",") if name.strip()]
     found = read_stored(samples, names, store=EmbeddingStore(store), precision=precision)
     save_embeddings(found.samples, found.blocks, out, cards=found.cards, precisions=found.precisions)
@@ -184,6 +188,7 @@ def export(
 
 
 @app.command("import")
+@options.offers(DataConfig)
 def import_(
     file: Annotated[Path, typer.Argument(help="Embeddings with ids: .npz, .parquet or .csv.", show_default=False)],
     *,
@@ -195,9 +200,12 @@ def import_(
     column: Annotated[
         str | None, typer.Option("--column", help="Array or list column, if not called like the encoder.")
     ] = None,
-    id_column: Annotated[str | None, typer.Option("--id", help="Array or column of the ids, if not id or ids.")] = None,
+    id: Annotated[  # noqa: A002
+        str | None, typer.Option("--id", help="Array or column of the ids, if not id or ids.")
+    ] = None,
     store: options.Store = None,
     as_json: options.Json = False,
+    **chosen: Any,
 ) -> None:
     """Keep embeddings that were made elsewhere, so that `fit` can search over them.
 
@@ -214,14 +222,14 @@ def import_(
 
     done = import_embeddings(
         file,
-        biofuse.load_samples(data, labelled=False),
+        biofuse.load_samples(data, labelled=False, config=DataConfig(**chosen)),
         encoder=encoder,
         store=EmbeddingStore(store),
         title=title,
         licence=licence,
         modality=modality,
         column=column,
-        id_column=id_column,
+        id_column=id,
     )
     if as_json:
         show_json(dataclasses.asdict(done) | {"card": done.card.model_dump(mode="json")})

@@ -14,7 +14,9 @@ from biofuse.cli.embed import tell_work
 from biofuse.cli.fit import show_evaluation, show_fit
 from biofuse.cli.report import show_tables
 from biofuse.core.files import write_text
+from biofuse.core.options import divide
 from biofuse.core.progress import progress_bars
+from biofuse.data.config import DataConfig
 from biofuse.encoders.registry import resolve
 from biofuse.extract.options import ExtractOptions
 from biofuse.search.config import STARTER, SearchConfig
@@ -179,7 +181,7 @@ def imagenet(
 
 
 @app.command(DATA_COMMAND)
-@options.offers(SearchConfig, ExtractOptions)
+@options.offers(DataConfig, SearchConfig, ExtractOptions)
 def data(
     sources: Annotated[
         list[str],
@@ -187,9 +189,6 @@ def data(
     ],
     *,
     out: Out,
-    label: options.Label = None,
-    group: options.Group = None,
-    task: options.TaskName = None,
     store: options.Store = None,
     overwrite: Overwrite = False,
     yes: Yes = False,
@@ -208,11 +207,11 @@ def data(
     """
     from biofuse.studies.suite import benchmark_data
 
-    fuse = biofuse.BioFuse(store=store, **chosen)
+    reading, searching, embedding = divide(chosen, DataConfig, SearchConfig, ExtractOptions)
+    fuse = biofuse.BioFuse(store=store, **searching, **embedding)
     outcome = benchmark_data(
-        fuse, sources, out=out, label=options.label_option(label), group=group, task=task,
-        overwrite=overwrite, yes=yes, tell=note,
-    )  # fmt: skip
+        fuse, sources, out=out, config=DataConfig(**reading), overwrite=overwrite, yes=yes, tell=note
+    )
     _deliver(outcome, out, as_json=as_json, failed=len(outcome.failed))
 
 

@@ -5,13 +5,14 @@ import difflib
 import re
 import shlex
 from collections.abc import Iterable, Mapping
+from pathlib import PurePath
 from typing import Any
 
 OPTION = re.compile(r"`([a-z_]+)=([^`]*)`")
 """An option in a message, as :func:`option` writes it."""
 
 
-FLAGS = {"labelled": "labels"}
+FLAGS = {"labelled": "labels", "id_column": "id"}
 """Options that go by another name on the command line."""
 
 
@@ -32,7 +33,8 @@ def option(name: str, *value: object) -> str:
     >>> option("label"), option("root", "train"), option("use_splits", False)
     ('`label=`', "`root='train'`", '`use_splits=False`')
     """
-    return f"`{name}={repr(value[0]).replace(chr(96), chr(39)) if value else ''}`"
+    shown = str(value[0]) if value and isinstance(value[0], PurePath) else value[0] if value else None
+    return f"`{name}={repr(shown).replace(chr(96), chr(39)) if value else ''}`"
 
 
 def in_command_words(text: str) -> str:

@@ -103,6 +103,24 @@ def atomic_path(target: Path) -> Iterator[Path]:
         _put_in_place(temporary, target)
 
 
+def check_target(target: Path) -> None:
+    """Refuse a file that could not be written in the end, before the work that it is for; nothing is made.
+
+    Raises
+    ------
+    DiskError
+        If a folder stands there, a file stands where its folder should, or the user may not write there.
+    """
+    folder = next((above for above in target.absolute().parents if above.exists()), None)
+    with disk_errors(target):
+        if target.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if folder is not None and not folder.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        if folder is not None and not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
 class HashingFile:
     """A file being written, and the hash of what was written; for libraries that write to a file object.
 

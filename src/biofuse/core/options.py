@@ -100,6 +100,8 @@ class Offer:
         """The type for a reader."""
         if self.choices:
             return "{" + ", ".join(f'"{choice}"' for choice in self.choices) + "}"
+        if any(get_origin(kind) is tuple for kind in self.types):
+            return "str or sequence of str"
         return " or ".join(getattr(kind, "__name__", None) or str(kind) for kind in map(_plain, self.types))
 
     def documentation(self, indent: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from biofuse.core.errors import BioFuseError, DependencyError
+from biofuse.core.errors import BioFuseError, DependencyError, option
 from biofuse.core.machine import available_memory, usable_cores
 
 ADDRESS_VARIABLE = "RAY_ADDRESS"
@@ -53,7 +53,7 @@ def require_ray(address: str | None = None) -> Any:
     except ImportError as error:
         raise DependencyError(
             f"The Ray engine needs Ray, which cannot be imported: {error}.",
-            remedy="pip install 'biofuse-embed[ray]', or leave --engine ray out.",
+            remedy=f"pip install 'biofuse-embed[ray]', or leave {option('engine', 'ray')} out.",
         ) from error
     return ray
 
@@ -122,7 +122,8 @@ def _connect(ray: Any, where: str) -> None:
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise BioFuseError(
             f"There is no Ray cluster at {where}: {str(error).splitlines()[0]}",
-            remedy="Start one with `ray start --head`, or leave --ray-address and RAY_ADDRESS out for a local one.",
+            remedy=f"Start one with `ray start --head`, or leave {option('ray_address')} and RAY_ADDRESS out for a "
+            "local one.",
         ) from error
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field
 
@@ -81,7 +81,7 @@ class DataConfig(Options):
     path: Annotated[str | None, Option(panel="Data", metavar="COLUMN")] = Field(
         default=None, description="Column of image paths or names.", examples=["image_id"]
     )
-    root: Annotated[Path | None, BeforeValidator(_home), Option(panel="Data")] = Field(
+    root: Annotated[Path | None, BeforeValidator(_home), Option(panel="Data", metavar="FOLDER")] = Field(
         default=None,
         description="What relative paths are relative to; by default the folder of the table.",
         examples=["train"],
@@ -101,7 +101,9 @@ class DataConfig(Options):
         default=None, description="Column of the splits: train, val, test, or words for them."
     )
     use_splits: Annotated[bool, Option(panel="Data", off="--no-splits")] = Field(
-        default=True, description="Whether splits that come with the data count; without, folders are classes."
+        default=True,
+        description="Splits that come with the data count. Otherwise they are passed over, and a folder called test "
+        "is a class like any other.",
     )
     exclude: Annotated[
         tuple[str, ...], BeforeValidator(_several), Option(panel="Data", metavar="PATTERN", several=True)
@@ -166,6 +168,13 @@ class DataConfig(Options):
         chosen: dict[str, Any] = {name: getattr(self, name) for name in names}
         return (otherwise or DecodePolicy()).model_copy(update=chosen) if chosen else otherwise
 
+    def like(self, other: "DataConfig | None") -> tuple[Self, frozenset[str]]:
+        """Return these options, for what they do not say those of data that were read before, and which these are."""
+        if other is None:
+            return self, frozenset()
+        taken = (other.given & INHERITED) - self.given
+        return self.but(**{name: getattr(other, name) for name in taken}), taken
+
     @property
     def given(self) -> frozenset[str]:
         """Names of the options that differ from their defaults."""
@@ -173,6 +182,19 @@ class DataConfig(Options):
         return frozenset(name for name in self.model_fields_set if getattr(self, name) != fields[name].default)
 
 
+INHERITED = frozenset({
+    "label", "group", "split", "id", "path", "extension", "label_separator", "blank_as", "exclude", "use_splits",
+    "page", "sixteen_bit",
+})  # fmt: skip
+"""What holds of other data that are read like these: not where they lie, nor what is fitted on them."""
+
+OF_IMAGES = frozenset({"path", "id", "extension", "exclude"})
+"""What of it a fitted model remembers, for images without labels."""
+
+COLUMNS = ("label", "group", "split", "id", "path")
+"""Options that name columns."""
+
+
 def named(options: Iterable[str]) -> str:
     """Write names of options for a message, in the words of who reads it."""
-    return ", ".join(option(name) for name in sorted(options))
+    return ", ".join(option(name, False) if name == "use_splits" else option(name) for name in sorted(options))

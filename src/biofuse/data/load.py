@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from biofuse.core.errors import DataError, LeakageError
+from biofuse.core.errors import DataError, LeakageError, option
 from biofuse.core.options import accepts
 from biofuse.core.progress import Progress
 from biofuse.core.target import Target
@@ -42,6 +42,7 @@ def load_samples(
     download: bool = True,
     name: str | None = None,
     config: DataConfig | None = None,
+    like: DataConfig | None = None,
     **chosen: Any,
 ) -> Samples:
     """Turn any accepted data into samples. Images are not opened here.
@@ -79,6 +80,8 @@ def load_samples(
         What to call the data set.
     config : DataConfig, optional
         How the data are read; what is given by name wins.
+    like : DataConfig, optional
+        How other data were read: columns and what is left out are the same here, where these data have such columns.
     **chosen
         Fields of :class:`biofuse.DataConfig`.
 
@@ -105,8 +108,10 @@ def load_samples(
     columns = {"group": group, "split": split, "id": id}
     chosen |= {key: value for key, value in columns.items() if isinstance(value, str)}
     values = {key: None if value is None or isinstance(value, str) else value for key, value in columns.items()}
+    options, inherited = DataConfig.of(config, chosen).like(like)
     request = Request(
-        config=DataConfig.of(config, chosen),
+        config=options,
+        inherited=inherited,
         labels=labels,
         groups=values["group"],
         splits=values["split"],
@@ -243,11 +248,9 @@ def development_data(
     train: Any,
     val: Any = None,
     *,
-    label: str | Sequence[str] | None = None,
-    group: str | None = None,
+    config: DataConfig | None = None,
     labels: Any = None,
     val_labels: Any = None,
-    task: str | None = None,
     test: Any = None,
     seed: int = 0,
 ) -> Development:
@@ -261,7 +264,9 @@ def development_data(
     val : likewise, optional
         Validation data where they come apart from the training data. The two then decide who is train and who is val,
         and ids get the split's name in front where both use the same one.
-    label, group, labels, val_labels, task
+    config : DataConfig, optional
+        How all of them are read.
+    labels, val_labels : optional
         As for :func:`biofuse.load_samples`; ``val_labels`` go with ``val``.
     test : "auto", None or as ``train``
         ``auto``: test samples are set aside where the data have none, by :func:`split_off_test`. Or test data that come
@@ -276,30 +281,35 @@ def development_data(
     LeakageError
         If ``train`` and ``val`` are given apart and test samples are among them.
     """
+    config = config or DataConfig()
     if val is None:
         if val_labels is not None:
-            raise DataError("val_labels= without validation data.", remedy="Give the validation images as val.")
-        samples = _load(train, label=label, group=group, labels=labels, task=task)
+            raise DataError(
+                f"{option('val_labels')} without validation data.", remedy="Give the validation images as val."
+            )
+        samples = _load(train, config, labels=labels)
     else:
-        first = _part(_load(train, label=label, group=group, labels=labels, task=task), "train")
-        second = _part(_load(val, label=label, group=group, labels=val_labels, task=task), "val")
-        samples = _joined(first, second, "val", task=task)
+        first = _part(_load(train, config, labels=labels), "train")
+        second = _part(_load(val, config, labels=val_labels), "val")
+        samples = _joined(first, second, "val", config)
     if samples.labels is None:
         raise DataError(
             f"{samples.name} has no labels, so nothing can be learned from it.",
-            remedy="Name the label column with --label (label=...), or arrange the images in class folders.",
+            remedy=f"Of a table, name the label column: {option('label')}. In a folder, the images of each class lie "
+            "in a folder of their own, which has its name: images/benign/1.png, images/malignant/2.png.",
         )
-    notes = [describe_task(samples)]
+    notes = [*samples.remarks, describe_task(samples)]
     if isinstance(test, str) and test == "auto":
         samples, made = split_off_test(samples, seed=seed)
         notes += [made] if made else []
     elif test is not None:
         if samples.splits is not None and "test" in samples.splits.tolist():
             raise DataError(
-                f"{samples.name} has test samples of its own.", remedy="Leave test= out, or give other data."
+                f"{samples.name} has test samples of its own.",
+                remedy=f"Leave {option('test')} out, or give other data.",
             )
-        apart = replace(_load(test, label=label, group=group, labels=None, task=task), splits=None)
-        samples = _joined(samples, apart, "test", task=task)
+        apart = replace(_load(test, config), splits=None)
+        samples = _joined(samples, apart, "test", config)
     if samples.splits is None:
         samples = replace(samples, splits=np.array(["train"] * len(samples), dtype=object))
         return Development(samples=samples, held_out=None, notes=tuple(notes))
@@ -344,20 +354,20 @@ def split_off_test(samples: Samples, *, seed: int, progress: Progress | None = N
     return samples, f"{what} by a hash of ids and seed {seed}: {sizes}."
 
 
-def _load(data: Any, **options: Any) -> Samples:
+def _load(data: Any, config: DataConfig, *, labels: Any = None) -> Samples:
     """Load labelled data; samples that are ready already take no options, and a task they have anyway is none."""
-    if isinstance(data, Samples) and data.task is not None and options["task"] == str(data.task):
-        options["task"] = None
-    return load_samples(data, **options)
+    if isinstance(data, Samples) and data.task is not None and config.target is data.task:
+        config = config.but(task=None)
+    return load_samples(data, config=config, labels=labels)
 
 
-def _joined(first: Samples, second: Samples, split: str, *, task: str | None) -> Samples:
+def _joined(first: Samples, second: Samples, split: str, config: DataConfig) -> Samples:
     """Put samples that were loaded apart, for the sake of their own labels, into one table with one table of classes.
 
     Splits that the first has stay; ids get the split's name in front where both use the same one.
     """
     known = first.classes if set(second.classes) <= set(first.classes) else None
-    samples = load_samples({"train": first, split: second}, task=task, classes=known, name=first.name)
+    samples = load_samples({"train": first, split: second}, task=config.task, classes=known, name=first.name)
     ids = np.concatenate([first.ids, second.ids])
     if len(set(ids.tolist())) == len(ids):
         samples = replace(samples, ids=ids)
@@ -372,6 +382,6 @@ def _part(samples: Samples, split: str) -> Samples:
     if n_test:
         raise LeakageError(
             f"{n_test} of the samples given as {split} are of split test.",
-            remedy=f'Give samples.in_split("{split}"), or load the data with use_splits=False.',
+            remedy=f'Give samples.in_split("{split}"), or load the data with {option("use_splits", False)}.',
         )
     return replace(samples, splits=None)

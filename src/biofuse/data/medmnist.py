@@ -141,6 +141,11 @@ def load_medmnist(name: str, request: Request) -> SampleTable:
     """Read a MedMNIST data set by name (``breastmnist_64``, or ``breastmnist`` and ``size=64``)."""
     request.only("a MedMNIST name", "root", "size", "download")
     flag, named = parse_medmnist_name(name) or ("", None)
+    if flag.endswith("3d"):
+        raise DataError(
+            f"{flag} holds volumes, which are not embedded.",
+            remedy="Use a two-dimensional set, or save the slices as images.",
+        )
     if named is not None and request.size not in {None, named}:
         raise DataError(f"{name!r} and size={request.size} contradict each other.", remedy="Give the size once.")
     size = named or request.size or SMALLEST

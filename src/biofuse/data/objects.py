@@ -147,6 +147,7 @@ def load_hugging_face(data: Any, request: Request) -> SampleTable:
     data = data.with_format(None)
     features = data.features
     images = [name for name, feature in features.items() if isinstance(feature, Image)]
+    request, absent = request.fitting(features)
     column = request.config.path or (images[0] if len(images) == 1 else None)
     if column is None or column not in features:
         raise DataError(
@@ -159,7 +160,7 @@ def load_hugging_face(data: Any, request: Request) -> SampleTable:
     inner = {name: getattr(feature, "feature", feature) for name, feature in features.items() if name not in images}
     plain_columns = [name for name, feature in inner.items() if type(feature).__name__ in {"Value", "ClassLabel"}]
     columns: dict[str, Sequence[Any]] = {name: list(data[name]) for name in plain_columns if name != column}
-    return samples_of(
+    table = samples_of(
         Read(
             columns={column: range(len(data)), **columns},
             names={name: tuple(feature.names) for name, feature in inner.items() if hasattr(feature, "names")},
@@ -171,6 +172,7 @@ def load_hugging_face(data: Any, request: Request) -> SampleTable:
         name=str(getattr(data.info, "dataset_name", None) or "data set"),
         where="The data set",
     )
+    return replace(table, notes=(*absent, *table.notes))
 
 
 def load_rows(data: Rows, request: Request) -> SampleTable:

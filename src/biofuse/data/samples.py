@@ -14,7 +14,7 @@ from biofuse.core.hashing import Contents, no_contents
 from biofuse.core.progress import Progress, Silent
 from biofuse.core.target import Target, Task
 from biofuse.data.columns import SPLIT_NAMES, split_of
-from biofuse.data.config import DataConfig, named
+from biofuse.data.config import COLUMNS, UNGROUPED, DataConfig, named
 from biofuse.data.decoding import DecodePolicy, ItemSource, PillowSource, content_hash
 from biofuse.data.labels import RawLabels, encode_labels, label_text, listing
 
@@ -125,6 +125,11 @@ class Samples:
         return self if decode == self.decode else replace(self, decode=decode, contents=None)
 
     @property
+    def remarks(self) -> tuple[str, ...]:
+        """Warnings and notes as lines, to be said before any work."""
+        return (*(f"Warning: {warning}" for warning in self.warnings), *self.notes)
+
+    @property
     def target(self) -> Target | None:
         """What is to be predicted; None for samples without labels."""
         return None if self.task is None else Target(self.task, self.classes)
@@ -144,7 +149,7 @@ class Samples:
         return self.take(np.isin(self.splits.astype(str), names))
 
 
-REMEDY = "Write --shard i/n with i from 1 to n, such as --shard 3/8; for SLURM: --array=1-8."
+REMEDY = f"Write {option('shard', 'i/n')} with i from 1 to n, such as {option('shard', '3/8')}; for SLURM: --array=1-8."
 
 
 @dataclass(frozen=True)
@@ -203,6 +208,8 @@ class Request:
     Attributes
     ----------
     config : DataConfig
+    inherited : frozenset of str
+        Options of it that were said of other data: they count where they mean something here.
     labels : sequence or ndarray, optional
         Labels of images in memory.
     groups, splits, ids : sequence, optional
@@ -218,6 +225,7 @@ class Request:
     """
 
     config: DataConfig = field(default_factory=DataConfig)
+    inherited: frozenset[str] = frozenset()
     labels: RawLabels | None = None
     groups: Sequence[object] | None = None
     splits: Sequence[object] | None = None
@@ -240,8 +248,26 @@ class Request:
         fields = type(self).__dataclass_fields__
         apart = {"groups": "group", "splits": "split", "ids": "id"}
         # Identity, because labels may be an array.
-        changed = {name for name in fields if name != "config" and getattr(self, name) is not fields[name].default}
-        return {apart.get(name, name) for name in changed} | self.config.given
+        said = fields.keys() - {"config", "inherited"}
+        changed = {name for name in said if getattr(self, name) is not fields[name].default}
+        return {apart.get(name, name) for name in changed} | (self.config.given - self.inherited)
+
+    def fitting(self, columns: Collection[str]) -> tuple[Self, tuple[str, ...]]:
+        """Return the request for a table with these columns, and notes on inherited options that name none of them."""
+        asked = {name: getattr(self.config, name) for name in COLUMNS if name in self.inherited}
+        asked |= {"label": self.config.label_columns(columns)} if "label" in asked else {}
+        absent = {
+            name: value
+            for name, value in asked.items()
+            if not set(value if isinstance(value, tuple) else [value]) <= {*columns, UNGROUPED}
+        }
+        notes = [
+            f"{option(name, value)} was said of other data and is no column of these: not used."
+            for name, value in absent.items()
+        ]
+        defaults = DataConfig()
+        config = self.config.but(**{name: getattr(defaults, name) for name in absent})
+        return replace(self, config=config), tuple(notes)
 
     def only(self, kind: str, *allowed: str) -> Self:
         """Refuse options that have no meaning for a kind of data, instead of ignoring them.

@@ -342,7 +342,9 @@ class Located:
 
 def _table(read: Read, request: Request, *, name: str, root: Path, where: str) -> SampleTable:
     request.only("a table", *TABLE_OPTIONS)
-    config, columns = request.config, read.columns
+    columns = read.columns
+    request, absent = request.fitting(columns)
+    config = request.config
     for what, values in (("group", request.groups), ("split", request.splits), ("id", request.ids)):
         if values is not None:
             raise DataError(f"{option(what)} must name a column of the table.", remedy=f"{option(what, what)}, say.")
@@ -368,7 +370,7 @@ def _table(read: Read, request: Request, *, name: str, root: Path, where: str) -
         name=name,
         where=where,
     )
-    return replace(table, notes=(*notes, *table.notes))
+    return replace(table, notes=(*absent, *notes, *table.notes))
 
 
 def samples_of(

@@ -20,6 +20,7 @@ from biofuse.core.errors import (
     UnsafeWeightsError,
     WeightsError,
     WrongWeightsError,
+    option,
 )
 from biofuse.core.hashing import digest_file
 from biofuse.encoders.card import EncoderCard, Weights, WeightShard
@@ -237,7 +238,8 @@ def weights_folder(given: Path | None = None) -> Path | None:
     if not folder.is_dir():
         raise WeightsError(
             f"The weights folder {folder} does not exist.",
-            remedy=f"Correct --weights-dir or {WEIGHTS_DIR}; files lie in it as <encoder>/<file on its card>.",
+            remedy=f"Correct {option('weights_dir')} or {WEIGHTS_DIR}; files lie in it as <encoder>/<file on its "
+            "card>.",
         )
     return folder
 

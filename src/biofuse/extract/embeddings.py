@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biofuse.blocks.blocks import BlockReader, Blocks, Matrix
-from biofuse.core.errors import BioFuseError, DependencyError, StoreError, UnreadableImageError, WeightsError
+from biofuse.core.errors import BioFuseError, DependencyError, StoreError, UnreadableImageError, WeightsError, option
 from biofuse.core.hashing import Contents, generator
 from biofuse.data.decoding import content_hash, decode
 from biofuse.data.samples import Samples, known_contents, require_contents
@@ -276,7 +276,8 @@ def read_stored(
             raise StoreError(
                 f"There are several kinds of embeddings of "
                 f"{', '.join(sorted(name for name, count in names.items() if count > 1))}.",
-                remedy="Name the encoders (--encoders), by fingerprint or with --precision where one name has several.",
+                remedy=f"Name the encoders: {option('encoders')}; by fingerprint, or with {option('precision')}, where "
+                "one name has several.",
             )
     else:
         chosen = [_named(name, folders, contents, store) for name in dict.fromkeys(encoders)]
@@ -425,7 +426,7 @@ def _named(name: str, folders: Iterable[EncoderFolder], contents: Contents, stor
         listed = ", ".join(f"{folder.path.name} ({folder.precision})" for folder in whole)
         raise StoreError(
             f"{store.root} has {len(whole)} kinds of embeddings of {name}: {listed}.",
-            remedy="Say which precision is meant (--precision), or give the fingerprint instead of the name.",
+            remedy=f"Say which precision is meant: {option('precision')}; or give the fingerprint instead of the name.",
         )
     # Of several kinds none of which is complete, reading the fullest says best what is missing.
     return whole[0] if whole else min(called, key=lambda folder: int(folder.missing(contents).sum()))

@@ -5,6 +5,7 @@ import importlib
 import mmap
 import os
 import queue
+import shutil
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -123,6 +124,7 @@ def extract(
         samples, reasons, job, plan = run.inspect(samples, cards, store)
         if job.todo:
             store.check_writable()
+            _check_space(job, store)
             plan = run.resolve_precisions(job, plan)
             run.compute(job, plan)
     reasons |= _undecodable(samples, job)
@@ -512,6 +514,18 @@ class _Estimate:
             self._tell(f"Measured on the first batches: about {duration(left)} left.")
 
 
+def _check_space(job: Job, store: EmbeddingStore) -> None:
+    """Refuse what does not fit on the store's disk, before the first image is embedded."""
+    needed = sum(count * (4 * job.cards[name].dim + CONTENT_BYTES) for name, count in job.todo.items())
+    free = shutil.disk_usage(store.root).free
+    if needed > free:
+        raise DiskError(
+            f"The embeddings take {needed / 1e9:.1f} GB, and the disk that holds {store.root} has {free / 1e9:.1f} "
+            "GB left.",
+            remedy=f"Free some space, keep them on another disk: {option('store')}, or use fewer encoders.",
+        )
+
+
 def _undecodable(samples: Samples, job: Job) -> dict[int, UnreadableImageError]:
     """Give every sample that shares an undecodable content its reason, not only the one that was tried."""
     contents = known_contents(samples)
@@ -607,7 +621,7 @@ class _DeviceProcesses:
                 except TerminatedWorkerError as error:
                     raise BioFuseError(
                         f"The process of {device} was killed: most likely memory ran out.",
-                        remedy="Use fewer workers (--workers 1) or a smaller --batch-size. "
+                        remedy=f"Use fewer workers: {option('workers', 1)}; or a smaller {option('batch_size')}. "
                         "Finished embeddings are kept.",
                     ) from error
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
-from biofuse.core.errors import BioFuseError, DataError, EncoderError
+from biofuse.core.errors import BioFuseError, DataError, EncoderError, option
 from biofuse.core.hashing import hash_order
 from biofuse.core.machine import free_memory, keep_freed_memory, usable_cores
 from biofuse.core.progress import Tell
@@ -114,7 +114,7 @@ class BatchSizes:
         if tried == 1:
             raise EncoderError(
                 f"{encoder} runs out of memory with a single image: {message.splitlines()[0]}",
-                remedy="Use a device with more memory (--device cpu), or leave this encoder out.",
+                remedy=f"Use a device with more memory: {option('device', 'cpu')}; or leave this encoder out.",
             )
         with self._lock:
             smaller = tried // 2
@@ -330,7 +330,8 @@ class LocalEngine:
     def __init__(self, options: ExtractOptions, *, tell: Tell = lambda _: None) -> None:
         if not options.device.strip(", "):
             raise BioFuseError(
-                "No device is named.", remedy="Use --device auto, or for instance --device cuda:0,cuda:1."
+                "No device is named.",
+                remedy=f"Use {option('device', 'auto')}, or for instance {option('device', 'cuda:0,cuda:1')}.",
             )
         self._options = options
         self._tell = tell

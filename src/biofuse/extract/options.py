@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from biofuse.core.errors import BioFuseError
+from biofuse.core.errors import BioFuseError, option
 from biofuse.core.machine import usable_cores
 from biofuse.core.options import Option, Options
 from biofuse.encoders.card import EncoderCard, Precision
@@ -151,6 +151,6 @@ def choose_device(requested: str) -> str:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise BioFuseError(
             f"Device {requested!r} is not available: {str(error).splitlines()[0]}",
-            remedy="Use --device auto, or --device cpu.",
+            remedy=f"Use {option('device', 'auto')}, or {option('device', 'cpu')}.",
         ) from error
     return requested

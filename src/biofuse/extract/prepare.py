@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from biofuse.core.errors import BioFuseError, EncoderError, UnreadableImageError
+from biofuse.core.errors import BioFuseError, EncoderError, UnreadableImageError, option
 from biofuse.core.machine import exit_with_parent, workers_ignore_interrupts
 from biofuse.data.decoding import DecodePolicy, Remarks, content_hash, decode_with_facts
 from biofuse.data.samples import Source
@@ -509,10 +509,11 @@ def worker_errors() -> Iterator[None]:
     except TerminatedWorkerError as error:
         raise BioFuseError(
             "A worker process that decodes images was killed, most likely because memory ran out.",
-            remedy="Use fewer workers (--workers 1) or a smaller --batch-size. Finished embeddings are kept.",
+            remedy=f"Use fewer workers: {option('workers', 1)}; or a smaller {option('batch_size')}. Finished "
+            "embeddings are kept.",
         ) from error
     except (BrokenProcessPool, PicklingError) as error:
         raise BioFuseError(
             f"An encoder or an image source cannot be sent to a worker process: {error.__cause__ or error}",
-            remedy="Do everything in one process: --workers 0 (workers=0 in Python).",
+            remedy=f"Do everything in one process: {option('workers', 0)}.",
         ) from error

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from biofuse.core.errors import BioFuseError, EncoderError
+from biofuse.core.errors import BioFuseError, EncoderError, option
 from biofuse.core.machine import free_memory, keep_freed_memory, usable_cores
 from biofuse.core.progress import Tell
 from biofuse.core.ray import cluster_resources, ray_cluster, require_ray
@@ -186,7 +186,7 @@ class RayEngine:
         if options.device not in {"auto", "cpu", "cuda"}:
             raise BioFuseError(
                 f"Ray chooses devices by itself; {options.device!r} cannot be asked for.",
-                remedy="Use --device auto, cpu or cuda; or leave --engine ray out.",
+                remedy=f"Use {option('device', 'auto')}, cpu or cuda; or leave {option('engine', 'ray')} out.",
             )
         self._options = options
         self._tell = tell
@@ -206,7 +206,9 @@ class RayEngine:
         """
         gpus = int(self._resources.get("GPU", 0))
         if self._options.device == "cuda" and not gpus:
-            raise BioFuseError("The Ray cluster has no GPU.", remedy="Use --device auto, or --device cpu.")
+            raise BioFuseError(
+                "The Ray cluster has no GPU.", remedy=f"Use {option('device', 'auto')}, or {option('device', 'cpu')}."
+            )
         return "cuda" if gpus and self._options.device != "cpu" else "cpu"
 
     @property
@@ -262,8 +264,8 @@ class RayEngine:
                     continue
                 raise BioFuseError(
                     f"Ray could not go on: {str(error).strip().splitlines()[-1]}",
-                    remedy="Most likely memory ran out: use a smaller --batch-size or fewer encoders at a time. "
-                    "Ray's own log is in /tmp/ray/session_latest/logs. Finished embeddings are kept.",
+                    remedy=f"Most likely memory ran out: use a smaller {option('batch_size')} or fewer encoders at a "
+                    "time. Ray's own log is in /tmp/ray/session_latest/logs. Finished embeddings are kept.",
                 ) from error
 
     def _results(

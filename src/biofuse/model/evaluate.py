@@ -13,6 +13,7 @@ from biofuse.core.errors import DataError, option
 from biofuse.core.hashing import Contents, to_hex
 from biofuse.core.progress import Progress
 from biofuse.core.target import Target
+from biofuse.data.config import DataConfig
 from biofuse.data.labels import counted, is_number, listing, match_names
 from biofuse.data.load import load_samples
 from biofuse.data.samples import Samples
@@ -40,8 +41,8 @@ def load_test(
     *,
     split: str = "test",
     labels: Any = None,
-    label: Any = None,
-    group: str | None = None,
+    config: DataConfig | None = None,
+    like: DataConfig | None = None,
 ) -> Samples:
     """Load test data as the model needs them: its task, its way of decoding, and its labels where there are several.
 
@@ -54,7 +55,7 @@ def load_test(
         Of data with several splits, only ``split`` is returned; data with one split or none are returned whole.
     model : BioFuseModel
     split : {"test", "val", "train"}
-    labels, label, group
+    labels, config, like
         As for :func:`biofuse.load_samples`.
 
     Raises
@@ -63,11 +64,11 @@ def load_test(
         If the data have several splits and none of them is the one asked for.
     """
     if isinstance(data, Samples):
-        samples = load_samples(data, labels=labels, label=label, group=group)
+        samples = load_samples(data, labels=labels, config=config)
     else:
         known: dict[str, Any] = {"classes": model.classes} if model.task.several else {}
         samples = load_samples(
-            data, labels=labels, label=label, group=group, task=model.task, decode=model.decode, strict=False, **known
+            data, labels=labels, config=config, like=like, task=model.task, decode=model.decode, strict=False, **known
         )
     given = set() if samples.splits is None else set(samples.splits.tolist())
     if split in given:
@@ -75,7 +76,7 @@ def load_test(
     if len(given) > 1:
         raise DataError(
             f"{samples.name} has no {split} samples, only {', '.join(sorted(given))}.",
-            remedy="Choose one with --split, or give the samples to be scored alone.",
+            remedy=f"Choose one: {option('split')}; or give the samples to be scored alone.",
         )
     return samples
 

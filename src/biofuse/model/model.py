@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from biofuse.core.errors import ArtifactError, BioFuseWarning, DataError, HubUnreachableError
 from biofuse.core.files import TEMPORARY_SUFFIX, disk_errors
-from biofuse.core.options import accepts
+from biofuse.core.options import accepts, divide
 from biofuse.core.progress import Progress
 from biofuse.core.seals import listed_files, seal, unseal
 from biofuse.core.target import Target, Task
+from biofuse.data.config import DataConfig
 from biofuse.data.decoding import DecodePolicy
 from biofuse.data.load import load_samples
 from biofuse.data.samples import Samples
@@ -110,7 +111,8 @@ class BioFuseModel:
     decode : DecodePolicy
         How image files become pixels; the same as when the model was fitted.
     facts : dict
-        JSON facts about the fit: ``fitted_on``, numbers of samples, the selection in words, versions.
+        JSON facts about the fit: ``fitted_on``, numbers of samples, the selection in words, versions, how data were
+        read.
     precisions : mapping of str to {"fp32", "bf16", "fp16"}
         What each encoder computed in when the predictor was fitted; fp32 for those not named. New images are embedded
         at the same; where a device does not have it, at fp32, with a warning.
@@ -147,12 +149,18 @@ class BioFuseModel:
         """Columns of what :meth:`embed` returns."""
         return sum(card.dim for card in self.cards)
 
-    @accepts(ExtractOptions)
+    @property
+    def data_config(self) -> DataConfig:
+        """How the data of the fit were read; new images are read alike."""
+        return DataConfig(**self.facts.get("read", {}))
+
+    @accepts(DataConfig, ExtractOptions)
     def embed(
         self,
         data: Any,
         *,
         store: EmbeddingStore | Path | str | None = None,
+        config: DataConfig | None = None,
         options: ExtractOptions | None = None,
         progress: Progress | bool = True,
         **chosen: Any,
@@ -169,8 +177,10 @@ class BioFuseModel:
             How images are embedded; what is given by name wins. An unreadable image is an error here: rows must stay
             aligned with ``data``.
         progress : Progress or bool, default True
+        config : DataConfig, optional
+            How ``data`` are read, where not like the data of the fit; what is given by name wins.
         **chosen
-            Fields of :class:`biofuse.ExtractOptions`.
+            Fields of :class:`biofuse.DataConfig` and :class:`biofuse.ExtractOptions`.
 
         Returns
         -------
@@ -182,15 +192,19 @@ class BioFuseModel:
         UnreadableImageError
             If an image cannot be read.
         """
-        blocks = self.embed_blocks(data, store=store, options=_strict(options, chosen), progress=progress).blocks
+        strict = chosen | {"on_error": "error"}
+        blocks = self.embed_blocks(
+            data, store=store, config=config, options=options, progress=progress, **strict
+        ).blocks
         return np.concatenate([blocks[name] for name in self.encoders], axis=1)
 
-    @accepts(ExtractOptions)
+    @accepts(DataConfig, ExtractOptions)
     def predict_proba(
         self,
         data: Any,
         *,
         store: EmbeddingStore | Path | str | None = None,
+        config: DataConfig | None = None,
         options: ExtractOptions | None = None,
         progress: Progress | bool = True,
         **chosen: Any,
@@ -199,15 +213,19 @@ class BioFuseModel:
 
         Parameters and errors are those of :meth:`embed`.
         """
-        blocks = self.embed_blocks(data, store=store, options=_strict(options, chosen), progress=progress).blocks
+        strict = chosen | {"on_error": "error"}
+        blocks = self.embed_blocks(
+            data, store=store, config=config, options=options, progress=progress, **strict
+        ).blocks
         return self.predictor.predict_proba(blocks)
 
-    @accepts(ExtractOptions)
+    @accepts(DataConfig, ExtractOptions)
     def predict(
         self,
         data: Any,
         *,
         store: EmbeddingStore | Path | str | None = None,
+        config: DataConfig | None = None,
         options: ExtractOptions | None = None,
         progress: Progress | bool = True,
         **chosen: Any,
@@ -217,14 +235,17 @@ class BioFuseModel:
         For multi-label tasks: names of all labels with probability above one half, joined by ``|``.
         Parameters and errors are those of :meth:`embed`.
         """
-        return self.decide(self.predict_proba(data, store=store, options=options, progress=progress, **chosen))
+        return self.decide(
+            self.predict_proba(data, store=store, config=config, options=options, progress=progress, **chosen)
+        )
 
-    @accepts(ExtractOptions)
+    @accepts(DataConfig, ExtractOptions)
     def predict_frame(
         self,
         data: Any,
         *,
         store: EmbeddingStore | Path | str | None = None,
+        config: DataConfig | None = None,
         options: ExtractOptions | None = None,
         progress: Progress | bool = True,
         **chosen: Any,
@@ -235,19 +256,20 @@ class BioFuseModel:
         """
         import pandas as pd
 
-        embeddings = self.embed_blocks(data, store=store, options=options, progress=progress, **chosen)
+        embeddings = self.embed_blocks(data, store=store, config=config, options=options, progress=progress, **chosen)
         probabilities = self.predictor.predict_proba(embeddings.blocks)
         frame = pd.DataFrame({"id": embeddings.ids, "prediction": self.decide(probabilities)})
         for column, name in enumerate(self.classes):
             frame[f"p_{name}"] = probabilities[:, column]
         return frame, embeddings
 
-    @accepts(ExtractOptions)
+    @accepts(DataConfig, ExtractOptions)
     def embed_blocks(
         self,
         data: Any,
         *,
         store: EmbeddingStore | Path | str | None = None,
+        config: DataConfig | None = None,
         options: ExtractOptions | None = None,
         progress: Progress | bool = True,
         **chosen: Any,
@@ -259,16 +281,18 @@ class BioFuseModel:
         DataError
             If there is no image.
         """
+        reading, extraction = divide(chosen, DataConfig, ExtractOptions)
         if isinstance(data, Samples):
-            samples = data.decoded_by(self.decode)
+            samples = load_samples(data, config=config, **reading).decoded_by(self.decode)
         else:
-            samples = load_samples(data, labelled=False, use_splits=False, decode=self.decode)
+            given = DataConfig.of(config, reading).but(use_splits=False)
+            samples = load_samples(data, config=given, like=self.data_config, labelled=False, decode=self.decode)
         if not len(samples):
             raise DataError(f"{samples.name} holds no image.", remedy="Give at least one image.")
         kept = as_store(store)
         cards = tuple(pin(card) for card in self.cards)
         precisions = {name: self.precisions.get(name, "fp32") for name in self.encoders}
-        options = ExtractOptions.of(options, {**chosen, "precisions": precisions, "on_unavailable": "error"})
+        options = ExtractOptions.of(options, {**extraction, "precisions": precisions, "on_unavailable": "error"})
         embeddings = extract(samples, cards, store=kept, options=options, progress=progress)
         for work in embeddings.work:
             if work.precision != precisions[work.encoder]:
@@ -436,10 +460,6 @@ class BioFuseModel:
             f"<p><b>BioFuseModel</b>: {self.task} over {len(self.classes)} classes</p>"
             f"<table><tr><th>encoder</th><th>name</th><th>columns</th></tr>{rows}</table>"
         )
-
-
-def _strict(options: ExtractOptions | None, chosen: dict[str, Any]) -> ExtractOptions:
-    return ExtractOptions.of(options, {**chosen, "on_error": "error"})
 
 
 def _precisions(record: Mapping[str, str]) -> dict[str, Precision]:

@@ -9,10 +9,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from biofuse.core.hashing import digest_json
 from biofuse.core.target import Target, Task
+from biofuse.data.config import DataConfig
 from biofuse.data.decoding import DecodePolicy
 from biofuse.data.load import Development
 from biofuse.data.samples import Samples
@@ -104,18 +105,15 @@ class DataSource(Record):
         A path or a name; None for data in memory.
     kind : str or None
         What data in memory were.
-    label : str, tuple of str, or None
-        Column of the label, or columns of the labels.
-    group, task : str or None
+    config : DataConfig
+        How they, and the parts that came apart, were read.
     val, test : DataSource or None
         Validation and test data that came apart.
     """
 
     source: str | None = None
     kind: str | None = None
-    label: str | tuple[str, ...] | None = None
-    group: str | None = None
-    task: str | None = None
+    config: DataConfig = DataConfig()
     val: "DataSource | None" = None
     test: "DataSource | None" = None
 
@@ -126,9 +124,7 @@ class DataSource(Record):
         *,
         val: Any = None,
         test: Any = None,
-        label: Any = None,
-        group: str | None = None,
-        task: Any = None,
+        config: DataConfig | None = None,
     ) -> Self:
         """Describe what a user gave, so that it is found again from any folder.
 
@@ -136,10 +132,12 @@ class DataSource(Record):
         ----------
         data, val, test : anything :func:`biofuse.load_samples` takes
             The last two where they came apart; None, or for test ``auto``, where they did not.
-        label, group, task : optional
+        config : DataConfig, optional
             How they are read.
         """
-        columns = label if label is None or isinstance(label, str) else tuple(label)
+        config = config or DataConfig()
+        if config.root is not None:
+            config = config.but(root=config.root.resolve())
         parts = {
             name: cls.of(part)
             for name, part in (("val", val), ("test", test))
@@ -148,17 +146,22 @@ class DataSource(Record):
         kind = None if isinstance(data, str | Path) else type(data).__name__
         path = Path(data).expanduser() if kind is None else None
         where = None if path is None else str(path.resolve() if path.exists() else data)
-        return cls(source=where, kind=kind, label=columns, group=group, task=task, **parts)
+        return cls(source=where, kind=kind, config=config, **parts)
 
     @property
     def in_memory(self) -> bool:
         """Whether the data, or a part of them, cannot be found again."""
         return self.source is None or any(part.in_memory for part in (self.val, self.test) if part is not None)
 
-    @property
-    def columns(self) -> str | list[str] | None:
-        """The column, or columns, of the labels."""
-        return list(self.label) if isinstance(self.label, tuple) else self.label
+    @model_validator(mode="before")
+    @classmethod
+    def _of_before(cls, read: Any) -> Any:
+        """Read records that had three of the options beside the source."""
+        if not isinstance(read, dict):
+            return read
+        options = {name: read[name] for name in ("label", "group", "task") if read.get(name) is not None}
+        rest = {name: value for name, value in read.items() if name not in {"label", "group", "task"}}
+        return {"config": options, **rest} if options else rest
 
 
 class UsedEncoder(Record):

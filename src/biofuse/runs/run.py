@@ -9,11 +9,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from pydantic import ValidationError
 
-from biofuse.core.errors import ArtifactError, DataError, SearchError
+from biofuse.core.errors import ArtifactError, DataError, SearchError, option
 from biofuse.core.files import (
     LOCK,
     TEMPORARY_SUFFIX,
@@ -26,12 +26,14 @@ from biofuse.core.files import (
 )
 from biofuse.core.hashing import digest_file, to_hex
 from biofuse.core.seals import unsealed, verify, write_sealed
+from biofuse.data.config import DataConfig
 from biofuse.data.load import Development, development_data, load_samples
 from biofuse.data.samples import Samples
 from biofuse.extract.embeddings import EmbeddingSet, Quarantined
 from biofuse.model.evaluate import Evaluation
 from biofuse.model.model import SEAL, BioFuseModel
 from biofuse.runs.record import RUN_FORMAT, DataSource, RunRecord
+from biofuse.search.config import SearchConfig
 from biofuse.search.evidence import Evidence
 from biofuse.search.leaderboard import Leaderboard
 from biofuse.search.problem import Problem
@@ -77,7 +79,9 @@ WRITTEN = (
 UNSEALED = 3
 """The format of before records had checksums."""
 
-FIT_AGAIN = "Fit again with --overwrite, or into another folder."
+FIT_AGAIN = f"Fit again with {option('overwrite', True)}, or into another folder."
+ANOTHER = "{} holds a run on other data or with other options."
+OTHER_PLACE = f"Choose another folder: {option('out')}; or replace the run: {option('overwrite', True)}."
 GO_ON = "Run the same `biofuse fit` again: it goes on from there."
 EVALUATE = "Run `biofuse evaluate RUN` again."
 
@@ -167,10 +171,7 @@ class Run:
             elif overwrite:
                 run.clear()
             else:
-                raise SearchError(
-                    f"{path} holds a run on other data or with other options.",
-                    remedy="Choose another folder with --out, or replace the run with --overwrite.",
-                )
+                raise SearchError(ANOTHER.format(path), remedy=OTHER_PLACE)
         else:
             _refuse_stranger(run.path)
         run._write_record()
@@ -179,6 +180,21 @@ class Run:
         run._write_quarantine(QUARANTINE["fit"], embeddings.quarantined)
         run._seal(SAMPLES, QUARANTINE["fit"])
         return run
+
+    @staticmethod
+    def refuse_other(path: Path | str, config: SearchConfig, *, overwrite: bool) -> None:
+        """Refuse a directory that holds a run with other options, before hours of embedding.
+
+        Raises
+        ------
+        SearchError, ArtifactError
+            As of :meth:`create`, as far as it can be told without the embeddings.
+        """
+        folder = Path(path)
+        if (folder / RECORD).is_file():
+            there = _read_or_replace(folder, overwrite=overwrite)
+            if there is not None and there.options != config and not overwrite:
+                raise SearchError(ANOTHER.format(path), remedy=OTHER_PLACE)
 
     def remember(self, *, latency: Mapping[str, float]) -> None:
         """Keep what was measured, so that the run, when repeated, chooses by the same numbers."""
@@ -299,8 +315,8 @@ class Run:
         """
         return _read_frame(self._file(SAMPLES, remedy=GO_ON), ["id", "content", "label", "split", "group"])
 
-    def load_samples(self, *, label: Any = None, group: str | None = None) -> tuple[Samples, Samples]:
-        """Look for the run's data where the fit found them, with the same columns unless others are given.
+    def load_samples(self, config: DataConfig | None = None) -> tuple[Samples, Samples]:
+        """Look for the run's data where the fit found them, read in the same way where ``config`` says no other.
 
         Returns
         -------
@@ -317,17 +333,20 @@ class Run:
             raise DataError(
                 "This run was fitted on data in memory.", remedy="Give the test data: biofuse evaluate RUN DATA."
             )
-        label, group = label or data.columns, group or data.group
+        options = data.config
+        if config is not None:
+            options = options.but(**{name: getattr(config, name) for name in config.given})
         if data.val is not None or data.test is not None:
             val, test = (None if part is None else part.source for part in (data.val, data.test))
-            made = development_data(data.source, val, test=test, label=label, group=group, task=data.task)
+            made = development_data(data.source, val, test=test, config=options)
             return made.samples, made.samples if made.held_out is None else made.held_out
         # Splits were checked, or made, when the run began; the run's own record of them counts. Classes are matched by
         # name where scores are taken: some may have been left out.
         samples = load_samples(
-            data.source, label=label, group=group, classes=record.classes if record.target.several else None,
-            task=record.task, decode=record.decode, use_splits=False, strict=False,
+            data.source, config=options, classes=record.classes if record.target.several else None,
+            task=record.task, decode=record.decode, strict=False, torn_groups="allow",
         )  # fmt: skip
+        samples = replace(samples, splits=None)
         return samples, samples
 
     @cached_property
@@ -572,7 +591,7 @@ def read_record(path: Path) -> RunRecord:
         wrote = content.get("version")
         raise ArtifactError(
             f"{file} has format {found}, written by BioFuse {wrote}; this version reads format {RUN_FORMAT}.",
-            remedy="Fit again with --overwrite: embeddings are reused.",
+            remedy=f"Fit again: {option('overwrite', True)}; embeddings are reused.",
         )
     try:
         if found == UNSEALED and "checksum" not in content:
@@ -607,7 +626,7 @@ def _refuse_stranger(path: Path) -> None:
     if (path / RECORD).is_file() or not path.exists():
         return
     if not path.is_dir() or not all(_is_left_over(entry.name) for entry in path.iterdir()):
-        raise SearchError(f"{path} exists and is not a run.", remedy="Choose an empty folder for --out.")
+        raise SearchError(f"{path} exists and is not a run.", remedy=f"Choose an empty folder: {option('out')}.")
 
 
 def _is_left_over(name: str) -> bool:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from biofuse.core.errors import BioFuseError, SearchError
+from biofuse.core.errors import BioFuseError, SearchError, option
 from biofuse.core.options import Option, Options
 from biofuse.evaluation.metrics import ACCURACY, DEFAULT_METRIC, MetricName, selectable
 from biofuse.search.rules import DEFAULT_RULE, PUBLISHED_RULE, RULES, RuleName
@@ -162,16 +162,17 @@ class SearchConfig(Options):
         if self.select == "holdout" and RULES[self.rule].needs_folds:
             raise SearchError(
                 f"The rule {self.rule} needs cross-validation: one validation split has no standard error.",
-                remedy="Use --select cv (select=), or --rule best (rule=).",
+                remedy=f"Use {option('select', 'cv')}, or {option('rule', 'best')}.",
             )
         if self.search == "all" and (self.max_encoders or len(self.encoders)) < len(self.encoders):
             raise SearchError(
                 f"Search 'all' fuses {len(self.encoders)} encoders; at most {self.max_encoders} are allowed.",
-                remedy="Use --search screen (search=), offer fewer encoders, or leave --max-encoders out.",
+                remedy=f"Use {option('search', 'screen')}, offer fewer encoders, or leave {option('max_encoders')} "
+                "out.",
             )
         if self.predictor == "ensemble" and self.search == "all":
             raise SearchError(
                 "An ensemble averages several subsets, but search 'all' scores one.",
-                remedy="Use --search screen (search=), or --predictor fused (predictor=).",
+                remedy=f"Use {option('search', 'screen')}, or {option('predictor', 'fused')}.",
             )
         return self

@@ -10,11 +10,13 @@ from numpy.typing import NDArray
 from biofuse.blocks.blocks import Blocks
 from biofuse.core.errors import DataError, LeakageError
 from biofuse.core.hashing import Contents, digest_json, to_hex
+from biofuse.core.progress import Progress, progress_bars
 from biofuse.core.target import Target, Task
-from biofuse.data.samples import Samples, known_contents
+from biofuse.data.samples import Samples, hash_samples, known_contents
 from biofuse.data.splits import ValidationPlan, make_folds, merge_groups, with_splits
 from biofuse.evaluation.metrics import get_metric
 from biofuse.extract.embeddings import EmbeddingSet
+from biofuse.extract.options import ExtractOptions
 from biofuse.fusion.base import Fusion, fusion_registry, make_fusion
 from biofuse.fusion.concatenation import Concatenation
 from biofuse.heads.base import Head, head_registry, make_head
@@ -140,12 +142,7 @@ class Problem:
         if not len(samples):
             raise DataError(f"No image of {samples.name} could be read.", remedy="`biofuse check` lists what is wrong.")
         refuse_leaked_labels(embeddings.blocks, labels)
-        notes = []
-        if not config.cross_validates and samples.splits is not None and "val" not in set(samples.splits.tolist()):
-            samples = with_splits(replace(samples, splits=None), seed=config.seed, fractions=HOLDOUT)
-            share = f"{HOLDOUT[1]:.0%}"
-            notes.append(f"Validation samples ({share}) were taken out of train by a hash of ids and the seed.")
-        plan = make_plan(samples, config)
+        samples, plan = _planned(samples, config)
         return cls(
             blocks=embeddings.blocks,
             labels=labels,
@@ -154,7 +151,7 @@ class Problem:
                 (card.name, card.fingerprint(precision=embeddings.precisions.get(card.name, "fp32")))
                 for card in embeddings.cards
             ),
-            plan=replace(plan, notes=(*notes, *plan.notes)),
+            plan=plan,
             config=config,
         )
 
@@ -262,6 +259,41 @@ def check_parts(config: SearchConfig) -> SearchConfig:
     if config.head != AUTO:
         head_of(config)
     return config
+
+
+def check_plan(
+    samples: Samples, config: SearchConfig, *, options: ExtractOptions, progress: Progress | bool = False
+) -> Samples:
+    """Refuse development samples that cannot be validated as the options say, before the first image is embedded.
+
+    Returns
+    -------
+    Samples
+        The same, with the hashes of what was read.
+
+    Raises
+    ------
+    DataError
+        As of :meth:`Problem.from_embeddings`.
+    """
+    with progress_bars(progress) as shown:
+        samples, reasons = hash_samples(samples, progress=shown)
+    if reasons and options.on_error == "error":
+        return samples  # an extraction says which
+    readable = samples.take([row for row in range(len(samples)) if row not in reasons])
+    if len(readable):
+        _planned(readable, config)
+    return samples
+
+
+def _planned(samples: Samples, config: SearchConfig) -> tuple[Samples, ValidationPlan]:
+    """Plan the validation, with a validation split where one is needed and none was given."""
+    if config.cross_validates or samples.splits is None or "val" in set(samples.splits.tolist()):
+        return samples, make_plan(samples, config)
+    samples = with_splits(replace(samples, splits=None), seed=config.seed, fractions=HOLDOUT)
+    plan = make_plan(samples, config)
+    said = f"Validation samples ({HOLDOUT[1]:.0%}) were taken out of train by a hash of ids and the seed."
+    return samples, replace(plan, notes=(said, *plan.notes))
 
 
 def make_plan(samples: Samples, config: SearchConfig) -> ValidationPlan:

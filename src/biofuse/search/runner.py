@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biofuse.blocks.blocks import Blocks
-from biofuse.core.errors import AlignmentError, BioFuseError, SearchError
+from biofuse.core.errors import AlignmentError, BioFuseError, SearchError, option
 from biofuse.core.hashing import derive_seed
 from biofuse.core.machine import exit_with_parent, limit_threads, workers_ignore_interrupts
 from biofuse.core.progress import Progress, Silent, duration
@@ -326,7 +326,7 @@ def check_cost(cost: Cost, *, yes: bool) -> None:
     if cost.seconds > LONG_SECONDS and not yes:
         raise SearchError(
             f"This search would take about {duration(cost.seconds)}: {cost}.",
-            remedy="Confirm with --yes (yes=True), offer fewer encoders, choose a cheaper head, or fewer folds.",
+            remedy=f"Confirm: {option('yes', True)}; or offer fewer encoders, choose a cheaper head, or fewer folds.",
         )
 
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from biofuse.core.errors import AlignmentError, BioFuseError, DataError, DependencyError, EncoderError
+from biofuse.core.errors import AlignmentError, BioFuseError, DataError, DependencyError, EncoderError, option
 from biofuse.core.files import atomic_path
 from biofuse.core.hashing import Contents, digest_file
 from biofuse.core.linear import slices
@@ -506,7 +506,7 @@ def _id_column(file: Path, columns: Sequence[str], wanted: str | None) -> str:
         raise DataError(
             f"{file} has {'no' if not found else 'several'} id column{'s' if found else ''} "
             f"({wanted or ' or '.join(ID_COLUMNS)}); it has {', '.join(map(str, columns[:8]))}.",
-            remedy="Name it: --id COLUMN.",
+            remedy=f"Name it: {option('id_column')}.",
         )
     return found[0]
 
@@ -517,6 +517,6 @@ def _column(file: Path, columns: Sequence[str], name: str, wanted: str | None) -
     if wanted not in columns:
         raise DataError(
             f"{file} has no embeddings called {wanted!r}; it has {', '.join(columns) or 'none'}.",
-            remedy="Name the array or list column: --column NAME.",
+            remedy=f"Name the array or list column: {option('column')}.",
         )
     return wanted

@@ -8,7 +8,7 @@
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
@@ -23,6 +23,7 @@ from biofuse.core.errors import ArtifactError, BioFuseError, DataError
 from biofuse.core.files import write_text
 from biofuse.core.hashing import digest_file, digest_json
 from biofuse.core.progress import Progress, Tell, progress_bars
+from biofuse.data.config import DataConfig
 from biofuse.data.medmnist import medmnist_catalogue, medmnist_file, medmnist_path, parse_medmnist_name
 from biofuse.report.compare import ABSENT, TITLES, RunComparison, RunSummary, with_interval
 from biofuse.report.content import Table
@@ -199,7 +200,7 @@ class SuiteEntry:
         Of its run directory.
     source : str
         Anything :func:`biofuse.load_samples` takes that can be written down: a path or a MedMNIST name.
-    label, group, task : optional
+    config : DataConfig
         How it is read.
     file : Path or None
         The one file that holds everything, if there is one: while size and time of it stay, a finished run is taken as
@@ -208,9 +209,7 @@ class SuiteEntry:
 
     name: str
     source: str
-    label: str | list[str] | None = None
-    group: str | None = None
-    task: str | None = None
+    config: DataConfig = field(default_factory=DataConfig)
     file: Path | None = None
 
 
@@ -331,9 +330,8 @@ def _fit_and_evaluate(
     fuse: BioFuse, data: SuiteEntry, path: Path, *, overwrite: bool, yes: bool, progress: bool, tell: Tell
 ) -> None:
     result = fuse.fit(
-        data.source, label=data.label, group=data.group, task=data.task, out=path, overwrite=overwrite, yes=yes,
-        progress=progress, tell=tell,
-    )  # fmt: skip
+        data.source, config=data.config, out=path, overwrite=overwrite, yes=yes, progress=progress, tell=tell
+    )
     evaluate(path, store=result.store, options=fuse.options, progress=progress)
     attempt_report(path, tell=tell, store=result.store, development=result.embeddings, test=result.held_out)
 
@@ -346,7 +344,7 @@ def _stamp(fuse: BioFuse, data: SuiteEntry) -> str | None:
     return digest_json(
         {
             "file": [str(data.file.resolve()), facts.st_size, facts.st_mtime_ns],
-            "read": [data.label, data.group, data.task],
+            "read": data.config.model_dump(mode="json"),
             "encoders": [card.fingerprint() for card in fuse.cards],
             "options": fuse.config.model_dump(mode="json"),
         }
@@ -375,9 +373,7 @@ def benchmark_data(
     sources: Sequence[str],
     *,
     out: Path,
-    label: str | list[str] | None = None,
-    group: str | None = None,
-    task: str | None = None,
+    config: DataConfig | None = None,
     overwrite: bool = False,
     yes: bool = False,
     progress: bool = True,
@@ -393,8 +389,8 @@ def benchmark_data(
         Folders, tables, ``.npz`` files or MedMNIST names, as for ``biofuse fit``.
     out : Path
         A run directory per data set goes into it.
-    label, group, task : optional
-        As for :func:`biofuse.load_samples`; the same for every data set.
+    config : DataConfig, optional
+        How they are read; the same for every data set.
     overwrite, yes, progress, tell
         As for :func:`biofuse.studies.suite.run_suite`.
 
@@ -404,7 +400,7 @@ def benchmark_data(
         If a data set is named twice, or none of them could be run.
     """
     sets = [
-        SuiteEntry(name=name, source=source, label=label, group=group, task=task, file=_single_file(source))
+        SuiteEntry(name=name, source=source, config=config or DataConfig(), file=_single_file(source))
         for name, source in names_of(sources).items()
     ]
     return run_suite(fuse, sets, out=out, overwrite=overwrite, yes=yes, progress=progress, tell=tell)

@@ -1,5 +1,6 @@
 """Class folders, split folders, flat folders and single images; CSV, TSV, Parquet and data frames."""
 
+import os
 import re
 import time
 from pathlib import Path
@@ -432,3 +433,17 @@ def test_the_metadata_of_imagefolder_is_read(tmp_path: Path) -> None:
     assert samples.ids.tolist() == ["test/1.png", "train/1.png"]
     assert (names(samples), samples.splits.tolist()) == (["e", "r"], ["test", "train"])
     assert "read by" in samples.notes[0]
+    picture(tmp_path / "test" / "2.png")
+    assert (
+        "1 images are left out, which test/metadata.csv does not list: test/2.png" in load_samples(tmp_path).warnings[0]
+    )
+
+
+def test_file_names_that_are_no_utf8_have_ids_that_can_be_written(tmp_path: Path) -> None:
+    for name in ("a/1.png", "b/2.png"):
+        picture(tmp_path / name)
+    (tmp_path / "a").rename(os.fsdecode(os.fsencode(tmp_path) + b"/bild\xe4"))
+    samples = load_samples(tmp_path)
+    assert sorted(samples.ids) == ["b/2.png", "bild\\xe4/1.png"]
+    assert sorted(samples.classes) == ["b", "bild\\xe4"]
+    assert all(source.read() for source in samples.sources)

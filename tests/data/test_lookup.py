@@ -51,6 +51,7 @@ COMPOSED, DECOMPOSED = (unicodedata.normalize(form, "Müller_é.png") for form i
         (["C:\\me\\im\\1.png", "C:\\me\\im\\2.png"], ["im/1.png", "im/2.png"], "The images are taken from"),
         (["data/im/1.png", "data/im/2.png"], ["im/1.png", "im/2.png"], "The images are taken from"),
         (["im/1.png", "im/2.png"], ["../im/1.png", "../im/2.png"], "The images are taken from"),
+        (["1", "12"], ["Set 1/001.bmp", "Set 1/012.bmp"], "names are numbers without their leading zeros: 1 is"),
     ],
 )
 def test_names_are_found_and_what_is_not_as_written_is_said(

@@ -116,7 +116,7 @@ def test_splits_that_are_not_used_or_contradict_each_other_are_said(folder: Path
     both = pd.DataFrame(rows, columns=["path", "label", "split", "partition", "fold"])
     samples = load_samples(both, root=folder)
     assert samples.splits.tolist() == ["train", "test"]
-    assert "'partition' holds names of splits and is not used. To use it: `split='partition'`" in samples.warnings[0]
+    assert "'partition' seems to hold splits and is not used. To use it: `split='partition'`" in samples.warnings[0]
     assert "column 'fold' numbers 2 folds, which are not used" in samples.warnings[1]
     with pytest.raises(DataError, match="partition, usage hold different splits") as caught:
         load_samples(both.rename(columns={"split": "usage"})[["path", "label", "partition", "usage"]], root=folder)
@@ -169,10 +169,15 @@ def test_text_of_spreadsheets_is_read(folder: Path, text: str) -> None:
     assert (samples.ids.tolist(), labels(samples)) == (["1.png", "2.png"], ["a", "b"])
 
 
+def test_a_first_line_that_is_no_header_is_data(folder: Path) -> None:
+    samples = load(folder, "1.png,a\n2.png,b\n", label="column 2")
+    assert (samples.ids.tolist(), labels(samples)) == (["1.png", "2.png"], ["a", "b"])
+    assert "the first line is no header, so that the columns are called column 1, column 2" in samples.notes[0]
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("a/1.png\na/2.png\n", "first line looks like data"),
         ("MURA/train/study1/,1\nMURA/train/study2/,0\n", "first line looks like data"),
         ('path,label,note\n1.png,a,"open\n2.png,b,x\n3.png,a,"y"\n', "line 2"),
         ('path,label,note\n1.png,a,fine\n2.png,b,"open\n3.png,a,x\n4.png,b,closed"\n', "line 3: a quoted cell goes on"),

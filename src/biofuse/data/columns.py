@@ -28,7 +28,7 @@ IMAGE_HEADERS = frozenset({
 LABEL_HEADERS = frozenset({"label", "class", "target", "diagnosis"})
 MORE_LABEL_HEADERS = frozenset({
     "labels", "classes", "targets", "category", "categories", "cls", "classname", "classlabel", "labelname",
-    "finelabel", "dx", "diagnoses", "findinglabel", "findinglabels", "finding", "findings", "groundtruth", "gt", "y",
+    "finelabel", "dx", "diagnoses", "findinglabel", "findinglabels", "finding", "findings", "groundtruth", "gt",
     "outcome", "pathology", "disease", "grade", "level", "severity", "benignmalignant", "celltype", "tissuetype",
     "tumortype", "diagnosislabel", "imagelabel", "truelabel", "goldlabel", "ytrue",
 })  # fmt: skip
@@ -240,6 +240,8 @@ def label_column(columns: Columns, used: Collection[str], where: str) -> tuple[s
     sure = [name for name in free if plain(name) in LABEL_HEADERS]
     rest = [name for name in free if plain(name) in MORE_LABEL_HEADERS]
     found = recognised(free, LABEL_HEADERS, MORE_LABEL_HEADERS)
+    if len(found) > 1 and sure:
+        found = [*found, *rest]
     choose = " or ".join(option("label", name) for name in found[:4])
     if len(found) > 1 and sure:
         raise DataError(f"{where} has several label columns: {listing(found)}.", remedy=f"Choose one: {choose}.")
@@ -382,8 +384,8 @@ def _folds(columns: Columns, where: str) -> list[str]:
 
 
 def _not_used(where: str, name: str, texts: Collection[str] = ()) -> str:
-    held = f" ({listing(sorted(texts))})" if texts else ""
-    return f"{where}: column {name!r} holds names of splits{held} and is not used. To use it: {option('split', name)}."
+    held = f" ({listing(sorted(text or 'blank' for text in texts))})" if texts else ""
+    return f"{where}: column {name!r} seems to hold splits{held} and is not used. To use it: {option('split', name)}."
 
 
 def cells(columns: Columns, name: str, read: Callable[[str], str] = str) -> list[str]:

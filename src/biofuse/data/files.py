@@ -15,6 +15,7 @@ from biofuse.data.lookup import (
     FOREIGN_SUFFIXES,
     IMAGE_SUFFIXES,
     JUNK_FOLDERS,
+    as_text,
     excluded,
     is_image_name,
     is_junk_folder,
@@ -70,9 +71,8 @@ class FolderContents:
     @property
     def tables(self) -> list[PurePosixPath]:
         """The tables among the others, those above first."""
-        return sorted(
-            (path for path in self.others if is_table_name(path.name)), key=lambda path: (len(path.parts), path)
-        )
+        tables = (path for path in self.others if is_table_name(path.name))
+        return sorted(tables, key=lambda path: (len(path.parts), "train" not in path.name.lower(), path))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,10 +104,10 @@ def load_folder(root: Path, request: Request) -> SampleTable:
     read = layout(root, tree.images, labelled=request.labelled is not False, use_splits=request.config.use_splits)
     notes, warnings = _passed_over(root, tree, read)
     return SampleTable(
-        name=root.resolve().name,
-        ids=[path.as_posix() for path in read.images],
+        name=as_text(root.resolve().name),
+        ids=[as_text(path.as_posix()) for path in read.images],
         sources=[FileSource(root / path) for path in read.images],
-        labels=read.labels,
+        labels=None if read.labels is None else [as_text(label) for label in read.labels],
         splits=read.splits,
         notes=(*read.notes, *notes),
         warnings=(*read.warnings, *warnings, *_masks(root, read.images)),
@@ -117,7 +117,7 @@ def load_folder(root: Path, request: Request) -> SampleTable:
 def load_image_file(path: Path, request: Request) -> SampleTable:
     """Read one image file as an unlabelled data set of one sample."""
     request.only("a single image")
-    return SampleTable(name=path.stem, ids=[path.name], sources=[FileSource(path)])
+    return SampleTable(name=as_text(path.stem), ids=[as_text(path.name)], sources=[FileSource(path)])
 
 
 def walk(root: Path, patterns: Sequence[str] = ()) -> FolderContents:
@@ -199,7 +199,7 @@ def _splits(root: Path, images: Sequence[PurePosixPath]) -> tuple[list[str] | No
     if stray:
         raise DataError(
             f"{root} has split folders ({named}), but these images lie outside them: {listing(stray)}.",
-            remedy=f"Move them into a split, or leave them out: {option('exclude', stray[0])}. If {named} "
+            remedy=f"Move them into a split, or leave them out: {option('exclude', _pattern(stray))}. If {named} "
             f"{'is a class' if len(of) == 1 else 'are classes'}: {option('use_splits', False)}.",
         )
     if len(set(of.values())) != len(of):
@@ -212,6 +212,12 @@ def _splits(root: Path, images: Sequence[PurePosixPath]) -> tuple[list[str] | No
     other = [f"{top} as {split}" for top, split in of.items() if top.lower() != split]
     notes = [f"{root}: read {listing(other)}. {option('use_splits', False)} takes them for classes."] if other else []
     return [of[path.parts[0]] for path in images], [PurePosixPath(*path.parts[1:]) for path in images], notes
+
+
+def _pattern(stray: Sequence[str]) -> str:
+    """Return what leaves the first of some images out, with the folder in which it lies."""
+    folder, slash, _ = stray[0].partition("/")
+    return f"{folder}/*" if slash else stray[0]
 
 
 def _without_unlabelled(
@@ -284,9 +290,11 @@ def _doubts(root: Path, inner: Sequence[PurePosixPath]) -> list[str]:
             "those are the classes, or what must stay together, list the images in a table with a column for each."
         )
         return [said]
-    if {plain(name) for name in outer} & MASK_FOLDERS:
+    drawn = [name for name in outer if plain(name) in MASK_FOLDERS | {"gt", "label", "labels"}]
+    if drawn and {plain(name) for name in outer} & (MASK_FOLDERS | {"image", "images", "img", "imgs"}):
         said = f"{root}: {listing(outer)} were read as the classes; are some of them masks?"
-        return [f"{said} Leave these out with {option('exclude', '*mask*')}, or give the folder of the images alone."]
+        leave = option("exclude", f"*{drawn[0]}/*")
+        return [f"{said} Leave these out with {leave}, or give the folder of the images alone."]
     if len(outer) > 1 and all(PARTS.fullmatch(name) for name in outer):
         said = f"{root}: {listing(outer)} were read as the classes, but look like parts of one data set."
         return [f"{said} If they are, give a table of images and labels, or a folder for each class."]
@@ -344,9 +352,10 @@ def _passed_over(root: Path, tree: FolderContents, read: Layout) -> tuple[list[s
         notes.append(f"{root}: passed over {listing(sorted(set(tree.junk)))}.")
     if tree.tables:
         table = shown_folder(root / tree.tables[0])
-        hint = f"{root}: {listing([path.as_posix() for path in tree.tables])} is not read with the folder. "
-        hint += f"If it holds the labels, give it in place of the folder: {table}."
-        (warnings if read.labels is None or read.warnings else notes).append(hint)
+        hint = f"{root}: not read with the folder: {listing([path.as_posix() for path in tree.tables])}. "
+        hint += f"Where a table holds the labels, give it in place of the folder: {table}."
+        doubtful = read.labels is None or read.warnings or any(path.name in METADATA for path in tree.tables)
+        (warnings if doubtful else notes).append(hint)
     return notes, warnings
 
 
@@ -378,14 +387,14 @@ def _metadata(root: Path, tree: FolderContents, request: Request) -> SampleTable
     if not tables or not all(map(_names_files, (root / path for path in tables))):
         return None
     if tops == {PurePosixPath()} and (request.config.label or not _class_folders(tree, lambda path: path)):
-        return _from_metadata(root, tables[0], request)
+        return _from_metadata(root, tree, tables[0], request)
     of = {path.parts[0]: split_of(path.parts[0]) for path in tables if len(path.parts) == 2}
     inside = {path.parts[0] for path in tree.images}
     if len(of) != len(tables) or None in of.values() or inside != set(of):
         return None
     if _class_folders(tree, lambda path: PurePosixPath(*path.parts[1:])) and not request.config.label:
         return None
-    joined = join_tables({str(of[path.parts[0]]): _from_metadata(root, path, request) for path in tables})
+    joined = join_tables({str(of[path.parts[0]]): _from_metadata(root, tree, path, request) for path in tables})
     return replace(joined, name=root.resolve().name) if request.config.use_splits else replace(joined, splits=None)
 
 
@@ -400,7 +409,16 @@ def _names_files(path: Path) -> bool:
     return any(plain(name) in {"filename", "imagefilename"} for name in read_table(path).columns)
 
 
-def _from_metadata(root: Path, path: PurePosixPath, request: Request) -> SampleTable:
+def _from_metadata(root: Path, tree: FolderContents, path: PurePosixPath, request: Request) -> SampleTable:
     table = load_manifest(root / path, request)
+    listed = {source.path.resolve() for source in table.sources if isinstance(source, FileSource)}
+    over = [image for image in tree.images if path.parent in image.parents and (root / image).resolve() not in listed]
+    warnings = table.warnings
+    if over:
+        left = listing([image.as_posix() for image in over])
+        warnings = (
+            f"{root}: {len(over)} images are left out, which {path.as_posix()} does not list: {left}.",
+            *warnings,
+        )
     note = f"{root}: read by {path.as_posix()}; give a folder without it to have folders read as classes."
-    return replace(table, name=root.resolve().name, notes=(note, *table.notes))
+    return replace(table, name=root.resolve().name, notes=(note, *table.notes), warnings=warnings)

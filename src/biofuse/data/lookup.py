@@ -68,6 +68,11 @@ def same_name(text: str) -> str:
     return text.casefold() if text.isascii() else unicodedata.normalize("NFC", text).casefold()
 
 
+def as_text(name: str) -> str:
+    """Return a file name as text that can be written: bytes that are no UTF-8 become escapes."""
+    return name if name.isascii() else name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def bare_name(name: str) -> str:
     """Return a name without the suffix of an image; other dots are part of names such as ``1.2.840``."""
     stem, suffix = os.path.splitext(name)
@@ -218,7 +223,9 @@ class ImageFinder:
             found = [self._in(parent, name) for name in names]
             if any(found):
                 return found, True
-        return direct, False
+        # Spreadsheets make 1 of 001.
+        found = [self._of_number(name) for name in names]
+        return (found, True) if any(found) else (direct, False)
 
     def _join(self, name: str) -> str:
         return name if os.path.isabs(name) else os.path.join(self.root, name)
@@ -299,9 +306,21 @@ class ImageFinder:
                 for file in filter(is_image_name, folder.files):
                     whole, path = same_name(file), os.path.join(folder.path, file)
                     index.setdefault(whole, []).append(path)
-                    index.setdefault(os.path.splitext(whole)[0] + "/", []).append(path)
+                    stem = os.path.splitext(whole)[0]
+                    index.setdefault(stem + "/", []).append(path)
+                    if stem.isdecimal():
+                        index.setdefault(f"/{int(stem)}", []).append(path)
             self._below[top] = index
         return self._below[top]
+
+    def _of_number(self, name: str) -> list[str]:
+        """Return the images below the root that are called by a number, however many zeros come before it."""
+        stem = bare_name(name)
+        found = self._index(self.root).get(f"/{int(stem)}", []) if stem.isdecimal() else []
+        suffix = (
+            os.path.splitext(self._with_extension(name))[1].lower() if is_image_name(self._with_extension(name)) else ""
+        )
+        return [path for path in found if not suffix or os.path.splitext(path)[1].lower() == suffix]
 
     def _anywhere(self, top: str, name: str, *, other_extension: bool = False) -> list[str]:
         """Return the images below a folder whose path ends as the name does."""
@@ -348,6 +367,7 @@ class ImageFinder:
         gone = set(missing)
         longer: list[tuple[str, str]] = []
         unlike: list[tuple[str, str]] = []
+        numbered: list[tuple[str, str]] = []
         folders: Counter[str] = Counter()
         for row, (name, path) in enumerate(zip(names, paths, strict=True)):
             if row in gone:
@@ -356,7 +376,11 @@ class ImageFinder:
             if text.endswith(wanted) and not elsewhere:
                 continue
             tail = os.path.basename(wanted)
-            if not is_image_name(tail) and same_name(path.name) != same_name(tail):
+            if same_name(path.name).endswith(same_name(bare_name(tail)) + path.suffix.lower()) and (
+                len(path.stem) > len(bare_name(tail)) and path.stem.isdecimal()
+            ):
+                numbered.append((name, self._shown(text)))
+            elif not is_image_name(tail) and same_name(path.name) != same_name(tail):
                 longer.append((name, self._shown(text)))
             elif path.name != tail or not (elsewhere or same_name(text) != same_name(self._join(wanted))):
                 unlike.append((name, self._shown(text)))
@@ -371,6 +395,11 @@ class ImageFinder:
                 f"{len(longer)} of {len(names)} names have no extension: {longer[0][0]} is read from {longer[0][1]}; "
                 f"{option('extension')} names another."
             )
+        if numbered:
+            yield (
+                f"{len(numbered)} of {len(names)} names are numbers without their leading zeros: {numbered[0][0]} is "
+                f"read from {numbered[0][1]}."
+            )
         if unlike:
             yield (
                 f"{len(unlike)} of {len(names)} names differ from the files' in case or in how accents are written "
@@ -382,6 +411,8 @@ class ImageFinder:
         tops = [self.root]
         if self.searched and len(missing) == len(names):
             tops.append(os.path.dirname(os.path.abspath(self.root)))
+        if any(self._in(".", names[row]) for row in missing[:3]):
+            return f"They lie below the working directory: give {option('root', '.')}."
         for top, row in itertools.product(tops, missing[:3]):
             for shorter in dict.fromkeys((names[row], os.path.basename(names[row]))):
                 like = self._anywhere(top, shorter) or self._anywhere(top, shorter, other_extension=True)

@@ -193,6 +193,12 @@ def _read_csv(path: Path, text: str) -> Read:
     header = [
         name.strip().removeprefix("#").strip() if not place else name.strip() for place, name in enumerate(header)
     ]
+    notes = []
+    if any(map(is_image_name, header)):
+        # No column is called x.png: the first line is data already.
+        records = itertools.chain([(first + 1, header)], records)
+        header = [f"column {place + 1}" for place in range(len(header))]
+        notes.append(f"{path}: the first line is no header, so that the columns are called {listing(header)}.")
     if not any(header):
         raise DataError(f"{path} has no header line.", remedy="Begin it with column names, such as path,label.")
     rows: list[list[str]] = []
@@ -222,7 +228,9 @@ def _read_csv(path: Path, text: str) -> Read:
     _refuse_twins(list(names.values()), str(path))
     columns = {name: [row[place] for row in rows] for place, name in names.items()}
     _refuse_rows_for_headers(columns, path)
-    return Read(columns=columns, notes=[f"{path}: {blank} blank rows were passed over."] if blank else [])
+    if blank:
+        notes.append(f"{path}: {blank} blank rows were passed over.")
+    return Read(columns=columns, notes=notes)
 
 
 def _begin(lines: Sequence[str], separator: str | None) -> tuple[int, str]:
@@ -296,7 +304,7 @@ def _refuse_twins(names: Sequence[str], where: str) -> None:
 def _refuse_rows_for_headers(columns: Columns, path: Path) -> None:
     for name, values in columns.items():
         below = [value for value in values[:SNIFFED] if "/" in value]
-        if is_image_name(name) or ("/" in name and values and len(below) == len(values[:SNIFFED])):
+        if "/" in name and values and len(below) == len(values[:SNIFFED]):
             raise DataError(
                 f"{path}: its first line looks like data, not like column names: {listing(list(columns))}.",
                 remedy="Put a line of column names above it, such as path,label.",

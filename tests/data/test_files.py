@@ -421,7 +421,12 @@ def test_what_lies_beside_images_is_passed_over_and_counted(tmp_path: Path) -> N
     samples = load_samples(tmp_path)
     assert samples.ids.tolist() == ["a/1.png", "b/1.jpeg2000"]
     said = " ".join((*samples.notes, *samples.warnings))
-    for part in ("1 .db", "passed over $RECYCLE.BIN, @eaDir", "no files in empty", "labels.csv is not read"):
+    for part in (
+        "1 .db",
+        "passed over $RECYCLE.BIN, @eaDir",
+        "no files in empty",
+        "not read with the folder: labels.csv",
+    ):
         assert part in said
 
 

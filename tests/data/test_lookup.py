@@ -39,7 +39,11 @@ COMPOSED, DECOMPOSED = (unicodedata.normalize(form, "Müller_é.png") for form i
     ("written", "stored", "said"),
     [
         (["im/1.png", "im/2.png"], ["im/1.png", "im/2.png"], None),
-        (["im/1", "im/2"], ["im/1.jpg", "im/2.jpg"], "2 of 2 names have no extension: im/1 is read from im/1.jpg"),
+        (
+            ["im/1", "im/2"],
+            ["im/1.jpg", "im/2.jpg"],
+            "2 of 2 names have no extension, which `extension=` gives: im/1 is read from im/1.jpg",
+        ),
         (["1.2.840.1", "1.2.840.2"], ["1.2.840.1.png", "1.2.840.2.png"], "have no extension"),
         (["1.JPG", "2.JPG"], ["1.jpg", "2.jpg"], "differ from the files' in case"),
         (["IM/1.jpg", "im/2.jpg"], ["im/1.jpg", "im/2.jpg"], "1 of 2 names differ from the files' in case"),

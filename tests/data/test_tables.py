@@ -172,7 +172,7 @@ def test_text_of_spreadsheets_is_read(folder: Path, text: str) -> None:
 def test_a_first_line_that_is_no_header_is_data(folder: Path) -> None:
     samples = load(folder, "1.png,a\n2.png,b\n", label="column 2")
     assert (samples.ids.tolist(), labels(samples)) == (["1.png", "2.png"], ["a", "b"])
-    assert "the first line is no header, so that the columns are called column 1, column 2" in samples.notes[0]
+    assert "the first line is no header, so that the columns are called column 1, column 2" in samples.notes[1]
 
 
 @pytest.mark.parametrize(

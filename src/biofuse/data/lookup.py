@@ -185,16 +185,19 @@ class ImageFinder:
                 or f"Say where they lie with {option('root')}, what their names lack with "
                 f"{option('extension')}, or which column names them with {option('path')}.",
             )
-        paths = tuple(
-            Path(found[0]) if found else Path(self._join(self._with_extension(name)))
+        paths = [
+            found[0] if found else self._join(self._with_extension(name))
             for name, found in zip(names, choices, strict=True)
-        )
+        ]
         warnings: tuple[str, ...] = ()
         if missing:
             several = f"{len(missing)} of {len(names)} images are missing, such as {names[missing[0]]}."
             warnings = (f"{where}: {several} {hint}".rstrip(),)
         return Found(
-            paths=paths, missing=missing, notes=tuple(self._notes(names, paths, missing, elsewhere)), warnings=warnings
+            paths=tuple(map(Path, paths)),
+            missing=missing,
+            notes=tuple(self._notes(names, paths, missing, elsewhere)),
+            warnings=warnings,
         )
 
     # --- where to look
@@ -362,49 +365,33 @@ class ImageFinder:
         return os.path.relpath(path, self.root) if inside else path
 
     def _notes(
-        self, names: Sequence[str], paths: Sequence[Path], missing: Sequence[int], elsewhere: bool
+        self, names: Sequence[str], paths: Sequence[str], missing: Sequence[int], elsewhere: bool
     ) -> Iterator[str]:
         gone = set(missing)
-        longer: list[tuple[str, str]] = []
-        unlike: list[tuple[str, str]] = []
-        numbered: list[tuple[str, str]] = []
+        rows: dict[str, list[int]] = {"longer": [], "numbered": [], "unlike": []}
         folders: Counter[str] = Counter()
         for row, (name, path) in enumerate(zip(names, paths, strict=True)):
-            if row in gone:
+            wanted = self._with_extension(name)
+            if row in gone or (not elsewhere and path.endswith(wanted)):
                 continue
-            wanted, text = self._with_extension(name), str(path)
-            if text.endswith(wanted) and not elsewhere:
-                continue
-            tail = os.path.basename(wanted)
-            if same_name(path.name).endswith(same_name(bare_name(tail)) + path.suffix.lower()) and (
-                len(path.stem) > len(bare_name(tail)) and path.stem.isdecimal()
-            ):
-                numbered.append((name, self._shown(text)))
-            elif not is_image_name(tail) and same_name(path.name) != same_name(tail):
-                longer.append((name, self._shown(text)))
-            elif path.name != tail or not (elsewhere or same_name(text) != same_name(self._join(wanted))):
-                unlike.append((name, self._shown(text)))
-            head = os.path.dirname(wanted)
-            folder = os.path.dirname(text)
-            folders[folder.removesuffix(head).rstrip(os.sep) if head and not os.path.isabs(head) else folder] += 1
+            kind = _difference(os.path.basename(wanted), os.path.basename(path), whole=not elsewhere)
+            if kind:
+                rows[kind].append(row)
+            if elsewhere:
+                head, folder = os.path.dirname(wanted), os.path.dirname(path)
+                folders[folder.removesuffix(head).rstrip(os.sep) if head and not os.path.isabs(head) else folder] += 1
         if elsewhere:
             there = [shown_folder(folder or self.root) for folder, _ in folders.most_common()]
             yield f"The images are taken from {listing(there)}; {option('root')} names another folder."
-        if longer:
-            yield (
-                f"{len(longer)} of {len(names)} names have no extension: {longer[0][0]} is read from {longer[0][1]}; "
-                f"{option('extension')} names another."
-            )
-        if numbered:
-            yield (
-                f"{len(numbered)} of {len(names)} names are numbers without their leading zeros: {numbered[0][0]} is "
-                f"read from {numbered[0][1]}."
-            )
-        if unlike:
-            yield (
-                f"{len(unlike)} of {len(names)} names differ from the files' in case or in how accents are written "
-                f"(Unicode): {unlike[0][0]} is read from {unlike[0][1]}."
-            )
+        said = {
+            "longer": f"have no extension, which {option('extension')} gives",
+            "numbered": "are numbers without their leading zeros",
+            "unlike": "differ from the files' in case or in how accents are written (Unicode)",
+        }
+        for kind, found in rows.items():
+            if found:
+                read = f"{names[found[0]]} is read from {self._shown(paths[found[0]])}"
+                yield f"{len(found)} of {len(names)} names {said[kind]}: {read}."
 
     def _hint(self, names: Sequence[str], missing: Sequence[int]) -> str:
         """Say where the first of the missing images has its like, and what to give so that it is found."""
@@ -442,6 +429,16 @@ class ImageFinder:
             give.append(option("extension", suffix))
         advice = f": give {' '.join(give)}" if give else ""
         return f"{shown_folder(path)} exists{advice}."
+
+
+def _difference(name: str, file: str, *, whole: bool) -> str | None:
+    """Tell how a file is called otherwise than its name in a table; ``whole`` if at least a folder must be."""
+    if name == file:
+        return "unlike" if whole else None
+    stem, bare = os.path.splitext(file)[0], bare_name(name)
+    if stem.isdecimal() and bare.isdecimal() and len(stem) != len(bare):
+        return "numbered"
+    return "unlike" if is_image_name(name) or same_name(file) == same_name(name) else "longer"
 
 
 def as_path(text: str) -> str:

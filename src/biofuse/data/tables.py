@@ -281,8 +281,8 @@ def _records(path: Path, lines: Sequence[str], first: int, separator: str) -> It
 
 def _swallowed_row(row: list[str], before: Sequence[list[str]], separator: str) -> str:
     """Return a line inside a cell that looks like a row, because an earlier quotation mark was not closed."""
-    shapes = {_shape(earlier[0]) for earlier in before}
-    inner = (line for cell in row if "\n" in cell or "\r" in cell for line in cell.splitlines()[1:])
+    inner = [line for cell in row if "\n" in cell or "\r" in cell for line in cell.splitlines()[1:]]
+    shapes = {_shape(earlier[0]) for earlier in before} if inner else set()
     for line in inner:
         pieces = line.split(separator)
         like = _shape(pieces[0]) in shapes or any(map(is_image_name, pieces))

@@ -1,6 +1,7 @@
 """Labels as people write them: names, numbers, blanks, joined cells, columns of zeros and ones."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -10,6 +11,14 @@ from biofuse.core.target import Task
 from biofuse.data.labels import match_names
 from biofuse.data.load import load_samples
 from biofuse.data.samples import Samples
+
+
+@pytest.fixture(autouse=True)
+def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the images exist that tables name; nobody opens them."""
+    monkeypatch.chdir(tmp_path)
+    for row in range(400):
+        (tmp_path / f"{row}.png").touch()
 
 
 def table(labels: Sequence[object], **columns: Sequence[object]) -> pd.DataFrame:

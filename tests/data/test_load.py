@@ -70,7 +70,12 @@ def test_describe_task() -> None:
     assert describe_task(load_samples(stack)) == "images: 3 samples, no labels"
 
 
-def test_a_class_of_test_samples_alone_is_taken_out_and_counted(tmp_path: Path) -> None:
+def test_a_class_of_test_samples_alone_is_taken_out_and_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for row in range(15):
+        (tmp_path / f"{row}.png").touch()
     rows = [("a", "train"), ("b", "train"), ("a", "val"), ("b", "test"), ("z", "test")] * 3
     frame = pd.DataFrame(
         {"path": [f"{row}.png" for row in range(15)], "label": [r[0] for r in rows], "split": [r[1] for r in rows]}

@@ -102,6 +102,20 @@ def printable(text: str) -> str:
     return UNPRINTABLE.sub(_written_out, text)
 
 
+SURROGATES = re.compile("[\ud800-\udfff]")
+
+
+def in_utf8(text: str) -> str:
+    r"""Write out the bytes of a name that is not UTF-8, which no file, table or archive could hold.
+
+    Examples
+    --------
+    >>> print(in_utf8("caf\udce9.png"))
+    caf\xe9.png
+    """
+    return SURROGATES.sub(_written_out, text)
+
+
 def _written_out(found: "re.Match[str]") -> str:
     code = ord(found[0])
     code -= 0xDC00 if 0xDC80 <= code <= 0xDCFF else 0

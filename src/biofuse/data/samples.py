@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from biofuse.core.errors import DataError, LeakageError, UnreadableImageError, option
+from biofuse.core.errors import DataError, LeakageError, UnreadableImageError, in_utf8, option
 from biofuse.core.hashing import Contents, no_contents
 from biofuse.core.progress import Progress, Silent
 from biofuse.core.target import Target, Task
@@ -372,6 +372,7 @@ def assemble(table: SampleTable, request: Request) -> Samples:
         raise DataError(
             f"{table.name} has no images.", remedy=f"Check the path and the patterns of {option('exclude')}."
         )
+    table = _in_utf8(table)
     config = request.config
     if request.labelled and table.labels is None:
         raise DataError(f"{table.name} has no labels.", remedy=f"Name the label column: {option('label')}.")
@@ -395,6 +396,28 @@ def assemble(table: SampleTable, request: Request) -> Samples:
     if request.torn_groups == "error":
         check_groups(samples)
     return samples
+
+
+def _in_utf8(table: SampleTable) -> SampleTable:
+    """Write out what is not UTF-8 in the names of files and class folders; sources keep them as they are."""
+    odd = [name for name in (*table.ids, table.name) if in_utf8(name) != name]
+    if not odd:
+        return table
+
+    def texts(values: Any) -> Any:
+        several = isinstance(values, list | tuple)
+        return [in_utf8(value) if isinstance(value, str) else value for value in values] if several else values
+
+    note = f"{len(odd)} name(s) are not UTF-8; their bytes are written as in {in_utf8(odd[0])!r}."
+    return replace(
+        table,
+        name=in_utf8(table.name),
+        ids=texts(list(table.ids)),
+        labels=texts(table.labels),
+        splits=texts(table.splits),
+        groups=texts(table.groups),
+        notes=(*table.notes, note),
+    )
 
 
 def _with_labels(samples: Samples, table: SampleTable, request: Request) -> Samples:

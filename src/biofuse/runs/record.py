@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from biofuse.core.errors import in_utf8
 from biofuse.core.hashing import digest_json
 from biofuse.core.target import Target, Task
 from biofuse.data.config import DataConfig
@@ -145,7 +146,7 @@ class DataSource(Record):
         }
         kind = None if isinstance(data, str | Path) else type(data).__name__
         path = Path(data).expanduser() if kind is None else None
-        where = None if path is None else str(path.resolve() if path.exists() else data)
+        where = None if path is None else in_utf8(str(path.resolve() if path.exists() else data))
         return cls(source=where, kind=kind, config=config, **parts)
 
     @property

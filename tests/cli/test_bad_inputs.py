@@ -374,14 +374,19 @@ def test_a_full_disk_for_the_run(mounted, images, fails, succeeds, tmp_path):
 def test_pipes_and_devices_are_named_and_never_waited_for(images, fails, biofuse, tmp_path):
     os.mkfifo(images / "red" / "pipe.png")
     (images / "red" / "endless.png").symlink_to("/dev/zero")
-    os.mkfifo(tmp_path / "pipe.csv")
-    os.mkfifo(tmp_path / "pipe.parquet")
+    for suffix in ("csv", "parquet", "jsonl", "npz", "toml"):
+        os.mkfifo(tmp_path / f"pipe.{suffix}")
     ran = fails("embed", images, "-e", ENCODERS, "--out", tmp_path / "e.npz")
     assert "pipe.png: cannot be read: it is a named pipe, not a file." in ran.err
     assert "endless.png: cannot be read: it is a device, not a file." in ran.err
     assert biofuse("check", images).code == 1
-    for table in ("pipe.csv", "pipe.parquet"):
+    for table in ("pipe.csv", "pipe.parquet", "pipe.jsonl", "pipe.npz"):
         assert "it is a named pipe" in fails("check", tmp_path / table).err
+    for table in ("pipe.csv", "pipe.parquet", "pipe.npz"):
+        ran = fails("store", "import", tmp_path / table, "--encoder", "mine", "--data", images / "blue")
+        assert "it is a named pipe" in ran.err
+    ran = biofuse("check", images, "--config", tmp_path / "pipe.toml")
+    assert (ran.code, "it is a named pipe" in ran.err) == (2, True)
 
 
 def test_control_characters_of_file_names_are_written_out(images, fails, biofuse, tmp_path):
@@ -405,3 +410,22 @@ def test_an_output_that_cannot_write_every_sign(encoding, written, images, monke
         main()
     pipe.flush()
     assert f"{written}.png" in pipe.buffer.getvalue().decode(encoding)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_names_that_are_not_utf8(images, succeeds, fails, tmp_path):
+    odd = os.fsdecode(b"caf\xe9")
+    (images / "red" / "003.png").rename(images / "red" / f"{odd}.png")
+    (images / "blue").rename(images / odd)
+    images = images.rename(tmp_path / odd)
+    ran = succeeds("check", images)
+    assert "14 name(s) are not UTF-8" in ran.everything
+    for suffix in ("csv", "parquet", "npz"):
+        succeeds("embed", images, "-e", ENCODERS, "--out", tmp_path / f"e.{suffix}")
+    with np.load(tmp_path / "e.npz") as file:
+        assert r"red/caf\xe9.png" in file["id"]
+        assert set(file["label"]) == {"red", r"caf\xe9"}
+    for command, place in ((("embed", "-e", ENCODERS), f"{odd}.npz"), (("fit", *SMALL), odd + "run")):
+        assert "not UTF-8" in fails(*command, images, "--out", tmp_path / place).err
+    succeeds("fit", images, *SMALL, "--no-test", "--out", tmp_path / "run")
+    succeeds("predict", tmp_path / "run", images, "--out", tmp_path / "p.csv")

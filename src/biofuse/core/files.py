@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from biofuse.core.errors import BioFuseWarning, DiskError, LockedError
+from biofuse.core.errors import BioFuseWarning, DiskError, LockedError, in_utf8
 
 TEMPORARY_SUFFIX = ".tmp"
 """Suffix of a file still being written; a reader never opens one."""
@@ -80,6 +80,20 @@ def refuse_special_file(path: Path) -> None:
     kind = KINDS.get(stat.S_IFMT(path.stat().st_mode))
     if kind is not None:
         raise OSError(errno.EINVAL, f"it is {kind}, not a file", str(path))
+
+
+def refuse_odd_path(path: Path) -> None:
+    """Refuse a place for results whose name is not UTF-8, before any work: Arrow writes and reads none there.
+
+    Raises
+    ------
+    DiskError
+        If it is not.
+    """
+    if in_utf8(str(path)) != str(path):
+        raise DiskError(
+            f"Results cannot be kept at {path}: that name is not UTF-8.", remedy="Choose a name of ordinary letters."
+        )
 
 
 @contextlib.contextmanager

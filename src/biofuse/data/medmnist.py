@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from biofuse.core.errors import DataError
-from biofuse.core.files import disk_errors
+from biofuse.core.files import disk_errors, refuse_special_file
 from biofuse.core.hashing import digest_file
 from biofuse.core.progress import Progress, Silent
 from biofuse.core.target import Task
@@ -170,6 +170,7 @@ def _archive_table(path: Path, flag: str | None, size: int | None) -> SampleTabl
     splits: list[str] = []
     labels: list[NDArray[Any]] = []
     try:
+        refuse_special_file(path)
         with zipfile.ZipFile(path) as archive:
             members = {name.removesuffix(".npy") for name in archive.namelist()}
         present = [split for split in SPLITS if f"{split}_images" in members]

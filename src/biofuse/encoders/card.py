@@ -8,6 +8,7 @@ from typing import Any, Literal, Self, get_args
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from biofuse.core.errors import EncoderError
+from biofuse.core.files import refuse_special_file
 from biofuse.core.hashing import digest_json
 from biofuse.encoders.hub import COMMIT
 from biofuse.encoders.preprocessing import Preprocessing, card_errors
@@ -362,6 +363,7 @@ def read_card(path: str | Path) -> EncoderCard:
     """
     path = Path(path).expanduser()
     try:
+        refuse_special_file(path)
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise EncoderError(f"There is no card {path}: {error.strerror}.", remedy="Correct the path.") from error

@@ -22,6 +22,7 @@ from biofuse.core.files import (
     locked,
     read_json,
     refuse_locked,
+    refuse_odd_path,
     write_text,
 )
 from biofuse.core.hashing import digest_file, to_hex
@@ -136,6 +137,7 @@ class Run:
         DiskError
             If it cannot be written to.
         """
+        refuse_odd_path(Path(path))
         with disk_errors(Path(path)):
             _refuse_stranger(Path(path))
         with locked(Path(path), doing=doing):

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from biofuse.core.errors import AlignmentError, BioFuseError, DataError, DependencyError, EncoderError, option
-from biofuse.core.files import atomic_path
+from biofuse.core.files import atomic_path, refuse_odd_path, refuse_special_file
 from biofuse.core.hashing import Contents, digest_file
 from biofuse.core.linear import slices
 from biofuse.data.samples import Samples, require_contents
@@ -204,6 +204,7 @@ def check_format(path: Path) -> None:
     DependencyError
         If anndata is needed and not installed.
     """
+    refuse_odd_path(path)
     if path.suffix not in FORMATS:
         raise BioFuseError(f"Cannot write {path}: its ending is none of {', '.join(FORMATS)}.")
     if path.suffix == ".h5ad" and importlib.util.find_spec("anndata") is None:
@@ -405,6 +406,7 @@ def read_embeddings(file: Path, *, name: str, column: str | None = None, id_colu
     if file.suffix.lower() not in readers:
         raise DataError(f"{file} is of no kind that embeddings are read from: {', '.join(readers)}.")
     try:
+        refuse_special_file(file)
         ids, values = readers[file.suffix.lower()](file, name, column, id_column)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(

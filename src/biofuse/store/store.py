@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biofuse.core.errors import AlignmentError, CorruptPartError, DiskError, StoreError, UnknownEncoderError
-from biofuse.core.files import TEMPORARY_SUFFIX, disk_errors, write_text
+from biofuse.core.files import TEMPORARY_SUFFIX, disk_errors, refuse_odd_path, write_text
 from biofuse.core.hashing import Contents
 from biofuse.core.linear import slices
 from biofuse.encoders.card import IMPORTED, EncoderCard, Precision
@@ -290,6 +290,7 @@ class EmbeddingStore:
 
     def __init__(self, root: Path | str | None = None) -> None:
         self.root = home() / "embeddings" if root is None else Path(root)
+        refuse_odd_path(self.root)
         # Shared by the folders opened here: parts never change, and are looked at and hashed once per process.
         self._checked: dict[str, tuple[int, ...]] = {}
         self._parts: dict[str, dict[str, Part]] = {}

@@ -147,3 +147,13 @@ def test_a_hundred_thousand_rows_are_found_with_one_listing_of_each_folder(tmp_p
 def test_names_share_what_case_and_composition_do_not_change(text: str) -> None:
     for form in ("NFC", "NFD"):
         assert same_name(unicodedata.normalize(form, text)) == same_name(text)
+
+
+def test_paths_from_the_working_directory_are_pointed_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures(tmp_path, "a/im/1.png", "a/im/2.png")
+    listed = table(tmp_path / "lists" / "deep", ["a/im/1.png", "a/im/2.png"])
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError) as caught:
+        load_samples(listed)
+    assert "below the working directory: give `root='.'`" in caught.value.remedy
+    assert len(load_samples(listed, root=".")) == 2

@@ -41,6 +41,8 @@ JUNK_FOLDERS = frozenset({
 
 DEEPEST, MOST_FOLDERS = 4, 20_000
 """How far below the table's folder names are looked for, and in how many folders at the most."""
+NEAR, FEW_FOLDERS = 2, 1_000
+"""The same below its parent, where the like of what is missing is looked for to be named, never to be taken."""
 
 ADDRESS = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]+)://")
 DRIVE = re.compile(r"[a-zA-Z]:/")
@@ -285,11 +287,12 @@ class ImageFinder:
     def _walk(self, top: str) -> Iterator[Folder]:
         """List the folders below one, the near ones first; hidden ones and links in a circle are passed over."""
         level, seen, listed = [top], {os.path.realpath(top)}, 0
-        for _ in range(DEEPEST + 1):
+        deepest, most = (DEEPEST, MOST_FOLDERS) if top == self.root else (NEAR, FEW_FOLDERS)
+        for _ in range(deepest + 1):
             below: list[str] = []
             for path in level:
                 listed += 1
-                if listed > MOST_FOLDERS:
+                if listed > most:
                     return
                 folder = self._list(path)
                 yield folder
@@ -396,8 +399,9 @@ class ImageFinder:
     def _hint(self, names: Sequence[str], missing: Sequence[int]) -> str:
         """Say where the first of the missing images has its like, and what to give so that it is found."""
         tops = [self.root]
-        if self.searched and len(missing) == len(names):
-            tops.append(os.path.dirname(os.path.abspath(self.root)))
+        parent = os.path.dirname(os.path.abspath(self.root))
+        if self.searched and len(missing) == len(names) and parent != os.path.dirname(parent):
+            tops.append(parent)
         if any(self._in(".", names[row]) for row in missing[:3]):
             return f"They lie below the working directory: give {option('root', '.')}."
         for top, row in itertools.product(tops, missing[:3]):

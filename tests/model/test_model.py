@@ -386,3 +386,17 @@ def test_no_model_is_one_clear_error(saved, path):
 def test_it_prints_well(model):
     assert repr(model) == f"<BioFuseModel: haralick + hog ({model.dim} columns), multiclass over 3 classes>"
     assert "<td>hog</td>" in model._repr_html_()
+
+
+def test_predicting_writes_nothing_unless_asked_to(made, tmp_path):
+    images, store = made.pictures[:4], tmp_path / "store"
+    first = made.model.predict_proba(images, store=store, options=ALONE, progress=False)
+    assert not store.exists()
+    shutil.copytree(made.store, store)
+    before = sorted(store.rglob("*"))
+    found = made.model.embed_blocks([Image.new("RGB", (30, 30), "red"), *images], store=store, options=ALONE)
+    assert {work.encoder: (work.computed, work.reused) for work in found.work} == {"haralick": (1, 4), "hog": (1, 4)}
+    assert sorted(store.rglob("*")) == before
+    kept = made.model.predict_proba(images, store=tmp_path / "kept", keep=True, options=ALONE, progress=False)
+    assert list((tmp_path / "kept").glob("*/*.arrow"))
+    np.testing.assert_array_equal(first, kept)

@@ -212,7 +212,7 @@ def test_a_store_hashes_each_part_once_and_a_changed_one_again(folder, monkeypat
     assert store.open(card()).check(again=True) == []
     assert len(hashed) == 2
     data = bytearray(second.read_bytes())
-    data[-200] ^= 1
+    data[data.index(np.float32(3.25).tobytes())] ^= 1
     second.write_bytes(data)
     hashed.clear()
     assert len(store.open(card()).check()) == 1
@@ -282,8 +282,11 @@ def test_parts_whose_rows_all_stand_elsewhere_are_removed(folder):
     small = folder.write(*rows([3, 4]))
     partly = folder.write(*rows([9, 10]))
     store = EmbeddingStore(folder.path.parent)
-    assert clean_store(store).removed == (small,)
-    assert partly.exists()
+    assert clean_store(store, dry_run=True).merged == 2
+    cleaning = clean_store(store)
+    assert (cleaning.removed, cleaning.merged) == ((small,), 2)
+    assert not partly.exists()
+    assert len(folder.part_paths()) == 1
     np.testing.assert_array_equal(store.open(card()).read(rows([3, 10])[0]), rows([3, 10])[1])
 
 
@@ -398,6 +401,7 @@ from test_store import *
 folder = EmbeddingStore(sys.argv[2]).open(card())
 for n in range(0, 60, 20):
     folder.write(*rows(range(n, n + 20 + int(sys.argv[3]))))
+    folder.merge(at_least=2)
 """
 
 
@@ -418,3 +422,62 @@ def test_a_reader_beside_two_writers_never_sees_a_wrong_row(tmp_path):
     assert [run.returncode for run in runs] == [0, 0]
     assert there.all()
     assert folder.n_embeddings() == 61
+
+
+def test_many_small_parts_are_merged_and_each_row_keeps_its_values(folder):
+    contents, values = rows(range(40))
+    for row in range(40):
+        folder.write(contents[[row]], values[[row]])
+    torn = folder.part_paths()[0]
+    torn.write_bytes(torn.read_bytes()[:-300])
+    reader = EmbeddingStore(folder.path.parent).open(card())
+    reader.check()
+    lost = reader.missing(contents)
+    assert lost.sum() == 1
+    assert folder.merge() == 39
+    assert len(folder.part_paths()) == 1
+    for each in (folder, reader, EmbeddingStore(folder.path.parent).open(card())):
+        np.testing.assert_array_equal(each.read(contents[~lost]), values[~lost])
+        assert each.missing(contents).tolist() == lost.tolist()
+    assert folder.merge(at_least=2) == 0
+    assert verify_store(EmbeddingStore(folder.path.parent))[0].parts == 1
+
+
+def test_a_store_that_is_only_read_holds_what_it_is_given(folder):
+    contents, values = rows(range(6))
+    folder.write(contents[:3], values[:3])
+    before = sorted(folder.path.iterdir())
+    store = EmbeddingStore(folder.path.parent).without_keeping()
+    reader = store.open(card())
+    reader.write(contents[3:5], values[3:5])
+    assert reader.missing(contents).tolist() == [False] * 5 + [True]
+    for order in ([4, 0, 3], [3, 4], range(5)):
+        for found in every_way(store.open(card()), contents[list(order)]):
+            np.testing.assert_array_equal(found, values[list(order)])
+    store.check_writable()
+    assert sorted(folder.path.iterdir()) == before
+    assert folder.missing(contents).sum() == 3
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe"])
+def test_what_stands_in_place_of_a_part_is_set_aside(folder, kind):
+    contents, values = rows(range(3))
+    path = folder.write(contents, values)
+    path.unlink()
+    path.mkdir() if kind == "folder" else os.mkfifo(path)
+    assert len(folder.check()) == 1
+    assert folder.missing(contents).all()
+    clean_store(EmbeddingStore(folder.path.parent))
+    assert not folder.part_paths()
+
+
+def test_parts_that_are_not_needed_are_not_hashed(folder, monkeypatch):
+    from biofuse.store import parts
+
+    hashed, real = [], parts.digest_file
+    monkeypatch.setattr(parts, "digest_file", lambda path: hashed.append(path.name) or real(path))
+    written = [folder.write(*rows([number])) for number in range(5)]
+    store = EmbeddingStore(folder.path.parent)
+    for _ in range(2):
+        assert store.open(card()).check(rows([3, 7])[0]) == []
+        assert hashed == [written[3].name]

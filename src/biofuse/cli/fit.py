@@ -167,6 +167,9 @@ def predict(
     *,
     out: Annotated[Path, typer.Option("--out", "-o", help="Where to write: .csv or .parquet.")],
     store: options.Store = None,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Keep the new embeddings in the store; otherwise it is only read.")
+    ] = False,
     **chosen: Any,
 ) -> None:
     """Predict new images: a table of ids, classes and probabilities.
@@ -180,7 +183,7 @@ def predict(
     if out.suffix not in {".csv", ".parquet"}:
         raise BioFuseError(f"Cannot write {out}: its ending is neither .csv nor .parquet.")
     check_target(out)
-    frame, extraction = biofuse.BioFuseModel.load(model).predict_frame(data, store=store, **chosen)
+    frame, extraction = biofuse.BioFuseModel.load(model).predict_frame(data, store=store, keep=keep, **chosen)
     refuse_nothing(extraction)
     with atomic_path(out) as temporary:
         if out.suffix == ".csv":

@@ -129,6 +129,8 @@ def gc(
 ) -> None:
     """Remove what nobody reads: damaged parts, leftovers of killed runs, parts whose rows all stand elsewhere.
 
+    Small parts are put together.
+
     Folders whose card cannot be read are named, and left alone.
 
     [bold]Examples[/bold]
@@ -143,6 +145,8 @@ def gc(
     note(f"{verb} {len(cleaning.removed)} files, {human_bytes(cleaning.bytes)}.")
     for path in cleaning.removed:
         note(f"  {path}")
+    if cleaning.merged:
+        note(f"{'Would put' if dry_run else 'Put'} {cleaning.merged} small parts together.")
     _tell_unreadable(cleaning.unreadable)
 
 

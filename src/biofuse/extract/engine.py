@@ -32,10 +32,8 @@ from biofuse.extract.local import Sink, devices_of
 from biofuse.extract.options import ExtractOptions
 from biofuse.extract.plan import PARITY_COSINE, ExtractionPlan, Hardware, Job, make_plan, plan_job, remember_rates
 from biofuse.extract.prepare import READ, WRITE, Batch, Stages
-from biofuse.store.store import EmbeddingStore, EncoderFolder
-
-PART_ROWS = 4096
-"""Rows after which a part is written."""
+from biofuse.store.parts import HeldPart
+from biofuse.store.store import PART_ROWS, EmbeddingStore, EncoderFolder
 
 PART_SECONDS = 60.0
 """Seconds after which a part is written, however few rows it has: what a killed run can lose."""
@@ -127,6 +125,8 @@ def extract(
             _check_space(job, store)
             plan = run.resolve_precisions(job, plan)
             run.compute(job, plan)
+            for name in job.todo:
+                job.folders[name].merge()
     reasons |= _undecodable(samples, job)
     run.tell_remarks(samples.decode)
     if options.on_error == "error":
@@ -292,6 +292,9 @@ class _Run:
                 self.remarks.merge(done.remarks)
                 for name, count in done.computed.items():
                     self.computed[name] = self.computed.get(name, 0) + count
+                for name, held in done.held.items():
+                    for part in held:
+                        job.folders[name].write(part.contents, part.embeddings)
                 job.failures |= {int(rows[row]): why for row, why in done.failures.items()}
 
 
@@ -562,12 +565,13 @@ class _Share:
 
 @dataclass(frozen=True, kw_only=True)
 class _ShareDone:
-    """What became of a share: the embeddings are in the store."""
+    """What became of a share: the embeddings are in the store, or ``held`` where that keeps nothing."""
 
     stages: Stages
     computed: dict[str, int]
     failures: dict[int, UnreadableImageError]
     remarks: Remarks
+    held: dict[str, list[HeldPart]]
 
 
 class _DeviceProcesses:
@@ -673,7 +677,10 @@ def _extract_share(share: _Share) -> _ShareDone:
     try:
         job = run.job(share.samples, share.cards, share.store, check=False)
         run.compute_here(job, run.plan(job))
-        return _ShareDone(stages=run.stages, computed=run.computed, failures=job.failures, remarks=run.remarks)
+        held = {name: folder.held for name, folder in job.folders.items()}
+        return _ShareDone(
+            stages=run.stages, computed=run.computed, failures=job.failures, remarks=run.remarks, held=held
+        )
     except BioFuseError:
         raise
     except Exception as error:  # the parent has to hear of it, whatever it is

@@ -233,7 +233,7 @@ class Job:
         """Settle an encoder's precision: look what the store has of it, and set damaged parts aside."""
         folder = self.store.open(self.cards[name], precision=choice.precision)
         if check:
-            self.recomputed += [str(path) for path in folder.check()]
+            self.recomputed += [str(path) for path in folder.check(self.contents)]
         self.choices[name], self.folders[name] = choice, folder
         self.missing[name] = missing = folder.missing(self.contents)
         if self.cards[name].loader == IMPORTED and missing.any():
@@ -672,7 +672,7 @@ def remember_rates(job: Job, hardware: Hardware, *, seconds: Mapping[str, float]
         for name, spent in seconds.items()
         if computed.get(name, 0) >= ENOUGH_IMAGES
     }
-    if not new:
+    if not new or not job.store.keep:
         return
     rates = _read_rates(job.store)
     rates[_machine(hardware)] = rates.get(_machine(hardware), {}) | new

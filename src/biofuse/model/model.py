@@ -160,6 +160,7 @@ class BioFuseModel:
         data: Any,
         *,
         store: EmbeddingStore | Path | str | None = None,
+        keep: bool = False,
         config: DataConfig | None = None,
         options: ExtractOptions | None = None,
         progress: Progress | bool = True,
@@ -172,7 +173,9 @@ class BioFuseModel:
         data : anything :func:`biofuse.load_samples` takes
             Labels are not needed and not used.
         store : EmbeddingStore or path, optional
-            Where embeddings are kept; by default the user's store.
+            Where embeddings are looked for; by default in the user's store.
+        keep : bool, default False
+            Whether to write into the store what it does not have. Otherwise nothing is written.
         options : ExtractOptions, optional
             How images are embedded; what is given by name wins. An unreadable image is an error here: rows must stay
             aligned with ``data``.
@@ -194,7 +197,7 @@ class BioFuseModel:
         """
         strict = chosen | {"on_error": "error"}
         blocks = self.embed_blocks(
-            data, store=store, config=config, options=options, progress=progress, **strict
+            data, store=store, keep=keep, config=config, options=options, progress=progress, **strict
         ).blocks
         return np.concatenate([blocks[name] for name in self.encoders], axis=1)
 
@@ -204,6 +207,7 @@ class BioFuseModel:
         data: Any,
         *,
         store: EmbeddingStore | Path | str | None = None,
+        keep: bool = False,
         config: DataConfig | None = None,
         options: ExtractOptions | None = None,
         progress: Progress | bool = True,
@@ -215,7 +219,7 @@ class BioFuseModel:
         """
         strict = chosen | {"on_error": "error"}
         blocks = self.embed_blocks(
-            data, store=store, config=config, options=options, progress=progress, **strict
+            data, store=store, keep=keep, config=config, options=options, progress=progress, **strict
         ).blocks
         return self.predictor.predict_proba(blocks)
 
@@ -225,6 +229,7 @@ class BioFuseModel:
         data: Any,
         *,
         store: EmbeddingStore | Path | str | None = None,
+        keep: bool = False,
         config: DataConfig | None = None,
         options: ExtractOptions | None = None,
         progress: Progress | bool = True,
@@ -236,7 +241,9 @@ class BioFuseModel:
         Parameters and errors are those of :meth:`embed`.
         """
         return self.decide(
-            self.predict_proba(data, store=store, config=config, options=options, progress=progress, **chosen)
+            self.predict_proba(
+                data, store=store, keep=keep, config=config, options=options, progress=progress, **chosen
+            )
         )
 
     @accepts(DataConfig, ExtractOptions)
@@ -245,6 +252,7 @@ class BioFuseModel:
         data: Any,
         *,
         store: EmbeddingStore | Path | str | None = None,
+        keep: bool = False,
         config: DataConfig | None = None,
         options: ExtractOptions | None = None,
         progress: Progress | bool = True,
@@ -256,7 +264,9 @@ class BioFuseModel:
         """
         import pandas as pd
 
-        embeddings = self.embed_blocks(data, store=store, config=config, options=options, progress=progress, **chosen)
+        embeddings = self.embed_blocks(
+            data, store=store, keep=keep, config=config, options=options, progress=progress, **chosen
+        )
         probabilities = self.predictor.predict_proba(embeddings.blocks)
         frame = pd.DataFrame({"id": embeddings.ids, "prediction": self.decide(probabilities)})
         for column, name in enumerate(self.classes):
@@ -269,6 +279,7 @@ class BioFuseModel:
         data: Any,
         *,
         store: EmbeddingStore | Path | str | None = None,
+        keep: bool = False,
         config: DataConfig | None = None,
         options: ExtractOptions | None = None,
         progress: Progress | bool = True,
@@ -289,7 +300,7 @@ class BioFuseModel:
             samples = load_samples(data, config=given, like=self.data_config, labelled=False, decode=self.decode)
         if not len(samples):
             raise DataError(f"{samples.name} holds no image.", remedy="Give at least one image.")
-        kept = as_store(store)
+        kept = as_store(store) if keep else as_store(store).without_keeping()
         cards = tuple(pin(card) for card in self.cards)
         precisions = {name: self.precisions.get(name, "fp32") for name in self.encoders}
         options = ExtractOptions.of(options, {**extraction, "precisions": precisions, "on_unavailable": "error"})

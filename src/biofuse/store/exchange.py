@@ -24,13 +24,10 @@ from biofuse.encoders.card import IMPORTED, EncoderCard, Precision
 from biofuse.encoders.loaders.imported import imported_card
 from biofuse.encoders.registry import ENCODERS
 from biofuse.store.parts import locate_ids
-from biofuse.store.store import EmbeddingStore, EncoderFolder
+from biofuse.store.store import PART_ROWS, EmbeddingStore, EncoderFolder
 
 if TYPE_CHECKING:
     import pandas as pd
-
-PART_ROWS = 4096
-"""Rows of a part, as an extraction writes them."""
 
 TOLERANCE = 1e-5
 """How far two embeddings of one image may differ, relative to the larger value, and still be the same."""

@@ -14,8 +14,8 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from biofuse.core.errors import AlignmentError, BioFuseError, CorruptPartError
-from biofuse.core.files import TEMPORARY_SUFFIX, disk_errors, hash_named_file
+from biofuse.core.errors import AlignmentError, BioFuseError, CorruptPartError, StoreError
+from biofuse.core.files import TEMPORARY_SUFFIX, disk_errors, hash_named_file, open_regular
 from biofuse.core.hashing import CONTENT_BYTES, Contents, digest_file
 from biofuse.core.machine import available_memory
 
@@ -35,12 +35,15 @@ class Part:
         Columns.
     offset : int
         Byte of the file at which the first row begins.
+    state : tuple of int
+        The file when it was looked at; see :func:`state_of`.
     """
 
     path: Path
     contents: Contents
     dim: int
     offset: int
+    state: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.contents)
@@ -62,17 +65,20 @@ class Part:
         ------
         CorruptPartError
             If the checksum, the schema or the dimension is wrong.
+        StoreError
+            If it may not be read.
         FileNotFoundError
             If it has just been removed or set aside.
         """
         import pyarrow as pa
 
-        if verify and digest_file(path) != path.stem:
-            raise CorruptPartError(f"{path} has changed since it was written: its checksum is not its name.")
         expected = pa.schema([("content", pa.binary(CONTENT_BYTES)), ("embedding", pa.list_(pa.float32(), dim))])
         try:
+            if verify and digest_file(path) != path.stem:
+                raise CorruptPartError(f"{path} has changed since it was written: its checksum is not its name.")
             # Not Arrow's own memory map, which advises the system to read the whole file, on another thread.
-            with path.open("rb") as file:
+            state = state_of(path)
+            with open_regular(path) as file:
                 whole = pa.py_buffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
             batch = pa.ipc.open_file(pa.BufferReader(whole)).get_batch(0)
             rows = batch.num_rows
@@ -86,9 +92,11 @@ class Part:
                 raise ValueError("its rows are compressed or cut off")
         except FileNotFoundError:
             raise
+        except PermissionError as error:
+            raise StoreError(f"{path} may not be read.", remedy="Make the files of the store readable.") from error
         except (pa.ArrowInvalid, KeyError, ValueError, IndexError, OSError) as error:
             raise CorruptPartError(f"{path} is not a part of {dim}-column embeddings: {error}") from error
-        return cls(path=path, contents=contents, dim=dim, offset=offset)
+        return cls(path=path, contents=contents, dim=dim, offset=offset, state=state)
 
     @staticmethod
     def write(folder: Path, contents: Contents, embeddings: NDArray[np.float32]) -> Path:
@@ -157,6 +165,40 @@ class Part:
                 target = target[got:]
 
 
+def state_of(path: Path) -> tuple[int, ...]:
+    """Return what tells a file from what it was before: size, time of change, inode."""
+    facts = path.stat()
+    return facts.st_size, facts.st_mtime_ns, facts.st_ino
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class HeldPart(Part):
+    """Rows that are in memory only; its path names no file.
+
+    Attributes
+    ----------
+    rows : ndarray of float32, shape (n, dim)
+    """
+
+    rows: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, folder: Path, contents: Contents, rows: NDArray[np.float32]) -> Self:
+        """Copy rows."""
+        kept = np.array(rows, dtype=np.float32, order="C")
+        kept.flags.writeable = False
+        return cls(path=folder / "in memory", contents=contents.copy(), dim=kept.shape[1], offset=0, rows=kept)
+
+    @property
+    def embeddings(self) -> NDArray[np.float32]:
+        """The rows, read-only."""
+        return self.rows
+
+    def read_into(self, out: NDArray[np.float32], *, start: int) -> None:
+        """Fill ``out`` with rows ``start`` to ``start + len(out)``."""
+        out[...] = self.rows[start : start + len(out)]
+
+
 SHORT_RUN = 16
 """Mean length of runs of neighbouring rows below which rows are gathered one by one."""
 
@@ -212,6 +254,18 @@ class Index:
     def locate(self, wanted: Contents) -> NDArray[np.int64]:
         """Return the row of each wanted hash, the first where there are several, or -1."""
         return locate(wanted, self.contents)
+
+    def holding(self, wanted: Contents) -> list[Part]:
+        """Return the parts that have a row of any of the wanted hashes."""
+        import pyarrow.compute as pc
+
+        found = pc.is_in(_arrow(self.contents), value_set=_arrow(wanted)).to_numpy(zero_copy_only=False)
+        counts = np.concatenate([[0], np.cumsum(found)])
+        return [
+            part
+            for part, begin, end in zip(self.parts, self.begins.tolist(), self.ends.tolist(), strict=True)
+            if counts[end] > counts[begin]
+        ]
 
     def n_distinct(self) -> int:
         """Count different hashes."""

@@ -1,6 +1,7 @@
 """Where BioFuse keeps what it computes."""
 
 import contextlib
+import functools
 import json
 import os
 import time
@@ -13,11 +14,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biofuse.core.errors import AlignmentError, CorruptPartError, DiskError, StoreError, UnknownEncoderError
-from biofuse.core.files import TEMPORARY_SUFFIX, disk_errors, refuse_odd_path, write_text
+from biofuse.core.files import TEMPORARY_SUFFIX, disk_errors, read_json, refuse_odd_path, write_text
 from biofuse.core.hashing import Contents
 from biofuse.core.linear import slices
 from biofuse.encoders.card import IMPORTED, EncoderCard, Precision
-from biofuse.store.parts import PART_SUFFIX, ROWS_AT_ONCE, Index, Memory, Part, Plan, scratch_matrix, too_large
+from biofuse.store.parts import (
+    PART_SUFFIX,
+    ROWS_AT_ONCE,
+    HeldPart,
+    Index,
+    Memory,
+    Part,
+    Plan,
+    scratch_matrix,
+    state_of,
+    too_large,
+)
 
 
 def home() -> Path:
@@ -30,6 +42,19 @@ def home() -> Path:
 
 BROKEN_SUFFIX = ".broken"
 """Added to the name of a part that failed its checksum; such a file is never read again."""
+
+
+PART_ROWS = 4096
+"""Rows after which a part is written."""
+
+SMALL_PART = 1024
+"""Rows below which a part is small: every run that finds something new adds at least one part, however few its rows."""
+
+MANY_PARTS = 32
+"""Small parts that are merged: a store of thousands of them would take seconds to look through."""
+
+LOOKS = 10
+"""Times that a folder is listed anew where parts vanish meanwhile, because another process merges them."""
 
 
 @dataclass(eq=False)
@@ -50,6 +75,7 @@ class EncoderFolder:
     _parts: dict[str, Part] = field(default_factory=dict, repr=False)
     _checked: dict[str, tuple[int, ...]] = field(default_factory=dict, repr=False)
     _index: Index | None = field(default=None, repr=False)
+    _held: list[HeldPart] | None = field(default=None, repr=False)
 
     @classmethod
     def from_disk(cls, path: Path) -> Self:
@@ -61,16 +87,30 @@ class EncoderFolder:
             If ``card.json`` is missing or not a card.
         """
         try:
-            record = json.loads((path / "card.json").read_text())
+            record = read_json(path / "card.json")
             return cls(path, card=EncoderCard.model_validate(record["card"]), precision=record["precision"])
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise StoreError(
                 f"{path / 'card.json'} is not the card of an encoder: {error}", remedy="Remove this folder."
             ) from error
 
     def part_paths(self) -> list[Path]:
-        """Return the finished parts, ordered by name."""
-        return sorted(self.path.glob(f"*{PART_SUFFIX}"))
+        """Return the finished parts, ordered by name.
+
+        Raises
+        ------
+        StoreError
+            If the folder may not be read.
+        """
+        try:
+            there = list(self.path.iterdir())
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise StoreError(
+                f"{self.path} cannot be read: {error.strerror}.", remedy="Make the store readable, or give another one."
+            ) from error
+        return sorted(path for path in there if path.suffix == PART_SUFFIX and path.name[0] != ".")
 
     def broken_paths(self) -> list[Path]:
         """Return the parts that failed their checksum and were set aside."""
@@ -81,7 +121,7 @@ class EncoderFolder:
         return sorted(self.path.glob(f".*{TEMPORARY_SUFFIX}"))
 
     def write(self, contents: Contents, embeddings: NDArray[np.float32]) -> Path:
-        """Add rows as one new part.
+        """Add rows as one new part; in a store that keeps nothing, in memory.
 
         Raises
         ------
@@ -92,6 +132,9 @@ class EncoderFolder:
         """
         if embeddings.ndim != 2 or embeddings.shape[1] != self.card.dim:
             raise AlignmentError(f"{self.card.name} has {self.card.dim} columns, not {embeddings.shape}.")
+        if self._held is not None:
+            self._held.append(HeldPart.of(self.path, contents, embeddings))
+            return self.path
         if not (self.path / "card.json").exists():
             self._write_card(self.card)
         return Part.write(self.path, contents, embeddings)
@@ -111,11 +154,65 @@ class EncoderFolder:
         self._write_card(card)
         self.card = card
 
-    def check(self, *, again: bool = False) -> list[Path]:
-        """Hash every part and set aside those that changed since they were written.
+    @property
+    def held(self) -> list[HeldPart]:
+        """What was added to a store that keeps nothing."""
+        return self._held or []
+
+    def merge(self, *, at_least: int = MANY_PARTS) -> int:
+        """Put small parts together where there are many; other processes may read and write meanwhile.
+
+        Every row stands in its new part, under the checksum of that, before its old one is removed.
 
         Parameters
         ----------
+        at_least : int
+            Fewer small parts than that are left alone.
+
+        Returns
+        -------
+        int
+            Parts that were merged.
+
+        Raises
+        ------
+        DiskError
+            If the new parts cannot be written, or the old ones removed.
+        """
+        small = self.small_parts()
+        if self._held is not None or len(small) < at_least:
+            return 0
+        whole = []
+        for part in sorted(small, key=lambda each: _written(each.path)):
+            with contextlib.suppress(FileNotFoundError, CorruptPartError):  # what is damaged is left to check()
+                whole.append(Part.read(part.path, dim=self.card.dim, verify=True))
+        index = Index.of(whole)
+        first = np.flatnonzero(index.locate(index.contents) == np.arange(len(index.contents)))
+        written = set()
+        try:
+            rows = np.concatenate([part.embeddings for part in whole])
+        except FileNotFoundError:  # another process is merging them
+            return 0
+        for piece in slices(len(first), PART_ROWS):
+            written.add(self.write(index.contents[first[piece]], rows[first[piece]]))
+        for part in whole:
+            if part.path not in written:
+                with disk_errors(part.path):
+                    part.path.unlink(missing_ok=True)
+                self._parts.pop(part.path.name, None)
+        return len(whole)
+
+    def small_parts(self) -> list[Part]:
+        """Return the parts of few rows."""
+        return [part for part in self.parts() if len(part) < SMALL_PART and not isinstance(part, HeldPart)]
+
+    def check(self, wanted: Contents | None = None, *, again: bool = False) -> list[Path]:
+        """Hash parts and set aside those that changed since they were written.
+
+        Parameters
+        ----------
+        wanted : ndarray of S16, optional
+            Only the parts that have a row of one of these contents; by default all.
         again : bool, default False
             Whether to hash even parts that the same :class:`EmbeddingStore` object has hashed before and whose size
             and time of change are what they were.
@@ -125,16 +222,29 @@ class EncoderFolder:
         list of Path
             The parts that were broken, under their new names; their rows count as missing from now on.
         """
+        broken = self._look(again=again)
+        needed = self.parts() if wanted is None else self.index().holding(wanted)
+        for path in [part.path for part in needed if not isinstance(part, HeldPart)]:
+            try:
+                state = state_of(path)
+                if self._checked.get(str(path)) != state or again:
+                    self._parts[path.name] = Part.read(path, dim=self.card.dim, verify=True)
+                    self._checked[str(path)] = state
+            except FileNotFoundError:  # another process has removed it or set it aside
+                self._parts.pop(path.name, None)
+            except CorruptPartError:
+                self._parts.pop(path.name, None)
+                broken.append(self._set_aside(path))
+        return broken
+
+    def _look(self, *, again: bool) -> list[Path]:
+        """Look at the parts that are not known as they are, and set aside what is none."""
         broken = []
         for path in self.part_paths():
             try:
-                state = _state(path)
-                known = self._checked.get(str(path)) == state and not again
-                if known and path.name in self._parts:
-                    continue
-                self._parts[path.name] = Part.read(path, dim=self.card.dim, verify=not known)
-                self._checked[str(path)] = state
-            except FileNotFoundError:  # another process has removed it or set it aside
+                if again or path.name not in self._parts or self._parts[path.name].state != state_of(path):
+                    self._parts[path.name] = Part.read(path, dim=self.card.dim, verify=False)
+            except FileNotFoundError:
                 self._parts.pop(path.name, None)
             except CorruptPartError:
                 self._parts.pop(path.name, None)
@@ -149,15 +259,19 @@ class EncoderFolder:
         CorruptPartError
             If a file is not a part at all.
         """
-        parts = []
-        for path in self.part_paths():
-            if path.name not in self._parts:
-                try:
-                    self._parts[path.name] = Part.read(path, dim=self.card.dim, verify=False)
-                except FileNotFoundError:  # another process has removed it or set it aside
-                    continue
-            parts.append(self._parts[path.name])
-        return parts
+        for _ in range(LOOKS):
+            parts, gone = [], False
+            for path in self.part_paths():
+                if path.name not in self._parts:
+                    try:
+                        self._parts[path.name] = Part.read(path, dim=self.card.dim, verify=False)
+                    except FileNotFoundError:  # removed or set aside: its rows may stand in a part not yet seen
+                        gone = True
+                        continue
+                parts.append(self._parts[path.name])
+            if not gone:
+                break
+        return [*parts, *self.held]
 
     def index(self) -> Index:
         """Give the rows of all parts their numbers; made once as long as the parts stay the same."""
@@ -274,11 +388,6 @@ class EncoderFolder:
         return target
 
 
-def _state(path: Path) -> tuple[int, ...]:
-    facts = path.stat()
-    return facts.st_size, facts.st_mtime_ns, facts.st_ino
-
-
 class EmbeddingStore:
     """A folder of embeddings shared by all runs of a user.
 
@@ -286,11 +395,15 @@ class EmbeddingStore:
     ----------
     root : Path, optional
         The store's folder; by default ``embeddings`` in :func:`biofuse.store.store.home`.
+    keep : bool, default True
+        Whether what is added is written. Otherwise this object holds it in memory, and the folder is only read.
     """
 
-    def __init__(self, root: Path | str | None = None) -> None:
+    def __init__(self, root: Path | str | None = None, *, keep: bool = True) -> None:
         self.root = home() / "embeddings" if root is None else Path(root)
         refuse_odd_path(self.root)
+        self.keep = keep
+        self._held: dict[str, list[HeldPart]] = {}
         # Shared by the folders opened here: parts never change, and are looked at and hashed once per process.
         self._checked: dict[str, tuple[int, ...]] = {}
         self._parts: dict[str, dict[str, Part]] = {}
@@ -299,13 +412,20 @@ class EmbeddingStore:
         return f"EmbeddingStore({str(self.root)!r})"
 
     def __reduce__(self) -> tuple[object, ...]:
-        return EmbeddingStore, (self.root,)  # not what this process knows of the parts
+        return _store_at, (self.root, self.keep)  # not what this process knows of the parts
+
+    def without_keeping(self) -> "EmbeddingStore":
+        """Return this store for one who only reads it: what the object returned is given, it holds in memory."""
+        reader = EmbeddingStore(self.root, keep=False)
+        reader._checked, reader._parts = self._checked, self._parts
+        return reader
 
     def open(self, card: EncoderCard, *, precision: Precision = "fp32") -> "EncoderFolder":
         """Return the folder of one encoder at one precision; nothing is created until rows are written."""
         path = self.root / card.fingerprint(precision=precision)
         parts = self._parts.setdefault(path.name, {})
-        return EncoderFolder(path, card=card, precision=precision, _parts=parts, _checked=self._checked)
+        held = None if self.keep else self._held.setdefault(path.name, [])
+        return EncoderFolder(path, card=card, precision=precision, _parts=parts, _checked=self._checked, _held=held)
 
     def has(self, card: EncoderCard) -> bool:
         """Tell whether there is any embedding of an encoder, at whatever precision."""
@@ -330,7 +450,14 @@ class EmbeddingStore:
         ]
 
     def _paths(self) -> list[Path]:
-        return sorted(path for path in self.root.glob("*") if path.is_dir())
+        try:
+            return sorted(path for path in self.root.iterdir() if path.is_dir())
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise StoreError(
+                f"{self.root} cannot be read: {error.strerror}.", remedy="Make the store readable, or give another one."
+            ) from error
 
     def find_imported(self, name: str) -> EncoderCard | None:
         """Return the card of an encoder whose embeddings were imported into this store, if there is one.
@@ -365,13 +492,15 @@ class EmbeddingStore:
         return found[0].card
 
     def check_writable(self) -> None:
-        """Find out before long work whether results can be kept.
+        """Find out before long work whether results can be kept, where they are to be.
 
         Raises
         ------
         DiskError
             If the store cannot be written to.
         """
+        if not self.keep:
+            return
         probe = self.root / ".writable"
         write_text(probe, "")
         with disk_errors(probe):
@@ -380,7 +509,26 @@ class EmbeddingStore:
 
 def as_store(store: EmbeddingStore | Path | str | None) -> EmbeddingStore:
     """Return the store itself, the store at a path, or the user's own."""
-    return store if isinstance(store, EmbeddingStore) else EmbeddingStore(store)
+    if isinstance(store, EmbeddingStore):
+        return store
+    return _known_store((home() / "embeddings" if store is None else Path(store)).absolute())
+
+
+@functools.lru_cache(maxsize=8)
+def _known_store(root: Path) -> EmbeddingStore:
+    """Return the store at a path, the same every time: its parts are looked at and hashed once in a process."""
+    return EmbeddingStore(root)
+
+
+def _store_at(root: Path, keep: bool) -> EmbeddingStore:
+    return EmbeddingStore(root, keep=keep)
+
+
+def _written(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 STALE_SECONDS = 3600.0
@@ -423,11 +571,14 @@ class Cleaning:
         Their size.
     unreadable : tuple of Path
         Folders without a readable ``card.json``: nothing in them is read, and nothing was removed.
+    merged : int
+        Small parts that were put together, or would be.
     """
 
     removed: tuple[Path, ...]
     bytes: int
     unreadable: tuple[Path, ...] = ()
+    merged: int = 0
 
 
 def list_store(store: EmbeddingStore) -> list[StoreEntry]:
@@ -466,7 +617,7 @@ def verify_store(store: EmbeddingStore) -> list[Verification]:
 
 
 def clean_store(store: EmbeddingStore, *, dry_run: bool = False) -> Cleaning:
-    """Remove what no reader needs: broken parts, unfinished files of killed runs, wholly redundant parts.
+    """Remove what no reader needs (broken parts, unfinished files of killed runs, redundant parts), merge small parts.
 
     Parameters
     ----------
@@ -479,12 +630,25 @@ def clean_store(store: EmbeddingStore, *, dry_run: bool = False) -> Cleaning:
         doomed += folder.broken_paths()
         doomed += [path for path in folder.temporary_paths() if time.time() - path.stat().st_mtime > STALE_SECONDS]
         doomed += [part.path for part in _redundant(folder)]
+    doomed = [path for path in doomed if not path.is_dir()]  # whose that is, nobody can tell
     size = sum(path.stat().st_size for path in doomed)
     if not dry_run:
         for path in doomed:
             with disk_errors(path):
                 path.unlink(missing_ok=True)
-    return Cleaning(removed=tuple(doomed), bytes=size, unreadable=tuple(store.unreadable()))
+    return Cleaning(
+        removed=tuple(doomed),
+        bytes=size,
+        unreadable=tuple(store.unreadable()),
+        merged=sum(_merge(folder, set(doomed), dry_run=dry_run) for folder in store.folders()),
+    )
+
+
+def _merge(folder: EncoderFolder, doomed: set[Path], *, dry_run: bool) -> int:
+    if not dry_run:
+        return folder.merge(at_least=2)
+    small = sum(part.path not in doomed for part in folder.small_parts())
+    return small if small > 1 else 0
 
 
 def _redundant(folder: EncoderFolder) -> list[Part]:

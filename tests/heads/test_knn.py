@@ -55,6 +55,9 @@ def test_a_malformed_state_is_refused() -> None:
         (values | {"k": 31}, arrays),
         (values | {"metric": "manhattan"}, arrays),
         (values, arrays | {"codes": arrays["codes"][:-1]}),
+        (values, arrays | {"codes": arrays["codes"] + 3}),
+        (values, arrays | {"rows": np.full_like(arrays["rows"], np.nan)}),
+        (values, arrays | {"votes": np.full_like(arrays["votes"], np.nan)}),
     ):
         with pytest.raises(ArtifactError):
             FittedNeighbours.restore(bad_values, bad_arrays)

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import xgboost
@@ -68,6 +70,59 @@ def test_malformed_bytes_are_refused() -> None:
             FittedTrees.restore(values, bad)
     with pytest.raises(ArtifactError, match="features"):
         FittedTrees.restore(values | {"n_features": 3}, arrays)
+
+
+@pytest.mark.parametrize("k", [2, 3])
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        (("left_children", 0), 999_999), (("left_children", 0), 0), (("right_children", 0), -2**31),
+        (("right_children", 0), -1), (("parents", 1), 5), (("split_indices", 0), 15), (("split_indices", 0), -1),
+        (("split_type", 0), 1), (("categories_nodes",), [0]), (("split_conditions", 0), float("nan")),
+        (("base_weights", 0), 1e300), (("tree_param", "num_nodes"), "2147483647"), (("tree_param", "num_nodes"), "-1"),
+        (("sum_hessian",), []), (("left_children",), [2**70]), (("default_left", 0), "x"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_forged_tree_never_reaches_xgboost_which_would_end_the_process(k, part, value) -> None:
+    X, y = make_data(60, k)
+    task = Task.BINARY if k == 2 else Task.MULTICLASS
+    values, arrays = XGBoost(trees=3, device="cpu").fit(X, y, task=task, n_classes=k).state()
+    model = json.loads(arrays["booster_0"].tobytes())
+    place = model["learner"]["gradient_booster"]["model"]["trees"][1]
+    for name in part[:-1]:
+        place = place[name]
+    place[part[-1]] = value
+    forged = {"booster_0": np.frombuffer(json.dumps(model).encode(), dtype=np.uint8)}
+    with pytest.raises(ArtifactError, match="XGBoost head is malformed"):
+        FittedTrees.restore(values, forged)
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        (("gradient_booster", "model", "tree_info"), [0, 0, 7]),
+        (("gradient_booster", "model", "iteration_indptr"), [0, 2**30]),
+        (("gradient_booster", "model", "cats"), {"enc": [1]}),
+        (("gradient_booster", "name"), "dart"),
+        (("learner_model_param", "num_feature"), "99999999"),
+        (("learner_model_param", "num_class"), "5"),
+        (("learner_model_param", "base_score"), "[1e999]"),
+        (("objective", "name"), "survival:cox"),
+    ],
+    ids=str,
+)
+def test_a_forged_forest_does_not_either(part, value) -> None:
+    X, y = make_data(60, 2)
+    values, arrays = XGBoost(trees=3, device="cpu").fit(X, y, task=Task.BINARY, n_classes=2).state()
+    model = json.loads(arrays["booster_0"].tobytes())
+    place = model["learner"]
+    for name in part[:-1]:
+        place = place[name]
+    place[part[-1]] = value
+    for data in (json.dumps(model).encode(), b"[" * 200_000):
+        with pytest.raises(ArtifactError, match="XGBoost head is malformed"):
+            FittedTrees.restore(values, {"booster_0": np.frombuffer(data, dtype=np.uint8)})
 
 
 def test_a_gpu_that_is_not_there_is_an_error_and_auto_is_not(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -235,5 +235,5 @@ def reading(what: str) -> Iterator[None]:
     """
     try:
         yield
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, IndexError, KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
         raise ArtifactError(f"The saved {what} is malformed: {error!r}.", remedy="Fit again.") from error

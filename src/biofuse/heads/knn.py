@@ -85,6 +85,11 @@ class FittedNeighbours(FittedOwnHead):
         shape = (len(fitted.rows), len(fitted.outputs.columns))
         if fitted.codes.shape != shape or fitted.votes.shape != shape or fitted.rows.ndim != 2:
             raise ArtifactError("The saved k-NN head's arrays do not fit together.", remedy="Fit again.")
+        codes_known = np.array(fitted.outputs.n_codes, dtype=np.int64).reshape(-1)
+        if not (np.isfinite(fitted.rows).all() and np.isfinite(fitted.votes).all() and (fitted.votes >= 0).all()):
+            raise ArtifactError("The saved k-NN head holds values that are no numbers.", remedy="Fit again.")
+        if ((fitted.codes < 0) | (fitted.codes >= codes_known)).any():
+            raise ArtifactError("The saved k-NN head holds classes that there are not.", remedy="Fit again.")
         if fitted.metric not in {"cosine", "euclidean"} or not 1 <= fitted.k <= len(fitted.rows):
             raise ArtifactError("The saved k-NN head's options are malformed.", remedy="Fit again.")
         return fitted

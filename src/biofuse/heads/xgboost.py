@@ -59,11 +59,14 @@ class FittedTrees(FittedOwnHead):
         """Build the fitted head whose state this is."""
         with reading("XGBoost head"):
             common = cls.read_common(json)
-            numbers = range(len(common["outputs"].columns))
+            n_features = int(json["n_features"])
             fitted = cls(
                 **common,
-                n_features=int(json["n_features"]),
-                boosters=tuple(_load(arrays[f"booster_{number}"]) for number in numbers),
+                n_features=n_features,
+                boosters=tuple(
+                    _load(arrays[f"booster_{number}"], n_features=n_features, n_codes=n_codes)
+                    for number, n_codes in enumerate(common["outputs"].n_codes)
+                ),
             )
         if any(booster.num_features() != fitted.n_features for booster in fitted.boosters):
             raise ArtifactError("The saved trees do not fit the number of features.", remedy="Fit again.")
@@ -166,15 +169,125 @@ class XGBoost(OwnHead[FittedTrees]):
         return _on_cpu(booster)
 
 
-def _load(data: NDArray[Any]) -> xgboost.Booster:
-    text = np.asarray(data, dtype=np.uint8).tobytes()
-    # XGBoost's parsers abort the process on some malformed input (and on empty input), or ask for all the memory there
-    # is: only what parses as JSON is handed on, which is also why the binary form is not used.
-    if not isinstance(json_module.loads(text), dict):
-        raise TypeError("not a booster")
+def _load(data: NDArray[Any], *, n_features: int, n_codes: int) -> xgboost.Booster:
+    model = json_module.loads(np.asarray(data, dtype=np.uint8).tobytes())
     booster = xgboost.Booster()
-    booster.load_model(bytearray(text))
+    booster.load_model(bytearray(json_module.dumps(_checked(model, n_features, n_codes)).encode()))
     return _on_cpu(booster)
+
+
+def _checked(model: dict[str, Any], n_features: int, n_codes: int) -> dict[str, Any]:
+    """Make XGBoost's JSON anew from the parts of a model that were looked at.
+
+    XGBoost believes what it reads: an index out of range, a loop of nodes or a size that is not true ends the process,
+    or asks for all the memory there is. So it is given nothing that was not checked, and never the binary form.
+
+    Raises
+    ------
+    AttributeError, KeyError, OverflowError, TypeError, ValueError
+        If a part is missing, of another kind, or does not fit the others.
+    """
+    learner = model["learner"]
+    booster, facts = learner["gradient_booster"], learner["learner_model_param"]
+    forest, groups = booster["model"], 1 if n_codes == 2 else n_codes
+    said = {name: int(facts[name]) for name in ("num_class", "num_feature")}
+    _require(said == {"num_class": 0 if n_codes == 2 else n_codes, "num_feature": n_features}, "features or classes")
+    _require(int(facts.get("num_target", 1)) == 1 and booster["name"] == "gbtree", "kind")
+    _require(not any(forest.get("cats", {}).values()), "categories")
+    base = np.atleast_1d(np.array(json_module.loads(facts["base_score"]), dtype=np.float64))
+    _require(base.ndim == 1 and len(base) in {1, groups} and bool(np.isfinite(base).all()), "base score")
+    trees = [_checked_tree(tree, number, n_features) for number, tree in enumerate(forest["trees"])]
+    info, starts = _whole(forest["tree_info"], len(trees)), np.asarray(forest.get("iteration_indptr", []))
+    _require(bool(((info >= 0) & (info < groups)).all()), "classes of its trees")
+    rounds = {}
+    if starts.size:
+        starts = _whole(forest["iteration_indptr"], starts.size)
+        grow = bool((np.diff(starts) >= 0).all())
+        _require(grow and starts[0] == 0 and starts[-1] == len(trees), "rounds")
+        rounds = {"iteration_indptr": starts.tolist()}
+    objective = (
+        {"name": "binary:logistic", "reg_loss_param": {"scale_pos_weight": "1"}}
+        if n_codes == 2
+        else {"name": "multi:softprob", "softmax_multiclass_param": {"num_class": str(n_codes)}}
+    )
+    _require(learner["objective"]["name"] == objective["name"], "objective")
+    return {
+        "learner": {
+            "attributes": {},
+            "feature_names": [],
+            "feature_types": [],
+            "gradient_booster": {
+                "model": {
+                    "gbtree_model_param": {"num_parallel_tree": "1", "num_trees": str(len(trees))},
+                    "tree_info": info.tolist(),
+                    "trees": trees,
+                    **rounds,
+                    **{name: forest[name] for name in ("cats",) if name in forest},
+                },
+                "name": "gbtree",
+            },
+            "learner_model_param": {
+                "base_score": facts["base_score"],
+                "boost_from_average": "1" if facts.get("boost_from_average") == "1" else "0",
+                "num_target": "1",
+                **{name: str(value) for name, value in said.items()},
+            },
+            "objective": objective,
+        },
+        "version": _whole(model["version"], 3).tolist(),
+    }
+
+
+def _checked_tree(tree: dict[str, Any], number: int, n_features: int) -> dict[str, Any]:
+    size, nothing = int(tree["tree_param"]["num_nodes"]), ("categories", "categories_nodes", "categories_segments")
+    _require(len(tree["left_children"]) == size >= 1 and not any(tree.get(name) for name in nothing), "nodes")
+    whole = ("default_left", "left_children", "parents", "right_children", "split_indices", "split_type")
+    kept = {name: _whole(tree[name], size) for name in whole}
+    left, right, nodes = kept["left_children"], kept["right_children"], np.arange(size)
+    inner = left != -1
+    _require(bool((inner == (right != -1)).all()) and not kept["split_type"].any(), "splits")
+    for children in (left[inner], right[inner]):
+        # Children stand behind their parents, so that there is no loop, and each has the parent that names it.
+        _require(bool(((children > nodes[inner]) & (children < size)).all()), "children")
+        _require(bool((kept["parents"][children] == nodes[inner]).all()), "parents")
+    _require(bool((left[inner] != right[inner]).all()), "children")
+    used = kept["split_indices"][inner]
+    _require(bool(((used >= 0) & (used < n_features)).all()), "columns")
+    real = {}
+    for name in ("base_weights", "loss_changes", "split_conditions", "sum_hessian"):
+        real[name] = np.array(tree[name], dtype=np.float64)
+        _require(real[name].shape == (size,) and bool((np.abs(real[name]) < np.finfo(np.float32).max).all()), name)
+    return {
+        **{name: values.tolist() for name, values in (kept | real).items()},
+        "default_left": (kept["default_left"] != 0).astype(int).tolist(),
+        **{name: [] for name in (*nothing, "categories_sizes")},
+        "id": number,
+        "tree_param": {
+            "num_deleted": str(_deleted(tree, size)),
+            "num_feature": str(n_features),
+            "num_nodes": str(size),
+            "size_leaf_vector": "1",
+        },
+    }
+
+
+def _deleted(tree: dict[str, Any], size: int) -> int:
+    deleted = int(tree["tree_param"].get("num_deleted", 0))
+    _require(0 <= deleted < size, "deleted nodes")
+    return deleted
+
+
+def _whole(values: Any, length: int) -> NDArray[np.int64]:
+    """Return whole numbers that fit 32 bits, as many as there should be."""
+    found = np.array(values)
+    _require(found.shape == (length,) and (found.dtype.kind == "i" or not length), "whole numbers")
+    _require(bool((np.abs(found.astype(np.int64)) < 2**31).all()), "range")
+    return found.astype(np.int64)
+
+
+def _require(fits: bool, what: str) -> None:
+    if not fits:
+        raise ValueError(f"the booster's {what} do not fit together")
 
 
 def _on_cpu(booster: xgboost.Booster) -> xgboost.Booster:

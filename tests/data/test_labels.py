@@ -116,13 +116,29 @@ def test_blank_cells_are_counted_and_mean_what_is_said() -> None:
     assert sets.labels.tolist() == [[1, 1], [0, 0], [0, 1]]
 
 
+def test_a_label_that_never_occurs_is_pointed_out() -> None:
+    frame = table([None] * 4, mass=[1, 0, 1, 1], hernia=[0, 0, 0, 0], edema=[0, 1, 1, 0])
+    assert "hernia" in load_samples(frame, label=("mass", "hernia", "edema")).warnings[-1]
+    assert load_samples(frame, label=("mass", "edema")).warnings == ()
+
+
+def test_label_columns_of_another_data_set_are_found_whatever_their_case_and_others_are_left_out() -> None:
+    frame = table([None] * 2, Edema=[1, 0], other=[-1, 0], MASS=[0, 1])
+    samples = load_samples(frame, label=("Edema", "other", "MASS"), classes=("mass", "edema"), strict=False)
+    assert (samples.classes, samples.labels.tolist()) == (("mass", "edema"), [[0, 1], [1, 0]])
+    assert "MASS is read as mass." in samples.notes
+    assert "The model does not know the label(s) other; they are not scored." in samples.notes
+    with pytest.raises(DataError, match="there is none for edema"):
+        load_samples(frame, label=("MASS", "other"), classes=("mass", "edema"), strict=False)
+
+
 def test_two_one_hot_columns_are_binary_when_called_multiclass_and_doubtful_when_not() -> None:
     frame = table([None] * 4, MEL=[1.0, 0, 1, 0], NV=[0.0, 1, 0, 1])
     samples = load_samples(frame, label=("MEL", "NV"), task="multiclass")
     assert (samples.task, samples.classes, samples.labels.tolist()) == (Task.BINARY, ("MEL", "NV"), [0, 1, 0, 1])
     unsaid = load_samples(frame, label=("MEL", "NV"))
     assert unsaid.task is Task.MULTILABEL
-    assert "exactly one of the 2 labels: give `task='multiclass'`" in unsaid.warnings[0]
+    assert "exactly one of the 2 labels: give `task='multiclass'`" in unsaid.notes[0]
 
 
 def test_small_classes_are_left_out_when_asked() -> None:

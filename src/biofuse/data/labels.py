@@ -226,7 +226,10 @@ def encode_labels(
     found = replace(found, notes=(*notes, *found.notes))
     if drop_below is not None and not compared:
         found = _without_small_classes(found, drop_below, task)
-    if compared or (positive is None and not strict):
+    if compared:
+        return found
+    found = replace(found, warnings=(*found.warnings, *_unscored(found)))
+    if positive is None and not strict:
         return found
     return _with_positive(found, positive, chosen=table is not None)
 
@@ -272,13 +275,16 @@ def _known_rows(names: list[str], classes: Sequence[str]) -> tuple[list[str], ND
 def _known_columns(
     matrix: NDArray[Any], columns: Sequence[str], table: Sequence[str]
 ) -> tuple[NDArray[Any], Sequence[str], list[str]]:
-    """Leave out the label columns that a model does not know."""
-    other = [name for name in columns if name not in table]
-    if not other or not set(table) <= set(columns):
+    """Leave out the label columns that a model does not know, and call the others as it does."""
+    match = match_names(columns, table)
+    if not columns or sorted(match.values()) != sorted(table):
         return matrix, columns, []
-    known = [place for place, name in enumerate(columns) if name in table]
-    names = tuple(columns[place] for place in known)
-    return matrix[:, known], names, [f"The model does not know the label(s) {listing(other)}; they are not scored."]
+    other = [name for name in columns if name not in match]
+    notes = [f"{name} is read as {known}." for name, known in match.items() if name != known]
+    if other:
+        notes.append(f"The model does not know the label(s) {listing(other)}; they are not scored.")
+    places = [place for place, name in enumerate(columns) if name in match]
+    return matrix[:, places], tuple(match[columns[place]] for place in places), notes
 
 
 def _encode_single(
@@ -442,6 +448,15 @@ def _with_positive(found: EncodedLabels, positive: str | None, *, chosen: bool) 
     return replace(found, notes=(*found.notes, f"The positive class is {match!r}."))
 
 
+def _unscored(found: EncodedLabels) -> Iterator[str]:
+    """Say which labels every sample has, or none, so that nothing can be told apart."""
+    if found.task.several and len(found.labels):
+        constant = (found.labels == found.labels[0]).all(axis=0)
+        names = [name for name, same in zip(found.classes, constant, strict=True) if same]
+        if names:
+            yield f"No sample has, or every one has: {listing(names, limit=20)}. That cannot be scored; the others are."
+
+
 def _without_small_classes(found: EncodedLabels, fewest: int, task: Task | None) -> EncodedLabels:
     several = found.task.several
     counts = found.labels.sum(axis=0) if several else np.bincount(found.labels, minlength=len(found.classes))
@@ -533,7 +548,7 @@ def _encode_matrix(
         raise DataError(f"{matrix.shape[1]} label columns but {len(names)} names in the class table.")
     if table is not None and tuple(table) != names:
         if set(table) != set(names):
-            absent = [name for name in table if name not in names]
+            absent = [name for name in table if name not in match_names(names, table).values()]
             raise DataError(
                 f"The label columns {listing(names)} are not those of the classes, {listing(list(table))}"
                 f"{f': there is none for {listing(absent)}' if absent else ''}.",
@@ -559,11 +574,11 @@ def _encode_matrix(
     if task is not None and not task.several:
         return _one_hot(labels, names, rows, task)
     exclusive = task is None and len(rows) > 1 and bool((labels.sum(axis=1) == 1).all())
-    warning = (
+    note = (
         f"Every sample has exactly one of the {len(names)} labels: give {option('task', 'multiclass')} if they exclude "
         f"each other, {option('task', 'multilabel')} if not."
     )
-    return EncodedLabels(labels, names, Task.MULTILABEL, warnings=(warning,) if exclusive else ())
+    return EncodedLabels(labels, names, Task.MULTILABEL, notes=(note,) if exclusive else ())
 
 
 def _one_hot(labels: NDArray[np.int64], names: tuple[str, ...], rows: Sequence[str], task: Task) -> EncodedLabels:

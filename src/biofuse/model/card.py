@@ -288,6 +288,8 @@ def _intended(model: DescribedModel) -> str:
 def _data(model: DescribedModel, data: str, run: Mapping[str, Any] | None) -> str:
     lines = [f"- Data set: {_plain(data)}", f"- Task: {model.task}", f"- Fitted on: {model.facts.get('fitted_on')}"]
     lines.append(f"- Samples fitted on: {model.facts.get('n_samples', UNKNOWN)}")
+    positive = Target(model.task, model.classes).positive
+    lines += [] if positive is None else [f"- Positive class: {_plain(positive)}"]
     counts = (run or {}).get("counts") or {}
     if not counts:
         return "\n".join([*lines, f"- Classes: {', '.join(map(_plain, model.classes))}"])

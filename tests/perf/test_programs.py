@@ -36,6 +36,11 @@ RUNS: dict[str, tuple[str, tuple[str, ...], set[str]]] = {
         ("--seconds", "0.01", "--convolutional", "timm:test_efficientnet", "--transformer", "timm:test_vit"),
         {"measured", "costs"},
     ),
+    "coverage": (
+        "coverage.py",
+        ("--repeats", "2", "--workers", "1", "--tables", "accuracy", "auroc by group", "comparisons"),
+        {"repeats", "tables"},
+    ),
     "extract": (
         "extract.py",
         ("--case", *CASES, "--encoder", "timm:test_efficientnet", "--repeats", "1", *SMALL_JPEGS),

@@ -233,7 +233,6 @@ class FitResult:
             options=ExtractOptions.of(self.options, extraction),
             progress=progress,
             metric=self.config.metric,
-            seed=self.config.seed,
         )
         return replace(evaluation, data=str(test) if isinstance(test, str | Path) else source)
 
@@ -654,7 +653,6 @@ def evaluate(
         options=ExtractOptions.of(options, extraction),
         progress=progress,
         metric=record.options.metric,
-        seed=record.options.seed,
     )
     source = str(data) if data is not None else record.data.source
     evaluation = replace(evaluation, data=source, split=split)

@@ -241,8 +241,9 @@ class Metric:
         Whether it is a column of the leaderboards; what selects always is.
     closed_form : bool
         Whether estimates that are not probabilities will do, as a closed-form screen has them.
-    interval : bool
-        Whether test scores have an interval of it.
+    interval : {"share", "shares", "ranking"} or None
+        Whether test scores have an interval of it, and of which kind: a share of rows, a mean of the shares of several
+        classes, or of pairs in the right order.
     hub : str or None
         The name that model hubs know it by.
     also : tuple of str
@@ -260,7 +261,7 @@ class Metric:
     selects: bool = False
     board: bool = False
     closed_form: bool = True
-    interval: bool = False
+    interval: Literal["share", "shares", "ranking"] | None = None
     hub: str | None = None
     also: tuple[str, ...] = ()
 
@@ -435,15 +436,16 @@ METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
         Metric(
-            name="auroc", title="AUROC", formula=_auroc, per_class=True, chance=0.5, selects=True, interval=True,
+            name="auroc", title="AUROC", formula=_auroc, per_class=True, chance=0.5, selects=True, interval="ranking",
             hub="roc_auc", also=("auc", "roc_auc", "auc_roc", "area under the ROC curve"),
         ),
         Metric(
             name="accuracy", title="accuracy", formula=_accuracy, guess=Target.majority_share, selects=True,
-            interval=True, hub="accuracy", also=("acc", "top_1", "top_1_accuracy", "accuracy_score"),
+            interval="share", hub="accuracy", also=("acc", "top_1", "top_1_accuracy", "accuracy_score"),
         ),
         Metric(
-            name="balanced_accuracy", title="balanced accuracy", formula=_balanced_accuracy, board=True, interval=True,
+            name="balanced_accuracy", title="balanced accuracy", formula=_balanced_accuracy, board=True,
+            interval="shares",
             also=("bacc", "bal_acc", "balanced_acc", "balanced_accuracy_score"),
         ),
         Metric(

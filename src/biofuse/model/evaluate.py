@@ -17,7 +17,7 @@ from biofuse.data.config import DataConfig
 from biofuse.data.labels import counted, is_number, listing, match_names
 from biofuse.data.load import load_samples
 from biofuse.data.samples import Samples
-from biofuse.evaluation.intervals import Comparison, Interval, bootstrap_intervals, compare_with
+from biofuse.evaluation.intervals import Comparison, Interval, compare_with, score_intervals
 from biofuse.evaluation.metrics import DEFAULT_METRIC, Metrics, score
 from biofuse.extract.embeddings import EmbeddingSet, Quarantined
 from biofuse.extract.engine import extract
@@ -384,7 +384,6 @@ def evaluate_models(
     options: ExtractOptions | None = None,
     progress: Progress | bool = True,
     metric: str = DEFAULT_METRIC,
-    seed: int = 0,
 ) -> Evaluation:
     """Score models on test data, beside one another.
 
@@ -405,8 +404,6 @@ def evaluate_models(
     progress : Progress or bool, default True
     metric : str
         What the models are compared on.
-    seed : int, default 0
-        Seed of the bootstrap.
 
     Raises
     ------
@@ -435,9 +432,7 @@ def evaluate_models(
         name: ModelScores(
             encoders=model.encoders,
             metrics=score(chosen.task, labels, probabilities[name], classes=chosen.classes),
-            intervals=bootstrap_intervals(
-                chosen.task, labels, probabilities[name], ids=samples.ids, groups=groups, seed=seed
-            ),
+            intervals=score_intervals(chosen.task, labels, probabilities[name], ids=samples.ids, groups=groups),
         )
         for name, model in models.items()
     }
@@ -449,7 +444,7 @@ def evaluate_models(
         models=scores,
         comparisons=compare_with(
             chosen.task, labels, probabilities[CHOSEN], others,
-            ids=samples.ids, groups=groups, name=CHOSEN, metric=metric, seed=seed,
+            ids=samples.ids, groups=groups, name=CHOSEN, metric=metric,
         ),
         leak=_leak(chosen, samples, probabilities, leaking, known_groups),
         predictions=_predictions(chosen, embeddings, probabilities[CHOSEN], leaking),

@@ -376,7 +376,7 @@ def draw_scores(scores: Mapping[str, Interval], path: Path, *, title: str, xlabe
     title : str
         What the picture says.
     xlabel : str, optional
-        The metric and the kind of interval, e.g. "test AUROC, 95 % bootstrap interval".
+        The metric and the kind of interval, e.g. "test AUROC, 95 % interval".
     chosen : str, optional
         The one to emphasise.
     """
@@ -535,6 +535,6 @@ def _draw_scores(evaluation: Evaluation, path: Path) -> Path:
         intervals,
         path,
         title=f"Test AUROC on {evaluation.n} patches",
-        xlabel=f"AUROC, with 95 % bootstrap interval over {intervals[named[CHOSEN]].unit}",
+        xlabel=f"AUROC, with 95 % interval over {intervals[named[CHOSEN]].unit}",
         chosen=named[CHOSEN],
     )

@@ -149,6 +149,10 @@ def test_groups_on_both_sides_are_reported(quick, study):
     assert found.leak.groups == 2
     assert found.models["chosen"].intervals["auroc"].unit == "groups"
     assert any("2 groups are in both" in sentence for sentence in found.sentences())
+    few = np.array([f"q{row % 3}" for row in range(21)], dtype=object)
+    doubted = result.evaluate(replace(test, groups=few), progress=False).sentences()
+    assert "There are only 3 groups: no interval of these scores can be trusted." in doubted
+    assert not any("trusted" in sentence for sentence in found.sentences())
 
 
 # --- test data that do not fit

@@ -189,7 +189,7 @@ def score_intervals(
     found = {}
     for name in metrics:
         metric = get_metric(name)
-        columns = metric.formula(data, np.ones((data.n, 1)))[:, 0]
+        columns = metric.formula(data, np.ones((data.n, 1)))[metric.kept(data), 0]
         estimate = float(columns.mean())
         low, high = float("nan"), float("nan")
         method: Method = "wilson"
@@ -245,15 +245,12 @@ class _Spread:
         def count(rows: NDArray[np.bool_]) -> int:
             return len(np.unique(units.of_row[rows]))
 
-        if metric.interval == "ranking":
-            columns = data.target.ranked_columns
-            positive = np.array([count(data.targets[:, column]) for column in columns])
-            negative = np.array([count(~data.targets[:, column]) for column in columns])
-        else:
-            of_class = metric.interval == "shares" and not data.target.several
-            positive = negative = np.array(
-                [count(data.targets[:, column]) if of_class else units.n for column in range(len(parts))]
-            )
+        ranking, kept = metric.interval == "ranking", metric.kept(data)
+        columns = np.arange(len(data.classes))[list(data.target.ranked_columns) if ranking else slice(len(kept))][kept]
+        positive = np.array([count(data.targets[:, column]) for column in columns])
+        negative = np.array([count(~data.targets[:, column]) for column in columns]) if ranking else positive
+        if not ranking and (metric.interval == "share" or data.target.several):
+            positive = negative = np.full(len(parts), units.n)
         return cls(
             variance=_variance(parts.mean(axis=0)),
             variances=np.array([_variance(column) for column in parts]),
@@ -345,7 +342,8 @@ def _without_each(data: ScoredRows, units: Units, metrics: Sequence[str]) -> dic
     found: dict[str, list[NDArray[np.float64]]] = {name: [] for name in metrics}
     for weights in units.left_out() if units.n else ():
         for name in metrics:
-            found[name].append(get_metric(name).formula(data, weights))
+            metric = get_metric(name)
+            found[name].append(metric.formula(data, weights)[metric.kept(data)])
     return {name: np.concatenate(values, axis=1) if values else np.empty((1, 0)) for name, values in found.items()}
 
 

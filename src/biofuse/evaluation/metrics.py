@@ -265,15 +265,17 @@ class Metric:
     hub: str | None = None
     also: tuple[str, ...] = ()
 
+    def kept(self, data: ScoredRows) -> NDArray[np.bool_]:
+        """Return which of the formula's columns the metric is the mean of, shape (n_columns,)."""
+        values = self.formula(data, np.ones((data.n, 1)))[:, 0]
+        return averaged(data, values) if len(values) > 1 else np.ones(1, dtype=np.bool_)
+
     def resample(self, data: ScoredRows, weights: Values) -> Values:
         """Return the metric under each weighting, shape (n_weightings,); NaN where it is undefined.
 
         A mean over classes runs over those that can be scored on all rows (:func:`averaged`), in every weighting.
         """
-        values = self.formula(data, weights)
-        if len(values) > 1:
-            values = values[averaged(data, self.formula(data, np.ones((data.n, 1)))[:, 0])]
-        return np.asarray(values.mean(axis=0))
+        return np.asarray(self.formula(data, weights)[self.kept(data)].mean(axis=0))
 
     def signed(self, values: Values) -> Values:
         """Turn values of the metric so that more is better."""

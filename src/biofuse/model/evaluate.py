@@ -439,7 +439,7 @@ def evaluate_models(
     others = {n: p for n, p in probabilities.items() if models[n].encoders != chosen.encoders and n != CHOSEN}
     return Evaluation(
         n=len(samples),
-        notes=tuple(dict.fromkeys((*test.warnings, *notes))),
+        notes=tuple(dict.fromkeys((*test.warnings, *notes, *_doubt(scores[CHOSEN])))),
         positive=Target(chosen.task, chosen.classes).positive,
         models=scores,
         comparisons=compare_with(
@@ -455,6 +455,12 @@ def evaluate_models(
             for name, model in singles.items()
         },
     )  # fmt: skip
+
+
+def _doubt(scores: ModelScores) -> tuple[str, ...]:
+    """Say that intervals cannot be trusted, where there are too few groups for that."""
+    few = [interval.n_units for interval in scores.intervals.values() if not interval.trusted]
+    return (f"There are only {few[0]} groups: no interval of these scores can be trusted.",) if few else ()
 
 
 def _labels(samples: Samples) -> NDArray[np.int64]:

@@ -143,6 +143,25 @@ def test_stopping_a_command_is_one_line_and_130(biofuse, monkeypatch, images, tm
     assert len(ran.everything.strip().splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        (("evalu",), "evaluate"),
+        (("fit", "--sea"), "--search"),
+        (("fit", "im", "--metric", "au"), "auroc"),
+        (("fit", "im", "--head", "xg"), "xgboost"),
+        (("fit", "im", "--encoders", "hog,bio"), "hog,biomedclip"),
+        (("encoders", "show", "uni"), "uni2_h"),
+    ],
+    ids=str,
+)
+def test_the_shell_completes_commands_options_and_names(typed, offered, biofuse, monkeypatch):
+    monkeypatch.setenv("_BIOFUSE_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", " ".join(("biofuse", *typed)))
+    monkeypatch.setenv("COMP_CWORD", str(len(typed)))
+    assert offered in biofuse().out.split()
+
+
 REFIT = ("--search", "exhaustive", "--head", "logistic")
 
 SOME = ("-e", "haralick,hog,lbp,gabor", "--folds", 5, "--repeats", 3, *REFIT)

@@ -50,6 +50,20 @@ def test_fit_says_what_it_did_and_a_second_time_that_nothing_was_to_do(images, s
     assert "No embedding had to be computed" in second.err
     assert "No fit had to be computed" in second.err
     assert second.out == first.out
+    log = (tmp_path / "run" / "run.log").read_text()
+    assert all(line in log for line in first.err.splitlines() if line.startswith(("Splits", "Head:", "Choosing")))
+
+
+def test_the_answer_comes_last_in_a_box_with_the_next_command(images, succeeds, tmp_path):
+    run = tmp_path / "my run"
+    for ran, words in (
+        (succeeds("fit", images, *SMALL, "--out", run), ("Chosen", "AUROC", "interval", f"biofuse evaluate '{run}'")),
+        (succeeds("evaluate", run), ("Chosen", "AUROC", "interval", f"biofuse predict '{run}'")),
+    ):
+        lines = ran.out.strip().splitlines()
+        assert lines[-1].startswith("╰")
+        box = "\n".join(lines[max(row for row, line in enumerate(lines) if line.startswith("╭")) :])
+        assert all(word.replace(" ", "") in re.sub(r"[│\s]", "", box) for word in words)
 
 
 def test_an_exhaustive_search_refits_the_head_that_was_named(images, succeeds, tmp_path):

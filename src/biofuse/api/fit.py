@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import importlib.metadata
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from html import escape
@@ -18,7 +17,7 @@ from biofuse.core.errors import DataError
 from biofuse.core.hashing import from_hex
 from biofuse.core.machine import usable_cores
 from biofuse.core.options import accepts, divide
-from biofuse.core.progress import Progress, progress_bars
+from biofuse.core.progress import Log, Progress, progress_bars, tell_user
 from biofuse.data.config import OF_IMAGES, DataConfig, named
 from biofuse.data.load import development_data
 from biofuse.data.samples import Samples
@@ -31,7 +30,7 @@ from biofuse.model.evaluate import Evaluation, evaluate_models, load_test
 from biofuse.model.model import BioFuseModel
 from biofuse.predictors.fused import Predictor
 from biofuse.runs.record import DataSource
-from biofuse.runs.run import OWN, Run
+from biofuse.runs.run import LOG, OWN, Run
 from biofuse.search.config import STARTER, SearchConfig
 from biofuse.search.evidence import Evidence, gather_evidence
 from biofuse.search.leaderboard import Leaderboard
@@ -92,10 +91,6 @@ def fit_models(
         for name, subset in singles_to_fit(search).items()
     }
     return models, singles
-
-
-def _write(line: str) -> None:
-    sys.stderr.write(f"{line}\n")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -395,10 +390,10 @@ class BioFuse:
         yes : bool, default False
             Whether a search of more than an hour is wanted.
         progress : bool, default True
-            Show progress bars where standard error is a terminal.
+            Show progress bars where standard error is a terminal, and in a notebook's cell.
         tell : callable, optional
             Receives news line by line, such as that test data were set aside; by default they are written to standard
-            error, unless ``progress`` is False.
+            error, unless ``progress`` is False. A run keeps them in its ``run.log``.
         **chosen
             Fields of :class:`biofuse.DataConfig`.
 
@@ -411,7 +406,7 @@ class BioFuse:
         DataError, EncoderError, SearchError, DiskError
             With a message that says what to do.
         """
-        say = tell or (_write if progress else lambda _: None)
+        say = Log(tell or (tell_user if progress else lambda _: None))
         read = DataConfig.of(config, chosen)
         store, cards, asked, notes = self._resolve()
         if out is not None:
@@ -433,6 +428,7 @@ class BioFuse:
         if out is not None:
             source = DataSource.of(data, val=val, test=test, config=read)
             run = Run.create(out, problem, embeddings, development, source=source, overwrite=overwrite)
+            say.write_to(run.path / LOG)
         search, evidence = self._search(problem, embeddings, run, yes=yes, progress=progress, tell=say)
         models, singles, reused = _fitted(problem, search, evidence, embeddings, run, read=read, tell=say)
         for sentence in (search.reason, *evidence.sentences()):
@@ -656,6 +652,10 @@ def evaluate(
     )
     source = str(data) if data is not None else record.data.source
     evaluation = replace(evaluation, data=source, split=split)
+    log = Log(lambda _: None)
+    log.write_to(opened.path / LOG)
+    for line in (f"Evaluated on {evaluation.n} {split} samples of {source}.", *evaluation.sentences()):
+        log.keep(line)
     folder = opened.write_evaluation(evaluation, name=_evaluation_name(opened, data, samples, split))
     page = None
     if report is not None:

@@ -11,9 +11,10 @@ from typer.core import TyperGroup
 
 from biofuse import __version__
 from biofuse.cli import check, embed, encoders, fit, report, store, studies
-from biofuse.cli.console import errors, note, show_error, write_what_can_be_written
+from biofuse.cli.console import note, show_error, write_what_can_be_written
 from biofuse.cli.options import with_config
 from biofuse.core.errors import BioFuseError, BioFuseWarning, printable
+from biofuse.core.progress import errors
 
 
 class _Commands(TyperGroup):
@@ -46,7 +47,6 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
-    add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("check")(check.check)
@@ -94,7 +94,14 @@ def biofuse(
       biofuse evaluate run             its test scores, beside what it must be compared with
     """
     _State.debug = debug
-    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(message)s")
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(message)s", handlers=[_Notes()])
+
+
+class _Notes(logging.Handler):
+    """Shows what is logged where everything else is shown, so that bars and lines keep apart."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        note(self.format(record))
 
 
 def _show_warning(otherwise: Callable[..., None]) -> Callable[..., None]:
@@ -120,7 +127,7 @@ def main() -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("always", BioFuseWarning)
             warnings.showwarning = _show_warning(warnings.showwarning)
-            app()
+            app(prog_name="biofuse")
     except BioFuseError as error:
         if _State.debug:
             raise

@@ -10,7 +10,7 @@ from rich.markup import escape
 
 import biofuse
 from biofuse.cli import options
-from biofuse.cli.console import errors, human_bytes, output, say, show_json, show_table
+from biofuse.cli.console import human_bytes, output, say, show_json, show_table
 from biofuse.core.errors import advised, in_command_words, option
 from biofuse.core.progress import progress_bars
 from biofuse.data.config import DataConfig
@@ -41,7 +41,7 @@ def check(data: options.Data, *, as_json: options.Json = False, **chosen: Any) -
     from biofuse.data.check import check_samples
 
     samples = biofuse.load_samples(data, torn_groups="allow", **chosen)
-    with progress_bars(console=errors) as bars:
+    with progress_bars() as bars:
         report = check_samples(samples, progress=bars)
     command = next_command(data, chosen, report)
     if as_json:

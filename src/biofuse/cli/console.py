@@ -6,31 +6,25 @@ import io
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich import box
-from rich.console import Console, ConsoleDimensions, JustifyMethod
+from rich.console import ConsoleDimensions, JustifyMethod
 from rich.markup import escape
+from rich.panel import Panel
 from rich.table import Table
-from rich.text import Text
 
-from biofuse.core.errors import BioFuseError, in_command_words, printable
+from biofuse.core.errors import BioFuseError, in_command_words
+from biofuse.core.progress import SafeConsole, errors
 
 PIPED_WIDTH = 140
 """Columns of tables that go to a file or another program, which has no width of its own."""
 
 
-class _Console(Console):
-    """A console on which nothing that is shown is obeyed: names of files may hold escape sequences."""
-
-    def render_str(self, text: str, **how: Any) -> Text:
-        return super().render_str(printable(text), **how)
-
-
-class _Output(_Console):
+class _Output(SafeConsole):
     """A console that, unless it is a terminal, is wide enough for whole names."""
 
     @property
@@ -47,10 +41,6 @@ class _Output(_Console):
 
 output = _Output(highlight=False)
 """Standard output: what a script may read."""
-
-errors = _Console(stderr=True, highlight=False)
-"""Standard error: progress, notes and failures."""
-
 
 LOOK_ALIKES = str.maketrans({
     "•": "*", "×": "x", "–": "-", "—": "-", "−": "-", "…": "...", "±": "+-", "≤": "<=", "≥": ">=", "→": "->", "█": "#",
@@ -80,19 +70,35 @@ def _look_alike(error: UnicodeError) -> tuple[str, int]:
 
 def show_error(error: BioFuseError) -> None:
     """Print what is wrong and what to do about it."""
-    errors.print(f"[bold red]error:[/] {_words(error.message)}", soft_wrap=True)
+    errors.line_of(f"[bold red]error:[/] {_words(error.message)}")
     if error.remedy:
-        errors.print(f"[bold]what to do:[/] {_words(error.remedy)}", soft_wrap=True)
+        errors.line_of(f"[bold]what to do:[/] {_words(error.remedy)}")
 
 
 def note(message: str) -> None:
-    """Print one line for the user on standard error."""
-    errors.print(_words(message), soft_wrap=True)
+    """Print one line for the user on standard error, above the bars if there are any."""
+    errors.line_of(_words(message))
 
 
 def say(message: str) -> None:
     """Print a sentence on standard output, wrapped at words on a terminal and in one line elsewhere."""
-    output.print(_words(message), soft_wrap=not output.is_terminal)
+    output.line_of(_words(message))
+
+
+def show_answer(answer: Mapping[str, str]) -> None:
+    """Print what it all came to, in a box on standard output.
+
+    Parameters
+    ----------
+    answer : mapping of str to str
+        Each line's heading, and what it says.
+    """
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="bold", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for heading, text in answer.items():
+        grid.add_row(heading, _words(text))
+    output.print(Panel(grid, expand=False, border_style="green"))
 
 
 def show_json(value: Any) -> None:

@@ -35,6 +35,7 @@ def embed(
             "--encoders",
             "-e",
             help=options.with_default("Names or aliases, separated by commas; see `biofuse encoders list`.", STARTER),
+            autocompletion=options.complete_encoders,
         ),
     ] = None,
     model: Annotated[

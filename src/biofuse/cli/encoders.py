@@ -8,9 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from biofuse.cli import options
-from biofuse.cli.console import errors, human_bytes, note, output, say, show_json, show_table
+from biofuse.cli.console import human_bytes, note, output, say, show_json, show_table
 from biofuse.cli.options import Json
 from biofuse.core.errors import DependencyError, EncoderError
+from biofuse.core.progress import errors
 from biofuse.encoders.card import EncoderCard, Weights, describe, origins
 from biofuse.encoders.doctor import Diagnosis, available, diagnose
 from biofuse.encoders.hub import endpoint, offline
@@ -132,7 +133,12 @@ def _show_list(cards: Sequence[EncoderCard]) -> None:
 
 @app.command("show")
 def show_encoder(
-    names: Annotated[list[str], typer.Argument(help="Names, aliases or card files (.toml).", show_default=False)],
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            help="Names, aliases or card files (.toml).", show_default=False, autocompletion=options.complete_encoders
+        ),
+    ],
     *,
     as_json: Json = False,
 ) -> None:
@@ -199,7 +205,12 @@ WHERE = {
 @app.command("doctor")
 def doctor(
     names: Annotated[
-        list[str] | None, typer.Argument(help="Names or aliases; all encoders by default.", show_default=False)
+        list[str] | None,
+        typer.Argument(
+            help="Names or aliases; all encoders by default.",
+            show_default=False,
+            autocompletion=options.complete_encoders,
+        ),
     ] = None,
     *,
     load: Annotated[
@@ -313,7 +324,10 @@ class Verified:
 
 @app.command("verify")
 def verify(
-    names: Annotated[list[str], typer.Argument(help="Names or aliases.", show_default=False)],
+    names: Annotated[
+        list[str],
+        typer.Argument(help="Names or aliases.", show_default=False, autocompletion=options.complete_encoders),
+    ],
     *,
     write: Annotated[
         Path | None, typer.Option("--write", help="Write golden vectors into this folder, to contribute them.")

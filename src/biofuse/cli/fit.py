@@ -1,5 +1,6 @@
 """``biofuse fit``, ``evaluate`` and ``predict``, and their results as tables and sentences."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -9,7 +10,7 @@ import typer
 
 import biofuse
 from biofuse.cli import options
-from biofuse.cli.console import note, output, say, show_json, show_table
+from biofuse.cli.console import note, output, say, show_answer, show_json, show_table
 from biofuse.cli.embed import refuse_nothing, tell_work
 from biofuse.core.errors import BioFuseError
 from biofuse.core.files import atomic_path, check_target
@@ -36,6 +37,52 @@ def show_fit(result: "biofuse.FitResult") -> None:
     show_leaderboard(result)
     if result.evidence.attribution is not None:
         show_contributions(result.evidence.attribution)
+
+
+def fit_answer(result: "biofuse.FitResult", run: Path) -> dict[str, str]:
+    """Return what a fit came to: the chosen subset, its score with an interval, where it is and what comes next."""
+    selection, optimism = result.selection, result.evidence.optimism
+    chosen, title = selection.chosen, get_metric(selection.metric).title
+    n_folds = result.leaderboard.n_folds
+    folds = f"mean of {n_folds} folds" if n_folds > 1 else "on the validation split"
+    answer = {
+        "Chosen": _members(result.model.encoders, len(result.leaderboard.encoders)),
+        "Score": f"{title} {chosen.mean(selection.metric):.4f}, {folds}",
+    }
+    if optimism is not None:
+        of_what = "" if optimism.chosen == chosen.subset else f" of {subset_name(optimism.chosen, 0)}"
+        where = ", measured on the screen" if result.evidence.screened else ""
+        answer["Corrected"] = (
+            f"{title} {optimism.corrected:.4f} (95 % interval {optimism.low:.4f} to {optimism.high:.4f}){of_what}, "
+            f"for having been chosen among {optimism.n_subsets}{where}"
+        )
+    place = shlex.quote(str(run))
+    following = f"biofuse evaluate {place}" if result.held_out is not None else _predict_with(place)
+    return {**answer, "Run": str(run), "Next": following}
+
+
+def evaluation_answer(evaluation: "biofuse.Evaluation", run: Path) -> dict[str, str]:
+    """Return what an evaluation came to: the chosen model, its scores with intervals, and what comes next."""
+    chosen = evaluation.models["chosen"]
+    scores = [
+        f"{get_metric(name).title} {chosen.metrics[name]:.4f} (95 % interval {ends.low:.4f} to {ends.high:.4f})"
+        for name, ends in chosen.intervals.items()
+        if name not in chosen.metrics.undefined
+    ]
+    pool = max(len(scored.encoders) for scored in evaluation.models.values())
+    return {
+        "Chosen": _members(chosen.encoders, pool),
+        f"On {evaluation.n} samples": "\n".join(scores) or "no score exists",
+        "Next": _predict_with(shlex.quote(str(run))),
+    }
+
+
+def _members(encoders: Sequence[str], pool: int) -> str:
+    return f"{' + '.join(encoders)} ({len(encoders)} of {pool} encoders)"
+
+
+def _predict_with(run: str) -> str:
+    return f"biofuse predict {run} NEW-IMAGES --out predictions.csv"
 
 
 def show_contributions(attribution: Attribution) -> None:
@@ -240,7 +287,7 @@ def fit(
     show_fit(result)
     given = {"development": result.embeddings, "test": result.held_out}
     page = attempt_report(result.run or out, tell=note, store=result.store, **given)
-    note(f"The run is in {out}. Next: biofuse evaluate {out}")
+    show_answer(fit_answer(result, out))
     if page is None:
         raise typer.Exit(1)
 
@@ -287,5 +334,6 @@ def evaluate(
         show_evaluation(evaluation)
         folder = evaluation.folder or run
         note(f"Written to {folder / 'metrics.json'} and {folder / 'predictions.parquet'}.")
+        show_answer(evaluation_answer(evaluation, run))
     if evaluation.report is None:
         raise typer.Exit(1)

@@ -121,7 +121,9 @@ def _annotation(offer: Offer) -> Any:
         limits = {key: getattr(each, key) for each in offer.field.metadata for key in ("ge",) if hasattr(each, key)}
         reads = {"min": limits["ge"]} if limits else {}
         reads |= {"metavar": option.metavar} if option.metavar else {}
-    if offer.choices and not native:
+    if offer.name == "encoders":
+        reads["autocompletion"] = complete_encoders
+    elif offer.choices and "parser" in reads:
         reads["autocompletion"] = _completion(offer)
     return _asked(offer, kind | None if kind is not Any else Any, description, **reads)
 
@@ -185,6 +187,15 @@ def _completion(offer: Offer) -> Callable[[str], list[str]]:
         return [name for name in offer.choices if name.startswith(incomplete)]
 
     return complete
+
+
+def complete_encoders(incomplete: str) -> list[str]:
+    """Complete the last of several names of encoders and pools that commas separate."""
+    from biofuse.encoders.registry import ENCODERS
+
+    before, comma, last = incomplete.rpartition(",")
+    names = (*ENCODERS.names(), *ENCODERS.aliases())
+    return [f"{before}{comma}{name}" for name in names if squashed(name).startswith(squashed(last))]
 
 
 def with_config(command: Command) -> Command:

@@ -9,9 +9,9 @@ from typer.core import TyperGroup
 
 import biofuse
 from biofuse.cli import options
-from biofuse.cli.console import errors, note, say, show_json
+from biofuse.cli.console import note, say, show_answer, show_json
 from biofuse.cli.embed import tell_work
-from biofuse.cli.fit import show_evaluation, show_fit
+from biofuse.cli.fit import evaluation_answer, show_evaluation, show_fit
 from biofuse.cli.report import show_tables
 from biofuse.core.files import write_text
 from biofuse.core.options import divide
@@ -47,7 +47,7 @@ def demo(
     from biofuse.api.report import attempt_report
     from biofuse.studies.demo import run_demo
 
-    with progress_bars(unit="images", console=errors) as bars:
+    with progress_bars(unit="images") as bars:
         outcome = run_demo(out, store=store, progress=bars, tell=note, **chosen)
     tell_work(outcome.result.embeddings)
     if outcome.result.reused:
@@ -59,7 +59,7 @@ def demo(
         attempt_report(result.run, tell=note, store=result.store, development=result.embeddings, test=result.held_out)
     for path in outcome.pictures:
         note(f"Picture: {path}")
-    note(f"The run is in {outcome.result.path}; try `biofuse predict {outcome.result.path} IMAGES --out p.csv`.")
+    show_answer(evaluation_answer(outcome.evaluation, out if result.path is None else result.path))
 
 
 DATA_COMMAND = "data"
@@ -149,7 +149,12 @@ def imagenet(
     out: Out,
     encoders: Annotated[
         str,
-        typer.Option("--encoders", "-e", help="Names or aliases, separated by commas; see `biofuse encoders list`."),
+        typer.Option(
+            "--encoders",
+            "-e",
+            help="Names or aliases, separated by commas; see `biofuse encoders list`.",
+            autocompletion=options.complete_encoders,
+        ),
     ] = STARTER,
     store: options.Store = None,
     as_json: options.Json = False,

@@ -50,6 +50,9 @@ RECORD, METRICS, PREDICTIONS, SAMPLES = "run.json", "metrics.json", "predictions
 REPORT, CARD = "report.html", "README.md"
 """The page, and the model card."""
 
+LOG = "run.log"
+"""What was told along the way, with the time."""
+
 QUARANTINE = {"fit": "quarantine.csv", "evaluate": "quarantine-evaluate.csv"}
 """Images that could not be read, by what was done with them."""
 

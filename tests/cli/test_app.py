@@ -139,8 +139,8 @@ def test_stopping_a_command_is_one_line_and_130(biofuse, monkeypatch, images, tm
     monkeypatch.setattr("biofuse.extract.engine.extract", stop)
     ran = biofuse("embed", images, "--out", tmp_path / "e.csv")
     assert ran.code == 130
-    assert ran.err.strip().startswith("Stopped.")
-    assert len(ran.everything.strip().splitlines()) == 1
+    assert ran.out == ""
+    assert ran.err.strip().splitlines()[-1] == STOPPED
 
 
 @pytest.mark.parametrize(

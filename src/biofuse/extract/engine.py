@@ -122,7 +122,8 @@ def extract(
         samples, reasons, job, plan = run.inspect(samples, cards, store)
         if job.todo:
             store.check_writable()
-            _check_space(job, store)
+            if store.keep:
+                _check_space(job, store)
             plan = run.resolve_precisions(job, plan)
             run.compute(job, plan)
             for name in job.todo:

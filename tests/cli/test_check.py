@@ -86,7 +86,7 @@ def test_groups_that_span_splits_are_reported_with_everything_else(messy, biofus
     assert ran.code == 1
     assert ran.out.count("4 group(s) lie in several splits: p0, p1, p2, p3.") == 1
     assert "1 of 9 test images are byte-identical" in ran.out  # the rest of the report is there too
-    assert ran.out.splitlines()[-1].endswith("m.csv --no-splits --group patient --out run")
+    assert ran.out.splitlines()[-1].endswith("m.csv --group patient --no-splits --out run")
     facts = json.loads(biofuse("check", tmp_path / "m.csv", "--group", "patient", "--json").out)
     assert facts["torn_groups"] == {f"p{i}": ["train", "test"] for i in range(4)}
 
@@ -95,6 +95,19 @@ def test_unlabelled_folder(images, succeeds):
     said = succeeds("check", images / "red").out
     assert "12 samples, task none" in said
     assert said.endswith(f"next: biofuse embed {images / 'red'} --out embeddings.parquet\n")
+
+
+def test_what_is_advised_stands_in_the_command_that_comes_next(images, succeeds, tmp_path):
+    rows = [(f"images/{path.parent.name}/{path.name}", path.parent.name) for path in sorted(images.rglob("*.png"))]
+    table = pd.DataFrame(rows, columns=["image_id", "tumour"]).assign(patient_id=[f"p{row // 2}" for row in range(24)])
+    table.to_csv(tmp_path / "t.csv", index=False)
+    said = succeeds("check", tmp_path / "t.csv", "--label", "tumour").out
+    assert "patient_id has 12 values for 24 rows: add --group patient_id" in said
+    assert said.splitlines()[-1].endswith("t.csv --label tumour --group patient_id --out run")
+    plain = succeeds("check", tmp_path / "t.csv", "--group", "none").out
+    assert "No groups" not in plain
+    assert "no label column was recognised" in plain
+    assert plain.splitlines()[-1].endswith("t.csv --group none --label COLUMN --out run")
 
 
 def test_a_class_that_no_fold_can_hold_out_is_exit_code_1(images, biofuse):

@@ -207,6 +207,9 @@ EXTRA: dict[str, Callable[[int], Any]] = {
 PLAIN_EXTRA = tuple(EXTRA)[:7]
 
 
+NO_LABEL = ("holds the labels", "hold the labels", "no label column")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Table:
     """How one made-up table is written."""
@@ -238,7 +241,7 @@ class Table:
                 touch((top / name).with_suffix(self.twin))
         texts = TEXTS[self.text]
         cells = [texts[row if row < len(texts) else (row * 7 + self.seed) % len(texts)] for row in range(self.rows)]
-        truth = Truth(unless_said={"rows": (self.path,), "labels": (self.label, "holds the labels", "hold the labels")})
+        truth = Truth(unless_said={"rows": (repr(self.path),), "labels": (repr(self.label), *NO_LABEL)})
         columns: dict[str, list[Any]] = {self.path: list(map(WRITTEN[self.written], names))}
         columns |= {name: [EXTRA[name](row) for row in range(self.rows)] for name in self.extra}
         several = [f"{self.label} {k}" for k in (0, 1)] if self.text.startswith("columns") else []
@@ -260,6 +263,9 @@ class Table:
         if self.ask or several:
             truth.options = {"label": several or self.label, "path": self.path}
         truth.data = self._write(top, columns)
+        if self.quirk == "no header" and self.file not in {"frame", "parquet"}:
+            truth.unless_said |= dict.fromkeys(("labels", "splits"), ("no header",))
+            truth.said = ()
         return truth
 
     def _labels(self, cell: str) -> frozenset[str]:

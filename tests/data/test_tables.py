@@ -188,6 +188,11 @@ def test_text_that_would_be_misread_is_refused(folder: Path, text: str, why: str
         load(folder, text)
 
 
+def test_a_first_line_that_names_an_image_without_its_extension_is_no_header(folder: Path) -> None:
+    with pytest.raises(DataError, match="first line looks like data"):
+        load(folder, "1,a\n2,b\n3,a\n")
+
+
 def test_tables_of_other_kinds_agree(folder: Path) -> None:
     frame = pd.DataFrame({"path": ["1.png", "2.png"], "label": ["a", "b"]})
     frame.to_feather(folder / "m.feather")

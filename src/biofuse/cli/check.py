@@ -42,11 +42,11 @@ def check(data: options.Data, *, as_json: options.Json = False, **chosen: Any) -
 
     samples = biofuse.load_samples(data, torn_groups="allow", **chosen)
     with progress_bars() as bars:
-        report = check_samples(samples, progress=bars)
+        report = check_samples(samples, ungrouped=DataConfig(**chosen).ungrouped, progress=bars)
     command = next_command(data, chosen, report)
     if as_json:
         facts = report.to_dict()
-        said = {name: [in_command_words(text) for text in facts[name]] for name in ("notes", "refusals", "warnings")}
+        said = {name: list(map(in_command_words, facts[name])) for name in ("notes", "doubts", "refusals", "warnings")}
         show_json({**facts, **said, "next": command})
     else:
         _show(report)
@@ -57,7 +57,7 @@ def check(data: options.Data, *, as_json: options.Json = False, **chosen: Any) -
 
 def next_command(data: str, given: dict[str, Any], report: "CheckReport") -> str:
     """Return the command to go on with: what was chosen stays, and what the report advises is added."""
-    found = {**advised(report.warnings), **given}
+    found = {**given, **{name: value for name, value in advised(report.warnings).items() if name not in given}}
     if report.task is None and "label" not in found:
         if not any(option("label") in note for note in report.notes):
             return _command("embed", data, {**found, "out": "embeddings.parquet"})

@@ -309,13 +309,17 @@ class _Seen:
     error: UnreadableImageError | None = None
 
 
-def check_samples(samples: Samples, *, workers: int | None = None, progress: Progress | None = None) -> CheckReport:
+def check_samples(
+    samples: Samples, *, ungrouped: bool = False, workers: int | None = None, progress: Progress | None = None
+) -> CheckReport:
     """Read every image once, and report what is there and what is suspicious.
 
     Parameters
     ----------
     samples : Samples
         Labelled or not, with splits or without.
+    ungrouped : bool, default False
+        Whether it was said that samples have no groups; nothing is then said of their lack.
     workers : int, optional
         Threads; decoding releases the interpreter lock. By default as many as Python's thread pools use.
     progress : Progress, optional
@@ -363,7 +367,7 @@ def check_samples(samples: Samples, *, workers: int | None = None, progress: Pro
         warnings=(),
     )
     refusals = tuple(_refusals(samples, report))
-    others = (*_data_warnings(samples, report), *_image_warnings(samples, report, seen))
+    others = (*_data_warnings(samples, report, ungrouped=ungrouped), *_image_warnings(samples, report, seen))
     return replace(report, refusals=refusals, warnings=(*report.doubts, *refusals, *others))
 
 
@@ -443,17 +447,18 @@ def _refusals(samples: Samples, report: CheckReport) -> Iterator[str]:
         yield f"{LONELY.format(listing(lonely))}{leave}"
 
 
-def _data_warnings(samples: Samples, report: CheckReport) -> Iterator[str]:
+def _data_warnings(samples: Samples, report: CheckReport, *, ungrouped: bool) -> Iterator[str]:
     yield from _duplicate_warnings(report.duplicates)
     for split, counts in report.counts.items():
         absent = [name for name, count in counts.items() if count == 0]
         if absent:
             yield f"Split {split} has no sample of {listing(absent)}: scores there are partial or undefined."
     yield from _class_size_warnings(samples, report)
-    if report.n_groups is None and not any(option("group")[:-1] in warning for warning in samples.warnings):
+    said = ungrouped or any(option("group")[:-1] in warning for warning in samples.warnings)
+    if report.n_groups is None and samples.labels is not None and not said:
         yield (
-            f"No groups are given: if several images come from one patient or slide, name that column with "
-            f"{option('group')}, or scores will be too high."
+            f"No groups are given: if several images come from one patient or slide, name that column of a table with "
+            f"{option('group')}, or scores will be too high; if none do, give {option('group', 'none')}."
         )
 
 

@@ -148,6 +148,11 @@ def path_column(
         best = [name for name in named if plain(name) in PATH_HEADERS] or named
     if len(best) > 1 and len({tuple(map(label_text, columns[name])) for name in best}) == 1:
         best = best[:1]
+    if len(best) == 1 and not named and finder.count([best[0]]):
+        raise DataError(
+            f"{where}: its first line looks like data, not like column names: {listing(list(columns))}.",
+            remedy="Put a line of column names above it, such as path,label.",
+        )
     if len(best) == 1:
         over = [name for name in named if name != best[0]]
         if not over and named:

@@ -359,6 +359,7 @@ def test_natural_order_is_total(texts: list[str]) -> None:
         (["images_part_1/1.png", "images_part_2/2.png"], "look like parts of one data set"),
         (["images/1.png", "masks/1.png"], "are some of them masks"),
         (["a/1.png", "a/1_mask.png", "b/2.png", "b/2_mask.png"], r"2 of 4 images look like masks .*'\*_mask\*'`"),
+        (["a/1.png", "b/2.png", "b_mask/2.png"], r"are some of them masks.*`exclude='\*b_mask/\*'`"),
         (["a/im/1.png", "a/masks/2.png", "b/im2/3.png"], r"in folders called 'masks'.*`exclude='\*masks/\*'`"),
         (["a/1.png", "b/1.png", "c/1.xyz"], "no file in c is an image .* this class is missing: 1 .xyz"),
         (["a/1.png", "b/1.png", "c/1.heic"], "formats that are not read were passed over: 1 .heic"),
@@ -382,6 +383,19 @@ def test_other_names_of_split_folders_are_understood_and_said(tmp_path: Path, tr
     assert (samples.classes, sorted(samples.splits)) == (("a", "b"), ["test", "train", "train"])
     assert f"{train} as train" in samples.notes[0]
     assert load_samples(tmp_path, use_splits=False).classes == tuple(sorted((train, test), key=natural_key))
+
+
+def test_no_more_is_offered_to_be_left_out_than_is_meant(tmp_path: Path) -> None:
+    for name in ("a/1.png", "b/1.png", "overview.png"):
+        picture(tmp_path / name)
+    with pytest.raises(DataError) as caught:
+        load_samples(tmp_path)
+    assert "`exclude=['overview.png']`" in caught.value.remedy
+    assert len(load_samples(tmp_path, exclude="overview.png")) == 2
+    picture(tmp_path / "1.png")
+    with pytest.raises(DataError) as caught:
+        load_samples(tmp_path)
+    assert "exclude" not in caught.value.remedy
 
 
 def test_classes_called_test_are_classes_without_splits(tmp_path: Path) -> None:

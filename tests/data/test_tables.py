@@ -135,6 +135,14 @@ def test_words_for_splits(text: str, split: str | None) -> None:
     assert split_of(text) == split
 
 
+def test_columns_of_yes_and_no_are_splits_together(folder: Path) -> None:
+    for first, second in (("is_train", "is_test"), ("train", "test")):
+        samples = load(folder, f"path,label,{first},{second}\n1.png,a,1,0\n2.png,b,0,1\n3.png,a,1,0\n")
+        assert samples.splits.tolist() == ["train", "test", "train"]
+        assert f"{first} and {second}" in samples.notes[0]
+    assert load(folder, "path,label,test\n1.png,a,1\n2.png,b,0\n").splits is None
+
+
 def test_an_id_that_repeats_is_none(folder: Path) -> None:
     samples = load(folder, "path,ID,label\n1.png,p,a\n2.png,p,b\n3.png,q,a\n")
     assert samples.ids.tolist() == ["1.png", "2.png", "3.png"]

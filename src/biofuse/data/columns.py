@@ -310,10 +310,14 @@ def split_values(
     free = {name: values for name, values in columns.items() if name not in used}
     sure = [name for name in free if plain(name) in SPLIT_HEADERS]
     named: dict[str, list[Any]] = {}
+    # A column "test" may hold the result of one; "train" and "test" side by side do not.
+    pair = [name for name in free if plain(name) in SPLIT_NAMES and _yes_or_no(free[name], "test") is not None]
+    yes_of = {name: SPLIT_NAMES[plain(name)] for name in pair} if len(pair) > 1 else {}
+    yes_of |= {name: YES_SPLITS[plain(name)] for name in free if plain(name) in YES_SPLITS}
     for name, values in free.items():
         if name in sure:
             continue
-        yes = YES_SPLITS.get(plain(name))
+        yes = yes_of.get(name)
         read = _yes_or_no(values, yes) if yes else _split_names(values)
         if read is not None:
             named[name] = read
@@ -322,7 +326,7 @@ def split_values(
         warnings = [_not_used(where, name) for name in twin]
         rest = {name: values for name, values in free.items() if name not in {*twin, *sure}}
         return list(free[sure[0]]), [], [*warnings, *_folds(rest, where)]
-    together = _joined_yes(named)
+    together = _joined_yes(named, yes_of)
     if together is not None:
         named = {" and ".join(named): together}
     if len({tuple(values) for values in named.values()}) > 1:
@@ -358,13 +362,13 @@ def _yes_or_no(values: Sequence[Any], yes: str) -> list[str] | None:
     return [yes if value else "test" if yes == "train" else "train" for value in read]
 
 
-def _joined_yes(named: Mapping[str, list[Any]]) -> list[str] | None:
+def _joined_yes(named: Mapping[str, list[Any]], yes_of: Mapping[str, str]) -> list[str] | None:
     """Join columns such as is_train, is_val and is_test, where no row is in two of them."""
-    if len(named) < 2 or any(plain(name) not in YES_SPLITS for name in named):
+    if len(named) < 2 or any(name not in yes_of for name in named):
         return None
     joined: list[str] = []
     for row in range(len(next(iter(named.values())))):
-        held = {YES_SPLITS[plain(name)] for name in named if named[name][row] == YES_SPLITS[plain(name)]}
+        held = {yes_of[name] for name in named if named[name][row] == yes_of[name]}
         if len(held) > 1:
             return None
         joined.append(held.pop() if held else "train")

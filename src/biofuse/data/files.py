@@ -27,6 +27,12 @@ from biofuse.data.tables import is_table_name, load_manifest, load_shards, read_
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 """What Hugging Face's imagefolder calls the table that lies beside images."""
 
+USUAL_SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
+"""Names of split folders that need no word."""
+
+FEW = 4
+"""How many stray images are named one by one in what leaves them out."""
+
 UNSORTED = frozenset({"all", "images", "img", "imgs", "test", "test_images", "unknown", "unlabeled", "unlabelled"})
 """Folders below a test folder that name no class: their images are unlabelled."""
 
@@ -164,11 +170,12 @@ def layout(root: Path, images: Sequence[PurePosixPath], *, labelled: bool = True
     if len(loose) == len(images):
         return Layout(images=list(images), splits=splits, notes=notes)
     if loose:
-        pattern = loose[0] if len(loose) == 1 else f"*{PurePosixPath(loose[0]).suffix}"
+        # A pattern without a folder leaves out every file of that name.
+        alone = sum(path.name in {PurePosixPath(name).name for name in loose} for path in images) == len(loose)
+        leave = f", or leave them out: {option('exclude', loose)}" if len(loose) <= FEW and alone else ""
         raise DataError(
             f"{root}: some images lie in class folders and others beside them: {listing(loose)}.",
-            remedy=f"Move them into a class folder, or leave them out: {option('exclude', pattern)}; to embed without "
-            f"classes: {option('labelled', False)}.",
+            remedy=f"Move them into a class folder{leave}; to embed without classes: {option('labelled', False)}.",
         )
     _refuse_one_folder(root, inner)
     within = _splits_within_classes(inner) if splits is None and use_splits else None
@@ -209,7 +216,7 @@ def _splits(root: Path, images: Sequence[PurePosixPath]) -> tuple[list[str] | No
             remedy=f"Put them together, or leave one out: {option('exclude', twice[0] + '/*')}. If they are classes: "
             f"{option('use_splits', False)}.",
         )
-    other = [f"{top} as {split}" for top, split in of.items() if top.lower() != split]
+    other = [f"{top} as {split}" for top, split in of.items() if top.lower() not in USUAL_SPLITS]
     notes = [f"{root}: read {listing(other)}. {option('use_splits', False)} takes them for classes."] if other else []
     return [of[path.parts[0]] for path in images], [PurePosixPath(*path.parts[1:]) for path in images], notes
 
@@ -291,9 +298,10 @@ def _doubts(root: Path, inner: Sequence[PurePosixPath]) -> list[str]:
         )
         return [said]
     drawn = [name for name in outer if plain(name) in MASK_FOLDERS | {"gt", "label", "labels"}]
-    if drawn and {plain(name) for name in outer} & (MASK_FOLDERS | {"image", "images", "img", "imgs"}):
+    beside = [name for name in outer if (mask := MASK.fullmatch(name)) and mask["head"] in outer]
+    if beside or (drawn and {plain(name) for name in outer} & (MASK_FOLDERS | {"image", "images", "img", "imgs"})):
         said = f"{root}: {listing(outer)} were read as the classes; are some of them masks?"
-        leave = option("exclude", f"*{drawn[0]}/*")
+        leave = option("exclude", f"*{(beside or drawn)[0]}/*")
         return [f"{said} Leave these out with {leave}, or give the folder of the images alone."]
     if len(outer) > 1 and all(PARTS.fullmatch(name) for name in outer):
         said = f"{root}: {listing(outer)} were read as the classes, but look like parts of one data set."

@@ -170,6 +170,7 @@ def test_numbers_are_positions_only_beside_a_table_of_names_and_that_is_said() -
 def test_names_are_matched_as_written_as_numbers_and_whatever_the_case() -> None:
     assert match_names(["1.0", "03", "4"], ["1", "2", "3"]) == {"1.0": "1", "03": "3"}
     assert match_names(["BENIGN", "grade-1"], ["Benign", "Grade 1"]) == {"BENIGN": "Benign", "grade-1": "Grade 1"}
+    assert match_names(["0", "1.0"], ["False", "True"]) == {"0": "False", "1.0": "True"}
     assert match_names(["a"], ["A", "a "]) == {"a": "A"}
     assert match_names(["er"], ["ER+", "ER-"]) == {}
 

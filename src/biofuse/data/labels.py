@@ -115,7 +115,7 @@ def counted(counts: Iterable[tuple[str, int]], *, limit: int = 5) -> str:
 
 
 def match_names(names: Iterable[str], table: Sequence[str]) -> dict[str, str]:
-    """Find class names in another table of classes: as written, as numbers (1 and 1.0), or whatever the case.
+    """Find class names in another table of classes: as written, as numbers (1, 1.0, True), or whatever the case.
 
     Returns
     -------
@@ -144,7 +144,7 @@ def is_number(name: str) -> bool:
 
 
 def _number(name: str) -> float | None:
-    return float(name) if is_number(name) else None
+    return float(name) if is_number(name) else {"false": 0.0, "true": 1.0}.get(name.casefold())
 
 
 def _words(name: str) -> str:

@@ -137,7 +137,7 @@ def _refuse_misread(
     """Refuse labels of which the model knows none, numbers of which it knows only some, and labels it lacks."""
     known = f"The model's are {listing(model.classes, limit=20)}."
     if not found:
-        numbered = all(name.isdecimal() for name in unknown)
+        numbered = all(name.isdecimal() and int(name) < len(model.classes) for name in unknown)
         raise DataError(
             f"{samples.name} has no class that the model knows, but {counted(unknown.items())}. {known}",
             remedy=f"Give {option('classes')} with the names that 0, 1, ... stand for, in that order."

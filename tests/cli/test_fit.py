@@ -10,7 +10,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+import biofuse
 from biofuse.cli.fit import SHOWN, show_fit
+from biofuse.data.check import check_samples
 from biofuse.search.attribution import attribute
 from biofuse.search.evidence import Evidence
 from biofuse.search.leaderboard import Leaderboard, Row
@@ -400,3 +402,13 @@ def test_without_folds_there_is_no_interval_and_without_contributions_no_table(s
     result = made()
     result.evidence = Evidence()
     assert not any("Share of each encoder" in line for line in shown(result))
+
+
+def test_what_a_fit_holds_has_a_short_representation(images):
+    result = biofuse.BioFuse(ENCODERS, folds=2, repeats=1).fit(images, progress=False)
+    samples = result.embeddings.samples
+    assert repr(samples).startswith(f"<Samples images: {len(samples)} samples; binary; 2 classes (")
+    assert repr(result.selection).startswith(f"<Selection {' + '.join(result.selection.chosen.subset)} by ")
+    assert repr(result.evidence).startswith("<Evidence: AUROC ")
+    assert repr(check_samples(samples)).startswith(f"<CheckReport images: {len(samples)} samples, binary; ")
+    assert all(len(repr(each)) < 400 for each in (samples, result.selection, result.evidence))

@@ -288,6 +288,12 @@ class CheckReport:
     warnings: tuple[str, ...]
     contents: Contents
 
+    def __repr__(self) -> str:
+        found = {"warning": self.warnings, "refusal": self.refusals, "unreadable image": self.unreadable}
+        counts = [f"{len(each)} {name}{'' if len(each) == 1 else 's'}" for name, each in found.items() if each]
+        said = ", ".join(counts) or "nothing suspicious"
+        return f"<CheckReport {self.name}: {self.n_samples} samples, {self.task or 'no labels'}; {said}>"
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
         values = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name != "contents"}

@@ -104,6 +104,18 @@ class Samples:
         if self.labels is not None and self.task is None:
             raise DataError(f"{self.name}: labels without a task.")
 
+    def __repr__(self) -> str:
+        facts = [f"{len(self)} samples", "no labels" if self.task is None else str(self.task)]
+        if self.classes:
+            shown = ", ".join(self.classes[:4]) + (", ..." if len(self.classes) > 4 else "")
+            facts.append(f"{len(self.classes)} classes ({shown})")
+        if self.splits is not None:
+            names, counts = np.unique(self.splits.astype(str), return_counts=True)
+            facts.append(", ".join(f"{count} {name}" for name, count in zip(names, counts, strict=True)))
+        if self.groups is not None:
+            facts.append(f"{len(set(self.groups.tolist()))} groups")
+        return f"<Samples {self.name}: {'; '.join(facts)}>"
+
     def __len__(self) -> int:
         return len(self.ids)
 

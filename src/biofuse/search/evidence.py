@@ -435,6 +435,15 @@ class Evidence(Record):
     modality: CrossModal | None = None
     nested: Nested | None = None
 
+    def __repr__(self) -> str:
+        facts = []
+        if self.optimism is not None:
+            corrected = self.optimism
+            title = get_metric(corrected.metric).title
+            facts.append(f"{title} {corrected.corrected:.4f} ({corrected.low:.4f} to {corrected.high:.4f}) corrected")
+        facts += [name for name in ("attribution", "modality", "nested") if getattr(self, name) is not None]
+        return f"<Evidence: {', '.join(facts) or 'none'}>"
+
     def sentences(self) -> list[str]:
         """Return what the user is told of it."""
         said = []

@@ -246,6 +246,9 @@ class Selection(Record):
     def __str__(self) -> str:
         return self.reason
 
+    def __repr__(self) -> str:
+        return f"<Selection {' + '.join(self.chosen.subset)} by {self.rule}: {self.reason}>"
+
 
 def select(
     leaderboard: Leaderboard,

@@ -97,12 +97,22 @@ def test_an_image_larger_than_pillow_likes_is_named(images, succeeds, monkeypatc
     assert "DecompressionBomb" not in ran.everything
 
 
-def test_no_memory_is_one_message(images, fails, monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [(MemoryError(), "no memory left"), (RuntimeError("can't start new thread"), "may not start another thread")],
+    ids=repr,
+)
+def test_no_memory_and_no_threads_are_one_message(images, fails, monkeypatch, error, words):
     def full(*_, **__):
-        raise MemoryError
+        raise error
 
     monkeypatch.setattr(biofuse, "load_samples", full)
-    assert "no memory left" in fails("check", images).err
+    assert words in fails("check", images).err
+
+
+@pytest.mark.parametrize("command", [("evaluate",), ("report",), ("predict", "new.png", "--out", "p.csv")], ids=str)
+def test_a_name_too_long_for_the_disk_is_one_message(fails, command):
+    assert fails(command[0], "x" * 300, *command[1:]).err
 
 
 def test_several_unreadable_images_are_one_message(images, fails, tmp_path):

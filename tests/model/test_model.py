@@ -334,6 +334,15 @@ def test_what_is_no_record_is_refused(saved, text):
         BioFuseModel.load(saved)
 
 
+@pytest.mark.parametrize("name", ["model.json", "predictor/predictor.json"])
+def test_json_nested_without_end_is_refused(saved, name):
+    (saved / name).write_text("[" * 100_000)
+    if name != "model.json":
+        reseal_all(saved)
+    with pytest.raises(ArtifactError, match="nested too deeply"):
+        BioFuseModel.load(saved)
+
+
 def test_a_newer_predictor_is_refused(saved):
     path = saved / "predictor" / "predictor.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"predictor_format": 99}))

@@ -38,6 +38,8 @@ NO_MEMORY = (
     "Close other programs, or do less at a time: `--workers 0`, a smaller `--batch-size`, fewer encoders; images of "
     "very many pixels are better cut into tiles."
 )
+NO_THREADS = "Raise the limit of processes (`ulimit -u`), or end others; what is finished is kept."
+
 INTERRUPTED = 130
 """Exit code after Ctrl-C: 128 and the number of the signal, as shells have it."""
 
@@ -137,6 +139,11 @@ def main() -> None:
         if _State.debug:
             raise
         show_error(BioFuseError("There is no memory left for this.", remedy=NO_MEMORY))
+        sys.exit(1)
+    except RuntimeError as error:
+        if _State.debug or "can't start new thread" not in str(error):
+            raise
+        show_error(BioFuseError("This process may not start another thread.", remedy=NO_THREADS))
         sys.exit(1)
     except BrokenPipeError:
         errors.quiet = True

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biofuse.core.errors import DiskError, UnreadableImageError
-from biofuse.core.files import write_text
+from biofuse.core.files import read_json, write_text
 from biofuse.core.hashing import Contents, hash_order, to_hex
 from biofuse.core.progress import duration
 from biofuse.data.samples import Samples, known_contents
@@ -686,7 +686,7 @@ def _machine(hardware: Hardware) -> str:
 
 def _read_rates(store: EmbeddingStore) -> dict[str, dict[str, float]]:
     try:
-        found = json.loads((store.root / RATES_FILE).read_text())
+        found = read_json(store.root / RATES_FILE)
         return {str(key): {str(name): float(value) for name, value in each.items()} for key, each in found.items()}
     except (OSError, ValueError, TypeError, AttributeError):
         return {}

@@ -372,8 +372,11 @@ class BioFuseModel:
             If a file is missing, was changed, or is of a newer format.
         """
         folder = Path(path)
-        if not (folder / SEAL).exists() and (folder / "model" / SEAL).exists():
-            folder = folder / "model"
+        try:
+            if not (folder / SEAL).exists() and (folder / "model" / SEAL).exists():
+                folder = folder / "model"
+        except OSError as error:  # a name that is too long, or a folder that may not be looked into
+            raise ArtifactError(f"{folder} cannot be read: {error.strerror}.", remedy=AGAIN) from error
         sealed = unseal(folder, name=SEAL)
         record = sealed.content
         try:

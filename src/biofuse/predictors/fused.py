@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from biofuse.blocks.blocks import Blocks, Matrix
 from biofuse.core.errors import AlignmentError, ArtifactError, BioFuseError
-from biofuse.core.files import disk_errors, write_bytes, write_text
+from biofuse.core.files import disk_errors, read_json, write_bytes, write_text
 from biofuse.core.machine import limit_threads
 from biofuse.core.seals import Sealed
 from biofuse.core.target import Task
@@ -123,7 +123,7 @@ def read_artefact(sealed: Sealed) -> tuple[str, dict[str, Any], dict[str, NDArra
 
     place = sealed.path(RECORD)
     with readable(sealed.folder):
-        content = dict(json.loads(place.read_text(encoding="utf-8")))
+        content = dict(read_json(place))
         version, kind = int(content["predictor_format"]), str(content["kind"])
     if version > PREDICTOR_FORMAT:
         raise ArtifactError(

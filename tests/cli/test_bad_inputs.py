@@ -428,8 +428,7 @@ def test_names_that_are_not_utf8(images, succeeds, fails, tmp_path):
     (images / "red" / "003.png").rename(images / "red" / f"{odd}.png")
     (images / "blue").rename(images / odd)
     images = images.rename(tmp_path / odd)
-    ran = succeeds("check", images)
-    assert "14 name(s) are not UTF-8" in ran.everything
+    assert "14 name(s) are not UTF-8" in succeeds("check", images).out
     for suffix in ("csv", "parquet", "npz"):
         succeeds("embed", images, "-e", ENCODERS, "--out", tmp_path / f"e.{suffix}")
     with np.load(tmp_path / "e.npz") as file:
@@ -439,3 +438,5 @@ def test_names_that_are_not_utf8(images, succeeds, fails, tmp_path):
         assert "not UTF-8" in fails(*command, images, "--out", tmp_path / place).err
     succeeds("fit", images, *SMALL, "--no-test", "--out", tmp_path / "run")
     succeeds("predict", tmp_path / "run", images, "--out", tmp_path / "p.csv")
+    succeeds("evaluate", tmp_path / "run", images)
+    succeeds("report", tmp_path / "run")

@@ -13,7 +13,7 @@ import numpy as np
 
 from biofuse.api.report import attempt_report
 from biofuse.blocks.blocks import Blocks
-from biofuse.core.errors import DataError
+from biofuse.core.errors import DataError, in_utf8
 from biofuse.core.hashing import from_hex
 from biofuse.core.machine import usable_cores
 from biofuse.core.options import accepts, divide
@@ -650,7 +650,7 @@ def evaluate(
         progress=progress,
         metric=record.options.metric,
     )
-    source = str(data) if data is not None else record.data.source
+    source = in_utf8(str(data)) if data is not None else record.data.source
     evaluation = replace(evaluation, data=source, split=split)
     log = Log(lambda _: None)
     log.write_to(opened.path / LOG)

@@ -15,7 +15,6 @@ from biofuse.data.lookup import (
     FOREIGN_SUFFIXES,
     IMAGE_SUFFIXES,
     JUNK_FOLDERS,
-    as_text,
     excluded,
     is_image_name,
     is_junk_folder,
@@ -110,10 +109,10 @@ def load_folder(root: Path, request: Request) -> SampleTable:
     read = layout(root, tree.images, labelled=request.labelled is not False, use_splits=request.config.use_splits)
     notes, warnings = _passed_over(root, tree, read)
     return SampleTable(
-        name=as_text(root.resolve().name),
-        ids=[as_text(path.as_posix()) for path in read.images],
+        name=root.resolve().name,
+        ids=[path.as_posix() for path in read.images],
         sources=[FileSource(root / path) for path in read.images],
-        labels=None if read.labels is None else [as_text(label) for label in read.labels],
+        labels=read.labels,
         splits=read.splits,
         notes=(*read.notes, *notes),
         warnings=(*read.warnings, *warnings, *_masks(root, read.images)),
@@ -123,7 +122,7 @@ def load_folder(root: Path, request: Request) -> SampleTable:
 def load_image_file(path: Path, request: Request) -> SampleTable:
     """Read one image file as an unlabelled data set of one sample."""
     request.only("a single image")
-    return SampleTable(name=as_text(path.stem), ids=[as_text(path.name)], sources=[FileSource(path)])
+    return SampleTable(name=path.stem, ids=[path.name], sources=[FileSource(path)])
 
 
 def walk(root: Path, patterns: Sequence[str] = ()) -> FolderContents:

@@ -70,11 +70,6 @@ def same_name(text: str) -> str:
     return text.casefold() if text.isascii() else unicodedata.normalize("NFC", text).casefold()
 
 
-def as_text(name: str) -> str:
-    """Return a file name as text that can be written: bytes that are no UTF-8 become escapes."""
-    return name if name.isascii() else name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
 def bare_name(name: str) -> str:
     """Return a name without the suffix of an image; other dots are part of names such as ``1.2.840``."""
     stem, suffix = os.path.splitext(name)

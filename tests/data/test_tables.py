@@ -234,3 +234,55 @@ def test_parquet_of_the_hub_holds_its_images_and_class_names(tmp_path: Path) -> 
     assert samples.sources[0].read().startswith(b"\x89PNG")
     hub_table(tmp_path / "test-00000-of-00001.parquet", 2)
     assert sorted(load_samples(tmp_path).splits) == ["test"] * 2 + ["train"] * 4
+
+
+PUBLIC: list[tuple[list[str], str, dict[str, object], list[str]]] = [
+    (
+        ["part_1/ISIC_1.jpg", "part_2/ISIC_2.jpg"],
+        "lesion_id,image_id,dx,dx_type,age\nHAM_1,ISIC_1,nv,histo,80\nHAM_2,ISIC_2,mel,histo,75\n",
+        {},
+        ["mel", "nv"],
+    ),
+    (
+        ["images_001/images/1_000.png", "images_002/images/2_000.png"],
+        (
+            "Image Index,Finding Labels,Patient ID,OriginalImage[Width,Height],Spacing[x,y],\n"
+            "1_000.png,Mass|Edema,1,2682,2749,0.143,0.143,\n2_000.png,Edema,2,2682,2749,0.143,0.143,\n"
+        ),
+        {"label_separator": "|"},
+        ["Edema", "Mass"],
+    ),
+    (
+        ["train_images/0a-1.png", "train_images/0b-2.png"],
+        "patientId;x;y;width;height;Target\n0a-1;1;2;3;4;1\n0a-1;5;6;7;8;1\n0b-2;;;;;0\n",
+        {},
+        ["0", "1"],
+    ),
+    (["train/10_left.jpeg", "train/10_right.jpeg"], "image,level\n10_left,0\n10_right,2\n", {}, ["0", "2"]),
+    (
+        ["Dataset 1/001.bmp", "Dataset 1/001.png", "Dataset 1/002.bmp", "Dataset 1/002.png"],
+        "image ID,class\n1,1\n2,3\n",
+        {"extension": ".bmp"},
+        ["1", "3"],
+    ),
+]
+"""Headers of public label tables: the images, the table, the one option that is needed, and the classes."""
+
+
+@pytest.mark.parametrize(("images", "text", "options", "classes"), PUBLIC)
+def test_public_tables_are_read_with_one_option_at_most(
+    tmp_path: Path, images: list[str], text: str, options: dict[str, object], classes: list[str]
+) -> None:
+    pictures(tmp_path, *images)
+    samples = load(tmp_path, text, **options)
+    assert (len(samples), list(samples.classes)) == (2, classes)
+    for name in options:
+        assert f"`{name}=" in said_of(tmp_path, text)
+
+
+def said_of(folder: Path, text: str) -> str:
+    """Return the warnings or the refusal of a table."""
+    try:
+        return " ".join(load(folder, text).warnings)
+    except DataError as error:
+        return error.remedy

@@ -1,6 +1,8 @@
 """How data are read, said on the command line; and what is refused before anything is embedded."""
 
 import json
+import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -130,3 +132,18 @@ def test_nothing_readable_is_a_failure(command, tmp_path, fails):
     out = tmp_path / ("run" if command == "fit" else "e.csv")
     ran = fails(command, tmp_path / "bad", *options, "--on-error", "quarantine", "--out", out)
     assert "could be read" in ran.err
+    assert not out.is_file()
+
+
+def test_a_disk_without_room_is_found_before_anything_is_embedded(images, fails, tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=100))
+    store = tmp_path / "store"
+    assert "GB left" in fails("embed", images, "-e", "hog", "--store", store, "--out", tmp_path / "e.csv").err
+    assert not any(store.rglob("*.arrow"))
+
+
+@pytest.mark.parametrize("command", ["data", "medmnist", "imagenet"])
+def test_a_benchmark_that_cannot_be_written_is_refused_first(command, images, fails, tmp_path):
+    (tmp_path / "mine").write_text("mine")
+    rest = {"data": [images], "medmnist": ["breastmnist"], "imagenet": ["--root", images]}[command]
+    assert "mine" in fails("benchmark", command, *rest, "--out", tmp_path / "mine").err

@@ -129,7 +129,6 @@ def embed(
     _write(embeddings, out)
     if as_json:
         show_json(describe_work(embeddings))
-    refuse_nothing(embeddings)
     return None
 
 
@@ -138,9 +137,11 @@ def _write(embeddings: "biofuse.EmbeddingSet", out: Path | None) -> None:
     if out is None:
         for entry in embeddings.quarantined:
             note(f"Set aside: {entry.reason}")
+        refuse_nothing(embeddings)
         return
-    embeddings.save(out)
     write_quarantine(embeddings, out.with_name(out.stem + ".quarantine.csv"))
+    refuse_nothing(embeddings)
+    embeddings.save(out)
     dims = sum(embeddings.blocks.dims.values())
     note(f"Wrote {len(embeddings.samples)} samples × {dims} columns of {len(embeddings)} encoders to {out}.")
 

@@ -13,7 +13,7 @@ from biofuse.cli.console import note, say, show_answer, show_json
 from biofuse.cli.embed import tell_work
 from biofuse.cli.fit import evaluation_answer, show_evaluation, show_fit
 from biofuse.cli.report import show_tables
-from biofuse.core.files import write_text
+from biofuse.core.files import check_target, write_text
 from biofuse.core.options import divide
 from biofuse.core.progress import progress_bars
 from biofuse.data.config import DataConfig
@@ -62,6 +62,7 @@ def demo(
     show_answer(evaluation_answer(outcome.evaluation, out if result.path is None else result.path))
 
 
+PAGE = "benchmark.html"
 DATA_COMMAND = "data"
 HELP = frozenset({"--help", "-h"})
 
@@ -134,6 +135,7 @@ def medmnist(
     """
     from biofuse.studies.suite import benchmark_medmnist
 
+    check_target(out / PAGE)
     fuse = biofuse.BioFuse(store=store, **chosen)
     outcome = benchmark_medmnist(
         fuse, sets or (), out=out, size=size, root=root, overwrite=overwrite, yes=yes, tell=note
@@ -174,6 +176,7 @@ def imagenet(
     """
     from biofuse.studies.imagenet import benchmark_imagenet
 
+    check_target(out / PAGE)
     extraction = ExtractOptions(**chosen)
     outcome = benchmark_imagenet(
         resolve(encoders, allow_random_weights=extraction.allow_random_weights),
@@ -212,6 +215,7 @@ def data(
     """
     from biofuse.studies.suite import benchmark_data
 
+    check_target(out / PAGE)
     reading, searching, embedding = divide(chosen, DataConfig, SearchConfig, ExtractOptions)
     fuse = biofuse.BioFuse(store=store, **searching, **embedding)
     outcome = benchmark_data(
@@ -224,14 +228,14 @@ def _deliver(outcome: "TablePage", out: Path, *, as_json: bool, failed: int = 0)
     """Write JSON and page, print the tables, and fail where a data set could not be run."""
     found = outcome.to_json()
     write_text(out / "benchmark.json", json.dumps(found, indent=2, allow_nan=False) + "\n")
-    write_text(out / "benchmark.html", outcome.to_html())
+    write_text(out / PAGE, outcome.to_html())
     if as_json:
         show_json(found)
     else:
         show_tables(outcome.tables())
         for sentence in outcome.notes:
             say(sentence)
-    note(f"Written to {out / 'benchmark.html'} and {out / 'benchmark.json'}.")
+    note(f"Written to {out / PAGE} and {out / 'benchmark.json'}.")
     if failed:
         note(f"{failed} data set{'s' if failed > 1 else ''} could not be run; give the same command again to try them.")
         raise typer.Exit(1)

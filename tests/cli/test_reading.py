@@ -44,11 +44,17 @@ def test_a_run_is_evaluated_and_predicts_as_it_was_read(study, succeeds, tmp_pat
     predictions = pd.read_parquet(run / "evaluations" / "t" / "predictions.parquet")
     assert len(predictions) == 15
     assert predictions["group"].notna().all()
+    succeeds("evaluate", run, other, "--root", other.parent / "images", "--sixteen-bit", "full")
+    otherwise = pd.read_parquet(run / "evaluations" / "t-2" / "predictions.parquet")
+    assert not set(predictions["content"]) & set(otherwise["content"])  # how pixels are read is part of these hashes
     said = succeeds("evaluate", run, third, "--root", third.parent / "images").err
     assert "--group who" in said
     succeeds("evaluate", run, third, "--root", third.parent / "images", "--group", "subject")
     succeeds("predict", run, other, "--root", other.parent / "images", "--out", tmp_path / "p.csv")
     assert len(pd.read_csv(tmp_path / "p.csv")) == 15
+    odd, root = tmp_path / "odd.csv", other.parent / "images"
+    odd.write_text(other.read_text().replace("picture", "path"))
+    assert "--path picture" in succeeds("predict", run, odd, "--root", root, "--out", tmp_path / "p.csv").err
     succeeds("predict", run, other.parent / "images", "--out", tmp_path / "p.csv")
 
 

@@ -1,7 +1,7 @@
 """``biofuse embed``."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,6 +16,9 @@ from biofuse.encoders.registry import resolve
 from biofuse.extract.options import ExtractOptions
 from biofuse.search.config import STARTER
 from biofuse.store.store import EmbeddingStore
+
+if TYPE_CHECKING:
+    from biofuse.data.samples import Samples
 
 
 @options.offers(DataConfig, ExtractOptions)
@@ -112,8 +115,7 @@ def embed(
     samples = biofuse.load_samples(
         data, labelled=False if no_labels else None, decode=decode, like=like, config=DataConfig(**reading)
     )
-    for line in samples.remarks:
-        note(line)
+    tell_remarks(samples)
     if part is not None:
         whole, samples = len(samples), part.take(samples)
         note(f"Shard {part}: {len(samples)} of {whole} samples.")
@@ -144,6 +146,13 @@ def _write(embeddings: "biofuse.EmbeddingSet", out: Path | None) -> None:
     embeddings.save(out)
     dims = sum(embeddings.blocks.dims.values())
     note(f"Wrote {len(embeddings.samples)} samples × {dims} columns of {len(embeddings)} encoders to {out}.")
+
+
+def tell_remarks(samples: "Samples") -> "Samples":
+    """Say how data were read, and what a careful person would look at first."""
+    for line in samples.remarks:
+        note(line)
+    return samples
 
 
 def tell_work(embeddings: "biofuse.EmbeddingSet") -> None:

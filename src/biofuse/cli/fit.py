@@ -11,7 +11,7 @@ import typer
 import biofuse
 from biofuse.cli import options
 from biofuse.cli.console import note, output, say, show_answer, show_json, show_table
-from biofuse.cli.embed import refuse_nothing, tell_work
+from biofuse.cli.embed import refuse_nothing, tell_remarks, tell_work
 from biofuse.core.errors import BioFuseError
 from biofuse.core.files import atomic_path, check_target
 from biofuse.core.options import divide
@@ -230,7 +230,11 @@ def predict(
     if out.suffix not in {".csv", ".parquet"}:
         raise BioFuseError(f"Cannot write {out}: its ending is neither .csv nor .parquet.")
     check_target(out)
-    frame, extraction = biofuse.BioFuseModel.load(model).predict_frame(data, store=store, keep=keep, **chosen)
+    reading, embedding = divide(chosen, DataConfig, ExtractOptions)
+    fitted = biofuse.BioFuseModel.load(model)
+    samples = fitted.load_images(data, **reading)
+    tell_remarks(samples)
+    frame, extraction = fitted.predict_frame(samples, store=store, keep=keep, **embedding)
     refuse_nothing(extraction)
     with atomic_path(out) as temporary:
         if out.suffix == ".csv":

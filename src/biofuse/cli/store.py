@@ -10,6 +10,7 @@ import typer
 import biofuse
 from biofuse.cli import options
 from biofuse.cli.console import human_bytes, note, show_json, show_table
+from biofuse.cli.embed import tell_remarks
 from biofuse.core.files import check_target
 from biofuse.core.options import divide
 from biofuse.data.config import DataConfig
@@ -104,7 +105,7 @@ def verify(
 
         reading, embedding = divide(chosen, DataConfig, ExtractOptions)
         compared = compute_again(
-            biofuse.load_samples(data, labelled=False, config=DataConfig(**reading)),
+            tell_remarks(biofuse.load_samples(data, labelled=False, config=DataConfig(**reading))),
             store=kept,
             rows=recompute,
             encoder=encoder,
@@ -183,7 +184,7 @@ def export(
 
     check_format(out)
     check_target(out)
-    samples = biofuse.load_samples(data, config=DataConfig(**chosen))
+    samples = tell_remarks(biofuse.load_samples(data, config=DataConfig(**chosen)))
     names = None if encoders is None else [name.strip() for name in encoders.split(",") if name.strip()]
     found = read_stored(samples, names, store=EmbeddingStore(store), precision=precision)
     save_embeddings(found.samples, found.blocks, out, cards=found.cards, precisions=found.precisions)
@@ -226,7 +227,7 @@ def import_(
 
     done = import_embeddings(
         file,
-        biofuse.load_samples(data, labelled=False, config=DataConfig(**chosen)),
+        tell_remarks(biofuse.load_samples(data, labelled=False, config=DataConfig(**chosen))),
         encoder=encoder,
         store=EmbeddingStore(store),
         title=title,

@@ -419,7 +419,7 @@ def samples_of(
     kept, merged = _merged(ids, range(len(ids)) if rows is None else rows, roles, where)
     located = locate(kept)
     used = {image, *roles.used}
-    ungrouped = roles.group is None and not request.config.ungrouped
+    ungrouped = roles.group is None and not request.config.ungrouped and request.labelled is not False
     held = {name: [values[row] for row in kept] for name, values in columns.items() if name not in used}
     label_columns, labels, classes = _labels(read, request, roles.labels, kept)
     return SampleTable(

@@ -64,7 +64,7 @@ def load_test(
         If the data have several splits and none of them is the one asked for.
     """
     if isinstance(data, Samples):
-        samples = load_samples(data, labels=labels, config=config)
+        samples = load_samples(data, labels=labels, config=config).decoded_by(model.decode)
     else:
         known: dict[str, Any] = {"classes": model.classes} if model.task.several else {}
         samples = load_samples(
@@ -127,7 +127,7 @@ def align_classes(samples: Samples, model: BioFuseModel) -> tuple[Samples, tuple
         samples = samples.take(kept)
         place = {samples.classes.index(name): model.classes.index(match) for name, match in found.items()}
         labels = np.array([place[label] for label in (samples.labels if samples.labels is not None else ())], np.int64)
-    aligned = replace(samples.decoded_by(model.decode), labels=labels, classes=model.classes, task=model.task)
+    aligned = replace(samples, labels=labels, classes=model.classes, task=model.task)
     return aligned, tuple(notes)
 
 

@@ -154,6 +154,29 @@ class BioFuseModel:
         """How the data of the fit were read; new images are read alike."""
         return DataConfig(**self.facts.get("read", {}))
 
+    @accepts(DataConfig)
+    def load_images(self, data: Any, *, config: DataConfig | None = None, **chosen: Any) -> Samples:
+        """Find images as the other methods do, without opening them: unlabelled, decoded as those of the fit.
+
+        Parameters
+        ----------
+        data : anything :func:`biofuse.load_samples` takes
+        config : DataConfig, optional
+            How ``data`` are read, where not like the data of the fit; what is given by name wins.
+        **chosen
+            Fields of :class:`biofuse.DataConfig`.
+
+        Raises
+        ------
+        DataError
+            If the data cannot be used as they are.
+        """
+        read = DataConfig.of(config, chosen)
+        if isinstance(data, Samples):
+            return load_samples(data, config=read).decoded_by(self.decode)
+        unsplit = read.but(use_splits=False)
+        return load_samples(data, config=unsplit, like=self.data_config, labelled=False, decode=self.decode)
+
     @accepts(DataConfig, ExtractOptions)
     def embed(
         self,
@@ -293,11 +316,7 @@ class BioFuseModel:
             If there is no image.
         """
         reading, extraction = divide(chosen, DataConfig, ExtractOptions)
-        if isinstance(data, Samples):
-            samples = load_samples(data, config=config, **reading).decoded_by(self.decode)
-        else:
-            given = DataConfig.of(config, reading).but(use_splits=False)
-            samples = load_samples(data, config=given, like=self.data_config, labelled=False, decode=self.decode)
+        samples = self.load_images(data, config=config, **reading)
         if not len(samples):
             raise DataError(f"{samples.name} holds no image.", remedy="Give at least one image.")
         kept = as_store(store) if keep else as_store(store).without_keeping()

@@ -625,7 +625,7 @@ def test_a_model_keeps_the_weights_it_was_fitted_with(table_card, quick, study, 
     model = quick(["t_table"], store=tmp_path / "store").fit(study.images, progress=False).model
     assert model.cards == (pin(table_card),)
     loaded = BioFuseModel.load(model.save(tmp_path / "model"))
-    before = loaded.predict_proba(test, store=tmp_path / "store", options=ExtractOptions(workers=0))
+    before = loaded.predict_proba(test, store=tmp_path / "store", keep=True, options=ExtractOptions(workers=0))
     (tmp_path / "weights.txt").write_text("3 2 1")
     # What was embedded with the old weights is still found; what was not, cannot be made any more.
     np.testing.assert_array_equal(loaded.predict_proba(test, store=tmp_path / "store"), before)

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from biofuse.core.errors import DataError, EncoderError
+from biofuse.core.errors import DataError, EncoderError, option
 from biofuse.encoders.function import register_encoder
 from biofuse.encoders.registry import ENCODERS, get_card
 from biofuse.extract import local
@@ -155,7 +155,7 @@ def test_one_image_too_many_is_an_error_that_says_what_to_do():
     sizes = BatchSizes({"a": 4})
     with pytest.raises(EncoderError, match="a runs out of memory with a single image") as caught:
         sizes.run("a", np.arange(4), limited(0, []))
-    assert "--device cpu" in caught.value.remedy
+    assert option("device", "cpu") in caught.value.remedy
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory():

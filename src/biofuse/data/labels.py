@@ -588,9 +588,7 @@ def _one_hot(labels: NDArray[np.int64], names: tuple[str, ...], rows: Sequence[s
             f"A {task} task has exactly one label per image, but not so in {listing(wrong)}.",
             remedy=f"Correct these rows, or leave {option('task')} out for a multi-label task.",
         )
-    # Two columns of which one is 1 are two classes, whichever of the two names their task was given.
-    given = None if task is Task.MULTICLASS else task
-    return EncodedLabels(labels.argmax(axis=1).astype(np.int64), names, _single_task(given, len(names)))
+    return EncodedLabels(labels.argmax(axis=1).astype(np.int64), names, _single_task(task, len(names)))
 
 
 def _refuse_blank_cells(texts: list[list[str]], rows: Sequence[str], names: Sequence[str]) -> None:

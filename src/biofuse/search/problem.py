@@ -281,7 +281,8 @@ def check_plan(
     if reasons and options.on_error == "error":
         return samples  # an extraction says which
     readable = samples.take([row for row in range(len(samples)) if row not in reasons])
-    if len(readable):
+    # Files that are all the same, byte for byte, are empty or damaged: an extraction says how.
+    if len(np.unique(known_contents(readable))) > 1:
         _planned(readable, config)
     return samples
 

@@ -105,7 +105,9 @@ def test_a_dry_run_decodes_nothing_and_writes_nothing_and_tells_what_is_missing(
     extract(pictures(4), cards[:1], store=store, options=ExtractOptions(workers=0))
     before = sorted(store.root.rglob("*"))
     monkeypatch.setattr("biofuse.extract.local.load_encoder", lambda *_, **__: pytest.fail("an encoder was loaded"))
-    monkeypatch.setattr("biofuse.extract.prepare.decode", lambda *_, **__: pytest.fail("an image was decoded"))
+    monkeypatch.setattr(
+        "biofuse.extract.prepare.decode_with_facts", lambda *_, **__: pytest.fail("an image was decoded")
+    )
     plan = plan_extraction(pictures(6), cards, store=store, options=ExtractOptions(workers=0))
     assert sorted(store.root.rglob("*")) == before
     (group,) = plan.groups
@@ -137,8 +139,8 @@ def test_the_plan_is_told_before_anything_is_computed(network, pictures, store):
 @pytest.fixture
 def decoded(monkeypatch):
     """What the images are called that are decoded."""
-    calls, real = [], prepare.decode
-    monkeypatch.setattr(prepare, "decode", lambda *a, **k: calls.append(k["description"]) or real(*a, **k))
+    calls, real = [], prepare.decode_with_facts
+    monkeypatch.setattr(prepare, "decode_with_facts", lambda *a, **k: calls.append(k["description"]) or real(*a, **k))
     return calls
 
 

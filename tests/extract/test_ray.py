@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from biofuse.core import ray as clusters
-from biofuse.core.errors import BioFuseError, DependencyError, EncoderError, UnreadableImageError
+from biofuse.core.errors import BioFuseError, DependencyError, EncoderError, UnreadableImageError, option
 from biofuse.core.ray import named_address, ray_cluster, require_ray
 from biofuse.encoders.function import register_encoder
 from biofuse.encoders.registry import get_card
@@ -149,7 +149,7 @@ def test_ray_that_makes_no_headway_is_an_error(ray, pictures, store, monkeypatch
     monkeypatch.setattr(RayEngine, "_pipeline", lambda *_: Broken())
     with pytest.raises(BioFuseError, match="Ray could not go on") as caught:
         extract(pictures(4), [MEAN], store=store, options=RAY)
-    assert "--batch-size" in caught.value.remedy
+    assert option("batch_size") in caught.value.remedy
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from biofuse.blocks.blocks import Blocks
-from biofuse.core.errors import AlignmentError, BioFuseError, SearchError, UndefinedMetricError
+from biofuse.core.errors import AlignmentError, BioFuseError, SearchError, UndefinedMetricError, option
 from biofuse.core.ray import ray_cluster
 from biofuse.core.target import Task
 from biofuse.data.splits import ValidationPlan, make_folds
@@ -544,7 +544,7 @@ def test_more_than_an_hour_is_asked_for():
     cost = Cost(n_subsets=1, n_fits=1, seconds_per_fit=3601.0, workers=1)
     with pytest.raises(SearchError, match="about 60 minutes") as error:
         check_cost(cost, yes=False)
-    assert "--yes" in error.value.remedy
+    assert option("yes", True) in error.value.remedy
     check_cost(cost, yes=True)
     check_cost(replace(cost, seconds_per_fit=3599.0), yes=False)
 

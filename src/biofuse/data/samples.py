@@ -457,8 +457,8 @@ def _with_labels(samples: Samples, table: SampleTable, request: Request) -> Samp
 
 
 GROUPING = frozenset({
-    "animal", "case", "donor", "individual", "lesion", "participant", "patient", "person", "slide", "specimen", "study",
-    "subject", "wsi",
+    "accession", "animal", "biopsy", "case", "donor", "exam", "examination", "individual", "lesion", "mouse",
+    "participant", "patient", "person", "slide", "smear", "specimen", "study", "subject", "volunteer", "wsi",
 })  # fmt: skip
 NAMING = frozenset({
     "code", "hash", "id", "identifier", "instance", "key", "name", "no", "nr", "num", "number", "pid", "uid",
@@ -471,7 +471,7 @@ def looks_like_groups(column: str) -> bool:
 
     Examples
     --------
-    >>> [looks_like_groups(name) for name in ("patientId", "Patient ID", "subjects", "StudyInstanceUID", "pid")]
+    >>> [looks_like_groups(name) for name in ("patientId", "Patient ID", "subjects", "StudyInstanceUID", "smear")]
     [True, True, True, True, True]
     >>> [looks_like_groups(name) for name in ("Patient Age", "id", "image_name")]
     [False, False, False]

@@ -12,6 +12,7 @@ from biofuse.extract import local
 from biofuse.extract.engine import extract
 from biofuse.extract.local import N_PASSES, BatchSizes, measure_latency, out_of_memory
 from biofuse.extract.options import ExtractOptions
+from biofuse.extract.prepare import encode
 from biofuse.store.store import EmbeddingStore
 
 
@@ -85,7 +86,12 @@ class StopsAtTheThird:
             raise StopError
 
 
-def test_a_stop_keeps_what_the_lanes_have_finished(network, pictures, store, cores):
+def test_a_stop_keeps_what_the_lanes_have_finished(network, pictures, store, cores, monkeypatch):
+    def slowly(encoder, images):
+        time.sleep(0.05)  # decoding is ahead, so that some batches wait when the third is taken
+        return encode(encoder, images)
+
+    monkeypatch.setattr("biofuse.extract.local.encode", slowly)
     card = network("f_one")
     with pytest.raises(StopError):
         embedded(pictures(80), [card], store, batch_size=4, progress=StopsAtTheThird())

@@ -2,7 +2,7 @@
 
 import pytest
 
-from biofuse.core.errors import SearchError
+from biofuse.core.errors import SearchError, option
 from biofuse.search.config import PRESETS, SearchConfig
 
 
@@ -45,9 +45,9 @@ def test_nested_selection_cross_validates():
 @pytest.mark.parametrize(
     ("options", "words", "remedy"),
     [
-        ({"predictor": "ensemble", "search": "all"}, "An ensemble averages several", "--search screen"),
-        ({"select": "holdout", "rule": "one_se"}, "one_se needs cross-validation", "--select cv"),
-        ({"preset": "paper", "rule": "one_se"}, "one_se needs cross-validation", "--select cv"),
+        ({"predictor": "ensemble", "search": "all"}, "An ensemble averages several", option("search", "screen")),
+        ({"select": "holdout", "rule": "one_se"}, "one_se needs cross-validation", option("select", "cv")),
+        ({"preset": "paper", "rule": "one_se"}, "one_se needs cross-validation", option("select", "cv")),
         ({"preset": "thesis"}, "preset = .thesis.*paper", ""),
         ({"search": "random"}, "search = 'random'.*screen.*exhaustive", ""),
         ({"predictor": "vote"}, "predictor = 'vote'.*stacking", ""),

@@ -168,6 +168,18 @@ def test_samples_of_an_unknown_class_are_left_out_and_counted(fitted, tmp_path, 
         assert Evaluation.from_json(strict(found.to_json()), found.predictions).notes == found.notes
 
 
+def test_the_column_of_splits_is_named_as_an_evaluation_does(fitted, study):
+    test = study.samples.in_split("test")
+    paths, names = [str(source.path) for source in test.sources], [study.samples.classes[at] for at in test.labels]
+    halves = ["train", "test"] * len(paths)
+    frame = pd.DataFrame({"path": paths, "label": names, "cohort": halves[: len(paths)]}).assign(
+        usage=halves[1 : len(paths) + 1]
+    )
+    with pytest.raises(DataError, match="hold different splits") as caught:
+        fitted.evaluate(frame, progress=False)
+    assert "`split_column='cohort'` or `split_column='usage'`" in caught.value.remedy
+
+
 def test_labels_are_never_positions_unless_that_is_asked_for(fitted, study, tmp_path):
     test = study.samples.in_split("test")
     frame = pd.DataFrame({"path": [str(source.path) for source in test.sources], "label": test.labels})

@@ -1,11 +1,12 @@
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from biofuse import ExtractOptions, embed
-from biofuse.core.errors import AlignmentError, DependencyError, StoreError, UnreadableImageError
+from biofuse.core.errors import AlignmentError, DependencyError, EncoderError, StoreError, UnreadableImageError
 from biofuse.data.load import load_samples
 from biofuse.encoders.registry import get_card
 from biofuse.extract import embeddings as stored
@@ -109,6 +110,16 @@ def test_the_sample_is_random_and_the_same_for_the_same_seed(filled):
     assert drawn(0) == drawn(0, samples.take(np.arange(9)[::-1]))
     assert len(drawn(0)) == 3
     assert len({frozenset(drawn(seed)) for seed in range(6)}) > 1
+
+
+def test_what_is_not_finite_when_computed_again_does_not_pass_for_equal(filled, monkeypatch):
+    store, samples = filled
+    broken = SimpleNamespace(
+        card=get_card("t_edge"), encode=lambda images: np.full((len(images), get_card("t_edge").dim), np.nan)
+    )
+    monkeypatch.setattr(stored, "load_encoder", lambda *_, **__: broken)
+    with pytest.raises(EncoderError, match="not finite"):
+        recompute(samples, store=store, rows=3, encoder="t_edge", options=ALONE)
 
 
 def test_lower_precisions_are_compared_by_direction(filled, monkeypatch):

@@ -43,9 +43,9 @@ def test_a_name_or_a_value_that_does_not_exist_is_refused_with_what_there_is():
     with pytest.raises(BioFuseError, match="no option 'pain'") as caught:
         Colours(pain="red")
     assert "Did you mean 'paint'?" in caught.value.remedy
-    with pytest.raises(BioFuseError, match="paint = 'green': Input should be 'red' or 'blue'"):
+    with pytest.raises(BioFuseError, match="`paint=` cannot be 'green': Input should be 'red' or 'blue'"):
         Colours(paint="green")
-    with pytest.raises(BioFuseError, match="coats = 0: "):
+    with pytest.raises(BioFuseError, match="`coats=` cannot be 0: "):
         Colours().but(coats=0)
 
 

@@ -282,7 +282,9 @@ def test_an_index_cannot_name_a_file_outside_its_folder(hub, sharded_card):
         pin(sharded_card)
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"weight_map": 3}'])
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b"{}", b'{"weight_map": 3}', b"[" * 200_000], ids=lambda each: each[:20]
+)
 def test_an_index_that_is_none_is_damaged(hub, sharded_card, content):
     hub.add(REPOSITORY, {"deep/model.safetensors.index.json": content})
     with pytest.raises(DamagedWeightsError, match="lists no shards"):

@@ -302,7 +302,7 @@ def test_padding_of_open_clip_is_refused():
         from_open_clip({"resize_mode": "longest"}, name="mine", size=40)
 
 
-@pytest.mark.parametrize("content", ["{", "[1]", ""])
+@pytest.mark.parametrize("content", ["{", "[1]", "", "[" * 200_000], ids=["open", "list", "empty", "deep"])
 def test_a_broken_configuration_file_is_named(tmp_path, content):
     path = tmp_path / "config.json"
     path.write_text(content)

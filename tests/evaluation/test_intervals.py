@@ -265,6 +265,10 @@ def test_undefined_comparison_says_so():
     lonely = compare(Task.MULTICLASS, range(30), p[0], p[1], ids=[str(row) for row in range(30)])
     assert np.isfinite(lonely.difference)
     assert "differ cannot be told" in str(lonely)
+    perfect = compare(Task.BINARY, [1, 1, 0, 0], [0.9, 0.8, 0.2, 0.1], [0.5] * 4, ids=list("abcd"))
+    assert perfect.difference == 0.5
+    assert perfect.noise  # leaving rows out moves neither score, which proves nothing on four rows
+    assert "differ cannot be told" in str(perfect)
     with pytest.raises(AlignmentError):
         compare(Task.BINARY, [1, 0], [0.3, 0.4], [0.5, 0.6, 0.7], ids=["a", "b"])
 

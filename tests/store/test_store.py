@@ -443,6 +443,18 @@ def test_many_small_parts_are_merged_and_each_row_keeps_its_values(folder):
     assert verify_store(EmbeddingStore(folder.path.parent))[0].parts == 1
 
 
+def test_parts_that_another_process_has_merged_meanwhile_are_left_to_it(folder, monkeypatch):
+    contents, values = rows(range(4))
+    for row in range(4):
+        folder.write(contents[[row]], values[[row]])
+    held = folder.small_parts()
+    other = EmbeddingStore(folder.path.parent).open(card())
+    assert other.merge(at_least=2) == 4
+    monkeypatch.setattr(folder, "small_parts", lambda: held)
+    assert folder.merge(at_least=2) == 0
+    np.testing.assert_array_equal(other.read(contents), values)
+
+
 def test_a_store_that_is_only_read_holds_what_it_is_given(folder):
     contents, values = rows(range(6))
     folder.write(contents[:3], values[:3])

@@ -17,7 +17,7 @@ from biofuse.core.errors import DataError, in_utf8
 from biofuse.core.hashing import from_hex
 from biofuse.core.machine import usable_cores
 from biofuse.core.options import accepts, divide
-from biofuse.core.progress import Log, Progress, progress_bars, tell_user
+from biofuse.core.progress import Log, Progress, Tell, progress_bars, tell_user
 from biofuse.data.config import OF_IMAGES, DataConfig, named
 from biofuse.data.load import development_data
 from biofuse.data.samples import Samples
@@ -36,7 +36,7 @@ from biofuse.search.evidence import Evidence, gather_evidence
 from biofuse.search.leaderboard import Leaderboard
 from biofuse.search.problem import Problem, check_parts, check_plan, head_of
 from biofuse.search.rules import CHOSEN, Selection
-from biofuse.search.runner import SearchContext, Tell
+from biofuse.search.runner import SearchContext
 from biofuse.search.search import Fit, Search, allowed, fit_predictors, make_budget, singles_to_fit
 from biofuse.search.search import run as run_search
 from biofuse.store.exchange import label_names
@@ -654,7 +654,8 @@ def evaluate(
     evaluation = replace(evaluation, data=source, split=split)
     log = Log(lambda _: None)
     log.write_to(opened.path / LOG)
-    for line in (f"Evaluated on {evaluation.n} {split} samples of {source}.", *evaluation.sentences()):
+    found = (f"Evaluated on {evaluation.n} {split} samples of {source}.", *evaluation.sentences())
+    for line in dict.fromkeys((*samples.remarks, *found)):
         log.keep(line)
     folder = opened.write_evaluation(evaluation, name=_evaluation_name(opened, data, samples, split))
     page = None

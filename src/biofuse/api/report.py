@@ -225,8 +225,8 @@ def _embedded(run: Run, store: EmbeddingStore, encoders: tuple[str, ...], frame:
     return Embedded(blocks=reader.read(), labels=tuple(frame["label"].fillna("").astype(str)))
 
 
-def _time(run: Run, samples: Samples, options: ExtractOptions | None) -> dict[str, float]:
+def _time(run: Run, samples: Samples, options: ExtractOptions) -> dict[str, float]:
     known = set(run.samples.loc[run.samples["split"] != "test", "id"])
     rows = [row for row, sample in enumerate(samples.ids.tolist()) if sample in known]
-    options = (options or ExtractOptions()).but(precisions=run.record.precisions)
+    options = options.but(precisions=run.record.precisions)
     return measure_latency(samples.take(rows), tuple(run.record.cards.values()), options=options)

@@ -11,7 +11,7 @@ import typer
 from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
 from biofuse.core.errors import BioFuseError, did_you_mean, in_command_words, squashed
-from biofuse.core.files import refuse_special_file
+from biofuse.core.files import open_regular
 from biofuse.core.options import Offer, Options, Panel, unknown_option
 from biofuse.data.config import DataConfig
 from biofuse.extract.options import ExtractOptions
@@ -227,8 +227,8 @@ def _read_config(context: typer.Context, config: Path | None) -> Path | None:
     if config is None:
         return None
     try:
-        refuse_special_file(config)
-        content = tomllib.loads(config.read_text(encoding="utf-8"))
+        with open_regular(config) as file:
+            content = tomllib.load(file)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise typer.BadParameter(f"{config} cannot be read: {error}") from error
     options = {

@@ -1,4 +1,4 @@
-"""``biofuse compare``."""
+"""``biofuse report``, ``compare`` and ``card``."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""``biofuse demo``."""
+"""``biofuse demo`` and ``benchmark``."""
 
 import json
 from pathlib import Path

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, Self, TypeVar, Union, get_args, get_o
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
-from biofuse.core.errors import BioFuseError, did_you_mean
+from biofuse.core.errors import BioFuseError, did_you_mean, option
 
 Panel = Literal["Data", "Search", "Running", "Advanced"]
 """The headings under which options stand in help and docs, in this order."""
@@ -234,4 +234,4 @@ def _plain(kind: Any) -> Any:
 def _explain(detail: Any) -> str:
     field = ".".join(str(part) for part in detail["loc"])
     said = str(detail["msg"]).removeprefix("Value error, ").rstrip(".")
-    return f"{field} = {detail['input']!r}: {said}."
+    return f"{option(field)} cannot be {detail['input']!r}: {said}."

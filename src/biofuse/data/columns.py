@@ -252,9 +252,11 @@ def label_column(columns: Columns, used: Collection[str], where: str) -> tuple[s
         raise DataError(f"{where} has several label columns: {listing(found)}.", remedy=f"Choose one: {choose}.")
     if len(found) > 1:
         return None, [], [f"{where}: {listing(found)} may hold the labels, and none is used. Choose one: {choose}."]
+    if not found and not free:
+        return None, [f"{where}: no column but that of the images, so there are no labels."], []
     if not found:
-        among = f" among {listing(list(free), limit=12)}" if free else ""
-        return None, [f"{where}: no label column was recognised{among}. Name it with {option('label')}."], []
+        among = listing(list(free), limit=12)
+        return None, [f"{where}: no label column was recognised among {among}. Name it with {option('label')}."], []
     others = [name for name in rest if name != found[0]]
     if not sure or others:
         over = f", not {listing(others)}" if others else ""

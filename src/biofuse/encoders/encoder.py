@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from biofuse.core.errors import EncoderError, HubUnreachableError, WeightsError
+from biofuse.core.errors import EncoderError, HubUnreachableError, WeightsError, option
 from biofuse.core.hashing import generator
 from biofuse.encoders.card import EncoderCard, Precision
 from biofuse.encoders.hub import HubFile, download, is_repository, read_json
@@ -273,7 +273,7 @@ def require_device(name: str) -> "torch.device":
         "mps": torch.backends.mps.is_available(),
     }
     if not available.get(device.type, True):
-        raise EncoderError(f"This machine has no device {name!r}.", remedy="Use device='cpu'.")
+        raise EncoderError(f"This machine has no device {name!r}.", remedy=f"Use {option('device', 'cpu')}.")
     return device
 
 

@@ -5,7 +5,6 @@ Nothing here reads, writes or shows a token; the library sends the one it finds.
 
 import contextlib
 import errno
-import json
 import os
 import re
 import shutil
@@ -16,6 +15,7 @@ from typing import Any
 
 import huggingface_hub
 
+from biofuse.core import files
 from biofuse.core.errors import (
     AccessDeniedError,
     DiskError,
@@ -286,7 +286,7 @@ def read_json(path: Path) -> dict[str, Any]:
         If it is not a JSON object.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = files.read_json(path)
     except (OSError, ValueError) as error:
         raise EncoderError(f"{path} is not a configuration file: {error}.", remedy="Download it again.") from error
     if not isinstance(content, dict):

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from biofuse.core.errors import EncoderError, UnreadableImageError
+from biofuse.core.errors import EncoderError, UnreadableImageError, option
 
 if TYPE_CHECKING:
     import torch
@@ -126,7 +126,7 @@ class Preprocessing(BaseModel):
         if longer * self.size > MAX_RESIZED_PIXELS:
             raise UnreadableImageError(
                 f"An image of {width} x {height} pixels is too elongated to scale its shorter side to {self.size}.",
-                remedy="Cut it into pieces or crop it, or quarantine it with on_error='quarantine'.",
+                remedy=f"Cut it into pieces or crop it, or quarantine it: {option('on_error', 'quarantine')}.",
             )
         return (self.size, longer) if height <= width else (longer, self.size)
 

@@ -2,7 +2,6 @@
 
 import fnmatch
 import functools
-import json
 import os
 import re
 import threading
@@ -22,6 +21,7 @@ from biofuse.core.errors import (
     WrongWeightsError,
     option,
 )
+from biofuse.core.files import read_json
 from biofuse.core.hashing import digest_file
 from biofuse.encoders.card import EncoderCard, Weights, WeightShard
 from biofuse.encoders.hub import COMMIT, HubFile, cached, claimed_sha256, commit_of, download, is_repository
@@ -314,8 +314,8 @@ def shard_names(name: str, weights: Weights, index: Path) -> tuple[str, ...]:
         If it names a file outside its own folder.
     """
     try:
-        table = {str(key): str(file) for key, file in json.loads(index.read_text())["weight_map"].items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        table = {str(key): str(file) for key, file in read_json(index)["weight_map"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedWeightsError(
             f"{index}, the index of the weights of {name}, lists no shards.", remedy="Download it again."
         ) from error

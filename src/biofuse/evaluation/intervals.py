@@ -282,7 +282,7 @@ def _share_ends(shares: NDArray[np.float64], spread: _Spread, confidence: float)
     if len(shares) == 1:
         return float(low[0]), float(high[0])
     # Independent where each row has one class; otherwise the shares of a row, or a group, move together.
-    together = spread.variance * len(shares) ** 2 / spread.variances.sum() if spread.variances.any() else 1.0
+    together = spread.variance * len(shares) ** 2 / spread.variances.sum() if spread.variance > 0 else 1.0
     factor, mean = np.sqrt(together) / len(shares), shares.mean()
     below = float(mean - factor * np.linalg.norm(shares - low))
     above = float(mean + factor * np.linalg.norm(high - shares))
@@ -333,17 +333,13 @@ NEARLY = 1e-12
 """An AUROC of 0 or 1 would have no variance to begin with."""
 
 
-def _estimate(metric: Metric, data: ScoredRows) -> float:
-    return float(metric.resample(data, np.ones((data.n, 1)))[0])
-
-
 def _without_each(data: ScoredRows, units: Units, metrics: Sequence[str]) -> dict[str, NDArray[np.float64]]:
     """Score without one part of the units after the other: per metric shape (n_columns, n_parts)."""
     found: dict[str, list[NDArray[np.float64]]] = {name: [] for name in metrics}
+    kept = {name: get_metric(name).kept(data) for name in metrics}
     for weights in units.left_out() if units.n else ():
         for name in metrics:
-            metric = get_metric(name)
-            found[name].append(metric.formula(data, weights)[metric.kept(data)])
+            found[name].append(get_metric(name).formula(data, weights)[kept[name]])
     return {name: np.concatenate(values, axis=1) if values else np.empty((1, 0)) for name, values in found.items()}
 
 
@@ -423,8 +419,8 @@ class Comparison(Record):
         scores = f"{title} {self.first_score:.4f} against {self.second_score:.4f}"
         if np.isnan(self.low):
             return (
-                f"Whether {self.first} and {self.second} differ cannot be told: {scores}, but nearly every resample of "
-                f"the {self.n_units} {self.unit} lacks a class."
+                f"Whether {self.first} and {self.second} differ cannot be told: {scores}, but leaving out "
+                f"one of the {self.n_units} {self.unit} after the other does not say how far the scores may move."
             )
         if self.difference == 0 and self.low == 0 and self.high == 0:
             return f"{self.first} and {self.second} score the same, whichever rows are left out ({scores})."
@@ -472,28 +468,45 @@ def compare(
         Nominal coverage.
     """
     units = Units.of(ids, groups)
-    both = [prepare(task, labels, probabilities) for probabilities in (first, second)]
-    if any(len(units.of_row) != data.n for data in both):
-        raise AlignmentError(f"{len(units.of_row)} ids but predictions for {both[0].n} and {both[1].n} rows.")
-    scores = [_estimate(get_metric(metric), data) for data in both]
-    parts = [_without_each(data, units, [metric])[metric].mean(axis=0) for data in both]
-    difference = scores[0] - scores[1]
-    low, high, p_value = _paired(difference, parts[0] - parts[1], confidence)
-    return Comparison(
-        metric=metric,
-        first=names[0],
-        second=names[1],
-        first_score=scores[0],
-        second_score=scores[1],
-        difference=difference,
-        low=low,
-        high=high,
-        confidence=confidence,
-        p_value=p_value,
-        p_holm=p_value,
-        unit=units.kind,
-        n_units=units.n,
-    )
+    both = [_Varied.of(prepare(task, labels, probabilities), units, metric) for probabilities in (first, second)]
+    return both[0].against(both[1], units=units, metric=metric, names=names, confidence=confidence)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Varied:
+    """A score, and what it is without one part of the units after the other."""
+
+    score: float
+    parts: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, data: ScoredRows, units: Units, metric: str) -> "_Varied":
+        if len(units.of_row) != data.n:
+            raise AlignmentError(f"{len(units.of_row)} ids but {data.n} predictions.")
+        score = float(get_metric(metric).resample(data, np.ones((data.n, 1)))[0])
+        return cls(score=score, parts=_without_each(data, units, [metric])[metric].mean(axis=0))
+
+    def against(
+        self, other: "_Varied", *, units: Units, metric: str, names: tuple[str, str], confidence: float = 0.95
+    ) -> Comparison:
+        """Compare two scores on the same units."""
+        difference = self.score - other.score
+        low, high, p_value = _paired(difference, self.parts - other.parts, confidence)
+        return Comparison(
+            metric=metric,
+            first=names[0],
+            second=names[1],
+            first_score=self.score,
+            second_score=other.score,
+            difference=difference,
+            low=low,
+            high=high,
+            confidence=confidence,
+            p_value=p_value,
+            p_holm=p_value,
+            unit=units.kind,
+            n_units=units.n,
+        )
 
 
 def _paired(difference: float, parts: NDArray[np.float64], confidence: float) -> tuple[float, float, float]:
@@ -504,8 +517,10 @@ def _paired(difference: float, parts: NDArray[np.float64], confidence: float) ->
     if np.isnan(difference) or freedom < 1:
         return float("nan"), float("nan"), float("nan")
     error = float(np.sqrt(_variance(parts)))
-    if error == 0:
-        return difference, difference, 1.0 if difference == 0 else 0.0
+    if error == 0 and difference == 0:
+        return 0.0, 0.0, 1.0
+    if error == 0:  # scores at the ends of what is possible: so few rows say nothing of how far they may move
+        return float("nan"), float("nan"), float("nan")
     reach = float(t.ppf((1 + confidence) / 2, freedom)) * error
     return difference - reach, difference + reach, float(2 * t.sf(abs(difference) / error, freedom))
 
@@ -537,16 +552,14 @@ def compare_with(
     dict of str to Comparison
         One per baseline; ``difference`` is chosen minus baseline. Other parameters as for :func:`compare`.
     """
+    units = Units.of(ids, groups)
+    own = _Varied.of(prepare(task, labels, chosen), units, metric)
     found = [
-        compare(
-            task,
-            labels,
-            chosen,
-            probabilities,
-            ids=ids,
-            groups=groups,
-            names=(name, baseline),
+        own.against(
+            _Varied.of(prepare(task, labels, probabilities), units, metric),
+            units=units,
             metric=metric,
+            names=(name, baseline),
         )
         for baseline, probabilities in baselines.items()
     ]

@@ -19,8 +19,8 @@ from biofuse.encoders.card import IMPORTED, EncoderCard, Precision
 from biofuse.encoders.doctor import Skipped
 from biofuse.encoders.registry import load_encoder
 from biofuse.extract.options import ExtractOptions, choose_device
-from biofuse.extract.plan import ExtractionPlan
-from biofuse.extract.prepare import Stages
+from biofuse.extract.plan import PARITY_COSINE, ExtractionPlan
+from biofuse.extract.prepare import Stages, encode
 from biofuse.store.exchange import save_embeddings, to_frame
 from biofuse.store.store import EmbeddingStore, EncoderFolder
 
@@ -190,9 +190,6 @@ class EmbeddingSet(Mapping[str, Matrix]):
 
 LARGEST_DIFFERENCE = 1e-5
 """Most that an fp32 embedding may differ from its repetition, relative to its largest value (DESIGN.md, promise 8)."""
-
-LEAST_COSINE = 0.999
-"""Least cosine between an embedding computed in fp16 or bf16 and its repetition."""
 
 COMPARED_AT_ONCE = 16
 """Images that are embedded again at a time."""
@@ -376,7 +373,7 @@ def _compare(said: Recomputed, stored: Matrix, anew: Matrix, ids: NDArray[np.obj
     scale = np.abs(anew64).max(axis=1)
     apart = np.abs(stored64 - anew64).max(axis=1)
     differences = np.where(same, 0.0, np.divide(apart, scale, out=np.full_like(apart, np.inf), where=scale > 0))
-    wrong = differences > LARGEST_DIFFERENCE if said.precision == "fp32" else cosines < LEAST_COSINE
+    wrong = differences > LARGEST_DIFFERENCE if said.precision == "fp32" else cosines < PARITY_COSINE
     return replace(
         said,
         rows=len(ids),
@@ -395,7 +392,7 @@ def _embed(
     pieces = []
     for start in range(0, len(rows), COMPARED_AT_ONCE):
         images = [_image(samples, int(row), contents, card) for row in rows[start : start + COMPARED_AT_ONCE]]
-        pieces.append(np.asarray(encoder.encode(np.stack(images)), dtype=np.float32))
+        pieces.append(encode(encoder, np.stack(images)))
     return np.concatenate(pieces)
 
 

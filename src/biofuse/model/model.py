@@ -1,4 +1,7 @@
-"""Models on the Hugging Face hub. Login, cache and endpoint are huggingface_hub's own; no token is touched here."""
+"""The fitted model: embeds and predicts new images, saved to a folder or to the Hugging Face hub.
+
+Login, cache and endpoint of the hub are huggingface_hub's own; no token is touched here.
+"""
 
 import shutil
 import tempfile

@@ -25,7 +25,7 @@ from biofuse.core.linear import (
 )
 from biofuse.core.machine import limit_threads
 from biofuse.core.machine import memory_limit as usual_memory_limit
-from biofuse.core.target import Task
+from biofuse.core.target import Target, Task
 from biofuse.data.splits import ValidationPlan
 from biofuse.evaluation.metrics import SCREEN_METRICS, get_metric, score
 from biofuse.heads.base import ClassWeight, Setup, set_up
@@ -404,7 +404,7 @@ class ClosedFormScorer:
             dims=tuple(blocks.dims.values()),
             n_train=self.n_train,
             n_test=self.n_test,
-            n_columns=len(classes),
+            n_columns=len(Target(task, tuple(classes)).ranked_columns),
             n_weightings=max(1, *(len(alike) for _, alike in problems)),
             n_subsets=2 ** len(blocks) - 1,
             n_alphas=len(self.relative),

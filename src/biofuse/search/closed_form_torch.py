@@ -126,7 +126,7 @@ class TorchScorer:
         self.device = device
         self.choosing: Choosing = choosing or choose_in(device)
         self._threads = threads
-        self._folds = [_DeviceFold.of(fold, scorer, device, self.choosing) for fold in scorer.folds]
+        self._folds = [_fold_on(device, fold, scorer, self.choosing) for fold in scorer.folds]
         free = memory or int(MEMORY_SHARE * (free_memory(device) or 2**30))
         self._at_once = min(MOST_SUBSETS, max(1, free // max(fold.bytes_each for fold in self._folds)))
 
@@ -226,8 +226,32 @@ class _Weighting:
         return bool((self.weights == 1).all())
 
 
+def _fold_on(device: str, fold: Fold, scorer: ClosedFormScorer, choosing: Choosing) -> "_RowFold | _ColumnFold":
+    """Move a fold to a device."""
+    import torch
+
+    def moved(array: Any) -> "Tensor":
+        return torch.from_numpy(np.ascontiguousarray(array)).to(device)
+
+    def weighted(each: Weighting) -> _Weighting:
+        return _Weighting(weights=moved(each.weights), targets=moved(each.targets), columns=each.columns)
+
+    common: dict[str, Any] = {
+        "weightings": tuple(map(weighted, fold.weightings)),
+        "relative": moved(scorer.relative),
+        "choosing": choosing,
+        "places": {name: place for place, name in enumerate(fold.algebra.encoders)},
+        "train": moved(fold.algebra.train),
+        "test": moved(fold.algebra.test),
+    }
+    if isinstance(fold.algebra, GramBlocks):
+        return _RowFold(**common)
+    moments = tuple(tuple(map(moved, each)) for each in fold.moments)
+    return _ColumnFold(algebra=fold.algebra, moments=moments, **common)
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _DeviceFold:
+class _FoldArrays:
     """A fold's arrays on the device; what both kinds of products have in common."""
 
     weightings: tuple[_Weighting, ...]
@@ -236,38 +260,6 @@ class _DeviceFold:
     places: dict[str, int]
     train: "Tensor"
     test: "Tensor"
-
-    @classmethod
-    def of(cls, fold: Fold, scorer: ClosedFormScorer, device: str, choosing: Choosing) -> "_DeviceFold":
-        import torch
-
-        def moved(array: Any) -> "Tensor":
-            return torch.from_numpy(np.ascontiguousarray(array)).to(device)
-
-        def weighted(each: Weighting) -> _Weighting:
-            return _Weighting(weights=moved(each.weights), targets=moved(each.targets), columns=each.columns)
-
-        common: dict[str, Any] = {
-            "weightings": tuple(map(weighted, fold.weightings)),
-            "relative": moved(scorer.relative),
-            "choosing": choosing,
-            "places": {name: place for place, name in enumerate(fold.algebra.encoders)},
-            "train": moved(fold.algebra.train),
-            "test": moved(fold.algebra.test),
-        }
-        if isinstance(fold.algebra, GramBlocks):
-            return _RowFold(**common)
-        moments = tuple(tuple(map(moved, each)) for each in fold.moments)
-        return _ColumnFold(algebra=fold.algebra, moments=moments, **common)
-
-    @property
-    def bytes_each(self) -> int:
-        """Bytes of the device that a subset takes while it is solved."""
-        raise NotImplementedError
-
-    def solve(self, subsets: Sequence[Subset], weighting: int) -> tuple[Any, list[list[float]]]:
-        """Return decision values (n_subsets, n_test, n_columns) and the penalties of each group of columns."""
-        raise NotImplementedError
 
     def members(self, subsets: Sequence[Subset]) -> "Tensor":
         """Return which encoders each subset has, shape (n_subsets, n_encoders), of 0 and 1."""
@@ -278,9 +270,54 @@ class _DeviceFold:
             chosen[row, [self.places[name] for name in subset]] = 1
         return chosen.to(self.train.device)
 
+    def best(
+        self, count: int, groups: Sequence[slice], errors_of: Any, *, shape: Sequence[int]
+    ) -> tuple["Tensor", "Tensor"]:
+        """Find the penalty with the least leave-one-out error for every subset and group of columns.
+
+        Parameters
+        ----------
+        count : int
+            Subsets.
+        groups : sequence of slice
+            Columns of targets that share a penalty.
+        errors_of : callable
+            Takes subsets, the place of a penalty and a dtype; returns errors (b, n_groups) and solutions (b, *shape).
+
+        Returns
+        -------
+        places : Tensor of int64, shape (count, n_groups)
+            Ties go to the smaller penalty.
+        solutions : Tensor of float64, shape (count, *shape)
+        """
+        import torch
+
+        n_alphas, device = len(self.relative), self.train.device
+        every = torch.arange(count, device=device)
+        rivals = torch.ones(count, n_alphas, dtype=torch.bool, device=device)
+        if self.choosing == "float32" and n_alphas > 1:
+            rough = torch.stack([errors_of(every, place, torch.float32)[0] for place in range(n_alphas)], dim=1)
+            least = rough.amin(dim=1, keepdim=True)
+            rivals = (rough <= least * (1 + FLOAT32_ERROR)).any(dim=2)
+        best = torch.full((count, len(groups)), torch.inf, dtype=torch.float64, device=device)
+        places = torch.zeros(count, len(groups), dtype=torch.int64, device=device)
+        solutions = torch.zeros(count, *shape, dtype=torch.float64, device=device)
+        for place in range(n_alphas):
+            rows = every[rivals[:, place]]
+            if not len(rows):
+                continue
+            errors, found = errors_of(rows, place, torch.float64)
+            for group, columns in enumerate(groups):
+                better = errors[:, group] < best[rows, group]
+                chosen = rows[better]
+                best[chosen, group] = errors[better, group]
+                places[chosen, group] = place
+                solutions[chosen, :, columns] = found[better][:, :, columns]
+        return places, solutions
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _RowFold(_DeviceFold):
+class _RowFold(_FoldArrays):
     """Products of rows: ``train`` (n_encoders, n, n), ``test`` (n_encoders, t, n)."""
 
     @property
@@ -318,27 +355,16 @@ class _RowFold(_DeviceFold):
             wrong = (alpha[:, None, None] * dual / leaving[:, :, None]).square().sum(dim=1)
             return _by_group(wrong, each.columns), dual
 
-        places, dual = self._best(len(K), each, errors_of)
+        places, dual = self.best(len(K), each.columns, errors_of, shape=each.targets.shape)
         coef = root[:, None] * dual
         intercept = offset - torch.einsum("bn,bnc->bc", across, coef)
         crossed = (members @ self.test.reshape(len(self.places), -1)).reshape(-1, t, n)
         found = crossed @ coef + intercept[:, None, :]
         return found.reshape(-1, t, c).cpu().numpy(), _penalties(alphas, places)
 
-    def _best(self, count: int, each: _Weighting, errors_of: Any) -> tuple["Tensor", "Tensor"]:
-        return _best_penalties(
-            count,
-            each.columns,
-            errors_of,
-            n_alphas=len(self.relative),
-            shape=each.targets.shape,
-            choosing=self.choosing,
-            device=self.train.device,
-        )
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _ColumnFold(_DeviceFold):
+class _ColumnFold(_FoldArrays):
     """Products of columns: ``train`` (n, d_all), ``test`` (t, d_all), and the moments of each weighting."""
 
     algebra: ColumnBlocks
@@ -380,15 +406,7 @@ class _ColumnFold(_DeviceFold):
                 )
             return _by_group(wrong, each.columns), coef
 
-        places, coef = _best_penalties(
-            len(subsets),
-            each.columns,
-            errors_of,
-            n_alphas=len(self.relative),
-            shape=(widest, c),
-            choosing=self.choosing,
-            device=P.device,
-        )
+        places, coef = self.best(len(subsets), each.columns, errors_of, shape=(widest, c))
         found = torch.stack(
             [(self.test[:, kept] - mean[kept]) @ coef[row, : len(kept)] + offset for row, kept in enumerate(columns)]
         )
@@ -432,58 +450,6 @@ def _by_group(wrong: "Tensor", groups: Sequence[slice]) -> "Tensor":
     import torch
 
     return torch.stack([wrong[:, columns].sum(dim=1) for columns in groups], dim=1).double()
-
-
-def _best_penalties(
-    count: int,
-    groups: Sequence[slice],
-    errors_of: Any,
-    *,
-    n_alphas: int,
-    shape: Sequence[int],
-    choosing: Choosing,
-    device: Any,
-) -> tuple["Tensor", "Tensor"]:
-    """Find the penalty with the least leave-one-out error for every subset and group of columns.
-
-    Parameters
-    ----------
-    count : int
-        Subsets.
-    groups : sequence of slice
-        Columns of targets that share a penalty.
-    errors_of : callable
-        Takes subsets, the place of a penalty and a dtype; returns errors (b, n_groups) and solutions (b, *shape).
-
-    Returns
-    -------
-    places : Tensor of int64, shape (count, n_groups)
-        Ties go to the smaller penalty.
-    solutions : Tensor of float64, shape (count, *shape)
-    """
-    import torch
-
-    every = torch.arange(count, device=device)
-    rivals = torch.ones(count, n_alphas, dtype=torch.bool, device=device)
-    if choosing == "float32" and n_alphas > 1:
-        rough = torch.stack([errors_of(every, place, torch.float32)[0] for place in range(n_alphas)], dim=1)
-        least = rough.amin(dim=1, keepdim=True)
-        rivals = (rough <= least * (1 + FLOAT32_ERROR)).any(dim=2)
-    best = torch.full((count, len(groups)), torch.inf, dtype=torch.float64, device=device)
-    places = torch.zeros(count, len(groups), dtype=torch.int64, device=device)
-    solutions = torch.zeros(count, *shape, dtype=torch.float64, device=device)
-    for place in range(n_alphas):
-        rows = every[rivals[:, place]]
-        if not len(rows):
-            continue
-        errors, found = errors_of(rows, place, torch.float64)
-        for group, columns in enumerate(groups):
-            better = errors[:, group] < best[rows, group]
-            chosen = rows[better]
-            best[chosen, group] = errors[better, group]
-            places[chosen, group] = place
-            solutions[chosen, :, columns] = found[better][:, :, columns]
-    return places, solutions
 
 
 def _penalties(alphas: "Tensor", places: "Tensor") -> list[list[float]]:

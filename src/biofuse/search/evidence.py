@@ -376,8 +376,7 @@ def nested_cv(problem: Problem, context: SearchContext, *, budget: Budget) -> Ne
     context.progress.begin("outer folds", len(outer.folds))
     for number, (fit, held) in enumerate(outer.folds):
         seed = derive_seed(config.seed, "nested", number) % 2**31
-        inner = replace(problem.restrict(fit), config=config.model_copy(update={"seed": seed}))
-        inner = replace(inner, plan=make_plan(inner.samples, inner.config))
+        inner = problem.restrict(fit, seed=seed)
         search = run(inner, context.below(f"nested-{number + 1}"), budget=budget)
         for name, value in _scores(problem, inner, search, held).items():
             found.setdefault(name, []).append(value)

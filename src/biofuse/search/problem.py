@@ -96,8 +96,7 @@ def refuse_leaked_labels(blocks: Blocks, labels: NDArray[np.int64]) -> None:
 
 
 HOLDOUT = (0.8, 0.2, 0.0)
-"""Shares of train, val and test where selection by hold-out needs a validation split and none is given: DESIGN.md's 60
-to 15 for train and val, without a test split."""
+"""Shares of train, val and test where selection by hold-out needs a validation split and none is given."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -210,15 +209,16 @@ class Problem:
             plan=self.plan, labels=self.labels, fingerprints=self.fingerprints, settings=common | settings
         )
 
-    def restrict(self, rows: NDArray[np.int64]) -> Self:
-        """Return the same search on some of the rows, cross-validated within them."""
-        samples = self.samples.take(rows)
+    def restrict(self, rows: NDArray[np.int64], *, seed: int) -> Self:
+        """Return the same search on some of the rows, cross-validated within them by another seed."""
+        samples, config = self.samples.take(rows), self.config.model_copy(update={"seed": seed})
         return replace(
             self,
+            config=config,
             blocks=self.blocks.take(rows),
             labels=self.labels[rows],
             samples=samples,
-            plan=make_plan(samples, self.config),
+            plan=make_plan(samples, config),
         )
 
 

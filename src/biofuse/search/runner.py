@@ -19,7 +19,7 @@ from biofuse.blocks.blocks import Blocks
 from biofuse.core.errors import AlignmentError, BioFuseError, SearchError, option
 from biofuse.core.hashing import derive_seed
 from biofuse.core.machine import exit_with_parent, limit_threads, workers_ignore_interrupts
-from biofuse.core.progress import Progress, Silent, duration
+from biofuse.core.progress import Progress, Silent, Tell, duration
 from biofuse.core.ray import cluster_cores, ray_cluster
 from biofuse.core.target import Task
 from biofuse.data.splits import ValidationPlan
@@ -692,9 +692,6 @@ def _columns(pool: Subset, scorer: Scorer, metric: str) -> tuple[str, ...]:
             f"The search does not compute {metric!r}.", remedy=f"Choose one of {', '.join(scorer.metrics)}."
         )
     return (metric, *(name for name in scorer.metrics if name != metric))
-
-
-Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)

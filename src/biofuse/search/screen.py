@@ -338,7 +338,13 @@ def run_screen(problem: Problem, context: SearchContext, *, budget: Budget) -> S
     loss = None
     if plan.reduce_to is not None:
         loss = reduction_loss(
-            problem.blocks, problem.labels, problem.plan, reduce_to=plan.reduce_to, threads=usable_cores(), **common
+            problem.blocks,
+            problem.labels,
+            problem.plan,
+            reduce_to=plan.reduce_to,
+            metric=config.metric,
+            threads=usable_cores(),
+            **common,
         )
         context.tell(f"{loss}.")
     # As for the largest pool that is searched whole, where a pool is larger.
@@ -398,7 +404,7 @@ def _size(problem: Problem, *, n_subsets: int) -> Size:
         dims=tuple(problem.blocks.dims.values()),
         n_train=problem.plan.n_train,
         n_test=problem.plan.n_test,
-        n_columns=1 if len(problem.classes) == 2 else len(problem.classes),
+        n_columns=len(problem.target.ranked_columns),
         n_weightings=len(problem.classes) if weighted else 1,
         n_subsets=n_subsets,
     )

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from biofuse.blocks.blocks import Blocks
 from biofuse.core.errors import SearchError
-from biofuse.core.progress import Silent
+from biofuse.core.progress import Silent, Tell
 from biofuse.encoders.card import EncoderCard
 from biofuse.evaluation.metrics import BOARD_METRICS
 from biofuse.extract.embeddings import EmbeddingSet
@@ -24,7 +24,7 @@ from biofuse.search.config import AUTO, SearchConfig
 from biofuse.search.leaderboard import Leaderboard, Subset
 from biofuse.search.problem import Problem, fusion_of, head_of
 from biofuse.search.rules import CHOSEN, Budget, Ensemble, Selection, choose_ensemble, finalists, select
-from biofuse.search.runner import RefitScorer, SearchContext, Tell, run_search
+from biofuse.search.runner import RefitScorer, SearchContext, run_search
 from biofuse.search.screen import Screen, run_screen
 from biofuse.search.strategies import Listed, Strategy, make_strategy
 

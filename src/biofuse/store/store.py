@@ -179,13 +179,14 @@ class EncoderFolder:
         DiskError
             If the new parts cannot be written, or the old ones removed.
         """
-        small = self.small_parts()
-        if self._held is not None or len(small) < at_least:
+        if self._held is not None or len(small := self.small_parts()) < at_least:
             return 0
         whole = []
         for part in sorted(small, key=lambda each: _written(each.path)):
             with contextlib.suppress(FileNotFoundError, CorruptPartError):  # what is damaged is left to check()
                 whole.append(Part.read(part.path, dim=self.card.dim, verify=True))
+        if len(whole) < 2:  # another process has merged them
+            return 0
         index = Index.of(whole)
         first = np.flatnonzero(index.locate(index.contents) == np.arange(len(index.contents)))
         written = set()

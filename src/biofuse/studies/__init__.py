@@ -1,1 +1,1 @@
-"""Benchmark."""
+"""The demo, MedMNIST+, ImageNet, and one's own data sets."""

@@ -39,7 +39,7 @@ from PIL import Image
 
 from biofuse.api.fit import BioFuse, FitResult, evaluate
 from biofuse.core.errors import DataError, DependencyError
-from biofuse.core.files import atomic_path, disk_errors, write_bytes
+from biofuse.core.files import atomic_path, disk_errors, read_json, write_bytes
 from biofuse.core.hashing import digest, digest_json, hash_order
 from biofuse.core.options import accepts
 from biofuse.core.progress import Progress, Silent
@@ -292,10 +292,10 @@ def _read_stamp(folder: Path) -> dict[str, Any] | None:
             raise foreign
         return None
     try:
-        stamp = json.loads(path.read_text(encoding="utf-8"))
+        stamp = read_json(path)
         check = stamp.pop("check")
         names = [PurePosixPath(name) for name in stamp["files"]]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise foreign from error
     # Files named here may be deleted as stale: only ever ones that this module wrote, inside the folder.
     if check != digest_json(stamp) or any(name.is_absolute() or ".." in name.parts for name in names):

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict
 from biofuse.api.fit import BioFuse, evaluate
 from biofuse.api.report import attempt_report
 from biofuse.core.errors import ArtifactError, BioFuseError, DataError
-from biofuse.core.files import write_text
+from biofuse.core.files import read_json, write_text
 from biofuse.core.hashing import digest_file, digest_json
 from biofuse.core.progress import Progress, Tell, progress_bars
 from biofuse.data.config import DataConfig
@@ -354,7 +354,7 @@ def _stamp(fuse: BioFuse, data: SuiteEntry) -> str | None:
 def _read_state(path: Path) -> dict[str, Any]:
     """Return which runs are finished, with what they are recognised by."""
     try:
-        content: Any = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        content: Any = read_json(path) if path.exists() else {}
     except (OSError, ValueError):
         content = {}  # then everything is looked at again; runs recognise themselves
     return content if isinstance(content, dict) else {}

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from biofuse.core.errors import DependencyError, EncoderError, WeightsError
+from biofuse.core.errors import DependencyError, EncoderError, WeightsError, option
 from biofuse.encoders.card import EncoderCard, Precision
 from biofuse.encoders.encoder import Embeddings, UInt8Images, as_tensor, require_embeddings, require_images
 from biofuse.encoders.weights import locate, verify
@@ -119,7 +119,7 @@ def _session(card: EncoderCard, path: Path, device: str) -> Any:
     if provider is None or provider not in onnxruntime.get_available_providers():
         raise EncoderError(
             f"This installation of ONNX Runtime cannot run {card.name} on {device!r}.",
-            remedy="Use device='cpu', or install onnxruntime-gpu for cuda.",
+            remedy=f"Use {option('device', 'cpu')}, or install onnxruntime-gpu for cuda.",
         )
     number = int(device.partition(":")[2] or 0)
     providers: list[Any] = [provider] if kind == "cpu" else [(provider, {"device_id": number}), PROVIDERS["cpu"]]

@@ -69,6 +69,14 @@ def test_names_are_found_and_what_is_not_as_written_is_said(
     assert said in told if said else not told
 
 
+@pytest.mark.parametrize("written", [["x/1.png", "/gone/2.png"], ["/gone/2.png", "x/1.png"]])
+def test_whole_paths_and_others_stand_in_one_table(tmp_path: Path, written: list[str]) -> None:
+    pictures(tmp_path, "a/x/1.png")
+    samples = load_samples(table(tmp_path, written))
+    assert str(tmp_path / "a/x/1.png") in files(samples)
+    assert "1 of 2 images are missing, such as /gone/2.png" in samples.warnings[0]
+
+
 @pytest.mark.parametrize(
     ("stored", "named"),
     [
@@ -139,7 +147,7 @@ def test_a_hundred_thousand_rows_are_found_with_one_listing_of_each_folder(tmp_p
         (tmp_path / "images" / f"{number:04d}.JPG").touch()
     names = [f"images/{number % 1000:04d}.jpg" for number in range(100_000)]
     begun = time.perf_counter()
-    assert ImageFinder(tmp_path).find(names, where="t").missing == ()
+    assert ImageFinder(tmp_path).find(names, where="t").warnings == ()
     assert time.perf_counter() - begun < 20
 
 

@@ -115,8 +115,6 @@ class Found:
     ----------
     paths : tuple of Path
         One per name; where none was found, the place in which it should be.
-    missing : tuple of int
-        Rows whose image was not found.
     notes : tuple of str
         How names were understood that are not written as the files are.
     warnings : tuple of str
@@ -124,7 +122,6 @@ class Found:
     """
 
     paths: tuple[Path, ...]
-    missing: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -172,7 +169,7 @@ class ImageFinder:
         """
         choices, elsewhere = self._look(names)
         self._refuse_two_readings(names, choices, where)
-        missing = tuple(row for row, paths in enumerate(choices) if not paths)
+        missing = [row for row, paths in enumerate(choices) if not paths]
         hint = self._hint(names, missing) if missing else ""
         if names and len(missing) == len(names):
             raise DataError(
@@ -192,7 +189,6 @@ class ImageFinder:
             warnings = (f"{where}: {several} {hint}".rstrip(),)
         return Found(
             paths=tuple(map(Path, paths)),
-            missing=missing,
             notes=tuple(self._notes(names, paths, missing, elsewhere)),
             warnings=warnings,
         )
@@ -205,8 +201,8 @@ class ImageFinder:
         if any(direct) or not names:
             return direct, False
         own = _own_folders(names, self.root)
-        for shorter in ([name[len(own) :] for name in names],) if own else ():
-            found = [self._in(self.root, name) for name in shorter]
+        if own:
+            found = [self._in(self.root, name[len(own) :]) for name in names]
             if any(found):
                 return found, True
         gone = _gone_folder(names)
@@ -466,9 +462,9 @@ def as_path(text: str) -> str:
 
 def _own_folders(names: Sequence[str], root: str) -> str:
     """Return the first folders of all names where they are the last ones of the root: the table lies inside them."""
-    if os.path.isabs(names[0]):
+    if any(map(os.path.isabs, names)):
         return ""
-    common = os.path.commonpath([os.path.dirname(name) or "." for name in names]) if len(names) else ""
+    common = os.path.commonpath([os.path.dirname(name) or "." for name in names])
     parts = [part for part in common.split("/") if part not in {"", "."}]
     ends = [same_name(part) for part in os.path.realpath(root).split(os.sep)]
     for n in range(len(parts), 0, -1):

@@ -143,6 +143,21 @@ def test_columns_of_yes_and_no_are_splits_together(folder: Path) -> None:
     assert load(folder, "path,label,test\n1.png,a,1\n2.png,b,0\n").splits is None
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "splits"),
+    [("is_val", "is_test", ["train", "val", "test"]), ("is_train", "is_test", None), ("train", "test", None)],
+)
+def test_a_row_of_no_split_is_train_only_where_no_column_says_which_are(
+    folder: Path, first: str, second: str, splits: list[str] | None
+) -> None:
+    text = f"path,label,{first},{second}\n1.png,a,0,0\n2.png,b,1,0\n3.png,a,0,1\n"
+    if splits is None:
+        with pytest.raises(DataError, match=f"{first}, {second} hold different splits"):
+            load(folder, text)
+    else:
+        assert load(folder, text).splits.tolist() == splits
+
+
 def test_an_id_that_repeats_is_none(folder: Path) -> None:
     samples = load(folder, "path,ID,label\n1.png,p,a\n2.png,p,b\n3.png,q,a\n")
     assert samples.ids.tolist() == ["1.png", "2.png", "3.png"]

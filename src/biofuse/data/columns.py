@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from biofuse.core.errors import DataError, option
@@ -100,12 +100,6 @@ def asked_column(columns: Collection[str], name: str, what: str, where: str) -> 
         f"{where} has no column {name!r}; its columns are {listing(list(columns), limit=20)}.",
         remedy=f"Did you mean {option(what, close)}?" if close else f"Correct {option(what)}.",
     )
-
-
-def recognised(columns: Columns, sure: Collection[str], others: Collection[str]) -> list[str]:
-    """Return the columns whose header is of the surer kind, or else those whose header is of the other."""
-    first = [name for name in columns if plain(name) in sure]
-    return first or [name for name in columns if plain(name) in others]
 
 
 def path_column(
@@ -244,7 +238,7 @@ def label_column(columns: Columns, used: Collection[str], where: str) -> tuple[s
     free = {name: values for name, values in columns.items() if name not in used}
     sure = [name for name in free if plain(name) in LABEL_HEADERS]
     rest = [name for name in free if plain(name) in MORE_LABEL_HEADERS]
-    found = recognised(free, LABEL_HEADERS, MORE_LABEL_HEADERS)
+    found = sure or rest
     if len(found) > 1 and sure:
         found = [*found, *rest]
     choose = " or ".join(option("label", name) for name in found[:4])
@@ -365,13 +359,16 @@ def _yes_or_no(values: Sequence[Any], yes: str) -> list[str] | None:
 
 
 def _joined_yes(named: Mapping[str, list[Any]], yes_of: Mapping[str, str]) -> list[str] | None:
-    """Join columns such as is_train, is_val and is_test, where no row is in two of them."""
+    """Join columns such as is_train, is_val and is_test, where no row is in two of them.
+
+    A row that is in none is train where no column says which are; where one does, such a row is in no split at all.
+    """
     if len(named) < 2 or any(name not in yes_of for name in named):
         return None
     joined: list[str] = []
     for row in range(len(next(iter(named.values())))):
         held = {yes_of[name] for name in named if named[name][row] == yes_of[name]}
-        if len(held) > 1:
+        if len(held) > 1 or (not held and "train" in {yes_of[name] for name in named}):
             return None
         joined.append(held.pop() if held else "train")
     return joined
@@ -399,11 +396,6 @@ def _not_used(where: str, name: str, texts: Collection[str] = ()) -> str:
     return f"{where}: column {name!r} seems to hold splits{held} and is not used. To use it: {option('split', name)}."
 
 
-def cells(columns: Columns, name: str, read: Callable[[str], str] = str) -> list[str]:
-    """Return a column as text."""
-    return [read(label_text(value)) for value in columns[name]]
-
-
 def paths_of(columns: Columns, name: str, where: str) -> list[str]:
     """Return the paths of a column.
 
@@ -412,7 +404,7 @@ def paths_of(columns: Columns, name: str, where: str) -> list[str]:
     DataError
         If a cell is blank, or an address that would have to be fetched.
     """
-    written = cells(columns, name)
+    written = [label_text(value) for value in columns[name]]
     blank = [f"row {row + 1}" for row, text in enumerate(written) if not text]
     if blank:
         raise DataError(f"{where}: no path in {listing(blank)}.", remedy="Fill in the paths or remove the rows.")

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from biofuse.core.errors import DataError, UnreadableImageError, option
+from biofuse.core.errors import DataError, UnreadableImageError, advised, option
 from biofuse.core.hashing import Contents, no_contents, to_hex
 from biofuse.core.progress import Progress, Silent
 from biofuse.data.decoding import DecodePolicy, ImageFacts, Remarks, content_hash, decode_with_facts, pixel_hash
@@ -460,7 +460,7 @@ def _data_warnings(samples: Samples, report: CheckReport, *, ungrouped: bool) ->
         if absent:
             yield f"Split {split} has no sample of {listing(absent)}: scores there are partial or undefined."
     yield from _class_size_warnings(samples, report)
-    said = ungrouped or any(option("group")[:-1] in warning for warning in samples.warnings)
+    said = ungrouped or "group" in advised(samples.warnings)
     if report.n_groups is None and samples.labels is not None and not said:
         yield (
             f"No groups are given: if several images come from one patient or slide, name that column of a table with "

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from biofuse.core.errors import DataError
+from biofuse.data.decoding import FORMATS
 from biofuse.data.load import load_samples
-from biofuse.data.lookup import ImageFinder, as_path, same_name
+from biofuse.data.lookup import IMAGE_SUFFIXES, ImageFinder, as_path, same_name
 from biofuse.data.samples import Samples
 
 
@@ -93,6 +94,8 @@ def test_two_readings_are_refused_with_both_named(tmp_path: Path, stored: list[s
 def test_two_extensions_are_asked_about(tmp_path: Path) -> None:
     pictures(tmp_path, "1.png", "1.jpg", "2.png", "2.jpg")
     listed = table(tmp_path, ["1", "2"])
+    with pytest.raises(DataError, match=r"1 is 1.jpg or 1.png"):
+        load_samples(listed, extension="")
     with pytest.raises(DataError, match=r"1 is 1.jpg or 1.png") as caught:
         load_samples(listed)
     assert "`extension='.jpg'` or `extension='.png'`" in caught.value.remedy
@@ -149,6 +152,16 @@ def test_a_hundred_thousand_rows_are_found_with_one_listing_of_each_folder(tmp_p
     begun = time.perf_counter()
     assert ImageFinder(tmp_path).find(names, where="t").warnings == ()
     assert time.perf_counter() - begun < 20
+
+
+def test_files_are_taken_for_images_by_the_suffixes_of_the_formats_that_are_opened() -> None:
+    Image.init()
+    formats = Image.registered_extensions()
+    ours = {suffix for suffix, name in formats.items() if name in FORMATS}
+    # Pillow calls two kinds of BMP and JPEG otherwise, and does not know these names of JPEG 2000 and BigTIFF.
+    assert {formats.get(suffix) for suffix in IMAGE_SUFFIXES - ours} == {"DIB", "MPO", None}
+    assert {suffix for suffix in IMAGE_SUFFIXES if suffix not in formats} == {".btf", ".jpeg2000", ".tf8"}
+    assert ours - IMAGE_SUFFIXES == {".pfm"}, "grey floating-point maps, which are no 8-bit or 16-bit images"
 
 
 @given(st.text(min_size=1, max_size=6))

@@ -233,6 +233,12 @@ def test_tables_of_other_kinds_agree(folder: Path) -> None:
             load_samples(folder / name)
 
 
+@pytest.mark.parametrize("name", ["m.tsv", "M.TSV"])
+def test_a_name_that_says_what_separates_the_columns_counts_in_any_case(folder: Path, name: str) -> None:
+    samples = load(folder, "path\tlabel,sure\n1.png\ta,1\n2.png\tb,0\n", name, label="label,sure")
+    assert sorted(samples.classes) == ["a,1", "b,0"]
+
+
 def hub_table(path: Path, n: int) -> None:
     buffer = io.BytesIO()
     Image.new("L", (4, 4)).save(buffer, "PNG")

@@ -43,7 +43,7 @@ def _home(value: Any) -> Any:
 
 def _suffix(value: Any) -> Any:
     """Read a suffix with or without its dot."""
-    return f".{value.strip().lstrip('.')}" if isinstance(value, str) else value
+    return f".{value.strip().lstrip('.')}".rstrip(".") or None if isinstance(value, str) else value
 
 
 class DataConfig(Options):

@@ -23,7 +23,7 @@ from biofuse.data.medmnist import load_medmnist, load_npz, medmnist_catalogue, p
 from biofuse.data.objects import is_hugging_face, is_row_data, load_arrays, load_hugging_face, load_rows
 from biofuse.data.samples import Request, Samples, SampleTable, TornGroups, assemble, hash_samples, join_tables
 from biofuse.data.splits import with_splits, without_untrained_classes
-from biofuse.data.tables import is_table_name, load_frame, load_manifest
+from biofuse.data.tables import TABLE_SUFFIXES, is_table_name, load_frame, load_manifest
 
 
 @accepts(DataConfig)
@@ -183,7 +183,7 @@ def _from_path(data: str | os.PathLike[str], request: Request) -> SampleTable:
         return load_image_file(path, request)
     raise DataError(
         f"{path} is of no kind that can be read.",
-        remedy="Give a folder, a table (.csv, .tsv, .txt, .jsonl, .parquet or .feather), an .npz file, or an image.",
+        remedy=f"Give a folder, a table ({', '.join(TABLE_SUFFIXES)}), an .npz file, or an image.",
     )
 
 

@@ -136,13 +136,13 @@ class ImageFinder:
     searched : bool
         Whether the parent is looked at too, because nobody said where the images lie.
     extension : str, optional
-        What is added to names, in place of an extension that they may have.
+        What is added to names with its dot, in place of an extension that they may have.
     """
 
     def __init__(self, root: Path, *, searched: bool = True, extension: str | None = None) -> None:
         self.root = os.path.normpath(root)
         self.searched = searched
-        self.extension = None if not extension else "." + extension.lstrip(".")
+        self.extension = extension
         self._listed: dict[str, Folder] = {}
         self._places: dict[tuple[str, str], list[Folder]] = {}
         self._below: dict[str, dict[str, list[str]]] = {}

@@ -28,8 +28,7 @@ from biofuse.core.progress import Progress, Silent
 from biofuse.core.target import Task
 from biofuse.data.decoding import ArraySource, MappedRowSource
 from biofuse.data.labels import listing
-from biofuse.data.objects import row_id
-from biofuse.data.samples import SPLITS, Request, SampleTable, Source
+from biofuse.data.samples import SPLITS, Request, SampleTable, Source, row_id
 
 logger = logging.getLogger(__name__)
 

@@ -13,16 +13,8 @@ from PIL import Image
 from biofuse.core.errors import DataError, UnreadableImageError, option
 from biofuse.data.decoding import ArraySource, FileSource, ItemSource, PillowSource, Rows, raw_image
 from biofuse.data.labels import listing
-from biofuse.data.samples import Request, SampleTable, Source
+from biofuse.data.samples import Request, SampleTable, Source, row_id
 from biofuse.data.tables import Located, Read, samples_of
-
-ID_DIGITS = 6
-"""Index-based ids are padded to this width, so that they sort in the order of the rows."""
-
-
-def row_id(row: int) -> str:
-    """Name a row by its number: ``000012``."""
-    return f"{row:0{ID_DIGITS}d}"
 
 
 def load_arrays(images: Sequence[Any] | NDArray[Any], request: Request) -> SampleTable:

@@ -601,6 +601,11 @@ def split_name(value: object) -> str:
     return split
 
 
+def row_id(row: int) -> str:
+    """Name a row by its number, so that names sort in the order of the rows: ``000012``."""
+    return f"{row:06d}"
+
+
 def object_array(values: Sequence[object]) -> NDArray[np.object_]:
     """Return strings as an object array, the type of ids, splits and groups."""
     array = np.empty(len(values), dtype=object)

@@ -33,7 +33,7 @@ from biofuse.data.columns import (
 from biofuse.data.decoding import FileSource, ItemSource
 from biofuse.data.labels import RawLabels, label_text, listing
 from biofuse.data.lookup import ImageFinder, excluded, is_image_name
-from biofuse.data.samples import Request, SampleTable, Source, ungrouped_warnings
+from biofuse.data.samples import Request, SampleTable, Source, row_id, ungrouped_warnings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 TEXT_SUFFIXES = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".jsonl.gz")
 ARROW_SUFFIXES = (".parquet", ".feather")
+TABLE_SUFFIXES = TEXT_SUFFIXES + JSON_SUFFIXES + ARROW_SUFFIXES
 SPREADSHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
 """Names of files that are tables, and of those that must be exported first."""
 
@@ -78,7 +79,7 @@ class Read:
 
 def is_table_name(path: Path | str) -> bool:
     """Tell by its name whether a file is a table that is read, or could be with a change."""
-    return Path(path).name.lower().endswith(TEXT_SUFFIXES + JSON_SUFFIXES + ARROW_SUFFIXES + SPREADSHEETS)
+    return Path(path).name.lower().endswith(TABLE_SUFFIXES + SPREADSHEETS)
 
 
 def load_manifest(path: Path, request: Request) -> SampleTable:
@@ -187,7 +188,7 @@ def _read_json(path: Path, text: str) -> Read:
 
 def _read_csv(path: Path, text: str) -> Read:
     lines = list(io.StringIO(text, newline=""))
-    first, separator = _begin(lines, "\t" if ".tsv" in path.suffixes else None)
+    first, separator = _begin(lines, "\t" if ".tsv" in Path(path.name.lower()).suffixes else None)
     records = _records(path, lines, first, separator)
     _, header = next(records, (0, []))
     header = [
@@ -243,7 +244,7 @@ def _begin(lines: Sequence[str], separator: str | None) -> tuple[int, str]:
         return first + 1, told[1]
     while first + 1 < len(lines) and lines[first].startswith("#"):
         # A header may itself begin with "#": one of its columns then names images.
-        if any(plain(name) in PATH_HEADERS | IMAGE_HEADERS for name in re.split(r"[,;\t|]", lines[first])):
+        if any(plain(name) in PATH_HEADERS | IMAGE_HEADERS for name in re.split(f"[{SEPARATORS}]", lines[first])):
             break
         first += 1
     return first, separator or _separator(lines[first:])
@@ -518,7 +519,7 @@ def _held_names(values: Sequence[Any]) -> list[str]:
     paths = [str(value.get("path") or "") if isinstance(value, dict) else "" for value in values]
     if all(paths) and len(set(paths)) == len(paths):
         return [path.replace("\\", "/") for path in paths]
-    return [f"{row:06d}" for row in range(len(values))]
+    return [row_id(row) for row in range(len(values))]
 
 
 def _relative(path: Path, root: Path) -> str:

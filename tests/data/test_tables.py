@@ -239,12 +239,15 @@ def test_a_name_that_says_what_separates_the_columns_counts_in_any_case(folder: 
     assert sorted(samples.classes) == ["a,1", "b,0"]
 
 
-def hub_table(path: Path, n: int) -> None:
+CLASSES = {"names": ["ok", "ill"], "_type": "ClassLabel"}
+
+
+def hub_table(path: Path, n: int, features: object = None, **columns: list[object]) -> None:
     buffer = io.BytesIO()
     Image.new("L", (4, 4)).save(buffer, "PNG")
     images = [{"bytes": buffer.getvalue(), "path": None}] * n
-    kept = {"info": {"features": {"label": {"names": ["ok", "ill"], "_type": "ClassLabel"}}}}
-    table = pa.table({"image": images, "label": [row % 2 for row in range(n)]})
+    kept = {"info": {"features": features or {"label": CLASSES}}}
+    table = pa.table({"image": images, "label": [row % 2 for row in range(n)]} | columns)
     parquet.write_table(table.replace_schema_metadata({"huggingface": json.dumps(kept)}), path)
 
 
@@ -255,6 +258,49 @@ def test_parquet_of_the_hub_holds_its_images_and_class_names(tmp_path: Path) -> 
     assert samples.sources[0].read().startswith(b"\x89PNG")
     hub_table(tmp_path / "test-00000-of-00001.parquet", 2)
     assert sorted(load_samples(tmp_path).splits) == ["test"] * 2 + ["train"] * 4
+
+
+@pytest.mark.parametrize(
+    ("features", "values"),
+    [
+        ({"label": {"feature": CLASSES, "_type": "Sequence"}}, [[0], [0, 1], [1], [0]]),
+        ({"label": [CLASSES]}, [[0], [0, 1], [1], [0]]),
+        ({"box": [{"dtype": "int64", "_type": "Value"}], "label": CLASSES}, [0, 1, 1, 0]),
+        ({"box": {"names": {"dtype": "string", "_type": "Value"}}, "label": CLASSES}, [0, 1, 1, 0]),
+    ],
+)
+def test_class_names_of_the_hub_are_found_wherever_they_stand(
+    tmp_path: Path, features: object, values: list[object]
+) -> None:
+    hub_table(tmp_path / "m.parquet", 4, features, label=values)
+    assert sorted(load_samples(tmp_path / "m.parquet").classes) == ["ill", "ok"]
+
+
+@pytest.mark.parametrize("value", [2, -2, "ok", 0.5])
+def test_a_number_of_no_class_is_refused(tmp_path: Path, value: object) -> None:
+    hub_table(tmp_path / "m.parquet", 2, label=[value, value])
+    with pytest.raises(DataError, match=rf"'label' holds {value!r}, .* none of its 2 classes"):
+        load_samples(tmp_path / "m.parquet")
+
+
+def test_shards_that_name_their_classes_otherwise_are_refused(tmp_path: Path) -> None:
+    hub_table(tmp_path / "train-0.parquet", 4)
+    hub_table(tmp_path / "test-0.parquet", 2, {"label": {"names": ["ill", "ok"], "_type": "ClassLabel"}})
+    with pytest.raises(DataError, match=r"2 tables that have different class names: test-0\.parquet"):
+        load_samples(tmp_path)
+
+
+def test_a_split_column_of_shards_is_not_overwritten(tmp_path: Path) -> None:
+    for split, column in (("train", ["train", "train", "val", "val"]), ("test", ["test"] * 4)):
+        hub_table(tmp_path / f"{split}.parquet", 4, split=column)
+    with pytest.raises(DataError, match="column 'split' says other splits than the names") as caught:
+        load_samples(tmp_path)
+    assert "`split='split'`" in caught.value.remedy
+    samples = load_samples(tmp_path, split="split")
+    assert sorted(samples.splits) == ["test"] * 4 + ["train"] * 2 + ["val"] * 2
+    assert load_samples(tmp_path, use_splits=False).splits is None
+    hub_table(tmp_path / "train.parquet", 4, split=["training"] * 4)
+    assert sorted(load_samples(tmp_path).splits) == ["test"] * 4 + ["train"] * 4
 
 
 PUBLIC: list[tuple[list[str], str, dict[str, object], list[str]]] = [

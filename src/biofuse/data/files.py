@@ -387,7 +387,8 @@ def _metadata(root: Path, tree: FolderContents, request: Request) -> SampleTable
     """Read a folder by the table that Hugging Face keeps beside images, or the tables that it keeps instead."""
     if not tree.images:
         shards = [path for path in tree.others if path.suffix.lower() == ".parquet"]
-        named = [root / path for path in shards if split_of(re.split(r"[-_.]", path.name)[0]) is not None]
+        splits = {root / path: split_of(re.split(r"[-_.]", path.name)[0]) for path in shards}
+        named = {path: split for path, split in splits.items() if split is not None}
         return load_shards(root, named, request) if named and len(named) == len(shards) else None
     tables = [path for path in tree.tables if path.name in METADATA]
     tops = {path.parent for path in tables}

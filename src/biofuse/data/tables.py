@@ -7,7 +7,7 @@ import itertools
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from biofuse.core.files import refuse_special_file
 from biofuse.data.columns import (
     IMAGE_HEADERS,
     PATH_HEADERS,
+    SPLIT_HEADERS,
     Columns,
     asked_column,
     holds_images,
@@ -110,27 +111,47 @@ def load_frame(frame: "pd.DataFrame", request: Request) -> SampleTable:
     return _table(read, request, name="data frame", root=request.config.root or Path(), where="The data frame")
 
 
-def load_shards(root: Path, paths: Sequence[Path], request: Request) -> SampleTable:
+def load_shards(root: Path, splits: Mapping[Path, str], request: Request) -> SampleTable:
     """Read the tables that one data set of Hugging Face is kept in, such as ``train-00000-of-00002.parquet``.
+
+    Parameters
+    ----------
+    root : Path
+        The folder that holds them.
+    splits : mapping of Path to str
+        The split that each of them is named by.
+    request : Request
 
     Raises
     ------
     DataError
-        If they are not named by splits, or differ in their columns.
+        If they differ in their columns or class names, or have a column that contradicts the splits in their names.
     """
-    parts = [(split_of(re.split(r"[-_.]", path.name)[0]), read_table(path)) for path in paths]
-    unknown = [path.name for path, (split, _) in zip(paths, parts, strict=True) if split is None]
-    if unknown or len({tuple(read.columns) for _, read in parts}) > 1:
-        why = "are not named by splits" if unknown else "have different columns"
+    parts = [read_table(path) for path in splits]
+    for read in parts:
+        if list(read.columns) != list(parts[0].columns) or read.names != parts[0].names:
+            what = "columns" if list(read.columns) != list(parts[0].columns) else "class names"
+            raise DataError(
+                f"{root} holds {len(parts)} tables that have different {what}: "
+                f"{listing([path.name for path in splits])}.",
+                remedy="Give one of them.",
+            )
+    columns = {name: [value for read in parts for value in read.columns[name]] for name in parts[0].columns}
+    lengths = [len(next(iter(read.columns.values()), ())) for read in parts]
+    by_name = [split for split, length in zip(splits.values(), lengths, strict=True) for _ in range(length)]
+    own = next((name for name in columns if plain(name) in SPLIT_HEADERS), None)
+    if own is None:
+        columns["split"] = by_name
+    elif request.config.use_splits and request.config.split is None and [*map(split_of, columns[own])] != by_name:
         raise DataError(
-            f"{root} holds {len(paths)} tables that {why}: {listing(unknown or [path.name for path in paths])}.",
-            remedy="Give one of them.",
+            f"{root}: column {own!r} says other splits than the names of the tables: "
+            f"{listing([path.name for path in splits])}.",
+            remedy=f"To go by the column: {option('split', own)}; to have splits made anew: "
+            f"{option('use_splits', False)}.",
         )
-    columns = {name: [value for _, read in parts for value in read.columns[name]] for name in parts[0][1].columns}
-    lengths = [(split, len(next(iter(read.columns.values()), ()))) for split, read in parts]
-    columns["split"] = [split for split, length in lengths for _ in range(length)]
-    notes = [f"{root}: read from {listing([path.name for path in paths])}, the splits by their names."]
-    read = Read(columns=columns, names=parts[0][1].names, notes=notes)
+    how = ", the splits by their names" if request.config.use_splits and request.config.split is None else ""
+    notes = [f"{root}: read from {listing([path.name for path in splits])}{how}."]
+    read = Read(columns=columns, names=parts[0].names, notes=[*notes, *(note for read in parts for note in read.notes)])
     return _table(read, request, name=root.resolve().name, root=request.config.root or root, where=str(root))
 
 
@@ -332,9 +353,20 @@ def _class_names(schema: "pa.Schema") -> dict[str, tuple[str, ...]]:
     try:
         kept = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
         features = kept.get("info", {}).get("features", {})
-        return {name: tuple(map(str, what["names"])) for name, what in features.items() if what.get("names")}
-    except (ValueError, AttributeError, TypeError, RecursionError):
+        found = {name: _names_of(feature) for name, feature in features.items()}
+    except (ValueError, AttributeError, RecursionError):
         return {}
+    return {name: tuple(map(str, names)) for name, names in found.items() if names}
+
+
+def _names_of(feature: Any) -> list[Any] | None:
+    """Return the names of a column of classes, or of lists of classes: ``{feature: ...}``, and ``[...]`` of old."""
+    if isinstance(feature, list) and feature:
+        feature = feature[0]
+    elif isinstance(feature, dict) and isinstance(feature.get("feature"), dict):
+        feature = feature["feature"]
+    names = feature.get("names") if isinstance(feature, dict) else None
+    return names if isinstance(names, list) else None
 
 
 # --- samples
@@ -497,7 +529,7 @@ def _labels(
     values = [read.columns[names[0]][row] for row in kept]
     known = read.names.get(names[0])
     if known is not None:
-        named = [_class_name(value, known) for value in values]
+        named = [_class_name(value, known, names[0]) for value in values]
         return (), None if all(value is None for value in named) else named, known
     separator = request.config.label_separator
     if separator is None:
@@ -507,11 +539,25 @@ def _labels(
     return (), [tuple(part.strip() for part in each if part.strip()) for each in parts], None
 
 
-def _class_name(value: Any, known: Sequence[str]) -> Any:
-    """Return the name of a class number; -1 is the mark of Hugging Face for "no label"."""
+def _class_name(value: Any, known: Sequence[str], column: str) -> Any:
+    """Return the name of a class number; -1 is the mark of Hugging Face for "no label".
+
+    Raises
+    ------
+    DataError
+        If it is the number of no class.
+    """
     if isinstance(value, list | tuple):
-        return [_class_name(each, known) for each in value]
-    return None if value is None or value < 0 else known[value]
+        return [_class_name(each, known, column) for each in value]
+    if value is None or value == -1:
+        return None
+    if not isinstance(value, int) or not 0 <= value < len(known):
+        raise DataError(
+            f"Column {column!r} holds {value!r}, which is the number of none of its {len(known)} classes "
+            f"({listing(list(known))}).",
+            remedy=f"Mend the table: its classes are numbered from 0 to {len(known) - 1}, and -1 means no label.",
+        )
+    return known[value]
 
 
 def _held_names(values: Sequence[Any]) -> list[str]:

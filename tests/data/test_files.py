@@ -444,6 +444,20 @@ def test_what_lies_beside_images_is_passed_over_and_counted(tmp_path: Path) -> N
         assert part in said
 
 
+def test_very_many_files_beside_images_are_counted_at_once(tmp_path: Path) -> None:
+    for name in ("a/1.png", "b/1.png"):
+        picture(tmp_path / name)
+    for folder in range(100):
+        (tmp_path / f"lost{folder:02d}").mkdir()
+        for number in range(200):
+            (tmp_path / f"lost{folder:02d}" / f"{number}.xml").touch()
+    start = time.perf_counter()
+    samples = load_samples(tmp_path)
+    assert time.perf_counter() - start < 20
+    assert sum("so that this class is missing: 200 .xml" in warning for warning in samples.warnings) == 100
+    assert any("passed over files that are no images: 20000 .xml" in note for note in samples.notes)
+
+
 def test_the_metadata_of_imagefolder_is_read(tmp_path: Path) -> None:
     for split in ("train", "test"):
         picture(tmp_path / split / "1.png")

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -335,7 +335,8 @@ def _masks(root: Path, images: Sequence[PurePosixPath]) -> list[str]:
 def _passed_over(root: Path, tree: FolderContents, read: Layout) -> tuple[list[str], list[str]]:
     """Say which files were not taken for images: notes, and warnings where images may be among them."""
     notes, warnings = [], []
-    others = [path for path in tree.others if path not in set(tree.tables)]
+    tables = tree.tables
+    others = set(tree.others).difference(tables)
     kinds = Counter(path.suffix.lower() or "without suffix" for path in others)
     foreign = {kind: count for kind, count in kinds.items() if kind in FOREIGN_SUFFIXES}
     if foreign:
@@ -344,24 +345,26 @@ def _passed_over(root: Path, tree: FolderContents, read: Layout) -> tuple[list[s
     if rest:
         notes.append(f"{root}: passed over files that are no images: {_counts(rest)}.")
     depth = 1 if read.splits is None else 2
-    lost = Counter(path.parts[:depth] for path in others if len(path.parts) > depth)
+    inside: defaultdict[tuple[str, ...], Counter[str]] = defaultdict(Counter)
+    for path in others:
+        if len(path.parts) > depth:
+            inside[path.parts[:depth]][path.suffix.lower() or "without suffix"] += 1
     kept = {path.parts[:depth] for path in read.images}
-    for folder in sorted(set(lost) - kept if read.labels is not None else ()):
-        inside = Counter(path.suffix.lower() or "without suffix" for path in others if path.parts[:depth] == folder)
-        warnings.append(
-            f"{root}: no file in {'/'.join(folder)} is an image that is read, so that this class is missing: "
-            f"{_counts(inside)}. Images end in {', '.join(sorted(IMAGE_SUFFIXES))}."
-        )
+    warnings += [
+        f"{root}: no file in {'/'.join(folder)} is an image that is read, so that this class is missing: "
+        f"{_counts(inside[folder])}. Images end in {', '.join(sorted(IMAGE_SUFFIXES))}."
+        for folder in sorted(set(inside) - kept if read.labels is not None else ())
+    ]
     empty = [name for name in tree.empty if len(PurePosixPath(name).parts) <= depth and name != "."]
     if empty:
         (warnings if read.labels is not None else notes).append(f"{root}: no files in {listing(sorted(empty))}.")
     if tree.junk:
         notes.append(f"{root}: passed over {listing(sorted(set(tree.junk)))}.")
-    if tree.tables:
-        table = shown_folder(root / tree.tables[0])
-        hint = f"{root}: not read with the folder: {listing([path.as_posix() for path in tree.tables])}. "
+    if tables:
+        table = shown_folder(root / tables[0])
+        hint = f"{root}: not read with the folder: {listing([path.as_posix() for path in tables])}. "
         hint += f"Where a table holds the labels, give it in place of the folder: {table}."
-        doubtful = read.labels is None or read.warnings or any(path.name in METADATA for path in tree.tables)
+        doubtful = read.labels is None or read.warnings or any(path.name in METADATA for path in tables)
         (warnings if doubtful else notes).append(hint)
     return notes, warnings
 

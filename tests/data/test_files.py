@@ -3,7 +3,9 @@
 import os
 import re
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -166,7 +168,45 @@ def test_a_link_to_a_parent_folder_does_not_turn_in_circles(tmp_path: Path) -> N
     for name in ("a/1.png", "b/1.png"):
         picture(tmp_path / name)
     (tmp_path / "b" / "up").symlink_to(tmp_path)
-    assert len(load_samples(tmp_path)) == 2
+    samples = load_samples(tmp_path)
+    assert (len(samples), samples.warnings) == (2, ())
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_a_link_to_another_class_is_passed_over_and_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backwards: bool
+) -> None:
+    for name in ("b/1.png", "c/1.png"):
+        picture(tmp_path / name)
+    (tmp_path / "a").symlink_to(tmp_path / "b")
+    (tmp_path / "d").symlink_to(tmp_path / "c")
+
+    walk = os.walk
+
+    def in_order(root: Path, **options: Any) -> Iterator[tuple[str, list[str], list[str]]]:
+        for folder, below, names in walk(root, **options):
+            below.sort(reverse=backwards)
+            yield folder, below, names
+
+    monkeypatch.setattr(os, "walk", in_order)
+    samples = load_samples(tmp_path)
+    assert samples.ids.tolist() == ["b/1.png", "c/1.png"]
+    assert "passed over: a, which is b, d, which is c." in samples.warnings[0]
+
+
+def test_a_folder_that_may_not_be_listed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a/1.png", "b/1.png", "shut/1.png"):
+        picture(tmp_path / name)
+    scan = os.scandir
+
+    def guarded(path: str) -> object:
+        if Path(path).name == "shut":
+            raise PermissionError(13, "Permission denied", path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    with pytest.raises(DataError, match=r"shut cannot be listed: Permission denied"):
+        load_samples(tmp_path)
 
 
 # --- tables

@@ -66,12 +66,15 @@ class FolderContents:
         Folders that were passed over.
     empty : list of str
         Folders without files and folders.
+    links : dict of str to str
+        Folders that were passed over because a link makes them another one, and which.
     """
 
     images: list[PurePosixPath] = field(default_factory=list)
     others: list[PurePosixPath] = field(default_factory=list)
     junk: list[str] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
+    links: dict[str, str] = field(default_factory=dict)
 
     @property
     def tables(self) -> list[PurePosixPath]:
@@ -126,17 +129,28 @@ def load_image_file(path: Path, request: Request) -> SampleTable:
 
 
 def walk(root: Path, patterns: Sequence[str] = ()) -> FolderContents:
-    """List what lies below a folder, in natural order; patterns leave files out."""
-    tree, seen = FolderContents(), set[str]()
-    # Linked class folders are common; the set of real paths keeps a link to a parent from turning in circles.
-    for folder, below, names in os.walk(root, followlinks=True):
+    """List what lies below a folder, in natural order; patterns leave files out.
+
+    Raises
+    ------
+    DataError
+        If a folder may not be listed, so that nobody knows what is missing.
+    """
+    tree, seen = FolderContents(), dict[str, PurePosixPath]()
+    # Linked class folders are common; the real paths keep a link to a parent from turning in circles.
+    for folder, below, names in os.walk(root, followlinks=True, onerror=_refuse_unlisted):
         real = os.path.realpath(folder)
-        tree.junk.extend(name for name in below if name.casefold() in JUNK_FOLDERS)
-        below[:] = [] if real in seen else [name for name in below if not is_junk_folder(name)]
-        if real in seen:
-            continue
-        seen.add(real)
         here = PurePosixPath(Path(folder).relative_to(root).as_posix())
+        tree.junk.extend(name for name in below if name.casefold() in JUNK_FOLDERS)
+        if real in seen:
+            below[:] = []
+            if seen[real] not in here.parents:
+                tree.links[here.as_posix()] = seen[real].as_posix()
+            continue
+        seen[real] = here
+        # Links come last, so that of two names of a folder its own one stays, whatever the disk lists first.
+        inner = [name for name in below if not is_junk_folder(name)]
+        below[:] = sorted(inner, key=lambda name: (Path(folder, name).is_symlink(), name))
         shown = [name for name in names if not name.startswith(".")]
         if not shown and not below:
             tree.empty.append(here.as_posix())
@@ -147,6 +161,13 @@ def walk(root: Path, patterns: Sequence[str] = ()) -> FolderContents:
     for paths in (tree.images, tree.others):
         paths.sort(key=lambda path: natural_key(path.as_posix()))
     return tree
+
+
+def _refuse_unlisted(error: OSError) -> None:
+    raise DataError(
+        f"{error.filename} cannot be listed: {error.strerror}.",
+        remedy="Make this folder readable, or move it out of the data.",
+    ) from error
 
 
 # --- splits and classes
@@ -355,6 +376,9 @@ def _passed_over(root: Path, tree: FolderContents, read: Layout) -> tuple[list[s
         f"{_counts(inside[folder])}. Images end in {', '.join(sorted(IMAGE_SUFFIXES))}."
         for folder in sorted(set(inside) - kept if read.labels is not None else ())
     ]
+    if tree.links:
+        same = [f"{link}, which is {folder}" for link, folder in sorted(tree.links.items())]
+        warnings.append(f"{root}: folders that a link makes the same are read once; passed over: {listing(same)}.")
     empty = [name for name in tree.empty if len(PurePosixPath(name).parts) <= depth and name != "."]
     if empty:
         (warnings if read.labels is not None else notes).append(f"{root}: no files in {listing(sorted(empty))}.")

@@ -512,6 +512,28 @@ def test_the_metadata_of_imagefolder_is_read(tmp_path: Path) -> None:
     )
 
 
+def test_a_table_of_metadata_is_parsed_once_and_another_beside_it_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in (1, 2):
+        picture(tmp_path / f"{number}.png")
+    write(tmp_path / "metadata.csv", "file_name,label\n1.png,a\n2.png,b\n")
+    parsed: list[str] = []
+    read = Path.read_bytes
+
+    def counted(path: Path) -> bytes:
+        parsed.append(path.name)
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", counted)
+    assert not load_samples(tmp_path).warnings
+    assert parsed == ["metadata.csv"]
+    write(tmp_path / "metadata.jsonl", '{"file_name": "1.png", "label": "c"}\n')
+    samples = load_samples(tmp_path)
+    assert names(samples) == ["a", "b"]
+    assert "metadata.jsonl is not read beside metadata.csv" in samples.warnings[0]
+
+
 def test_file_names_that_are_no_utf8_have_ids_that_can_be_written(tmp_path: Path) -> None:
     for name in ("a/1.png", "b/2.png"):
         picture(tmp_path / name)

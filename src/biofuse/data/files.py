@@ -21,7 +21,7 @@ from biofuse.data.lookup import (
     shown_folder,
 )
 from biofuse.data.samples import Request, SampleTable, join_tables
-from biofuse.data.tables import is_table_name, load_manifest, load_shards, read_table
+from biofuse.data.tables import Read, is_table_name, load_manifest, load_shards, read_table
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 """What Hugging Face's imagefolder calls the table that lies beside images."""
@@ -417,19 +417,23 @@ def _metadata(root: Path, tree: FolderContents, request: Request) -> SampleTable
         splits = {root / path: split_of(re.split(r"[-_.]", path.name)[0]) for path in shards}
         named = {path: split for path, split in splits.items() if split is not None}
         return load_shards(root, named, request) if named and len(named) == len(shards) else None
-    tables = [path for path in tree.tables if path.name in METADATA]
+    tables = {path: read_table(root / path) for path in tree.tables if path.name in METADATA}
     tops = {path.parent for path in tables}
-    if not tables or not all(map(_names_files, (root / path for path in tables))):
+    if not tables or not all(map(_names_files, tables.values())):
         return None
     if tops == {PurePosixPath()} and (request.config.label or not _class_folders(tree, lambda path: path)):
-        return _from_metadata(root, tree, tables[0], request)
+        first, *others = tables
+        table = _from_metadata(root, tree, first, tables[first], request)
+        over = f"{root}: {listing([path.name for path in others])} is not read beside {first.name}."
+        return replace(table, warnings=(over, *table.warnings)) if others else table
     of = {path.parts[0]: split_of(path.parts[0]) for path in tables if len(path.parts) == 2}
     inside = {path.parts[0] for path in tree.images}
     if len(of) != len(tables) or None in of.values() or inside != set(of):
         return None
     if _class_folders(tree, lambda path: PurePosixPath(*path.parts[1:])) and not request.config.label:
         return None
-    joined = join_tables({str(of[path.parts[0]]): _from_metadata(root, tree, path, request) for path in tables})
+    parts = {str(of[path.parts[0]]): _from_metadata(root, tree, path, read, request) for path, read in tables.items()}
+    joined = join_tables(parts)
     return replace(joined, name=root.resolve().name) if request.config.use_splits else replace(joined, splits=None)
 
 
@@ -439,13 +443,13 @@ def _class_folders(tree: FolderContents, below: Callable[[PurePosixPath], PurePo
     return len(folders) > 1 and not all(split_of(name) for name in folders)
 
 
-def _names_files(path: Path) -> bool:
+def _names_files(read: Read) -> bool:
     """Tell whether a table has the column of imagefolder."""
-    return any(plain(name) in {"filename", "imagefilename"} for name in read_table(path).columns)
+    return any(plain(name) in {"filename", "imagefilename"} for name in read.columns)
 
 
-def _from_metadata(root: Path, tree: FolderContents, path: PurePosixPath, request: Request) -> SampleTable:
-    table = load_manifest(root / path, request)
+def _from_metadata(root: Path, tree: FolderContents, path: PurePosixPath, read: Read, request: Request) -> SampleTable:
+    table = load_manifest(root / path, request, read)
     listed = {source.path.resolve() for source in table.sources if isinstance(source, FileSource)}
     over = [image for image in tree.images if path.parent in image.parents and (root / image).resolve() not in listed]
     warnings = table.warnings

@@ -83,8 +83,15 @@ def is_table_name(path: Path | str) -> bool:
     return Path(path).name.lower().endswith(TABLE_SUFFIXES + SPREADSHEETS)
 
 
-def load_manifest(path: Path, request: Request) -> SampleTable:
+def load_manifest(path: Path, request: Request, read: Read | None = None) -> SampleTable:
     """Read a table file of images; paths are relative to its folder, or to ``root``.
+
+    Parameters
+    ----------
+    path : Path
+    request : Request
+    read : Read, optional
+        What lies in the file, where it is known.
 
     Raises
     ------
@@ -94,7 +101,8 @@ def load_manifest(path: Path, request: Request) -> SampleTable:
     root = request.config.root
     if root is not None and not root.is_dir() and (path.parent / root).is_dir():
         root = path.parent / root
-    return _table(read_table(path), request, name=path.stem, root=root or path.parent, where=str(path))
+    read = read_table(path) if read is None else read
+    return _table(read, request, name=path.stem, root=root or path.parent, where=str(path))
 
 
 def load_frame(frame: "pd.DataFrame", request: Request) -> SampleTable:

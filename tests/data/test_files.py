@@ -15,6 +15,7 @@ from PIL import Image
 
 from biofuse.core.errors import DataError, LeakageError, UnreadableImageError
 from biofuse.core.target import Task
+from biofuse.data.config import DataConfig
 from biofuse.data.labels import class_table, natural_key
 from biofuse.data.load import load_samples
 from biofuse.data.samples import Samples
@@ -134,6 +135,24 @@ def test_masks_can_be_excluded(tmp_path: Path) -> None:
         picture(tmp_path / name)
     samples = load_samples(tmp_path, exclude=["*_mask*", "masks/*"])
     assert samples.ids.tolist() == ["benign/1.png", "malignant/1.png"]
+    assert "files left out with `exclude=`: 2 by '*_mask*', 1 by 'masks/*'." in samples.notes[0]
+    assert samples.warnings == ()
+
+
+@pytest.mark.parametrize("data", ["", "m.csv"])
+def test_a_pattern_that_leaves_out_nothing_is_said_unless_it_was_meant_for_other_data(
+    tmp_path: Path, data: str
+) -> None:
+    for name in ("a/1.png", "a/2.png", "b/1.png"):
+        picture(tmp_path / name)
+    if data:
+        write(tmp_path / data, "path,label\na/1.png,a\na/2.png,a\nb/1.png,b\n", images=False)
+    samples = load_samples(tmp_path / data, exclude=["2.*", "*.gif"])
+    assert samples.ids.tolist() == ["a/1.png", "b/1.png"]
+    assert any("left out with `exclude=`: 1 by '2.*'." in note for note in samples.notes)
+    assert re.search(r"no (files|rows) are like '\*\.gif', given as `exclude=`", samples.warnings[0])
+    other = load_samples(tmp_path / data, like=DataConfig(exclude=("2.*", "*.gif")))
+    assert not any("*.gif" in warning for warning in other.warnings)
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,10 @@ from biofuse.data.lookup import (
     FOREIGN_SUFFIXES,
     IMAGE_SUFFIXES,
     JUNK_FOLDERS,
-    excluded,
+    excluding,
     is_image_name,
     is_junk_folder,
+    left_out,
     shown_folder,
 )
 from biofuse.data.samples import Request, SampleTable, join_tables
@@ -68,6 +69,8 @@ class FolderContents:
         Folders without files and folders.
     links : dict of str to str
         Folders that were passed over because a link makes them another one, and which.
+    excluded : Counter of str
+        How many files each pattern left out.
     """
 
     images: list[PurePosixPath] = field(default_factory=list)
@@ -75,6 +78,7 @@ class FolderContents:
     junk: list[str] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
     links: dict[str, str] = field(default_factory=dict)
+    excluded: Counter[str] = field(default_factory=Counter)
 
     @property
     def tables(self) -> list[PurePosixPath]:
@@ -103,13 +107,16 @@ def load_folder(root: Path, request: Request) -> SampleTable:
         If the layout is mixed, so that some images would have no class or no split.
     """
     tree = walk(root, request.config.exclude)
-    with_table = _metadata(root, tree, request)
+    # A pattern may leave out whole tables or unlisted images: that no row of the others is like it needs no warning.
+    quiet = replace(request, inherited=request.inherited | {"exclude"}) if tree.excluded else request
+    with_table = _metadata(root, tree, quiet)
     if with_table is not None:
         return with_table
     request.only("a folder", "exclude")
     if not tree.images:
         _refuse_no_images(root, tree)
     read = layout(root, tree.images, labelled=request.labelled is not False, use_splits=request.config.use_splits)
+    gone, unlike = left_out(str(root), "files", request.config.exclude, tree.excluded)
     notes, warnings = _passed_over(root, tree, read)
     return SampleTable(
         name=root.resolve().name,
@@ -117,8 +124,13 @@ def load_folder(root: Path, request: Request) -> SampleTable:
         sources=[FileSource(root / path) for path in read.images],
         labels=read.labels,
         splits=read.splits,
-        notes=(*read.notes, *notes),
-        warnings=(*read.warnings, *warnings, *_masks(root, read.images)),
+        notes=(*read.notes, *gone, *notes),
+        warnings=(
+            *read.warnings,
+            *(() if "exclude" in request.inherited else unlike),
+            *warnings,
+            *_masks(root, read.images),
+        ),
     )
 
 
@@ -156,7 +168,9 @@ def walk(root: Path, patterns: Sequence[str] = ()) -> FolderContents:
             tree.empty.append(here.as_posix())
         for name in shown:
             path = here / name
-            if not excluded(path.as_posix(), patterns):
+            by = excluding(path.as_posix(), patterns)
+            tree.excluded.update(by)
+            if not by:
                 (tree.images if is_image_name(name) else tree.others).append(path)
     for paths in (tree.images, tree.others):
         paths.sort(key=lambda path: natural_key(path.as_posix()))

@@ -10,7 +10,7 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
@@ -59,10 +59,18 @@ def is_junk_folder(name: str) -> bool:
     return name.startswith(".") or name.casefold() in JUNK_FOLDERS
 
 
-def excluded(path: str, patterns: Sequence[str]) -> bool:
-    """Tell whether a file name, or a path relative to the data, matches one of the shell patterns."""
+def excluding(path: str, patterns: Sequence[str]) -> list[str]:
+    """Return the shell patterns that match the file name, or the path relative to the data."""
     name = path.rpartition("/")[2]
-    return any(fnmatch(name, pattern) or fnmatch(path, pattern) for pattern in patterns)
+    return [pattern for pattern in patterns if fnmatch(name, pattern) or fnmatch(path, pattern)]
+
+
+def left_out(where: str, what: str, patterns: Sequence[str], counts: Mapping[str, int]) -> tuple[list[str], list[str]]:
+    """Say how many files or rows each pattern leaves out: a note, and a warning of those that leave out none."""
+    some = [f"{counts[pattern]} by {pattern!r}" for pattern in dict.fromkeys(patterns) if counts.get(pattern)]
+    none = [repr(pattern) for pattern in dict.fromkeys(patterns) if not counts.get(pattern)]
+    notes = [f"{where}: {what} left out with {option('exclude')}: {', '.join(some)}."] if some else []
+    return notes, [f"{where}: no {what} are like {listing(none)}, given as {option('exclude')}."] if none else []
 
 
 def same_name(text: str) -> str:

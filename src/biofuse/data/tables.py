@@ -33,7 +33,7 @@ from biofuse.data.columns import (
 )
 from biofuse.data.decoding import FileSource, ItemSource
 from biofuse.data.labels import RawLabels, label_text, listing
-from biofuse.data.lookup import ImageFinder, excluded, is_image_name
+from biofuse.data.lookup import ImageFinder, excluding, is_image_name, left_out
 from biofuse.data.samples import Request, SampleTable, Source, row_id, ungrouped_warnings
 
 if TYPE_CHECKING:
@@ -402,6 +402,9 @@ def _table(read: Read, request: Request, *, name: str, root: Path, where: str) -
     held = holds_images(columns[image])
     paths = _held_names(columns[image]) if held else paths_of(columns, image, where)
 
+    matched = [excluding(path, config.exclude) for path in paths]
+    gone, unlike = left_out(where, "rows", config.exclude, Counter(itertools.chain.from_iterable(matched)))
+
     def locate(kept: Sequence[int]) -> Located:
         if held:
             return Located([ItemSource(columns[image], row, None, f"{where}: {paths[row]}") for row in kept])
@@ -414,12 +417,14 @@ def _table(read: Read, request: Request, *, name: str, root: Path, where: str) -
         request,
         image=image,
         ids=paths if held else [_relative(Path(path), root) for path in paths],
-        rows=[row for row, path in enumerate(paths) if not excluded(path, config.exclude)],
+        rows=[row for row, by in enumerate(matched) if not by],
         locate=locate,
         name=name,
         where=where,
     )
-    return replace(table, notes=(*absent, *notes, *table.notes))
+    # That patterns for other data have nothing to leave out of these is no mistake.
+    warnings = table.warnings if "exclude" in request.inherited else (*unlike, *table.warnings)
+    return replace(table, notes=(*absent, *notes, *gone, *table.notes), warnings=warnings)
 
 
 def samples_of(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -162,6 +163,16 @@ def test_classes_absent_from_a_split_and_tiny_classes() -> None:
     assert "Split test has no sample of a" in text
     assert "Fewer than 10 development samples: b (2)" in text
     assert "No groups are given" in text
+
+
+@pytest.mark.parametrize("column", ["patient_id", "patient `id`", "age"])
+def test_groups_are_asked_for_once(tmp_path: Path, column: str) -> None:
+    rows = [(f"`x=y` {number}.png", "ab"[number % 2], f"p{number // 2}") for number in range(24)]
+    for number, (name, _, _) in enumerate(rows):
+        Image.fromarray(noise(number)).save(tmp_path / name)
+    text = warnings_of(load_samples(pd.DataFrame(rows, columns=["path", "label", column]), root=tmp_path))
+    assert text.count("`group='none'`") == 1
+    assert ("No groups are given" in text) == (column == "age")
 
 
 def test_classes_in_one_group() -> None:

@@ -5,6 +5,7 @@ import difflib
 import re
 import shlex
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import PurePath
 from typing import Any
 
@@ -34,7 +35,8 @@ def option(name: str, *value: object) -> str:
     ('`label=`', "`root='train'`", '`use_splits=False`')
     """
     shown = str(value[0]) if value and isinstance(value[0], PurePath) else value[0] if value else None
-    return f"`{name}={repr(shown).replace(chr(96), chr(39)) if value else ''}`"
+    written = repr(shown).replace("`", r"\x60") if value else ""
+    return f"`{name}={written}`"
 
 
 def in_command_words(text: str) -> str:
@@ -64,8 +66,9 @@ def advised(texts: Iterable[str]) -> dict[str, Any]:
                 break
             end = match.end()
             name, written = match.groups()
-            if written:
-                found.setdefault(name, ast.literal_eval(written))
+            with suppress(SyntaxError, ValueError):  # a name of a file, say, may look like an option
+                if written:
+                    found.setdefault(name, ast.literal_eval(written))
     return found
 
 

@@ -125,6 +125,16 @@ def test_a_huge_size_in_a_small_file_is_refused(monkeypatch: pytest.MonkeyPatch)
         read(tiff(np.zeros((8, 8))))
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_a_file_without_its_last_bytes_is_refused() -> None:
+    """What is left of packed values must not be taken for values."""
+    whole = tiff(values_of("i1", (20, 20)), photometric="minisblack", compression="zlib")
+    read(whole)
+    for size in range(len(whole) - 20, len(whole)):
+        with pytest.raises(UnreadableImageError):
+            read(whole[:size])
+
+
 @settings(max_examples=200, deadline=None)
 @given(data=st.data())
 @pytest.mark.filterwarnings("ignore")

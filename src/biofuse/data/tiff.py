@@ -207,9 +207,10 @@ class TiffPage:
             yield plane, top, left, self._values(data, dtype, (height, columns, depth))
 
     def _unpacked(self, piece: bytes, count: int, expected: int) -> bytes:
-        if len(piece) == count and self.compression != UNCOMPRESSED:
+        cut = len(piece) < count
+        if not cut and self.compression != UNCOMPRESSED:
             piece = zlib.decompressobj().decompress(piece, expected)
-        if len(piece) < expected or not expected:
+        if cut or len(piece) < expected or not expected:
             raise OSError("image file is truncated")
         return piece[:expected]
 

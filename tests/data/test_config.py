@@ -99,8 +99,8 @@ def test_how_pixels_are_read_is_chosen_field_by_field(table: Path) -> None:
     [
         ({"lable": "a"}, "no option 'lable'"),
         ({"task": "ranking"}, "no task 'ranking'"),
-        ({"page": -1}, "page = -1"),
-        ({"group": ["a", "b"]}, "group = "),
+        ({"page": -1}, "`page=` cannot be -1"),
+        ({"group": ["a", "b"]}, "`group=` cannot be "),
     ],
 )
 def test_options_that_are_none(options: dict[str, object], why: str) -> None:

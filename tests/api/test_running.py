@@ -18,6 +18,7 @@ from biofuse.api.fit import evaluate
 from biofuse.core.errors import ArtifactError, LockedError, SearchError
 from biofuse.core.files import locked
 from biofuse.data.load import load_samples
+from biofuse.runs.run import Run
 from biofuse.search import search as searching
 from biofuse.search.closed_form import ClosedFormScorer
 from biofuse.search.runner import RefitScorer
@@ -86,7 +87,11 @@ def test_a_run_directory_says_what_was_done(fitted, study):
     screen = pd.read_parquet(fitted.path / "screen.parquet")
     pd.testing.assert_frame_equal(screen, fitted.screen.to_frame())
     pd.testing.assert_frame_equal(pd.read_csv(fitted.path / "screen.csv"), screen, rtol=1e-12)
+    there, kept = Run.open(fitted.path).out_of_fold, fitted.search.out_of_fold
+    assert all(np.array_equal(getattr(there, name), getattr(kept, name)) for name in ("rows", "fold", "probabilities"))
     rows = pd.read_parquet(fitted.path / "samples.parquet")
+    said = pd.read_parquet(fitted.path / "out_of_fold.parquet")
+    assert said["id"].tolist() == fitted.embeddings.ids[kept.rows].tolist()
     assert rows["split"].value_counts().to_dict() == {"train": 36, "test": 21, "val": 15}
     assert (rows["content"] == "").tolist() == (rows["split"] == "test").tolist()
     np.testing.assert_array_equal(

@@ -15,9 +15,10 @@ from biofuse.encoders.registry import get_card
 from biofuse.heads.base import CHEAP_HEADS
 from biofuse.search import search as searching
 from biofuse.search.closed_form import ClosedFormScorer
+from biofuse.search.problem import head_of
 from biofuse.search.rules import Budget, finalists, greedy_path, select
-from biofuse.search.runner import RefitScorer
-from biofuse.search.search import allowed, encoders_to_fit, fit_predictors
+from biofuse.search.runner import RefitScorer, SearchContext
+from biofuse.search.search import Fit, allowed, encoders_to_fit, fit_predictors, with_out_of_fold
 
 PLANTED = ("a", "b", "c", "d")
 EVERY = [subset for size in range(1, 5) for subset in itertools.combinations(PLANTED, size)]
@@ -351,6 +352,47 @@ def test_a_search_too_large_to_keep_predictions_is_resumed_too(plant, searched, 
     second = searched(plant(), folder=tmp_path)
     assert not scored.screened | scored.refitted
     assert scores(second.leaderboard) == scores(first.leaderboard)
+
+
+# --- what the chosen predictor says of samples that it was not fitted on
+
+
+@pytest.fixture(params=[0, searching.KEEP_BYTES], ids=["made", "kept"])
+def few_bytes(request, monkeypatch):
+    """Let the search keep none of its predictions, or all."""
+    monkeypatch.setattr(searching, "KEEP_BYTES", request.param)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"head": "ridge", "repeats": 2},
+        {"head": "ridge", "predictor": "ensemble"},
+        {"head": "logistic", "predictor": "average"},
+        {"head": "ridge", "select": "holdout"},
+    ],
+    ids=str,
+)
+@pytest.mark.usefixtures("few_bytes")
+def test_out_of_fold_predictions_are_those_of_the_chosen_predictor_fitted_on_other_folds(
+    plant, searched, posed, options
+):
+    embeddings = plant(val=16)
+    problem = posed(embeddings, **options)
+    found = with_out_of_fold(problem, searched(embeddings, **options), SearchContext(workers=1))
+    fit, labels = Fit(problem, head_of(problem.config, found.head)), problem.labels
+    members = (found.chosen,) if found.ensemble is None else found.ensemble.members
+    number = 0
+    for fold, (train, held) in enumerate(problem.plan.folds):
+        there = found.out_of_fold.fold == fold
+        assert found.out_of_fold.rows[there].tolist() == held.tolist()
+        blocks = problem.blocks.take(train)
+        fitted = [fit(blocks, labels[train], encoders=subset, seed=0, threads=1) for subset in members]
+        expected = np.mean([each.predict_proba(problem.blocks.take(held)) for each in fitted], axis=0)
+        np.testing.assert_allclose(found.out_of_fold.probabilities[there], expected, atol=1e-6)
+        number += len(held)
+    assert len(found.out_of_fold) == number
+    np.testing.assert_allclose(found.out_of_fold.probabilities.sum(axis=1), 1, atol=1e-15)
 
 
 # --- averages of several, and late fusion

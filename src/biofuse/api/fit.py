@@ -37,7 +37,7 @@ from biofuse.search.leaderboard import Leaderboard
 from biofuse.search.problem import Problem, check_parts, check_plan, head_of
 from biofuse.search.rules import CHOSEN, Selection
 from biofuse.search.runner import SearchContext
-from biofuse.search.search import Fit, Search, allowed, fit_predictors, make_budget, singles_to_fit
+from biofuse.search.search import Fit, Search, allowed, fit_predictors, make_budget, singles_to_fit, with_out_of_fold
 from biofuse.search.search import run as run_search
 from biofuse.store.exchange import label_names
 from biofuse.store.store import EmbeddingStore, as_store
@@ -515,7 +515,7 @@ class BioFuse:
                 device=self.options.device,
             )
             with runtime.cluster():
-                search = run_search(problem, runtime, budget=budget)
+                search = with_out_of_fold(problem, run_search(problem, runtime, budget=budget), runtime)
                 return search, gather_evidence(problem, search, embeddings.cards, context=runtime, budget=budget)
 
 

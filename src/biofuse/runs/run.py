@@ -11,6 +11,8 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Self
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from biofuse.core.errors import ArtifactError, DataError, SearchError, option
@@ -37,6 +39,7 @@ from biofuse.runs.record import RUN_FORMAT, DataSource, RunRecord
 from biofuse.search.config import SearchConfig
 from biofuse.search.evidence import Evidence
 from biofuse.search.leaderboard import Leaderboard
+from biofuse.search.out_of_fold import OutOfFold
 from biofuse.search.problem import Problem
 from biofuse.search.rules import CHOSEN
 from biofuse.search.search import Search, encoders_to_fit, singles_to_fit
@@ -46,6 +49,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 RECORD, METRICS, PREDICTIONS, SAMPLES = "run.json", "metrics.json", "predictions.parquet", "samples.parquet"
+
+OUT_OF_FOLD = "out_of_fold.parquet"
+"""What the chosen predictor says of development samples that it was not fitted on."""
 
 REPORT, CARD = "report.html", "README.md"
 """The page, and the model card."""
@@ -75,8 +81,8 @@ PATIENCE = 60.0
 """Seconds that an evaluation waits for another to be written."""
 
 WRITTEN = (
-    "leaderboard.parquet", "leaderboard.csv", "screen.parquet", "screen.csv", SAMPLES, *QUARANTINE.values(), METRICS,
-    PREDICTIONS, REPORT, CARD, RECORD,
+    "leaderboard.parquet", "leaderboard.csv", "screen.parquet", "screen.csv", OUT_OF_FOLD, SAMPLES,
+    *QUARANTINE.values(), METRICS, PREDICTIONS, REPORT, CARD, RECORD,
 )  # fmt: skip
 """Files of a run besides its models and scores; the record last, because it is what makes the folder a run."""
 
@@ -218,7 +224,7 @@ class Run:
         wanted = (encoders_to_fit(search), singles_to_fit(search))
         if tuple({name: model.encoders for name, model in each.items()} for each in (models, singles)) != wanted:
             return None
-        self._seal(*self._write_leaderboards(search))
+        self._seal(*self._write_scores(search))
         return models, singles
 
     def finish(
@@ -229,7 +235,7 @@ class Run:
         singles: Mapping[str, BioFuseModel],
     ) -> None:
         """Write leaderboards and models, and last of all that the run is complete."""
-        written = self._write_leaderboards(search)
+        written = self._write_scores(search)
         saved = {self.single_path(name): model for name, model in singles.items()}
         saved |= {self.model_path(name): model for name, model in models.items()}
         for folder, model in saved.items():
@@ -391,6 +397,22 @@ class Run:
             return None
         return Leaderboard.read_parquet(self._file("screen.parquet", remedy=GO_ON))
 
+    @cached_property
+    def out_of_fold(self) -> OutOfFold | None:
+        """What the chosen predictor says of samples it was not fitted on; None for runs of versions that kept none.
+
+        Rows count the development samples in the order of :attr:`samples`.
+
+        Raises
+        ------
+        ArtifactError
+            If the table is missing or damaged.
+        """
+        if OUT_OF_FOLD not in self.record.files:
+            return None
+        path = self._file(OUT_OF_FOLD, remedy=GO_ON)
+        return OutOfFold.read_parquet(path, ids=self._development_ids(), classes=self.record.classes)
+
     @property
     def evaluations(self) -> dict[str, Evaluation]:
         """What every evaluation found, the latest last; that of the run's own test samples is called :data:`OWN`.
@@ -512,8 +534,12 @@ class Run:
         verify(path, self.record.files[name], remedy=remedy)
         return path
 
-    def _write_leaderboards(self, search: Search) -> list[str]:
-        """Write the tables of scores, and return the names of those that are read again."""
+    def _development_ids(self) -> NDArray[np.object_]:
+        samples = self.samples
+        return samples.loc[samples["split"] != "test", "id"].to_numpy(dtype=object)
+
+    def _write_scores(self, search: Search) -> list[str]:
+        """Write scores and out-of-fold predictions, and return the names of the files that are read again."""
         self.leaderboard, self.screen = search.leaderboard, None if search.screen is None else search.screen.leaderboard
         written = []
         for name, board in (("leaderboard", self.leaderboard), ("screen", self.screen)):
@@ -521,6 +547,11 @@ class Run:
                 board.to_parquet(self.path / f"{name}.parquet")
                 board.to_csv(self.path / f"{name}.csv")
                 written.append(f"{name}.parquet")
+        if search.out_of_fold is not None:
+            self.out_of_fold = search.out_of_fold
+            path = self.path / OUT_OF_FOLD
+            search.out_of_fold.to_parquet(path, ids=self._development_ids(), classes=self.record.classes)
+            written.append(OUT_OF_FOLD)
         return written
 
     def _write_quarantine(self, name: str, entries: Iterable[Quarantined]) -> None:

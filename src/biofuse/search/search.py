@@ -1,7 +1,7 @@
 """The search from embeddings to a choice: budget, head, screen, finalists, and the predictors fitted on it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from html import escape
 from typing import Any
@@ -22,6 +22,7 @@ from biofuse.predictors.combined import average, fit_late_fusion
 from biofuse.predictors.fused import Predictor, fit_predictor
 from biofuse.search.config import AUTO, SearchConfig
 from biofuse.search.leaderboard import Leaderboard, Subset
+from biofuse.search.out_of_fold import OutOfFold
 from biofuse.search.problem import Problem, fusion_of, head_of
 from biofuse.search.rules import CHOSEN, Budget, Ensemble, Selection, choose_ensemble, finalists, select
 from biofuse.search.runner import RefitScorer, SearchContext, run_search
@@ -98,6 +99,8 @@ class Search:
         The average of subsets, where one was asked for.
     kept_rows : tuple of ndarray or None
         Per fold, the samples that the leaderboard's predictions belong to.
+    out_of_fold : OutOfFold or None
+        What the chosen predictor says of samples that it was not fitted on; None before :func:`with_out_of_fold`.
     """
 
     leaderboard: Leaderboard
@@ -107,6 +110,7 @@ class Search:
     screen: Screen | None
     ensemble: Ensemble | None
     kept_rows: tuple[NDArray[np.int64], ...] | None
+    out_of_fold: OutOfFold | None = None
 
     @property
     def chosen(self) -> Subset:
@@ -213,9 +217,30 @@ def _affordable(problem: Problem) -> tuple[str, ...]:
 
 
 def refit(
-    problem: Problem, strategy: Strategy, head: Head, context: SearchContext, *, quiet: bool = False
+    problem: Problem,
+    strategy: Strategy,
+    head: Head,
+    context: SearchContext,
+    *,
+    quiet: bool = False,
+    stage: str = "scores",
+    keep: bool = False,
 ) -> tuple[Leaderboard, tuple[NDArray[np.int64], ...] | None]:
     """Score subsets by fitting the predictor on every fold.
+
+    Parameters
+    ----------
+    problem : Problem
+    strategy : Strategy
+        Which subsets.
+    head : Head
+    context : SearchContext
+    quiet : bool, default False
+        Whether progress and cost are not told.
+    stage : str
+        What the file is called in which scores are kept, before the name of the head.
+    keep : bool, default False
+        Whether to keep the predictions, however large they are.
 
     Returns
     -------
@@ -227,7 +252,7 @@ def refit(
     fusion = fusion_of(config)
     held_out = tuple(held for _, held in problem.plan.folds)
     size = 4 * sum(map(len, held_out)) * len(problem.classes) * len(strategy.subsets(pool))
-    keep = config.predictor == "ensemble" or size <= KEEP_BYTES
+    keep = keep or config.predictor == "ensemble" or size <= KEEP_BYTES
     scorer = RefitScorer(
         problem.blocks,
         problem.labels,
@@ -245,7 +270,7 @@ def refit(
         strategy,
         scorer,
         metric=config.metric,
-        sink=context.sink(f"scores-{head.name}"),
+        sink=context.sink(f"{stage}-{head.name}"),
         key=problem.key(
             stage="refit",
             predictor="fused" if config.predictor == "ensemble" else config.predictor,
@@ -261,6 +286,21 @@ def refit(
         yes=context.yes,
     )
     return leaderboard, held_out if keep else None
+
+
+def with_out_of_fold(problem: Problem, search: Search, context: SearchContext) -> Search:
+    """Return the search with what its chosen predictor says of samples that it was not fitted on.
+
+    Predictions that the search kept are taken; those that it did not are made by refitting on its folds.
+    """
+    members = (search.chosen,) if search.ensemble is None else search.ensemble.members
+    kept = search.leaderboard.out_of_fold
+    if any(member not in kept for member in members):
+        head = head_of(problem.config, search.head)
+        board, _ = refit(problem, Listed(members), head, context, quiet=True, stage="chosen", keep=True)
+        kept = board.out_of_fold
+    found = OutOfFold.of(problem.plan, [kept[member] for member in members], target=problem.target)
+    return replace(search, out_of_fold=found)
 
 
 class Fit:

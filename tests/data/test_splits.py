@@ -241,6 +241,27 @@ def test_repeats_differ() -> None:
     assert set(sets[:5]) != set(sets[5:])
 
 
+@pytest.mark.parametrize(("n_groups", "repeats"), [(2, 1), (3, 1), (5, 1), (6, 1), (8, 2), (40, 2)])
+def test_the_same_folds_are_not_counted_twice(n_groups: int, repeats: int) -> None:
+    groups = [f"g{row % n_groups:02d}" for row in range(4 * n_groups)]
+    labels = np.arange(4 * n_groups) // n_groups % 2
+    plan = make_folds(labels, ids=make_samples(labels).ids, groups=groups, n_repeats=2)
+    assert plan.n_repeats == repeats
+    assert len(plan.folds) == repeats * min(n_groups, 5)
+    held = [frozenset(test.tolist()) for _, test in plan.folds]
+    assert len(set(held)) == len(held)
+    assert any("1 repeat instead of 2" in note for note in plan.notes) == (repeats == 1)
+
+
+def test_a_group_as_large_as_a_fold_does_not_undo_repeats() -> None:
+    groups = ["large"] * 60 + [f"g{row}" for row in range(60)]
+    labels = np.arange(120) % 2
+    plan = make_folds(labels, ids=make_samples(labels).ids, groups=groups, n_repeats=3)
+    assert plan.n_repeats == 3
+    held = [frozenset(test.tolist()) for _, test in plan.folds]
+    assert len(set(held)) == 13  # two of the three repeats share the fold of the large group with the first
+
+
 def test_the_number_of_folds_falls_to_the_scarcest_class() -> None:
     labels = np.array([0] * 20 + [1] * 3)
     samples = make_samples(labels)

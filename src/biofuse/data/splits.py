@@ -299,7 +299,8 @@ def make_folds(
     n_folds : int
         Falls to the smallest number of groups that any class has, with a note.
     n_repeats : int
-        Each repeat is another division.
+        Each repeat is another division, with at most a quarter of its folds from an earlier one; where few units leave
+        no such division, there are fewer repeats, with a note: the same fold twice is no further evidence.
     seed : int
         With ids and groups it decides everything; the order of the rows plays no part.
     classes : sequence of str, optional
@@ -320,14 +321,20 @@ def make_folds(
         )
     units = _make_units(ids, labels, groups, None)
     n_folds, notes = _affordable_folds(units, labels, n_folds, classes, grouped=groups is not None)
+    divisions = _divisions(units, n_folds, n_repeats, seed)
+    if len(divisions) < n_repeats:
+        notes.append(
+            f"{len(divisions)} repeat{'s' if len(divisions) > 1 else ''} instead of {n_repeats}: another division of "
+            f"{len(units.names)} {'group' if groups is not None else 'sample'}s into {n_folds} folds would "
+            "repeat folds of an earlier one."
+        )
     folds = []
-    for repeat in range(n_repeats):
-        order = hash_order(units.names, derive_seed(seed, "folds", repeat))
-        assigned = _deal(units, order, n_folds)[units.of_row]
+    for repeat, division in enumerate(divisions):
+        assigned = division[units.of_row]
         folds += [(np.flatnonzero(assigned != fold), np.flatnonzero(assigned == fold)) for fold in range(n_folds)]
         notes += _absent(assigned, labels, n_folds, repeat, classes)
     return ValidationPlan.cross_validation(
-        folds, ids=ids, splits=splits, groups=groups, n_repeats=n_repeats, notes=notes
+        folds, ids=ids, splits=splits, groups=groups, n_repeats=len(divisions), notes=notes
     )
 
 
@@ -466,6 +473,33 @@ def _affordable_folds(
 
 def _samples_in(units: int, noun: str) -> str:
     return f"only {units} {noun}" if noun == "sample" else f"samples in only {units} {noun}"
+
+
+DRAWS = 10
+"""Orders of the units that are tried for a repeat."""
+
+SHARED = 1 / 4
+"""Most of a repeat's folds that may be folds of an earlier one: a unit as large as a fold is one in every division."""
+
+
+def _divisions(units: _Units, n_folds: int, n_repeats: int, seed: int) -> list[Index]:
+    """Divide the units as often as asked for, and as there are divisions that have few folds of an earlier one."""
+    divisions: list[Index] = []
+    seen: set[bytes] = set()
+    for repeat in range(n_repeats):
+        found: list[tuple[int, int, Index, set[bytes]]] = []
+        for draw in range(DRAWS):
+            order = hash_order(units.names, derive_seed(seed, "folds", repeat, *([draw] if draw else [])))
+            division = _deal(units, order, n_folds)
+            members = {np.flatnonzero(division == fold).tobytes() for fold in range(n_folds)}
+            found.append((len(seen & members), draw, division, members))
+            if not found[-1][0]:
+                break
+        shared, _, division, members = min(found, key=lambda one: one[:2])
+        if shared <= SHARED * n_folds:
+            divisions.append(division)
+            seen |= members
+    return divisions
 
 
 def _deal(units: _Units, order: Index, n_folds: int) -> Index:

@@ -11,7 +11,9 @@ from biofuse.evaluation.intervals import (
     compare_with,
     corrected_standard_error,
     corrected_t,
+    distinct,
     holm,
+    holm_levels,
     score_intervals,
     wilson,
 )
@@ -208,6 +210,37 @@ def test_a_real_difference_is_found_and_a_small_one_is_called_noise():
     noise = compare(Task.BINARY, labels, twin, good, ids=ids, names=("all", "chosen"))
     if noise.noise:
         assert "within noise" in str(noise)
+
+
+def test_one_model_under_several_names_counts_once():
+    labels, good, poor, twin, ids = binary(80)
+    rivals = {"best single": poor, "all": twin}
+    alone = compare_with(Task.BINARY, labels, good, rivals, ids=ids)
+    several = compare_with(Task.BINARY, labels, good, {**rivals, "greedy": twin, "lean": poor}, ids=ids)
+    for name, other in (("best single", "lean"), ("all", "greedy")):
+        assert several[name] == alone[name].model_copy(update={"same": (other,)})
+        assert several[other] == several[name].model_copy(update={"second": other, "same": (name,)})
+    assert [comparison.second for comparison in distinct(several)] == ["best single", "all"]
+    assert "and all = greedy " in str(several["all"])
+
+
+def test_a_corrected_interval_says_what_the_corrected_p_value_says():
+    random = np.random.default_rng(1)
+    disagree = 0
+    for _ in range(300):
+        p = random.beta(0.3, 3, 4)
+        corrected, levels = holm_levels(p)
+        assert corrected == pytest.approx(holm(p))
+        assert (np.array(levels) >= 0.95 - 1e-12).all()
+        assert ((p < 1 - np.array(levels)) == (np.array(corrected) < 0.05)).all()
+        disagree += int(((p < 0.05) != (np.array(corrected) < 0.05)).any())
+    assert disagree > 20  # the intervals of one comparison alone would have contradicted these
+    assert holm_levels([0.03])[1] == pytest.approx([0.95])
+    assert holm_levels([np.nan, 0.0, 1.0])[1] == pytest.approx([0.95 + 0.05 / 2, 1 - 0.05 / 3, 0.95], abs=1e-12)
+    labels, good, poor, twin, ids = binary(60)
+    found = compare_with(Task.BINARY, labels, twin, {"a": good, "b": poor}, ids=ids)
+    assert all((c.p_holm < 0.05) == (c.low > 0 or c.high < 0) for c in found.values())
+    assert any("after Holm's correction" in str(c) for c in found.values())
 
 
 def test_comparison_is_antisymmetric_and_paired():

@@ -376,11 +376,12 @@ class Comparison(Record):
     first_score, second_score, difference : float
         Scores of both, and first minus second.
     low, high : float
-        Interval of the difference; not corrected for several comparisons.
+        Interval of the difference, corrected like ``p_holm``: it leaves out zero where, and only where, that is below 1
+        less the confidence. Evaluations of earlier versions have the interval of one comparison alone.
     confidence : float
-        Nominal coverage.
+        Nominal coverage of the comparisons made together.
     p_value : float
-        Two-sided p-value of no difference, by Student's t on the jackknife's error; it inverts the interval.
+        Two-sided p-value of no difference, by Student's t on the jackknife's error.
     p_holm : float
         The same after Holm's correction over the comparisons made together; equal to ``p_value`` for one alone.
     unit : str
@@ -389,6 +390,8 @@ class Comparison(Record):
         How many there are.
     n_resamples, n_undefined : int
         Of a bootstrap, in earlier versions; 0 otherwise.
+    same : tuple of str
+        Other names of the second, where several name one model: they count as one comparison.
     """
 
     metric: str
@@ -406,6 +409,7 @@ class Comparison(Record):
     n_units: int
     n_resamples: int = 0
     n_undefined: int = 0
+    same: tuple[str, ...] = ()
 
     @property
     def noise(self) -> bool:
@@ -413,25 +417,37 @@ class Comparison(Record):
         return not self.p_holm <= SIGNIFICANCE
 
     def __str__(self) -> str:
-        title = get_metric(self.metric).title
+        title, second = get_metric(self.metric).title, " = ".join((self.second, *self.same))
         if np.isnan(self.difference):
-            return f"{self.first} and {self.second} cannot be compared: {title} is undefined on these samples."
+            return f"{self.first} and {second} cannot be compared: {title} is undefined on these samples."
         scores = f"{title} {self.first_score:.4f} against {self.second_score:.4f}"
         if np.isnan(self.low):
             return (
-                f"Whether {self.first} and {self.second} differ cannot be told: {scores}, but leaving out "
+                f"Whether {self.first} and {second} differ cannot be told: {scores}, but leaving out "
                 f"one of the {self.n_units} {self.unit} after the other does not say how far the scores may move."
             )
         if self.difference == 0 and self.low == 0 and self.high == 0:
-            return f"{self.first} and {self.second} score the same, whichever rows are left out ({scores})."
+            return f"{self.first} and {second} score the same, whichever rows are left out ({scores})."
+        corrected = " after Holm's correction" if self.p_holm > self.p_value else ""
         evidence = (
             f"difference {self.difference:+.4f}, {self.confidence:.0%} interval {self.low:+.4f} to {self.high:+.4f} "
-            f"over {self.n_units} {self.unit}, p = {self.p_holm:.3g}"
+            f"over {self.n_units} {self.unit}, p = {self.p_holm:.3g}{corrected}"
         )
         if self.noise:
-            return f"The difference between {self.first} and {self.second} is within noise: {scores} ({evidence})."
+            return f"The difference between {self.first} and {second} is within noise: {scores} ({evidence})."
         better = (self.difference > 0) == get_metric(self.metric).higher_is_better
-        return f"{self.first} is {'better' if better else 'worse'} than {self.second}: {scores} ({evidence})."
+        return f"{self.first} is {'better' if better else 'worse'} than {second}: {scores} ({evidence})."
+
+
+def distinct(comparisons: Mapping[str, Comparison]) -> list[Comparison]:
+    """Return every comparison once, however many names its second has."""
+    named: set[str] = set()
+    found = []
+    for comparison in comparisons.values():
+        if comparison.second not in named:
+            found.append(comparison)
+        named.update(comparison.same)
+    return found
 
 
 def compare(
@@ -535,8 +551,11 @@ def compare_with(
     groups: ArrayLike | None = None,
     name: str = "chosen",
     metric: str = DEFAULT_METRIC,
+    confidence: float = 0.95,
 ) -> dict[str, Comparison]:
     """Compare the chosen predictor with each baseline (best single, all, greedy), Holm-corrected together.
+
+    Baselines with the same predictions, throughout, are one model under several names, and count once.
 
     Parameters
     ----------
@@ -554,17 +573,55 @@ def compare_with(
     """
     units = Units.of(ids, groups)
     own = _Varied.of(prepare(task, labels, chosen), units, metric)
-    found = [
-        own.against(
-            _Varied.of(prepare(task, labels, probabilities), units, metric),
-            units=units,
-            metric=metric,
-            names=(name, baseline),
-        )
-        for baseline, probabilities in baselines.items()
-    ]
-    corrected = holm([comparison.p_value for comparison in found])
-    return {c.second: c.model_copy(update={"p_holm": float(p)}) for c, p in zip(found, corrected, strict=True)}
+    rivals: list[tuple[list[str], NDArray[np.float64]]] = []
+    for baseline, values in baselines.items():
+        probabilities = np.asarray(values, dtype=np.float64)
+        known = next((names for names, other in rivals if np.array_equal(other, probabilities)), None)
+        if known is None:
+            rivals.append(([baseline], probabilities))
+        else:
+            known.append(baseline)
+    varied = [_Varied.of(prepare(task, labels, probabilities), units, metric) for _, probabilities in rivals]
+
+    def against(place: int, confidence: float) -> Comparison:
+        names = (name, rivals[place][0][0])
+        return own.against(varied[place], units=units, metric=metric, names=names, confidence=confidence)
+
+    p_values = [against(place, confidence).p_value for place in range(len(rivals))]
+    found: dict[str, Comparison] = {}
+    for place, (p_holm, level) in enumerate(zip(*holm_levels(p_values, confidence=confidence), strict=True)):
+        comparison = against(place, level).model_copy(update={"p_holm": p_holm, "confidence": confidence})
+        for called in rivals[place][0]:
+            others = tuple(other for other in rivals[place][0] if other != called)
+            found[called] = comparison.model_copy(update={"second": called, "same": others})
+    return {baseline: found[baseline] for baseline in baselines}
+
+
+def holm_levels(p_values: Sequence[float], *, confidence: float = 0.95) -> tuple[list[float], list[float]]:
+    """Return Holm's p-values, and the confidence at which an interval of each comparison says the same as they do.
+
+    With k comparisons left at its step, one has the interval of a confidence of ``1 - (1 - confidence) / k``, or of a
+    higher one where an earlier step ends the procedure: it leaves out zero where, and only where, the corrected p-value
+    is below ``1 - confidence``.
+
+    Parameters
+    ----------
+    p_values : sequence of float
+        Of each comparison, one alone; NaN where undefined.
+    confidence : float, default 0.95
+        Nominal coverage of the comparisons made together.
+
+    Returns
+    -------
+    p_holm : list of float
+        As of :func:`holm`.
+    levels : list of float
+    """
+    p, corrected = np.asarray(p_values, dtype=np.float64), holm(p_values)
+    left = np.empty(len(p))
+    left[np.argsort(np.where(np.isnan(p), 1.0, p), kind="stable")] = np.arange(len(p), 0, -1)
+    factor = np.fmax(left, np.divide(corrected, p, out=left.copy(), where=p > 0))
+    return corrected.tolist(), (1 - (1 - confidence) / factor).tolist()
 
 
 def holm(p_values: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:

@@ -328,7 +328,8 @@ def _scores(metrics: Mapping[str, Any] | None) -> str:
         if entry is not None:
             rows.append((title, " + ".join(entry["encoders"]), *(_score(entry, metric) for metric in INTERVAL_METRICS)))
     table = _markdown_table(("model", "encoders", *(METRICS[name].title for name in INTERVAL_METRICS)), rows)
-    sentences = [_plain(comparison["sentence"]) for comparison in metrics["comparisons"].values()]
+    said = dict.fromkeys(comparison["sentence"] for comparison in metrics["comparisons"].values())
+    sentences = map(_plain, said)
     return "\n\n".join(
         [f"{metrics['n']} samples of split {metrics.get('split', 'test')}; 95 % intervals.", table, *sentences]
     )

@@ -17,7 +17,7 @@ from biofuse.data.config import DataConfig
 from biofuse.data.labels import counted, is_number, listing, match_names
 from biofuse.data.load import load_samples
 from biofuse.data.samples import Samples
-from biofuse.evaluation.intervals import Comparison, Interval, compare_with, score_intervals
+from biofuse.evaluation.intervals import Comparison, Interval, compare_with, distinct, score_intervals
 from biofuse.evaluation.metrics import DEFAULT_METRIC, Metrics, score
 from biofuse.extract.embeddings import EmbeddingSet, Quarantined
 from biofuse.extract.engine import extract
@@ -221,7 +221,7 @@ class Evaluation:
     models : dict of str to ModelScores
         ``chosen`` first.
     comparisons : dict of str to Comparison
-        Chosen against each companion, on one primary metric, Holm-corrected.
+        Chosen against each companion that is another model, on one primary metric, Holm-corrected.
     leak : Leak
     notes : tuple of str
         What looked unintended when the data were read, how classes were matched, and what is left out.
@@ -282,6 +282,11 @@ class Evaluation:
 
     def to_json(self) -> dict[str, Any]:
         """Return everything but the rows of predictions and quarantined images as JSON values."""
+        sentences = {
+            name: str(comparison)
+            for comparison in distinct(self.comparisons)
+            for name in (comparison.second, *comparison.same)
+        }
         return {
             "data": self.data,
             "split": self.split,
@@ -300,7 +305,7 @@ class Evaluation:
             },
             "singles": {name: {"encoders": [name], **metrics.to_json()} for name, metrics in self.singles.items()},
             "comparisons": {
-                name: comparison.model_dump(mode="json") | {"sentence": str(comparison)}
+                name: comparison.model_dump(mode="json") | {"sentence": sentences[name]}
                 for name, comparison in self.comparisons.items()
             },
             "leak": {
@@ -362,7 +367,7 @@ class Evaluation:
 
     def sentences(self) -> list[str]:
         """Say in words how the chosen model compares, and whether test and development data overlap."""
-        said = [*self.notes, *(str(comparison) for comparison in self.comparisons.values())]
+        said = [*self.notes, *map(str, distinct(self.comparisons))]
         if self.leak.samples:
             said.append(
                 f"{self.leak.samples} of {self.n} test samples are also development data, byte for byte"
@@ -447,7 +452,7 @@ def evaluate_models(
         )
         for name, model in models.items()
     }
-    others = {n: p for n, p in probabilities.items() if models[n].encoders != chosen.encoders and n != CHOSEN}
+    others = {n: p for n, p in probabilities.items() if not np.array_equal(p, probabilities[CHOSEN])}
     return Evaluation(
         n=len(samples),
         notes=tuple(dict.fromkeys((*test.warnings, *notes, *_doubt(scores[CHOSEN])))),

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biofuse.core.errors import SearchError, UndefinedMetricError
-from biofuse.evaluation.intervals import SIGNIFICANCE, corrected_t, holm
+from biofuse.evaluation.intervals import SIGNIFICANCE, corrected_t, holm_levels
 from biofuse.evaluation.metrics import Record, Score, get_metric
 from biofuse.search.leaderboard import Leaderboard, Row, Subset, in_pool_order, label
 
@@ -30,9 +30,10 @@ class Gain(Record):
     gain : float
         Mean paired difference over the folds in which both are defined; more is better for every metric.
     low, high : float
-        Interval of the gain from the corrected t statistic of the folds; NaN with fewer than two.
+        Interval of the gain from the corrected t statistic of the folds, which says the same as ``p_holm``; NaN with
+        fewer than two.
     confidence : float
-        Nominal coverage of one interval; not corrected for several comparisons.
+        Nominal coverage of the gains looked at together.
     p_value, p_holm : float
         Two-sided p-value of no gain, and the same after Holm's correction over the gains looked at together.
     """
@@ -98,10 +99,18 @@ def paired_gain(
     )
 
 
-def holm_corrected(gains: Sequence[Gain]) -> tuple[Gain, ...]:
-    """Correct the p-values of gains that are looked at together."""
-    corrected = holm([gain.p_value for gain in gains])
-    return tuple(gain.model_copy(update={"p_holm": float(p)}) for gain, p in zip(gains, corrected, strict=True))
+def holm_corrected(leaderboard: Leaderboard, gains: Sequence[Gain]) -> tuple[Gain, ...]:
+    """Correct p-values and intervals of gains on a leaderboard that are looked at together."""
+    if not gains:
+        return ()
+    confidence = gains[0].confidence
+    corrected, levels = holm_levels([gain.p_value for gain in gains], confidence=confidence)
+    found = []
+    for gain, p_holm, level in zip(gains, corrected, levels, strict=True):
+        row, against = leaderboard[gain.subset], leaderboard[gain.against]
+        again = paired_gain(leaderboard, row, against, metric=gain.metric, confidence=level)
+        found.append(again.model_copy(update={"p_holm": p_holm, "confidence": confidence}))
+    return tuple(found)
 
 
 Values = NDArray[np.float64]
@@ -478,7 +487,7 @@ def cross_modal(
     general : str, default "general"
         Which modality is general-purpose.
     confidence : float, default 0.95
-        Nominal coverage of the intervals, which are not corrected for several comparisons.
+        Nominal coverage of the gains of the modalities together, and of those of the encoders.
 
     Raises
     ------
@@ -519,8 +528,8 @@ def cross_modal(
         baseline=start,
         baseline_modality=modality[start],
         baseline_score=base.mean(name),
-        modalities=_finish([line("modality", kind, members) for kind, members in of.items()]),
-        encoders=_finish([line("encoder", encoder, [encoder]) for encoder in others]),
+        modalities=_finish(leaderboard, [line("modality", kind, members) for kind, members in of.items()]),
+        encoders=_finish(leaderboard, [line("encoder", encoder, [encoder]) for encoder in others]),
     )
 
 
@@ -559,10 +568,10 @@ def _distinct(modality: Mapping[str, str], encoders: Iterable[str]) -> tuple[str
     return tuple(dict.fromkeys(modality[encoder] for encoder in encoders))
 
 
-def _finish(lines: list[Line]) -> tuple[Line, ...]:
-    """Correct the p-values of all lines together, and put the largest gain first."""
+def _finish(leaderboard: Leaderboard, lines: list[Line]) -> tuple[Line, ...]:
+    """Correct all lines together, and put the largest gain first."""
     gains = [*(line.alone for line in lines), *(line.added for line in lines if line.added is not None)]
-    corrected = iter(holm_corrected(gains))
+    corrected = iter(holm_corrected(leaderboard, gains))
     lines = [line.model_copy(update={"alone": next(corrected)}) for line in lines]
     lines = [line if line.added is None else line.model_copy(update={"added": next(corrected)}) for line in lines]
     return tuple(sorted(lines, key=lambda line: -np.nan_to_num(line.alone.gain, nan=-np.inf)))

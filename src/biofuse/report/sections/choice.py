@@ -506,8 +506,8 @@ def _modality(facts: CrossModal) -> content.Table:
     return content.Table(
         id="modality",
         caption=f"Gain in {get_metric(facts.metric).title} over {facts.baseline} ({facts.baseline_score:.4f}), the "
-        "best encoder trained on everyday photographs: in its place (alone), and beside it (joined); p-values after "
-        "Holm",
+        "best encoder trained on everyday photographs: in its place (alone), and beside it (joined); p-values "
+        "and intervals after Holm",
         columns=tuple(columns),
         rows=tuple(
             (

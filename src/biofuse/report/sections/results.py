@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from biofuse.core.errors import ArtifactError, in_command_words
 from biofuse.core.target import Target
-from biofuse.evaluation.intervals import Comparison, wilson
+from biofuse.evaluation.intervals import Comparison, distinct, wilson
 from biofuse.evaluation.metrics import ACCURACY, AUROC, auroc_columns, get_metric
 from biofuse.model.evaluate import Evaluation
 from biofuse.report import content
@@ -312,7 +312,7 @@ def results_section(given: ReportInput, predicted: Predicted | None) -> content.
     split = found.split
     said = [f"{found.n:,} {split} samples of {found.data or 'the data given'}."]
     said += [in_command_words(note) for note in found.notes]
-    said += [_readable(comparison) for comparison in found.comparisons.values()]
+    said += [_readable(comparison) for comparison in distinct(found.comparisons)]
     said += found.models[CHOSEN].metrics.remarks()
     warnings = (
         () if split == "test" else (f"These are {split} samples, which the search has seen: scores are too good.",)

@@ -66,5 +66,5 @@ def test_a_limit_on_their_number_binds_the_choice_while_all_encoders_stand_besid
     assert len(result.models["all"].encoders) == 3
     found = result.evaluate(progress=False)
     assert {name: len(scores.encoders) for name, scores in found.models.items()} == {
-        "chosen": 1, "best_single": 1, "all": 3, "greedy": 1,
+        "chosen": 1, "best_single": 1, "all": 3, "greedy": 1, "lean": 1,
     }  # fmt: skip

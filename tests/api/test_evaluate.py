@@ -471,7 +471,7 @@ def test_evaluate_scores_each_of_them_outside_the_corrected_comparisons(fitted, 
     evaluation = evaluated(fitted.path, study)
     facts = json.loads((fitted.path / "metrics.json").read_text())
     assert set(facts["singles"]) == {"t_colour", "t_spread", "t_edge"}
-    assert set(facts["comparisons"]) <= {"best_single", "all", "greedy"}
+    assert set(facts["comparisons"]) <= {"best_single", "all", "greedy", "lean"}
     test = study.samples.in_split("test")
     for name, entry in facts["singles"].items():
         model = BioFuseModel.load(fitted.path / "comparators" / "singles" / name)

@@ -57,7 +57,7 @@ def test_a_fit_scores_every_subset_and_hands_back_what_it_was_made_from(fitted, 
     every = [subset for size in (1, 2, 3) for subset in itertools.combinations(ALL, size)]
     assert [row.subset for row in fitted.screen] == every
     assert [row.subset for row in fitted.leaderboard] == every  # fewer than there may be finalists
-    assert set(fitted.models) == {"chosen", "best_single", "all", "greedy"}
+    assert set(fitted.models) == {"chosen", "best_single", "all", "greedy", "lean"}
     assert fitted.model.encoders == fitted.selection.chosen.subset
     assert fitted.models["all"].encoders == ALL
     assert len(fitted.models["best_single"].encoders) == 1
@@ -405,7 +405,7 @@ def test_the_chosen_predictor_and_its_companions_are_fitted_on_the_rows_given(pl
     problem, search = posed(embeddings, head="ridge"), searched(embeddings, head="ridge")
     rows = np.arange(0, 48, 2)
     found = fit_predictors(problem, search, rows, threads=1)
-    assert list(found) == ["chosen", "best_single", "all", "greedy"]
+    assert list(found) == ["chosen", "best_single", "all", "greedy", "lean"]
     assert {name: predictor.encoders for name, predictor in found.items()} == encoders_to_fit(search)
     assert found["all"].encoders == PLANTED
     # Rows that were not given change nothing.

@@ -50,10 +50,10 @@ def test_help_lists_the_choices_and_the_defaults_that_a_preset_may_change(succee
     said = succeeds("fit", "--help").out
     for choices in (
         "error|quarantine", "screen|exhaustive|greedy|beam|all", "fused|ensemble|average|stacking", "cv|holdout|nested",
-        "one_se|best|first_best", "auroc|accuracy",
+        "inclusive|one_se|best|first_best", "auroc|accuracy",
     ):  # fmt: skip
         assert choices in said
-    for default in ("auto", "fused", "concatenation", "screen", "16", "cv", "one_se", "auroc", "none", "5", "2"):
+    for default in ("auto", "fused", "concatenation", "screen", "16", "cv", "inclusive", "auroc", "none", "5", "2"):
         assert f"[default: {default}]" in said
 
 

@@ -351,7 +351,7 @@ def test_the_best_rows_are_shown_in_order_with_the_choice_and_its_companions_mar
         "all 5" if len(row.subset) == 5 else " + ".join(row.subset) for row in ranked[:SHOWN]
     ]
     notes = {row[1]: row[-1] for row in rows if not row[-1].startswith("0.")}
-    assert notes[" + ".join(POOL[:4])] == "chosen, best, greedy"
+    assert notes[" + ".join(POOL[:4])] == "chosen, best, greedy, lean"
     assert notes["all 5"] == "all"
     assert notes["efficientnet_lite2"] == "best single"
     assert len(notes) == 3
@@ -374,7 +374,7 @@ def test_what_an_ensemble_averages_is_marked_and_no_single_subset_is_called_the_
     notes = {row[1]: row[-1] for row in rows if not row[-1].startswith("0.")}
     assert notes["efficientnet_lite2 + dinov2_small"] == "averaged"
     assert notes["efficientnet_lite2"] == "best single, averaged"
-    assert notes[" + ".join(POOL[:4])] == "chosen as one subset, best, greedy"
+    assert notes[" + ".join(POOL[:4])] == "chosen as one subset, best, greedy, lean"
     assert not any(note.split(", ")[0] == "chosen" for note in notes.values())
 
 

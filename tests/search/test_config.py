@@ -11,7 +11,7 @@ def test_the_defaults_are_those_of_the_design():
     assert (config.search, config.fusion, config.scaling) == ("screen", "concatenation", "none")
     assert (config.predictor, config.head, config.finalists) == ("fused", "auto", 16)
     assert (config.select, config.folds, config.repeats) == ("cv", 5, 2)
-    assert (config.rule, config.metric) == ("one_se", "auroc")
+    assert (config.rule, config.metric) == ("inclusive", "auroc")
     assert (config.max_encoders, config.max_latency, config.commercial_only) == (None, None, False)
 
 
@@ -35,7 +35,7 @@ def test_an_option_given_beside_a_preset_wins():
 def test_hold_out_takes_a_rule_that_one_split_can_have():
     assert SearchConfig(select="holdout").rule == "first_best"
     assert SearchConfig(select="holdout", rule="best").rule == "best"
-    assert SearchConfig(select="nested").rule == "one_se"
+    assert SearchConfig(select="nested").rule == "inclusive"
 
 
 def test_nested_selection_cross_validates():

@@ -409,7 +409,11 @@ def test_optimism_repeats_the_choice_over_every_subset_that_was_scored(plant, we
     assert evidence.optimism.n_subsets == 15
     assert evidence.optimism.chosen == search.screen.choice.subset
     assert evidence.optimism.apparent == pytest.approx(search.screen.choice.mean("auroc"))
-    assert (evidence.optimism.rule, evidence.optimism.metric, evidence.optimism.unit) == ("one_se", "auroc", "samples")
+    assert (evidence.optimism.rule, evidence.optimism.metric, evidence.optimism.unit) == (
+        "inclusive",
+        "auroc",
+        "samples",
+    )
     thorough = weighed(plant(), search="exhaustive", folds=3)
     assert thorough[1].optimism.chosen == thorough[0].chosen
     walked = weighed(plant(), search="greedy")

@@ -50,8 +50,12 @@ TABLE = {
 }
 
 
-def test_one_se_by_hand():
-    found = select(search(TABLE, **FOLDS))
+@pytest.mark.parametrize(
+    ("rule", "chosen", "which"),
+    [("one_se", "c", "smallest"), ("inclusive", "abc", "largest"), (None, "abc", "largest")],
+)
+def test_those_within_one_standard_error_by_hand(rule, chosen, which):
+    found = select(search(TABLE, **FOLDS), **({} if rule is None else {"rule": rule}))
     best = np.array(TABLE["abc"])
     inside = []
     for subset, values in TABLE.items():
@@ -60,22 +64,42 @@ def test_one_se_by_hand():
             inside.append(subset)
     assert inside == ["c", "ab", "bc", "abc"]  # b is steadily .009 worse, c is worse but varies
     assert sorted("".join(subset) for subset in found.within) == sorted(inside)
-    assert found.chosen.subset == ("c",)
+    assert "".join(found.chosen.subset) == chosen
     assert found.best.subset == ("a", "b", "c")
     assert found.best_single.subset == ("b",)
     assert found.all.subset == ("a", "b", "c")
-    assert "smallest of 4 subsets within one standard error of the best of 7 scored subsets, a+b+c" in found.reason
+    assert found.lean.subset == ("c",)
+    if rule == "one_se":
+        assert "smallest of 4 subsets within one standard error of the best of 7 scored subsets, a+b+c" in found.reason
+
+
+def test_inclusive_leaves_out_what_hurts_and_prefers_the_higher_mean_of_equally_many():
+    wobble = np.array([0.01, -0.01, 0.01, -0.01])
+    table = {"a": [0.80] * 4, "b": [0.81] * 4, "c": [0.5] * 4, "ab": 0.900 + wobble, "ac": 0.898 - wobble}
+    table |= {"bc": 0.899 + wobble, "abc": [0.88, 0.87, 0.88, 0.87]}
+    board = search(table, **FOLDS, dims={"a": 1, "b": 5, "c": 3})
+    assert select(board).chosen.subset == ("a", "b")  # of pairs the best, though "ac" has fewer columns
+    assert select(board, rule="one_se").chosen.subset == ("a", "c")
+    assert select(board).lean.subset == ("a", "c")
+    only_c = select(board, eligible=lambda row: "c" in row.subset and row.n_encoders < 3)
+    assert (only_c.chosen.subset, only_c.lean.subset, only_c.all.subset) == (("b", "c"), ("a", "c"), ("a", "b", "c"))
 
 
 def test_one_se_prefers_fewer_dimensions_then_the_higher_mean_then_pool_order():
     wobble = np.array([0.1, -0.1, 0.1, -0.1])
     table = {"a": 0.800 + wobble, "b": 0.799 - wobble, "c": 0.7999 - wobble, "abc": [0.81] * 4}
     table |= {"ab": [0.5] * 4, "ac": [0.5] * 4, "bc": [0.5] * 4}
-    assert select(search(table, **FOLDS, dims={"a": 9, "b": 3, "c": 9})).chosen.subset == ("b",)
-    assert select(search(table, **FOLDS, dims={"a": 9, "b": 9, "c": 9})).chosen.subset == ("a",)
+
+    def lean(**options):
+        found = select(search(table, **FOLDS, **options), rule="one_se")
+        assert found.lean is found.chosen
+        return found.chosen.subset
+
+    assert lean(dims={"a": 9, "b": 3, "c": 9}) == ("b",)
+    assert lean(dims={"a": 9, "b": 9, "c": 9}) == ("a",)
     table["c"] = table["a"]
-    assert select(search(table, **FOLDS)).chosen.subset == ("a",)
-    assert select(search(table, **FOLDS, pool="cba")).chosen.subset == ("c",)
+    assert lean() == ("a",)
+    assert lean(pool="cba") == ("c",)
 
 
 def test_best_and_first_best():
@@ -93,7 +117,8 @@ def test_losses_are_better_when_lower():
     found = select(search(table, pool="ab", metric="log_loss"), rule="best")
     assert found.chosen.subset == ("b",)
     assert found.better_than_chance is None
-    assert select(search(table, pool="ab", metric="log_loss")).chosen.subset == ("b",)
+    found = select(search(table, pool="ab", metric="log_loss"))
+    assert found.chosen.subset == found.lean.subset == ("b",)
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -124,8 +149,8 @@ def test_undefined_folds_are_left_out_of_pairs():
     nan = float("nan")
     table = {"a": [0.9, nan, 0.8, 0.85], "b": [0.7, nan, 0.6, 0.66], "ab": [0.9, nan, 0.8, 0.86]}
     found = select(search(table, pool="ab", **FOLDS))
-    assert found.best.subset == ("a", "b")
-    assert found.chosen.subset == ("a",)
+    assert found.best.subset == found.chosen.subset == ("a", "b")
+    assert found.lean.subset == ("a",)
 
 
 def test_greedy_path_is_read_off():
@@ -216,7 +241,8 @@ def test_finalists_are_the_best_and_all_that_they_are_compared_with(seed):
     companions = {(name,) for name in POOL} | {POOL} | {row.subset for row in greedy_path(board)}
     for count in (1, 5, 16):
         found = finalists(board, count=count)
-        expected = set(ranked[:count]) | set(sizes.values()) | {select(board).chosen.subset} | companions
+        choice = select(board)
+        expected = set(ranked[:count]) | set(sizes.values()) | {choice.chosen.subset, choice.lean.subset} | companions
         assert set(found) == expected
         assert len(found) == len(expected)
         assert found == sorted(found, key=lambda subset: combination_order(POOL, subset))
@@ -231,7 +257,7 @@ def test_the_choice_that_the_screen_would_make_is_a_finalist():
     table |= {tuple("bc"): {"auroc": 0.898 + wobble}, tuple("ab"): {"auroc": 0.897 + wobble}}
     dims = {"a": 1, "b": 1, "c": 9}
     board = scored("abc", table, dims=dims, **FOLDS)
-    assert select(board).chosen.subset == ("a", "b")
+    assert select(board).lean.subset == ("a", "b")
     assert set(finalists(board, count=1)) == {("a",), ("b",), ("c",), ("a", "b"), ("b", "c"), ("a", "b", "c")}
 
 

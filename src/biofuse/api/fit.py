@@ -100,7 +100,7 @@ class FitResult:
     Attributes
     ----------
     models : dict of str to BioFuseModel
-        ``chosen`` first, then what it is compared with: ``best_single``, ``all``, ``greedy``.
+        ``chosen`` first, then what it is compared with: ``best_single``, ``all``, ``greedy``, ``lean``.
     singles : dict of str to BioFuseModel
         Every encoder that the search scored, by itself.
     search : Search

@@ -118,6 +118,7 @@ def show_leaderboard(result: "biofuse.FitResult") -> None:
         "best single": selection.best_single,
         "all": selection.all,
         "greedy": selection.greedy,
+        "lean": selection.lean,
     }
     averaged = [] if ensemble is None else [result.leaderboard[member] for member in ensemble.members]
     noted = [*marks.items(), *(("averaged", row) for row in averaged)]
@@ -312,7 +313,7 @@ def evaluate(
     as_json: options.Json = False,
     **chosen: Any,
 ) -> None:
-    """Score a run's model on test data, beside the best single encoder, all encoders and the greedy path.
+    """Score a run's model on test data, beside the best single encoder, all encoders, the greedy path and the lean one.
 
     Writes metrics.json and predictions.parquet into the run; for other data or another split than its own test samples,
     into evaluations/NAME there, so that no result replaces another. The report shows them side by side.

@@ -149,6 +149,7 @@ MODELS = {
     "best_single": "best single encoder",
     "all": "all encoders",
     "greedy": "greedy path",
+    "lean": "lean subset",
 }
 
 UNKNOWN = "not recorded"

@@ -30,8 +30,9 @@ from biofuse.search.rules import CHOSEN, Ensemble, Selection
 from biofuse.search.screen import ReductionLoss, ScreenPlan
 from biofuse.search.search import Search, singles_to_fit
 
-RUN_FORMAT = 4
-"""Raised when ``run.json`` changes so that other versions cannot read it. Format 3 (no checksums) is still read."""
+RUN_FORMAT = 5
+"""Raised when ``run.json`` changes so that other versions cannot read it. Formats 3 (no checksums) and 4 (no lean
+subset) are still read."""
 
 LIBRARIES = (
     "biofuse-embed",

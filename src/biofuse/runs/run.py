@@ -631,10 +631,11 @@ def read_record(path: Path) -> RunRecord:
         )
     try:
         if found == UNSEALED and "checksum" not in content:
-            content = {**content, "format": RUN_FORMAT, "files": _files_of(path)}
+            content = {**content, "files": _files_of(path)}
         else:
             content = unsealed(file, content)
-        return RunRecord.model_validate_json(json.dumps(content))
+        # Written again, after an evaluation, it is a record of this version.
+        return RunRecord.model_validate_json(json.dumps({**content, "format": RUN_FORMAT}))
     except (ValidationError, SearchError) as error:
         raise ArtifactError(f"{file} is not a run's record: {error}", remedy=FIT_AGAIN) from error
 

@@ -129,7 +129,7 @@ class SearchConfig(Options):
         default=16,
         ge=1,
         description="Best screened subsets that are refitted, besides single encoders, all of them, the greedy path, "
-        "the best of each size and the screen's own choice.",
+        "the best of each size, the screen's own choice and its lean subset.",
     )
     folds: Annotated[int, Option(panel="Advanced")] = Field(default=5, ge=2, description="Of the cross-validation.")
     repeats: Annotated[int, Option(panel="Advanced")] = Field(default=2, ge=1, description="Of the cross-validation.")

@@ -19,7 +19,7 @@ from biofuse.search.leaderboard import DECIMALS, Leaderboard, Row, Subset, label
 CHOSEN = "chosen"
 """Name of the chosen model among those fitted and evaluated."""
 
-COMPANIONS = ("best_single", "all", "greedy")
+COMPANIONS = ("best_single", "all", "greedy", "lean")
 """Names of the models that it is compared with, where the search scored their subsets."""
 
 Values = NDArray[np.float64]
@@ -36,6 +36,8 @@ class Scores:
         Fold values, more being better; NaN where undefined.
     mean : ndarray of float64, shape (n_resamples, n_subsets)
         Over the folds that are defined, rounded so that ties are ties; minus infinity where none is.
+    n_encoders : ndarray of int64, shape (n_subsets,)
+        Number of encoders of each subset.
     size : ndarray of int64, shape (n_subsets,)
         Place of each subset's number of encoders, then of dimensions, from the smallest: equal for equal sizes.
     best : ndarray of int64, shape (n_resamples,)
@@ -46,6 +48,7 @@ class Scores:
 
     values: Values
     mean: Values
+    n_encoders: Index
     size: Index
     best: Index
     ratio: float
@@ -95,17 +98,37 @@ class Rule:
     which: str = "best"
 
 
+def _most_within_one_se(scores: Scores) -> Index:
+    return _first_within_one_se(scores, -scores.n_encoders)
+
+
 def _fewest_within_one_se(scores: Scores) -> Index:
+    return _first_within_one_se(scores, scores.size)
+
+
+def _first_within_one_se(scores: Scores, order: Index) -> Index:
+    """Return the first in an order of those within one standard error; ties go to the higher mean."""
     within = scores.within_one_se()
-    size = np.where(within, scores.size, scores.size.max() + 1)
-    smallest = size == size.min(axis=1, keepdims=True)
-    found = np.where(smallest, scores.mean, -np.inf).argmax(axis=1)
+    place = np.where(within, order, order.max() + 1)
+    first = place == place.min(axis=1, keepdims=True)
+    found = np.where(first, scores.mean, -np.inf).argmax(axis=1)
     return np.where(within.any(axis=1), found, -1)
 
 
+LEAN_RULE = "one_se"
+"""The rule that picks the lean subset, whatever the rule of the choice."""
+
 RULES: Mapping[str, Rule] = MappingProxyType(
     {
-        "one_se": Rule(
+        "inclusive": Rule(
+            text="the most encoders within one standard error of the best: one is left out only where the data say "
+            "that it hurts",
+            choose=_most_within_one_se,
+            needs_folds=True,
+            among=Scores.within_one_se,
+            which="largest",
+        ),
+        LEAN_RULE: Rule(
             text="the fewest encoders within one standard error of the best",
             choose=_fewest_within_one_se,
             needs_folds=True,
@@ -181,6 +204,7 @@ def _scores(
     return Scores(
         values=values,
         mean=mean,
+        n_encoders=np.array([n_encoders for n_encoders, _ in sizes]),
         size=size,
         best=smallest_first[mean[:, smallest_first].argmax(axis=1)],
         ratio=float(np.mean(n_test) / np.mean(n_train)),
@@ -215,6 +239,9 @@ class Selection(Record):
     best_single, all, greedy : Row or None
         Best single encoder, all encoders, end of the greedy path; None where the search did not score them. The first
         two stand here even if they may not be chosen; the greedy path takes no step that may not be chosen.
+    lean : Row or None
+        What ``one_se`` chooses among the same subsets: the fewest encoders whose score the folds cannot tell from the
+        best; None where there is a single fold, too few in which the metric is defined, or in runs of older versions.
     within : tuple of subset
         Those that the rule holds to be as good as the best, where it chooses among such.
     better_than_chance : bool or None
@@ -232,6 +259,7 @@ class Selection(Record):
     best_single: Row | None
     all: Row | None
     greedy: Row | None
+    lean: Row | None = None
     within: tuple[Subset, ...]
     better_than_chance: bool | None
     reason: str
@@ -240,7 +268,7 @@ class Selection(Record):
     @property
     def companions(self) -> dict[str, Row]:
         """What the chosen subset is compared with, by name, as far as the search scored it."""
-        rows = dict(zip(COMPANIONS, (self.best_single, self.all, self.greedy), strict=True))
+        rows = dict(zip(COMPANIONS, (self.best_single, self.all, self.greedy, self.lean), strict=True))
         return {name: row for name, row in rows.items() if row is not None}
 
     def __str__(self) -> str:
@@ -266,10 +294,11 @@ def select(
     leaderboard : Leaderboard
         The scored subsets.
     rule : str
-        One of :data:`RULES`. ``one_se``: among subsets whose paired fold differences to the best have a mean within one
-        corrected standard error, the one with the fewest encoders, then the fewest dimensions, then the higher mean,
-        then pool order. ``best``: the best mean; ties as before. ``first_best``: the best mean; ties go to the first in
-        combination order (the published rule).
+        One of :data:`RULES`. ``inclusive``: among subsets whose paired fold differences to the best have a mean within
+        one corrected standard error, the one with the most encoders, then the higher mean, then pool order. ``one_se``:
+        among the same, the one with the fewest encoders, then the fewest dimensions, then the higher mean, then pool
+        order. ``best``: the best mean; ties to the fewest encoders, the fewest dimensions, pool order. ``first_best``:
+        the best mean; ties go to the first in combination order (the published rule).
     metric : str, optional
         By which metric; the leaderboard's first by default.
     chance : float, optional
@@ -314,6 +343,7 @@ def select(
         best_single=min(leaderboard.singles, key=lambda row: row.rank(name), default=None),
         all=leaderboard.get(leaderboard.encoders),
         greedy=leaderboard.get(path[-1].subset) if path else None,
+        lean=_lean(leaderboard, offered, name),
         within=within,
         better_than_chance=_better_than_chance(
             leaderboard, ranked[0], name, chance, n_tried=max(len(tried), len(offered))
@@ -345,6 +375,15 @@ def _choose(leaderboard: Leaderboard, rows: Sequence[Row], metric: str, rule: st
         return rows[place], ()
     within = among(_scores(values, sizes, n_train=n_train, n_test=n_test))[0]
     return rows[place], tuple(row.subset for row, near in zip(rows, within.tolist(), strict=True) if near)
+
+
+def _lean(leaderboard: Leaderboard, rows: Sequence[Row], metric: str) -> Row | None:
+    if leaderboard.n_folds < 2:
+        return None
+    values, sizes = fold_values(rows, metric)
+    found = choose(values, sizes, n_train=leaderboard.n_train, n_test=leaderboard.n_test, rule=LEAN_RULE)
+    place = int(found[0])
+    return rows[place] if place >= 0 else None
 
 
 def _other_rules() -> str:
@@ -459,7 +498,8 @@ def finalists(
     -------
     list of Subset
         The best ``count``, the best of every size, what the rule chooses from these scores (with too few folds for it,
-        the best), every single encoder, all encoders together, and the greedy path: each once, in combination order.
+        the best), the lean subset of these scores, every single encoder, all encoders together, and the greedy path:
+        each once, in combination order.
 
     Raises
     ------
@@ -481,7 +521,7 @@ def finalists(
         choice.chosen,
         *screen.singles,
         *greedy_path(screen, metric=name, eligible=eligible),
-        *([choice.all] if choice.all is not None else []),
+        *(row for row in (choice.all, choice.lean) if row is not None),
     ]
     wanted = {row.subset for row in kept}
     return [row.subset for row in screen if row.subset in wanted]

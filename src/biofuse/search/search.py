@@ -367,7 +367,7 @@ def fit_predictors(problem: Problem, search: Search, rows: NDArray[np.int64], *,
     Returns
     -------
     dict of str to Predictor
-        ``chosen`` first; ``best_single``, ``all`` and ``greedy`` where the search scored them. One subset is fitted
+        ``chosen`` first; ``best_single``, ``all``, ``greedy`` and ``lean`` where there is one. One subset is fitted
         once, however many names it has.
     """
     fit = Fit(problem, head_of(problem.config, search.head))

@@ -146,7 +146,9 @@ UNMEASURED = (
     "every encoder. To have milliseconds measured: biofuse report RUN --latency."
 )
 
-MARKS = {CHOSEN: "chosen", "best": "best", "best_single": "best single", "all": "all", "greedy": "greedy"}
+MARKS = {
+    CHOSEN: "chosen", "best": "best", "best_single": "best single", "all": "all", "greedy": "greedy", "lean": "lean",
+}  # fmt: skip
 """Names of the rows that matter, in ``run.json`` and in words."""
 
 

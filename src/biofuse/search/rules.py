@@ -241,7 +241,7 @@ class Selection(Record):
         two stand here even if they may not be chosen; the greedy path takes no step that may not be chosen.
     lean : Row or None
         What ``one_se`` chooses among the same subsets: the fewest encoders whose score the folds cannot tell from the
-        best; None where there is a single fold, too few in which the metric is defined, or in runs of older versions.
+        best; None where there is one fold, one subset, no telling, or the run is of an older version.
     within : tuple of subset
         Those that the rule holds to be as good as the best, where it chooses among such.
     better_than_chance : bool or None
@@ -378,7 +378,7 @@ def _choose(leaderboard: Leaderboard, rows: Sequence[Row], metric: str, rule: st
 
 
 def _lean(leaderboard: Leaderboard, rows: Sequence[Row], metric: str) -> Row | None:
-    if leaderboard.n_folds < 2:
+    if leaderboard.n_folds < 2 or len(rows) < 2:
         return None
     values, sizes = fold_values(rows, metric)
     found = choose(values, sizes, n_train=leaderboard.n_train, n_test=leaderboard.n_test, rule=LEAN_RULE)

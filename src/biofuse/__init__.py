@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from biofuse.api.curve import curve
     from biofuse.api.embed import embed, embed_batches
     from biofuse.api.fit import BioFuse, FitResult, evaluate
     from biofuse.api.report import write_report
@@ -32,6 +33,7 @@ _HOMES = {
     "BioFuseError": "biofuse.core.errors",
     "SearchConfig": "biofuse.search.config",
     "EmbeddingSet": "biofuse.api.embed",
+    "curve": "biofuse.api.curve",
     "embed": "biofuse.api.embed",
     "embed_batches": "biofuse.api.embed",
     "evaluate": "biofuse.api.fit",
@@ -51,6 +53,7 @@ __all__ = [
     "FitResult",
     "SearchConfig",
     "__version__",
+    "curve",
     "embed",
     "embed_batches",
     "evaluate",

@@ -24,6 +24,7 @@ READING = (
 SEARCHING = ("fit", "demo", "benchmark medmnist", "benchmark data")
 OWN = {
     "embed": {"encoders"},
+    "curve": {"repeats"},
     "benchmark medmnist": {"root"},
     "benchmark imagenet": {"encoders", "root"},
     "store export": {"encoders", "precision"},

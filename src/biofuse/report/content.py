@@ -233,16 +233,26 @@ class BarChart:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LineSeries:
-    """A curve."""
+    """A curve, perhaps with an interval at every point.
+
+    Attributes
+    ----------
+    name : str
+    x, y : ndarray of float64, shape (n,)
+    low, high : ndarray of float64, shape (n,), or None
+        Of y; NaN where there is no interval.
+    """
 
     name: str
     x: Values
     y: Values
+    low: Values | None = None
+    high: Values | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LineChart:
-    """Curves in the unit square.
+    """Curves in the unit square, or over places with names.
 
     Attributes
     ----------
@@ -252,6 +262,8 @@ class LineChart:
         Whether the diagonal is drawn: chance, or perfect calibration.
     dotted : bool
         Whether points are marked.
+    places : tuple of str
+        Names of 0, 1, 2, ... on the x axis; none in the unit square. The y axis is then as long as the values need.
     """
 
     lines: tuple[LineSeries, ...]
@@ -259,6 +271,7 @@ class LineChart:
     y_axis: str
     diagonal: bool = False
     dotted: bool = False
+    places: tuple[str, ...] = ()
     shape: Literal["lines"] = "lines"
 
 

@@ -51,6 +51,9 @@ TREE_SHARE = 0.18
 UNIT = (-0.02, 1.02)
 """Ends of the axes of the unit square."""
 
+NAMED = "%{text}<br>%{y:.4f}<extra>%{fullData.name}</extra>"
+"""What is shown of a point whose place has a name."""
+
 DIGITS = 6
 """Significant digits of what is drawn: a pixel is a thousandth of an axis. Tables keep the full precision."""
 
@@ -177,7 +180,7 @@ def _dots(body: DotPlot) -> Drawn:
             "meta": {"role": number},
             "showlegend": several,
         }
-        | _interval(series)
+        | _interval(series.values, series.low, series.high, axis="x")
         for number, series in enumerate(body.series)
     ]
     layout: dict[str, Any] = {
@@ -196,11 +199,11 @@ def _dots(body: DotPlot) -> Drawn:
     return data, layout
 
 
-def _interval(series: Series) -> dict[str, Any]:
-    if series.low is None or series.high is None:
+def _interval(values: Values, low: Values | None, high: Values | None, *, axis: str) -> dict[str, Any]:
+    if low is None or high is None:
         return {}
-    ends = {"array": _numbers(series.high - series.values), "arrayminus": _numbers(series.values - series.low)}
-    return {"error_x": {"type": "data", "symmetric": False, **ends, "thickness": 1.5, "width": 3}}
+    ends = {"array": _numbers(high - values), "arrayminus": _numbers(values - low)}
+    return {f"error_{axis}": {"type": "data", "symmetric": False, **ends, "thickness": 1.5, "width": 3}}
 
 
 def _bars(body: BarChart) -> Drawn:
@@ -242,13 +245,18 @@ def _lines(body: LineChart) -> Drawn:
             "meta": {"role": number},
             "showlegend": True,
         }
+        | _interval(line.y, line.low, line.high, axis="y")
         for number, line in enumerate(body.lines)
     ]
     if body.diagonal:
         data.append(_line([0, 1], [0, 1], "muted", dash="dot"))
+    if body.places:
+        for trace, line in zip(data, body.lines, strict=False):
+            names = [body.places[round(x)] for x in line.x]
+            trace |= {"text": [_text(name) for name in names], "hovertemplate": NAMED}
     layout = {
-        "xaxis": _axis(body.x_axis, range=list(UNIT)),
-        "yaxis": _axis(body.y_axis, range=list(UNIT)),
+        "xaxis": _names(body.places, body.x_axis) if body.places else _axis(body.x_axis, range=list(UNIT)),
+        "yaxis": _axis(body.y_axis) if body.places else _axis(body.y_axis, range=list(UNIT)),
         "height": 400 + 18 * len(body.lines),
     }
     return data, layout
@@ -432,7 +440,13 @@ def _static_lines(axes: "Axes", body: LineChart) -> None:
         colour, marker = PALETTE[number % len(PALETTE)], "o" if body.dotted else None
         style = DASHES[_dash(number)]
         axes.plot(line.x, line.y, style, marker=marker, color=colour, linewidth=1.4, label=line.name)
-    axes.set(xlim=UNIT, ylim=UNIT, xlabel=body.x_axis, ylabel=body.y_axis, aspect="equal")
+        if line.low is not None and line.high is not None:
+            axes.vlines(line.x, line.low, line.high, color=colour, linewidth=1)
+    axes.set(xlabel=body.x_axis, ylabel=body.y_axis)
+    if body.places:
+        axes.set_xticks(range(len(body.places)), [_short(name) for name in body.places])
+    else:
+        axes.set(xlim=UNIT, ylim=UNIT, aspect="equal")
     axes.grid(linewidth=0.4)
     axes.legend(fontsize=7, frameon=False)
 

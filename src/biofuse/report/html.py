@@ -12,7 +12,7 @@ from typing import Any
 from biofuse.report.content import Cell, Report, ScatterPlot, Table
 from biofuse.report.draw import DARK, DARK_PALETTE, LIGHT, PALETTE, css_variables, make_figure
 from biofuse.report.input import ReportInput
-from biofuse.report.sections import choice, data, maps, results
+from biofuse.report.sections import choice, curve, data, maps, results
 
 
 def build_report(given: ReportInput) -> Report:
@@ -36,6 +36,7 @@ def build_report(given: ReportInput) -> Report:
             choice.singles_section(given),
             choice.contribution_section(given),
             choice.cost_section(given),
+            curve.curve_section(given),
             maps.similarity_section(given),
             results.results_section(given, predicted),
             maps.map_section(given),

@@ -37,6 +37,7 @@ from biofuse.model.evaluate import Evaluation
 from biofuse.model.model import SEAL, BioFuseModel
 from biofuse.runs.record import RUN_FORMAT, DataSource, RunRecord
 from biofuse.search.config import SearchConfig
+from biofuse.search.curve import LearningCurve
 from biofuse.search.evidence import Evidence
 from biofuse.search.leaderboard import Leaderboard
 from biofuse.search.out_of_fold import OutOfFold
@@ -55,6 +56,9 @@ OUT_OF_FOLD = "out_of_fold.parquet"
 
 REPORT, CARD = "report.html", "README.md"
 """The page, and the model card."""
+
+CURVE = "curve.json"
+"""Scores against the number of labelled samples."""
 
 LOG = "run.log"
 """What was told along the way, with the time."""
@@ -82,7 +86,7 @@ PATIENCE = 60.0
 
 WRITTEN = (
     "leaderboard.parquet", "leaderboard.csv", "screen.parquet", "screen.csv", OUT_OF_FOLD, SAMPLES,
-    *QUARANTINE.values(), METRICS, PREDICTIONS, REPORT, CARD, RECORD,
+    *QUARANTINE.values(), METRICS, PREDICTIONS, CURVE, REPORT, CARD, RECORD,
 )  # fmt: skip
 """Files of a run besides its models and scores; the record last, because it is what makes the folder a run."""
 
@@ -94,6 +98,7 @@ ANOTHER = "{} holds a run on other data or with other options."
 OTHER_PLACE = f"Choose another folder: {option('out')}; or replace the run: {option('overwrite', True)}."
 GO_ON = "Run the same `biofuse fit` again: it goes on from there."
 EVALUATE = "Run `biofuse evaluate RUN` again."
+MEASURE = "Run `biofuse curve RUN` again."
 
 
 @dataclass(kw_only=True, eq=False)
@@ -464,11 +469,7 @@ class Run:
         ArtifactError
             If the run has been replaced by another since it was opened.
         """
-        with locked(self.path, doing="biofuse evaluate", patience=PATIENCE):
-            there = read_record(self.path)
-            if there.key != self.record.key:
-                raise ArtifactError(f"{self.path} was replaced by another run meanwhile.", remedy=EVALUATE)
-            self.record = there
+        with self._writing("biofuse evaluate", remedy=EVALUATE):
             name = name if name == OWN else self._free_name(evaluation, _file_name(name))
             folder = self.evaluation_path(name)
             write_text(folder / METRICS, json.dumps(evaluation.to_json(), indent=2, allow_nan=False) + "\n")
@@ -480,6 +481,53 @@ class Run:
             self._seal(*files)
         self._evaluations[name] = replace(evaluation, folder=folder)
         return folder
+
+    @contextlib.contextmanager
+    def _writing(self, doing: str, *, remedy: str) -> Iterator[None]:
+        """Keep the run for this process, and go on from the record as it is now.
+
+        Raises
+        ------
+        LockedError
+            If another process is writing the run.
+        ArtifactError
+            If the run has been replaced by another since it was opened.
+        """
+        with locked(self.path, doing=doing, patience=PATIENCE):
+            there = read_record(self.path)
+            if there.key != self.record.key:
+                raise ArtifactError(f"{self.path} was replaced by another run meanwhile.", remedy=remedy)
+            self.record = there
+            yield
+
+    @property
+    def curve(self) -> LearningCurve | None:
+        """Scores against the number of labelled samples; None where they were not measured.
+
+        Raises
+        ------
+        ArtifactError
+            If the file is missing or damaged.
+        """
+        if CURVE not in self.record.files:
+            return None
+        path = self._file(CURVE, remedy=MEASURE)
+        try:
+            return LearningCurve.model_validate_json(path.read_bytes())
+        except (OSError, ValidationError) as error:
+            raise ArtifactError(f"{path} is not what `biofuse curve` writes: {error}", remedy=MEASURE) from error
+
+    def write_curve(self, curve: LearningCurve) -> None:
+        """Write scores against the number of labelled samples.
+
+        Raises
+        ------
+        LockedError, ArtifactError
+            As of :meth:`write_evaluation`.
+        """
+        with self._writing("biofuse curve", remedy=MEASURE):
+            write_text(self.path / CURVE, curve.model_dump_json(indent=2) + "\n")
+            self._seal(CURVE)
 
     def _free_name(self, evaluation: Evaluation, name: str) -> str:
         """Return a name under which nothing stands that other samples gave."""

@@ -34,6 +34,7 @@
       const own = { ...trace, marker: { ...trace.marker, color: colour } };
       if (trace.type === "scatter") own.line = { ...trace.line, color: colour };
       if (trace.error_x) own.error_x = { ...trace.error_x, color: colour };
+      if (trace.error_y) own.error_y = { ...trace.error_y, color: colour };
       return own;
     });
     const layout = { ...figure.layout, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",

@@ -1,0 +1,154 @@
+"""``biofuse.curve``: scores of a run's models against the number of labelled samples, from stored embeddings alone."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from biofuse.blocks.blocks import BlockReader
+from biofuse.core.errors import UnreadableImageError
+from biofuse.core.hashing import from_hex
+from biofuse.core.progress import Log, Tell, progress_bars, tell_user
+from biofuse.data.samples import Samples
+from biofuse.extract.embeddings import EmbeddingSet
+from biofuse.runs.run import LOG, Run
+from biofuse.search.curve import REPEATS, LearningCurve, measure_curve, models_to_fit, plan_curve
+from biofuse.search.problem import Problem, fusion_of
+from biofuse.search.rules import CHOSEN
+from biofuse.search.runner import SearchContext
+from biofuse.store.store import EmbeddingStore, as_store
+
+CURVES = (CHOSEN, "best_single", "all", "lean")
+"""Models that get a curve, beside every single encoder."""
+
+
+def curve(
+    run: Path | str,
+    *,
+    per_class: Sequence[int] | None = None,
+    repeats: int = REPEATS,
+    store: EmbeddingStore | Path | str | None = None,
+    yes: bool = False,
+    progress: bool = True,
+    tell: Tell | None = None,
+) -> LearningCurve:
+    """Measure how the scores of a run's models grow with the number of labelled samples, and write ``curve.json``.
+
+    It says which encoders to use when labels are few, and whether more labels would help. Each fold of the development
+    samples is scored by models fitted on more and more samples of the others; no image is read, and no test sample has
+    a part in it. A curve that was stopped goes on when it is asked for again.
+
+    Parameters
+    ----------
+    run : path
+        The run directory.
+    per_class : sequence of int, optional
+        Numbers of labelled samples per class; by default 5, 10, 20, 50, 100, ... as far as they go. A class that has
+        fewer gives all.
+    repeats : int, default 2
+        How often the samples are divided into folds, and drawn from, anew.
+    store : EmbeddingStore or path, optional
+        By default the store in the user's cache folder.
+    yes : bool, default False
+        Whether a curve of more than an hour is wanted.
+    progress : bool, default True
+        Show progress bars where standard error is a terminal, and in a notebook's cell.
+    tell : callable, optional
+        Receives news line by line; by default they are written to standard error, unless ``progress`` is False.
+
+    Returns
+    -------
+    LearningCurve
+
+    Raises
+    ------
+    ArtifactError
+        If there is no complete run there, or it is damaged.
+    AlignmentError
+        If the store does not have all embeddings.
+    SearchError
+        If it would take more than an hour and that was not confirmed, or a number per class cannot be one.
+
+    Examples
+    --------
+    >>> import biofuse
+    >>> fuse = biofuse.BioFuse(["colour", "lbp"], head="ridge")
+    >>> _ = fuse.fit("images/", out="run", progress=False)
+    >>> found = biofuse.curve("run", per_class=[2, 5], progress=False)
+    >>> [training.text for training in found.sets]
+    ['2 per class', '5 per class', '25% of all', '50% of all', 'all']
+    >>> list(found.models)
+    ['chosen', 'all']
+    """
+    say = Log(tell or (tell_user if progress else lambda _: None))
+    opened = Run.open(run)
+    say.write_to(opened.path / LOG)
+    record = opened.record
+    problem = _problem(opened, as_store(store))
+    planned = plan_curve(problem, repeats=repeats, per_class=per_class)
+    models = {name: subset for name, subset in record.models.items() if name in CURVES}
+    fits = models_to_fit(problem, {**models, **{name: (name,) for name in record.singles}}, members=record.members)
+    fusion = fusion_of(problem.config)
+    with progress_bars(progress, unit="subsets") as bars:
+        found = measure_curve(
+            problem,
+            planned,
+            {name: fits[name] for name in models},
+            singles={name: fits[name] for name in record.singles},
+            kind=[problem.config.predictor, problem.config.head, fusion.name, fusion.options, record.members],
+            context=SearchContext(folder=opened.path, progress=bars, tell=say, yes=yes),
+        )
+    opened.write_curve(found)
+    for sentence in found.sentences():
+        say.keep(sentence)
+    return found
+
+
+@dataclass(frozen=True)
+class _Embedded:
+    """An image that is known by its embeddings."""
+
+    description: str
+
+    def read(self) -> bytes:
+        """Refuse to be read.
+
+        Raises
+        ------
+        UnreadableImageError
+            Always.
+        """
+        raise UnreadableImageError(f"{self.description} is known by its embeddings alone.")
+
+
+def _problem(run: Run, store: EmbeddingStore) -> Problem:
+    """Pose the search of a run again, with its development embeddings from the store and the head that it chose."""
+    record, frame = run.record, run.samples[run.samples["split"] != "test"]
+    ids, target = frame["id"].to_numpy(dtype=object), record.target
+    reader = BlockReader(
+        store=store,
+        cards=tuple(record.cards.values()),
+        ids=ids,
+        contents=from_hex(frame["content"]),
+        precisions=record.precisions,
+    )
+    place = {name: column for column, name in enumerate(target.classes)}
+    indicators = np.zeros((len(ids), len(place)), dtype=np.int64)
+    for row, text in enumerate(frame["label"].fillna("").astype(str)):
+        indicators[row, [place[name] for name in target.named(text) if name]] = 1
+    groups = None if frame["group"].isna().any() else frame["group"].to_numpy(dtype=object)
+    samples = Samples(
+        ids=ids,
+        sources=tuple(map(_Embedded, ids.tolist())),
+        labels=indicators if target.several else indicators.argmax(axis=1),
+        classes=target.classes,
+        task=target.kind,
+        splits=frame["split"].to_numpy(dtype=object),
+        groups=groups,
+        contents=reader.contents,
+        decode=record.decode,
+        name=record.name,
+    )
+    embeddings = EmbeddingSet(samples=samples, blocks=reader.read(), cards=reader.cards, precisions=record.precisions)
+    return Problem.from_embeddings(embeddings, record.options.with_head(record.head))

@@ -15,7 +15,8 @@ from biofuse.data.load import load_samples
 from biofuse.encoders.card import EncoderCard, Weights
 from biofuse.encoders.preprocessing import Preprocessing
 from biofuse.evaluation.intervals import Comparison, Interval
-from biofuse.evaluation.metrics import Metrics, score
+from biofuse.evaluation.metrics import Metrics, prepare, score
+from biofuse.evaluation.operating import measure_operating
 from biofuse.model.evaluate import Evaluation, Leak, ModelScores
 from biofuse.report.content import Report
 from biofuse.report.html import build_report, render_html
@@ -231,6 +232,7 @@ def _evaluated(record: RunRecord, *, ids: list[str], labels: np.ndarray, probabi
         leak=Leak(samples=0, per_class={}, groups=0, without={}),
         predictions=predictions,
         quarantined=(),
+        operating=measure_operating(prepare(task, labels, probabilities, classes=classes), ids=ids),
         data=record.data.source,
     )
 

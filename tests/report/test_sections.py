@@ -284,6 +284,39 @@ def _calibration(rows: Rows, files: Files) -> None:
     assert sum(row["predictions"] for row in rows) == len(files.predictions)
 
 
+@checks("operating-points")
+def _operating(rows: Rows, files: Files) -> None:
+    points = files.metrics["operating"]["points"]
+    assert [row["class"] for row in rows] == files.run["classes"] == [point["of"] for point in points]
+    for row, point in zip(rows, points, strict=True):
+        assert (row["threshold"], row["net benefit"]) == ("", "")  # the most probable class is taken
+        for name, key in (("sensitivity", "sensitivity"), ("specificity", "specificity"),
+                          ("positive predictive value", "ppv"), ("negative predictive value", "npv")):  # fmt: skip
+            assert [row[name], row[f"low {name}"], row[f"high {name}"]] == list(point[key].values())
+
+
+@checks("decision-data")
+def _decision(rows: Rows, files: Files) -> None:
+    assert len(rows) == 2 * len(files.run["classes"])
+    for place, row in enumerate(rows):
+        target = (files.predictions["label"] == row["class"]).to_numpy()
+        p = files.probabilities[:, place // 2] if row["who is called positive"] != "all" else np.ones(len(target))
+        for at in (0.05, 0.1, 0.2, 0.3, 0.5):
+            worth = (target & (p > at)).mean() - (~target & (p > at)).mean() * at / (1 - at)
+            assert row[f"at {at:g}"] == pytest.approx(worth, abs=1e-12)
+
+
+@checks("abstention-data")
+def _abstention(rows: Rows, files: Files) -> None:
+    right = (files.predictions["label"] == files.predictions["prediction"]).to_numpy()
+    order = np.argsort(-files.probabilities.max(axis=1))
+    for row, share in zip(rows, (1, 0.9, 0.8, 0.7, 0.5), strict=True):
+        n = round(share * len(right))
+        interval = binomtest(int(right[order[:n]].sum()), n).proportion_ci(method="wilson")
+        assert (row["share answered"], row["share right"]) == pytest.approx((share, right[order[:n]].mean()))
+        assert (row["low"], row["high"]) == pytest.approx((interval.low, interval.high), abs=1e-12)
+
+
 @checks("groups-data")
 def _groups(rows: Rows, files: Files) -> None:
     frame = files.predictions.merge(files.samples[["id", "group"]], on="id")

@@ -192,14 +192,30 @@ class Target:
             return np.column_stack([~second, second])
         return np.asarray(scores.argmax(axis=1)[:, None] == np.arange(self.n_columns))
 
+    def call(self, scores: Scores, thresholds: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Return which classes are called where each is decided by itself, shape (n, n_columns).
+
+        A class is called where its score exceeds its threshold, strictly; of two classes the second is, and the first
+        wherever it is not. A sample may be called several of three or more classes, or none.
+
+        Parameters
+        ----------
+        scores : ndarray of float64, shape (n, n_columns)
+        thresholds : ndarray of float64, shape (n_columns,)
+        """
+        called = np.asarray(scores > thresholds)
+        if self.kind is Task.BINARY:
+            called[:, 0] = ~called[:, 1]
+        return called
+
     def predict(self, scores: Scores) -> Labels:
         """Turn scores into labels."""
         decided = self.decide(scores)
         return decided.astype(np.int64) if self.several else np.asarray(decided.argmax(axis=1), dtype=np.int64)
 
-    def names(self, labels: Labels) -> list[str]:
-        """Return each sample's label in words; several are joined by ``|``."""
-        if self.several:
+    def names(self, labels: Labels | NDArray[np.bool_]) -> list[str]:
+        """Return each sample's label, or what it is called, in words; several are joined by ``|``."""
+        if labels.ndim == 2:
             return [SEPARATOR.join(name for name, on in zip(self.classes, row, strict=True) if on) for row in labels]
         return [self.classes[index] for index in labels]
 

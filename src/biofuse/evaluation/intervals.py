@@ -698,6 +698,45 @@ def corrected_t(
     return mean, mean - reach, mean + reach, float(2 * t.sf(abs(mean) / error, freedom))
 
 
+def share_interval(
+    hits: NDArray[np.bool_], units: NDArray[np.integer], *, grouped: bool, confidence: float = 0.95
+) -> tuple[float, float, float]:
+    """Return a share of rows and its interval: Wilson's, for as many independent rows as vary as much.
+
+    Parameters
+    ----------
+    hits : ndarray of bool, shape (n,)
+    units : ndarray of int, shape (n,)
+        Which unit each row belongs to.
+    grouped : bool
+        Whether units are groups, which vary as wholes; otherwise every row is one.
+    confidence : float, default 0.95
+        Nominal coverage.
+
+    Returns
+    -------
+    estimate, low, high : float
+        NaN without a row.
+    """
+    if not len(hits):
+        return float("nan"), float("nan"), float("nan")
+    share = np.array([hits.mean()])
+    if not grouped:
+        low, high = wilson(share, np.array([len(hits)]), confidence=confidence)
+        return float(share[0]), float(low[0]), float(high[0])
+    _, place = np.unique(units, return_inverse=True)
+    sizes, found = np.bincount(place), np.bincount(place, hits)
+    left = len(hits) - sizes
+    without = np.divide(hits.sum() - found, left, out=np.full(len(sizes), np.nan), where=left > 0)
+    count = np.array([len(sizes)])
+    variance = _variance(without)
+    spread = _Spread(
+        variance=variance, variances=np.array([variance]), positive=count, negative=count, grouped=True,
+        n_units=len(sizes),
+    )  # fmt: skip
+    return float(share[0]), *_share_ends(share, spread, confidence)
+
+
 def wilson(
     share: NDArray[np.float64], counts: NDArray[np.int64], *, confidence: float = 0.95
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

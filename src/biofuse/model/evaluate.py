@@ -18,7 +18,8 @@ from biofuse.data.labels import counted, is_number, listing, match_names
 from biofuse.data.load import load_samples
 from biofuse.data.samples import Samples
 from biofuse.evaluation.intervals import Comparison, Interval, compare_with, distinct, score_intervals
-from biofuse.evaluation.metrics import DEFAULT_METRIC, Metrics, score
+from biofuse.evaluation.metrics import DEFAULT_METRIC, Metrics, prepare, score
+from biofuse.evaluation.operating import Operating, measure_operating
 from biofuse.extract.embeddings import EmbeddingSet, Quarantined
 from biofuse.extract.engine import extract
 from biofuse.extract.options import ExtractOptions
@@ -233,6 +234,9 @@ class Evaluation:
     quarantined : tuple of Quarantined
     singles : dict of str to Metrics
         Every encoder of the pool by itself; for a ranking of encoders, outside the corrected comparisons.
+    operating : Operating or None
+        What the chosen model finds and misses at thresholds, and gets right of what it is surest of; None in
+        evaluations of earlier versions.
     data : str or None
         Where the test data came from; None for data in memory.
     split : str
@@ -258,6 +262,7 @@ class Evaluation:
     predictions: "pd.DataFrame"
     quarantined: tuple[Quarantined, ...]
     singles: dict[str, Metrics] = field(default_factory=dict)
+    operating: Operating | None = None
     notes: tuple[str, ...] = ()
     positive: str | None = None
     data: str | None = None
@@ -308,6 +313,7 @@ class Evaluation:
                 name: comparison.model_dump(mode="json") | {"sentence": sentences[name]}
                 for name, comparison in self.comparisons.items()
             },
+            "operating": None if self.operating is None else self.operating.model_dump(mode="json"),
             "leak": {
                 "samples": self.leak.samples,
                 "per_class": self.leak.per_class,
@@ -328,7 +334,7 @@ class Evaluation:
         KeyError, TypeError, ValueError
             If something is missing or of another kind.
         """
-        leak = found["leak"]
+        leak, operating = found["leak"], found.get("operating")
         return cls(
             n=found["n"],
             notes=tuple(found.get("notes", ())),
@@ -349,6 +355,7 @@ class Evaluation:
             predictions=predictions,
             quarantined=tuple(quarantined),
             singles={name: Metrics.from_json(each) for name, each in found["singles"].items()},
+            operating=None if operating is None else Operating.model_validate(operating),
             data=found["data"],
             split=found["split"],
         )
@@ -368,6 +375,7 @@ class Evaluation:
     def sentences(self) -> list[str]:
         """Say in words how the chosen model compares, and whether test and development data overlap."""
         said = [*self.notes, *map(str, distinct(self.comparisons))]
+        said += () if self.operating is None else self.operating.sentences()
         if self.leak.samples:
             said.append(
                 f"{self.leak.samples} of {self.n} test samples are also development data, byte for byte"
@@ -400,6 +408,7 @@ def evaluate_models(
     options: ExtractOptions | None = None,
     progress: Progress | bool = True,
     metric: str = DEFAULT_METRIC,
+    prevalence: float | None = None,
 ) -> Evaluation:
     """Score models on test data, beside one another.
 
@@ -420,6 +429,8 @@ def evaluate_models(
     progress : Progress or bool, default True
     metric : str
         What the models are compared on.
+    prevalence : float, optional
+        What predictive values are given at; by default that of the test samples.
 
     Raises
     ------
@@ -461,6 +472,10 @@ def evaluate_models(
         comparisons=compare_with(
             chosen.task, labels, probabilities[CHOSEN], others,
             ids=samples.ids, groups=groups, name=CHOSEN, metric=metric,
+        ),
+        operating=measure_operating(
+            prepare(chosen.task, labels, probabilities[CHOSEN], classes=chosen.classes),
+            ids=samples.ids, groups=groups, prevalence=prevalence,
         ),
         leak=_leak(chosen, samples, probabilities, leaking, known_groups),
         predictions=_predictions(chosen, embeddings, probabilities[CHOSEN], leaking),

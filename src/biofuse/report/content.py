@@ -252,7 +252,7 @@ class LineSeries:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LineChart:
-    """Curves in the unit square, or over places with names.
+    """Curves in the unit square or over the unit interval, or over places with names.
 
     Attributes
     ----------
@@ -264,6 +264,10 @@ class LineChart:
         Whether points are marked.
     places : tuple of str
         Names of 0, 1, 2, ... on the x axis; none in the unit square. The y axis is then as long as the values need.
+    marks : tuple of Line
+        Points that stand out, a symbol for each group of them.
+    height : pair of float or None
+        Ends of the y axis, where it is not from 0 to 1.
     """
 
     lines: tuple[LineSeries, ...]
@@ -272,6 +276,8 @@ class LineChart:
     diagonal: bool = False
     dotted: bool = False
     places: tuple[str, ...] = ()
+    marks: tuple[LineSeries, ...] = ()
+    height: tuple[float, float] | None = None
     shape: Literal["lines"] = "lines"
 
 

@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from biofuse.core.files import atomic_path
-from biofuse.report.content import BarChart, Chart, DotPlot, Heatmap, LineChart, PointGroup, ScatterPlot, Series, Values
+from biofuse.report.content import (
+    BarChart,
+    Chart,
+    DotPlot,
+    Heatmap,
+    LineChart,
+    LineSeries,
+    PointGroup,
+    ScatterPlot,
+    Series,
+    Values,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,6 +58,9 @@ CROWDED = 16
 
 TREE_SHARE = 0.18
 """Part of a heat map's height that its dendrogram takes."""
+
+SYMBOLS = {"diamond": "D", "square": "s", "triangle-up": "^"}
+"""Of marks on curves: Plotly's names, and Matplotlib's."""
 
 UNIT = (-0.02, 1.02)
 """Ends of the axes of the unit square."""
@@ -254,12 +268,28 @@ def _lines(body: LineChart) -> Drawn:
         for trace, line in zip(data, body.lines, strict=False):
             names = [body.places[round(x)] for x in line.x]
             trace |= {"text": [_text(name) for name in names], "hovertemplate": NAMED}
+    data += [_marks(marks, symbol) for symbol, marks in zip(SYMBOLS, body.marks, strict=False)]
+    upwards = {} if body.places else {"range": list(body.height or UNIT)}
     layout = {
         "xaxis": _names(body.places, body.x_axis) if body.places else _axis(body.x_axis, range=list(UNIT)),
-        "yaxis": _axis(body.y_axis) if body.places else _axis(body.y_axis, range=list(UNIT)),
-        "height": 400 + 18 * len(body.lines),
+        "yaxis": _axis(body.y_axis, **upwards),
+        "height": 400 + 18 * (len(body.lines) + len(body.marks)),
     }
     return data, layout
+
+
+def _marks(marks: LineSeries, symbol: str) -> dict[str, Any]:
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": _text(marks.name),
+        "x": _numbers(marks.x),
+        "y": _numbers(marks.y),
+        "hovertemplate": "%{x:.3f}, %{y:.3f}<extra>%{fullData.name}</extra>",
+        "marker": {"size": 11, "symbol": symbol},
+        "meta": {"role": "emphasis"},
+        "showlegend": True,
+    }
 
 
 def _heatmap(body: Heatmap) -> Drawn:
@@ -442,11 +472,13 @@ def _static_lines(axes: "Axes", body: LineChart) -> None:
         axes.plot(line.x, line.y, style, marker=marker, color=colour, linewidth=1.4, label=line.name)
         if line.low is not None and line.high is not None:
             axes.vlines(line.x, line.low, line.high, color=colour, linewidth=1)
+    for symbol, marks in zip(SYMBOLS.values(), body.marks, strict=False):
+        axes.plot(marks.x, marks.y, symbol, color=LIGHT["emphasis"], markersize=6, label=marks.name)
     axes.set(xlabel=body.x_axis, ylabel=body.y_axis)
     if body.places:
         axes.set_xticks(range(len(body.places)), [_short(name) for name in body.places])
     else:
-        axes.set(xlim=UNIT, ylim=UNIT, aspect="equal")
+        axes.set(xlim=UNIT, ylim=body.height or UNIT, aspect="equal" if body.height is None else "auto")
     axes.grid(linewidth=0.4)
     axes.legend(fontsize=7, frameon=False)
 

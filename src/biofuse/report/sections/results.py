@@ -11,6 +11,7 @@ from biofuse.core.errors import ArtifactError, in_command_words
 from biofuse.core.target import Target
 from biofuse.evaluation.intervals import Comparison, distinct, wilson
 from biofuse.evaluation.metrics import ACCURACY, AUROC, auroc_columns, get_metric
+from biofuse.evaluation.operating import Operating, OperatingPoint
 from biofuse.model.evaluate import Evaluation
 from biofuse.report import content
 from biofuse.report.input import ReportInput, name_of, picture_of
@@ -180,6 +181,24 @@ def _present(predicted: Predicted) -> list[tuple[str, NDArray[np.bool_], NDArray
     return [(predicted.classes[c], targets[:, c], values[:, c]) for c in predicted.ranked if targets[:, c].any()]
 
 
+def marks_of(found: Operating | None, drawn: Sequence[str]) -> tuple[content.LineSeries, ...]:
+    """Return where operating points are on ROC curves: of one class by each rule, of several for the sensitivity."""
+    points = () if found is None else tuple(point for point in found.points if point.of in drawn)
+    one = len({point.of for point in points}) == 1
+    groups: dict[str, list[OperatingPoint]] = {}
+    for point in points:
+        if np.isfinite(point.threshold) and (one or point.rule == "sensitivity"):
+            groups.setdefault(point.rule, []).append(point)
+    return tuple(
+        content.LineSeries(
+            name=f"{found.said(own[0].rule)}{f' ({own[0].threshold:.3g})' if one else ''}" if found else rule,
+            x=np.array([1 - point.specificity.estimate for point in own]),
+            y=np.array([point.sensitivity.estimate for point in own]),
+        )
+        for rule, own in groups.items()
+    )
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Calibration:
     """How often predictions of a confidence are right.
@@ -322,7 +341,7 @@ def results_section(given: ReportInput, predicted: Predicted | None) -> content.
         items.append(_side_by_side(given))
     if found.leak.without:
         items.append(_without_leak(found))
-    items += [_per_class(found), *_curves(predicted)]
+    items += [_per_class(found), *_curves(predicted, found.operating)]
     if predicted.multilabel:
         items.append(_label_counts(predicted))
     else:
@@ -419,7 +438,7 @@ def _per_class(found: Evaluation) -> content.Table:
     )
 
 
-def _curves(predicted: Predicted) -> list[content.Chart]:
+def _curves(predicted: Predicted, operating: Operating | None) -> list[content.Chart]:
     from sklearn.metrics import auc
 
     roc, precision = roc_curves(predicted), precision_recall_curves(predicted)
@@ -432,6 +451,7 @@ def _curves(predicted: Predicted) -> list[content.Chart]:
                 {name: interpolated(curve, at) for name, curve in roc.items()},
                 axes=("false positive rate", "true positive rate"), area="AUROC",
                 heads=[f"true positives at {value:.0%} false" for value in at], diagonal=True,
+                operating=operating,
             )
         )  # fmt: skip
     if precision:
@@ -459,6 +479,7 @@ def _curve_chart(
     area: str,
     heads: list[str],
     diagonal: bool,
+    operating: Operating | None = None,
 ) -> content.Chart:
     hardest = sorted(curves, key=lambda each: areas[each])
     drawn = [each for each in curves if each in set(hardest[:DRAWN])]
@@ -478,6 +499,7 @@ def _curve_chart(
             x_axis=axes[0],
             y_axis=axes[1],
             diagonal=diagonal,
+            marks=marks_of(operating, drawn),
         ),
         table=content.Table(
             id=f"{name}-data",

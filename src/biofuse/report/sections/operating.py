@@ -1,0 +1,186 @@
+"""Operating points: what is found and missed at thresholds, what that is worth, and what may be left unanswered."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from biofuse.core.errors import in_command_words
+from biofuse.evaluation.metrics import AUROC, auroc_columns
+from biofuse.evaluation.operating import (
+    GRID,
+    Operating,
+    RiskCoverage,
+    Share,
+    confidences,
+    net_benefit,
+)
+from biofuse.report import content
+from biofuse.report.input import ReportInput
+from biofuse.report.sections.results import DRAWN, Predicted, thinned
+
+LISTED = 300
+"""Rows of the table of operating points, of the classes that are found least: more are read from metrics.json."""
+
+TABLED = (0.05, 0.1, 0.2, 0.3, 0.5)
+"""Thresholds of which the table of net benefit has a column."""
+
+
+def operating_section(given: ReportInput, predicted: Predicted | None) -> content.Section | None:
+    """Show what the chosen model finds and misses; None where it was not tested, or by an earlier version."""
+    found = None if given.evaluation is None else given.evaluation.operating
+    if found is None or predicted is None:
+        return None
+    items: list[content.Item] = [] if not found.points else [_points(found)]
+    items += [chart for chart in (_decision(predicted), _abstention(predicted, found)) if chart is not None]
+    doubts = [*found.notes]
+    if any(point.few_groups for point in found.points):
+        doubts.append("There are too few groups for these intervals to be trusted.")
+    return content.Section(
+        id="operating",
+        title="Operating points",
+        paragraphs=(*found.sentences(), *map(in_command_words, doubts)),
+        items=tuple(items),
+    )
+
+
+def _points(found: Operating) -> content.Table:
+    """List every point; of too many, those of the classes whose sensitivity is least."""
+    least = {point.of: point.sensitivity.estimate for point in reversed(found.points)}
+    order = sorted(least, key=lambda name: (np.isnan(least[name]), least[name]))
+    per_class = max(len(found.points) // max(len(least), 1), 1)
+    kept = set(order[: LISTED // per_class])
+    more = f", the {len(kept)} classes that are found least" if len(kept) < len(least) else ""
+    prevalence = "that of the tested samples" if found.prevalence is None else f"{found.prevalence:.3g}, as stated"
+    heads = ("sensitivity", "specificity", "positive predictive value", "negative predictive value")
+    columns = [*content.words("class", "threshold is"), *content.numbers("threshold")]
+    for head in heads:
+        columns += content.numbers(head, f"low {head}", f"high {head}", decimals=3)
+    columns += content.numbers("net benefit", decimals=3)
+    return content.Table(
+        id="operating-points",
+        caption=f"Sensitivity, specificity and predictive values, with 95 % intervals{more}",
+        columns=tuple(columns),
+        rows=tuple(
+            (
+                point.of,
+                found.said(point.rule) if np.isfinite(point.threshold) else "none: the most probable class",
+                point.threshold,
+                *_cells(point.sensitivity, point.specificity, point.ppv, point.npv),
+                point.net_benefit,
+            )
+            for point in found.points
+            if point.of in kept
+        ),
+        notes=(f"Predictive values are at a prevalence of {prevalence}.",),
+        filtered=len(found.points) > LISTED // 10,
+    )
+
+
+def _cells(*shares: Share) -> list[float]:
+    return [value for share in shares for value in (share.estimate, share.low, share.high)]
+
+
+def _decision(predicted: Predicted) -> content.Chart | None:
+    """Draw what acting on the model is worth, beside acting on everybody and on nobody."""
+    columns = [c for c in predicted.ranked if predicted.targets[:, c].any() and not predicted.targets[:, c].all()]
+    if not columns:
+        return None
+    worth = {c: net_benefit(predicted.targets[:, c], predicted.probabilities[:, c]) for c in columns}
+    areas = auroc_columns(predicted.targets[:, columns], predicted.probabilities[:, columns])
+    hardest = set(np.array(columns)[np.argsort(areas, kind="stable")[:DRAWN]].tolist())
+    one, names = len(columns) == 1, predicted.classes
+    if one:
+        model, everyone = worth[columns[0]]
+        curves = [("the model", model), ("all are called positive", everyone), ("none is", np.zeros(len(GRID)))]
+        axis = "net benefit"
+    else:
+        gains = {c: model - np.maximum(everyone, 0) for c, (model, everyone) in worth.items()}
+        curves = [(names[c], gains[c]) for c in columns if c in hardest]
+        axis = "net benefit beyond all or none"
+    highest = max(float(curve.max()) for _, curve in curves)
+    # Down to a third below zero: how bad the worst choice is does not matter once it is worse than doing nothing.
+    height = (-highest / 3, highest * 1.05) if highest > 0 else (-0.1, 0.02)
+    more = f" The {DRAWN} classes of least {AUROC.title} are drawn." if len(columns) > DRAWN else ""
+    return content.Chart(
+        id="decision",
+        title="Decision curve" if one else "Decision curves",
+        summary=_worth_said(worth, predicted) + more,
+        body=content.LineChart(
+            lines=tuple(
+                content.LineSeries(name=name, x=GRID, y=np.where(curve < height[0], np.nan, curve))
+                for name, curve in curves
+            ),
+            x_axis="threshold on the probability",
+            y_axis=axis,
+            height=height,
+        ),
+        table=content.Table(
+            id="decision-data",
+            caption="Net benefit per sample: true positives, less false ones at the exchange rate of the threshold",
+            columns=content.words("class", "who is called positive")
+            + content.numbers(*(f"at {value:g}" for value in TABLED), decimals=4),
+            rows=tuple(
+                (names[c], who, *(float(curve[round(value * 100) - 1]) for value in TABLED))
+                for c in columns[:LISTED]
+                for who, curve in zip(("as the model says", "all"), worth[c], strict=True)
+            ),
+        ),
+    )
+
+
+def _worth_said(worth: dict[int, tuple[NDArray[np.float64], NDArray[np.float64]]], predicted: Predicted) -> str:
+    """Say for which thresholds the model is worth more than calling all, or none, positive."""
+    said = (
+        "Net benefit: true positives, less false positives at what a threshold makes one of them cost (Vickers and "
+        "Elkin 2006). "
+    )
+    if len(worth) > 1:
+        useless = [predicted.classes[c] for c, (own, other) in worth.items() if (own <= np.maximum(other, 0)).all()]
+        return said + (
+            "Above zero a class is better told by the model than by calling all or no samples so."
+            if not useless
+            else f"At no threshold is the model worth more than that for {', '.join(useless[:5])}."
+        )
+    ((model, everyone),) = worth.values()
+    better = GRID[model > np.maximum(everyone, 0) + 1e-12]
+    if not len(better):
+        return f"{said}At no threshold is the model worth more than calling all samples positive, or none."
+    return (
+        f"{said}The model is worth more than calling all positive, or none, from {better[0]:.2f} to {better[-1]:.2f}."
+    )
+
+
+def _abstention(predicted: Predicted, found: Operating) -> content.Chart | None:
+    """Draw the accuracy of the surest answers."""
+    sure, right = confidences(predicted.target, predicted.targets, predicted.probabilities)
+    if not len(right) or right.all():
+        return None
+    curve, best = RiskCoverage.of(sure, right), RiskCoverage.of(right.astype(np.float64), right)
+    lowest = float(min(1 - curve.risk.max(), right.mean()))
+    pad = 0.05 * (1 - lowest)
+    what = "labels" if predicted.multilabel else "samples"
+    return content.Chart(
+        id="abstention",
+        title="Accuracy against the share answered",
+        summary=f"How much is right if only the {what} are answered that the model is surest of. Area under risk over "
+        f"coverage {curve.area:.4f}; {best.area:.4f} if every mistake were less sure than all that is right, "
+        f"{float(curve.risk[-1]):.4f} if being sure meant nothing.",
+        body=content.LineChart(
+            lines=(
+                thinned(content.LineSeries(name="the model", x=curve.coverage, y=1 - curve.risk)),
+                thinned(content.LineSeries(name="in the best order", x=best.coverage, y=1 - best.risk)),
+            ),
+            x_axis=f"share of the {what} answered, the surest first",
+            y_axis="share of these that is right",
+            height=(lowest - pad, 1 + pad),
+        ),
+        table=content.Table(
+            id="abstention-data",
+            caption=f"Accuracy of the answers that the model is surest of; area {curve.area:.4f}",
+            columns=content.numbers("share answered", decimals=2)
+            + content.numbers("share right", "low", "high", "least probability"),
+            rows=tuple(
+                (each.share, each.accuracy.estimate, each.accuracy.low, each.accuracy.high, each.confidence)
+                for each in found.abstention.answered
+            ),
+        ),
+    )

@@ -17,8 +17,8 @@ from biofuse.report.input import ReportInput
 
 HOSTILE = ("<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "a&b 'c' </title>", "{{ 7*7 }} ${x}")
 SECTIONS = (
-    "data", "leaderboard", "singles", "contribution", "cost", "similarity", "test", "operating", "map", "mistakes",
-    "provenance",
+    "data", "leaderboard", "singles", "contribution", "cost", "labels", "similarity", "test", "operating", "map",
+    "mistakes", "provenance",
 )  # fmt: skip
 
 

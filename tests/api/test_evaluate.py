@@ -34,7 +34,8 @@ def test_scores_equal_scikit_learns(fitted, study):
         proba = model.predict_proba(test, store=study.store)
         metrics = found.models[name].metrics
         decided = proba.argmax(axis=1)
-        assert metrics["auroc"] == pytest.approx(roc_auc_score(test.labels, proba, multi_class="ovr"), abs=1e-9)
+        ranked_by = model.predictor.predict_proba(found.embeddings.blocks)  # calibration changes no rank
+        assert metrics["auroc"] == pytest.approx(roc_auc_score(test.labels, ranked_by, multi_class="ovr"), abs=1e-9)
         assert metrics["accuracy"] == pytest.approx(accuracy_score(test.labels, decided))
         assert metrics["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(test.labels, decided))
         assert metrics["f1"] == pytest.approx(f1_score(test.labels, decided, average="macro"))
@@ -119,7 +120,8 @@ def test_a_leak_is_reported_and_scores_given_with_and_without_it(quick, leaky):
     assert sorted(rows.loc[rows["in_development"], "id"]) == leaking
     rest = rows[~rows["in_development"]]
     labels = rest["label"].map({"ctl": 0, "mid": 1, "sev": 2})
-    expected = roc_auc_score(labels, rest[["p_ctl", "p_mid", "p_sev"]], multi_class="ovr")
+    ranked_by = result.model.predictor.predict_proba(found.embeddings.blocks)[~rows["in_development"]]
+    expected = roc_auc_score(labels, ranked_by, multi_class="ovr")
     assert found.leak.without["chosen"]["auroc"] == pytest.approx(expected, abs=1e-9)
     assert found.leak.without["chosen"].n == 16
     assert set(found.leak.without) == set(result.models)
@@ -475,7 +477,8 @@ def test_evaluate_scores_each_of_them_outside_the_corrected_comparisons(fitted, 
     test = study.samples.in_split("test")
     for name, entry in facts["singles"].items():
         model = BioFuseModel.load(fitted.path / "comparators" / "singles" / name)
-        direct = score(model.task, test.labels, model.predict_proba(test), classes=model.classes)
+        ranked_by = model.predictor.predict_proba(evaluation.embeddings.blocks)
+        direct = score(model.task, test.labels, ranked_by, classes=model.classes)
         assert entry["encoders"] == [name]
         assert entry["metrics"]["auroc"] == pytest.approx(direct["auroc"])
         assert entry["metrics"]["accuracy"] == pytest.approx(direct["accuracy"])

@@ -14,9 +14,10 @@ from biofuse import BioFuseModel, ExtractOptions
 from biofuse.blocks.blocks import Blocks
 from biofuse.core.errors import ArtifactError, DataError, DiskError, UnreadableImageError
 from biofuse.core.hashing import digest_file, digest_json
-from biofuse.core.seals import FORMAT_VERSION
+from biofuse.core.seals import FORMAT_VERSION, write_sealed
 from biofuse.data.decoding import DecodePolicy
 from biofuse.data.load import load_samples
+from biofuse.model.trust import Trust
 
 ALONE = ExtractOptions(workers=0)
 CAREFUL = ExtractOptions(workers=0, on_error="quarantine")
@@ -37,6 +38,47 @@ def proba(model, data):
 
 
 # --- embedding and predicting
+
+
+def test_probabilities_are_calibrated_as_out_of_fold_predictions_say(made, saved):
+    model, kept = made.model, made.result.search.out_of_fold
+    trust = Trust.learn(model.target, made.result.embeddings.labels, kept)
+    assert trust.calibration == model.trust.calibration == BioFuseModel.load(saved).trust.calibration
+    assert (model.trust.calibration.n, len(model.trust.calibration.temperatures)) == (36, 1)
+    blocks = made.result.embeddings.blocks
+    raw, found = model.predictor.predict_proba(blocks), proba(model, [str(path) for path in made.pictures])
+    np.testing.assert_allclose(found, trust.calibration.apply(model.target, raw), atol=1e-12)
+    assert not np.allclose(found, raw, atol=0.01)
+    assert found.argmax(axis=1).tolist() == raw.argmax(axis=1).tolist()
+
+
+def test_a_model_that_knows_nothing_of_trust_is_saved_and_read_and_not_calibrated(made, tmp_path):
+    plain = replace(made.model, trust=Trust())
+    read = BioFuseModel.load(plain.save(tmp_path / "plain"))
+    assert not [path for path in (tmp_path / "plain").iterdir() if path.name.startswith("trust")]
+    blocks = made.result.embeddings.blocks
+    assert np.array_equal(read.probabilities(blocks), plain.predictor.predict_proba(blocks))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"oracle": {}}, "oracle"),
+        ({"calibration": {"temperatures": [1.0, 2.0], "n": 3}}, "does not belong"),
+        ({"calibration": {"temperatures": [-1.0], "n": 3}}, "malformed"),
+        ([1], "cannot be read"),
+    ],
+    ids=["newer", "other", "malformed", "list"],
+)
+def test_what_a_model_knows_of_trust_is_verified_when_read(saved, content, words):
+    place, seal = saved / "trust.json", json.loads((saved / "model.json").read_text())
+    place.write_text(json.dumps(content))
+    with pytest.raises(ArtifactError, match="has changed"):
+        BioFuseModel.load(saved)
+    seal["files"]["trust.json"] = digest_file(place)
+    write_sealed(saved / "model.json", {name: value for name, value in seal.items() if name != "checksum"})
+    with pytest.raises(ArtifactError, match=words):
+        BioFuseModel.load(saved)
 
 
 def test_it_embeds_in_the_columns_it_was_fitted_on(made):

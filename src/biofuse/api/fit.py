@@ -28,16 +28,27 @@ from biofuse.extract.engine import extract
 from biofuse.extract.options import ExtractOptions
 from biofuse.model.evaluate import Evaluation, evaluate_models, load_test
 from biofuse.model.model import BioFuseModel
+from biofuse.model.trust import Trust
 from biofuse.predictors.fused import Predictor
 from biofuse.runs.record import DataSource
 from biofuse.runs.run import LOG, OWN, Run
 from biofuse.search.config import STARTER, SearchConfig
 from biofuse.search.evidence import Evidence, gather_evidence
 from biofuse.search.leaderboard import Leaderboard
+from biofuse.search.out_of_fold import OutOfFold
 from biofuse.search.problem import Problem, check_parts, check_plan, head_of
 from biofuse.search.rules import CHOSEN, Selection
 from biofuse.search.runner import SearchContext
-from biofuse.search.search import Fit, Search, allowed, fit_predictors, make_budget, singles_to_fit, with_out_of_fold
+from biofuse.search.search import (
+    Fit,
+    Search,
+    allowed,
+    fit_predictors,
+    make_budget,
+    out_of_fold,
+    singles_to_fit,
+    with_out_of_fold,
+)
 from biofuse.search.search import run as run_search
 from biofuse.store.exchange import label_names
 from biofuse.store.store import EmbeddingStore, as_store
@@ -72,7 +83,9 @@ def fit_models(
         "read": {} if read is None else read.model_dump(mode="json", include=set(read.given & OF_IMAGES)),
     }
 
-    def model(predictor: Predictor) -> BioFuseModel:
+    held_out = functools.partial(out_of_fold, problem, search)
+
+    def model(predictor: Predictor, said: OutOfFold | None) -> BioFuseModel:
         return BioFuseModel(
             cards=tuple(card for card in embeddings.cards if card.name in predictor.encoders),
             predictor=predictor,
@@ -81,13 +94,17 @@ def fit_models(
             decode=problem.samples.decode,
             facts=facts,
             precisions={n: p for n, p in embeddings.precisions.items() if n in predictor.encoders},
+            trust=Trust() if said is None else Trust.learn(problem.target, problem.labels, said),
         )
 
-    models = {name: model(predictor) for name, predictor in predictors.items()}
+    models = {
+        name: model(predictor, search.out_of_fold if name == CHOSEN else held_out(predictor.encoders))
+        for name, predictor in predictors.items()
+    }
     singles = {
         name: models[known[subset]]
         if subset in known
-        else model(fit(blocks, labels, encoders=subset, seed=problem.config.seed, threads=threads))
+        else model(fit(blocks, labels, encoders=subset, seed=problem.config.seed, threads=threads), held_out(subset))
         for name, subset in singles_to_fit(search).items()
     }
     return models, singles

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from biofuse.blocks.blocks import Blocks
 from biofuse.core.errors import DataError, option
 from biofuse.core.hashing import Contents, to_hex
 from biofuse.core.progress import Progress
@@ -452,40 +453,65 @@ def evaluate_models(
     samples = embeddings.samples
     if not len(samples):
         raise DataError(f"No image of {test.name} could be read.", remedy="See the quarantine list for the reasons.")
-    probabilities = {name: model.predictor.predict_proba(embeddings.blocks) for name, model in models.items()}
+    said = {name: _Said.by(model, embeddings.blocks) for name, model in models.items()}
     labels, groups = _labels(samples), samples.groups
     leaking = np.isin(embeddings.contents, known_contents)
     scores = {
         name: ModelScores(
             encoders=model.encoders,
-            metrics=score(chosen.task, labels, probabilities[name], classes=chosen.classes),
-            intervals=score_intervals(chosen.task, labels, probabilities[name], ids=samples.ids, groups=groups),
+            metrics=said[name].score(chosen.target, labels),
+            intervals=score_intervals(chosen.task, labels, said[name].raw, ids=samples.ids, groups=groups),
         )
         for name, model in models.items()
     }
-    others = {n: p for n, p in probabilities.items() if not np.array_equal(p, probabilities[CHOSEN])}
+    others = {n: each.raw for n, each in said.items() if not np.array_equal(each.raw, said[CHOSEN].raw)}
     return Evaluation(
         n=len(samples),
         notes=tuple(dict.fromkeys((*test.warnings, *notes, *_doubt(scores[CHOSEN])))),
         positive=Target(chosen.task, chosen.classes).positive,
         models=scores,
         comparisons=compare_with(
-            chosen.task, labels, probabilities[CHOSEN], others,
+            chosen.task, labels, said[CHOSEN].raw, others,
             ids=samples.ids, groups=groups, name=CHOSEN, metric=metric,
         ),
         operating=measure_operating(
-            prepare(chosen.task, labels, probabilities[CHOSEN], classes=chosen.classes),
+            prepare(chosen.task, labels, said[CHOSEN].probabilities, classes=chosen.classes),
             ids=samples.ids, groups=groups, prevalence=prevalence,
         ),
-        leak=_leak(chosen, samples, probabilities, leaking, known_groups),
-        predictions=_predictions(chosen, embeddings, probabilities[CHOSEN], leaking),
+        leak=_leak(chosen, samples, said, leaking, known_groups),
+        predictions=_predictions(chosen, embeddings, said[CHOSEN].probabilities, leaking),
         quarantined=embeddings.quarantined,
         embeddings=embeddings,
         singles={
-            name: score(chosen.task, labels, model.predictor.predict_proba(embeddings.blocks), classes=chosen.classes)
-            for name, model in singles.items()
+            name: _Said.by(model, embeddings.blocks).score(chosen.target, labels) for name, model in singles.items()
         },
     )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Said:
+    """What a model says of test samples: probabilities as its predictor gives them, and calibrated.
+
+    Ranks are taken from the former: calibration keeps those of one column, but for what it rounds to 0 or 1.
+    """
+
+    raw: NDArray[np.float64]
+    probabilities: NDArray[np.float64]
+
+    @classmethod
+    def by(cls, model: BioFuseModel, blocks: Blocks) -> Self:
+        raw = model.predictor.predict_proba(blocks)
+        return cls(raw=raw, probabilities=model.trust.calibrated(model.target, raw))
+
+    def score(self, target: Target, labels: NDArray[np.int64], *, rows: NDArray[np.bool_] | None = None) -> Metrics:
+        chosen = slice(None) if rows is None else rows
+        return score(
+            target.kind,
+            labels[chosen],
+            self.probabilities[chosen],
+            classes=target.classes,
+            decision=self.raw[chosen],
+        )
 
 
 def _doubt(scores: ModelScores) -> tuple[str, ...]:
@@ -503,7 +529,7 @@ def _labels(samples: Samples) -> NDArray[np.int64]:
 def _leak(
     model: BioFuseModel,
     samples: Samples,
-    probabilities: Mapping[str, NDArray[np.float64]],
+    said: Mapping[str, "_Said"],
     leaking: NDArray[np.bool_],
     known_groups: frozenset[str],
 ) -> Leak:
@@ -513,10 +539,7 @@ def _leak(
     rest = ~leaking
     without = {}
     if leaking.any() and rest.any():
-        without = {
-            name: score(model.task, labels[rest], values[rest], classes=model.classes)
-            for name, values in probabilities.items()
-        }
+        without = {name: each.score(target, labels, rows=rest) for name, each in said.items()}
     return Leak(
         samples=int(leaking.sum()),
         per_class={name: count for name, count in counts.items() if count},

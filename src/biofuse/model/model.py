@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from biofuse.blocks.blocks import Blocks
 from biofuse.core.errors import ArtifactError, BioFuseWarning, DataError, HubUnreachableError
 from biofuse.core.files import TEMPORARY_SUFFIX, disk_errors
 from biofuse.core.options import accepts, divide
@@ -34,6 +35,9 @@ from biofuse.extract.engine import extract
 from biofuse.extract.options import ExtractOptions
 from biofuse.extract.plan import PRECISIONS
 from biofuse.model.card import model_card
+from biofuse.model.trust import ARRAYS as TRUST_ARRAYS
+from biofuse.model.trust import RECORD as TRUST_RECORD
+from biofuse.model.trust import Trust
 from biofuse.predictors.combined import load_predictor
 from biofuse.predictors.fused import Predictor
 from biofuse.store.store import EmbeddingStore, as_store
@@ -119,6 +123,8 @@ class BioFuseModel:
     precisions : mapping of str to {"fp32", "bf16", "fp16"}
         What each encoder computed in when the predictor was fitted; fp32 for those not named. New images are embedded
         at the same; where a device does not have it, at fp32, with a warning.
+    trust : Trust
+        What it knows of how far it may be believed.
 
     Examples
     --------
@@ -136,6 +142,12 @@ class BioFuseModel:
     decode: DecodePolicy = field(default_factory=DecodePolicy)
     facts: dict[str, Any] = field(default_factory=dict)
     precisions: Mapping[str, Precision] = field(default_factory=dict)
+    trust: Trust = field(default_factory=Trust)
+
+    @property
+    def target(self) -> Target:
+        """What is predicted."""
+        return Target(self.task, self.classes)
 
     @property
     def encoders(self) -> tuple[str, ...]:
@@ -241,13 +253,15 @@ class BioFuseModel:
     ) -> NDArray[np.float64]:
         """Return class probabilities of images, shape (n, n_classes); one independent column per label for multi-label.
 
+        They are calibrated, where the model knows how (:class:`biofuse.model.trust.Trust`).
+
         Parameters and errors are those of :meth:`embed`.
         """
         strict = chosen | {"on_error": "error"}
         blocks = self.embed_blocks(
             data, store=store, keep=keep, config=config, options=options, progress=progress, **strict
         ).blocks
-        return self.predictor.predict_proba(blocks)
+        return self.probabilities(blocks)
 
     @accepts(DataConfig, ExtractOptions)
     def predict(
@@ -293,7 +307,7 @@ class BioFuseModel:
         embeddings = self.embed_blocks(
             data, store=store, keep=keep, config=config, options=options, progress=progress, **chosen
         )
-        probabilities = self.predictor.predict_proba(embeddings.blocks)
+        probabilities = self.probabilities(embeddings.blocks)
         frame = pd.DataFrame({"id": embeddings.ids, "prediction": self.decide(probabilities)})
         for column, name in enumerate(self.classes):
             frame[f"p_{name}"] = probabilities[:, column]
@@ -334,10 +348,19 @@ class BioFuseModel:
                 )
         return embeddings
 
+    def probabilities(self, blocks: Blocks) -> NDArray[np.float64]:
+        """Return calibrated class probabilities, shape (n, n_classes), of the blocks of images.
+
+        Raises
+        ------
+        AlignmentError
+            If an encoder has no block, or one of another width than at fitting.
+        """
+        return self.trust.calibrated(self.target, self.predictor.predict_proba(blocks))
+
     def decide(self, probabilities: NDArray[np.float64]) -> NDArray[np.object_]:
         """Turn probabilities, shape (n, n_classes), into names, shape (n,)."""
-        target = Target(self.task, self.classes)
-        return np.array(target.names(target.predict(probabilities)), dtype=object)
+        return np.array(self.target.names(self.target.predict(probabilities)), dtype=object)
 
     def save(self, path: Path | str) -> Path:
         """Write the model to a folder: JSON, safetensors and the head library's own safe format; no pickle.
@@ -350,7 +373,11 @@ class BioFuseModel:
             If it cannot be written.
         """
         target = Path(path).absolute()
-        strangers = {entry.name for entry in target.iterdir()} - {SEAL, PREDICTOR} if target.is_dir() else set()
+        strangers = (
+            {entry.name for entry in target.iterdir()} - {SEAL, PREDICTOR, TRUST_RECORD, TRUST_ARRAYS}
+            if target.is_dir()
+            else set()
+        )
         if strangers or (target.exists() and not target.is_dir()):
             raise ArtifactError(f"{path} exists and is not a saved model.", remedy="Choose an empty folder.")
         content = {
@@ -369,6 +396,7 @@ class BioFuseModel:
             try:
                 temporary.mkdir(parents=True)
                 self.predictor.save(temporary / PREDICTOR)
+                self.trust.save(temporary)
                 seal(temporary, name=SEAL, content=content)
                 if target.is_symlink():
                     target.unlink()
@@ -410,12 +438,14 @@ class BioFuseModel:
                 decode=DecodePolicy.model_validate(record["decode"]),
                 facts=dict(record["facts"]),
                 precisions=_precisions(record.get("precisions", {})),
+                trust=Trust.load(sealed),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ArtifactError(f"{folder / SEAL} is not a BioFuse model: {error}", remedy=AGAIN) from error
         fitted = (model.predictor.encoders, model.predictor.n_classes, model.predictor.task)
-        if record.get("kind") != KIND or fitted != (model.encoders, len(model.classes), model.task):
-            raise ArtifactError(f"{folder / SEAL} does not belong to the predictor beside it.", remedy=AGAIN)
+        own = (model.encoders, len(model.classes), model.task)
+        if record.get("kind") != KIND or fitted != own or not model.trust.fits(model.target):
+            raise ArtifactError(f"{folder / SEAL} does not belong to the files beside it.", remedy=AGAIN)
         return model
 
     def push_to_hub(

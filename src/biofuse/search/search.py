@@ -303,6 +303,14 @@ def with_out_of_fold(problem: Problem, search: Search, context: SearchContext) -
     return replace(search, out_of_fold=found)
 
 
+def out_of_fold(problem: Problem, search: Search, encoders: Subset) -> OutOfFold | None:
+    """Return what the predictor of a subset says of samples that it was not fitted on; None where that was not kept."""
+    if search.ensemble is None and encoders == search.chosen and search.out_of_fold is not None:
+        return search.out_of_fold
+    kept = search.leaderboard.out_of_fold.get(encoders)
+    return None if kept is None else OutOfFold.of(problem.plan, [kept], target=problem.target)
+
+
 class Fit:
     """Fits one predictor; an object rather than a closure, so that it travels to worker processes.
 

@@ -1,0 +1,127 @@
+"""What a model knows of how far it may be believed, from development data only."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from biofuse.core.errors import ArtifactError
+from biofuse.core.files import read_json, write_bytes, write_text
+from biofuse.core.seals import Arrays, Sealed
+from biofuse.core.target import Target
+from biofuse.evaluation.calibration import Calibration, calibrate
+from biofuse.predictors.fused import below
+from biofuse.search.out_of_fold import OutOfFold
+
+RECORD, ARRAYS = "trust.json", "trust.safetensors"
+"""Files beside the predictor; a model of a version that knew nothing of the kind has neither."""
+
+
+class Part(Protocol):
+    """One thing that a model knows: immutable, and saved as JSON values and arrays.
+
+    Its class has ``restore(json, arrays)``, which builds it from them.
+    """
+
+    def state(self) -> tuple[dict[str, Any], Arrays]:
+        """Return what is saved: JSON values, and arrays by name."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Trust:
+    """What a model knows of how far it may be believed; None where it was not found out.
+
+    One thing more is a field here and a row of :data:`PARTS`.
+
+    Attributes
+    ----------
+    calibration : Calibration or None
+        What brings probabilities to be as often right as they say.
+    """
+
+    calibration: Calibration | None = None
+
+    @classmethod
+    def learn(cls, target: Target, labels: NDArray[np.int64], found: OutOfFold) -> Self:
+        """Learn from what a predictor says of samples that it was not fitted on.
+
+        Parameters
+        ----------
+        target : Target
+        labels : ndarray of int64, shape (n,) or (n, n_labels)
+            Of the development rows.
+        found : OutOfFold
+            The predictions.
+        """
+        return cls(calibration=calibrate(target, labels[found.rows], found.probabilities, rows=found.rows))
+
+    def calibrated(self, target: Target, probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return calibrated probabilities, same shape; those given where nothing is known of how to calibrate them."""
+        return probabilities if self.calibration is None else self.calibration.apply(target, probabilities)
+
+    def fits(self, target: Target) -> bool:
+        """Whether what is known is about this target."""
+        return self.calibration is None or self.calibration.fits(target)
+
+    def save(self, folder: Path) -> None:
+        """Write what is known to a folder, to be sealed with the model; nothing where nothing is known.
+
+        Raises
+        ------
+        DiskError
+            If it cannot be written.
+        """
+        from safetensors.numpy import save
+
+        content: dict[str, Any] = {}
+        arrays: Arrays = {}
+        for field in fields(self):
+            part: Part | None = getattr(self, field.name)
+            if part is not None:
+                content[field.name], own = part.state()
+                arrays |= {f"{field.name}.{name}": np.ascontiguousarray(array) for name, array in own.items()}
+        if content:
+            write_text(folder / RECORD, json.dumps(content, indent=2, allow_nan=False) + "\n")
+            write_bytes(folder / ARRAYS, save(arrays))
+
+    @classmethod
+    def load(cls, sealed: Sealed) -> Self:
+        """Read what :meth:`save` wrote; nothing is known where there are no such files.
+
+        Parameters
+        ----------
+        sealed : Sealed
+            The model's folder, verified.
+
+        Raises
+        ------
+        ArtifactError
+            If a file is malformed, or of a version that knew more.
+        """
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+
+        if RECORD not in sealed.files:
+            return cls()
+        place = sealed.path(RECORD)
+        try:
+            content, arrays = dict(read_json(place)), load_file(sealed.path(ARRAYS))
+        except (SafetensorError, OSError, TypeError, ValueError) as error:
+            raise ArtifactError(f"{place} cannot be read: {error}", remedy="Fit again, or restore the file.") from error
+        if set(content) - set(PARTS):
+            raise ArtifactError(
+                f"{place} holds {', '.join(sorted(set(content) - set(PARTS)))}, which this version of BioFuse does not "
+                "know.",
+                remedy="Update BioFuse: pip install -U biofuse-embed.",
+            )
+        return cls(**{name: PARTS[name](state, below(f"{name}.", arrays)) for name, state in content.items()})
+
+
+PARTS: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, NDArray[Any]]], Any]] = {
+    "calibration": Calibration.restore
+}
+"""What builds each field of :class:`Trust` from JSON values and arrays."""

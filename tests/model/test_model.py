@@ -237,7 +237,8 @@ def test_style_bug_14_a_fresh_process_on_another_path_predicts_identically(made,
 
 def test_style_bug_14_everything_fitted_is_saved_and_nothing_is_a_pickle(saved):
     files = {path.relative_to(saved).as_posix() for path in saved.rglob("*") if path.is_file()}
-    assert files == {"model.json", "predictor/predictor.json", "predictor/arrays.safetensors"}
+    trust = {"trust.json", "trust.safetensors"}
+    assert files == {"model.json", "predictor/predictor.json", "predictor/arrays.safetensors"} | trust
     arrays = (saved / "predictor" / "arrays.safetensors").read_bytes()
     assert len(arrays) > 1000
     for path in files - {"predictor/arrays.safetensors"}:

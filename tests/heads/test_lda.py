@@ -4,11 +4,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import softmax
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-from sklearn.metrics import log_loss
+from sklearn.metrics import log_loss, roc_auc_score
 
 from biofuse.core.target import Task
 from biofuse.heads.base import Classification
-from biofuse.heads.lda import LDA, fit_discriminant
+from biofuse.heads.lda import LDA, SLOPES, STRENGTHS, fit_discriminant
+from biofuse.heads.logistic import fit_slope
 
 SHAPES = [(60, 150), (200, 40), (80, 80)]
 
@@ -58,7 +59,7 @@ def test_balanced_class_weights_are_equal_priors(n: int, d: int) -> None:
         ("balanced", np.full(3, 1 / 3)),
         ({1: 5.0}, np.bincount(y) * [1, 5, 1] / (np.bincount(y) @ [1, 5, 1])),
     ):
-        ours = fit(LDA(calibrate=False, class_weight=class_weight), X, y, 3).predict_proba(X)
+        ours = fit(LDA(shrinkage="auto", calibrate=False, class_weight=class_weight), X, y, 3).predict_proba(X)
         np.testing.assert_allclose(ours, reference(X, y, "auto", priors).predict_proba(X), atol=1e-6)
 
 
@@ -86,9 +87,10 @@ def test_automatic_shrinkage_with_weights_is_the_formula_written_out(n: int, d: 
         distance = np.square(S - np.trace(S) / d * np.eye(d)).sum()
         sampling = sum(share**2 * np.square(np.outer(z, z) - S).sum() for share, z in zip(p, Z, strict=True))
         expected += weights[y == code].sum() / weights.sum() * min(sampling / distance, 1)
-    ours = fit(LDA(), X, y, 2, sample_weight=weights)
+    ours = fit(LDA(shrinkage="auto"), X, y, 2, sample_weight=weights)
     assert ours.penalty[0] == pytest.approx(expected, rel=1e-9)
-    assert fit(LDA(), X, y, 2, sample_weight=weights * 7).penalty[0] == pytest.approx(expected, rel=1e-9)
+    again = fit(LDA(shrinkage="auto"), X, y, 2, sample_weight=weights * 7)
+    assert again.penalty[0] == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize(("n", "d"), SHAPES[:2])
@@ -122,7 +124,7 @@ def _kept(Z: np.ndarray, y: np.ndarray, shares: np.ndarray, shrinkage) -> list[f
     if shrinkage != "auto":
         return [1 - shrinkage] * 3
     amounts = []
-    for code in range(3):
+    for code in range(int(y.max()) + 1):
         one = Classification(codes=(y != code).astype(np.int64), n_codes=2, weights=np.where(y == code, shares, 1e-12))
         amounts.append(1 - fit_discriminant(Z, one, shrinkage="auto").shrinkage)
     return amounts
@@ -144,13 +146,63 @@ def _covariance(X, y, shares, priors, shrinkage) -> np.ndarray:
     return total
 
 
+@pytest.mark.parametrize(("n", "d", "k"), [(60, 150, 3), (200, 40, 3), (80, 80, 2)])
+def test_the_shrinkage_chosen_is_the_best_of_models_fitted_without_each_row(n: int, d: int, k: int) -> None:
+    X, y = make_data(n, d, k)
+    weights = np.random.default_rng(0).uniform(0.5, 2, n)
+    shares = weights / np.bincount(y, weights=weights)[y]
+    priors = np.bincount(y, weights=weights) / weights.sum()
+    means = np.stack([shares[y == code] @ X[y == code] for code in range(k)])
+    kept = np.array(_kept(X - means[y], y, shares, "auto"))
+    spread = np.stack([np.square(X - means[y])[y == code].T @ shares[y == code] for code in range(k)])
+    scale = np.where(spread < 1e-20, 1.0, spread)
+    added = priors @ ((1 - kept[:, None]) * scale * (spread / scale).mean(axis=1)[:, None])
+    Z, around = (X - means[y]) / np.sqrt(added), (means - priors @ means) / np.sqrt(added)
+    rows = (priors * kept)[y] * shares
+    W = (Z.T * rows) @ Z
+    problem = Classification(codes=y, n_codes=k, weights=weights)
+    losses = {}
+    for strength in STRENGTHS:
+        c = (np.trace(W) + d) / (np.trace(W) + strength * d)
+        S = c * (W + strength * np.eye(d))
+        values = np.empty((n, k))
+        for row in range(n):
+            p, without = shares[row], around.copy()
+            without[y[row]] -= p / (1 - p) * Z[row]
+            centred = without - around[y[row]] - Z[row]
+            changed = np.linalg.inv(S - c * rows[row] / (1 - p) * np.outer(Z[row], Z[row]))
+            values[row] = np.log(priors) - 0.5 * np.einsum("kj,jl,kl->k", centred, changed, centred)
+        logits = values[:, 1:] - values[:, :1] if k == 2 else values
+        sure = fit_slope(logits, problem, bounds=SLOPES) * logits
+        sure = np.hstack([np.zeros_like(sure), sure]) if k == 2 else sure
+        losses[strength] = log_loss(y, softmax(sure, axis=1), sample_weight=weights)
+    best = min(losses, key=losses.get)
+    c = (np.trace(W) + d) / (np.trace(W) + best * d)
+    coef = (np.linalg.inv(c * (W + best * np.eye(d))) @ around.T) / np.sqrt(added)[:, None]
+    fitted = fit_discriminant(X, problem, shrinkage="left_out")
+    np.testing.assert_allclose(fitted.coef, coef, rtol=1e-6, atol=1e-9)
+
+
+def test_shrinkage_is_left_out_where_the_signal_lies_in_the_smallest_directions() -> None:
+    rng = np.random.default_rng(0)
+    y = np.arange(1300) % 2
+    X = rng.standard_normal((1300, 100)) * np.logspace(1, -2, 100)
+    X[:, -3:] += (2 * y - 1)[:, None] * 0.012
+    X = X @ np.linalg.qr(rng.standard_normal((100, 100)))[0]
+    score = {
+        how: roc_auc_score(y[300:], fit(LDA(shrinkage=how), X[:300], y[:300], 2).predict_proba(X[300:])[:, 1])
+        for how in ("auto", "left_out")
+    }
+    assert score["left_out"] > score["auto"] + 0.15
+
+
 @pytest.mark.parametrize(("n", "d"), SHAPES[:2])
 def test_calibration_scales_the_log_odds_and_keeps_the_predicted_class(n: int, d: int) -> None:
     (X, y), (new, truth) = make_data(n, d, 3), make_data(400, d, 3, seed=1)
     for labels in (y, truth):  # a third of the labels is wrong: nothing can be sure
         wrong = np.arange(2, len(labels), 3)
         labels[wrong] = (labels[wrong] + 1) % 3
-    raw, calibrated = fit(LDA(calibrate=False), X, y, 3), fit(LDA(), X, y, 3)
+    raw, calibrated = (fit(LDA(shrinkage="auto", calibrate=calibrate), X, y, 3) for calibrate in (False, True))
     slope = calibrated.intercept[0] / raw.intercept[0]
     assert 0 < slope < 1
     np.testing.assert_allclose(calibrated.coef, slope * raw.coef, rtol=1e-9)
@@ -167,7 +219,8 @@ def test_on_noise_calibrated_probabilities_are_unsure() -> None:
         rng = np.random.default_rng(seed)
         X, y, new = rng.standard_normal((60, 400)), np.arange(60) % 2, rng.standard_normal((50, 400))
         for calibrate, values in sure.items():
-            values.append(np.abs(fit(LDA(calibrate=calibrate), X, y, 2).predict_proba(new) - 0.5).mean())
+            fitted = fit(LDA(shrinkage="auto", calibrate=calibrate), X, y, 2)
+            values.append(np.abs(fitted.predict_proba(new) - 0.5).mean())
     assert np.mean(sure[True]) < 0.1
     assert np.mean(sure[False]) > 0.3
 
@@ -187,8 +240,9 @@ def test_scale_and_origin_of_columns_and_order_of_rows_change_nothing(scale: flo
     X, y = make_data(40, 60, 3)
     rng = np.random.default_rng(seed)
     rows, scales = rng.permutation(40), scale * rng.uniform(0.5, 2, 60)
-    plain = fit(LDA(), X, y, 3).predict_proba(X)
-    again = fit(LDA(), X[rows] * scales + shift, y[rows], 3).predict_proba(X * scales + shift)
+    head = LDA()
+    plain = fit(head, X, y, 3).predict_proba(X)
+    again = fit(head, X[rows] * scales + shift, y[rows], 3).predict_proba(X * scales + shift)
     np.testing.assert_allclose(again, plain, atol=1e-5)
 
 
@@ -196,7 +250,7 @@ def test_scale_and_origin_of_columns_and_order_of_rows_change_nothing(scale: flo
 @pytest.mark.parametrize("seed", range(10))  # rounding leaves a shrinkage of 1e-16 in some
 def test_classes_too_small_for_a_covariance_are_told_apart_by_their_means_and_this_is_noted(d: int, seed: int) -> None:
     X, y = np.random.default_rng(seed).standard_normal((4, d)) * 3 + 1, np.array([0, 0, 1, 1])
-    fitted = fit(LDA(), X, y, 2)
+    fitted = fit(LDA(shrinkage="auto"), X, y, 2)
     assert "nearest class mean" in fitted.notes[0]
     distances = np.square(X[:, None] - np.stack([X[:2].mean(axis=0), X[2:].mean(axis=0)])).sum(axis=2)
     assert np.array_equal(fitted.predict_proba(X).argmax(axis=1), distances.argmin(axis=1))
@@ -208,5 +262,5 @@ def test_classes_too_small_for_a_covariance_are_told_apart_by_their_means_and_th
 def test_one_column_is_enough() -> None:
     X, y = make_data(40, 2, 2)
     X = X[:, :1]
-    ours = fit(LDA(calibrate=False), X, y, 2).predict_proba(X)
+    ours = fit(LDA(shrinkage="auto", calibrate=False), X, y, 2).predict_proba(X)
     np.testing.assert_allclose(ours, reference(X, y, "auto").predict_proba(X), atol=1e-6)

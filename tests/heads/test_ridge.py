@@ -22,8 +22,8 @@ def test_decisions_equal_ridge_classifier(n: int, d: int, k: int, class_weight) 
     ours = Ridge(alpha=30.0, class_weight=class_weight).fit(X, y, task=task, n_classes=k)
     reference = RidgeClassifier(alpha=30.0, class_weight=class_weight, tol=1e-12).fit(X.astype(np.float64), y)
     expected = reference.decision_function(X.astype(np.float64))
-    decision = ours.decision(X)
-    np.testing.assert_allclose(decision[:, 1] if k == 2 else decision, expected, atol=1e-7)
+    margins = ours.margins(X)
+    np.testing.assert_allclose(margins[:, 0] if k == 2 else margins, expected, atol=1e-7)
     assert np.array_equal(ours.predict_proba(X).argmax(axis=1), reference.predict(X.astype(np.float64)))
 
 
@@ -54,7 +54,14 @@ def test_probabilities_are_calibrated_on_rows_left_out() -> None:
     X, y = rng.standard_normal((60, 200)), rng.integers(0, 2, 60)
     ours = Ridge(alpha=1.0).fit(X, y, task=Task.BINARY, n_classes=2)
     assert np.abs(ours.predict_proba(X) - 0.5).max() < 0.1
-    assert np.abs(ours.decision(X)).min() > 0.5
+    assert np.abs(ours.margins(X)).min() > 0.5
+
+
+def test_it_is_ranked_by_the_probabilities_that_it_is_judged_by() -> None:
+    X, y = make_data(60, 40, 3)
+    fitted = Ridge().fit(X, y, task=Task.MULTICLASS, n_classes=3)
+    p = fitted.predict_proba(X)
+    np.testing.assert_allclose(fitted.decision(X), np.log(p) - np.log1p(-p), rtol=1e-6, atol=1e-6)
 
 
 def test_a_penalty_that_rounding_would_drown_is_raised_and_said() -> None:

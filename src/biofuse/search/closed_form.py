@@ -310,9 +310,11 @@ class ClosedForm:
 class ClosedFormScorer:
     """Ridge regression on targets of -1 and 1 for every fold, with the penalty chosen by leave-one-out inside it.
 
-    Scores are those of the ``ridge`` head on concatenated blocks, up to that fusion's rounding to float32: standardised
-    on the training rows, intercept not penalised, one class against the rest, the penalty with the least (weighted)
-    squared leave-one-out error, chosen for all classes together and for each label of a multi-label task by itself.
+    Decision values are those of the ``ridge`` head on concatenated blocks, up to that fusion's rounding to float32:
+    standardised on the training rows, intercept not penalised, one class against the rest, the penalty with the least
+    (weighted) squared leave-one-out error, chosen for all classes together and for each label of a multi-label task by
+    itself. Of three or more classes the head ranks by the softmax of these values, and here each class is ranked by its
+    own value: the head's slope would have to be found for every subset.
 
     Parameters
     ----------

@@ -487,6 +487,17 @@ def test_evaluate_scores_each_of_them_outside_the_corrected_comparisons(fitted, 
     assert fitted.evaluate(progress=False).singles["t_edge"]["auroc"] == evaluation.singles["t_edge"]["auroc"]
 
 
+def test_a_model_with_several_names_is_shown_once(fitted, study):
+    evaluation = evaluated(fitted.path, study)
+    encoders = {name: scores.encoders for name, scores in evaluation.models.items()}
+    for name, scores in evaluation.models.items():
+        assert set(scores.same) == {other for other in encoders if encoders[other] == encoders[name]} - {name}
+    together = list(evaluation.distinct_models)
+    assert sorted(name for names in together for name in names) == sorted(encoders)
+    assert len(together) == len(set(encoders.values()))
+    assert Run.open(fitted.path).evaluation.distinct_models.keys() == evaluation.distinct_models.keys()
+
+
 def test_an_ensemble_of_one_encoder_and_that_encoder_are_one_model(run):
     result = run(predictor="ensemble")
     for name, model in result.singles.items():

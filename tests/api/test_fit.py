@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 import os
+import shutil
 import socket
 import threading
 from dataclasses import replace
@@ -23,6 +24,7 @@ from biofuse import BioFuse, BioFuseModel, ExtractOptions, embed
 from biofuse.api.fit import evaluate, fit_models
 from biofuse.blocks.blocks import Blocks
 from biofuse.core.errors import (
+    ArtifactError,
     BioFuseError,
     DataError,
     EncoderError,
@@ -417,6 +419,27 @@ def test_the_chosen_predictor_and_its_companions_are_fitted_on_the_rows_given(pl
     again = fit_predictors(posed(changed, head="ridge"), search, rows, threads=1)
     for name, predictor in found.items():
         np.testing.assert_array_equal(again[name].predict_proba(blocks), predictor.predict_proba(blocks))
+
+
+def test_every_model_of_a_run_can_be_loaded_by_name(fitted, study, tmp_path):
+    for name, model in fitted.models.items():
+        loaded = BioFuseModel.load(fitted.path, variant=name)
+        assert loaded.encoders == model.encoders
+        np.testing.assert_array_equal(loaded.predict_proba(study.images), model.predict_proba(study.images))
+    assert fitted.models["lean"].encoders == fitted.selection.lean.subset
+    for path, variant, words in (
+        (fitted.path, "leanest", "no model 'leanest'"),
+        (fitted.path / "model", "lean", "is not a run"),
+        (tmp_path, "lean", "is not a run"),
+    ):
+        with pytest.raises(ArtifactError, match=words) as caught:
+            BioFuseModel.load(path, variant=variant)
+        assert caught.value.remedy
+    shutil.copytree(fitted.path, tmp_path / "older")
+    shutil.rmtree(tmp_path / "older" / "comparators" / "lean")
+    with pytest.raises(ArtifactError, match=r"has no lean model.*older BioFuse") as caught:
+        BioFuseModel.load(tmp_path / "older", variant="lean")
+    assert "best_single, all, greedy;" in caught.value.remedy
 
 
 def test_every_encoder_is_fitted_by_itself_and_none_twice(plant, posed, searched):

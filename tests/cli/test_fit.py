@@ -114,8 +114,9 @@ def test_what_cannot_be_is_refused_with_a_remedy(flags, said, images, fails, tmp
 def test_fit_then_evaluate_then_predict(fitted, images, succeeds, tmp_path):
     ran = succeeds("evaluate", fitted)
     assert "95 % intervals" in ran.out
-    for model in ("chosen", "best single", "all"):
-        assert re.search(rf"^ ?{model} ", ran.out, flags=re.MULTILINE)
+    name = "(?:chosen|best single|all|greedy|lean)"
+    shown = re.findall(rf"^ ?({name}(?: = {name})*) {{2,}}", ran.out, flags=re.MULTILINE)
+    assert sorted(" = ".join(shown).split(" = ")) == ["all", "best single", "chosen", "greedy", "lean"]
     facts = json.loads((fitted / "metrics.json").read_text())
     record = json.loads((fitted / "run.json").read_text())
     assert facts["n"] == sum(record["counts"]["test"].values())
@@ -135,6 +136,11 @@ def test_fit_then_evaluate_then_predict(fitted, images, succeeds, tmp_path):
         assert frame["prediction"].tolist() == likelier.tolist()
         same = frame.set_index("id").loc[predictions["id"], "p_red"]
         np.testing.assert_allclose(same, predictions["p_red"], atol=1e-6)
+    lean = " + ".join(facts["models"]["lean"]["encoders"])
+    said = succeeds("predict", fitted, images, "--variant", "lean", "--out", tmp_path / "lean.csv").err
+    assert f"by the lean model ({lean})" in said
+    wanted = biofuse.BioFuseModel.load(fitted, variant="lean").predict_proba(images)
+    np.testing.assert_allclose(pd.read_csv(tmp_path / "lean.csv")[["p_blue", "p_red"]], wanted, atol=1e-6)
 
 
 def test_evaluate_on_another_split_and_on_other_data_tells_the_leak(fitted, images, succeeds):

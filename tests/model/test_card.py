@@ -83,6 +83,18 @@ def test_data_scores_and_encoders_are_those_of_the_run(model):
     assert "absent" not in text
 
 
+def test_a_model_with_several_names_has_one_row(model):
+    chosen = scores(0.9, ["hog", "haralick"])
+    models = METRICS["models"] | {
+        "chosen": {**chosen, "same": ["all", "greedy"]},
+        "all": {**chosen, "same": ["chosen", "greedy"]},
+        "greedy": {**chosen, "same": ["chosen", "all"]},
+    }
+    text = model_card(model, run=RUN, metrics=METRICS | {"models": models})
+    assert "| **chosen** = all encoders = greedy path | hog + haralick |" in text
+    assert text.count("| hog + haralick |") == 1
+
+
 def test_encoders_with_weights_are_named_with_repository_and_revision(model):
     from biofuse.encoders.registry import list_cards
 

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -12,8 +13,11 @@ from plotly.offline import get_plotlyjs
 
 from biofuse.core.errors import ArtifactError
 from biofuse.core.target import Task
+from biofuse.evaluation.intervals import corrected_t
 from biofuse.report.html import build_report, render_html
 from biofuse.report.input import ReportInput
+from biofuse.report.sections import choice
+from biofuse.runs.run import OWN
 
 HOSTILE = ("<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "a&b 'c' </title>", "{{ 7*7 }} ${x}")
 SECTIONS = (
@@ -40,6 +44,34 @@ def test_the_answer_names_the_encoders_the_gain_and_the_noise(page: Any, made: A
     assert "+0.0500 against the best single encoder" in answer
     assert "better beyond noise (p = 0.01)" in answer
     assert "+0.0100 against all 4 encoders together, within noise" in answer
+
+
+@pytest.mark.parametrize("tested", [True, False])
+def test_the_answer_says_what_the_lean_model_saves_and_costs(tested: bool, make_run: Callable[..., Any]) -> None:
+    given = make_run(tested=tested).given
+    board, pool = given.board, given.pool
+    row = board.singles[0]
+    selection = given.record.choice.model_copy(update={"rule": "inclusive", "chosen": board[pool], "lean": row})
+    run = replace(given.run, record=given.record.model_copy(update={"selection": selection}))
+    if tested:
+        found = given.evaluation
+        compared = found.comparisons["all"].model_copy(update={"second": "lean"})
+        run._evaluations[OWN] = replace(found, comparisons={**found.comparisons, "lean": compared})
+        expected = "costs 0.0100 of AUROC (95 % interval +0.0000 to +0.0200), within noise."
+    else:
+        gain, low, high, p = corrected_t(board[pool].values("auroc") - row.values("auroc"), 80, 20)
+        assert gain > 0
+        assert p < 0.05
+        expected = (
+            f"costs {gain:.4f} of AUROC in cross-validation (95 % interval {low:+.4f} to {high:+.4f}), beyond noise."
+        )
+    saves = f"The lean model, {row.subset[0]}, saves 3 encoders"
+    assert choice.answer(replace(given, run=run)).endswith(f"{saves}, and {expected}")
+    timed = dict(zip(pool, (1.5, 2.0, 3.0, 4.0), strict=True))
+    assert f"{saves} and 9.0 of 10.5 ms per image, and" in choice.answer(replace(given, run=run, timed=timed))
+    same = run.record.model_copy(update={"selection": selection.model_copy(update={"lean": board[pool]})})
+    assert "No subset of fewer encoders is within" in choice.answer(replace(given, run=replace(run, record=same)))
+    assert "lean" not in choice.answer(given)  # it was chosen as such
 
 
 # --- whole and safe

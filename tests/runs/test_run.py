@@ -186,3 +186,13 @@ def test_a_directory_that_is_being_written_is_refused_with_who_writes_it(run):
     with Run.claim(run.path, doing="biofuse fit"):
         assert (run.path / ".lock").exists()
     assert not (run.path / ".lock").exists()
+
+
+def test_a_run_of_before_there_was_a_lean_subset_is_read_and_written_again_in_this_format(run):
+    content = json.loads(RECORD.model_dump_json()) | {"format": 4}
+    del content["selection"]["lean"]
+    write_sealed(run.path / "run.json", content)
+    older = Run.open(run.path)
+    assert "lean" not in older.record.models
+    older.remember(latency={"hog": 2.0})
+    assert json.loads((run.path / "run.json").read_text())["format"] == RUN_FORMAT

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from biofuse.core.errors import SearchError, UndefinedMetricError
+from biofuse.evaluation.intervals import corrected_t
 from biofuse.search.leaderboard import Leaderboard, Row, all_subsets, combination_order, in_pool_order
 from biofuse.search.rules import RULES, Budget, finalists, greedy_path, pareto_front, select, summed_cost
 from biofuse.search.strategies import AllEncoders, Exhaustive, Listed, make_strategy
@@ -80,6 +81,28 @@ def test_inclusive_leaves_out_what_hurts_and_prefers_the_higher_mean_of_equally_
     assert select(board).lean.subset == ("a", "c")
     only_c = select(board, eligible=lambda row: "c" in row.subset and row.n_encoders < 3)
     assert (only_c.chosen.subset, only_c.lean.subset, only_c.all.subset) == (("b", "c"), ("a", "c"), ("a", "b", "c"))
+
+
+def test_inclusive_says_how_many_it_kept_and_what_speaks_against_the_others():
+    assert select(search(TABLE, **FOLDS)).reason == (
+        "Kept 3 of 3 encoders, mean AUROC 0.9088: the best of 7 scored subsets, and the largest of 4 within one "
+        "standard error."
+    )
+    table = TABLE | {"ab": [0.93, 0.91, 0.93, 0.93], "abc": [0.92, 0.89, 0.91, 0.915]}
+    board = search(table, **FOLDS)
+    gain, low, high, p = corrected_t(np.subtract(table["ab"], table["abc"]), 80, 20)
+    assert p <= 0.05
+    evidence = f"{gain:.4f} (95 % interval {low:+.4f} to {high:+.4f})."
+    assert select(board).reason.endswith(f"Left out: c, which hurts by {evidence}")
+    noisy = search(table | {"abc": [0.92, 0.87, 0.92, 0.90]}, **FOLDS)
+    assert select(noisy).chosen.subset == ("a", "b")
+    assert "Left out: c; with it the mean is 0.9025, 0.0225 worse, which may be chance" in select(noisy).reason
+    assert select(board, eligible=few(2)).reason.endswith("All 3 together (0.9088) may not be chosen.")
+    # All three score more than the pair, but steadily less than the best, to which the pair has a large error.
+    table = {"a": [0.9] * 4, "b": [0.5] * 4, "c": [0.5] * 4, "ac": [0.5] * 4, "bc": [0.5] * 4}
+    odd = search(table | {"ab": [0.95, 0.80, 0.95, 0.80], "abc": [0.88] * 4}, **FOLDS)
+    assert select(odd).chosen.subset == ("a", "b")
+    assert select(odd).reason.endswith("Left out: c; with it the mean is 0.8800, steadily below the best.")
 
 
 def test_one_se_prefers_fewer_dimensions_then_the_higher_mean_then_pool_order():

@@ -551,7 +551,7 @@ def _fitted(
     if finished is not None:
         return *finished, True
     if run and run.finished:
-        tell(f"The models in {run.path} are missing or damaged; they are fitted again.")
+        tell(f"The models in {run.path} are missing, damaged, or an older version's; they are fitted again.")
     models, singles = fit_models(problem, search, embeddings, threads=usable_cores(), read=read)
     if run:
         run.finish(search, evidence, models, singles)

@@ -16,11 +16,12 @@ from biofuse.core.errors import BioFuseError
 from biofuse.core.files import atomic_path, check_target
 from biofuse.core.options import divide
 from biofuse.data.config import DataConfig
-from biofuse.evaluation.intervals import Interval
+from biofuse.evaluation.intervals import Comparison, Interval
 from biofuse.evaluation.metrics import SCREEN_METRICS, get_metric
 from biofuse.extract.options import ExtractOptions
 from biofuse.search.attribution import Attribution
 from biofuse.search.config import SearchConfig
+from biofuse.search.rules import CHOSEN, LEAN, VariantName
 
 SHOWN = 8
 """Rows of the leaderboard that are printed; leaderboard.csv has them all."""
@@ -56,6 +57,9 @@ def fit_answer(result: "biofuse.FitResult", run: Path) -> dict[str, str]:
             f"{title} {optimism.corrected:.4f} (95 % interval {optimism.low:.4f} to {optimism.high:.4f}){of_what}, "
             f"for having been chosen among {optimism.n_subsets}{where}"
         )
+    if selection.lean is not None and len(selection.lean.subset) < len(result.model.encoders):
+        members = _members(selection.lean.subset, len(result.leaderboard.encoders))
+        answer["Lean"] = f"{members}: {title} {selection.lean.mean(selection.metric):.4f}, {folds}"
     place = shlex.quote(str(run))
     following = f"biofuse evaluate {place}" if result.held_out is not None else _predict_with(place)
     return {**answer, "Run": str(run), "Next": following}
@@ -70,11 +74,28 @@ def evaluation_answer(evaluation: "biofuse.Evaluation", run: Path) -> dict[str, 
         if name not in chosen.metrics.undefined
     ]
     pool = max(len(scored.encoders) for scored in evaluation.models.values())
-    return {
+    answer = {
         "Chosen": _members(chosen.encoders, pool),
         f"On {evaluation.n} samples": "\n".join(scores) or "no score exists",
-        "Next": _predict_with(shlex.quote(str(run))),
     }
+    lean, compared = evaluation.models.get(LEAN), evaluation.comparisons.get(LEAN)
+    if lean is not None and len(lean.encoders) < len(chosen.encoders):
+        against = "" if compared is None else f": {lean_sentence(compared)}"
+        answer["Lean"] = f"{_members(lean.encoders, pool)}{against}\nto predict with it: --variant {LEAN}"
+    return {**answer, "Next": _predict_with(shlex.quote(str(run)))}
+
+
+def lean_sentence(compared: Comparison) -> str:
+    """Say how the lean model scores, and how far from the chosen one."""
+    title = get_metric(compared.metric).title
+    if np.isnan(compared.difference):
+        return f"{title} is undefined"
+    scored = f"{title} {compared.second_score:.4f}"
+    gap, low, high = (0.0 - value for value in (compared.difference, compared.high, compared.low))
+    if gap == low == high == 0:
+        return f"{scored}, the same"
+    ends = "" if np.isnan(low) else f", 95 % interval {low:+.4f} to {high:+.4f}"
+    return f"{scored} ({gap:+.4f}{ends}, {'within' if compared.noise else 'beyond'} noise)"
 
 
 def _members(encoders: Sequence[str], pool: int) -> str:
@@ -157,9 +178,9 @@ def show_evaluation(evaluation: "biofuse.Evaluation") -> None:
     pool = max(len(scores.encoders) for scores in evaluation.models.values())
     wide = output.width >= WIDE
     rows = []
-    for model, scores in evaluation.models.items():
+    for called, scores in evaluation.distinct_models.items():
         cells = [with_interval(scores.metrics[name], scores.intervals[name], wide=wide) for name in names]
-        rows.append((model.replace("_", " "), subset_name(scores.encoders, pool), *cells))
+        rows.append((spaced(" = ".join(called)), subset_name(scores.encoders, pool), *cells))
     positive = "" if evaluation.positive is None else f"; the positive class is {evaluation.positive}"
     show_table(
         f"{evaluation.n} samples; 95 % intervals{positive}",
@@ -172,10 +193,11 @@ def show_evaluation(evaluation: "biofuse.Evaluation") -> None:
         kept = evaluation.n - evaluation.leak.samples
         rows = [
             (
-                model.replace("_", " "),
+                spaced(" = ".join(called)),
                 *("undefined" if name in metrics.undefined else f"{metrics[name]:.4f}" for name in names),
             )
-            for model, metrics in evaluation.leak.without.items()
+            for called in evaluation.distinct_models
+            for metrics in (evaluation.leak.without[called[0]],)
         ]
         title = f"The same without the {evaluation.leak.samples} leaking samples ({kept} left)"
         show_table(title, ("model", *heads), rows, numbers=heads)
@@ -186,6 +208,11 @@ def show_evaluation(evaluation: "biofuse.Evaluation") -> None:
         say(sentence)
     for sentence in evaluation.sentences():
         say(sentence)
+
+
+def spaced(name: str) -> str:
+    """Write the name of a model in words."""
+    return name.replace("_", " ")
 
 
 def subset_name(subset: Sequence[str], pool: int) -> str:
@@ -215,6 +242,10 @@ def predict(
     *,
     out: Annotated[Path, typer.Option("--out", "-o", help="Where to write: .csv or .parquet.")],
     store: options.Store = None,
+    variant: Annotated[
+        VariantName,
+        typer.Option(help="Which of a run's models: the chosen one, or one that it is compared with."),
+    ] = CHOSEN,
     keep: Annotated[
         bool, typer.Option("--keep", help="Keep the new embeddings in the store; otherwise it is only read.")
     ] = False,
@@ -226,13 +257,15 @@ def predict(
 
       biofuse predict run new-images/ --out predictions.csv
 
+      biofuse predict run new-images/ --variant lean --out quick.csv
+
       biofuse predict run/model scan.png --out scan.csv
     """
     if out.suffix not in {".csv", ".parquet"}:
         raise BioFuseError(f"Cannot write {out}: its ending is neither .csv nor .parquet.")
     check_target(out)
     reading, embedding = divide(chosen, DataConfig, ExtractOptions)
-    fitted = biofuse.BioFuseModel.load(model)
+    fitted = biofuse.BioFuseModel.load(model, variant=variant)
     samples = fitted.load_images(data, **reading)
     tell_remarks(samples)
     frame, extraction = fitted.predict_frame(samples, store=store, keep=keep, **embedding)
@@ -244,7 +277,8 @@ def predict(
             frame.to_parquet(temporary, index=False)
     for entry in extraction.quarantined:
         note(f"Not predicted: {entry.reason}")
-    note(f"Wrote {len(frame)} prediction{'' if len(frame) == 1 else 's'} to {out}.")
+    by = "" if variant == CHOSEN else f" by the {spaced(variant)} model ({' + '.join(fitted.encoders)})"
+    note(f"Wrote {len(frame)} prediction{'' if len(frame) == 1 else 's'}{by} to {out}.")
 
 
 @options.offers(DataConfig, SearchConfig, ExtractOptions)

@@ -1,6 +1,6 @@
 """Intervals of scores, and paired comparisons of predictors and folds."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -447,6 +447,26 @@ def distinct(comparisons: Mapping[str, Comparison]) -> list[Comparison]:
         if comparison.second not in named:
             found.append(comparison)
         named.update(comparison.same)
+    return found
+
+
+def named_together(same: Mapping[str, Collection[str]]) -> dict[str, tuple[str, ...]]:
+    """Return every model once, under all its names.
+
+    Parameters
+    ----------
+    same : mapping of str to collection of str
+        The other names of the model that goes by each name.
+
+    Returns
+    -------
+    dict of str to tuple of str
+        All names of each model, in the order given, by the first of them.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    for name, others in same.items():
+        if not any(name in names for names in found.values()):
+            found[name] = (name, *(other for other in same if other in others and other != name))
     return found
 
 

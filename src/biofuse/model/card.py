@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from biofuse.core.target import Target, Task
 from biofuse.encoders.card import EncoderCard
 from biofuse.encoders.hub import is_repository
+from biofuse.evaluation.intervals import named_together
 from biofuse.evaluation.metrics import INTERVAL_METRICS, METRICS
 
 
@@ -324,10 +325,10 @@ def _scores(metrics: Mapping[str, Any] | None) -> str:
     if metrics is None:
         return "Not evaluated on test data."
     rows = []
-    for name, title in MODELS.items():
-        entry = metrics["models"].get(name)
-        if entry is not None:
-            rows.append((title, " + ".join(entry["encoders"]), *(_score(entry, metric) for metric in INTERVAL_METRICS)))
+    models = metrics["models"]
+    for name, called in named_together({name: entry.get("same", ()) for name, entry in models.items()}).items():
+        title, entry = " = ".join(MODELS.get(each, each) for each in called), models[name]
+        rows.append((title, " + ".join(entry["encoders"]), *(_score(entry, metric) for metric in INTERVAL_METRICS)))
     table = _markdown_table(("model", "encoders", *(METRICS[name].title for name in INTERVAL_METRICS)), rows)
     said = dict.fromkeys(comparison["sentence"] for comparison in metrics["comparisons"].values())
     sentences = map(_plain, said)

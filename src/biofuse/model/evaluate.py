@@ -18,7 +18,7 @@ from biofuse.data.config import DataConfig
 from biofuse.data.labels import counted, is_number, listing, match_names
 from biofuse.data.load import load_samples
 from biofuse.data.samples import Samples
-from biofuse.evaluation.intervals import Comparison, Interval, compare_with, distinct, score_intervals
+from biofuse.evaluation.intervals import Comparison, Interval, compare_with, distinct, named_together, score_intervals
 from biofuse.evaluation.metrics import DEFAULT_METRIC, Metrics, prepare, score
 from biofuse.evaluation.operating import Operating, measure_operating
 from biofuse.extract.embeddings import EmbeddingSet, Quarantined
@@ -183,11 +183,14 @@ class ModelScores:
     metrics : Metrics
     intervals : dict of str to Interval
         For the metrics that get one (:data:`biofuse.evaluation.metrics.INTERVAL_METRICS`).
+    same : tuple of str
+        Other names of this model: what is chosen may also be all encoders, and the end of the greedy path.
     """
 
     encoders: tuple[str, ...]
     metrics: Metrics
     intervals: dict[str, Interval]
+    same: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -276,6 +279,12 @@ class Evaluation:
         """Return the chosen model's value of a metric."""
         return self.models[CHOSEN].metrics[metric]
 
+    @property
+    def distinct_models(self) -> dict[tuple[str, ...], ModelScores]:
+        """Every model once, by all its names."""
+        together = named_together({name: scores.same for name, scores in self.models.items()})
+        return {names: self.models[name] for name, names in together.items()}
+
     def is_of_the_samples_of(self, other: "Evaluation") -> bool:
         """Tell whether another evaluation scored the same images with the same labels, from the same place."""
         if (self.data, self.split) != (other.data, other.split):
@@ -302,6 +311,7 @@ class Evaluation:
             "models": {
                 name: {
                     "encoders": list(scores.encoders),
+                    "same": list(scores.same),
                     **scores.metrics.to_json(),
                     "intervals": {
                         metric: interval.model_dump(mode="json") for metric, interval in scores.intervals.items()
@@ -345,6 +355,7 @@ class Evaluation:
                     encoders=tuple(each["encoders"]),
                     metrics=Metrics.from_json(each),
                     intervals={metric: Interval(**interval) for metric, interval in each["intervals"].items()},
+                    same=tuple(each.get("same", ())),
                 )
                 for name, each in found["models"].items()
             },
@@ -461,6 +472,7 @@ def evaluate_models(
             encoders=model.encoders,
             metrics=said[name].score(chosen.target, labels),
             intervals=score_intervals(chosen.task, labels, said[name].raw, ids=samples.ids, groups=groups),
+            same=tuple(n for n, p in said.items() if n != name and np.array_equal(p.raw, said[name].raw)),
         )
         for name, model in models.items()
     }

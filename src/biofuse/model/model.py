@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biofuse.blocks.blocks import Blocks
-from biofuse.core.errors import ArtifactError, BioFuseWarning, DataError, HubUnreachableError
+from biofuse.core.errors import ArtifactError, BioFuseWarning, DataError, HubUnreachableError, option
 from biofuse.core.files import TEMPORARY_SUFFIX, disk_errors
 from biofuse.core.options import accepts, divide
 from biofuse.core.progress import Progress
@@ -40,6 +40,7 @@ from biofuse.model.trust import RECORD as TRUST_RECORD
 from biofuse.model.trust import Trust
 from biofuse.predictors.combined import load_predictor
 from biofuse.predictors.fused import Predictor
+from biofuse.search.rules import CHOSEN, VARIANTS
 from biofuse.store.store import EmbeddingStore, as_store
 
 if TYPE_CHECKING:
@@ -408,23 +409,35 @@ class BioFuseModel:
         return Path(path)
 
     @classmethod
-    def load(cls, path: Path | str) -> Self:
+    def load(cls, path: Path | str, *, variant: str = CHOSEN) -> Self:
         """Read a saved model; every file is verified before it is opened.
 
         Parameters
         ----------
         path : path
             What :meth:`save` wrote, or a run directory that holds one.
+        variant : {"chosen", "best_single", "all", "greedy", "lean"}
+            Which of the models of a run directory: the chosen one, or one that it is compared with.
 
         Raises
         ------
         ArtifactError
-            If a file is missing, was changed, or is of a newer format.
+            If a file is missing, was changed, or is of a newer format, or there is no such model.
+
+        Examples
+        --------
+        >>> from biofuse import BioFuse, BioFuseModel
+        >>> _ = BioFuse(["colour", "lbp"], head="ridge").fit("images/", out="run", progress=False)
+        >>> lean = BioFuseModel.load("run", variant="lean")
+        >>> len(lean.encoders), lean.predict(["new.png"])
+        (1, array(['malignant'], dtype=object))
         """
         folder = Path(path)
         try:
-            if not (folder / SEAL).exists() and (folder / "model" / SEAL).exists():
-                folder = folder / "model"
+            if variant != CHOSEN:
+                folder = _kept_model(folder, variant)
+            elif not (folder / SEAL).exists() and (model_folder(folder) / SEAL).exists():
+                folder = model_folder(folder)
         except OSError as error:  # a name that is too long, or a folder that may not be looked into
             raise ArtifactError(f"{folder} cannot be read: {error.strerror}.", remedy=AGAIN) from error
         sealed = unseal(folder, name=SEAL)
@@ -526,6 +539,40 @@ class BioFuseModel:
             f"<p><b>BioFuseModel</b>: {self.task} over {len(self.classes)} classes</p>"
             f"<table><tr><th>encoder</th><th>name</th><th>columns</th></tr>{rows}</table>"
         )
+
+
+COMPARATORS = "comparators"
+"""Folder, in a run directory, of the models that the chosen one is compared with."""
+
+
+def model_folder(run: Path, name: str = CHOSEN) -> Path:
+    """Return the folder of the chosen model of a run directory, or of one that it is compared with."""
+    return run / "model" if name == CHOSEN else run / COMPARATORS / name
+
+
+def _kept_model(path: Path, variant: str) -> Path:
+    """Return the folder of one of a run's models.
+
+    Raises
+    ------
+    ArtifactError
+        If there is none.
+    """
+    if variant not in VARIANTS:
+        raise ArtifactError(f"There is no model {variant!r}.", remedy=f"Choose one of {', '.join(VARIANTS)}.")
+    folder = model_folder(path, variant)
+    if (folder / SEAL).exists():
+        return folder
+    kept = [name for name in VARIANTS if (model_folder(path, name) / SEAL).exists()]
+    if not kept:
+        raise ArtifactError(
+            f"{path} is not a run, so it has no {variant} model.",
+            remedy=f"Give the run directory that `biofuse fit` wrote, or leave {option('variant')} out.",
+        )
+    raise ArtifactError(
+        f"The run {path} has no {variant} model: its search did not score one, or an older BioFuse wrote it.",
+        remedy=f"Choose one of {', '.join(kept)}; or fit again, by cross-validation.",
+    )
 
 
 def _precisions(record: Mapping[str, str]) -> dict[str, Precision]:

@@ -34,7 +34,7 @@ from biofuse.data.load import Development, development_data, load_samples
 from biofuse.data.samples import Samples
 from biofuse.extract.embeddings import EmbeddingSet, Quarantined
 from biofuse.model.evaluate import Evaluation
-from biofuse.model.model import SEAL, BioFuseModel
+from biofuse.model.model import COMPARATORS, SEAL, BioFuseModel, model_folder
 from biofuse.runs.record import RUN_FORMAT, DataSource, RunRecord
 from biofuse.search.config import SearchConfig
 from biofuse.search.curve import LearningCurve
@@ -65,9 +65,6 @@ LOG = "run.log"
 
 QUARANTINE = {"fit": "quarantine.csv", "evaluate": "quarantine-evaluate.csv"}
 """Images that could not be read, by what was done with them."""
-
-COMPARATORS = "comparators"
-"""Folder of the models that the chosen one is compared with."""
 
 SINGLES = "singles"
 """Folder, below the former, of the models of every single encoder."""
@@ -285,7 +282,7 @@ class Run:
 
     def model_path(self, name: str = CHOSEN) -> Path:
         """Return the folder of the chosen model, or of one that it is compared with."""
-        return self.path / "model" if name == CHOSEN else self.path / COMPARATORS / name
+        return model_folder(self.path, name)
 
     def single_path(self, encoder: str) -> Path:
         """Return the folder of the model of one encoder by itself."""

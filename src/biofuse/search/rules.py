@@ -14,13 +14,25 @@ from biofuse.core.errors import SearchError, UndefinedMetricError
 from biofuse.core.target import Target
 from biofuse.evaluation.intervals import SIGNIFICANCE, corrected_t
 from biofuse.evaluation.metrics import Record, Score, get_metric, score
+from biofuse.search.attribution import paired_gain
 from biofuse.search.leaderboard import DECIMALS, Leaderboard, Row, Subset, label
 
 CHOSEN = "chosen"
 """Name of the chosen model among those fitted and evaluated."""
 
-COMPANIONS = ("best_single", "all", "greedy", "lean")
+LEAN = "lean"
+"""Name of the model of the fewest encoders whose score the folds cannot tell from the best."""
+
+COMPANIONS = ("best_single", "all", "greedy", LEAN)
 """Names of the models that it is compared with, where the search scored their subsets."""
+
+VARIANTS = (CHOSEN, *COMPANIONS)
+"""Names of the models that a run may keep."""
+
+if TYPE_CHECKING:
+    VariantName = str
+else:
+    VariantName = Literal[VARIANTS]
 
 Values = NDArray[np.float64]
 Index = NDArray[np.int64]
@@ -115,12 +127,12 @@ def _first_within_one_se(scores: Scores, order: Index) -> Index:
     return np.where(within.any(axis=1), found, -1)
 
 
-LEAN_RULE = "one_se"
-"""The rule that picks the lean subset, whatever the rule of the choice."""
+INCLUSIVE_RULE, LEAN_RULE = "inclusive", "one_se"
+"""The rule that keeps what does not hurt, and the one that picks the lean subset, whatever the rule of the choice."""
 
 RULES: Mapping[str, Rule] = MappingProxyType(
     {
-        "inclusive": Rule(
+        INCLUSIVE_RULE: Rule(
             text="the most encoders within one standard error of the best: one is left out only where the data say "
             "that it hurts",
             choose=_most_within_one_se,
@@ -351,7 +363,7 @@ def select(
         reason="",
         notes=leaderboard.notes,
     )
-    reason = _reason(selection, leaderboard, n_offered=len(offered), screen=screen)
+    reason = _reason(selection, leaderboard, offered=offered, screen=screen)
     return selection.model_copy(update={"reason": reason})
 
 
@@ -448,16 +460,20 @@ def _p_above(leaderboard: Leaderboard, row: Row, metric: str, level: float) -> f
     return p / 2 if gain > 0 else 1 - p / 2
 
 
-def _reason(selection: Selection, leaderboard: Leaderboard, *, n_offered: int, screen: Leaderboard | None) -> str:
+def _reason(
+    selection: Selection, leaderboard: Leaderboard, *, offered: Sequence[Row], screen: Leaderboard | None
+) -> str:
     title, chosen, best = get_metric(selection.metric).title, selection.chosen, selection.best
     mean = f"mean {title} {chosen.mean(selection.metric):.4f}"
     scored = f"{len(leaderboard)} scored subset{'s' if len(leaderboard) > 1 else ''}"
     if screen is not None:
         scored = f"{len(leaderboard)} finalists out of {len(screen)} screened subsets"
-    if n_offered < len(leaderboard):
-        scored = f"{n_offered} that may be chosen out of {scored}"
+    if len(offered) < len(leaderboard):
+        scored = f"{len(offered)} that may be chosen out of {scored}"
     if len(leaderboard) == 1:
         text = f"{label(chosen.subset)} ({mean}) is the only subset that was scored."
+    elif selection.rule == INCLUSIVE_RULE:
+        text = _inclusive_reason(selection, leaderboard, scored=scored, all_allowed=selection.all in offered)
     elif selection.within and chosen is not best:
         text = (
             f"{label(chosen.subset)} ({mean}, {chosen.n_encoders} of {len(leaderboard.encoders)} encoders) is "
@@ -469,6 +485,36 @@ def _reason(selection: Selection, leaderboard: Leaderboard, *, n_offered: int, s
     if selection.better_than_chance is False:
         text += f" No subset is shown to be better than chance: do not rely on this choice ({scored})."
     return text
+
+
+def _inclusive_reason(selection: Selection, leaderboard: Leaderboard, *, scored: str, all_allowed: bool) -> str:
+    """Say how many encoders are kept, and what the scores say against those that are left out."""
+    metric, chosen, best, pool = selection.metric, selection.chosen, selection.best, leaderboard.encoders
+    names = "" if chosen.subset == pool else f" ({label(chosen.subset)})"
+    text = f"Kept {chosen.n_encoders} of {len(pool)} encoders{names}, mean {get_metric(metric).title} "
+    text += f"{chosen.mean(metric):.4f}: "
+    if chosen is best:
+        text += f"the best of {scored}"
+        text += f", and the largest of {len(selection.within)} within one standard error." if selection.within else "."
+    else:
+        text += (
+            f"the largest of {len(selection.within)} subsets within one standard error of the best of {scored}, "
+            f"{label(best.subset)} ({best.mean(metric):.4f})."
+        )
+    everything = selection.all
+    if everything is None or everything is chosen:
+        return text
+    left_out, mean = ", ".join(name for name in pool if name not in chosen.subset), everything.mean(metric)
+    if not all_allowed:
+        return f"{text} All {len(pool)} together ({mean:.4f}) may not be chosen."
+    found, one = paired_gain(leaderboard, chosen, everything, metric=metric), len(pool) - chosen.n_encoders == 1
+    evidence = f"(95 % interval {found.low:+.4f} to {found.high:+.4f})"
+    if found.gain > 0 and not found.noise:
+        return f"{text} Left out: {left_out}, which hurt{'s' if one else ''} by {found.gain:.4f} {evidence}."
+    text += f" Left out: {left_out}; with {'it' if one else 'them'} the mean is {mean:.4f}"
+    if found.gain > 0:
+        return f"{text}, {found.gain:.4f} worse, which may be chance {evidence}."
+    return f"{text}, steadily below the best."
 
 
 def finalists(

@@ -527,10 +527,10 @@ def _draw_predictions(samples: Samples, evaluation: Evaluation, path: Path) -> P
 
 def _draw_scores(evaluation: Evaluation, path: Path) -> Path:
     named = {}
-    for name, scores in evaluation.models.items():
+    for called, scores in evaluation.distinct_models.items():
         count = len(scores.encoders)
-        named[name] = f"{name.replace('_', ' ')} ({count} encoder{'' if count == 1 else 's'})"
-    intervals = {named[name]: scores.intervals[AUROC.name] for name, scores in evaluation.models.items()}
+        named[called[0]] = f"{' = '.join(called).replace('_', ' ')} ({count} encoder{'' if count == 1 else 's'})"
+    intervals = {words: evaluation.models[name].intervals[AUROC.name] for name, words in named.items()}
     return draw_scores(
         intervals,
         path,

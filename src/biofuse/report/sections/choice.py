@@ -15,15 +15,49 @@ from biofuse.report.input import ReportInput, name_of
 from biofuse.search.attribution import Attribution, CrossModal, Gain, paired_gain
 from biofuse.search.evidence import Nested
 from biofuse.search.leaderboard import Row, label
-from biofuse.search.rules import CHOSEN, pareto_front, summed_cost
+from biofuse.search.rules import CHOSEN, LEAN, LEAN_RULE, pareto_front, summed_cost
 
 OTHERS = {"best_single": "the best single encoder", "all": "all encoders together"}
 """What the answer compares the chosen model with, in words."""
 
 
 def answer(given: ReportInput) -> str:
-    """Say in one sentence which encoders were chosen, how much better they are, and whether that is noise."""
-    return _cross_validated(given) if given.evaluation is None else _tested(given, given.evaluation)
+    """Say which encoders were chosen, how much better they are, whether that is noise, and what fewer would cost."""
+    said = _cross_validated(given) if given.evaluation is None else _tested(given, given.evaluation)
+    return " ".join(filter(None, (said, _lean(given))))
+
+
+def _lean(given: ReportInput) -> str:
+    """Say in one sentence what the lean model saves and costs; nothing where there is none, or it was asked for."""
+    row, pool, found = given.record.companions.get(LEAN), given.pool, given.evaluation
+    if row is None or given.record.choice.rule == LEAN_RULE or len(pool) == 1:
+        return ""
+    fewer = len(given.chosen) - row.n_encoders
+    if fewer <= 0:
+        return "No subset of fewer encoders is within one standard error of the best."
+    saved = f"{fewer} encoder{'s' if fewer > 1 else ''}"
+    if given.latency:
+        whole, less = (summed_cost(subset, given.latency) for subset in (given.chosen, row.subset))
+        saved += f" and {whole - less:.1f} of {whole:.1f} ms per image"
+    text = f"The lean model, {' + '.join(row.subset)}, saves {saved}"
+    own = None if given.record.members else given.board.get(given.chosen)
+    compared = None if found is None else found.comparisons.get(LEAN)
+    if compared is not None and not isnan(compared.difference):
+        sign = 1 if get_metric(given.metric).higher_is_better else -1
+        low, high = sorted((sign * compared.low, sign * compared.high))
+        gap, noise, where = sign * compared.difference, compared.noise, ""
+    elif found is None and own is not None:
+        gain = paired_gain(given.board, own, row, metric=given.metric)
+        gap, low, high, noise, where = gain.gain, gain.low, gain.high, gain.noise, " in cross-validation"
+    else:
+        return f"{text}."
+    if gap == low == high == 0:
+        return f"{text}, and scores the same{where}."
+    does = f"costs {gap:.4f} of" if gap >= 0 else f"gains {-gap:.4f} of"
+    ends = (low, high) if gap >= 0 else (-high, -low)
+    interval = "" if isnan(low) else f" (95 % interval {ends[0]:+.4f} to {ends[1]:+.4f})"
+    verdict = "within noise" if noise else "beyond noise"
+    return f"{text}, and {does} {given.metric_title}{where}{interval}, {verdict}."
 
 
 def _subject(given: ReportInput) -> str:
@@ -147,7 +181,7 @@ UNMEASURED = (
 )
 
 MARKS = {
-    CHOSEN: "chosen", "best": "best", "best_single": "best single", "all": "all", "greedy": "greedy", "lean": "lean",
+    CHOSEN: "chosen", "best": "best", "best_single": "best single", "all": "all", "greedy": "greedy", LEAN: "lean",
 }  # fmt: skip
 """Names of the rows that matter, in ``run.json`` and in words."""
 

@@ -369,8 +369,8 @@ def _scores(given: ReportInput, found: Evaluation) -> content.Table:
             else content.numbers(title)
         )
     rows = []
-    for model, scores in found.models.items():
-        cells: list[content.Value] = [model.replace("_", " "), name_of(scores.encoders, len(given.pool))]
+    for called, scores in found.distinct_models.items():
+        cells: list[content.Value] = [" = ".join(called).replace("_", " "), name_of(scores.encoders, len(given.pool))]
         for name in chosen.metrics:
             cells.append(scores.metrics.get(name))
             if name in chosen.intervals:
@@ -421,8 +421,8 @@ def _without_leak(found: Evaluation) -> content.Table:
         caption="The same without the tested images that are also development images",
         columns=content.words("model") + content.numbers(*(get_metric(name).title for name in names)),
         rows=tuple(
-            (model.replace("_", " "), *(metrics.get(name) for name in names))
-            for model, metrics in found.leak.without.items()
+            (" = ".join(called).replace("_", " "), *(found.leak.without[called[0]].get(name) for name in names))
+            for called in found.distinct_models
         ),
     )
 

@@ -34,7 +34,9 @@ TORCHVISION = "torchvision transforms, written out from the authors' recipe"
 
 ODD = "an odd crop is placed as torchvision does, up to one pixel off"
 
-POOL = [card for card in list_cards() if "starter" not in card.pools]
+POOL = [
+    each for card in list_cards() if "starter" not in card.pools for each in (card, *map(card.variant, card.variants))
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,11 +60,25 @@ def torchvision(size, crop, interpolation, numbers):
 
 
 def processor(name, **settings):
-    """Return transformers' processor, its crop placed by torchvision's rule.
+    """Return transformers' processor.
 
-    It rounds half a pixel down where torchvision, which CLIP's own code uses, rounds it to even: one pixel apart for
-    some images with an odd margin; see the test of that. The backend is Pillow's: the default one resizes 8-bit tensors
-    by torch, which rounds grey levels otherwise.
+    The backend is Pillow's: the default one resizes 8-bit tensors by torch, which rounds grey levels otherwise.
+    """
+
+    def make():
+        import transformers
+
+        theirs = getattr(transformers, f"{name}Pil")(**settings)
+        return lambda picture: theirs(picture, return_tensors="pt")["pixel_values"][0]
+
+    return make
+
+
+def placed_by_torchvision(name, **settings):
+    """Return transformers' processor, its crop placed by torchvision's rule, which CLIP's own code uses.
+
+    transformers rounds half a pixel down where torchvision rounds it to even: one pixel apart for some images with an
+    odd margin; see the test of that.
     """
 
     def make():
@@ -91,11 +107,25 @@ def of_open_clip():
     return image_transform(224, is_train=False, mean=OPENAI[0], std=OPENAI[1])
 
 
-def of_timm():
-    import timm
+def of_dinov3():
+    """The class has no backend of Pillow's: it resizes by torch, after scaling."""
+    import transformers
 
-    published = timm.models.get_pretrained_cfg("vit_small_patch16_dinov3.lvd1689m")
-    return timm.data.create_transform(**timm.data.resolve_data_config(pretrained_cfg=published.to_dict()))
+    theirs = transformers.DINOv3ViTImageProcessor()
+    return lambda picture: theirs(picture, return_tensors="pt")["pixel_values"][0]
+
+
+def of_retfounds_notebook():
+    """As the authors' notebook writes it: each channel of each image to mean 0 and standard deviation 1."""
+
+    def prepare(picture):
+        pixels = np.array(picture.resize((224, 224))) / 255.0
+        for channel in range(3):
+            part = pixels[..., channel]
+            pixels[..., channel] = (part - part.mean()) / part.std()
+        return torch.from_numpy(pixels).permute(2, 0, 1).float()
+
+    return prepare
 
 
 def of_medsam():
@@ -115,17 +145,44 @@ KAIKO = ("kaiko_vits16", "kaiko_vits8", "kaiko_vitb16", "kaiko_vitb8", "kaiko_vi
 DINOV2 = ("dinov2_small", "dinov2_base", "dinov2_large", "dinov2_giant", "dinov2_g")
 DINOV3 = ("dinov3_small", "dinov3_base", "dinov3_large", "dinov3_huge_plus")
 RETFOUND = ("retfound_mae_cfp", "retfound_mae_oct", "retfound_dinov2_meh")
+PANDERM = (IMAGENET[0], (0.228, 0.224, 0.225))
 HIBOU = ((0.7068, 0.5755, 0.722), (0.195, 0.2316, 0.1816))
 
 RECIPES = (
-    Recipe("open_clip image_transform", ("biomedclip",), of_open_clip),
+    Recipe(
+        "open_clip image_transform",
+        ("biomedclip", "biomedclip:trunk", "bmc_clip_cf", "bmc_clip_cf:trunk"),
+        of_open_clip,
+    ),
     Recipe(
         f"transformers CLIPImageProcessor; {ODD}",
-        ("pubmedclip", "clip_vit_b32"),
+        ("clip_vit_b32", "clip_vit_b32:trunk"),
+        placed_by_torchvision("CLIPImageProcessor", **settings(OPENAI, {"shortest_edge": 224}, crop=224)),
+    ),
+    Recipe(
+        "transformers CLIPImageProcessor",
+        ("pubmedclip", "pubmedclip:trunk"),
         processor("CLIPImageProcessor", **settings(OPENAI, {"shortest_edge": 224}, crop=224)),
     ),
     Recipe(
-        f"transformers BitImageProcessor; {ODD}",
+        "transformers CLIPImageProcessor",
+        ("monet", "monet:trunk"),
+        processor("CLIPImageProcessor", **settings(IMAGENET, {"shortest_edge": 224}, crop=224)),
+    ),
+    Recipe(
+        "transformers BitImageProcessor",
+        ("hibou_b", "hibou_l"),
+        processor("BitImageProcessor", **settings(HIBOU, {"shortest_edge": 224}, crop=224)),
+    ),
+    Recipe(
+        "transformers ViTImageProcessor",
+        ("phikon",),
+        processor(
+            "ViTImageProcessor", size={"height": 224, "width": 224}, image_mean=IMAGENET[0], image_std=IMAGENET[1]
+        ),
+    ),
+    Recipe(
+        "transformers BitImageProcessor",
         ("rad_dino",),
         processor("BitImageProcessor", **settings(((0.5307,) * 3, (0.2583,) * 3), {"shortest_edge": 518}, crop=518)),
     ),
@@ -147,16 +204,29 @@ RECIPES = (
             **settings(HALF, {"height": 224, "width": 224}, resample=Image.Resampling.BILINEAR),
         ),
     ),
-    Recipe("timm create_transform", DINOV3, of_timm),
-    Recipe(TORCHVISION, ("conch",), torchvision(448, 448, BICUBIC, OPENAI)),
+    Recipe(
+        "transformers DINOv3ViTImageProcessor; pixels are scaled before they are resized there, so grey levels are not "
+        "rounded",
+        DINOV3,
+        of_dinov3,
+        most=1.5,
+    ),
+    Recipe(TORCHVISION, tuple(f"{name}:probe" for name in DINOV3), torchvision(256, 224, BICUBIC, IMAGENET)),
+    Recipe(TORCHVISION, ("panderm_large",), torchvision(256, 224, BILINEAR, PANDERM)),
+    Recipe(
+        "numpy and Pillow, as the authors' notebook has it",
+        tuple(f"{name}:features" for name in RETFOUND),
+        of_retfounds_notebook,
+        only=lambda _, picture: all(len(np.unique(channel)) > 1 for channel in np.moveaxis(np.asarray(picture), 2, 0)),
+    ),
+    Recipe(TORCHVISION, ("conch", "conch:projected"), torchvision(448, 448, BICUBIC, OPENAI)),
     Recipe(TORCHVISION, ("conch_v1_5",), torchvision(448, 448, BILINEAR, IMAGENET)),
-    Recipe(TORCHVISION, ("uni", "uni2_h", "phikon"), torchvision(224, 224, BILINEAR, IMAGENET)),
-    Recipe(TORCHVISION, ("virchow", "virchow2", "gpfm", "monet"), torchvision(224, 224, BICUBIC, IMAGENET)),
+    Recipe(TORCHVISION, ("uni", "uni2_h"), torchvision(224, 224, BILINEAR, IMAGENET)),
+    Recipe(TORCHVISION, ("virchow", "virchow2", "gpfm"), torchvision(224, 224, BICUBIC, IMAGENET)),
     Recipe(TORCHVISION, ("prov_gigapath", *DINOV2, *RETFOUND), torchvision(256, 224, BICUBIC, IMAGENET)),
-    Recipe(TORCHVISION, ("hibou_b", "hibou_l"), torchvision(224, 224, BICUBIC, HIBOU)),
     Recipe(TORCHVISION, (*KAIKO, "midnight_12k"), torchvision(224, 224, BILINEAR, HALF)),
-    Recipe(TORCHVISION, ("h0_mini",), torchvision(224, 224, BICUBIC, H_OPTIMUS)),
-    Recipe(TORCHVISION, ("ark_plus",), torchvision((768, 768), None, BICUBIC, IMAGENET)),
+    Recipe(TORCHVISION, ("h0_mini", "h0_mini:cls"), torchvision(224, 224, BICUBIC, H_OPTIMUS)),
+    Recipe(TORCHVISION, ("ark_plus", "ark_plus:trunk"), torchvision((768, 768), None, BICUBIC, IMAGENET)),
     Recipe(
         f"{TORCHVISION}; images of 224 pixels only",
         ("h_optimus_0", "h_optimus_1"),
@@ -240,6 +310,8 @@ def compare(recipe, images):
     card = get_card(recipe.encoders[0])
     theirs = recipe.make()
     spread = min(card.preprocessing.std)
+    if card.preprocessing.value_range == "standard":
+        spread = 1 / 255  # what is compared has no grey levels any more
     seen = 0
     for name, content, picture in images:
         if recipe.only is not None and not recipe.only(name, picture):

@@ -3,7 +3,7 @@
 Importing this package, listing cards and resolving names load no model library; loading an encoder does.
 """
 
-from biofuse.encoders.card import EncoderCard, Precision, Weights, read_card
+from biofuse.encoders.card import EncoderCard, Precision, Variant, Weights, read_card
 from biofuse.encoders.encoder import Embeddings, Encoder, TorchEncoder, UInt8Images, check_encoder
 from biofuse.encoders.function import FunctionEncoder, register_encoder
 from biofuse.encoders.loaders import Builder
@@ -36,6 +36,7 @@ __all__ = [
     "ResizeKey",
     "TorchEncoder",
     "UInt8Images",
+    "Variant",
     "Weights",
     "check_encoder",
     "get_card",

@@ -7,7 +7,7 @@ from typing import Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from biofuse.core.errors import EncoderError
+from biofuse.core.errors import EncoderError, UnknownEncoderError
 from biofuse.core.files import refuse_special_file
 from biofuse.core.hashing import digest_json
 from biofuse.encoders.hub import COMMIT
@@ -15,6 +15,7 @@ from biofuse.encoders.preprocessing import Preprocessing, card_errors
 
 FactName = Literal[
     "weights",
+    "layout",
     "architecture",
     "preprocessing",
     "output",
@@ -31,8 +32,11 @@ FactName = Literal[
 FACT_NAMES: tuple[FactName, ...] = get_args(FactName)
 """All of them, in the order in which they are shown."""
 
-ESSENTIAL: tuple[FactName, ...] = ("weights", "architecture", "preprocessing", "output", "dim", "licence")
-"""Those that decide an embedding's values, or whether one may use it. The others inform."""
+ESSENTIAL: tuple[FactName, ...] = ("weights", "layout", "architecture", "preprocessing", "output", "dim", "licence")
+"""Those that decide an embedding's values, or whether one may use it. The others inform.
+
+The layout is how the weights lie in their file: entry, names, shapes. A file whose layout is a guess may not load, so
+it is external only where somebody else's code or documents show it."""
 
 Origin = Literal["external", "computed", "unverified"]
 
@@ -196,13 +200,66 @@ class Compared(Frozen):
     preprocessing: str = ""
 
 
+OutputName = Literal["cls", "pooled", "projected", "cls+mean", "descriptor"]
+"""Which output of a network is the embedding."""
+
+
+class Variant(Frozen):
+    """Another vector of the same weights, where authors publish more than one; asked for as ``NAME:VARIANT``.
+
+    Whatever is not said here is as on the card.
+
+    Attributes
+    ----------
+    says : str
+        What it is, and who uses it.
+    output, dim
+        As of the card.
+    architecture : str
+        Constructor name, where it is another; empty where it is the card's.
+    arguments : dict
+        Constructor arguments, laid over the card's.
+    without : tuple of str
+        Constructor arguments of the card that this vector's network is not given.
+    ignore : tuple of str or None
+        Names in the file that it has no use for.
+    rename : tuple of (str, str) or None
+        Changes of names.
+    preprocessing : Preprocessing or None
+        How images are prepared for it.
+    processor : str or None
+        File of the repository that says so; empty where none says it of this vector.
+    parameters, gflops
+        Of the network that is run for it; None where not known.
+    facts : dict
+        Where what it changes comes from.
+    compared : Compared or None
+        What it is compared with in BioFuse's tests; None: as the card.
+    """
+
+    says: str
+    output: OutputName
+    dim: int = Field(gt=0)
+    architecture: str = ""
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    without: tuple[str, ...] = ()
+    ignore: tuple[str, ...] | None = None
+    rename: tuple[tuple[str, str], ...] | None = None
+    preprocessing: Preprocessing | None = None
+    processor: str | None = None
+    parameters: int | None = Field(default=None, ge=0)
+    gflops: float | None = Field(default=None, gt=0)
+    facts: dict[FactName, Fact] = Field(default_factory=dict)
+    compared: Compared | None = None
+
+
 class EncoderCard(Frozen):
     """What an encoder is, where its weights come from and how an image becomes its vector.
 
     Attributes
     ----------
     name : str
-        Unique identifier: lower-case letters, digits, ``_``, ``-`` and ``.``.
+        Unique identifier: lower-case letters, digits, ``_``, ``-`` and ``.``; of a variant ``NAME:VARIANT``.
     title : str
         Name as its authors write it.
     loader : str
@@ -262,16 +319,18 @@ class EncoderCard(Frozen):
         Where each fact comes from; a fact that is not named here is unverified.
     compared : Compared
         What its loading and its preprocessing are compared with in BioFuse's tests.
+    variants : dict of Variant
+        Further vectors of the same weights, by name. What they are takes no part in this card's fingerprint.
     """
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.\-]*$")
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.\-]*(:[a-z0-9][a-z0-9_.+\-]*)?$")
     title: str
     loader: str
     architecture: str = ""
     arguments: dict[str, Any] = Field(default_factory=dict)
     weights: Weights | None = None
     preprocessing: Preprocessing
-    output: Literal["cls", "pooled", "projected", "cls+mean", "descriptor"]
+    output: OutputName
     dim: int = Field(gt=0)
     parameters: int | None = Field(default=None, ge=0)
     gflops: float | None = Field(default=None, gt=0)
@@ -293,6 +352,28 @@ class EncoderCard(Frozen):
     notes: tuple[str, ...] = ()
     facts: dict[FactName, Fact] = Field(default_factory=dict)
     compared: Compared = Compared()
+    variants: dict[str, Variant] = Field(default_factory=dict)
+
+    @property
+    def base(self) -> str:
+        """The name without that of a variant: what its weights are filed under."""
+        return self.name.partition(":")[0]
+
+    def variant(self, name: str) -> "EncoderCard":
+        """Return the card of another vector of the same weights, ``NAME:VARIANT``.
+
+        Raises
+        ------
+        UnknownEncoderError
+            If this card has none of that name.
+        """
+        if name not in self.variants:
+            others = ", ".join(f"{self.name}:{each}" for each in self.variants)
+            raise UnknownEncoderError(
+                f"{self.name} has no vector {name!r}.",
+                remedy=f"Use {self.name}" + (f", or one of {others}." if others else ": it has no other."),
+            )
+        return _with_variant(self, name, self.variants[name])
 
     @property
     def unverified(self) -> tuple[FactName, ...]:
@@ -337,7 +418,7 @@ class EncoderCard(Frozen):
             "architecture": self.architecture,
             "arguments": self.arguments,
             "weights": None if self.weights is None else self.weights.identity(),
-            "preprocessing": self.preprocessing.model_dump(mode="json"),
+            "preprocessing": self.preprocessing.identity(),
             "output": self.output,
             "dim": self.dim,
             "version": self.version,
@@ -346,7 +427,35 @@ class EncoderCard(Frozen):
         }
         if self.loader == "function":
             identity["name"] = self.name
-        return f"{self.name}-{digest_json(identity)}"
+        # The name is only to be read, and colons cannot stand in the names of folders everywhere.
+        return f"{self.name.replace(':', '-')}-{digest_json(identity)}"
+
+
+def _with_variant(card: EncoderCard, name: str, variant: Variant) -> EncoderCard:
+    kept = {key: value for key, value in card.arguments.items() if key not in variant.without}
+    weights = card.weights
+    if weights is not None:
+        said = {field: getattr(variant, field) for field in ("ignore", "rename", "processor")}
+        weights = weights.model_copy(update={field: value for field, value in said.items() if value is not None})
+    return card.model_copy(
+        update={
+            "name": f"{card.name}:{name}",
+            "title": f"{card.title}, {name}",
+            "architecture": variant.architecture or card.architecture,
+            "arguments": kept | variant.arguments,
+            "weights": weights,
+            "preprocessing": variant.preprocessing or card.preprocessing,
+            "output": variant.output,
+            "dim": variant.dim,
+            "parameters": variant.parameters,
+            "gflops": variant.gflops,
+            "notes": (variant.says, *card.notes),
+            "pools": (),
+            "facts": card.facts | variant.facts,
+            "compared": card.compared if variant.compared is None else variant.compared,
+            "variants": {},
+        }
+    )
 
 
 def read_card(path: str | Path) -> EncoderCard:
@@ -390,10 +499,12 @@ def card_from_toml(text: str, *, name: str) -> tuple[EncoderCard, float]:
     for field in ("commercial", "gated"):
         if fields.get(field) == "unknown":
             fields[field] = None
-    arguments = fields.get("arguments", {})
     with card_errors(name):
-        if isinstance(arguments, dict):
-            fields["arguments"] = {key: None if value == "null" else value for key, value in arguments.items()}
+        variants = fields.get("variants", {})
+        for each in (fields, *(variants.values() if isinstance(variants, dict) else ())):
+            arguments = each.get("arguments", {}) if isinstance(each, dict) else None
+            if isinstance(arguments, dict):
+                each["arguments"] = {key: None if value == "null" else value for key, value in arguments.items()}
         return EncoderCard.model_validate(fields), float(place)
 
 
@@ -432,6 +543,9 @@ def describe(card: EncoderCard) -> dict[str, str]:
         "weights": _weights(card),
         "image": "unknown: it was embedded elsewhere" if card.loader == IMPORTED else _image(card.preprocessing),
         "embedding": f"{card.dim:,} columns: {OUTPUTS[card.output]}",
+        "other vectors": "\n".join(
+            f"{card.name}:{name} ({each.dim:,} columns): {each.says}" for name, each in card.variants.items()
+        ),
         "size": _size(card),
         "precision": f"{card.advised_precision} is advised. {card.precision_note}" if card.precision_note else "",
         "trained on": card.training_data + _doubt(card, "training_data"),
@@ -531,7 +645,18 @@ def _default(card: EncoderCard) -> str:
         return "yes: its own code is what defines it"
     if card.selectable_by_default:
         return "yes: every essential fact has an external source"
-    return f"no: {', '.join(card.unverified)} not verified; ask for it by name"
+    return f"no: {in_doubt(card)}; ask for it by name"
+
+
+UNVERIFIED_LAYOUT = "unverified layout"
+"""What cards, ``doctor`` and lists say of weights whose file nobody outside BioFuse has described."""
+
+
+def in_doubt(card: EncoderCard) -> str:
+    """Say which essential facts no external source states; empty where there are none."""
+    facts = [name for name in card.unverified if name != "layout"]
+    said = [f"{', '.join(facts)} not verified"] if facts else []
+    return "; ".join([UNVERIFIED_LAYOUT] * ("layout" in card.unverified) + said)
 
 
 def _compared(card: EncoderCard) -> str:

@@ -30,6 +30,7 @@ class ResizeKey(NamedTuple):
     size: int
     interpolation: str
     crop: int | None
+    odd_crop: str
 
 
 class Preprocessing(BaseModel):
@@ -49,7 +50,11 @@ class Preprocessing(BaseModel):
         Per channel (red, green, blue), on the scale that ``value_range`` sets. ``std`` is positive.
     value_range : {"0-1", "0-255", "min-max"}
         Scale of the pixel values before ``mean`` and ``std`` are applied; ``min-max`` stretches each image so that its
-        darkest value (of all channels) is 0 and its brightest 1.
+        darkest value (of all channels) is 0 and its brightest 1; ``standard`` shifts and scales each channel of each
+        image to mean 0 and standard deviation 1.
+    odd_crop : {"round", "floor"}
+        Where a centre crop begins that leaves an odd number of pixels: half a pixel is rounded to even, as torchvision
+        does and with it timm and open_clip, or down, as the image processors of transformers do.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -60,7 +65,8 @@ class Preprocessing(BaseModel):
     crop: int | None = Field(default=None, gt=0)
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    value_range: Literal["0-1", "0-255", "min-max"] = "0-1"
+    value_range: Literal["0-1", "0-255", "min-max", "standard"] = "0-1"
+    odd_crop: Literal["round", "floor"] = "round"
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -80,10 +86,19 @@ class Preprocessing(BaseModel):
     @property
     def resize_key(self) -> ResizeKey:
         """The part that decides the pixels; normalisation happens later, on the device."""
-        return ResizeKey(self.resize, self.size, self.interpolation, self.crop)
+        return ResizeKey(self.resize, self.size, self.interpolation, self.crop, self.odd_crop)
+
+    def identity(self) -> dict[str, Any]:
+        """Return what takes part in the fingerprint.
+
+        ``odd_crop`` is left out where it is as torchvision's, so that cards written before it keep their fingerprints.
+        """
+        return self.model_dump(mode="json", exclude={"odd_crop"} if self.odd_crop == "round" else None)
 
     def apply(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Resize and crop one image, exactly as torchvision's ``Resize`` and ``CenterCrop`` do to a Pillow image.
+
+        With ``odd_crop="floor"``, as an image processor of transformers crops.
 
         Parameters
         ----------
@@ -113,8 +128,9 @@ class Preprocessing(BaseModel):
         picture = Image.fromarray(np.ascontiguousarray(image))
         picture = picture.resize((width, height), Image.Resampling[self.interpolation.upper()])
         if (height, width) != (side, side):
-            # Half pixels round to even, as in torchvision.
-            top, left = round((height - side) / 2), round((width - side) / 2)
+            # Python rounds half a pixel to even, as torchvision does.
+            place = round if self.odd_crop == "round" else math.floor
+            top, left = place((height - side) / 2), place((width - side) / 2)
             picture = picture.crop((left, top, left + side, top + side))
         return np.asarray(picture)
 
@@ -153,6 +169,11 @@ class Preprocessing(BaseModel):
             low, high = pixels.amin((1, 2, 3), keepdim=True), pixels.amax((1, 2, 3), keepdim=True)
             # An image of one colour becomes 0; whole grey levels are never nearer than 1.
             pixels = pixels.sub_(low).div_((high - low).clamp_(min=1))
+        elif self.value_range == "standard":
+            middle = pixels.mean((2, 3), keepdim=True)
+            # A channel of one colour becomes 0. One pixel that is one grey level off gives more than a thousandth.
+            spread = pixels.std((2, 3), correction=0, keepdim=True).clamp_(min=1e-3)
+            pixels = pixels.sub_(middle).div_(spread)
         mean, std = (torch.tensor(values, device=batch.device).view(1, 3, 1, 1) for values in (self.mean, self.std))
         return pixels.sub_(mean).div_(std)
 
@@ -189,45 +210,121 @@ CLOSE = 1e-4
 def from_processor(config: Mapping[str, Any], *, name: str) -> Preprocessing:
     """Return the preprocessing that an image processor of transformers describes.
 
+    What its file leaves out is as the processor's class has it: the same file means bilinear to ``ViTImageProcessor``
+    and bicubic to ``BitImageProcessor``.
+
     Parameters
     ----------
     config : mapping
-        The content of ``preprocessor_config.json``.
+        The content of ``preprocessor_config.json``, in the present or the older style (``ViTFeatureExtractor``).
     name : str
         The encoder, for messages.
 
     Raises
     ------
     EncoderError
-        If it does something that BioFuse's preprocessing does not.
+        If it does something that BioFuse's preprocessing does not, or leaves open what it does.
     """
-    config = config.get("image_processor") or config
-    if not config.get("do_resize", True) or config.get("do_pad", False):
+    said = dict(config.get("image_processor") or config)
+    kind = processor_class(said)
+    full = _class_defaults(kind, name) | {key: value for key, value in said.items() if value is not None}
+    if not full.get("do_resize", True) or full.get("do_pad", False):
         raise _cannot(name, "images that are padded, or not resized")
-    crops = bool(config.get("do_center_crop", "crop_size" in config))
-    resize, size = _resize(config.get("size"), name)
-    crop = _square(config.get("crop_size"), name) if crops else None
-    if resize == "shortest" and crop is None:
-        raise _cannot(name, "images of any aspect")
-    resample = config.get("resample", 3)
+    shape = _as_convnext(full, name) if kind == CONVNEXT else _shape(full, name, kind)
+    resample = _stated(full, "resample", name)
     if resample not in RESAMPLING:
         raise _cannot(name, f"the resampling filter {resample!r}")
-    rescaled = config.get("do_rescale", True)
-    if rescaled and not math.isclose(config.get("rescale_factor", 1 / 255), 1 / 255, rel_tol=CLOSE):
-        raise _cannot(name, f"pixel values multiplied by {config['rescale_factor']}")
-    normalised = config.get("do_normalize", True)
-    if normalised and not ("image_mean" in config and "image_std" in config):
-        raise _cannot(name, "a normalisation without image_mean and image_std")
+    rescaled = full.get("do_rescale", True)
+    if rescaled and not math.isclose(full.get("rescale_factor", 1 / 255), 1 / 255, rel_tol=CLOSE):
+        raise _cannot(name, f"pixel values multiplied by {full['rescale_factor']}")
+    normalised = full.get("do_normalize", True)
     return _preprocessing(
         name,
-        resize=resize,
-        size=size,
-        crop=None if crop == size and resize == "squash" else crop,
+        **shape,
         interpolation=RESAMPLING[resample],
-        mean=config["image_mean"] if normalised else (0, 0, 0),
-        std=config["image_std"] if normalised else (1, 1, 1),
+        mean=_stated(full, "image_mean", name) if normalised else (0, 0, 0),
+        std=_stated(full, "image_std", name) if normalised else (1, 1, 1),
         value_range="0-1" if rescaled else "0-255",
+        # transformers.image_processing_backends, both backends: int((height - crop) / 2).
+        odd_crop="round" if shape["crop"] is None else "floor",
     )
+
+
+DEFAULTS = (
+    "size",
+    "default_to_square",
+    "resample",
+    "do_resize",
+    "do_center_crop",
+    "crop_size",
+    "crop_pct",
+    "do_rescale",
+    "rescale_factor",
+    "do_normalize",
+    "image_mean",
+    "image_std",
+    "do_pad",
+)
+"""What the classes of image processors have as attributes, and files may leave out."""
+
+STEPS = ("preprocess", "_preprocess", "_preprocess_image_like_inputs", "resize", "center_crop", "rescale", "normalize")
+"""Methods of transformers' general image processor. A class with one of its own prepares images in its own way."""
+
+CONVNEXT = "ConvNextImageProcessor"
+
+AS_GENERAL = ("DINOv3ViTImageProcessor", "BeitImageProcessor", CONVNEXT)
+"""Classes with steps of their own that come to the same: DINOv3's scales pixels before it resizes, BEiT's also prepares
+label maps, and ConvNeXt's rule is :func:`_as_convnext`."""
+
+
+def processor_class(config: Mapping[str, Any]) -> str:
+    """Return the class of image processor that a file names, by its present name; empty where it names none."""
+    kind = str(config.get("image_processor_type") or config.get("feature_extractor_type") or "")
+    return kind.removesuffix("Fast").replace("FeatureExtractor", "ImageProcessor")
+
+
+def _class_defaults(kind: str, name: str) -> dict[str, Any]:
+    """Return what an image processor of a class does where nothing is said, read from the installed transformers."""
+    if not kind:
+        return {}
+    import transformers
+
+    found = getattr(transformers, kind, None)
+    general = getattr(transformers.image_processing_backends, "TorchvisionBackend", None)
+    if found is None or general is None or not issubclass(found, general):
+        raise _cannot(name, f"an image processor of the class {kind}, which transformers does not have")
+    if kind not in AS_GENERAL and any(getattr(found, step, None) is not getattr(general, step, None) for step in STEPS):
+        raise _cannot(name, f"what {kind} of transformers does in steps of its own")
+    values = {field: getattr(found, field, None) for field in DEFAULTS}
+    return {field: value for field, value in values.items() if value is not None}
+
+
+def _stated(config: Mapping[str, Any], field: str, name: str) -> Any:
+    if field not in config:
+        raise _cannot(name, f"a file that states neither {field} nor a class that has one")
+    return config[field]
+
+
+def _shape(config: Mapping[str, Any], name: str, kind: str) -> dict[str, Any]:
+    """Return resize, size and crop of transformers' general image processor."""
+    # Without a class, a crop size says that there is a crop.
+    crops = bool(config.get("do_center_crop", "crop_size" in config and not kind))
+    square = config.get("default_to_square")
+    resize, size = _resize(_stated(config, "size", name), name, square=None if square is None else bool(square))
+    crop = _square(_stated(config, "crop_size", name), name) if crops else None
+    if resize == "shortest" and crop is None:
+        raise _cannot(name, "images of any aspect")
+    return {"resize": resize, "size": size, "crop": None if crop == size and resize == "squash" else crop}
+
+
+def _as_convnext(config: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return resize, size and crop as transformers.models.convnext: below 384 pixels, a share of the size is kept."""
+    _, side = _resize(_stated(config, "size", name), name, square=False)
+    if config.get("do_center_crop"):
+        raise _cannot(name, "a second crop after ConvNeXt's own")
+    if side >= 384:
+        return {"resize": "squash", "size": side, "crop": None}
+    return {"resize": "shortest", "size": int(side / _stated(config, "crop_pct", name)), "crop": side}
 
 
 def from_open_clip(config: Mapping[str, Any], *, name: str, size: Any) -> Preprocessing:
@@ -299,13 +396,16 @@ def from_timm(config: Mapping[str, Any], *, name: str) -> Preprocessing:
 
 
 def differences(card: Preprocessing, file: Preprocessing) -> str:
-    """Say in what a card and a model's own file differ, beyond rounded numbers; empty where they agree."""
+    """Say in what a card and a model's own file differ, beyond rounded numbers; empty where they agree.
+
+    Where an odd crop begins is not compared: no file says it, it is what the code does that reads the file.
+    """
     found = [
         f"{field} is {theirs} there and {ours} on the card"
         for field, ours, theirs in (
             (field, getattr(card, field), getattr(file, field)) for field in Preprocessing.model_fields
         )
-        if not _same(ours, theirs)
+        if field != "odd_crop" and not _same(ours, theirs)
     ]
     return "; ".join(found)
 
@@ -316,10 +416,13 @@ def _same(ours: Any, theirs: Any) -> bool:
     return bool(ours == theirs)
 
 
-def _resize(size: Any, name: str) -> tuple[str, int]:
+def _resize(size: Any, name: str, *, square: bool | None) -> tuple[str, int]:
+    """Return how images are resized; ``square`` says what one number means, None that nobody does."""
     if isinstance(size, int):
-        return "shortest", size
-    if isinstance(size, Mapping) and set(size) == {"shortest_edge"}:
+        if square is None:
+            raise _cannot(name, f"the size {size}, without the class that says whether images keep their aspect")
+        return ("squash" if square else "shortest"), size
+    if isinstance(size, Mapping) and {key for key, value in size.items() if value} == {"shortest_edge"}:
         return "shortest", int(size["shortest_edge"])
     return "squash", _square(size, name)
 

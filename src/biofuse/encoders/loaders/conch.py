@@ -13,12 +13,13 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from biofuse.core.errors import EncoderError
 from biofuse.encoders.card import EncoderCard
-from biofuse.encoders.loaders.timm import create, timm_layout
+from biofuse.encoders.loaders.timm import TIMM, create, timm_layout
 
 State = dict[str, torch.Tensor]
 
 POOLER: dict[str, Any] = {"pooler_dim": None, "pooler_heads": 8, "pooler_queries": 1, "pooler_bias": True}
-"""The pooler's arguments and what they are where a card does not say; all other arguments are the trunk's."""
+"""The pooler's arguments and what they are where a card does not say; all others are the trunk's, but ``positions``,
+which the timm family explains."""
 
 
 def build_architecture(card: EncoderCard) -> nn.Module:
@@ -29,16 +30,16 @@ def build_architecture(card: EncoderCard) -> nn.Module:
     EncoderError
         If timm does not know the trunk, or the network contradicts the card.
     """
-    if card.output != "pooled" or card.arguments.get("pooler_dim") != card.dim:
+    if card.output not in {"pooled", "projected"} or card.arguments.get("pooler_dim") != card.dim:
         raise EncoderError(
             f"{card.name} promises {card.dim} columns of the output {card.output!r}; the conch family gives pooler_dim "
-            f"({card.arguments.get('pooler_dim')}) columns, pooled."
+            f"({card.arguments.get('pooler_dim')}) columns, pooled or projected."
         )
     side, built = card.preprocessing.output_size, card.arguments.get("img_size", 224)
     if side != built:
         raise EncoderError(f"{card.name} prepares images of {side} pixels, but its network is built for {built}.")
     pooler = POOLER | {name: value for name, value in card.arguments.items() if name in POOLER}
-    others = {name: value for name, value in card.arguments.items() if name not in POOLER}
+    others = {name: value for name, value in card.arguments.items() if name not in {*POOLER, "positions"}}
     if card.dim % pooler["pooler_heads"]:
         raise EncoderError(f"{card.name}: {card.dim} columns cannot be shared among {pooler['pooler_heads']} heads.")
     return AttentionPooled(
@@ -47,13 +48,13 @@ def build_architecture(card: EncoderCard) -> nn.Module:
         heads=pooler["pooler_heads"],
         queries=pooler["pooler_queries"],
         bias=pooler["pooler_bias"],
+        projects=card.output == "projected",
     )
 
 
 def layout_of(card: EncoderCard, network: Any) -> Callable[[State], State]:
     """Return what brings a checkpoint into the network's layout: its trunk's part by timm's rules."""
-    del card
-    convert_trunk = timm_layout(network.trunk)
+    convert_trunk = timm_layout(network.trunk, positions=card.arguments.get("positions", TIMM))
 
     def convert(state: State) -> State:
         trunk = {key.removeprefix("trunk."): value for key, value in state.items() if key.startswith("trunk.")}
@@ -79,20 +80,23 @@ class AttentionPooled(nn.Module):
     bias : bool
         True as in CONCH, whose pooler is torch's multi-head attention; False as in CONCH v1.5, whose projections have
         no bias and names of their own.
+    projects : bool
+        Whether the answer is multiplied by the matrix that brings it into the space shared with texts.
     """
 
-    def __init__(self, trunk: Any, *, dim: int, heads: int, queries: int, bias: bool) -> None:
+    def __init__(self, trunk: Any, *, dim: int, heads: int, queries: int, bias: bool, projects: bool) -> None:
         super().__init__()
         self.trunk = trunk
         kind = BiasedPooler if bias else PlainPooler
         self.attn_pool_contrast = kind(width=trunk.num_features, dim=dim, heads=heads, queries=queries)
         self.ln_contrast = nn.LayerNorm(dim)
+        self.proj_contrast = nn.Parameter(torch.randn(dim, dim)) if projects else None
 
     def forward(self, batch: torch.Tensor) -> torch.Tensor:
         """Map images of shape (n, 3, height, width) to embeddings of shape (n, dim)."""
         answers = self.attn_pool_contrast(self.trunk.forward_features(batch))
         embedding: torch.Tensor = self.ln_contrast(answers[:, 0])
-        return embedding
+        return embedding if self.proj_contrast is None else embedding @ self.proj_contrast
 
 
 class BiasedPooler(nn.Module):

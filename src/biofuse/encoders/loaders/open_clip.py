@@ -5,6 +5,7 @@ from typing import Any
 
 import open_clip
 from open_clip.model import CLIPVisionCfg, _build_vision_tower
+from open_clip.timm_model import TimmModel
 from torch import nn
 
 from biofuse.core.errors import EncoderError, UnknownEncoderError
@@ -29,11 +30,8 @@ def build_architecture(card: EncoderCard) -> nn.Module:
         If open_clip does not know the model or its arguments, or the network contradicts the card.
     """
     settings = _settings(card)
-    if card.output != "projected" or settings["embed_dim"] != card.dim:
-        raise EncoderError(
-            f"{card.name} promises {card.dim} columns of the output {card.output!r}; open_clip's "
-            f"{card.architecture or 'tower'} gives {settings['embed_dim']}, projected."
-        )
+    if card.output not in {"projected", "cls"}:
+        raise EncoderError(f"The open_clip family gives the outputs projected and cls, not {card.output!r}.")
     vision = settings["vision_cfg"]
     unknown = sorted(vision.keys() - {field.name for field in dataclasses.fields(CLIPVisionCfg)})
     if unknown:
@@ -53,7 +51,27 @@ def build_architecture(card: EncoderCard) -> nn.Module:
             f"open_clip {open_clip.__version__} cannot build the vision tower of {card.name}: {error}.",
             remedy="Correct architecture and arguments on the card, or install another release of open_clip_torch.",
         ) from error
+    columns = settings["embed_dim"] if card.output == "projected" else _before_projection(card.name, tower)
+    if columns != card.dim:
+        raise EncoderError(
+            f"{card.name} promises {card.dim} columns of the output {card.output!r}; open_clip's "
+            f"{card.architecture or 'tower'} gives {columns}."
+        )
     return tower
+
+
+def _before_projection(name: str, tower: Any) -> int:
+    """Take its projection from a tower, and return the columns of what is left: the class token, normalised."""
+    if isinstance(tower, TimmModel):
+        tower.head = nn.Sequential()
+        pooled, width = tower.trunk.global_pool, tower.trunk.num_features
+    else:
+        tower.proj = None
+        pooled, width = tower.pool_type, tower.transformer.width
+    if pooled not in {"token", "tok"}:
+        raise EncoderError(f"{name} promises the output 'cls', but its tower pools by {pooled!r}.")
+    columns: int = width
+    return columns
 
 
 def _settings(card: EncoderCard) -> dict[str, Any]:

@@ -7,6 +7,7 @@ timm's network computes exactly what that library's own class does, so none of i
 import dataclasses
 import fnmatch
 import importlib
+import math
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -84,6 +85,16 @@ LATER_BLOCKS = {
 """Modules of every other block."""
 
 
+OWN_ARGUMENTS = ("positions", "plain_fc_norm")
+"""Arguments of a card that are BioFuse's own: the rest are timm's.
+
+``positions``
+    How position embeddings of another grid are resampled; see :func:`resampled`. By default as timm does it.
+``plain_fc_norm``
+    Whether the normalisation after pooling has no weights: authors who pool otherwise than in training start it anew,
+    and do not train it in linear probing.
+"""
+
 NOT_WEIGHTS = ("*attn_mask", "*relative_position_index", "mask_token")
 """Names of a checkpoint that timm leaves out by itself: tables that follow from the shape, and the token of masked
 training. It may leave out no other."""
@@ -103,9 +114,22 @@ def build_architecture(card: EncoderCard) -> nn.Module:
         raise EncoderError(
             f"The packaged family knows EfficientNet-Lite only, not {card.architecture!r} ({card.name})."
         )
-    network = create(card.architecture, with_layers(card.arguments), name=card.name)
+    arguments = {key: value for key, value in card.arguments.items() if key not in OWN_ARGUMENTS}
+    network = create(card.architecture, with_layers(arguments), name=card.name)
+    if card.arguments.get("plain_fc_norm"):
+        _without_fc_norm_weights(card.name, network)
     _agrees(card, network)
     return network
+
+
+def _without_fc_norm_weights(name: str, network: Any) -> None:
+    norms = [getattr(network, part, None) for part in ("fc_norm", "norm")]
+    known = [norm for norm in norms if isinstance(norm, nn.LayerNorm)]
+    if not known or norms[0] is None:
+        raise EncoderError(
+            f"{name} has no place for a normalisation after pooling, so plain_fc_norm says nothing of it."
+        )
+    network.fc_norm = nn.LayerNorm(network.num_features, eps=known[0].eps, elementwise_affine=False)
 
 
 def create(architecture: str, arguments: Mapping[str, Any], *, name: str) -> nn.Module:
@@ -157,7 +181,7 @@ def forward_of(card: EncoderCard, network: Any) -> Callable[[torch.Tensor], torc
 
 def layout_of(card: EncoderCard, network: Any) -> Callable[[State], State]:
     """Return what brings a card's checkpoint into the layout of this release of timm."""
-    by_rules = timm_layout(network)
+    by_rules = timm_layout(network, positions=card.arguments.get("positions", TIMM))
     if card.loader != "packaged":
         return by_rules
     return lambda state: by_rules(_from_efficientnet_lite(card.name, state, network))
@@ -189,7 +213,38 @@ def _from_efficientnet_lite(name: str, state: State, network: Any) -> State:
         ) from error
 
 
-def timm_layout(network: nn.Module) -> Callable[[State], State]:
+TIMM, SIZE, SCALE = "timm", "size", "scale"
+
+
+def resampled(positions: torch.Tensor, *, tokens: int, how: str) -> torch.Tensor:
+    """Resample square position embeddings behind a class token as their authors do, without antialiasing.
+
+    Parameters
+    ----------
+    positions : torch.Tensor, shape (1, 1 + n * n, width)
+        As published.
+    tokens : int
+        How many the network has: one more than the square of its grid.
+    how : {"size", "scale"}
+        ``size``: bicubic to the grid (DeiT, MAE, RETFound). ``scale``: bicubic by the ratio of the grids, a tenth of a
+        position added, which moves every position a little (DINO, CONCH v1.5).
+
+    Returns
+    -------
+    torch.Tensor, shape (1, tokens, width)
+    """
+    from torch.nn.functional import interpolate
+
+    old, new = math.isqrt(positions.shape[1] - 1), math.isqrt(tokens - 1)
+    first, grid = positions[:, :1], positions[:, 1:].reshape(1, old, old, -1).permute(0, 3, 1, 2)
+    if how == SIZE:
+        grid = interpolate(grid, size=(new, new), mode="bicubic", align_corners=False)
+    else:
+        grid = interpolate(grid, scale_factor=((new + 0.1) / old,) * 2, mode="bicubic")
+    return torch.cat((first, grid.permute(0, 2, 3, 1).reshape(1, new * new, -1)), dim=1)
+
+
+def timm_layout(network: nn.Module, *, positions: str = TIMM) -> Callable[[State], State]:
     """Return what brings a checkpoint into the layout of this release of timm, by timm's own rules.
 
     Older names are mapped, and position embeddings of another grid resampled. A checkpoint with patches of another
@@ -200,6 +255,8 @@ def timm_layout(network: nn.Module) -> Callable[[State], State]:
     ----------
     network : torch.nn.Module
         Made by timm.
+    positions : {"timm", "size", "scale"}
+        Who says how position embeddings are resampled; see :func:`resampled`.
 
     Returns
     -------
@@ -212,6 +269,9 @@ def timm_layout(network: nn.Module) -> Callable[[State], State]:
         wanted = network.state_dict()
         shapes = {key: value.shape for key, value in wanted.items()}
         patch = "patch_embed.proj.weight"
+        if positions != TIMM and "pos_embed" in state and state["pos_embed"].shape != shapes["pos_embed"]:
+            tokens = shapes["pos_embed"][1]
+            state = state | {"pos_embed": resampled(state["pos_embed"], tokens=tokens, how=positions)}
         other_patches = patch in state and patch in wanted and state[patch].shape != wanted[patch].shape
         if rules is None or other_patches or shapes == {key: value.shape for key, value in state.items()}:
             return state

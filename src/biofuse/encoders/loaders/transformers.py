@@ -67,6 +67,7 @@ TOKENS = ("cls", "cls+mean")
 
 KINDS = {
     "Blip2VisionModel": Kind("Blip2VisionConfig", ("cls",)),
+    "CLIPVisionModel": Kind("CLIPVisionConfig", ("cls",)),
     "CLIPVisionModelWithProjection": Kind("CLIPVisionConfig", ("projected",)),
     "Dinov2Model": Kind("Dinov2Config", TOKENS, any_size=True),
     "Dinov2WithRegistersModel": Kind("Dinov2WithRegistersConfig", TOKENS, any_size=True),
@@ -163,7 +164,8 @@ def forward_of(card: EncoderCard, network: nn.Module) -> Callable[[torch.Tensor]
             embedding = output.image_embeds
         elif card.architecture == "SamVisionModel":
             embedding = output.last_hidden_state.mean(dim=(2, 3))
-        elif card.output == "pooled":
+        elif card.output == "pooled" or card.architecture == "CLIPVisionModel":
+            # CLIP normalises its class token there, and nowhere else.
             embedding = output.pooler_output
         elif card.output == "cls+mean":
             embedding = class_and_mean(output.last_hidden_state, prefix=1 + registers)

@@ -1,0 +1,513 @@
+"""Checkpoints built from outside the card: for every encoder a recipe of how its file is laid out, and who says so.
+
+A recipe is ``recipes/NAME.toml``. Nothing in it is taken from the card:
+
+``source``
+    Where the layout was read: somebody else's code that loads the very file, or the library that wrote it. The card
+    names the same source as that of its fact ``layout``; a card without a recipe calls that fact unverified.
+``file``, ``entry``, ``prefix``
+    The file, the key under which the weights lie in it, and what stands before the names of the layout.
+``layout``, ``[numbers]``
+    One of :data:`LAYOUTS` and its numbers, as published.
+``beside``
+    Names of further weights in the file (after no prefix), which the encoder leaves out.
+``[objects]``
+    What lies beside the weights in a checkpoint: ``"argparse.Namespace"``, ``"optimizer"``, ``"int"``, ``"float64"``.
+``[files]``
+    Other files of the repository that somebody has seen, with their text.
+
+Each recipe is used twice: at full size without memory, where every name and shape must be the network's, and as a real
+file of two layers that is loaded as users load it.
+"""
+
+import argparse
+import io
+import json
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save
+
+from biofuse.encoders import EncoderCard, EncoderRegistry, load_encoder
+from biofuse.encoders.loaders import loader_of
+from biofuse.encoders.preprocessing import differences, from_open_clip, from_processor
+from biofuse.encoders.weights import fill, is_wanted
+
+pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])
+
+Shapes = dict[str, tuple[int, ...]]
+
+FOLDER = Path(__file__).with_name("recipes")
+
+RECIPES = {path.stem: tomllib.loads(path.read_text(encoding="utf-8")) for path in sorted(FOLDER.glob("*.toml"))}
+
+CARDS = {card.name: card for card in EncoderRegistry(plugins=False).list_cards()}
+
+VARIANTS = {f"{name}:{variant}": card.variant(variant) for name, card in CARDS.items() for variant in card.variants}
+
+
+def linear(name: str, rows: int, columns: int, *, bias: bool = True) -> Shapes:
+    return {f"{name}.weight": (rows, columns)} | ({f"{name}.bias": (rows,)} if bias else {})
+
+
+def norm(name: str, width: int) -> Shapes:
+    return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
+
+
+def patches(name: str, width: int, patch: int, *, bias: bool = True) -> Shapes:
+    return {f"{name}.weight": (width, 3, patch, patch)} | ({f"{name}.bias": (width,)} if bias else {})
+
+
+def timm_vit(
+    *,
+    width: int,
+    layers: int,
+    patch: int,
+    tokens: int,
+    hidden: int,
+    registers: int = 0,
+    layer_scale: bool = False,
+    swiglu: bool = False,
+    fc: tuple[str, str] = ("fc1", "fc2"),
+    register_name: str = "reg_token",
+) -> Shapes:
+    """timm's VisionTransformer; with other names for the layers of the MLP, DINOv2's own."""
+    shapes = {"cls_token": (1, 1, width), "pos_embed": (1, tokens, width), **patches("patch_embed.proj", width, patch)}
+    if registers:
+        shapes[register_name] = (1, registers, width)
+    for block in (f"blocks.{number}" for number in range(layers)):
+        shapes |= norm(f"{block}.norm1", width) | norm(f"{block}.norm2", width)
+        shapes |= linear(f"{block}.attn.qkv", 3 * width, width) | linear(f"{block}.attn.proj", width, width)
+        shapes |= linear(f"{block}.mlp.{fc[0]}", hidden, width)
+        shapes |= linear(f"{block}.mlp.{fc[1]}", width, hidden // 2 if swiglu else hidden)
+        if layer_scale:
+            shapes |= {f"{block}.ls1.gamma": (width,), f"{block}.ls2.gamma": (width,)}
+    return shapes | norm("norm", width)
+
+
+def dinov2(**numbers: Any) -> Shapes:
+    """facebookresearch/dinov2: dinov2/models/vision_transformer.py, layers/swiglu_ffn.py."""
+    names = ("w12", "w3") if numbers.get("swiglu") else ("fc1", "fc2")
+    return timm_vit(**numbers, layer_scale=True, fc=names, register_name="register_tokens")
+
+
+def timm_siglip(*, width: int, layers: int, patch: int, tokens: int, hidden: int) -> Shapes:
+    shapes = timm_vit(width=width, layers=layers, patch=patch, tokens=tokens, hidden=hidden)
+    del shapes["cls_token"]
+    shapes |= {"attn_pool.latent": (1, 1, width), **linear("attn_pool.q", width, width)}
+    shapes |= linear("attn_pool.kv", 2 * width, width) | linear("attn_pool.proj", width, width)
+    shapes |= norm("attn_pool.norm", width)
+    return shapes | linear("attn_pool.mlp.fc1", hidden, width) | linear("attn_pool.mlp.fc2", width, hidden)
+
+
+def timm_dinov3(*, width: int, layers: int, patch: int, hidden: int, registers: int, swiglu: bool = False) -> Shapes:
+    shapes = {"cls_token": (1, 1, width), "reg_token": (1, registers, width)}
+    shapes |= patches("patch_embed.proj", width, patch)
+    for block in (f"blocks.{number}" for number in range(layers)):
+        shapes |= {f"{block}.gamma_1": (width,), f"{block}.gamma_2": (width,)}
+        shapes |= norm(f"{block}.norm1", width) | norm(f"{block}.norm2", width)
+        shapes |= linear(f"{block}.attn.qkv", 3 * width, width, bias=False)
+        shapes |= linear(f"{block}.attn.proj", width, width)
+        up = ("fc1_g", "fc1_x") if swiglu else ("fc1",)
+        for layer in up:
+            shapes |= linear(f"{block}.mlp.{layer}", hidden, width)
+        shapes |= linear(f"{block}.mlp.fc2", width, hidden)
+    return shapes | norm("norm", width)
+
+
+def beit(*, width: int, layers: int, patch: int, tokens: int, hidden: int) -> Shapes:
+    """microsoft/unilm beit/modeling_finetune.py with absolute positions, which CAE and PanDerm follow."""
+    shapes = {"cls_token": (1, 1, width), "pos_embed": (1, tokens, width), **patches("patch_embed.proj", width, patch)}
+    for block in (f"blocks.{number}" for number in range(layers)):
+        shapes |= norm(f"{block}.norm1", width) | norm(f"{block}.norm2", width)
+        shapes |= {f"{block}.{name}": (width,) for name in ("gamma_1", "gamma_2", "attn.q_bias", "attn.v_bias")}
+        shapes |= linear(f"{block}.attn.qkv", 3 * width, width, bias=False)
+        shapes |= linear(f"{block}.attn.proj", width, width)
+        shapes |= linear(f"{block}.mlp.fc1", hidden, width) | linear(f"{block}.mlp.fc2", width, hidden)
+    return shapes | norm("norm", width)
+
+
+def transformers_dinov2(
+    *, width: int, layers: int, patch: int, tokens: int, hidden: int, registers: int = 0, swiglu: bool = False
+) -> Shapes:
+    """transformers 4.x: models/dinov2 and dinov2_with_registers."""
+    shapes = {
+        "embeddings.cls_token": (1, 1, width),
+        "embeddings.mask_token": (1, width),
+        "embeddings.position_embeddings": (1, tokens, width),
+        **patches("embeddings.patch_embeddings.projection", width, patch),
+    }
+    if registers:
+        shapes["embeddings.register_tokens"] = (1, registers, width)
+    for layer in (f"encoder.layer.{number}" for number in range(layers)):
+        shapes |= norm(f"{layer}.norm1", width) | norm(f"{layer}.norm2", width)
+        for part in ("attention.query", "attention.key", "attention.value", "output.dense"):
+            shapes |= linear(f"{layer}.attention.{part}", width, width)
+        up, down = ("weights_in", "weights_out") if swiglu else ("fc1", "fc2")
+        shapes |= linear(f"{layer}.mlp.{up}", 2 * hidden if swiglu else hidden, width)
+        shapes |= linear(f"{layer}.mlp.{down}", width, hidden)
+        shapes |= {f"{layer}.layer_scale{which}.lambda1": (width,) for which in (1, 2)}
+    return shapes | norm("layernorm", width)
+
+
+def transformers_vit(*, width: int, layers: int, patch: int, tokens: int, hidden: int) -> Shapes:
+    """transformers 4.x: models/vit."""
+    shapes = {
+        "embeddings.cls_token": (1, 1, width),
+        "embeddings.position_embeddings": (1, tokens, width),
+        **patches("embeddings.patch_embeddings.projection", width, patch),
+    }
+    for layer in (f"encoder.layer.{number}" for number in range(layers)):
+        shapes |= norm(f"{layer}.layernorm_before", width) | norm(f"{layer}.layernorm_after", width)
+        for part in ("attention.query", "attention.key", "attention.value", "output.dense"):
+            shapes |= linear(f"{layer}.attention.{part}", width, width)
+        shapes |= linear(f"{layer}.intermediate.dense", hidden, width) | linear(f"{layer}.output.dense", width, hidden)
+    return shapes | norm("layernorm", width)
+
+
+def transformers_clip(*, width: int, layers: int, patch: int, tokens: int, hidden: int, projection: int) -> Shapes:
+    """transformers 4.x: models/clip, the vision tower."""
+    shapes = {
+        "visual_projection.weight": (projection, width),
+        "vision_model.embeddings.class_embedding": (width,),
+        "vision_model.embeddings.position_embedding.weight": (tokens, width),
+        **patches("vision_model.embeddings.patch_embedding", width, patch, bias=False),
+        **norm("vision_model.pre_layrnorm", width),
+    }
+    for layer in (f"vision_model.encoder.layers.{number}" for number in range(layers)):
+        shapes |= norm(f"{layer}.layer_norm1", width) | norm(f"{layer}.layer_norm2", width)
+        for part in ("q_proj", "k_proj", "v_proj", "out_proj"):
+            shapes |= linear(f"{layer}.self_attn.{part}", width, width)
+        shapes |= linear(f"{layer}.mlp.fc1", hidden, width) | linear(f"{layer}.mlp.fc2", width, hidden)
+    return shapes | norm("vision_model.post_layernorm", width)
+
+
+def transformers_siglip(*, width: int, layers: int, patch: int, tokens: int, hidden: int) -> Shapes:
+    """transformers 4.x: models/siglip, the vision tower."""
+    shapes = {
+        "vision_model.embeddings.position_embedding.weight": (tokens, width),
+        **patches("vision_model.embeddings.patch_embedding", width, patch),
+    }
+    for layer in (f"vision_model.encoder.layers.{number}" for number in range(layers)):
+        shapes |= norm(f"{layer}.layer_norm1", width) | norm(f"{layer}.layer_norm2", width)
+        for part in ("q_proj", "k_proj", "v_proj", "out_proj"):
+            shapes |= linear(f"{layer}.self_attn.{part}", width, width)
+        shapes |= linear(f"{layer}.mlp.fc1", hidden, width) | linear(f"{layer}.mlp.fc2", width, hidden)
+    head = "vision_model.head"
+    shapes |= norm("vision_model.post_layernorm", width) | norm(f"{head}.layernorm", width)
+    shapes |= {f"{head}.probe": (1, 1, width), f"{head}.attention.in_proj_weight": (3 * width, width)}
+    shapes |= {f"{head}.attention.in_proj_bias": (3 * width,), **linear(f"{head}.attention.out_proj", width, width)}
+    return shapes | linear(f"{head}.mlp.fc1", hidden, width) | linear(f"{head}.mlp.fc2", width, hidden)
+
+
+def blip2(*, width: int, layers: int, patch: int, tokens: int, hidden: int) -> Shapes:
+    """transformers 4.x: models/blip_2, the vision tower, whose names CheXagent's own code has."""
+    shapes = {
+        "embeddings.class_embedding": (1, 1, width),
+        "embeddings.position_embedding": (1, tokens, width),
+        **patches("embeddings.patch_embedding", width, patch),
+    }
+    for layer in (f"encoder.layers.{number}" for number in range(layers)):
+        shapes |= norm(f"{layer}.layer_norm1", width) | norm(f"{layer}.layer_norm2", width)
+        shapes |= linear(f"{layer}.self_attn.qkv", 3 * width, width)
+        shapes |= linear(f"{layer}.self_attn.projection", width, width)
+        shapes |= linear(f"{layer}.mlp.fc1", hidden, width) | linear(f"{layer}.mlp.fc2", width, hidden)
+    return shapes | norm("post_layernorm", width)
+
+
+def sam(*, width: int, layers: int, patch: int, grid: int, hidden: int, heads: int, window: int, out: int) -> Shapes:
+    """transformers 4.x: models/sam, the vision tower; every third layer sees the whole image."""
+    shapes = {"pos_embed": (1, grid, grid, width), **patches("patch_embed.projection", width, patch)}
+    for number in range(layers):
+        layer = f"layers.{number}"
+        side = grid if number % 3 == 2 or (layers == 2 and number == 1) else window
+        shapes |= norm(f"{layer}.layer_norm1", width) | norm(f"{layer}.layer_norm2", width)
+        shapes |= {f"{layer}.attn.rel_pos_{axis}": (2 * side - 1, width // heads) for axis in "hw"}
+        shapes |= linear(f"{layer}.attn.qkv", 3 * width, width) | linear(f"{layer}.attn.proj", width, width)
+        shapes |= linear(f"{layer}.mlp.lin1", hidden, width) | linear(f"{layer}.mlp.lin2", width, hidden)
+    shapes |= {"neck.conv1.weight": (out, width, 1, 1), "neck.conv2.weight": (out, out, 3, 3)}
+    return shapes | norm("neck.layer_norm1", out) | norm("neck.layer_norm2", out)
+
+
+def open_clip_vit(*, width: int, layers: int, patch: int, tokens: int, hidden: int, projection: int) -> Shapes:
+    """open_clip's VisionTransformer, whose names are OpenAI's."""
+    shapes = {
+        "class_embedding": (width,),
+        "positional_embedding": (tokens, width),
+        "proj": (width, projection),
+        "conv1.weight": (width, 3, patch, patch),
+        **norm("ln_pre", width),
+    }
+    for block in (f"transformer.resblocks.{number}" for number in range(layers)):
+        shapes |= norm(f"{block}.ln_1", width) | norm(f"{block}.ln_2", width)
+        shapes |= {f"{block}.attn.in_proj_weight": (3 * width, width), f"{block}.attn.in_proj_bias": (3 * width,)}
+        shapes |= linear(f"{block}.attn.out_proj", width, width)
+        shapes |= linear(f"{block}.mlp.c_fc", hidden, width) | linear(f"{block}.mlp.c_proj", width, hidden)
+    return shapes | norm("ln_post", width)
+
+
+def open_clip_timm(*, projection: int, **numbers: Any) -> Shapes:
+    """open_clip's TimmModel with a linear projection."""
+    trunk = {f"trunk.{name}": shape for name, shape in timm_vit(**numbers).items()}
+    return trunk | {"head.proj.weight": (projection, numbers["width"])}
+
+
+def conch(*, projection: int, plain: bool = False, **numbers: Any) -> Shapes:
+    """mahmoodlab/CONCH conch/open_clip_custom; with plain projections, TRIDENT's model_zoo/conchv1_5."""
+    width, pool = numbers["width"], "attn_pool_contrast"
+    shapes = {f"trunk.{name}": shape for name, shape in timm_vit(**numbers).items()}
+    shapes |= {f"{pool}.query": (1, projection), **norm(f"{pool}.ln_q", projection), **norm(f"{pool}.ln_k", width)}
+    if plain:
+        shapes |= linear(f"{pool}.to_q", projection, projection, bias=False)
+        shapes |= linear(f"{pool}.to_kv", 2 * projection, width, bias=False)
+        shapes |= linear(f"{pool}.to_out", projection, projection, bias=False)
+    else:
+        shapes |= {f"{pool}.attn.q_proj_weight": (projection, projection)}
+        shapes |= {f"{pool}.attn.{part}_proj_weight": (projection, width) for part in "kv"}
+        shapes |= {f"{pool}.attn.in_proj_bias": (3 * projection,)}
+        shapes |= linear(f"{pool}.attn.out_proj", projection, projection)
+        shapes |= {"proj_contrast": (projection, projection)}
+    return shapes | norm("ln_contrast", projection)
+
+
+def timm_0_5_swin(*, width: int, depths: list[int], heads: list[int], window: int, projection: int) -> Shapes:
+    """timm 0.5.4: models/swin_transformer.py, where each stage ends with the reduction, and Ark's projector."""
+    shapes = patches("patch_embed.proj", width, 4) | norm("patch_embed.norm", width)
+    for stage, (depth, number_of_heads) in enumerate(zip(depths, heads, strict=True)):
+        columns = width * 2**stage
+        for block in (f"layers.{stage}.blocks.{number}" for number in range(depth)):
+            shapes |= norm(f"{block}.norm1", columns) | norm(f"{block}.norm2", columns)
+            shapes |= {f"{block}.attn.relative_position_bias_table": ((2 * window - 1) ** 2, number_of_heads)}
+            shapes |= {f"{block}.attn.relative_position_index": (window**2, window**2)}
+            shapes |= linear(f"{block}.attn.qkv", 3 * columns, columns) | linear(f"{block}.attn.proj", columns, columns)
+            shapes |= linear(f"{block}.mlp.fc1", 4 * columns, columns) | linear(
+                f"{block}.mlp.fc2", columns, 4 * columns
+            )
+        if stage < len(depths) - 1:
+            shapes |= norm(f"layers.{stage}.downsample.norm", 4 * columns)
+            shapes |= linear(f"layers.{stage}.downsample.reduction", 2 * columns, 4 * columns, bias=False)
+    columns = width * 2 ** (len(depths) - 1)
+    return shapes | norm("norm", columns) | linear("projector", projection, columns)
+
+
+LAYOUTS: dict[str, Callable[..., Shapes]] = {
+    "timm ViT": timm_vit,
+    "timm SigLIP": timm_siglip,
+    "timm DINOv3": timm_dinov3,
+    "timm 0.5.4 Swin": timm_0_5_swin,
+    "DINOv2": dinov2,
+    "BEiT": beit,
+    "transformers DINOv2": transformers_dinov2,
+    "transformers ViT": transformers_vit,
+    "transformers CLIP": transformers_clip,
+    "transformers SigLIP": transformers_siglip,
+    "transformers BLIP-2": blip2,
+    "transformers SAM": sam,
+    "open_clip ViT": open_clip_vit,
+    "open_clip timm": open_clip_timm,
+    "CONCH": conch,
+}
+"""How weights are named and shaped, by who named them. A further family of encoders adds its function and its row."""
+
+
+WIDTH, HEADS, LAYERS, PROJECTION = 48, 3, 2, 24
+"""Of the small networks."""
+
+
+def small_numbers(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a recipe's numbers with fewer and narrower layers: patches, positions and registers stay as published."""
+    numbers = dict(recipe["numbers"])
+    if "depths" in numbers:
+        return numbers | {"width": 24, "depths": [2, 2], "heads": [2, 4], "projection": PROJECTION}
+    if recipe["layout"] == "open_clip timm":
+        # timm's test_vit, since open_clip cannot be told how large the transformers of timm shall be.
+        return numbers | {"width": 64, "layers": 6, "hidden": 192, "tokens": 101, "projection": PROJECTION}
+    small = {"width": WIDTH, "layers": LAYERS, "hidden": numbers["hidden"] * WIDTH // numbers["width"]}
+    if "projection" in numbers:
+        small["projection"] = PROJECTION
+    if recipe["layout"] == "transformers SAM":
+        # At full size the layers that see the whole image take a gigabyte.
+        small |= {"grid": 4, "window": 2, "heads": HEADS, "out": PROJECTION}
+    return numbers | small
+
+
+def shrunk(card: EncoderCard, recipe: Mapping[str, Any]) -> EncoderCard:
+    """Return a card whose network is as small as :func:`small_numbers` makes the file."""
+    arguments, width = dict(card.arguments), recipe["numbers"]["width"]
+    dim = {"cls+mean": 2 * WIDTH, "projected": PROJECTION}.get(card.output, WIDTH)
+    preprocessing = card.preprocessing
+    if "depths" in recipe["numbers"]:
+        arguments |= {"embed_dim": 24, "depths": (2, 2), "num_heads": (2, 4), "img_size": 96}
+        preprocessing = preprocessing.model_copy(update={"size": 96})
+        if card.output == "projected":
+            arguments["num_classes"] = PROJECTION
+    elif card.loader == "conch":
+        arguments |= {"embed_dim": WIDTH, "depth": LAYERS, "num_heads": HEADS, "pooler_dim": PROJECTION}
+        dim = PROJECTION
+    elif card.loader == "open_clip":
+        import open_clip
+
+        known = open_clip.get_model_config(card.architecture)["vision_cfg"] if card.architecture else {}
+        vision = known | arguments.get("vision_cfg", {})
+        if "timm_model_name" in vision:
+            vision |= {"timm_model_name": "test_vit", "image_size": 160}
+            dim = 64 if card.output == "cls" else dim
+            preprocessing = preprocessing.model_copy(update={"size": 160, "crop": 160})
+        else:
+            vision |= {"layers": LAYERS, "width": WIDTH, "head_width": WIDTH // HEADS}
+        arguments |= {"embed_dim": PROJECTION, "vision_cfg": vision}
+    elif card.loader == "timm":
+        arguments |= {"embed_dim": WIDTH, "depth": LAYERS, "num_heads": HEADS}
+    else:
+        arguments |= {"hidden_size": WIDTH, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS}
+        for name in ("intermediate_size", "mlp_dim"):
+            if name in arguments:
+                arguments[name] = arguments[name] * WIDTH // width
+        if "projection_dim" in arguments:
+            arguments["projection_dim"] = PROJECTION
+        if "output_channels" in arguments:
+            side = 4 * arguments["patch_size"]
+            arguments |= {"output_channels": PROJECTION, "global_attn_indexes": [1], "window_size": 2}
+            arguments["image_size"] = side
+            preprocessing = preprocessing.model_copy(update={"size": side})
+            dim = PROJECTION
+    changes = {"arguments": arguments, "dim": dim, "parameters": None, "preprocessing": preprocessing}
+    return card.model_copy(update=changes)
+
+
+def shapes_of(recipe: Mapping[str, Any], numbers: Mapping[str, Any]) -> Shapes:
+    """Return names and shapes in the file, those that the encoder has no use for included."""
+    prefix = recipe.get("prefix", "")
+    shapes = {f"{prefix}{name}": shape for name, shape in LAYOUTS[recipe["layout"]](**numbers).items()}
+    return shapes | dict.fromkeys(recipe.get("beside", ()), (1, 1))
+
+
+OBJECTS: dict[str, Callable[[], Any]] = {
+    "argparse.Namespace": lambda: argparse.Namespace(lr=1e-3, data_path="/data", betas=[0.9, 0.95]),
+    "optimizer": lambda: {"state": {0: {"step": 1, "exp_avg": torch.ones(2)}}, "param_groups": [{"lr": 1e-3}]},
+    "int": lambda: 50,
+    "float64": lambda: np.float64(0.25),
+}
+"""What training scripts put beside weights."""
+
+
+def file_of(recipe: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -> dict[str, bytes]:
+    """Return the files of a repository that hold the weights as the recipe says."""
+    name = recipe["file"]
+    if name.endswith(".index.json"):
+        shards = {"model-00001-of-00002.safetensors": {}, "model-00002-of-00002.safetensors": {}}
+        for number, key in enumerate(state):
+            list(shards.values())[number % 2][key] = state[key]
+        index = {key: shard for shard, part in shards.items() for key in part}
+        listed = json.dumps({"metadata": {}, "weight_map": index}).encode()
+        return {name: listed} | {shard: bytes(save(part)) for shard, part in shards.items()}
+    if name.endswith(".safetensors"):
+        return {name: bytes(save(dict(state)))}
+    buffer = io.BytesIO()
+    beside = {key: OBJECTS[kind]() for key, kind in recipe.get("objects", {}).items()}
+    entry = recipe.get("entry", "")
+    torch.save({entry: dict(state), **beside} if entry else dict(state), buffer)
+    return {name: buffer.getvalue()}
+
+
+def random_state(shapes: Shapes) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(11)
+    return {name: torch.randn(shape, generator=generator) * 0.2 for name, shape in shapes.items()}
+
+
+def published(hub: Any, card: EncoderCard, recipe: Mapping[str, Any], shapes: Shapes) -> EncoderCard:
+    """Put a recipe's small repository on the stand-in hub, and return the card for it."""
+    weights = card.weights.model_copy(update={"sha256": None, "shards": ()})
+    files = file_of(recipe, random_state(shapes))
+    other = {name: text.encode() for name, text in recipe.get("files", {}).items()}
+    same = card.preprocessing == of_card(card.name).preprocessing
+    if weights.processor not in other or not same:
+        weights = weights.model_copy(update={"processor": ""})
+    if weights.repository == "manual":
+        weights = weights.model_copy(update={"repository": "owner/manual", "revision": "main"})
+    commit = weights.revision if len(weights.revision) == 40 else "1" * 40
+    hub.add(weights.repository, files | other, commit=commit)
+    return card.model_copy(update={"weights": weights})
+
+
+def of_card(name: str) -> EncoderCard:
+    return VARIANTS[name] if ":" in name else CARDS[name]
+
+
+def described(names: Mapping[str, EncoderCard]) -> list[Any]:
+    return [pytest.param(card, RECIPES[card.base], id=name) for name, card in names.items() if card.base in RECIPES]
+
+
+LEARNED = {name: card for name, card in CARDS.items() if card.weights is not None and "starter" not in card.pools}
+
+
+@pytest.mark.parametrize("card", LEARNED.values(), ids=LEARNED)
+def test_a_card_has_a_recipe_or_says_that_its_layout_is_unverified(card):
+    fact = card.facts["layout"]
+    if card.name in RECIPES:
+        assert (fact.source, fact.reference) == ("external", RECIPES[card.name]["source"])
+    else:
+        assert fact.source == "unverified"
+        assert not card.selectable_by_default
+        assert not set(card.pools) - {"paper"}
+
+
+def test_every_recipe_is_of_a_card():
+    assert set(RECIPES) <= set(LEARNED)
+
+
+LARGE = 5e8
+"""Parameters beyond which a network takes more than a second to build, even without memory."""
+
+
+def at_full_size() -> list[Any]:
+    return [
+        pytest.param(*each.values, id=each.id, marks=[pytest.mark.slow] if each.values[0].parameters > LARGE else [])
+        for each in described(LEARNED | VARIANTS)
+    ]
+
+
+@pytest.mark.parametrize(("card", "recipe"), at_full_size())
+def test_every_name_and_shape_of_the_file_is_the_networks(card, recipe, full_size):
+    shapes = shapes_of(recipe, recipe["numbers"])
+    assert (card.weights.file, card.weights.entry) == (recipe["file"], recipe.get("entry", ""))
+    prefix, ignore = card.weights.prefix, card.weights.ignore
+    state = {
+        name.removeprefix(prefix): torch.empty(shape, device="meta")
+        for name, shape in shapes.items()
+        if is_wanted(name, prefix=prefix, ignore=ignore)
+    }
+    network = full_size(card)
+    family = loader_of(card.loader)
+    convert = family.layout_of(card, network) if hasattr(family, "layout_of") else None
+    fill(network, card, state, path=Path(card.weights.file), convert=convert)
+
+
+@pytest.mark.parametrize(("card", "recipe"), described(LEARNED | VARIANTS))
+def test_a_file_of_that_layout_is_loaded_and_embeds(card, recipe, hub):
+    small = published(hub, shrunk(card, recipe), recipe, shapes_of(recipe, small_numbers(recipe)))
+    encoder = load_encoder(small)
+    assert encoder.card.weights.sha256 is not None
+
+
+@pytest.mark.parametrize(
+    ("card", "name", "text"),
+    [
+        pytest.param(card, name, text, id=card.name)
+        for card in LEARNED.values()
+        for name, text in RECIPES.get(card.name, {}).get("files", {}).items()
+        if name == card.weights.processor
+    ],
+)
+def test_the_card_prepares_images_as_the_published_file_says(card, name, text):
+    config = json.loads(text)
+    if name == "open_clip_config.json":
+        found = from_open_clip(config["preprocess_cfg"], name=card.name, size=card.preprocessing.output_size)
+    else:
+        found = from_processor(config, name=card.name)
+    assert not differences(card.preprocessing, found)

@@ -217,11 +217,22 @@ VIT = {
 @pytest.mark.parametrize(
     ("config", "processor", "expected"),
     [
-        (CLIP, transformers.CLIPImageProcessor, {"resize": "shortest", "size": 36, "crop": 32, **OPENAI}),
+        (
+            CLIP,
+            transformers.CLIPImageProcessor,
+            {"resize": "shortest", "size": 36, "crop": 32, "odd_crop": "floor", **OPENAI},
+        ),
         (
             BIT,
             transformers.BitImageProcessor,
-            {"resize": "shortest", "size": 40, "crop": 32, "mean": (0.5307,) * 3, "std": (0.2583,) * 3},
+            {
+                "resize": "shortest",
+                "size": 40,
+                "crop": 32,
+                "odd_crop": "floor",
+                "mean": (0.5307,) * 3,
+                "std": (0.2583,) * 3,
+            },
         ),
         (
             VIT,
@@ -231,10 +242,72 @@ VIT = {
     ],
 )
 def test_image_processors_of_transformers(config, processor, expected):
-    preprocessing = from_processor(config, name="mine")
+    preprocessing = from_processor({"image_processor_type": processor.__name__} | config, name="mine")
     assert preprocessing == Preprocessing(**expected)
     theirs = processor(**config)
     assert_same(preprocessing, lambda picture: theirs(picture, return_tensors="pt")["pixel_values"][0])
+
+
+def every_processor():
+    """Return the names of all classes of image processors that transformers has, without those for Pillow alone."""
+    from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES
+
+    backends = {
+        name for entry in IMAGE_PROCESSOR_MAPPING_NAMES.values() for name in (entry.values() if entry else ()) if name
+    }
+    return sorted(name for name in backends if not name.endswith("Pil"))
+
+
+def taken(name):
+    try:
+        return from_processor({"image_processor_type": name}, name="mine")
+    except EncoderError:
+        return None
+
+
+TAKEN = {name: preprocessing for name in every_processor() if (preprocessing := taken(name)) is not None}
+
+
+def test_the_classes_of_image_processors_that_encoders_have_are_taken():
+    usual = "BitImageProcessor CLIPImageProcessor ViTImageProcessor SiglipImageProcessor BlipImageProcessor"
+    more = "ConvNextImageProcessor DeiTImageProcessor DINOv3ViTImageProcessor BeitImageProcessor"
+    assert set(f"{usual} {more}".split()) <= set(TAKEN)
+    assert {TAKEN[name].interpolation for name in ("ViTImageProcessor", "BitImageProcessor")} == {"bilinear", "bicubic"}
+    assert not {"DetrImageProcessor", "SamImageProcessor", "Siglip2ImageProcessor"} & set(TAKEN)
+
+
+@pytest.mark.parametrize("name", TAKEN)
+def test_what_a_file_leaves_out_is_as_its_class_has_it(name):
+    # The backend of torch rounds grey levels otherwise than Pillow; where a class has no other, by two at most.
+    exact = hasattr(transformers, f"{name}Pil")
+    theirs = getattr(transformers, f"{name}Pil" if exact else name)()
+    ours = TAKEN[name]
+    levels = 255 if ours.value_range == "0-1" else 1
+    for height, width in ((47, 64), (300, 301)):
+        pixels = np.random.default_rng(3).integers(0, 256, (height, width, 3), dtype=np.uint8)
+        theirs_made = theirs(Image.fromarray(pixels), return_tensors="pt")["pixel_values"][0]
+        made = ours.normalise(torch.from_numpy(np.array(ours.apply(pixels)))[None])[0]
+        apart = (made - theirs_made).abs() * max(ours.std) * levels
+        assert apart.max() <= (0.001 if exact else 2.0), (height, width)
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ({"feature_extractor_type": "ViTFeatureExtractor", "size": 48}, {"resize": "squash", "crop": None}),
+        ({"image_processor_type": "ViTImageProcessorFast", "size": 48}, {"interpolation": "bilinear"}),
+        ({"feature_extractor_type": "CLIPFeatureExtractor", "size": 48, "crop_size": 32}, {"crop": 32, "size": 48}),
+        (
+            {"image_processor_type": "CLIPImageProcessor"},
+            {"crop": 224, "odd_crop": "floor", "interpolation": "bicubic"},
+        ),
+        ({"image_processor_type": "DeiTImageProcessor"}, {"resize": "squash", "size": 256, "crop": 224}),
+        ({"image_processor_type": "ConvNextImageProcessor", "size": {"shortest_edge": 384}}, {"resize": "squash"}),
+    ],
+)
+def test_files_of_older_styles_and_short_ones_mean_what_their_class_does(config, says):
+    made = from_processor(config, name="mine")
+    assert {field: getattr(made, field) for field in says} == says
 
 
 def test_values_that_are_not_rescaled_or_normalised():
@@ -251,7 +324,14 @@ def test_values_that_are_not_rescaled_or_normalised():
         ({"size": {"longest_edge": 1024}}, "longest_edge"),
         ({"size": {"height": 48, "width": 64}}, "width"),
         ({"size": {"shortest_edge": 48}}, "any aspect"),
-        ({"size": None}, "size None"),
+        ({"size": None}, "neither size nor a class"),
+        ({"resample": None}, "neither resample nor a class"),
+        ({"size": 48}, "without the class that says whether"),
+        (
+            {"image_processor_type": "CuriaImageProcessor"},
+            "class CuriaImageProcessor, which transformers does not have",
+        ),
+        ({"image_processor_type": "DetrImageProcessor"}, "what DetrImageProcessor .* in steps of its own"),
         ({"resample": 5}, "filter 5"),
         ({"rescale_factor": 0.5}, "multiplied by 0.5"),
         ({"image_mean": None, "image_std": [1, 1, 1]}, "mean"),

@@ -1,5 +1,6 @@
 """The named weights are the weights loaded, and a weight file can run no code."""
 
+import argparse
 import hashlib
 import os
 import pickle
@@ -11,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from biofuse.core.errors import UnavailableWeightsError, WeightsError, WrongWeightsError
+from biofuse.core.errors import UnavailableWeightsError, UnsafeWeightsError, WeightsError
 from biofuse.encoders import Weights, load_encoder, pin
 from biofuse.encoders.loaders.timm import build_architecture
 from biofuse.encoders.weights import load_weights, locate, read_state, unfilled
@@ -148,9 +149,32 @@ def test_only_the_tensors_asked_for_are_read(vit_file):
     assert all(torch.equal(value, everything[f"blocks.{key}"]) for key, value in blocks.items())
 
 
-def test_a_safetensors_file_has_no_entries(vit_file):
-    with pytest.raises(WrongWeightsError, match="entry 'model'"):
-        read_state(vit_file, entry="model")
+def test_a_safetensors_file_holds_the_table_that_lay_under_the_entry(vit_file):
+    # What the remedy of an unsafe checkpoint asks for: its weights saved alone.
+    assert read_state(vit_file, entry="model").keys() == read_state(vit_file).keys()
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"args": argparse.Namespace(lr=1e-3, data_path="/data", betas=[0.9, 0.95])},
+        {"best": np.float64(0.25), "step": np.int64(7), "loss": np.float32(0.5)},
+        {"epoch": 50, "optimizer": {"state": {0: {"step": 1}}, "param_groups": [{"lr": 0.1}]}},
+    ],
+)
+def test_data_that_training_scripts_put_beside_weights_is_passed_over(tmp_path, beside):
+    torch.save({"model": {"w": torch.ones(2)}, **beside}, tmp_path / "run.pth")
+    assert torch.equal(read_state(tmp_path / "run.pth", entry="model")["w"], torch.ones(2))
+
+
+def test_what_runs_code_is_refused_within_the_options_of_a_run_too(tmp_path):
+    class Runs:
+        def __reduce__(self):
+            return print, ("x",)
+
+    torch.save({"model": {"w": torch.ones(2)}, "args": argparse.Namespace(lr=Runs())}, tmp_path / "run.pth")
+    with pytest.raises(UnsafeWeightsError):
+        read_state(tmp_path / "run.pth", entry="model")
 
 
 def as_torch_file(vit_file, path, **options):

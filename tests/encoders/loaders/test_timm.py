@@ -12,7 +12,7 @@ from torchvision.transforms import Normalize
 
 from biofuse.core.errors import EncoderError, WeightsError, WrongWeightsError
 from biofuse.encoders import Preprocessing, get_card, load_encoder, register_timm
-from biofuse.encoders.loaders.timm import LAYERS, with_layers
+from biofuse.encoders.loaders.timm import LAYERS, resampled, with_layers
 from biofuse.testing import assert_encoder_contract
 
 pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])
@@ -269,9 +269,11 @@ def test_ark_loads_from_the_names_of_timm_0_5(equals, filled, tmp_path):
     small = {"img_size": 64, "window_size": 4, "embed_dim": 24, "depths": (2, 2), "num_heads": (2, 4)}
     images = np.random.default_rng(4).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
     card = get_card("ark_plus")
-    network = filled(timm.create_model(card.architecture, num_classes=0, **small))
+    network = filled(timm.create_model(card.architecture, num_classes=5, **small))
     old = {}
     for key, value in network.state_dict().items():
+        if key.startswith("head."):
+            continue
         stage, _, rest = key.removeprefix("layers.").partition(".")
         # Each stage ended with the reduction that now begins the next.
         before = f"layers.{int(stage) - 1}.{rest}" if "downsample" in key else key
@@ -282,34 +284,71 @@ def test_ark_loads_from_the_names_of_timm_0_5(equals, filled, tmp_path):
         "module.layers.0.blocks.0.attn.relative_position_index": torch.ones(16, 16),
         "module.head.weight": torch.ones(3, 48),
         "module.omni_heads.0.weight": torch.ones(3, 48),
-        "module.projector.weight": torch.ones(3, 48),
+        "module.projector.weight": network.head.fc.weight,
+        "module.projector.bias": network.head.fc.bias,
     }
     preprocessing = card.preprocessing.model_copy(update={"size": 64})
-    card = card.model_copy(update={"arguments": small, "dim": 48, "parameters": None, "preprocessing": preprocessing})
     torch.save({"teacher": old, "epoch": 50}, tmp_path / card.weights.file)
-    equals(card, images, network, weights_path=tmp_path / card.weights.file)
+    same = {"parameters": None, "preprocessing": preprocessing}
+    whole = card.model_copy(update={"arguments": small | {"num_classes": 5}, "dim": 5, **same})
+    equals(whole, images, network, weights_path=tmp_path / card.weights.file)
+    trunk = card.variant("trunk").model_copy(update={"arguments": small, "dim": 48, **same})
+    network.reset_classifier(0)
+    equals(trunk, images, network, weights_path=tmp_path / card.weights.file)
 
 
-def test_retfound_leaves_out_the_decoder_only(publish, filled, images):
+def as_retfound_pools(network, pixels):
+    """As models_vit.py of its repository: no last normalisation, and one without learned weights after the mean."""
+    network.norm = torch.nn.Identity()
+    patches = network.forward_features(pixels)[:, 1:]
+    return torch.nn.functional.layer_norm(patches.mean(1), (48,), eps=1e-6)
+
+
+@pytest.mark.parametrize("variant", ["", "features"])
+def test_retfound_averages_patches_and_leaves_out_the_decoder_only(publish, equals, filled, images, variant):
     small = SMALL | {"img_size": 32}
     card = get_card("retfound_mae_cfp")
     network = filled(timm.create_model(card.architecture, num_classes=0, **small))
     decoder = {"decoder_embed.weight": torch.ones(8, 48), "decoder_blocks.0.norm1.weight": torch.ones(8)}
     extra = {"mask_token": torch.ones(1, 1, 8), "decoder_pos_embed": torch.ones(1, 5, 8)}
     state = network.state_dict() | decoder | extra
-    card = publish("retfound_mae_cfp", state, side=32, dim=48, shape=small)
-    assert card.output == "pooled"
-    encoder = load_encoder(card)
-    network.norm, norm = torch.nn.Identity(), network.norm
-    with torch.inference_mode():
-        patches = network.forward_features(card.preprocessing.normalise(torch.from_numpy(images)))[:, 1:]
-        # Which of the two a card means, the file cannot tell: both have the same weights.
-        after, before = norm(patches.mean(1)), norm(patches).mean(1)
-    ours = encoder.encode(images)
-    assert min(np.abs(ours - expected.numpy()).max() for expected in (after, before)) < 1e-5
+    name = f"retfound_mae_cfp:{variant}" if variant else "retfound_mae_cfp"
+    equals(
+        publish(name, state, side=32, dim=48, shape=small),
+        images,
+        lambda pixels: as_retfound_pools(network, pixels),
+    )
     bad = publish("retfound_mae_oct", state | {"adapter.weight": torch.ones(3)}, side=32, dim=48, shape=small)
     with pytest.raises(WrongWeightsError, match=r"1 unexpected \(adapter\.weight\)"):
         load_encoder(bad)
+
+
+def test_the_features_of_retfounds_dinov2_are_normalised_twice(publish, equals, filled, small_images):
+    shape = SMALL | {"img_size": 28}
+    network = filled(timm.create_model("vit_large_patch14_dinov2", num_classes=0, **shape))
+    state = {f"backbone.{key}": value for key, value in network.state_dict().items()}
+    card = publish("retfound_dinov2_meh:features", state, side=28, dim=48, shape=shape)
+
+    def theirs(pixels):
+        patches = network.forward_features(pixels)[:, 1:]
+        return torch.nn.functional.layer_norm(patches.mean(1), (48,), eps=1e-6)
+
+    equals(card, small_images, theirs)
+
+
+@pytest.mark.parametrize("how", ["size", "scale"])
+def test_positions_are_resampled_as_their_authors_do(how):
+    # Written out: DeiT's function of RETFound's repository, and DINO's of CONCH v1.5's.
+    published = torch.randn(1, 1 + 14 * 14, 8, generator=torch.Generator().manual_seed(2))
+    grid = published[:, 1:].reshape(1, 14, 14, 8).permute(0, 3, 1, 2)
+    interpolate = torch.nn.functional.interpolate
+    if how == "size":
+        grid = interpolate(grid, size=(28, 28), mode="bicubic", align_corners=False).permute(0, 2, 3, 1).flatten(1, 2)
+    else:
+        ratio = (28 + 0.1) / np.sqrt(14 * 14)
+        grid = interpolate(grid, scale_factor=(ratio, ratio), mode="bicubic").permute(0, 2, 3, 1).view(1, -1, 8)
+    ours = resampled(published, tokens=1 + 28 * 28, how=how)
+    assert torch.equal(ours, torch.cat((published[:, :1], grid), dim=1))
 
 
 @pytest.mark.parametrize("extra", [{}, {"text.w": torch.ones(3)}])

@@ -13,6 +13,8 @@ import torch
 import transformers
 from huggingface_hub.errors import StrictDataclassError
 from torch import nn
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import WeightRenaming, apply_renamings
 
 from biofuse.core.errors import EncoderError
 from biofuse.encoders.card import EncoderCard, Weights
@@ -29,16 +31,49 @@ FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin
 
 CLIP_REST = ("text_model.*", "text_projection.*", "logit_scale", "logit_bias")
 
+NOT_VIT = ("pooler.*", "embeddings.mask_token", "decoder.*")
+
 VISION_MODELS: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "aimv2": ("Aimv2VisionModel", "pooled", CLIP_REST),
+    "aimv2_vision_model": ("Aimv2VisionModel", "pooled", ()),
+    "beit": ("BeitModel", "pooled", ("embeddings.mask_token", "*relative_position_index")),
+    "bit": ("BitModel", "pooled", ()),
     "clip": ("CLIPVisionModelWithProjection", "projected", CLIP_REST),
     "clip_vision_model": ("CLIPVisionModelWithProjection", "projected", ()),
+    "convnext": ("ConvNextModel", "pooled", ()),
+    "convnextv2": ("ConvNextV2Model", "pooled", ()),
+    "data2vec-vision": ("Data2VecVisionModel", "pooled", ("embeddings.mask_token", "*relative_position_index")),
+    "deit": ("DeiTModel", "cls", ("pooler.*", "embeddings.mask_token")),
     "dinov2": ("Dinov2Model", "cls", ()),
     "dinov2_with_registers": ("Dinov2WithRegistersModel", "cls", ()),
+    "dinov3_convnext": ("DINOv3ConvNextModel", "pooled", ()),
+    "dinov3_vit": ("DINOv3ViTModel", "cls", ()),
+    "efficientnet": ("EfficientNetModel", "pooled", ()),
+    "focalnet": ("FocalNetModel", "pooled", ()),
+    "hiera": ("HieraModel", "pooled", ()),
+    "ijepa": ("IJepaModel", "pooled", ("pooler.*", "embeddings.mask_token")),
+    "mobilenet_v1": ("MobileNetV1Model", "pooled", ()),
+    "mobilenet_v2": ("MobileNetV2Model", "pooled", ()),
+    "mobilevit": ("MobileViTModel", "pooled", ()),
+    "mobilevitv2": ("MobileViTV2Model", "pooled", ()),
+    "regnet": ("RegNetModel", "pooled", ()),
+    "resnet": ("ResNetModel", "pooled", ()),
     "siglip": ("SiglipVisionModel", "pooled", CLIP_REST),
     "siglip_vision_model": ("SiglipVisionModel", "pooled", ()),
-    "vit": ("ViTModel", "cls", ("pooler.*", "embeddings.mask_token")),
+    "swin": ("SwinModel", "pooled", ("*relative_position_index", "embeddings.mask_token")),
+    "swinv2": (
+        "Swinv2Model",
+        "pooled",
+        ("*relative_position_index", "*relative_coords_table", "embeddings.mask_token"),
+    ),
+    "vit": ("ViTModel", "cls", NOT_VIT),
+    # Their encoders are ViT's; the class of the masked one shuffles its patches.
+    "vit_mae": ("ViTModel", "cls", NOT_VIT),
+    "vit_msn": ("ViTMSNModel", "cls", ("embeddings.mask_token",)),
 }
-"""Per model type of a configuration: the class that is built, its output, and the names it has no use for."""
+"""Per model type of a configuration: the class that is built, its output, and the names it has no use for.
+
+Of SigLIP 2 the models of one size call themselves ``siglip``; those of any aspect take no square image."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +87,9 @@ class Kind:
     outputs : tuple of str
         What it can give.
     any_size : bool
-        Whether its position embeddings follow the size of the image.
+        Whether it takes images of any size that its patches divide.
+    tokens : bool
+        Whether ``pooled`` is the mean over all tokens, since the class itself pools in no way.
     options : tuple of (str, bool)
         Constructor arguments beyond the configuration.
     """
@@ -61,11 +98,28 @@ class Kind:
     outputs: tuple[str, ...]
     any_size: bool = False
     options: tuple[tuple[str, bool], ...] = ()
+    tokens: bool = False
 
 
 TOKENS = ("cls", "cls+mean")
 
+NO_POOLING = (("add_pooling_layer", False),)
+CONVOLUTIONS = (
+    "BitModel ConvNextModel ConvNextV2Model DINOv3ConvNextModel EfficientNetModel FocalNetModel MobileNetV1Model "
+    "MobileNetV2Model MobileViTModel MobileViTV2Model RegNetModel ResNetModel SwinModel Swinv2Model"
+)
+"""Networks that pool over positions themselves, whatever the size of the image."""
+
 KINDS = {
+    **{name: Kind(name.replace("Model", "Config"), ("pooled",), any_size=True) for name in CONVOLUTIONS.split()},
+    "Aimv2VisionModel": Kind("Aimv2VisionConfig", ("pooled",)),
+    "BeitModel": Kind("BeitConfig", ("pooled",)),
+    "Data2VecVisionModel": Kind("Data2VecVisionConfig", ("pooled",), options=(("add_pooling_layer", True),)),
+    "DINOv3ViTModel": Kind("DINOv3ViTConfig", TOKENS, any_size=True),
+    "DeiTModel": Kind("DeiTConfig", ("cls",), options=NO_POOLING),
+    "HieraModel": Kind("HieraConfig", ("pooled",)),
+    "IJepaModel": Kind("IJepaConfig", ("pooled",), options=NO_POOLING, tokens=True),
+    "ViTMSNModel": Kind("ViTMSNConfig", ("cls",)),
     "Blip2VisionModel": Kind("Blip2VisionConfig", ("cls",)),
     "CLIPVisionModel": Kind("CLIPVisionConfig", ("cls",)),
     "CLIPVisionModelWithProjection": Kind("CLIPVisionConfig", ("projected",)),
@@ -136,21 +190,47 @@ def build_architecture(card: EncoderCard) -> nn.Module:
 
 
 def _agrees(card: EncoderCard, settings: Any, *, any_size: bool) -> None:
-    side = card.preprocessing.output_size
-    if side != settings.image_size and not (any_size and side % settings.patch_size == 0):
+    side, built = card.preprocessing.output_size, getattr(settings, "image_size", None)
+    built = built[0] if isinstance(built, list | tuple) and len(set(built)) == 1 else built
+    patch = getattr(settings, "patch_size", 1)
+    patch = patch if isinstance(patch, int) else 1
+    if built is not None and side != built and not (any_size and side % patch == 0):
         raise EncoderError(
-            f"{card.name} prepares images of {side} pixels, but its network is built for {settings.image_size}.",
+            f"{card.name} prepares images of {side} pixels, but its network is built for {built}.",
             remedy="Correct image_size on the card, or its preprocessing.",
         )
-    dim: int = settings.hidden_size
+    dim = columns(card.architecture, settings)
     if card.output == "projected":
         dim = settings.projection_dim
     elif card.output == "cls+mean":
-        dim = 2 * settings.hidden_size
-    elif card.architecture == "SamVisionModel":
-        dim = settings.output_channels
+        dim *= 2
     if dim != card.dim:
         raise EncoderError(f"{card.name} promises {card.dim} dimensions, but {card.architecture} gives {dim}.")
+
+
+def columns(architecture: str, settings: Any) -> int:
+    """Return how many columns the class and pooled outputs of a class have, by its configuration."""
+    where: dict[str, Callable[[], int]] = {
+        "SamVisionModel": lambda: settings.output_channels,
+        "EfficientNetModel": lambda: settings.hidden_dim,
+        "FocalNetModel": lambda: settings.embed_dim * 2 ** (len(settings.depths) - 1),
+        "HieraModel": lambda: int(settings.embed_dim * settings.embed_dim_multiplier ** (len(settings.depths) - 1)),
+        "MobileNetV1Model": lambda: int(1024 * settings.depth_multiplier),
+        "MobileViTModel": lambda: settings.neck_hidden_sizes[-1],
+        "MobileViTV2Model": lambda: int(512 * settings.width_multiplier),
+        "SwinModel": lambda: settings.embed_dim * 2 ** (len(settings.depths) - 1),
+        "Swinv2Model": lambda: settings.embed_dim * 2 ** (len(settings.depths) - 1),
+        # transformers.models.mobilenet_v2: the last convolution never has fewer where finegrained_output asks for it.
+        "MobileNetV2Model": lambda: (
+            1280
+            if settings.finegrained_output and settings.depth_multiplier < 1
+            else int(1280 * settings.depth_multiplier)
+        ),
+    }
+    if architecture in where:
+        return where[architecture]()
+    sizes = getattr(settings, "hidden_sizes", None)
+    return int(sizes[-1] if sizes else settings.hidden_size)
 
 
 def forward_of(card: EncoderCard, network: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -164,9 +244,11 @@ def forward_of(card: EncoderCard, network: nn.Module) -> Callable[[torch.Tensor]
             embedding = output.image_embeds
         elif card.architecture == "SamVisionModel":
             embedding = output.last_hidden_state.mean(dim=(2, 3))
+        elif KINDS[card.architecture].tokens:
+            embedding = output.last_hidden_state.mean(dim=1)
         elif card.output == "pooled" or card.architecture == "CLIPVisionModel":
             # CLIP normalises its class token there, and nowhere else.
-            embedding = output.pooler_output
+            embedding = output.pooler_output.flatten(1)
         elif card.output == "cls+mean":
             embedding = class_and_mean(output.last_hidden_state, prefix=1 + registers)
         else:
@@ -193,12 +275,15 @@ def layout_of(card: EncoderCard, network: nn.Module) -> Callable[[State], State]
     """
     del card
     wanted = frozenset(network.state_dict())
+    # transformers' own list of what it has renamed since.
+    known: Any = network
+    rules = [each for each in get_model_conversion_mapping(known) if isinstance(each, WeightRenaming)]
 
     def convert(state: State) -> State:
         return {
             name: tensor
             for key, value in _with_root(state, wanted).items()
-            for name, tensor in _modern(key, value, wanted).items()
+            for name, tensor in _modern(key, value, wanted, rules).items()
         }
 
     return convert
@@ -214,7 +299,7 @@ def _with_root(state: State, wanted: frozenset[str]) -> State:
     return state
 
 
-def _modern(key: str, value: torch.Tensor, wanted: frozenset[str]) -> State:
+def _modern(key: str, value: torch.Tensor, wanted: frozenset[str], rules: list[WeightRenaming]) -> State:
     if key in wanted:
         return {key: value}
     if BUFFERS.fullmatch(key):
@@ -227,7 +312,7 @@ def _modern(key: str, value: torch.Tensor, wanted: frozenset[str]) -> State:
     for pattern, replacement in RELEASED_NAMES:
         renamed = re.sub(pattern, replacement, renamed)
     # ViTModel has lost a level of nesting as well. A name that is still unknown is reported as the file has it.
-    spellings = (renamed, re.sub(r"^encoder\.layer\.", "layers.", renamed))
+    spellings = (renamed, re.sub(r"^encoder\.layer\.", "layers.", renamed), apply_renamings(key, rules))
     return {next((name for name in spellings if name in wanted), key): value}
 
 
@@ -253,7 +338,7 @@ def adhoc_card(repository: str, *, random_weights: bool) -> EncoderCard:
         network=build_architecture,
         source=f"the configuration files of {repository}",
         page=f"{endpoint()}/{repository}",
-        dim=arguments["projection_dim" if output == "projected" else "hidden_size"],
+        dim=_columns(architecture, arguments, output),
         loader="transformers",
         architecture=architecture,
         arguments=arguments,
@@ -261,7 +346,7 @@ def adhoc_card(repository: str, *, random_weights: bool) -> EncoderCard:
             repository=repository,
             revision=revision,
             file=first_file(repository, revision, FILES, asked),
-            prefix=_head_prefix(kind, config),
+            prefix=_head_prefix(config),
             ignore=(*ignore, "*position_ids"),
             processor="preprocessor_config.json",
         ),
@@ -282,6 +367,13 @@ def _arguments(architecture: str, config: Mapping[str, Any]) -> dict[str, Any]:
     return {name: settings.get(name, getattr(usual, name)) for name in own if name not in general}
 
 
-def _head_prefix(kind: str, config: Mapping[str, Any]) -> str:
+def _columns(architecture: str, arguments: Mapping[str, Any], output: str) -> int:
+    settings = getattr(transformers, KINDS[architecture].configuration)(**arguments)
+    return int(settings.projection_dim) if output == "projected" else columns(architecture, settings)
+
+
+def _head_prefix(config: Mapping[str, Any]) -> str:
+    """Return what stands before the encoder's names where the repository holds a model with a head."""
     trained_for = str((config.get("architectures") or [""])[0])
-    return f"{kind}." if "For" in trained_for and "vision_config" not in config else ""
+    whole = getattr(transformers, trained_for, None)
+    return f"{whole.base_model_prefix}." if "For" in trained_for and whole and "vision_config" not in config else ""

@@ -41,7 +41,7 @@ def test_fit_says_what_it_did_and_a_second_time_that_nothing_was_to_do(images, s
     assert "Splits were made by a hash of ids" in first.err
     head = re.search(r"^Head: (logistic|ridge|lda) \(mean auroc over the folds: logistic", first.err, re.MULTILINE)[1]
     assert "Search: " in first.err
-    assert "Choosing among 3 subsets makes the mean AUROC of " in first.err
+    assert "Choosing again without each fold needs 3 folds; there are 2." in first.err
     assert "No fit had to be computed" not in first.err
     assert f"3 subsets of 3 screened scored with the {head} head; mean over 2 folds" in first.out
     assert "Share of each encoder in the AUROC of all together" in first.out
@@ -53,13 +53,13 @@ def test_fit_says_what_it_did_and_a_second_time_that_nothing_was_to_do(images, s
     assert "No fit had to be computed" in second.err
     assert second.out == first.out
     log = (tmp_path / "run" / "run.log").read_text()
-    assert all(line in log for line in first.err.splitlines() if line.startswith(("Splits", "Head:", "Choosing")))
+    assert all(line in log for line in first.err.splitlines() if line.startswith(("Splits", "Head:", "The best score")))
 
 
 def test_the_answer_comes_last_in_a_box_with_the_next_command(images, succeeds, tmp_path):
     run = tmp_path / "my run"
     for ran, words in (
-        (succeeds("fit", images, *SMALL, "--out", run), ("Chosen", "AUROC", "interval", f"biofuse evaluate '{run}'")),
+        (succeeds("fit", images, *SMALL, "--out", run), ("Chosen", "AUROC", "folds", f"biofuse evaluate '{run}'")),
         (succeeds("evaluate", run), ("Chosen", "AUROC", "interval", f"biofuse predict '{run}'")),
     ):
         lines = ran.out.strip().splitlines()
@@ -411,7 +411,7 @@ def test_without_folds_there_is_no_interval_and_without_contributions_no_table(s
 
 
 def test_what_a_fit_holds_has_a_short_representation(images):
-    result = biofuse.BioFuse(ENCODERS, folds=2, repeats=1).fit(images, progress=False)
+    result = biofuse.BioFuse(ENCODERS, folds=3, repeats=1).fit(images, progress=False)
     samples = result.embeddings.samples
     assert repr(samples).startswith(f"<Samples images: {len(samples)} samples; binary; 2 classes (")
     assert repr(result.selection).startswith(f"<Selection {' + '.join(result.selection.chosen.subset)} by ")

@@ -68,6 +68,11 @@ RUNS: dict[str, tuple[str, tuple[str, ...], set[str]]] = {
             "two-processes",
         },
     ),
+    "optimism": (
+        "optimism.py",
+        ("--repeats", "2", "--rows", "40", "--blocks", "2", "--columns", "3", "--signal", "1", "--workers", "1"),
+        {"subsets", "repeats", "table"},
+    ),
     "ranking": (
         "ranking.py",
         ("{images}", "--encoders", "haralick,hog", "--head", "ridge", "--folds", "2"),

@@ -148,7 +148,7 @@ def _subsets(rows: Rows, files: Files) -> None:
     shown = {row["encoders"].replace(" + ", "+"): row for row in rows}
     assert set(shown) == set(files.board.index) | set(files.screen.index)
     for subset, row in shown.items():
-        assert row["screened AUROC"] == files.screen.loc[subset, "auroc_mean"]
+        assert row["screened AUROC (ridge)"] == files.screen.loc[subset, "auroc_mean"]
         assert (row["size"], row["columns"]) == tuple(files.screen.loc[subset, ["n_encoders", "n_dims"]])
         for name in ("auroc", "accuracy", "balanced_accuracy"):
             if subset in files.board.index:

@@ -10,22 +10,24 @@ from scipy.stats import t
 
 from biofuse.core.errors import AlignmentError, DataError, SearchError, UndefinedMetricError
 from biofuse.core.target import Task
-from biofuse.evaluation.intervals import Units
+from biofuse.data.splits import ValidationPlan
+from biofuse.evaluation.intervals import Units, corrected_t
 from biofuse.evaluation.metrics import score
 from biofuse.search import evidence as nested
-from biofuse.search.evidence import (
+from biofuse.search.closed_form import ClosedFormScorer
+from biofuse.search.evidence import Evidence, gather_evidence, nested_cv
+from biofuse.search.leaderboard import Leaderboard, Row, all_subsets, label
+from biofuse.search.optimism import (
     FEWEST_RESAMPLES,
     MOST_RESAMPLES,
-    Evidence,
     HeldOutPredictions,
     correct_optimism,
+    cross_validate_choice,
     default_resamples,
-    gather_evidence,
-    nested_cv,
 )
-from biofuse.search.leaderboard import Leaderboard, Row, all_subsets, label
-from biofuse.search.rules import RULES, Budget, choose, select
+from biofuse.search.rules import DEFAULT_RULE, RULES, Budget, choose, select
 from biofuse.search.runner import RefitScorer, SearchContext
+from biofuse.search.screen import SCREENED_BY, run_screen
 
 METRICS = ("auroc", "accuracy", "log_loss")
 
@@ -182,7 +184,7 @@ def test_one_subset_was_not_chosen_from_any_so_that_nothing_is_corrected():
     assert found.optimism == pytest.approx(0, abs=0.006)
     assert found.low < found.apparent < found.high
     assert found.picked == {("a",): 1.0}
-    assert "Choosing among 1 subset makes" in str(found)
+    assert "Choosing among 1 subset by the rule" in str(found)
 
 
 def test_one_se_suffers_less_optimism_than_best():
@@ -320,7 +322,7 @@ def test_it_says_in_words_how_much_too_good_the_choice_looks():
     leaderboard = board(labels, noise(labels, all_subsets("abcde")), rows)
     found = correct(leaderboard, labels, rows, rule="best", n_resamples=50)
     text = str(found)
-    assert f"Choosing among 31 subsets makes the mean AUROC of {label(found.chosen)} look" in text
+    assert f"Choosing among 31 subsets by the rule best makes the mean AUROC of {label(found.chosen)} look" in text
     assert f"{found.optimism:.4f} too good: {found.apparent:.4f} as chosen, {found.corrected:.4f} corrected" in text
     assert "50 resamples of 100 samples" in text
     assert f"{found.picked[found.chosen]:.0%} of the resamples chose the same subset" in text
@@ -365,6 +367,8 @@ def test_on_the_data_themselves_it_repeats_the_very_choice(rule, metric, n_class
 
 PLANTED = ("a", "b", "c", "d")
 
+ONE = SearchContext(workers=1)
+
 
 @pytest.fixture
 def weighed(posed, searched):
@@ -406,24 +410,90 @@ def test_contributions_need_the_score_of_every_subset(plant, weighed):
 
 def test_optimism_repeats_the_choice_over_every_subset_that_was_scored(plant, weighed):
     search, evidence = weighed(plant(), folds=3)
-    assert evidence.optimism.n_subsets == 15
+    assert (evidence.optimism.method, evidence.optimism.n_subsets) == ("nested", 15)
     assert evidence.optimism.chosen == search.screen.choice.subset
     assert evidence.optimism.apparent == pytest.approx(search.screen.choice.mean("auroc"))
-    assert (evidence.optimism.rule, evidence.optimism.metric, evidence.optimism.unit) == (
-        "inclusive",
-        "auroc",
-        "samples",
-    )
+    assert (evidence.optimism.rule, evidence.optimism.metric) == (DEFAULT_RULE, "auroc")
+    assert (evidence.optimism.unit, evidence.optimism.n_units) == ("samples", 48)
     thorough = weighed(plant(), search="exhaustive", folds=3)
+    assert thorough[1].optimism.method == "bootstrap"
     assert thorough[1].optimism.chosen == thorough[0].chosen
     walked = weighed(plant(), search="greedy")
     assert walked[1].optimism.n_subsets == len(walked[0].leaderboard) < 15
     assert weighed(plant(), search="all")[1].optimism is None  # there was nothing to choose from
+    few = weighed(plant(), folds=2)[1]
+    assert few.optimism is None
+    assert "needs 3 folds; there are 2" in few.sentences()[0]
+    assert evidence.sentences()[0].endswith(f"These are scores of the screen: {SCREENED_BY}.")
+    assert "screen" not in thorough[1].sentences()[0]
 
 
-def test_optimism_draws_groups_where_there_are_groups_and_chooses_what_may_be_chosen(plant, weighed):
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("units", ["rows", "groups and copies", "labels"])
+def test_each_fold_is_scored_by_what_is_chosen_without_it(plant, posed, units, rule):
+    """The same, fit by fit: no fit, choice or scaling sees the fold that is scored."""
+    groups = contents = None
+    if units == "groups and copies":
+        groups = [f"p{row // 4}" for row in range(48)]
+        contents = [f"image {0 if row in (0, 44) else row}" for row in range(48)]
+    task = Task.MULTILABEL if units == "labels" else Task.MULTICLASS
+    embeddings = plant(groups=groups, contents=contents, task=task, noise=True)
+    problem = posed(embeddings, head="ridge", rule=rule, folds=3, repeats=2)
+    screen = run_screen(problem, ONE, budget=Budget())
+    found = cross_validate_choice(problem, screen, ONE, budget=Budget())
+    plan, expected, picked = problem.plan, [], []
+    for number, (fit, held) in enumerate(plan.folds):
+        repeat = number // plan.n_folds
+        others = [fold for fold in range(3 * repeat, 3 * repeat + 3) if fold != number]
+        inner = [(np.setdiff1d(fit, plan.folds[other][1]), plan.folds[other][1]) for other in others]
+        options = {"task": problem.task, "classes": problem.classes}
+        inside, outside = (
+            ClosedFormScorer(
+                problem.blocks,
+                problem.labels,
+                plan=ValidationPlan.cross_validation(folds, ids=problem.blocks.ids, groups=problem.units),
+                **options,
+            )
+            for folds in (inner, [(fit, held)])
+        )
+        rows = tuple(
+            Row(subset=s, n_dims=inside.n_dims(s), folds=inside.score(s).folds) for s in all_subsets(inside.encoders)
+        )
+        board = replace(screen.leaderboard, rows=rows, n_train=inside.n_train, n_test=inside.n_test, out_of_fold={})
+        picked.append(select(board, rule=rule).chosen.subset)
+        expected.append(outside.score(picked[-1]).folds["auroc"][0])
+    assert found.corrected == pytest.approx(np.mean(expected), abs=1e-7)
+    assert {subset: picked.count(subset) / 6 for subset in found.picked} == pytest.approx(dict(found.picked))
+    _, low, high, _ = corrected_t(expected, plan.n_train, plan.n_test)
+    assert (found.low, found.high) == pytest.approx((low, min(high, 1)), abs=1e-6)
+    assert found.apparent == pytest.approx(screen.choice.mean("auroc"))
+    assert "each of 6 folds was scored by what the rule chooses without it" in str(found)
+
+
+def test_a_stopped_estimate_goes_on_where_it_was(plant, posed, tmp_path, monkeypatch):
+    problem, context = posed(plant(), head="ridge", folds=3), SearchContext(folder=tmp_path, workers=1)
+    screen = run_screen(problem, context, budget=Budget())
+    first = cross_validate_choice(problem, screen, context, budget=Budget())
+    monkeypatch.setattr(ClosedFormScorer, "solve", lambda *_: pytest.fail("solved again"))
+    assert cross_validate_choice(problem, screen, context, budget=Budget()) == first
+
+
+def test_the_best_of_pure_noise_is_corrected_to_guessing(plant, posed):
+    apparent, corrected = [], []
+    for seed in range(12):
+        problem = posed(plant(60, task=Task.BINARY, noise=True, seed=seed), head="ridge", rule="best", folds=5)
+        screen = run_screen(problem, ONE, budget=Budget())
+        found = cross_validate_choice(problem, screen, ONE, budget=Budget())
+        apparent.append(found.apparent)
+        corrected.append(found.corrected)
+    error = np.std(corrected, ddof=1) / np.sqrt(12)
+    assert np.mean(apparent) > np.mean(corrected) + 0.04
+    assert np.mean(corrected) == pytest.approx(0.5, abs=3 * error)
+
+
+def test_optimism_keeps_groups_whole_and_chooses_what_may_be_chosen(plant, weighed):
     groups = [f"p{row // 4}" for row in range(48)]
-    _, evidence = weighed(plant(groups=groups), budget=Budget(max_encoders=1))
+    _, evidence = weighed(plant(groups=groups), budget=Budget(max_encoders=1), folds=3)
     assert (evidence.optimism.unit, evidence.optimism.n_units) == ("groups", 12)
     assert evidence.optimism.n_subsets == 4
     assert {len(subset) for subset in evidence.optimism.picked} == {1}
@@ -454,9 +524,6 @@ def test_the_gain_over_general_purpose_encoders_is_told_where_there_are_any(plan
 
 def test_what_is_said_is_what_there_is():
     assert Evidence().sentences() == []
-
-
-ONE = SearchContext(workers=1)
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ def show_fit(result: "biofuse.FitResult") -> None:
     """Print the best of the leaderboard, and what each encoder contributes."""
     show_leaderboard(result)
     if result.evidence.attribution is not None:
-        show_contributions(result.evidence.attribution)
+        show_contributions(result.evidence.attribution, screened=result.evidence.screened)
 
 
 def fit_answer(result: "biofuse.FitResult", run: Path) -> dict[str, str]:
@@ -52,7 +52,7 @@ def fit_answer(result: "biofuse.FitResult", run: Path) -> dict[str, str]:
     }
     if optimism is not None:
         of_what = "" if optimism.chosen == chosen.subset else f" of {subset_name(optimism.chosen, 0)}"
-        where = ", measured on the screen" if result.evidence.screened else ""
+        where = ", scored by the screen's ridge regression" if result.evidence.screened else ""
         answer["Corrected"] = (
             f"{title} {optimism.corrected:.4f} (95 % interval {optimism.low:.4f} to {optimism.high:.4f}){of_what}, "
             f"for having been chosen among {optimism.n_subsets}{where}"
@@ -106,7 +106,7 @@ def _predict_with(run: str) -> str:
     return f"biofuse predict {run} NEW-IMAGES --out predictions.csv"
 
 
-def show_contributions(attribution: Attribution) -> None:
+def show_contributions(attribution: Attribution, *, screened: bool) -> None:
     """Print a row per encoder, and which pairs complement each other or know the same."""
     rows = [
         (
@@ -121,7 +121,7 @@ def show_contributions(attribution: Attribution) -> None:
     title = get_metric(attribution.metric).title
     show_table(
         f"Share of each encoder in the {title} of all together ({attribution.empty:.2f} by guessing, "
-        f"{attribution.full:.4f} with all)",
+        f"{attribution.full:.4f} with all{', by ridge regression' if screened else ''})",
         ("encoder", "alone", "Shapley value", "95 % interval", "added last"),
         rows,
         numbers=("alone", "Shapley value", "95 % interval", "added last"),

@@ -30,7 +30,8 @@ ABSENT = "\u2013"
 
 GAINS = (
     "Cross-validated gain, on development data, of the best encoder of each modality by itself over the baseline by "
-    "itself, with 95 % intervals; grey where, after Holm's correction, it may be chance."
+    "itself, with 95 % intervals; grey where, after Holm's correction, it may be chance. Where subsets were screened, "
+    "the scores are those of the screen's ridge regression."
 )
 
 MARKS = ("\u00b9", "\u00b2", "\u00b3")

@@ -292,6 +292,10 @@ def kept_in_folds(plan: ValidationPlan, kept: NDArray[np.bool_]) -> tuple[NDArra
     return tuple(held_out[kept[held_out]] for _, held_out in plan.folds)
 
 
+SCREENED_BY = "ridge regression on concatenated encoders, whatever head and predictor are fitted in the end"
+"""What a screen's scores are scores of; said beside every number that comes from them."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Screen:
     """Closed-form scores of all subsets.

@@ -16,6 +16,7 @@ from biofuse.search.attribution import Attribution, CrossModal, Gain, paired_gai
 from biofuse.search.evidence import Nested
 from biofuse.search.leaderboard import Row, label
 from biofuse.search.rules import CHOSEN, LEAN, LEAN_RULE, pareto_front, summed_cost
+from biofuse.search.screen import SCREENED_BY
 
 OTHERS = {"best_single": "the best single encoder", "all": "all encoders together"}
 """What the answer compares the chosen model with, in words."""
@@ -142,9 +143,12 @@ def facts(given: ReportInput) -> tuple[content.KeyFact, ...]:
     if given.evaluation is not None:
         found += _test_facts(given, given.evaluation)
     own, n_folds, optimism = given.record.mean, given.board.n_folds, given.record.evidence.optimism
-    # Measured on the screen, whose scores are another head's: the size carries over, the level does not.
-    gap = abs(optimism.apparent - optimism.corrected) if optimism else 0.0
-    corrected = f"; choosing among so many flatters by about {gap:.4f}" if optimism else ""
+    corrected = ""
+    if optimism is not None:
+        # Measured on the screen, whose scores are another head's: the size carries over, the level does not.
+        how = " (measured with ridge regression)" if given.record.evidence.screened else ""
+        by = f"by about {optimism.optimism:.4f}" if optimism.optimism > 0 else "by nothing that can be measured"
+        corrected = f"; choosing among {optimism.n_subsets:,} flatters {by}{how}"
     found.append(
         content.KeyFact(
             name=f"Cross-validated {given.metric_title}" if n_folds > 1 else "Validation",
@@ -210,7 +214,7 @@ def leaderboard_section(given: ReportInput) -> content.Section:
     ]
     if screen is not None:
         said.append(
-            f"{len(screen):,} subsets were screened with ridge regression in closed form; {len(board):,} were then "
+            f"{len(screen):,} subsets were screened in closed form, by {SCREENED_BY}; {len(board):,} were then "
             "refitted, and the choice is made among those."
         )
     if record.heads:
@@ -218,8 +222,7 @@ def leaderboard_section(given: ReportInput) -> content.Section:
         said.append(f"The head was chosen by the same folds: {tried}.")
     warnings = () if record.choice.better_than_chance is not False else ("No subset is better than guessing.",)
     if record.evidence.optimism is not None:
-        screened = "How much choosing flatters a score, measured on the screen: " if screen is not None else ""
-        said.append(f"{screened}{record.evidence.optimism}")
+        said.append(f"{record.evidence.optimism} {record.evidence.scored_by}".strip())
     if record.evidence.nested is not None:
         said.append(_nested(record.evidence.nested))
     return content.Section(
@@ -268,7 +271,7 @@ def _leaderboard(given: ReportInput) -> content.Table:
     titles = (get_metric(name).title for name in metrics)
     columns = [*content.words("encoders", "note"), *content.numbers("size", "columns", *titles, "± over folds")]
     if screen is not None:
-        columns += content.numbers(f"screened {given.metric_title}")
+        columns += content.numbers(f"screened {given.metric_title} (ridge)")
     if latency:
         columns += content.numbers("ms per image", decimals=1)
     return content.Table(
@@ -321,7 +324,7 @@ def cost_section(given: ReportInput) -> content.Section:
     groups = [group("other subsets", others, "muted"), group("Pareto front", front, "plain")]
     if picked:
         groups.append(group("chosen", picked, "emphasis"))
-    scored = "the closed-form screen" if given.run.screen is not None else "the folds"
+    scored = "the screen: ridge regression" if given.run.screen is not None else "the folds"
     table = content.Table(
         id="cost-data",
         caption=f"Subsets than which none is both cheaper and better ({title} of {scored})",
@@ -385,7 +388,9 @@ EXPLAINED = (
 def singles_section(given: ReportInput) -> content.Section:
     """Rank the encoders by themselves."""
     metric, title = given.metric, given.metric_title
-    board = given.board if len(given.board.singles) >= len(given.pool) else given.all_scores
+    refitted = len(given.board.singles) >= len(given.pool)
+    board = given.board if refitted else given.all_scores
+    by = f"the {given.record.head} head" if refitted or given.run.screen is None else "the screen's ridge regression"
     found = [(row, *corrected_t(row.values(metric), board.n_train, board.n_test)[:3]) for row in board.singles]
     found = sorted((one for one in found if not np.isnan(one[1])), key=lambda one: -one[1])
     if not found:
@@ -401,7 +406,7 @@ def singles_section(given: ReportInput) -> content.Section:
     gap = f", {found[0][1] - found[1][1]:+.4f} before {names[1]}" if len(found) > 1 else ""
     table = content.Table(
         id="singles-data",
-        caption=f"Encoders by themselves, mean {title} over folds with its 95 % interval",
+        caption=f"Encoders by themselves, mean {title} of {by} over folds with its 95 % interval",
         columns=content.words("encoder")
         + content.numbers(title, "low", "high", "columns")
         + content.words("trained on"),
@@ -436,10 +441,10 @@ def contribution_section(given: ReportInput) -> content.Section:
     if facts is None:
         said = ["Contributions need the score of every subset of at least two and at most twelve encoders."]
     else:
-        said = [EXPLAINED]
+        said = [EXPLAINED, *filter(None, [given.record.evidence.scored_by])]
         items = [_shapley(facts, given), _interaction(facts)]
     if modality is not None:
-        items.append(_modality(modality))
+        items.append(_modality(modality, " by the screen" if given.record.evidence.screened else ""))
     return content.Section(
         id="contribution", title="Contribution of each encoder", paragraphs=tuple(said), items=tuple(items)
     )
@@ -529,7 +534,7 @@ def _everybody(modality: str) -> str:
     return "all descriptors" if modality == "none" else f"all {modality} encoders"
 
 
-def _modality(facts: CrossModal) -> content.Table:
+def _modality(facts: CrossModal, scored: str) -> content.Table:
     def numbers_of(gain: Gain | None) -> tuple[float | None, ...]:
         return (None,) * 4 if gain is None else (gain.gain, gain.low, gain.high, gain.p_holm)
 
@@ -541,9 +546,9 @@ def _modality(facts: CrossModal) -> content.Table:
         ]
     return content.Table(
         id="modality",
-        caption=f"Gain in {get_metric(facts.metric).title} over {facts.baseline} ({facts.baseline_score:.4f}), the "
-        "best encoder trained on everyday photographs: in its place (alone), and beside it (joined); p-values "
-        "and intervals after Holm",
+        caption=f"Gain in {get_metric(facts.metric).title}{scored} over {facts.baseline} "
+        f"({facts.baseline_score:.4f}), the best encoder trained on everyday photographs: in its place (alone), and "
+        "beside it (joined); p-values and intervals after Holm",
         columns=tuple(columns),
         rows=tuple(
             (

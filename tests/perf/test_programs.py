@@ -88,6 +88,7 @@ RUNS: dict[str, tuple[str, tuple[str, ...], set[str]]] = {
         ("--encoders", "2", "--development", "120", "--test", "40", "--openings", "1"),
         {"python", "fit_and_evaluate", "writing", "megabytes", "opening"},
     ),
+    "rules": ("rules.py", ("{grid}",), {"sets", "1 standard errors", "0.5 standard errors"}),
     "screen": (
         "screen.py",
         (*BLOCKS, "--workers", "1", "--sample", "1"),
@@ -125,7 +126,7 @@ def places(make_images, tmp_path) -> dict[str, Path]:
         for size in (1, 2, 3):
             for subset in itertools.combinations(pool, size):
                 scores = [0.5 + size / 10, 0.6 + size / 10]
-                table.writerow(["set", 28, ",".join(subset), "", "", "", *scores, *scores, ""])
+                table.writerow(["breastmnist", 28, ",".join(subset), "", "", "", *scores, *scores, ""])
     return {"images": tmp_path / "manifest.csv", "grid": tmp_path / "grid", "work": tmp_path / "work"}
 
 
@@ -157,6 +158,10 @@ def test_a_program_prints_what_it_measured(name, places):
         assert found["opening"]["rows"] == 3
     if name == "strategies":
         assert found["accuracy"]["mean"]["exhaustive"]["most_short"] == 0
+    if name == "rules":
+        ways = found["1 standard errors"]["mean"]
+        assert ways["inclusive"] == {"encoders": 3, "auroc": 0, "accuracy": 0, "worse": 0, "better": 0}
+        assert ways["best single by validation AUROC"]["auroc"] == -0.2
     if name == "faults":
         assert found["greatest_difference"] == 0
     if name == "screen":

@@ -157,6 +157,34 @@ def test_groups_on_both_sides_are_reported(quick, study):
     assert not any("trusted" in sentence for sentence in found.sentences())
 
 
+def test_scores_are_broken_down_by_columns_that_nothing_is_learned_from(quick, study, fitted, tmp_path):
+    samples = study.samples
+    frame = pd.DataFrame(
+        {
+            "path": [str(source.path) for source in samples.sources],
+            "label": [samples.classes[label] for label in samples.labels],
+            "split": samples.splits,
+            "sex": ["f", "m"] * (len(samples) // 2),
+            "age": range(len(samples)),
+        }
+    )
+    frame.to_csv(tmp_path / "table.csv", index=False)
+    result = quick().fit(tmp_path / "table.csv", by="sex", out=tmp_path / "run", progress=False)
+    assert result.selection.chosen == fitted.selection.chosen  # the column changes nothing
+    (own,) = result.evaluate(progress=False).subgroups
+    assert [each.value for each in own.subgroups] == ["f", "m"]
+    found = evaluate_run(tmp_path / "run", by=["sex", "age"], store=study.store, progress=False)
+    assert [each.column for each in found.subgroups] == ["sex", "age"]
+    rows = found.predictions["by_sex"] == "f"
+    right = (found.predictions["label"] == found.predictions["prediction"])[rows]
+    assert found.subgroups[0].subgroup("f").intervals["accuracy"].estimate == pytest.approx(right.mean())
+    assert str(found.subgroups[1]) in found.sentences()
+    assert Run.open(tmp_path / "run").evaluation.subgroups == found.subgroups
+    page = write_report(tmp_path / "run", store=study.store).read_text()
+    assert "Scores by sex, with 95 % intervals" in page
+    assert "By age: " in page
+
+
 # --- test data that do not fit
 
 

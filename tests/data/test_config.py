@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -70,6 +71,28 @@ def test_data_that_are_read_alike_keep_what_they_have_and_say_what_they_lack(tab
     assert len(load_samples(table.parent / "below", like=before)) == 4
     with pytest.raises(DataError, match="`group=`, `label=`, `path=`, `root=`, `split=` cannot be used with a folder"):
         load_samples(table.parent / "below", config=before)
+
+
+def test_columns_that_scores_are_given_by_travel_with_the_samples(table: Path) -> None:
+    before = DataConfig(by=["site", "age"])
+    frame = pd.DataFrame({"path": [f"{row}.png" for row in range(4)], "label": ["a", "b", "a", "b"]})
+    frame["site"], frame["age"] = ["n", "s", None, "n"], [40, 50.5, 60, None]
+    samples = load_samples(frame, root=table.parent / "below", config=before)
+    assert {name: values.tolist() for name, values in samples.by.items()} == {
+        "site": ["n", "s", "", "n"],
+        "age": ["40", "50.5", "60", ""],
+    }
+    assert samples.take([3, 1]).by["site"].tolist() == ["n", "s"]
+    parts = load_samples({"train": samples, "test": samples.take([1])})
+    assert parts.by["age"].tolist() == ["40", "50.5", "60", "", "50.5"]
+    alike = load_samples(frame.drop(columns="age"), root=table.parent / "below", like=before)
+    assert list(alike.by) == ["site"]
+    assert "`by='age'` was said of other data" in " ".join(alike.notes)
+    images = [np.zeros((4, 4), np.uint8)] * 2
+    assert load_samples(images, by={"site": ["n", "s"]}).by["site"].tolist() == ["n", "s"]
+    for by, data in (("sitte", frame), ("site", table.parent / "below"), ("site", images), ({"x": [1]}, images)):
+        with pytest.raises(DataError, match="by"):
+            load_samples(data, by=by)
 
 
 def test_no_groups_may_be_said_of_any_data(table: Path) -> None:

@@ -78,6 +78,14 @@ class DataConfig(Options):
         description="Column of patients, slides or the like, whose samples stay together. none: there are none.",
         examples=["patient"],
     )
+    by: Annotated[tuple[str, ...], BeforeValidator(_several), Option(panel="Data", metavar="COLUMN", several=True)] = (
+        Field(
+            default=(),
+            description="Column for whose values test scores are also given one by one: sex, age, scanner. May be "
+            "given again. Nothing is learned from it.",
+            examples=["sex"],
+        )
+    )
     path: Annotated[str | None, Option(panel="Data", metavar="COLUMN")] = Field(
         default=None, description="Column of image paths or names.", examples=["image_id"]
     )
@@ -183,7 +191,7 @@ class DataConfig(Options):
 
 
 INHERITED = frozenset({
-    "label", "group", "split", "id", "path", "extension", "label_separator", "blank_as", "exclude", "use_splits",
+    "label", "group", "by", "split", "id", "path", "extension", "label_separator", "blank_as", "exclude", "use_splits",
     "page", "sixteen_bit",
 })  # fmt: skip
 """What holds of other data that are read like these: not where they lie, nor what is fitted on them."""
@@ -191,7 +199,7 @@ INHERITED = frozenset({
 OF_IMAGES = frozenset({"path", "id", "extension", "exclude"})
 """What of it a fitted model remembers, for images without labels."""
 
-COLUMNS = ("label", "group", "split", "id", "path")
+COLUMNS = ("label", "group", "by", "split", "id", "path")
 """Options that name columns."""
 
 

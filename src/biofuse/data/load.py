@@ -33,6 +33,7 @@ def load_samples(
     group: str | Sequence[object] | None = None,
     split: str | Sequence[object] | None = None,
     id: str | Sequence[object] | None = None,  # noqa: A002
+    by: str | Sequence[str] | Mapping[str, Sequence[object]] | None = None,
     labels: RawLabels | None = None,
     decode: DecodePolicy | None = None,
     labelled: bool | None = None,
@@ -61,6 +62,9 @@ def load_samples(
         Column of splits; one value per image for images in memory.
     id : str or sequence, optional
         Column of unique names; one value per image for images in memory. Otherwise relative paths, or row numbers.
+    by : str, sequence of str or mapping, optional
+        Columns for whose values test scores are also given one by one, such as sex, age or scanner; for images in
+        memory a mapping from names to one value per image. Nothing is learned from them.
     labels : sequence or ndarray, optional
         For images in memory: one label per image, a list of labels per image, or zeros and ones [n, n_labels].
     decode : DecodePolicy, optional
@@ -108,6 +112,8 @@ def load_samples(
     columns = {"group": group, "split": split, "id": id}
     chosen |= {key: value for key, value in columns.items() if isinstance(value, str)}
     values = {key: None if value is None or isinstance(value, str) else value for key, value in columns.items()}
+    if by is not None and not isinstance(by, Mapping):
+        chosen["by"] = by
     options, inherited = DataConfig.of(config, chosen).like(like)
     request = Request(
         config=options,
@@ -116,6 +122,7 @@ def load_samples(
         groups=values["group"],
         splits=values["split"],
         ids=values["id"],
+        by=by if isinstance(by, Mapping) else None,
         decode=decode,
         labelled=labelled,
         strict=strict,

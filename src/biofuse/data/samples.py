@@ -62,6 +62,8 @@ class Samples:
         "train", "val" or "test" for every sample; None while no split has been made.
     groups : ndarray of str (dtype object), shape (n,), or None
         Samples of one group (patient, slide) must stay together.
+    by : mapping of str to ndarray of str (dtype object), shape (n,)
+        Columns by whose values scores are given, one by one; nothing is learned from them. Blank where unknown.
     contents : ndarray of S16, shape (n,), or None
         Content hash of each image, found once by :func:`hash_samples` and carried from then on; empty where an image
         has not been read yet or cannot be. None where none has been read.
@@ -82,6 +84,7 @@ class Samples:
     task: Task | None = None
     splits: NDArray[np.object_] | None = None
     groups: NDArray[np.object_] | None = None
+    by: Mapping[str, NDArray[np.object_]] = field(default_factory=dict)
     contents: Contents | None = None
     decode: DecodePolicy = field(default_factory=DecodePolicy)
     name: str = "data"
@@ -90,8 +93,8 @@ class Samples:
 
     def __post_init__(self) -> None:
         n = len(self.ids)
-        for column in ("sources", "labels", "splits", "groups", "contents"):
-            values = getattr(self, column)
+        named = {name: getattr(self, name) for name in ("sources", "labels", "splits", "groups", "contents")}
+        for column, values in {**self.by, **named}.items():
             if values is not None and len(values) != n:
                 raise DataError(f"{self.name}: {n} ids but {len(values)} {column}.")
         unique, counts = np.unique(self.ids.astype(str), return_counts=True)
@@ -129,6 +132,7 @@ class Samples:
             self,
             ids=self.ids[index],
             sources=tuple(self.sources[i] for i in index),
+            by={name: values[index] for name, values in self.by.items()},
             **{name: values[index] for name, values in columns.items() if values is not None},
         )
 
@@ -226,6 +230,8 @@ class Request:
         Labels of images in memory.
     groups, splits, ids : sequence, optional
         One value per image in memory.
+    by : mapping of str to sequence, optional
+        Columns of one value per image in memory.
     decode : DecodePolicy, optional
         How pixels are read, where the options do not say it.
     labelled : bool, optional
@@ -242,6 +248,7 @@ class Request:
     groups: Sequence[object] | None = None
     splits: Sequence[object] | None = None
     ids: Sequence[object] | None = None
+    by: Mapping[str, Sequence[object]] | None = None
     decode: DecodePolicy | None = None
     labelled: bool | None = None
     strict: bool = True
@@ -273,12 +280,17 @@ class Request:
             for name, value in asked.items()
             if not set(value if isinstance(value, tuple) else [value]) <= {*columns, UNGROUPED}
         }
+        defaults = DataConfig()
+        kept = {name: getattr(defaults, name) for name in absent}
+        if "by" in absent:  # each of them stands for itself
+            kept["by"] = tuple(name for name in self.config.by if name in columns)
+            gone = [name for name in self.config.by if name not in columns]
+            absent["by"] = gone[0] if len(gone) == 1 else gone
         notes = [
             f"{option(name, value)} was said of other data and is no column of these: not used."
             for name, value in absent.items()
         ]
-        defaults = DataConfig()
-        config = self.config.but(**{name: getattr(defaults, name) for name in absent})
+        config = self.config.but(**kept)
         return replace(self, config=config), tuple(notes)
 
     def only(self, kind: str, *allowed: str) -> Self:
@@ -327,6 +339,8 @@ class SampleTable:
         Where the data say it themselves.
     splits, groups : sequence or None
         One per row.
+    by : mapping of str to sequence
+        Columns by whose values scores are given, one value per row.
     contents : ndarray of S16 or None
         Where the data carry content hashes already.
     decode : DecodePolicy or None
@@ -344,6 +358,7 @@ class SampleTable:
     task: Task | None = None
     splits: Sequence[object] | None = None
     groups: Sequence[object] | None = None
+    by: Mapping[str, Sequence[object]] = field(default_factory=dict)
     contents: Contents | None = None
     decode: DecodePolicy | None = None
     notes: tuple[str, ...] = ()
@@ -363,6 +378,7 @@ class SampleTable:
             classes=None if labels is None else samples.classes,
             task=task if task and (task.ordered or task.several) else None,
             groups=None if samples.groups is None else samples.groups.tolist(),
+            by={name: values.tolist() for name, values in samples.by.items()},
             contents=samples.contents,
             decode=samples.decode,
             notes=samples.notes,
@@ -395,6 +411,7 @@ def assemble(table: SampleTable, request: Request) -> Samples:
         sources=tuple(table.sources),
         splits=None if splits is None else object_array([split_name(name) for name in splits]),
         groups=None if groups is None else object_array(groups),
+        by={name: object_array([label_text(value) for value in values]) for name, values in table.by.items()},
         contents=table.contents,
         decode=table.decode or DecodePolicy(),
         name=request.name or table.name,
@@ -576,6 +593,10 @@ def join_tables(parts: Mapping[str, SampleTable]) -> SampleTable:
         classes=tables[0].classes if all(table.classes == tables[0].classes for table in tables) else None,
         splits=[split for split, table in zip(splits, tables, strict=True) for _ in table.ids],
         groups=None if tables[0].groups is None else [group for table in tables for group in table.groups or ()],
+        by={
+            name: [value for table in tables for value in table.by.get(name, [""] * len(table.ids))]
+            for name in dict.fromkeys(name for table in tables for name in table.by)
+        },
         contents=np.concatenate(
             [no_contents(len(table.ids)) if table.contents is None else table.contents for table in tables]
         ),

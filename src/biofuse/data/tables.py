@@ -48,7 +48,7 @@ SPREADSHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
 """Names of files that are tables, and of those that must be exported first."""
 
 TABLE_OPTIONS = (
-    "label", "group", "split", "id", "path", "root", "extension", "label_separator", "blank_as", "exclude",
+    "label", "group", "by", "split", "id", "path", "root", "extension", "label_separator", "blank_as", "exclude",
 )  # fmt: skip
 """Options that mean something for a table."""
 
@@ -394,7 +394,8 @@ def _table(read: Read, request: Request, *, name: str, root: Path, where: str) -
     columns = read.columns
     request, absent = request.fitting(columns)
     config = request.config
-    for what, values in (("group", request.groups), ("split", request.splits), ("id", request.ids)):
+    given = {"group": request.groups, "split": request.splits, "id": request.ids, "by": request.by}
+    for what, values in given.items():
         if values is not None:
             raise DataError(f"{option(what)} must name a column of the table.", remedy=f"{option(what, what)}, say.")
     finder = ImageFinder(root, searched=config.root is None, extension=config.extension)
@@ -477,6 +478,7 @@ def samples_of(
         classes=classes,
         splits=None if roles.splits is None else [roles.splits[row] for row in kept],
         groups=None if roles.group is None else [columns[roles.group][row] for row in kept],
+        by={name: [columns[name][row] for row in kept] for name in roles.by},
         notes=(*read.notes, *roles.notes, *located.notes, *merged),
         warnings=(*roles.warnings, *located.warnings, *(ungrouped_warnings(held, used) if ungrouped else ())),
     )
@@ -492,31 +494,35 @@ class _Roles:
     ids: list[str] | None
     splits: list[Any] | None
     group: str | None
+    by: tuple[str, ...]
     notes: list[str]
     warnings: list[str]
 
     def of(self, row: int) -> tuple[str, ...]:
         """Return all that is used of a row, so that two rows of one image can be compared."""
-        used = [label_text(self.columns[name][row]) for name in (*self.labels, *([self.group] if self.group else []))]
+        names = (*self.labels, *([self.group] if self.group else []), *self.by)
+        used = [label_text(self.columns[name][row]) for name in names]
         return (*used, *(str(column[row]) for column in (self.ids, self.splits) if column is not None))
 
 
 def _roles(columns: Columns, request: Request, image: str, where: str) -> _Roles:
     config = request.config
     asked = tuple(asked_column(columns, name, "label", where) for name in config.label_columns(columns))
+    by = tuple(dict.fromkeys(asked_column(columns, name, "by", where) for name in config.by))
     used, notes, warnings = {image, *asked}, [], []
     labels = asked
     if request.labelled is False:
         labels = ()
     elif not asked:
-        label, said, warned = label_column(columns, used, where)
+        label, said, warned = label_column(columns, {*used, *by}, where)
         labels, notes, warnings = (label,) if label else (), said, warned
     used |= set(labels)
     group = None if config.group_column is None else asked_column(columns, config.group_column, "group", where)
     if group is None and not config.ungrouped:
         group = next((name for name in columns if plain(name) == "group" and name not in used), None)
     name, said = id_column(columns, config.id, used, where)
-    splits, told, warned = split_values(columns, config.split, used, where) if config.use_splits else (None, [], [])
+    taken = {*used, *by}
+    splits, told, warned = split_values(columns, config.split, taken, where) if config.use_splits else (None, [], [])
     return _Roles(
         columns=columns,
         labels=labels,
@@ -524,6 +530,7 @@ def _roles(columns: Columns, request: Request, image: str, where: str) -> _Roles
         ids=None if name is None else [label_text(value) for value in columns[name]],
         splits=splits,
         group=group,
+        by=by,
         notes=[*notes, *said, *told],
         warnings=[*warnings, *warned],
     )

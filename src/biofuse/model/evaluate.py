@@ -19,8 +19,9 @@ from biofuse.data.labels import counted, is_number, listing, match_names
 from biofuse.data.load import load_samples
 from biofuse.data.samples import Samples
 from biofuse.evaluation.intervals import Comparison, Interval, compare_with, distinct, named_together, score_intervals
-from biofuse.evaluation.metrics import DEFAULT_METRIC, Metrics, prepare, score
+from biofuse.evaluation.metrics import DEFAULT_METRIC, INTERVAL_METRICS, Metrics, prepare, score
 from biofuse.evaluation.operating import Operating, measure_operating
+from biofuse.evaluation.subgroups import Breakdown, break_down
 from biofuse.extract.embeddings import EmbeddingSet, Quarantined
 from biofuse.extract.engine import extract
 from biofuse.extract.options import ExtractOptions
@@ -234,13 +235,16 @@ class Evaluation:
         Of two classes the one that is looked for, which AUROC and average precision are about.
     predictions : DataFrame
         A row per sample: id, label, prediction, group where there are groups, whether it is also development data,
-        its content hash, a probability per class.
+        its content hash, its value of every column that scores are broken down by (``by_<column>``), a probability per
+        class (``p_<class>``).
     quarantined : tuple of Quarantined
     singles : dict of str to Metrics
         Every encoder of the pool by itself; for a ranking of encoders, outside the corrected comparisons.
     operating : Operating or None
         What the chosen model finds and misses at thresholds, and gets right of what it is surest of; None in
         evaluations of earlier versions.
+    subgroups : tuple of Breakdown
+        Scores of the chosen model for every value of the columns that were asked for.
     data : str or None
         Where the test data came from; None for data in memory.
     split : str
@@ -267,6 +271,7 @@ class Evaluation:
     quarantined: tuple[Quarantined, ...]
     singles: dict[str, Metrics] = field(default_factory=dict)
     operating: Operating | None = None
+    subgroups: tuple[Breakdown, ...] = ()
     notes: tuple[str, ...] = ()
     positive: str | None = None
     data: str | None = None
@@ -325,6 +330,7 @@ class Evaluation:
                 for name, comparison in self.comparisons.items()
             },
             "operating": None if self.operating is None else self.operating.model_dump(mode="json"),
+            "subgroups": [each.model_dump(mode="json") | {"sentence": str(each)} for each in self.subgroups],
             "leak": {
                 "samples": self.leak.samples,
                 "per_class": self.leak.per_class,
@@ -368,6 +374,10 @@ class Evaluation:
             quarantined=tuple(quarantined),
             singles={name: Metrics.from_json(each) for name, each in found["singles"].items()},
             operating=None if operating is None else Operating.model_validate(operating),
+            subgroups=tuple(
+                Breakdown(**{key: value for key, value in each.items() if key != "sentence"})
+                for each in found.get("subgroups", ())
+            ),
             data=found["data"],
             split=found["split"],
         )
@@ -388,6 +398,7 @@ class Evaluation:
         """Say in words how the chosen model compares, and whether test and development data overlap."""
         said = [*self.notes, *map(str, distinct(self.comparisons))]
         said += () if self.operating is None else self.operating.sentences()
+        said += map(str, self.subgroups)
         if self.leak.samples:
             said.append(
                 f"{self.leak.samples} of {self.n} test samples are also development data, byte for byte"
@@ -490,6 +501,10 @@ def evaluate_models(
             prepare(chosen.task, labels, said[CHOSEN].probabilities, classes=chosen.classes),
             ids=samples.ids, groups=groups, prevalence=prevalence,
         ),
+        subgroups=break_down(
+            chosen.task, labels, said[CHOSEN].probabilities, samples.by, ids=samples.ids, groups=groups,
+            metric=metric if metric in INTERVAL_METRICS else DEFAULT_METRIC,
+        ),
         leak=_leak(chosen, samples, said, leaking, known_groups),
         predictions=_predictions(chosen, embeddings, said[CHOSEN].probabilities, leaking),
         quarantined=embeddings.quarantined,
@@ -577,6 +592,8 @@ def _predictions(
     )
     if samples.groups is not None:
         frame.insert(3, "group", samples.groups)
+    for name, values in samples.by.items():
+        frame[f"by_{name}"] = values
     for column, name in enumerate(model.classes):
         frame[f"p_{name}"] = probabilities[:, column]
     return frame

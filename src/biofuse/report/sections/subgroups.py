@@ -1,0 +1,100 @@
+"""Scores of the chosen model for every value of the columns that were asked for: which is worst, and by how much."""
+
+import numpy as np
+
+from biofuse.evaluation.metrics import get_metric
+from biofuse.evaluation.subgroups import Breakdown
+from biofuse.report import content
+from biofuse.report.input import ReportInput
+
+DRAWN = 30
+"""Values of a column that are drawn: those with the most samples. The table has them all."""
+
+
+def subgroups_section(given: ReportInput) -> content.Section | None:
+    """Show the scores by subgroup; None where none were asked for."""
+    found = () if given.evaluation is None else given.evaluation.subgroups
+    if not found:
+        return None
+    corrected = f", Holm-corrected over the {len(found)} columns," if len(found) > 1 else ""
+    metric = get_metric(found[0].metric)
+    paragraphs = [
+        *map(str, found),
+    ]
+    paragraphs.append(
+        f"Whether the values of a column differ is tested once for all of them{corrected} by dealing the values out at "
+        "random. Each interval stands for itself: of twenty such intervals one misses the truth."
+    )
+    if any(each.gap is not None and each.gap.within_classes for each in found):
+        paragraphs.append(
+            f"Values are dealt out within each class: {metric.title} tells how well classes are told apart, not how "
+            "frequent they are."
+        )
+    worse = [each for each in found if each.gap is not None and not each.gap.noise]
+    warnings = [
+        f"The model is worse for {each.gap.worst} of {each.column} than for others, by more than chance."
+        for each in worse
+        if each.gap is not None
+    ]
+    return content.Section(
+        id="subgroups",
+        title="Subgroups",
+        paragraphs=tuple(paragraphs),
+        warnings=tuple(warnings),
+        items=tuple(_item(each, number) for number, each in enumerate(found)),
+    )
+
+
+def _item(found: Breakdown, number: int) -> content.Item:
+    """Return a forest plot; a table where fewer than two values can be drawn."""
+    title, metrics = get_metric(found.metric).title, list(found.subgroups[0].intervals) if found.subgroups else []
+    columns = [*content.words("value"), *content.numbers("samples", "units")]
+    for name in metrics:
+        what = get_metric(name).title
+        columns += content.numbers(what, f"low {what}", f"high {what}", decimals=3)
+    rows = []
+    for each in found.subgroups:
+        cells: list[content.Value] = [each.value, each.n, each.n_units]
+        for name in metrics:
+            interval = each.intervals[name]
+            cells += [interval.estimate, interval.low, interval.high]
+        rows.append(tuple(cells))
+    table = content.Table(
+        id=f"subgroups-{number}-data",
+        caption=f"Scores by {found.column}, with 95 % intervals",
+        columns=tuple(columns),
+        rows=tuple(rows),
+        filtered=len(rows) > DRAWN,
+    )
+    most = sorted(found.subgroups, key=lambda each: -each.n)[:DRAWN]
+    drawn = [each for each in found.subgroups if each in most and np.isfinite(each.intervals[found.metric].estimate)]
+    if len(drawn) < 2:
+        return table
+    ends = [each.intervals[found.metric] for each in drawn]
+    worst = None if found.gap is None else found.gap.worst
+    summary = f"All samples together have {title} {found.overall:.4f}."
+    if found.gap is not None:
+        summary += f" The worst is {found.gap.worst}, the best {found.gap.best}."
+    if len(drawn) < len(found.subgroups):
+        summary += f" Drawn are {len(drawn)} of {len(found.subgroups)} values."
+    return content.Chart(
+        id=f"subgroups-{number}",
+        title=f"{title[:1].upper()}{title[1:]} by {found.column}",
+        summary=summary,
+        body=content.DotPlot(
+            labels=tuple(f"{each.value} ({each.n})" for each in drawn),
+            series=(
+                content.Series(
+                    name=title,
+                    values=np.array([end.estimate for end in ends]),
+                    low=np.array([end.low for end in ends]),
+                    high=np.array([end.high for end in ends]),
+                ),
+            ),
+            axis=f"{title}, 95 % interval",
+            emphasised=frozenset(place for place, each in enumerate(drawn) if each.value == worst),
+            baseline=found.overall if np.isfinite(found.overall) else None,
+            baseline_name="all samples",
+        ),
+        table=table,
+    )

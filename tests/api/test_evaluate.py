@@ -157,7 +157,7 @@ def test_groups_on_both_sides_are_reported(quick, study):
     assert not any("trusted" in sentence for sentence in found.sentences())
 
 
-def test_scores_are_broken_down_by_columns_that_nothing_is_learned_from(quick, study, fitted, tmp_path):
+def test_scores_are_broken_down_by_columns_that_nothing_is_learned_from(quick, study, tmp_path):
     samples = study.samples
     frame = pd.DataFrame(
         {
@@ -166,15 +166,22 @@ def test_scores_are_broken_down_by_columns_that_nothing_is_learned_from(quick, s
             "split": samples.splits,
             "sex": ["f", "m"] * (len(samples) // 2),
             "age": range(len(samples)),
+            "scanner": ["a", "b", "b"] * (len(samples) // 3),
         }
     )
     frame.to_csv(tmp_path / "table.csv", index=False)
     result = quick().fit(tmp_path / "table.csv", by="sex", out=tmp_path / "run", progress=False)
-    assert result.selection.chosen == fitted.selection.chosen  # the column changes nothing
-    (own,) = result.evaluate(progress=False).subgroups
+    assert result.evidence.robustness is None
+    again = quick().fit(tmp_path / "table.csv", by="sex", site="scanner", out=tmp_path / "run", progress=False)
+    assert again.reused  # columns that nothing is learned from make no other run
+    assert Run.open(tmp_path / "run").record.evidence == again.evidence
+    indices = {each.name: each.index for each in again.evidence.robustness.embeddings}
+    assert list(indices) == [*again.search.leaderboard.encoders, "the chosen encoders together"]
+    assert all(0 <= index <= 1 for index in indices.values())
+    (own, _) = again.evaluate(progress=False).subgroups
     assert [each.value for each in own.subgroups] == ["f", "m"]
     found = evaluate_run(tmp_path / "run", by=["sex", "age"], store=study.store, progress=False)
-    assert [each.column for each in found.subgroups] == ["sex", "age"]
+    assert [each.column for each in found.subgroups] == ["sex", "age", "scanner"]
     rows = found.predictions["by_sex"] == "f"
     right = (found.predictions["label"] == found.predictions["prediction"])[rows]
     assert found.subgroups[0].subgroup("f").intervals["accuracy"].estimate == pytest.approx(right.mean())
@@ -183,6 +190,11 @@ def test_scores_are_broken_down_by_columns_that_nothing_is_learned_from(quick, s
     page = write_report(tmp_path / "run", store=study.store).read_text()
     assert "Scores by sex, with 95 % intervals" in page
     assert "By age: " in page
+    assert "Robustness to scanner" in page
+    apart = quick(["t_colour"], select="site").fit(tmp_path / "table.csv", site="scanner", progress=False)
+    assert (apart.leaderboard.n_folds, apart.leaderboard.best_first("auroc")[0].values("auroc").shape) == (2, (2,))
+    with pytest.raises(DataError, match="no sites to leave out"):
+        quick(["t_colour"], select="site").fit(tmp_path / "table.csv", progress=False)
 
 
 # --- test data that do not fit

@@ -14,7 +14,7 @@ from biofuse.core.target import Task
 from biofuse.data.decoding import ArraySource
 from biofuse.data.load import load_samples
 from biofuse.data.samples import Samples, check_groups
-from biofuse.data.splits import ValidationPlan, make_folds, merge_groups, with_splits
+from biofuse.data.splits import ValidationPlan, leave_sites_out, make_folds, merge_groups, with_splits
 
 SOURCE = ArraySource(np.zeros((2, 2), np.uint8), "x")
 
@@ -272,6 +272,37 @@ def test_the_number_of_folds_falls_to_the_scarcest_class() -> None:
     plan = make_folds(labels, ids=samples.ids, groups=groups)
     assert plan.n_folds == 2
     assert plan.notes == ("2 folds instead of 5: class 1 has only 2 groups.",)
+
+
+@pytest.mark.parametrize("n_sites", [3, 30])
+def test_every_site_is_scored_by_models_that_have_not_seen_it(n_sites: int) -> None:
+    random = np.random.default_rng(0)
+    sites = np.repeat([f"s{site:02d}" for site in range(n_sites)], 6)
+    labels, ids = random.permutation(np.tile([0, 1], 3 * n_sites)), [f"{row:03d}" for row in range(6 * n_sites)]
+    plan = leave_sites_out(labels, ids=ids, sites=sites)
+    assert plan.n_folds == min(n_sites, 20)
+    assert sorted(np.concatenate([held for _, held in plan.folds]).tolist()) == list(range(len(ids)))
+    for fit, held in plan.folds:
+        assert not set(sites[fit]) & set(sites[held])
+        assert len(fit) + len(held) == len(ids)
+    patients = [f"p{row}" for row in range(len(ids))]
+    patients[0] = patients[6]  # seen at the first and at the second site
+    shared = leave_sites_out(labels, ids=ids, sites=sites, units=patients)
+    assert all((0 in held) == (6 in held) for _, held in shared.folds)
+    assert "share a group or an image are one fold: s00, s01." in shared.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("sites", "labels", "message"),
+    [
+        (["a", "a", "b", ""], [0, 1, 0, 1], "have no site"),
+        (["a"] * 4, [0, 1, 0, 1], "only one site"),
+        (["a", "a", "b", "b"], [0, 1, 0, 0], "Class 1 is of one site only, a"),
+    ],
+)
+def test_sites_that_cannot_be_left_out(sites: list[str], labels: list[int], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        leave_sites_out(np.array(labels), ids=list("wxyz"), sites=sites)
 
 
 def test_a_class_in_one_group_cannot_be_cross_validated() -> None:

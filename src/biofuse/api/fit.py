@@ -548,7 +548,8 @@ def _fitted(
 ) -> tuple[dict[str, BioFuseModel], dict[str, BioFuseModel], bool]:
     """Return the models and the single encoders' models: those of a finished run, or fitted now, and which it was."""
     finished = run.finished_models(search) if run else None
-    if finished is not None:
+    if run and finished is not None:
+        run.keep_evidence(evidence)
         return *finished, True
     if run and run.finished:
         tell(f"The models in {run.path} are missing, damaged, or an older version's; they are fitted again.")

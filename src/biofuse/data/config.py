@@ -86,6 +86,12 @@ class DataConfig(Options):
             examples=["sex"],
         )
     )
+    site: Annotated[str | None, Option(panel="Data", metavar="COLUMN")] = Field(
+        default=None,
+        description="Column of hospitals, scanners or the like: as `by`, and it is measured how much of each embedding "
+        "is the site.",
+        examples=["hospital"],
+    )
     path: Annotated[str | None, Option(panel="Data", metavar="COLUMN")] = Field(
         default=None, description="Column of image paths or names.", examples=["image_id"]
     )
@@ -191,15 +197,15 @@ class DataConfig(Options):
 
 
 INHERITED = frozenset({
-    "label", "group", "by", "split", "id", "path", "extension", "label_separator", "blank_as", "exclude", "use_splits",
-    "page", "sixteen_bit",
+    "label", "group", "by", "site", "split", "id", "path", "extension", "label_separator", "blank_as", "exclude",
+    "use_splits", "page", "sixteen_bit",
 })  # fmt: skip
 """What holds of other data that are read like these: not where they lie, nor what is fitted on them."""
 
 OF_IMAGES = frozenset({"path", "id", "extension", "exclude"})
 """What of it a fitted model remembers, for images without labels."""
 
-COLUMNS = ("label", "group", "by", "split", "id", "path")
+COLUMNS = ("label", "group", "by", "site", "split", "id", "path")
 """Options that name columns."""
 
 

@@ -34,6 +34,7 @@ def load_samples(
     split: str | Sequence[object] | None = None,
     id: str | Sequence[object] | None = None,  # noqa: A002
     by: str | Sequence[str] | Mapping[str, Sequence[object]] | None = None,
+    site: str | Sequence[object] | None = None,
     labels: RawLabels | None = None,
     decode: DecodePolicy | None = None,
     labelled: bool | None = None,
@@ -65,6 +66,8 @@ def load_samples(
     by : str, sequence of str or mapping, optional
         Columns for whose values test scores are also given one by one, such as sex, age or scanner; for images in
         memory a mapping from names to one value per image. Nothing is learned from them.
+    site : str or sequence, optional
+        Column of hospitals, scanners or the like; one value per image for images in memory.
     labels : sequence or ndarray, optional
         For images in memory: one label per image, a list of labels per image, or zeros and ones [n, n_labels].
     decode : DecodePolicy, optional
@@ -109,7 +112,7 @@ def load_samples(
     >>> biofuse.load_samples("table.csv", label="finding", group="patient").ids[:2]
     array(['images/benign/000.png', 'images/malignant/001.png'], dtype=object)
     """
-    columns = {"group": group, "split": split, "id": id}
+    columns = {"group": group, "split": split, "id": id, "site": site}
     chosen |= {key: value for key, value in columns.items() if isinstance(value, str)}
     values = {key: None if value is None or isinstance(value, str) else value for key, value in columns.items()}
     if by is not None and not isinstance(by, Mapping):
@@ -123,6 +126,7 @@ def load_samples(
         splits=values["split"],
         ids=values["id"],
         by=by if isinstance(by, Mapping) else None,
+        sites=values["site"],
         decode=decode,
         labelled=labelled,
         strict=strict,

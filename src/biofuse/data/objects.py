@@ -26,7 +26,7 @@ def load_arrays(images: Sequence[Any] | NDArray[Any], request: Request) -> Sampl
         If the array is one image, its channels come first, or ``labels``, ``group``, ``split`` or ``id`` do not
         have one value per image.
     """
-    request.only("images in memory or a list of paths", "labels", "group", "by", "split", "id", "root")
+    request.only("images in memory or a list of paths", "labels", "group", "by", "site", "split", "id", "root")
     if isinstance(images, np.ndarray):
         _check_stack(images)
     n = len(images)
@@ -134,7 +134,7 @@ def load_hugging_face(data: Any, request: Request) -> SampleTable:
         If there is no image column, or a named column does not exist.
     """
     request.only(
-        "a Hugging Face data set", "label", "group", "by", "split", "id", "path", "label_separator", "blank_as"
+        "a Hugging Face data set", "label", "group", "by", "site", "split", "id", "path", "label_separator", "blank_as"
     )
     from datasets import Image
 
@@ -180,7 +180,7 @@ def load_rows(data: Rows, request: Request) -> SampleTable:
     DataError
         If rows are no images, or differ from one reading to the next.
     """
-    request.only("a torch data set", "labels", "group", "by", "split", "id")
+    request.only("a torch data set", "labels", "group", "by", "site", "split", "id")
     n = len(data)
     if n == 0:
         raise DataError("The data set has no rows.", remedy="Check how it was made.")
@@ -213,6 +213,7 @@ def _with_columns(base: SampleTable, request: Request, labels: Any) -> SampleTab
         splits=per_row(request.config.split or request.splits, n, "split"),
         groups=per_row(request.config.group_column or request.groups, n, "group"),
         by=_columns(request, n),
+        site=None if request.sites is None else "site",
     )
 
 
@@ -236,7 +237,9 @@ def _columns(request: Request, n: int) -> dict[str, Sequence[object]]:
             f"{option('by')} must give values here, not names: these data have no columns.",
             remedy=f"Give a mapping from names to lists of {n} values.",
         )
-    return {str(name): per_row(values, n, "by") or () for name, values in (request.by or {}).items()}
+    found = {str(name): per_row(values, n, "by") or () for name, values in (request.by or {}).items()}
+    sites = per_row(request.config.site or request.sites, n, "site")
+    return found if sites is None else {**found, "site": sites}
 
 
 def _torch_labels(data: Any, n: int) -> list[Any]:

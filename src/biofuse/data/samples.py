@@ -64,6 +64,8 @@ class Samples:
         Samples of one group (patient, slide) must stay together.
     by : mapping of str to ndarray of str (dtype object), shape (n,)
         Columns by whose values scores are given, one by one; nothing is learned from them. Blank where unknown.
+    site : str or None
+        Which of them holds the sites: hospitals, scanners.
     contents : ndarray of S16, shape (n,), or None
         Content hash of each image, found once by :func:`hash_samples` and carried from then on; empty where an image
         has not been read yet or cannot be. None where none has been read.
@@ -85,6 +87,7 @@ class Samples:
     splits: NDArray[np.object_] | None = None
     groups: NDArray[np.object_] | None = None
     by: Mapping[str, NDArray[np.object_]] = field(default_factory=dict)
+    site: str | None = None
     contents: Contents | None = None
     decode: DecodePolicy = field(default_factory=DecodePolicy)
     name: str = "data"
@@ -232,6 +235,8 @@ class Request:
         One value per image in memory.
     by : mapping of str to sequence, optional
         Columns of one value per image in memory.
+    sites : sequence, optional
+        One value per image in memory.
     decode : DecodePolicy, optional
         How pixels are read, where the options do not say it.
     labelled : bool, optional
@@ -249,6 +254,7 @@ class Request:
     splits: Sequence[object] | None = None
     ids: Sequence[object] | None = None
     by: Mapping[str, Sequence[object]] | None = None
+    sites: Sequence[object] | None = None
     decode: DecodePolicy | None = None
     labelled: bool | None = None
     strict: bool = True
@@ -265,7 +271,7 @@ class Request:
     def given(self) -> set[str]:
         """Return the names of what is not at its default, as a user gave them."""
         fields = type(self).__dataclass_fields__
-        apart = {"groups": "group", "splits": "split", "ids": "id"}
+        apart = {"groups": "group", "splits": "split", "ids": "id", "sites": "site"}
         # Identity, because labels may be an array.
         said = fields.keys() - {"config", "inherited"}
         changed = {name for name in said if getattr(self, name) is not fields[name].default}
@@ -341,6 +347,8 @@ class SampleTable:
         One per row.
     by : mapping of str to sequence
         Columns by whose values scores are given, one value per row.
+    site : str or None
+        Which of them holds the sites.
     contents : ndarray of S16 or None
         Where the data carry content hashes already.
     decode : DecodePolicy or None
@@ -359,6 +367,7 @@ class SampleTable:
     splits: Sequence[object] | None = None
     groups: Sequence[object] | None = None
     by: Mapping[str, Sequence[object]] = field(default_factory=dict)
+    site: str | None = None
     contents: Contents | None = None
     decode: DecodePolicy | None = None
     notes: tuple[str, ...] = ()
@@ -379,6 +388,7 @@ class SampleTable:
             task=task if task and (task.ordered or task.several) else None,
             groups=None if samples.groups is None else samples.groups.tolist(),
             by={name: values.tolist() for name, values in samples.by.items()},
+            site=samples.site,
             contents=samples.contents,
             decode=samples.decode,
             notes=samples.notes,
@@ -412,6 +422,7 @@ def assemble(table: SampleTable, request: Request) -> Samples:
         splits=None if splits is None else object_array([split_name(name) for name in splits]),
         groups=None if groups is None else object_array(groups),
         by={name: object_array([label_text(value) for value in values]) for name, values in table.by.items()},
+        site=table.site,
         contents=table.contents,
         decode=table.decode or DecodePolicy(),
         name=request.name or table.name,

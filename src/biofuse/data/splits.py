@@ -163,19 +163,24 @@ def merge_groups(groups: Names | None, contents: Contents | None) -> NDArray[np.
     n = len(groups)
     if len(contents) != n:
         raise DataError(f"{n} groups but {len(contents)} contents.")
-    names = [str(group) for group in groups]
+    return object_array(_joined([str(group) for group in groups], content_names))
+
+
+def _joined(names: Sequence[str], others: Sequence[str]) -> list[str]:
+    """Give rows that share a name, or one of the others, directly or in turn, the first of their names."""
+    n = len(names)
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
     group_names, group_index = np.unique(np.array(names), return_inverse=True)
-    _, content_index = np.unique(np.array(content_names), return_inverse=True)
+    _, content_index = np.unique(np.array(others), return_inverse=True)
     n_nodes = len(group_names) + int(content_index.max(initial=-1)) + 1
     links = coo_array((np.ones(n), (group_index, len(group_names) + content_index)), shape=(n_nodes, n_nodes))
     _, component = connected_components(links.tocsr(), directed=False)
     # np.unique sorts, so the first group of a component is the alphabetically first.
     _, first = np.unique(component[: len(group_names)], return_index=True)
     name_of = dict(zip(component[first].tolist(), group_names[first].tolist(), strict=True))
-    return object_array([name_of[component[index]] for index in group_index])
+    return [name_of[component[index]] for index in group_index]
 
 
 def with_splits(
@@ -336,6 +341,96 @@ def make_folds(
     return ValidationPlan.cross_validation(
         folds, ids=ids, splits=splits, groups=groups, n_repeats=len(divisions), notes=notes
     )
+
+
+MOST_SITES = 20
+"""With more sites, several share a fold: every fold is another fit of every subset."""
+
+
+def leave_sites_out(
+    labels: NDArray[np.int64],
+    *,
+    ids: Names,
+    sites: Names,
+    units: Names | None = None,
+    seed: int = 0,
+    classes: Sequence[str] = (),
+    splits: Names | None = None,
+) -> ValidationPlan:
+    """Plan to score each site by models that have seen none of its samples.
+
+    Parameters
+    ----------
+    labels : ndarray of int64, shape (n,) or (n, n_labels)
+        Class indices, or zeros and ones.
+    ids, sites : sequence of str, shape (n,)
+        Sample ids, and the hospital, scanner or the like of each.
+    units : sequence of str, shape (n,), optional
+        What stays together (patients, identical images); sites that share one are one fold.
+    seed : int
+        Decides which sites share a fold, where there are more than :data:`MOST_SITES`.
+    classes : sequence of str, optional
+        Names for messages.
+    splits : sequence of str, shape (n,), optional
+        Checked where given: a search may not see test samples.
+
+    Returns
+    -------
+    ValidationPlan
+        One fold per site, and no repeats: there is one such division.
+
+    Raises
+    ------
+    DataError
+        If a sample has no site, there are not two sites, or a class is of one site only.
+    LeakageError
+        If there are test samples.
+    """
+    names = [str(site) for site in sites]
+    blank = [str(name) for name, site in zip(ids, names, strict=True) if not site]
+    if blank:
+        raise DataError(
+            f"{len(blank)} sample(s) have no site: {listing(blank)}.", remedy="Fill in the site of every row."
+        )
+    merged = names if units is None else _joined(names, [str(unit) for unit in units])
+    held = sorted(set(merged))
+    together = [sorted({a for a, b in zip(names, merged, strict=True) if b == site}) for site in held]
+    notes = [f"Sites that share a group or an image are one fold: {listing(each)}." for each in together if each[1:]]
+    if len(held) < 2:
+        raise DataError(
+            f"There is only one site, {held[0]}, so none can be left out." if len(set(names)) == 1 else
+            f"All {len(set(names))} sites share groups or images with one another, so none can be left out.",
+            remedy=f"Use {option('select', 'cv')}.",
+        )  # fmt: skip
+    made = _make_units(ids, labels, merged, None)
+    _refuse_classes_of_one_site(made, classes)
+    if len(held) > MOST_SITES:
+        notes.append(f"The {len(held)} sites are dealt to {MOST_SITES} folds.")
+        order = hash_order(made.names, derive_seed(seed, "folds", 0))
+        assigned = _deal(made, order, MOST_SITES)[made.of_row]
+    else:
+        assigned = made.of_row
+    folds = [(np.flatnonzero(assigned != fold), np.flatnonzero(assigned == fold)) for fold in np.unique(assigned)]
+    alone = [
+        made.names[fold]
+        for fold, (_, score) in enumerate(folds)
+        if len(folds) == len(held) and labels.ndim == 1 and len(np.unique(labels[score])) < 2
+    ]
+    if alone:
+        notes.append(f"Sites of one class do not show how well classes are told apart: {listing(alone)}.")
+    return ValidationPlan.cross_validation(folds, ids=ids, splits=splits, groups=units, notes=notes)
+
+
+def _refuse_classes_of_one_site(units: _Units, classes: Sequence[str]) -> None:
+    holders = (units.counts > 0).sum(axis=0)
+    lonely = np.flatnonzero(holders == 1).tolist()
+    if lonely:
+        site = units.names[int(np.argmax(units.counts[:, lonely[0]]))]
+        raise DataError(
+            f"Class {_class_name(classes, lonely[0])} is of one site only, {site}: nothing can be learned of it from "
+            "the others.",
+            remedy=f"Use {option('select', 'cv')}, or leave that class out.",
+        )
 
 
 def _development(ids: Names, splits: Names | None) -> NDArray[np.object_]:

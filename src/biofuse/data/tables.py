@@ -48,7 +48,8 @@ SPREADSHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
 """Names of files that are tables, and of those that must be exported first."""
 
 TABLE_OPTIONS = (
-    "label", "group", "by", "split", "id", "path", "root", "extension", "label_separator", "blank_as", "exclude",
+    "label", "group", "by", "site", "split", "id", "path", "root", "extension", "label_separator", "blank_as",
+    "exclude",
 )  # fmt: skip
 """Options that mean something for a table."""
 
@@ -395,6 +396,7 @@ def _table(read: Read, request: Request, *, name: str, root: Path, where: str) -
     request, absent = request.fitting(columns)
     config = request.config
     given = {"group": request.groups, "split": request.splits, "id": request.ids, "by": request.by}
+    given["site"] = request.sites
     for what, values in given.items():
         if values is not None:
             raise DataError(f"{option(what)} must name a column of the table.", remedy=f"{option(what, what)}, say.")
@@ -479,6 +481,7 @@ def samples_of(
         splits=None if roles.splits is None else [roles.splits[row] for row in kept],
         groups=None if roles.group is None else [columns[roles.group][row] for row in kept],
         by={name: [columns[name][row] for row in kept] for name in roles.by},
+        site=roles.site,
         notes=(*read.notes, *roles.notes, *located.notes, *merged),
         warnings=(*roles.warnings, *located.warnings, *(ungrouped_warnings(held, used) if ungrouped else ())),
     )
@@ -495,6 +498,7 @@ class _Roles:
     splits: list[Any] | None
     group: str | None
     by: tuple[str, ...]
+    site: str | None
     notes: list[str]
     warnings: list[str]
 
@@ -508,7 +512,9 @@ class _Roles:
 def _roles(columns: Columns, request: Request, image: str, where: str) -> _Roles:
     config = request.config
     asked = tuple(asked_column(columns, name, "label", where) for name in config.label_columns(columns))
-    by = tuple(dict.fromkeys(asked_column(columns, name, "by", where) for name in config.by))
+    site = None if config.site is None else asked_column(columns, config.site, "site", where)
+    named = [asked_column(columns, name, "by", where) for name in config.by]
+    by = tuple(dict.fromkeys([*named, *([] if site is None else [site])]))
     used, notes, warnings = {image, *asked}, [], []
     labels = asked
     if request.labelled is False:
@@ -531,6 +537,7 @@ def _roles(columns: Columns, request: Request, image: str, where: str) -> _Roles
         splits=splits,
         group=group,
         by=by,
+        site=site,
         notes=[*notes, *said, *told],
         warnings=[*warnings, *warned],
     )

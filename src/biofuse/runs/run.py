@@ -215,6 +215,12 @@ class Run:
             self.record = self.record.model_copy(update={"latency": dict(latency)})
             self._write_record()
 
+    def keep_evidence(self, evidence: Evidence) -> None:
+        """Keep the evidence on a finished run that was asked for again, perhaps with other columns to look at."""
+        if evidence != self.record.evidence:
+            self.record = self.record.model_copy(update={"evidence": evidence})
+            self._write_record()
+
     def finished_models(self, search: Search) -> tuple[dict[str, BioFuseModel], dict[str, BioFuseModel]] | None:
         """Load the models of a finished run and its single encoders; None where any is yet to be fitted, or damaged."""
         if not self.finished:

@@ -85,10 +85,10 @@ class SearchConfig(Options):
         description="screen: score every subset in closed form, refit the best; exhaustive: refit every subset; "
         "greedy, beam: refit those on their way; all: no search, all encoders together.",
     )
-    select: Annotated[Literal["cv", "holdout", "nested"], Option(panel="Search")] = Field(
+    select: Annotated[Literal["cv", "holdout", "nested", "site"], Option(panel="Search")] = Field(
         default="cv",
         description="cv: cross-validation over train and validation data together; holdout: the validation split; "
-        "nested: cv, and the whole search scored by outer folds.",
+        "nested: cv, and the whole search scored by outer folds; site: one site after the other left out, see `site`.",
     )
     rule: Annotated[RuleName, Option(panel="Search")] = Field(
         default=DEFAULT_RULE,

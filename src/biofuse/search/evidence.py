@@ -11,10 +11,11 @@ from biofuse.core.machine import usable_cores
 from biofuse.encoders.card import EncoderCard
 from biofuse.evaluation.intervals import corrected_t
 from biofuse.evaluation.metrics import Record, Score, get_metric, score
+from biofuse.evaluation.robustness import Robustness, robustness
 from biofuse.search.attribution import GENERAL, Attribution, CrossModal, attribute, cross_modal
 from biofuse.search.leaderboard import Leaderboard, Subset, label
 from biofuse.search.optimism import Optimism, correct_optimism, cross_validate_choice
-from biofuse.search.problem import Problem, make_plan
+from biofuse.search.problem import Problem, fusion_of, make_plan
 from biofuse.search.rules import Budget
 from biofuse.search.runner import SearchContext
 from biofuse.search.screen import SCREENED_BY
@@ -128,6 +129,8 @@ class Evidence(Record):
         Gains over the general-purpose baseline; None without such an encoder.
     nested : Nested or None
         Scores of the search itself, where asked for.
+    robustness : Robustness or None
+        How much of the encoders' and the chosen fusion's neighbourhoods is the site; None without sites.
     """
 
     optimism: Optimism | None = None
@@ -136,6 +139,7 @@ class Evidence(Record):
     attribution: Attribution | None = None
     modality: CrossModal | None = None
     nested: Nested | None = None
+    robustness: Robustness | None = None
 
     def __repr__(self) -> str:
         facts = []
@@ -158,7 +162,7 @@ class Evidence(Record):
             said.append(f"{self.optimism} {self.scored_by}".strip())
         if self.uncorrected:
             said.append(f"The best score is not corrected for having been chosen. {self.uncorrected}")
-        return said if self.nested is None else [*said, str(self.nested)]
+        return [*said, *(str(each) for each in (self.nested, self.robustness) if each is not None)]
 
 
 def gather_evidence(
@@ -184,6 +188,30 @@ def gather_evidence(
         attribution=attribution,
         modality=_modality(board, cards, metric),
         nested=nested_cv(problem, context, budget=budget) if problem.config.select == "nested" else None,
+        robustness=_robustness(problem, search),
+    )
+
+
+FUSED = "the chosen encoders together"
+"""What they are called among embeddings."""
+
+
+def _robustness(problem: Problem, search: Search) -> Robustness | None:
+    """Measure how much of each encoder is the site, in the columns that a head would see of it."""
+    samples = problem.samples
+    if samples.site is None:
+        return None
+    subsets = {name: (name,) for name in problem.blocks.encoders} | {FUSED: search.chosen}
+    fusion = fusion_of(problem.config)
+    blocks = {name: problem.blocks.only(subset) for name, subset in subsets.items()}
+    return robustness(
+        {name: fusion.fit(each, problem.labels).transform(each) for name, each in blocks.items()},
+        problem.labels,
+        samples.by[samples.site],
+        column=samples.site,
+        ids=samples.ids,
+        groups=problem.units,
+        seed=problem.config.seed,
     )
 
 

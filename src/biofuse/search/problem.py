@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biofuse.blocks.blocks import Blocks
-from biofuse.core.errors import DataError, LeakageError
+from biofuse.core.errors import DataError, LeakageError, option
 from biofuse.core.hashing import Contents, digest_json, to_hex
 from biofuse.core.progress import Progress, progress_bars
 from biofuse.core.target import Target, Task
 from biofuse.data.samples import Samples, hash_samples, known_contents
-from biofuse.data.splits import ValidationPlan, make_folds, merge_groups, with_splits
+from biofuse.data.splits import ValidationPlan, leave_sites_out, make_folds, merge_groups, with_splits
 from biofuse.evaluation.metrics import get_metric
 from biofuse.extract.embeddings import EmbeddingSet
 from biofuse.extract.options import ExtractOptions
@@ -313,6 +313,20 @@ def make_plan(samples: Samples, config: SearchConfig) -> ValidationPlan:
     if samples.labels is None:
         raise DataError(f"{samples.name} has no labels.")
     units = _units(samples)
+    if config.select == "site":
+        if samples.site is None:
+            raise DataError(
+                f"{samples.name} has no sites to leave out.", remedy=f"Name their column: {option('site', 'hospital')}."
+            )
+        return leave_sites_out(
+            samples.labels,
+            ids=samples.ids.tolist(),
+            sites=samples.by[samples.site].tolist(),
+            units=None if units is None else units.tolist(),
+            seed=config.seed,
+            classes=samples.classes,
+            splits=samples.splits,
+        )
     return make_folds(
         samples.labels,
         ids=samples.ids.tolist(),

@@ -1,8 +1,9 @@
-"""Scores of the chosen model for every value of the columns that were asked for: which is worst, and by how much."""
+"""Scores of the chosen model for every value of columns that were asked for, and how much of encoders is the site."""
 
 import numpy as np
 
 from biofuse.evaluation.metrics import get_metric
+from biofuse.evaluation.robustness import EVEN, Robustness
 from biofuse.evaluation.subgroups import Breakdown
 from biofuse.report import content
 from biofuse.report.input import ReportInput
@@ -12,10 +13,27 @@ DRAWN = 30
 
 
 def subgroups_section(given: ReportInput) -> content.Section | None:
-    """Show the scores by subgroup; None where none were asked for."""
+    """Show the scores by subgroup, and how robust encoders are to the site; None where neither was asked for."""
     found = () if given.evaluation is None else given.evaluation.subgroups
-    if not found:
+    sites = given.record.evidence.robustness
+    if not found and sites is None:
         return None
+    paragraphs, warnings = _said(found) if found else ([], [])
+    items = [_item(each, number) for number, each in enumerate(found)]
+    if sites is not None:
+        paragraphs.append(str(sites))
+        items += [_robustness(sites, given)] if sites.embeddings else []
+    return content.Section(
+        id="subgroups",
+        title="Subgroups and sites" if sites is not None else "Subgroups",
+        paragraphs=tuple(paragraphs),
+        warnings=tuple(warnings),
+        items=tuple(items),
+    )
+
+
+def _said(found: tuple[Breakdown, ...]) -> tuple[list[str], list[str]]:
+    """Return what is to be said of scores by subgroup, and to be warned of."""
     corrected = f", Holm-corrected over the {len(found)} columns," if len(found) > 1 else ""
     metric = get_metric(found[0].metric)
     paragraphs = [
@@ -36,12 +54,39 @@ def subgroups_section(given: ReportInput) -> content.Section | None:
         for each in worse
         if each.gap is not None
     ]
-    return content.Section(
-        id="subgroups",
-        title="Subgroups",
-        paragraphs=tuple(paragraphs),
-        warnings=tuple(warnings),
-        items=tuple(_item(each, number) for number, each in enumerate(found)),
+    return paragraphs, warnings
+
+
+def _robustness(found: Robustness, given: ReportInput) -> content.Chart:
+    each = found.embeddings
+    return content.Chart(
+        id="robustness",
+        title=f"Robustness to {found.column}",
+        summary=f"Of the {found.neighbours} nearest development samples of each, those count that share either the "
+        f"class or the {found.column}, but not both: the share that has the class, over {found.n:,} samples of "
+        f"{found.n_sites} values. Below the line the {found.column} shapes the embedding more than the class; with any "
+        f"samples for neighbours it would be {found.by_chance:.2f}.",
+        body=content.DotPlot(
+            labels=tuple(one.name for one in each),
+            series=(
+                content.Series(
+                    name="robustness index",
+                    values=np.array([one.index for one in each]),
+                    low=np.array([one.low for one in each]),
+                    high=np.array([one.high for one in each]),
+                ),
+            ),
+            axis="robustness index, 95 % interval",
+            emphasised=given.marked([one.name for one in each]),
+            baseline=EVEN,
+            baseline_name="class and site count the same",
+        ),
+        table=content.Table(
+            id="robustness-data",
+            caption=f"Robustness index of each encoder, and of the chosen ones together, to {found.column}",
+            columns=content.words("embedding") + content.numbers("index", "low", "high", decimals=3),
+            rows=tuple((one.name, one.index, one.low, one.high) for one in each),
+        ),
     )
 
 

@@ -502,7 +502,7 @@ def evaluate_models(
             ids=samples.ids, groups=groups, prevalence=prevalence,
         ),
         subgroups=break_down(
-            chosen.task, labels, said[CHOSEN].probabilities, samples.by, ids=samples.ids, groups=groups,
+            chosen.task, labels, said[CHOSEN].raw, samples.by, ids=samples.ids, groups=groups,
             metric=metric if metric in INTERVAL_METRICS else DEFAULT_METRIC,
         ),
         leak=_leak(chosen, samples, said, leaking, known_groups),

@@ -6,12 +6,18 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import t
+from scipy.stats import norm, t
 
+from biofuse.blocks.blocks import Blocks
 from biofuse.core.errors import SearchError, UndefinedMetricError
+from biofuse.core.target import Task
+from biofuse.data.splits import make_folds
 from biofuse.evaluation.intervals import corrected_standard_error
 from biofuse.search.attribution import Attribution, attribute, cross_modal, paired_gain
+from biofuse.search.closed_form import ClosedFormScorer
 from biofuse.search.leaderboard import Leaderboard, Row, all_subsets
+from biofuse.search.runner import run_search
+from biofuse.search.strategies import Exhaustive
 
 
 def board(pool, value, *, n_folds=5, metric="auroc", n_train=80, n_test=20):
@@ -124,7 +130,9 @@ def test_mean_marginal_gain_counts_every_subset_the_same():
 def test_interaction_is_that_of_grabisch_and_roubens():
     pool, values = random_values(5, 2, seed=3)
     found = attribute(board(pool, values.get, n_folds=2), empty=0.5)
-    mean = {(): 0.5} | {subset: row.mean() for subset, row in values.items()}
+    mean = {subset: row.mean() for subset, row in values.items()}
+    mean = {(): 0.0} | {subset: 2 * norm.ppf(value) * abs(norm.ppf(value)) for subset, value in mean.items()}
+    assert found.additive
     expected = 0.0
     for subset in mean:
         if not {"b", "d"} & set(subset):
@@ -158,19 +166,66 @@ def test_it_says_who_complements_whom_and_who_is_redundant():
 
     def value(subset):
         # a and b need each other; c and d know the same.
-        return 0.5 + 0.3 * ({"a", "b"} <= set(subset)) + 0.1 * bool({"c", "d"} & set(subset)) + wobble
+        known = 1.5 * ({"a", "b"} <= set(subset)) + 0.5 * bool({"c", "d"} & set(subset))
+        return norm.cdf(np.sqrt(known / 2)) + wobble
 
     found = attribute(board("abcd", value))
     assert [(p.first, p.second) for p in (found.pairs[0], found.pairs[-1])] == [("a", "b"), ("c", "d")]
     first, second = found.complements()
-    assert first.startswith("a and b complement each other (interaction +0.3")
-    assert second.startswith("c and d know much of the same (interaction -0.1")
-    assert "add up, as far as these folds can tell" in str(found.pairs[2])
+    assert first.startswith("a and b complement each other (interaction +1.50")
+    assert second.startswith("c and d know much of the same (interaction -0.50")
     frame = found.to_frame()
     assert list(frame.columns) == ["encoder", "shapley", "low", "high", "marginal", "added_last", "alone"]
     assert list(frame["encoder"]) == ["a", "b", "c", "d"]
     assert frame["shapley"].is_monotonic_decreasing
-    assert str(found).startswith("Shapley values of AUROC, from 0.5000 to 0.9000: a +0.1500, b +0.1500")
+    assert str(found).startswith("Shapley values of AUROC, from 0.5000 to 0.8413: a +0.0880, b +0.0880")
+    earlier = found.model_copy(update={"additive": False})  # a run of an earlier version, whose indices saturate
+    assert earlier.complements() == ()
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("independent", "add up, as far as these folds can tell"),
+        ("redundant", "know much of the same"),
+        ("complementary", "complement each other"),
+    ],
+)
+def test_the_sentence_is_right_for_planted_encoders(kind, said, n_classes):
+    """AUROC .92 each (but for noise that one encoder knows of another): by AUROC all three would know the same."""
+    random = np.random.default_rng(5)
+    n, dim = 900, 3
+    labels = np.arange(n) % n_classes
+    centres = np.eye(dim)[labels] * 2.3
+    first, other = (centres + random.normal(size=(n, dim)) for _ in "ab")
+    shared = 1.5 * random.normal(size=(n, dim))
+    matrices = {
+        "independent": {"a": first, "b": other},
+        "redundant": {"a": first, "b": first + 0.1 * random.normal(size=(n, dim))},
+        "complementary": {"a": first + shared, "b": shared},
+    }[kind]
+    ids = np.array([f"s{row:03d}" for row in range(n)], dtype=object)
+    plan = make_folds(labels, ids=ids.tolist())
+    scorer = ClosedFormScorer(
+        Blocks(ids=ids, matrices={name: matrix.astype(np.float32) for name, matrix in matrices.items()}),
+        labels,
+        plan=plan,
+        task=Task.natural(n_classes),
+        classes=[str(number) for number in range(n_classes)],
+    )
+    found = attribute(run_search(("a", "b"), Exhaustive(), scorer, workers=1))
+    assert said in str(found.pairs[0])
+    assert found.complements() == (() if kind == "independent" else (str(found.pairs[0]),))
+    of_score = found.full - sum(found.alone) + found.empty
+    assert kind == "complementary" or of_score < -0.2  # what was said to show redundancy
+
+
+def test_scores_at_their_end_say_nothing_of_pairs():
+    found = attribute(board("ab", lambda subset: 1.0 if len(subset) > 1 else 0.99))
+    assert found.shapley == pytest.approx([0.25, 0.25])
+    assert found.complements() == ()
+    assert "cannot be told" in str(found.pairs[0])
 
 
 def test_of_a_loss_the_contribution_is_what_it_saves():

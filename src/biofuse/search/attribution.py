@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from biofuse.core.errors import SearchError, UndefinedMetricError
 from biofuse.evaluation.intervals import SIGNIFICANCE, corrected_t, holm_levels
-from biofuse.evaluation.metrics import Record, Score, get_metric
+from biofuse.evaluation.metrics import AUROC, Record, Score, get_metric
 from biofuse.search.leaderboard import Leaderboard, Row, Subset, in_pool_order, label
 
 if TYPE_CHECKING:
@@ -115,6 +115,9 @@ def holm_corrected(leaderboard: Leaderboard, gains: Sequence[Gain]) -> tuple[Gai
 
 Values = NDArray[np.float64]
 
+CHANCE = 0.5
+"""The AUROC of no encoder."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
@@ -126,6 +129,8 @@ class Pair:
         Encoders, in pool order.
     interaction, low, high : float
         Shapley interaction index and its interval: above zero, the two gain more together than each by itself.
+    additive : bool
+        Whether it is on a scale on which independent evidence adds up, so that its sign says something.
     """
 
     first: str
@@ -133,10 +138,20 @@ class Pair:
     interaction: float
     low: float
     high: float
+    additive: bool = True
+
+    @property
+    def told(self) -> bool:
+        """Whether the folds can tell that the two do not just add up."""
+        return self.additive and bool(self.low > 0 or self.high < 0)
 
     def __str__(self) -> str:
-        ends = "" if np.isnan(self.low) else f", interval {self.low:+.4f} to {self.high:+.4f}"
-        numbers = f"(interaction {self.interaction:+.4f}{ends})"
+        if np.isnan(self.interaction):
+            return f"How {self.first} and {self.second} work together cannot be told: scores are at their end."
+        ends = "" if np.isnan(self.low) else f", interval {self.low:+.2f} to {self.high:+.2f}"
+        numbers = f"(interaction {self.interaction:+.2f}{ends} in units of d\u2032\u00b2)"
+        if not self.additive:
+            return f"{self.first} and {self.second}: interaction {self.interaction:+.4f} of the score."
         if self.low > 0:
             return f"{self.first} and {self.second} complement each other {numbers}."
         if self.high < 0:
@@ -169,6 +184,9 @@ class Attribution(Record):
         v({i}).
     interaction, interaction_low, interaction_high : tuple of m tuples of m floats
         Shapley interaction indices (Grabisch and Roubens 1999) and their intervals; symmetric, NaN on the diagonal.
+    additive : bool
+        Whether they are of the evidence that an AUROC stands for (:func:`evidence`), which adds up over independent
+        encoders; of the score itself, which saturates, in runs of earlier versions and where there is no AUROC.
     confidence : float
         Nominal coverage of one interval; not corrected for several.
     n_folds : int
@@ -190,6 +208,7 @@ class Attribution(Record):
     interaction_high: tuple[tuple[Score, ...], ...]
     confidence: float
     n_folds: int
+    additive: bool = False
 
     @property
     def pairs(self) -> tuple[Pair, ...]:
@@ -201,14 +220,15 @@ class Attribution(Record):
                 interaction=self.interaction[i][j],
                 low=self.interaction_low[i][j],
                 high=self.interaction_high[i][j],
+                additive=self.additive,
             )
             for i, j in combinations(range(len(self.encoders)), 2)
         ]
-        return tuple(sorted(found, key=lambda pair: -pair.interaction))
+        return tuple(sorted(found, key=lambda pair: -np.nan_to_num(pair.interaction, nan=-np.inf)))
 
     def complements(self) -> tuple[str, ...]:
         """Say who complements whom and who is redundant, for the pairs where the folds can tell; strongest first."""
-        told = [pair for pair in self.pairs if pair.low > 0 or pair.high < 0]
+        told = [pair for pair in self.pairs if pair.told]
         return tuple(str(pair) for pair in sorted(told, key=lambda pair: -abs(pair.interaction)))
 
     def to_frame(self) -> "pd.DataFrame":
@@ -272,8 +292,10 @@ def attribute(
     single = 1 << np.arange(m)
     each = np.stack([_shapley(values, i) for i in range(m)])
     interaction, interaction_low, interaction_high = (np.full((m, m), np.nan) for _ in range(3))
+    additive = AUROC.name in leaderboard.metrics
+    joint = _joint_evidence(leaderboard) if additive else values
     for i, j in combinations(range(m), 2):
-        found = corrected_t(_interaction(values, i, j), *sizes, confidence=confidence)
+        found = corrected_t(_interaction(joint, i, j), *sizes, confidence=confidence)
         for matrix, value in zip((interaction, interaction_low, interaction_high), found[:3], strict=True):
             matrix[i, j] = matrix[j, i] = value
     shapley, low, high, _ = zip(*(corrected_t(row, *sizes, confidence=confidence) for row in each), strict=True)
@@ -293,7 +315,46 @@ def attribute(
         interaction_high=_rows(interaction_high),
         confidence=confidence,
         n_folds=n_folds,
+        additive=additive,
     )
+
+
+def _joint_evidence(leaderboard: Leaderboard) -> Values:
+    try:
+        return evidence(_by_mask(leaderboard, AUROC.name, CHANCE))
+    except UndefinedMetricError:  # the score itself may be defined where no fold has an AUROC
+        return np.full((2 ** len(leaderboard.encoders), leaderboard.n_folds), np.nan)
+
+
+def evidence(auroc: Values) -> Values:
+    """Return the evidence that an AUROC stands for, fold by fold: 2 Phi^-1(AUROC)^2, below one half less than zero.
+
+    That is the squared distance d'^2 of two normal distributions of equal spread. Those of independent encoders add up
+    under the best linear combination, while their AUROCs saturate (Green and Swets 1966, Signal Detection Theory).
+    A fold may well have an AUROC of 1, which is no infinite evidence. So the mean over folds is what is transformed,
+    and each fold stands for it with its deviation times the slope there: the mean of the folds returned is the
+    evidence of the mean, and their spread that of the delta method.
+
+    Parameters
+    ----------
+    auroc : ndarray of float64, shape (n_subsets, n_folds)
+
+    Returns
+    -------
+    ndarray of float64, shape (n_subsets, n_folds)
+        NaN where the mean is 0 or 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> evidence(np.array([[0.76, 0.76], [0.8413, 0.8413]])).round(2).tolist()
+    [[1.0, 1.0], [2.0, 2.0]]
+    """
+    from scipy.stats import norm
+
+    mean = auroc.mean(axis=1, keepdims=True)
+    z = norm.ppf(np.where((mean > 0) & (mean < 1), mean, np.nan))
+    return np.asarray(2 * z * np.abs(z) + 4 * np.abs(z) / norm.pdf(z) * (auroc - mean))
 
 
 def _rows(matrix: Values) -> tuple[tuple[float, ...], ...]:

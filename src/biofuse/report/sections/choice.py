@@ -441,7 +441,8 @@ def contribution_section(given: ReportInput) -> content.Section:
     if facts is None:
         said = ["Contributions need the score of every subset of at least two and at most twelve encoders."]
     else:
-        said = [EXPLAINED, *filter(None, [given.record.evidence.scored_by])]
+        scale = INTERACTIONS if facts.additive else ""
+        said = [EXPLAINED, *filter(None, [scale, given.record.evidence.scored_by])]
         items = [_shapley(facts, given), _interaction(facts)]
     if modality is not None:
         items.append(_modality(modality, " by the screen" if given.record.evidence.screened else ""))
@@ -490,25 +491,43 @@ def _shapley(facts: Attribution, given: ReportInput) -> content.Chart:
     )
 
 
+INTERACTIONS = (
+    "Interactions are of the evidence that an AUROC stands for, d\u2032\u00b2 = 2 \u03a6\u207b\u00b9(AUROC)\u00b2: "
+    "it adds up over independent encoders, while AUROC itself saturates."
+)
+
+
 def _interaction(facts: Attribution) -> content.Chart:
     names, matrix, low, high = (
         facts.encoders, *map(np.array, (facts.interaction, facts.interaction_low, facts.interaction_high)),
     )  # fmt: skip
-    upper = [(i, j) for i in range(len(names)) for j in range(i + 1, len(names))]
-    pairs = sorted(upper, key=lambda pair: -matrix[pair])
-    (a, b), (c, d) = pairs[0], pairs[-1]
-    reach = float(np.nanmax(np.abs(matrix))) or 1.0
+    pairs = [(names.index(pair.first), names.index(pair.second)) for pair in facts.pairs]
+    known = [pair for pair in pairs if not np.isnan(matrix[pair])]
+    told = [pair for pair in facts.pairs if pair.told]
+    if not facts.additive:
+        summary = "Interactions of a score that saturates: below zero even where encoders know different things."
+    elif told:
+        summary = " ".join(str(pair) for pair in (told[0], told[-1])[: len(told)])
+    elif known:
+        summary = "Of no pair can the folds tell that its encoders do anything but add up."
+    else:
+        summary = "Scores are at their end, so that it cannot be told which encoders go together."
+    if known:
+        (a, b), (c, d) = known[0], known[-1]
+        summary += (
+            f" Highest: {names[a]} and {names[b]} ({matrix[a, b]:+.2f}); lowest: {names[c]} and {names[d]} "
+            f"({matrix[c, d]:+.2f})."
+        )
+    reach = max((abs(float(matrix[pair])) for pair in known), default=0.0) or 1.0
     return content.Chart(
         id="interaction",
         title="Which encoders go together",
-        summary="Above zero, two encoders gain more together than each by itself; below, they know much of the same"
-        f"{', as all pairs do here' if matrix[a, b] < 0 else ''}. Highest: {names[a]} and {names[b]} "
-        f"({matrix[a, b]:+.4f}); lowest: {names[c]} and {names[d]} ({matrix[c, d]:+.4f}).",
+        summary=f"Above zero, two encoders complement each other; below, they know much of the same. {summary}",
         body=content.Heatmap(
             rows=names,
             columns=names,
             values=matrix,
-            texts=tuple(tuple("" if np.isnan(value) else f"{value:+.3f}" for value in row) for row in matrix),
+            texts=tuple(tuple("" if np.isnan(value) else f"{value:+.2f}" for value in row) for row in matrix),
             row_axis="",
             column_axis="",
             scale="interaction",

@@ -85,3 +85,12 @@ def test_kinds_are_told_apart_here_alone():
         and any(isinstance(n, ast.Attribute) and getattr(n.value, "id", "") == "Task" for n in ast.walk(node))
     ]
     assert found == []
+
+
+def test_with_thresholds_every_class_is_called_by_itself():
+    scores = np.array([[0.6, 0.4, 0.0], [0.2, 0.3, 0.5], [0.3, 0.3, 0.4]])
+    thresholds = np.array([0.3, 0.35, 0.45])
+    several = Target(Task.MULTICLASS, ("a", "b", "c"))
+    assert several.names(several.call(scores, thresholds)) == ["a|b", "c", ""]
+    two = Target(Task.BINARY, ("no", "yes"))
+    assert two.names(two.call(scores[:, :2], np.array([np.nan, 0.3]))) == ["yes", "no", "no"]

@@ -234,5 +234,5 @@ def test_what_is_not_there_is_nan_and_what_is_no_share_is_refused():
     healthy = measured(Task.BINARY, np.zeros(5, int), np.full(5, 0.2))
     assert np.isnan([healthy.points[0].sensitivity.low, healthy.points[0].ppv.estimate]).all()
     for wrong in ({"sensitivity": 0.0}, {"sensitivity": 95}, {"prevalence": 1.0}, {"prevalence": -0.1}):
-        with pytest.raises(UndefinedMetricError, match="is no share"):
+        with pytest.raises(UndefinedMetricError, match="is no share of samples"):
             measured(Task.BINARY, [0, 1], [0.2, 0.7], **wrong)

@@ -12,11 +12,12 @@ from PIL import Image
 
 from biofuse import BioFuseModel, ExtractOptions
 from biofuse.blocks.blocks import Blocks
-from biofuse.core.errors import ArtifactError, DataError, DiskError, UnreadableImageError
+from biofuse.core.errors import ArtifactError, DataError, DiskError, UndefinedMetricError, UnreadableImageError
 from biofuse.core.hashing import digest_file, digest_json
 from biofuse.core.seals import FORMAT_VERSION, write_sealed
 from biofuse.data.decoding import DecodePolicy
 from biofuse.data.load import load_samples
+from biofuse.evaluation.operating import Thresholds
 from biofuse.model.trust import Trust
 
 ALONE = ExtractOptions(workers=0)
@@ -66,9 +67,11 @@ def test_a_model_that_knows_nothing_of_trust_is_saved_and_read_and_not_calibrate
         ({"oracle": {}}, "oracle"),
         ({"calibration": {"temperatures": [1.0, 2.0], "n": 3}}, "does not belong"),
         ({"calibration": {"temperatures": [-1.0], "n": 3}}, "malformed"),
+        ({"thresholds": {"positives": [12]}}, "does not belong"),
+        ({"thresholds": {"positives": [12, 12, 12, 12]}}, "malformed"),
         ([1], "cannot be read"),
     ],
-    ids=["newer", "other", "malformed", "list"],
+    ids=["newer", "other", "malformed", "thresholds of two", "missing arrays", "list"],
 )
 def test_what_a_model_knows_of_trust_is_verified_when_read(saved, content, words):
     place, seal = saved / "trust.json", json.loads((saved / "model.json").read_text())
@@ -79,6 +82,37 @@ def test_what_a_model_knows_of_trust_is_verified_when_read(saved, content, words
     write_sealed(saved / "model.json", {name: value for name, value in seal.items() if name != "checksum"})
     with pytest.raises(ArtifactError, match=words):
         BioFuseModel.load(saved)
+
+
+@pytest.mark.parametrize("given", [{"threshold": "youden"}, {"sensitivity": 0.8}, {"threshold": 0.4}], ids=str)
+def test_with_a_threshold_every_class_is_decided_by_itself(made, saved, given):
+    model, kept, truth = BioFuseModel.load(saved), made.result.search.out_of_fold, made.result.embeddings.labels
+    if "threshold" in given and given["threshold"] == 0.4:
+        limits = np.full(3, 0.4)
+    else:
+        p = model.trust.calibrated(model.target, kept.probabilities)
+        known = Thresholds.learn(model.target, truth[kept.rows], p, rows=kept.rows)
+        limits = known.at(model.target, given.get("threshold", "sensitivity"), sensitivity=0.8)
+    paths = [str(path) for path in made.pictures]
+    said = model.predict(paths, **given, options=ALONE, progress=False)
+    above = proba(model, paths) > limits
+    assert said.tolist() == ["|".join(np.array(model.classes)[row]) for row in above]
+    frame, _ = model.predict_frame(paths, **given, options=ALONE, progress=False)
+    assert frame["prediction"].tolist() == said.tolist()
+
+
+def test_thresholds_that_cannot_be_are_refused_before_anything_is_read(made):
+    plain = replace(made.model, trust=Trust())
+    with pytest.raises(ArtifactError, match="knows no thresholds"):
+        plain.predict(["nowhere.png"], threshold="youden")
+    for given in (
+        {"threshold": "best"},
+        {"threshold": 1.0},
+        {"threshold": 0.3, "sensitivity": 0.9},
+        {"sensitivity": 9},
+    ):
+        with pytest.raises(UndefinedMetricError):
+            made.model.predict(["nowhere.png"], **given)
 
 
 def test_it_embeds_in_the_columns_it_was_fitted_on(made):

@@ -23,6 +23,7 @@ from biofuse.data.load import development_data
 from biofuse.data.samples import Samples
 from biofuse.encoders.card import EncoderCard
 from biofuse.encoders.registry import resolve
+from biofuse.evaluation.operating import DEFAULT_SENSITIVITY
 from biofuse.extract.embeddings import EmbeddingSet
 from biofuse.extract.engine import extract
 from biofuse.extract.options import ExtractOptions
@@ -208,6 +209,8 @@ class FitResult:
         *,
         labels: Any = None,
         config: DataConfig | None = None,
+        sensitivity: float = DEFAULT_SENSITIVITY,
+        prevalence: float | None = None,
         progress: Progress | bool = True,
         **chosen: Any,
     ) -> Evaluation:
@@ -221,6 +224,10 @@ class FitResult:
             As for :func:`biofuse.load_samples`.
         config : DataConfig, optional
             How ``test`` are read, where not like the data of the fit; what is given by name wins.
+        sensitivity : float, default 0.95
+            What thresholds are chosen for, on out-of-fold predictions.
+        prevalence : float, optional
+            What predictive values are given at; by default that of the test samples.
         progress : Progress or bool, default True
         **chosen
             Fields of :class:`biofuse.DataConfig` and :class:`biofuse.ExtractOptions`, where they are to differ from
@@ -245,6 +252,8 @@ class FitResult:
             options=ExtractOptions.of(self.options, extraction),
             progress=progress,
             metric=self.config.metric,
+            sensitivity=sensitivity,
+            prevalence=prevalence,
         )
         return replace(evaluation, data=str(test) if isinstance(test, str | Path) else source)
 
@@ -587,6 +596,8 @@ def evaluate(
     config: DataConfig | None = None,
     store: EmbeddingStore | Path | str | None = None,
     options: ExtractOptions | None = None,
+    sensitivity: float = DEFAULT_SENSITIVITY,
+    prevalence: float | None = None,
     progress: Progress | bool = True,
     report: Tell | None = None,
     **chosen: Any,
@@ -614,6 +625,11 @@ def evaluate(
         By default the store in the user's cache folder.
     options : ExtractOptions, optional
         How images are embedded; what is given by name wins.
+    sensitivity : float, default 0.95
+        What thresholds are chosen for, on out-of-fold predictions of the chosen model: a new sample of a class is to be
+        found with this probability.
+    prevalence : float, optional
+        What positive and negative predictive value are given at; by default that of the test samples.
     progress : Progress or bool, default True
     report : callable, optional
         Where given, ``report.html`` is written, too, from what is in memory, and this is told where it is, or why not.
@@ -631,6 +647,8 @@ def evaluate(
     DataError
         If there is no such split, the run's data are no longer there, or the data have no labels or a class that the
         model does not know.
+    UndefinedMetricError
+        If the sensitivity or prevalence is no share.
 
     Examples
     --------
@@ -667,6 +685,8 @@ def evaluate(
         options=ExtractOptions.of(options, extraction),
         progress=progress,
         metric=record.options.metric,
+        sensitivity=sensitivity,
+        prevalence=prevalence,
     )
     source = in_utf8(str(data)) if data is not None else record.data.source
     evaluation = replace(evaluation, data=source, split=split)

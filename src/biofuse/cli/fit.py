@@ -18,6 +18,7 @@ from biofuse.core.options import divide
 from biofuse.data.config import DataConfig
 from biofuse.evaluation.intervals import Comparison, Interval
 from biofuse.evaluation.metrics import SCREEN_METRICS, get_metric
+from biofuse.evaluation.operating import DEFAULT_SENSITIVITY, read_threshold
 from biofuse.extract.options import ExtractOptions
 from biofuse.search.attribution import Attribution
 from biofuse.search.config import SearchConfig
@@ -241,6 +242,23 @@ def predict(
     ],
     *,
     out: Annotated[Path, typer.Option("--out", "-o", help="Where to write: .csv or .parquet.")],
+    threshold: Annotated[
+        str | None,
+        typer.Option(
+            help="Decide each class by itself, where its probability exceeds a number, or what was chosen on "
+            "development data: by Youden's index, or for --sensitivity.",
+            metavar="[NUMBER|youden|sensitivity]",
+        ),
+    ] = None,
+    sensitivity: Annotated[
+        float | None,
+        typer.Option(
+            help=options.with_default(
+                "Decide at thresholds that find a new sample of a class with this probability.", "0.95"
+            ),
+            metavar="SHARE",
+        ),
+    ] = None,
     store: options.Store = None,
     variant: Annotated[
         VariantName,
@@ -260,15 +278,18 @@ def predict(
       biofuse predict run new-images/ --variant lean --out quick.csv
 
       biofuse predict run/model scan.png --out scan.csv
+
+      biofuse predict run new-images/ --sensitivity 0.98 --out predictions.csv
     """
     if out.suffix not in {".csv", ".parquet"}:
         raise BioFuseError(f"Cannot write {out}: its ending is neither .csv nor .parquet.")
     check_target(out)
     reading, embedding = divide(chosen, DataConfig, ExtractOptions)
     fitted = biofuse.BioFuseModel.load(model, variant=variant)
+    decision = _decision(fitted, threshold, sensitivity)
     samples = fitted.load_images(data, **reading)
     tell_remarks(samples)
-    frame, extraction = fitted.predict_frame(samples, store=store, keep=keep, **embedding)
+    frame, extraction = fitted.predict_frame(samples, store=store, keep=keep, **decision, **embedding)
     refuse_nothing(extraction)
     with atomic_path(out) as temporary:
         if out.suffix == ".csv":
@@ -279,6 +300,20 @@ def predict(
         note(f"Not predicted: {entry.reason}")
     by = "" if variant == CHOSEN else f" by the {spaced(variant)} model ({' + '.join(fitted.encoders)})"
     note(f"Wrote {len(frame)} prediction{'' if len(frame) == 1 else 's'}{by} to {out}.")
+
+
+def _decision(model: "biofuse.BioFuseModel", threshold: str | None, sensitivity: float | None) -> dict[str, Any]:
+    """Return how predictions are made, after saying which thresholds that comes to."""
+    if threshold is None and sensitivity is None:
+        return {}
+    rule = read_threshold("sensitivity" if threshold is None else threshold, sensitivity=sensitivity)
+    limits = model.thresholds(rule, sensitivity=sensitivity)
+    ranked = [column for column in model.target.ranked_columns if np.isfinite(limits[column])]
+    shown = ", ".join(f"{model.classes[column]} above {limits[column]:.4g}" for column in ranked[:SHOWN])
+    more = f" and {len(ranked) - SHOWN} more" if len(ranked) > SHOWN else ""
+    several = "" if len(model.classes) == 2 else "; an image may have several classes, or none"
+    note(f"Decided by the probability of each class: {shown}{more}{several}.")
+    return {"threshold": rule, "sensitivity": sensitivity}
 
 
 @options.offers(DataConfig, SearchConfig, ExtractOptions)
@@ -343,6 +378,21 @@ def evaluate(
             "--split-column", help=DataConfig.model_fields["split"].description, rich_help_panel=options.DATA_PANEL
         ),
     ] = None,
+    sensitivity: Annotated[
+        float,
+        typer.Option(
+            help="Choose thresholds that find a new sample of a class with this probability.", metavar="SHARE"
+        ),
+    ] = DEFAULT_SENSITIVITY,
+    prevalence: Annotated[
+        float | None,
+        typer.Option(
+            help=options.with_default(
+                "Give positive and negative predictive value at this prevalence.", "that of the test samples"
+            ),
+            metavar="SHARE",
+        ),
+    ] = None,
     store: options.Store = None,
     as_json: options.Json = False,
     **chosen: Any,
@@ -357,12 +407,16 @@ def evaluate(
       biofuse evaluate run
 
       biofuse evaluate run other-hospital/ --group patient
+
+      biofuse evaluate run --sensitivity 0.98 --prevalence 0.02
     """
     evaluation = biofuse.evaluate(
         run,
         data,
         split=split,
         split_column=split_column,
+        sensitivity=sensitivity,
+        prevalence=prevalence,
         store=store,
         report=note,
         **chosen,

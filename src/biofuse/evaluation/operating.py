@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -35,20 +35,64 @@ Rule = Literal["default", "sensitivity", "youden", "given"]
 """How a threshold came about: none was chosen, for a wanted sensitivity, by Youden's index, or a number was given."""
 
 
-def check_share(name: str, value: float, *, whole: bool = False) -> float:
-    """Return a wanted sensitivity or stated prevalence that can be one.
+ChosenRule = Literal["sensitivity", "youden"]
+"""How a threshold is chosen on development data."""
+
+CHOSEN_RULES: tuple[ChosenRule, ...] = get_args(ChosenRule)
+
+Threshold = float | ChosenRule
+"""What a prediction is made at: a probability, or how it is chosen."""
+
+
+def read_threshold(threshold: str | float, *, sensitivity: float | None = None) -> Threshold:
+    """Return a threshold as it is meant.
 
     Raises
     ------
     UndefinedMetricError
-        If it is not above 0 and below 1, or 1 itself where that is meant.
+        If it is neither a probability nor a way of choosing one, or a sensitivity is given beside another one.
     """
-    if not (0 < value < 1 or (whole and value == 1)):
+    if sensitivity is not None:
+        check_stated(sensitivity=sensitivity)
+        if threshold != "sensitivity":
+            raise UndefinedMetricError(
+                f"{option('threshold', threshold)} is not chosen for a sensitivity.",
+                remedy=f"Give {option('sensitivity', sensitivity)} or {option('threshold', threshold)}, not both.",
+            )
+    for rule in CHOSEN_RULES:
+        if threshold == rule:
+            return rule
+    try:
+        number = float(threshold)
+    except ValueError:
+        number = float("nan")
+    if not 0 <= number < 1:
         raise UndefinedMetricError(
-            f"{option(name, value)} is no share: it is above 0 and {'at most' if whole else 'below'} 1.",
-            remedy=f"Give {option(name, 0.95 if whole else 0.1)}, for example.",
+            f"{option('threshold', threshold)} is no threshold: a class is called where its probability exceeds it.",
+            remedy=f"Give a probability below 1, or how it is chosen: {option('threshold', 'sensitivity')} or "
+            f"{option('threshold', 'youden')}.",
         )
-    return value
+    return number
+
+
+def check_stated(*, sensitivity: float = DEFAULT_SENSITIVITY, prevalence: float | None = None) -> None:
+    """Refuse a wanted sensitivity, or a stated prevalence, that can be none.
+
+    Raises
+    ------
+    UndefinedMetricError
+        If it is no share: above 0, and at most 1, or below it for a prevalence.
+    """
+    if not 0 < sensitivity <= 1:
+        raise UndefinedMetricError(
+            f"{option('sensitivity', sensitivity)} is no share of samples.",
+            remedy=f"Give one above 0 and at most 1: {option('sensitivity', DEFAULT_SENSITIVITY)}, for example.",
+        )
+    if prevalence is not None and not 0 < prevalence < 1:
+        raise UndefinedMetricError(
+            f"{option('prevalence', prevalence)} is no share of samples of which some are of the class.",
+            remedy=f"Give one between 0 and 1: {option('prevalence', 0.02)}, for example.",
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -182,7 +226,7 @@ class Thresholds:
         """Whether there is a curve for each class that is told from the rest."""
         return len(self.curves) == len(target.ranked_columns)
 
-    def at(self, target: Target, rule: Literal["sensitivity", "youden"], *, sensitivity: float) -> Values:
+    def at(self, target: Target, rule: ChosenRule, *, sensitivity: float) -> Values:
         """Return a threshold for every class, shape (n_classes,); NaN where none is known."""
         found = np.full(target.n_columns, np.nan)
         for column, curve in zip(target.ranked_columns, self.curves, strict=True):
@@ -621,9 +665,7 @@ def measure_operating(
     UndefinedMetricError
         If a wanted sensitivity or stated prevalence is no share.
     """
-    check_share("sensitivity", sensitivity, whole=True)
-    if prevalence is not None:
-        check_share("prevalence", prevalence)
+    check_stated(sensitivity=sensitivity, prevalence=prevalence)
     units, columns = Units.of(ids, groups), data.target.ranked_columns
     points = []
     for place, column in enumerate(columns):

@@ -20,7 +20,7 @@ from biofuse.data.load import load_samples
 from biofuse.data.samples import Samples
 from biofuse.evaluation.intervals import Comparison, Interval, compare_with, distinct, named_together, score_intervals
 from biofuse.evaluation.metrics import DEFAULT_METRIC, INTERVAL_METRICS, Metrics, prepare, score
-from biofuse.evaluation.operating import Operating, measure_operating
+from biofuse.evaluation.operating import DEFAULT_SENSITIVITY, Operating, check_stated, measure_operating
 from biofuse.evaluation.subgroups import Breakdown, break_down
 from biofuse.extract.embeddings import EmbeddingSet, Quarantined
 from biofuse.extract.engine import extract
@@ -431,6 +431,7 @@ def evaluate_models(
     options: ExtractOptions | None = None,
     progress: Progress | bool = True,
     metric: str = DEFAULT_METRIC,
+    sensitivity: float = DEFAULT_SENSITIVITY,
     prevalence: float | None = None,
 ) -> Evaluation:
     """Score models on test data, beside one another.
@@ -452,6 +453,8 @@ def evaluate_models(
     progress : Progress or bool, default True
     metric : str
         What the models are compared on.
+    sensitivity : float, default 0.95
+        What thresholds are chosen for, on the chosen model's out-of-fold predictions.
     prevalence : float, optional
         What predictive values are given at; by default that of the test samples.
 
@@ -459,7 +462,10 @@ def evaluate_models(
     ------
     DataError
         If the test data are unlabelled, or have no class that the models know.
+    UndefinedMetricError
+        If the sensitivity or prevalence is no share.
     """
+    check_stated(sensitivity=sensitivity, prevalence=prevalence)
     chosen = models[CHOSEN]
     samples, notes = align_classes(test, chosen)
     singles = singles or {}
@@ -499,7 +505,8 @@ def evaluate_models(
         ),
         operating=measure_operating(
             prepare(chosen.task, labels, said[CHOSEN].probabilities, classes=chosen.classes),
-            ids=samples.ids, groups=groups, prevalence=prevalence,
+            ids=samples.ids, groups=groups, thresholds=chosen.trust.thresholds, sensitivity=sensitivity,
+            prevalence=prevalence,
         ),
         subgroups=break_down(
             chosen.task, labels, said[CHOSEN].raw, samples.by, ids=samples.ids, groups=groups,

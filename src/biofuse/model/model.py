@@ -22,7 +22,7 @@ from biofuse.core.files import TEMPORARY_SUFFIX, disk_errors
 from biofuse.core.options import accepts, divide
 from biofuse.core.progress import Progress
 from biofuse.core.seals import listed_files, seal, unseal
-from biofuse.core.target import Target, Task
+from biofuse.core.target import THRESHOLD, Target, Task
 from biofuse.data.config import DataConfig
 from biofuse.data.decoding import DecodePolicy
 from biofuse.data.load import load_samples
@@ -30,6 +30,7 @@ from biofuse.data.samples import Samples
 from biofuse.encoders.card import EncoderCard, Precision
 from biofuse.encoders.hub import HubFile, commit_of, download, hub_errors, is_repository, offline
 from biofuse.encoders.weights import pin
+from biofuse.evaluation.operating import DEFAULT_SENSITIVITY, Threshold, read_threshold
 from biofuse.extract.embeddings import EmbeddingSet
 from biofuse.extract.engine import extract
 from biofuse.extract.options import ExtractOptions
@@ -269,6 +270,8 @@ class BioFuseModel:
         self,
         data: Any,
         *,
+        threshold: Threshold | None = None,
+        sensitivity: float | None = None,
         store: EmbeddingStore | Path | str | None = None,
         keep: bool = False,
         config: DataConfig | None = None,
@@ -278,20 +281,23 @@ class BioFuseModel:
     ) -> NDArray[np.object_]:
         """Return the most probable class name of each image, shape (n,).
 
-        For multi-label tasks: names of all labels with probability above one half, joined by ``|``.
-        Parameters and errors are those of :meth:`embed`.
+        For multi-label tasks: names of all labels with probability above one half, joined by ``|``. With ``threshold``
+        or ``sensitivity`` (:meth:`decide`) each class is decided by itself; a class for which no threshold is known is
+        never named. Other parameters and errors are those of :meth:`embed`.
         """
-        return self.decide(
-            self.predict_proba(
-                data, store=store, keep=keep, config=config, options=options, progress=progress, **chosen
-            )
+        self.decide(np.empty((0, len(self.classes))), threshold=threshold, sensitivity=sensitivity)  # or refuse now
+        probabilities = self.predict_proba(
+            data, store=store, keep=keep, config=config, options=options, progress=progress, **chosen
         )
+        return self.decide(probabilities, threshold=threshold, sensitivity=sensitivity)
 
     @accepts(DataConfig, ExtractOptions)
     def predict_frame(
         self,
         data: Any,
         *,
+        threshold: Threshold | None = None,
+        sensitivity: float | None = None,
         store: EmbeddingStore | Path | str | None = None,
         keep: bool = False,
         config: DataConfig | None = None,
@@ -302,14 +308,17 @@ class BioFuseModel:
         """Return a table (id, prediction, a probability column per class) and what happened while embedding.
 
         With ``options.on_error="quarantine"`` unreadable images have no row and stand in ``EmbeddingSet.quarantined``.
+        ``threshold`` and ``sensitivity`` are those of :meth:`predict`.
         """
         import pandas as pd
 
+        self.decide(np.empty((0, len(self.classes))), threshold=threshold, sensitivity=sensitivity)  # or refuse now
         embeddings = self.embed_blocks(
             data, store=store, keep=keep, config=config, options=options, progress=progress, **chosen
         )
         probabilities = self.probabilities(embeddings.blocks)
-        frame = pd.DataFrame({"id": embeddings.ids, "prediction": self.decide(probabilities)})
+        said = self.decide(probabilities, threshold=threshold, sensitivity=sensitivity)
+        frame = pd.DataFrame({"id": embeddings.ids, "prediction": said})
         for column, name in enumerate(self.classes):
             frame[f"p_{name}"] = probabilities[:, column]
         return frame, embeddings
@@ -359,9 +368,62 @@ class BioFuseModel:
         """
         return self.trust.calibrated(self.target, self.predictor.predict_proba(blocks))
 
-    def decide(self, probabilities: NDArray[np.float64]) -> NDArray[np.object_]:
-        """Turn probabilities, shape (n, n_classes), into names, shape (n,)."""
-        return np.array(self.target.names(self.target.predict(probabilities)), dtype=object)
+    def thresholds(self, threshold: Threshold, *, sensitivity: float | None = None) -> NDArray[np.float64]:
+        """Return the threshold of every class, shape (n_classes,); NaN for a class that no development sample has.
+
+        Parameters
+        ----------
+        threshold : float, "youden" or "sensitivity"
+            A probability for all classes; or that which, on out-of-fold predictions of development samples, has the
+            greatest Youden's index, or finds a new sample of the class with at least the wanted probability.
+        sensitivity : float, optional
+            Wanted; 0.95 by default.
+
+        Raises
+        ------
+        UndefinedMetricError
+            If there is no such threshold, or the sensitivity is no share.
+        ArtifactError
+            If the model knows no thresholds.
+        """
+        rule = read_threshold(threshold, sensitivity=sensitivity)
+        if isinstance(rule, float):
+            return np.full(len(self.classes), rule)
+        if self.trust.thresholds is None:
+            raise ArtifactError(
+                "This model knows no thresholds: it has no out-of-fold predictions of its development samples.",
+                remedy=f"Give a probability: {option('threshold', THRESHOLD)}; or fit again.",
+            )
+        wanted = DEFAULT_SENSITIVITY if sensitivity is None else sensitivity
+        return self.trust.thresholds.at(self.target, rule, sensitivity=wanted)
+
+    def decide(
+        self,
+        probabilities: NDArray[np.float64],
+        *,
+        threshold: Threshold | None = None,
+        sensitivity: float | None = None,
+    ) -> NDArray[np.object_]:
+        """Turn probabilities, shape (n, n_classes), into names, shape (n,).
+
+        Without a threshold the most probable class; with one each class is decided by itself: of two classes the second
+        where its probability exceeds the threshold, of more all that exceed theirs, joined by ``|``, or none.
+
+        Parameters
+        ----------
+        probabilities : ndarray of float64, shape (n, n_classes)
+        threshold, sensitivity
+            As for :meth:`thresholds`; a sensitivity alone asks for its threshold.
+
+        Raises
+        ------
+        UndefinedMetricError, ArtifactError
+            As of :meth:`thresholds`.
+        """
+        if threshold is None and sensitivity is None:
+            return np.array(self.target.names(self.target.predict(probabilities)), dtype=object)
+        limits = self.thresholds(threshold if threshold is not None else "sensitivity", sensitivity=sensitivity)
+        return np.array(self.target.names(self.target.call(probabilities, limits)), dtype=object)
 
     def save(self, path: Path | str) -> Path:
         """Write the model to a folder: JSON, safetensors and the head library's own safe format; no pickle.

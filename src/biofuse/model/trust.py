@@ -14,6 +14,7 @@ from biofuse.core.files import read_json, write_bytes, write_text
 from biofuse.core.seals import Arrays, Sealed
 from biofuse.core.target import Target
 from biofuse.evaluation.calibration import Calibration, calibrate
+from biofuse.evaluation.operating import Thresholds
 from biofuse.predictors.fused import below
 from biofuse.search.out_of_fold import OutOfFold
 
@@ -41,9 +42,12 @@ class Trust:
     ----------
     calibration : Calibration or None
         What brings probabilities to be as often right as they say.
+    thresholds : Thresholds or None
+        What each threshold of a calibrated probability finds and spares.
     """
 
     calibration: Calibration | None = None
+    thresholds: Thresholds | None = None
 
     @classmethod
     def learn(cls, target: Target, labels: NDArray[np.int64], found: OutOfFold) -> Self:
@@ -57,7 +61,10 @@ class Trust:
         found : OutOfFold
             The predictions.
         """
-        return cls(calibration=calibrate(target, labels[found.rows], found.probabilities, rows=found.rows))
+        truth, rows = labels[found.rows], found.rows
+        calibration = calibrate(target, truth, found.probabilities, rows=rows)
+        probabilities = calibration.apply(target, found.probabilities)
+        return cls(calibration=calibration, thresholds=Thresholds.learn(target, truth, probabilities, rows=rows))
 
     def calibrated(self, target: Target, probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return calibrated probabilities, same shape; those given where nothing is known of how to calibrate them."""
@@ -65,7 +72,7 @@ class Trust:
 
     def fits(self, target: Target) -> bool:
         """Whether what is known is about this target."""
-        return self.calibration is None or self.calibration.fits(target)
+        return all(part is None or part.fits(target) for part in (self.calibration, self.thresholds))
 
     def save(self, folder: Path) -> None:
         """Write what is known to a folder, to be sealed with the model; nothing where nothing is known.
@@ -122,6 +129,7 @@ class Trust:
 
 
 PARTS: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, NDArray[Any]]], Any]] = {
-    "calibration": Calibration.restore
+    "calibration": Calibration.restore,
+    "thresholds": Thresholds.restore,
 }
 """What builds each field of :class:`Trust` from JSON values and arrays."""

@@ -143,6 +143,26 @@ def test_fit_then_evaluate_then_predict(fitted, images, succeeds, tmp_path):
     np.testing.assert_allclose(pd.read_csv(tmp_path / "lean.csv")[["p_blue", "p_red"]], wanted, atol=1e-6)
 
 
+def test_thresholds_are_chosen_measured_and_predicted_by(fitted, images, succeeds, fails, tmp_path):
+    ran = succeeds("evaluate", fitted, "--sensitivity", "0.8", "--prevalence", "0.02")
+    said = " ".join(ran.out.split())
+    assert "chosen for 80% sensitivity" in said
+    assert "at a prevalence of 0.02, positive predictive value" in said
+    found = json.loads((fitted / "metrics.json").read_text())["operating"]
+    assert (found["sensitivity"], found["prevalence"]) == (0.8, 0.02)
+    (chosen,) = [point["threshold"] for point in found["points"] if point["rule"] == "sensitivity"]
+    out = tmp_path / "p.csv"
+    for flags, limit in ((("--sensitivity", "0.8"), chosen), (("--threshold", "0.3"), 0.3)):
+        ran = succeeds("predict", fitted, images, *flags, "--out", out)
+        assert f"red above {limit:.4g}" in ran.err
+        frame = pd.read_csv(out)
+        assert frame["prediction"].tolist() == np.where(frame["p_red"] > limit, "red", "blue").tolist()
+    out.unlink()
+    assert "--threshold youden" in fails("predict", fitted, images, "--threshold", "best", "--out", out).err
+    assert "--prevalence" in fails("evaluate", fitted, "--prevalence", "2").err
+    assert not out.exists()
+
+
 def test_evaluate_on_another_split_and_on_other_data_tells_the_leak(fitted, images, succeeds):
     counts = json.loads((fitted / "run.json").read_text())["counts"]
     n_val, n_test = (sum(counts[split].values()) for split in ("val", "test"))

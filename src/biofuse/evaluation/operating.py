@@ -629,9 +629,9 @@ class Operating(Record):
         ranges = []
         for name in ("sensitivity", "specificity"):
             ordered = sorted(points, key=lambda point: getattr(point, name).estimate)
-            worst, best = ordered[0], ordered[-1]
-            ends = (f"{getattr(each, name).estimate:.3f} ({each.of})" for each in (worst, best))
-            ranges.append(f"{name} {' to '.join(ends)}")
+            low, high = (f"{getattr(each, name).estimate:.3f}" for each in (ordered[0], ordered[-1]))
+            ends = f"{low} ({ordered[0].of}) to {high} ({ordered[-1].of})" if low != high else f"{low} of all"
+            ranges.append(f"{name} {ends}")
         how = self.said(points[0].rule)
         return f"Each class against the rest, thresholds {how}: {', '.join(ranges)}."
 

@@ -49,7 +49,11 @@ def _points(found: Operating) -> content.Table:
     per_class = max(len(found.points) // max(len(least), 1), 1)
     kept = set(order[: LISTED // per_class])
     more = f", the {len(kept)} classes that are found least" if len(kept) < len(least) else ""
-    prevalence = "that of the tested samples" if found.prevalence is None else f"{found.prevalence:.3g}, as stated"
+    prevalence = (
+        "the prevalence of these samples"
+        if found.prevalence is None
+        else f"a stated prevalence of {found.prevalence:.3g}"
+    )
     heads = ("sensitivity", "specificity", "positive predictive value", "negative predictive value")
     columns = [*content.words("class", "threshold is"), *content.numbers("threshold")]
     for head in heads:
@@ -70,7 +74,7 @@ def _points(found: Operating) -> content.Table:
             for point in found.points
             if point.of in kept
         ),
-        notes=(f"Predictive values are at a prevalence of {prevalence}.",),
+        notes=(f"Predictive values are at {prevalence}.",),
         filtered=len(found.points) > LISTED // 10,
     )
 
@@ -141,12 +145,12 @@ def _worth_said(worth: dict[int, tuple[NDArray[np.float64], NDArray[np.float64]]
             else f"At no threshold is the model worth more than that for {', '.join(useless[:5])}."
         )
     ((model, everyone),) = worth.values()
-    better = GRID[model > np.maximum(everyone, 0) + 1e-12]
-    if not len(better):
+    better = np.flatnonzero(model > np.maximum(everyone, 0))
+    longest = max(np.split(better, np.flatnonzero(np.diff(better) > 1) + 1), key=len)
+    if not len(longest):
         return f"{said}At no threshold is the model worth more than calling all samples positive, or none."
-    return (
-        f"{said}The model is worth more than calling all positive, or none, from {better[0]:.2f} to {better[-1]:.2f}."
-    )
+    ends = f"from {GRID[longest[0]]:.2f} to {GRID[longest[-1]]:.2f}"
+    return f"{said}The model is worth more than calling all positive, or none, at thresholds {ends}."
 
 
 def _abstention(predicted: Predicted, found: Operating) -> content.Chart | None:

@@ -11,7 +11,7 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, l
 
 from biofuse import BioFuse, BioFuseModel, ExtractOptions
 from biofuse.api.fit import evaluate as evaluate_run
-from biofuse.api.report import write_report
+from biofuse.api.report import write_card, write_report
 from biofuse.core.errors import ArtifactError, BioFuseError, DataError, UnreadableImageError
 from biofuse.core.target import Task
 from biofuse.data.decoding import DecodePolicy
@@ -191,6 +191,7 @@ def test_scores_are_broken_down_by_columns_that_nothing_is_learned_from(quick, s
     assert "Scores by sex, with 95 % intervals" in page
     assert "By age: " in page
     assert "Robustness to scanner" in page
+    assert str(found.subgroups[0]) in write_card(tmp_path / "run").read_text().replace("\\", "")
     apart = quick(["t_colour"], select="site").fit(tmp_path / "table.csv", site="scanner", progress=False)
     assert (apart.leaderboard.n_folds, apart.leaderboard.best_first("auroc")[0].values("auroc").shape) == (2, (2,))
     with pytest.raises(DataError, match="no sites to leave out"):

@@ -85,7 +85,7 @@ def test_a_site_that_is_worse_is_found_and_columns_are_corrected_together():
     worse, same = break_down(Task.BINARY, labels, p, columns, ids=names(400))
     assert (worse.gap.worst, worse.gap.noise, same.gap.noise) == ("bad", False, True)
     assert worse.gap.p_holm == pytest.approx(2 * worse.gap.p_value)
-    assert "bad (" in str(worse)
+    assert 'worst for "bad" (' in str(worse)
     assert "Holm-corrected over 2 columns" in str(worse)
 
 

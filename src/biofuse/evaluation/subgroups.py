@@ -149,15 +149,15 @@ class Breakdown(Record):
         corrected = f", Holm-corrected over {self.n_columns} columns" if self.n_columns > 1 else ""
         meaning = "within noise" if gap.noise else "more than chance"
         said = (
-            f"By {self.column}: of {gap.n_values} values {worst} has the worst {title}, and {best} the best. That they "
-            f"lie {gap.difference:.4f} apart is {meaning} (p = {gap.p_holm:.3g}, {gap.permuted} permuted{corrected})."
+            f"By {self.column}: {title} is worst for {worst} and best for {best}, of {gap.n_values} values. The gap of "
+            f"{gap.difference:.4f} is {meaning} (p = {gap.p_holm:.3g}, {gap.permuted} permuted{corrected})."
         )
         return " ".join((said, *self.notes))
 
     def _scored(self, value: str) -> str:
         found = self.subgroup(value).intervals[self.metric]
         ends = f"{found.confidence:.0%} interval {found.low:.4f} to {found.high:.4f}"
-        return f"{value} ({found.estimate:.4f}, {ends}, {found.n_units} {found.unit})"
+        return f'"{value}" ({found.estimate:.4f}, {ends}, {found.n_units} {found.unit})'
 
 
 def cut(values: Sequence[str]) -> tuple[list[str], tuple[str, ...], str]:

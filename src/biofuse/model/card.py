@@ -356,6 +356,7 @@ def _limits(model: DescribedModel, data: str, metrics: Mapping[str, Any] | None)
             said.append(f"{leak['samples']} of the {metrics['n']} test images are also among the development data.")
         if leak["groups"]:
             said.append(f"{leak['groups']} groups (such as patients) are in both development and test data.")
+        said += [each["sentence"] for each in metrics.get("subgroups", ())]
         if metrics["quarantined"]:
             said.append(f"{metrics['quarantined']} test images could not be read and are not scored.")
         for what, words in (("undefined", "is undefined"), ("partial", "is a mean over the other classes")):

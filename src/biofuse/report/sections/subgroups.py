@@ -22,7 +22,7 @@ def subgroups_section(given: ReportInput) -> content.Section | None:
     items = [_item(each, number) for number, each in enumerate(found)]
     if sites is not None:
         paragraphs.append(str(sites))
-        items += [_robustness(sites, given)] if sites.embeddings else []
+        items += [_robustness(sites)] if sites.embeddings else []
     return content.Section(
         id="subgroups",
         title="Subgroups and sites" if sites is not None else "Subgroups",
@@ -57,7 +57,7 @@ def _said(found: tuple[Breakdown, ...]) -> tuple[list[str], list[str]]:
     return paragraphs, warnings
 
 
-def _robustness(found: Robustness, given: ReportInput) -> content.Chart:
+def _robustness(found: Robustness) -> content.Chart:
     each = found.embeddings
     return content.Chart(
         id="robustness",
@@ -77,7 +77,7 @@ def _robustness(found: Robustness, given: ReportInput) -> content.Chart:
                 ),
             ),
             axis="robustness index, 95 % interval",
-            emphasised=given.marked([one.name for one in each]),
+            emphasised=frozenset({len(each) - 1}),
             baseline=EVEN,
             baseline_name="class and site count the same",
         ),

@@ -28,6 +28,7 @@ METRICS = {
     "n": 5, "split": "test", "quarantined": 1,
     "models": {"chosen": scores(0.9, ["hog", "haralick"]), "best_single": scores(0.85, ["hog"])},
     "comparisons": {"best_single": {"sentence": "chosen and best_single differ by no more than noise."}},
+    "operating": {"sentences": ["wild: sensitivity 0.900 at 0.5, by default."]},
     "leak": {"samples": 2, "groups": 0},
 }  # fmt: skip
 
@@ -75,6 +76,7 @@ def test_data_scores_and_encoders_are_those_of_the_run(model):
     assert "| **chosen** | hog + haralick | 0.9000 (0.7000 to 0.9500) | 0.8000 | undefined |" in text
     assert "| best single encoder | hog | 0.8500 (0.7000 to 0.9500) | 0.8000 | undefined |" in text
     assert "differ by no more than noise" in text
+    assert "wild: sensitivity 0.900 at 0.5, by default." in text
     for card in model.cards:
         assert f"| {card.title} | {card.modality} | {card.licence} | yes | computed, no weights |" in text
         assert card.fingerprint() in text

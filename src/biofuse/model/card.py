@@ -331,7 +331,7 @@ def _scores(metrics: Mapping[str, Any] | None) -> str:
         rows.append((title, " + ".join(entry["encoders"]), *(_score(entry, metric) for metric in INTERVAL_METRICS)))
     table = _markdown_table(("model", "encoders", *(METRICS[name].title for name in INTERVAL_METRICS)), rows)
     said = dict.fromkeys(comparison["sentence"] for comparison in metrics["comparisons"].values())
-    sentences = map(_plain, said)
+    sentences = map(_plain, (*said, *(metrics.get("operating") or {}).get("sentences", ())))
     return "\n\n".join(
         [f"{metrics['n']} samples of split {metrics.get('split', 'test')}; 95 % intervals.", table, *sentences]
     )

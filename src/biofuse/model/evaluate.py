@@ -329,7 +329,9 @@ class Evaluation:
                 name: comparison.model_dump(mode="json") | {"sentence": sentences[name]}
                 for name, comparison in self.comparisons.items()
             },
-            "operating": None if self.operating is None else self.operating.model_dump(mode="json"),
+            "operating": None
+            if self.operating is None
+            else self.operating.model_dump(mode="json") | {"sentences": list(self.operating.sentences())},
             "subgroups": [each.model_dump(mode="json") | {"sentence": str(each)} for each in self.subgroups],
             "leak": {
                 "samples": self.leak.samples,
@@ -373,7 +375,9 @@ class Evaluation:
             predictions=predictions,
             quarantined=tuple(quarantined),
             singles={name: Metrics.from_json(each) for name, each in found["singles"].items()},
-            operating=None if operating is None else Operating.model_validate(operating),
+            operating=None
+            if operating is None
+            else Operating(**{key: value for key, value in operating.items() if key != "sentences"}),
             subgroups=tuple(
                 Breakdown(**{key: value for key, value in each.items() if key != "sentence"})
                 for each in found.get("subgroups", ())

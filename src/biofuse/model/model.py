@@ -135,6 +135,8 @@ class BioFuseModel:
     >>> _ = model.save("model")
     >>> BioFuseModel.load("model").predict(["new.png"])
     array(['malignant'], dtype=object)
+    >>> model.predict(["new.png"], threshold="youden")
+    array(['malignant'], dtype=object)
     """
 
     cards: tuple[EncoderCard, ...]

@@ -88,6 +88,7 @@ def test_columns_that_scores_are_given_by_travel_with_the_samples(table: Path) -
     alike = load_samples(frame.drop(columns="age"), root=table.parent / "below", like=before)
     assert list(alike.by) == ["site"]
     assert "`by='age'` was said of other data" in " ".join(alike.notes)
+    assert load_samples(frame, root=table.parent / "below", by="label").classes == ("a", "b")
     images = [np.zeros((4, 4), np.uint8)] * 2
     assert load_samples(images, by={"site": ["n", "s"]}).by["site"].tolist() == ["n", "s"]
     for by, data in (("sitte", frame), ("site", table.parent / "below"), ("site", images), ({"x": [1]}, images)):

@@ -100,6 +100,8 @@ def test_numbers_are_cut_and_what_cannot_be_compared_is_said():
     assert "cut into 4 parts" in str(by_age)
     assert "5 of 200 samples have no value" in str(by_age)
     assert by_rare.gap is None
+    assert by_age.gap.p_holm == by_age.gap.p_value  # the only column that was tested
+    assert "Holm" not in str(by_age)
     assert "y has fewer than 10 samples" in str(by_rare)
 
 

@@ -521,6 +521,8 @@ def _roles(columns: Columns, request: Request, image: str, where: str) -> _Roles
         labels = ()
     elif not asked:
         label, said, warned = label_column(columns, {*used, *by}, where)
+        if label is None:  # a column may be both
+            label, said, warned = label_column(columns, used, where)
         labels, notes, warnings = (label,) if label else (), said, warned
     used |= set(labels)
     group = None if config.group_column is None else asked_column(columns, config.group_column, "group", where)

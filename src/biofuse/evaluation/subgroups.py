@@ -123,8 +123,8 @@ class Breakdown(Record):
         By value.
     gap : Gap or None
         None where fewer than two values can be compared.
-    n_columns : int
-        Columns that were looked at together.
+    n_tested : int
+        Columns that were tested together.
     notes : tuple of str
         How numbers were cut, and what is left out.
     """
@@ -134,7 +134,7 @@ class Breakdown(Record):
     overall: Score
     subgroups: tuple[Subgroup, ...]
     gap: Gap | None
-    n_columns: int
+    n_tested: int
     notes: tuple[str, ...] = ()
 
     def subgroup(self, value: str) -> Subgroup:
@@ -146,7 +146,7 @@ class Breakdown(Record):
         if gap is None:
             return " ".join((f"By {self.column}: there are no two values to compare.", *self.notes))
         worst, best = (self._scored(value) for value in (gap.worst, gap.best))
-        corrected = f", Holm-corrected over {self.n_columns} columns" if self.n_columns > 1 else ""
+        corrected = f", Holm-corrected over {self.n_tested} columns" if self.n_tested > 1 else ""
         meaning = "within noise" if gap.noise else "more than chance"
         said = (
             f"By {self.column}: {title} is worst for {worst} and best for {best}, of {gap.n_values} values. The gap of "
@@ -291,17 +291,22 @@ def break_down(
                 overall=overall,
                 subgroups=subgroups,
                 gap=gap,
-                n_columns=len(columns),
+                n_tested=0,
                 notes=tuple(_notes(note, texts, rows_of, subgroups, units)),
             )
         )
-    corrected = iter(holm([each.gap.p_value for each in found if each.gap is not None]).tolist())
-    return tuple(
-        each
-        if each.gap is None
-        else each.model_copy(update={"gap": each.gap.model_copy(update={"p_holm": next(corrected)})})
-        for each in found
-    )
+    return _corrected(found)
+
+
+def _corrected(found: Sequence[Breakdown]) -> tuple[Breakdown, ...]:
+    """Correct the p-values of the columns that could be tested for one another."""
+    p_values = [each.gap.p_value for each in found if each.gap is not None]
+    corrected = iter(holm(p_values).tolist())
+    together = []
+    for each in found:
+        gap = None if each.gap is None else each.gap.model_copy(update={"p_holm": next(corrected)})
+        together.append(each.model_copy(update={"gap": gap, "n_tested": len(p_values)}))
+    return tuple(together)
 
 
 def _scored(

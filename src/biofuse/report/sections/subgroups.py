@@ -34,7 +34,8 @@ def subgroups_section(given: ReportInput) -> content.Section | None:
 
 def _said(found: tuple[Breakdown, ...]) -> tuple[list[str], list[str]]:
     """Return what is to be said of scores by subgroup, and to be warned of."""
-    corrected = f", Holm-corrected over the {len(found)} columns," if len(found) > 1 else ""
+    tested = found[0].n_tested
+    corrected = f", Holm-corrected over the {tested} columns," if tested > 1 else ""
     metric = get_metric(found[0].metric)
     paragraphs = [
         *map(str, found),

@@ -117,6 +117,25 @@ def runs(tmp_path):
     ]
 
 
+def test_a_lean_subset_has_columns_and_the_chosen_model_under_another_name_is_not_scored_twice(tmp_path):
+    path = make_run(tmp_path / "blood", chosen=POOL)
+    run = Run.open(path)
+    choice = run.record.choice.model_copy(update={"lean": scored("clip", "uni")})
+    write_record(path, run.record.model_copy(update={"selection": choice}))
+    found = run.evaluation
+    chosen, single = found.models["chosen"], found.models["best_single"]
+    models = {"chosen": replace(chosen, same=("all",)), "all": replace(chosen, same=("chosen",)), "best_single": single}
+    Run.open(path).write_evaluation(
+        replace(found, models={**models, "lean": replace(single, encoders=("clip", "uni"))})
+    )
+    table = RunComparison.read([path]).chosen_table()
+    cells = dict(zip([column.title for column in table.columns], table.rows[0], strict=True))
+    assert cells["AUROC of all encoders"] == "the same as chosen"
+    assert cells["lean encoders"] == "clip + uni"
+    assert cells["AUROC of these"] == cells["its AUROC"] == "0.9100 (0.880\u20130.940)"
+    assert RunComparison.read([make_run(tmp_path / "older")]).chosen_table().rows[0][-3] == "\u2013"
+
+
 def test_heat_maps_hold_the_scores_of_metrics_json(runs):
     comparison = RunComparison.read(runs)
     auroc = comparison.scores("auroc")

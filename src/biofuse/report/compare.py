@@ -18,7 +18,7 @@ from biofuse.report.html import TablePage
 from biofuse.runs.record import RunRecord
 from biofuse.runs.run import Run
 from biofuse.search.attribution import CrossModal, Line
-from biofuse.search.rules import CHOSEN
+from biofuse.search.rules import CHOSEN, LEAN
 
 ModalityOf = Callable[[RunRecord], str]
 
@@ -202,6 +202,12 @@ class RunSummary:
         row = self.record.companions.get("best_single")
         return () if row is None else row.subset
 
+    @property
+    def lean(self) -> tuple[str, ...]:
+        """The fewest encoders whose score the folds could not tell from the best; empty where there are none such."""
+        row = self.record.companions.get(LEAN)
+        return () if row is None else row.subset
+
     def single(self, encoder: str, metric: str) -> float | None:
         """Return an encoder's test score by itself; None where it was not scored, or the score is undefined."""
         found = self.evaluation
@@ -308,7 +314,9 @@ class RunComparison(TablePage):
                 f"{' + '.join(run.record.chosen)} ({len(run.record.chosen)} of {len(run.record.pool)})",
                 *(with_interval(run.score(CHOSEN, metric)) for metric in TITLES),
                 " + ".join(run.best_single) or ABSENT,
-                *(with_interval(run.score(name, DEFAULT_METRIC)) for name in ("best_single", "all")),
+                *(_companion_score(run, name) for name in ("best_single", "all")),
+                " + ".join(run.lean) or ABSENT,
+                _companion_score(run, LEAN),
                 _against_single(run),
             )
             for run in self.runs
@@ -317,7 +325,8 @@ class RunComparison(TablePage):
             "What was chosen, and its test scores",
             (
                 "run", "task", "samples", "head", "chosen encoders", *TITLES.values(), "best single encoder",
-                f"its {first}", f"{first} of all encoders", "chosen against best single",
+                f"its {first}", f"{first} of all encoders", "lean encoders", f"{first} of these",
+                "chosen against best single",
             ),
             rows,
             aligned=("samples", *TITLES.values()),
@@ -405,6 +414,14 @@ def _score_json(score: Interval | None) -> dict[str, float | None] | None:
         return None
     content = score.model_dump(mode="json", include={"estimate", "low", "high"})
     return {"value": content.pop("estimate"), **content}
+
+
+def _companion_score(run: RunSummary, model: str) -> str:
+    """Write the score of what the chosen model is compared with, unless it is the very same model."""
+    scores = None if run.evaluation is None else run.evaluation.models.get(model)
+    if scores is not None and CHOSEN in scores.same:
+        return "the same as chosen"
+    return with_interval(run.score(model, DEFAULT_METRIC))
 
 
 def with_interval(score: Interval | None) -> str:

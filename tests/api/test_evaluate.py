@@ -13,11 +13,11 @@ from biofuse import BioFuse, BioFuseModel, ExtractOptions
 from biofuse.api.fit import evaluate as evaluate_run
 from biofuse.api.report import write_card, write_report
 from biofuse.core.errors import ArtifactError, BioFuseError, DataError, UnreadableImageError
-from biofuse.core.target import Task
+from biofuse.core.target import Target, Task
 from biofuse.data.decoding import DecodePolicy
 from biofuse.data.load import load_samples
 from biofuse.evaluation.metrics import score
-from biofuse.model.evaluate import Evaluation
+from biofuse.model.evaluate import Evaluation, _never_predicted
 from biofuse.runs.run import Run
 from biofuse.store.store import EmbeddingStore
 
@@ -584,3 +584,16 @@ def test_what_a_kill_left_among_them_is_swept_away(run, tmp_path):
     shutil.rmtree(tmp_path / "run" / "model")
     assert not run().reused
     assert not left.exists()
+
+
+@pytest.mark.parametrize(
+    ("scores", "said"),
+    [
+        ([[0.6, 0.4, 0]] * 3 + [[0.1, 0.9, 0]], ("The model predicts no c, which 1 of 4 samples is.",)),
+        ([[1, 0, 0]] * 4, ("The model predicts none of b (2), c (1); in brackets, how many samples are.",)),
+        ([[1, 0, 0], [0, 1, 0], [0, 1, 0], [0, 0, 1]], ()),
+    ],
+)
+def test_a_class_that_is_never_predicted_is_named(scores, said):
+    target = Target(Task.MULTICLASS, ("a", "b", "c"))
+    assert _never_predicted(target, np.array([0, 1, 1, 2]), np.array(scores, dtype=np.float64)) == said

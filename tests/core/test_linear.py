@@ -9,6 +9,7 @@ from sklearn.preprocessing import StandardScaler
 from biofuse.core.errors import SearchError
 from biofuse.core.linear import (
     SMALLEST,
+    Path,
     Standard,
     Workspace,
     column_path,
@@ -95,6 +96,13 @@ def test_constant_rows_leave_nothing_to_choose(way):
     found = solve(way, np.zeros_like(X), targets, weights)
     assert np.allclose(found.errors, found.errors[0])  # whichever is taken
     assert np.allclose(found.intercept, targets.mean(axis=0))
+
+
+def test_errors_that_differ_by_rounding_alone_are_tied():
+    nothing = np.empty(0)
+    errors = np.array([[1.1, 3.0], [1 + 4e-16, 2.0], [1.0, 2 - 8e-16], [1.0, np.inf]])
+    path = Path(alphas=np.arange(4.0), errors=errors, leaving=nothing, coef=nothing, intercept=nothing)
+    assert path.best([slice(0, 1), slice(1, 2), slice(0, 2)]) == [1, 1, 1]
 
 
 def test_a_workspace_used_again_changes_nothing():

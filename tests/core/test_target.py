@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import biofuse
+from biofuse.core.errors import AlignmentError
 from biofuse.core.target import Target, Task
 
 CLASSES = {Task.BINARY: "ab", Task.MULTICLASS: "abc", Task.ORDINAL: "abcd", Task.MULTILABEL: "abc"}
@@ -94,3 +95,12 @@ def test_with_thresholds_every_class_is_called_by_itself():
     assert several.names(several.call(scores, thresholds)) == ["a|b", "c", ""]
     two = Target(Task.BINARY, ("no", "yes"))
     assert two.names(two.call(scores[:, :2], np.array([np.nan, 0.3]))) == ["yes", "no", "no"]
+
+
+def test_labels_of_another_type_are_whole_numbers_or_refused():
+    target = Target(Task.BINARY, ("a", "b"))
+    assert target.as_labels([0.0, 1.0]).tolist() == [0, 1]
+    assert target.as_labels([[True], [False]]).tolist() == [1, 0]
+    for odd in ([0.2, 1.0], [0.0, float("nan")], ["yes", "1"]):
+        with pytest.raises(AlignmentError, match="of 2 labels are no whole numbers"):
+            target.as_labels(odd)

@@ -319,6 +319,20 @@ def test_labels_that_never_occur_are_noted() -> None:
     assert plan.notes == ("Labels that never, or always, occur cannot be scored: 1, 2.",)
 
 
+@pytest.mark.parametrize("positives", [1, 2, 4])
+def test_one_rare_label_does_not_decide_on_the_folds_of_all(positives: int) -> None:
+    labels = np.zeros((60, 3), dtype=np.int64)
+    labels[:, 0] = np.arange(60) % 2
+    labels[::3, 1] = 1
+    labels[:positives, 2] = 1
+    plan = make_folds(labels, ids=make_samples(labels).ids, classes=("a", "b", "rare"))
+    assert (plan.n_folds, plan.n_repeats) == (5, 2)
+    assert f"scored in the folds that have them alone: 'rare' ({positives})." in plan.notes[0]
+    assert sum(labels[test, 2].any() for _, test in plan.folds[:5]) == positives  # each in a fold of its own
+    with pytest.raises(DataError, match="only 1 sample"):
+        make_folds(labels[:, 2:] * (np.arange(60)[:, None] < 1), ids=make_samples(labels).ids)
+
+
 def test_classes_of_the_table_that_do_not_occur_are_left_out() -> None:
     labels = np.array([0, 2] * 10)
     assert make_folds(labels, ids=make_samples(labels).ids).notes == ()

@@ -4,9 +4,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from biofuse.blocks.blocks import Blocks
-from biofuse.core.errors import LeakageError
+from biofuse.core.errors import DataError, LeakageError
 from biofuse.data.splits import ValidationPlan
-from biofuse.search.problem import refuse_leaked_labels, search_key
+from biofuse.search.config import SearchConfig
+from biofuse.search.problem import _check_outer_folds, refuse_leaked_labels, search_key
 
 IDS = [f"s{i}" for i in range(10)]
 
@@ -111,3 +112,12 @@ def test_the_order_of_the_rows_plays_no_part(seed):
     with pytest.raises(LeakageError):
         refuse_leaked_labels(blocks_of(only=LABELS[order, None]), LABELS[order])
     refuse_leaked_labels(blocks_of(only=NOISE[order]), LABELS[order])
+
+
+def test_a_nested_search_that_an_outer_fold_cannot_have_is_refused_before_any_image_is_embedded(plant):
+    samples = plant(8).samples  # two of each class: one is left inside
+    config = SearchConfig(encoders=["lbp"], select="nested")
+    with pytest.raises(DataError, match=r"without each outer fold.*only 1 sample"):
+        _check_outer_folds(samples, config)
+    _check_outer_folds(samples, config.but(select="cv"))
+    _check_outer_folds(plant(48).samples, config)

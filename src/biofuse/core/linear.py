@@ -201,10 +201,14 @@ class Path:
     intercept: Matrix64
 
     def best(self, groups: Sequence[slice]) -> list[int]:
-        """Return the place of the penalty with the least error, one for each group of columns; ties to the smaller."""
+        """Return the place of the penalty with the least error, one for each group of columns; ties to the smaller.
+
+        Errors that differ by no more than rounding are tied.
+        """
         if not len(self.errors):
             return [0] * len(groups)
-        return [int(self.errors[:, columns].sum(axis=1).argmin()) for columns in groups]
+        sums = (self.errors[:, columns].sum(axis=1) for columns in groups)
+        return [int((total <= total.min() * (1 + ROUNDING)).argmax()) for total in sums]
 
     def left_out(self, place: int, *, fitted: Matrix64, targets: Matrix64) -> Matrix64:
         """Return what fits without each training row make of it, from what the fit with all makes of them."""

@@ -9,6 +9,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from biofuse.core.errors import AlignmentError
+
 THRESHOLD = 0.5
 """A label is predicted where its probability exceeds this, strictly: the convention of ``medmnist.Evaluator``."""
 
@@ -91,6 +93,21 @@ def is_negative(name: str, other: str = "") -> bool:
     return bool(opposite) or not NEGATIVES.isdisjoint(words) or words[0] in {"no", "non", "not", "without"}
 
 
+def _whole(values: NDArray[np.generic]) -> Labels:
+    """Turn whole numbers of another type into integers."""
+    try:
+        numbers = values.astype(np.float64)
+    except (TypeError, ValueError):
+        numbers = np.full(values.shape, np.nan)
+    odd = ~np.isfinite(numbers) | (numbers != np.round(numbers))
+    if odd.any():
+        raise AlignmentError(
+            f"{int(odd.sum())} of {odd.size} labels are no whole numbers, e.g. {values[odd].flat[0]!r}.",
+            remedy="Give class indices, from 0, or zeros and ones; probabilities are the second argument of a score.",
+        )
+    return numbers.astype(np.int64)
+
+
 @dataclass(frozen=True)
 class Target:
     """What is predicted: its kind, its classes, and all that follows from them.
@@ -164,8 +181,15 @@ class Target:
         return ""
 
     def as_labels(self, values: ArrayLike) -> Labels:
-        """Return labels as an array; a single column of class indices becomes a vector."""
-        labels = np.asarray(values).astype(np.int64)
+        """Return labels as an array; a single column of class indices becomes a vector.
+
+        Raises
+        ------
+        AlignmentError
+            If a label is no whole number.
+        """
+        given = np.asarray(values)
+        labels = given.astype(np.int64) if given.dtype.kind in "biu" else _whole(given)
         return labels[:, 0] if not self.several and labels.ndim == 2 and labels.shape[1] == 1 else labels
 
     def as_scores(self, values: ArrayLike) -> Scores:

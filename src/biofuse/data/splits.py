@@ -302,7 +302,8 @@ def make_folds(
     groups : sequence of str, shape (n,), optional
         Rows of one group are never torn apart; see :func:`merge_groups` for identical content.
     n_folds : int
-        Falls to the smallest number of groups that any class has, with a note.
+        Falls to the smallest number of groups that any class has, with a note. Of several labels, the commonest
+        decides, and a rarer one is scored in the folds that have it.
     n_repeats : int
         Each repeat is another division, with at most a quarter of its folds from an earlier one; where few units leave
         no such division, there are fewer repeats, with a note: the same fold twice is no further evidence.
@@ -541,29 +542,54 @@ def _affordable_folds(
 ) -> tuple[int, list[str]]:
     holders = (units.counts > 0).sum(axis=0)
     noun = "group" if grouped else "sample"
-    notes = []
     if labels.ndim == 2:
-        without = (units.counts < units.sizes[:, None]).sum(axis=0)
-        unscored = [_class_name(classes, label) for label in np.flatnonzero((holders == 0) | (without == 0)).tolist()]
-        if unscored:
-            notes.append(f"Labels that never, or always, occur cannot be scored: {listing(unscored, limit=20)}.")
-        usable = np.where((holders == 0) | (without == 0), np.iinfo(np.int64).max, np.minimum(holders, without))
-    else:
-        usable = np.where(holders == 0, np.iinfo(np.int64).max, holders)
+        return _folds_of_labels(units, holders, n_folds, classes, noun)
+    usable = np.where(holders == 0, np.iinfo(np.int64).max, holders)
     scarcest = int(np.argmin(usable))
     fewest = int(min(usable[scarcest], len(units.names)))
     if fewest < 2:
-        raise DataError(
-            f"Class {_class_name(classes, scarcest)} has {_samples_in(fewest, noun)} for training: it cannot be both "
-            "fitted and scored.",
-            remedy=f"Add {noun}s of that class, or leave small classes out: "
-            f"{option('drop_classes_below', int(units.counts[:, scarcest].sum()) + 2)}.",
-        )
+        raise _too_few(units, scarcest, fewest, classes, noun)
+    notes = []
     if fewest < n_folds:
         notes.append(
             f"{fewest} folds instead of {n_folds}: class {_class_name(classes, scarcest)} has only {fewest} {noun}s."
         )
     return min(fewest, n_folds), notes
+
+
+def _folds_of_labels(
+    units: _Units, holders: Index, n_folds: int, classes: Sequence[str], noun: str
+) -> tuple[int, list[str]]:
+    """Let the commonest label decide on the number of folds; rarer ones are scored in the folds that have them."""
+    usable = np.minimum(holders, (units.counts < units.sizes[:, None]).sum(axis=0))
+    unscored = [_class_name(classes, label) for label in np.flatnonzero(usable == 0).tolist()]
+    most, commonest = int(usable.max()), int(usable.argmax())
+    if most < 2:
+        raise _too_few(units, commonest, most, classes, noun)
+    folds, notes = min(most, n_folds), []
+    if unscored:
+        notes.append(f"Labels that never, or always, occur cannot be scored: {listing(unscored, limit=20)}.")
+    if folds < n_folds:
+        notes.append(f"{folds} folds instead of {n_folds}: no label both occurs and is absent in more {noun}s.")
+    rare = [
+        f"{_class_name(classes, label)} ({usable[label]})"
+        for label in np.flatnonzero((usable > 0) & (usable < folds)).tolist()
+    ]
+    if rare:
+        notes.append(
+            f"Labels with fewer than {folds} {noun}s, in brackets, are scored in the folds that have them alone: "
+            f"{listing(rare, limit=20)}."
+        )
+    return folds, notes
+
+
+def _too_few(units: _Units, label: int, fewest: int, classes: Sequence[str], noun: str) -> DataError:
+    return DataError(
+        f"Class {_class_name(classes, label)} has {_samples_in(fewest, noun)} for training: it cannot be both "
+        "fitted and scored.",
+        remedy=f"Add {noun}s of that class, or leave small classes out: "
+        f"{option('drop_classes_below', int(units.counts[:, label].sum()) + 2)}.",
+    )
 
 
 def _samples_in(units: int, noun: str) -> str:
@@ -620,7 +646,8 @@ def _deal(units: _Units, order: Index, n_folds: int) -> Index:
 
 def _absent(assigned: Index, labels: NDArray[np.int64], n_folds: int, repeat: int, classes: Sequence[str]) -> list[str]:
     indicators = _indicators(labels)
-    occurs = indicators.sum(axis=0) > 0
+    # Of several labels, the rare ones have been named before.
+    occurs = indicators.sum(axis=0) >= (n_folds if labels.ndim == 2 else 1)
     notes = []
     for fold in range(n_folds):
         missing = np.flatnonzero(occurs & (indicators[assigned == fold].sum(axis=0) == 0)).tolist()

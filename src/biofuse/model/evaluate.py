@@ -500,7 +500,16 @@ def evaluate_models(
     others = {n: each.raw for n, each in said.items() if not np.array_equal(each.raw, said[CHOSEN].raw)}
     return Evaluation(
         n=len(samples),
-        notes=tuple(dict.fromkeys((*test.warnings, *notes, *_doubt(scores[CHOSEN])))),
+        notes=tuple(
+            dict.fromkeys(
+                (
+                    *test.warnings,
+                    *notes,
+                    *_never_predicted(chosen.target, labels, said[CHOSEN].raw),
+                    *_doubt(scores[CHOSEN]),
+                )
+            )
+        ),
         positive=Target(chosen.task, chosen.classes).positive,
         models=scores,
         comparisons=compare_with(
@@ -550,6 +559,16 @@ class _Said:
             classes=target.classes,
             decision=self.raw[chosen],
         )
+
+
+def _never_predicted(target: Target, labels: NDArray[np.int64], probabilities: NDArray[np.float64]) -> tuple[str, ...]:
+    """Say which classes some samples have and the model predicts for none."""
+    predicted = target.counts(target.predict(probabilities))
+    missed = [(name, n) for name, n in target.counts(labels).items() if n and not predicted[name]]
+    if len(missed) == 1:
+        name, n = missed[0]
+        return (f"The model predicts no {name}, which {n} of {len(labels)} samples {'are' if n > 1 else 'is'}.",)
+    return (f"The model predicts none of {counted(missed)}; in brackets, how many samples are.",) if missed else ()
 
 
 def _doubt(scores: ModelScores) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ import numpy as np
 
 from biofuse.blocks.gram import ColumnBlocks, GramBlocks
 from biofuse.core.errors import SearchError
+from biofuse.core.linear import ROUNDING
 from biofuse.core.machine import free_memory, limit_threads
 from biofuse.extract.local import out_of_memory
 from biofuse.heads.ridge import Weighting
@@ -308,7 +309,7 @@ class _FoldArrays:
                 continue
             errors, found = errors_of(rows, place, torch.float64)
             for group, columns in enumerate(groups):
-                better = errors[:, group] < best[rows, group]
+                better = errors[:, group] < best[rows, group] * (1 - ROUNDING)
                 chosen = rows[better]
                 best[chosen, group] = errors[better, group]
                 places[chosen, group] = place

@@ -284,7 +284,22 @@ def check_plan(
     # Files that are all the same, byte for byte, are empty or damaged: an extraction says how.
     if len(np.unique(known_contents(readable))) > 1:
         _planned(readable, config)
+        _check_outer_folds(readable, config)
     return samples
+
+
+def _check_outer_folds(samples: Samples, config: SearchConfig) -> None:
+    """Refuse a nested search of which some outer fold leaves too few samples of a class to search on."""
+    if config.select != "nested":
+        return
+    for fit, _ in make_plan(samples, config.model_copy(update={"repeats": 1})).folds:
+        try:
+            make_plan(samples.take(fit), config)
+        except DataError as error:
+            raise DataError(
+                f"A nested search is repeated without each outer fold, and one of them cannot be: {error.message}",
+                remedy=f"{error.remedy} Or use {option('select', 'cv')}.",
+            ) from error
 
 
 def _planned(samples: Samples, config: SearchConfig) -> tuple[Samples, ValidationPlan]:

@@ -52,6 +52,15 @@ def test_scores_are_those_of_metrics_json(page, evaluated):
         assert row["low AUROC"] == model["intervals"]["auroc"]["low"]
 
 
+def test_the_most_unusual_test_samples_are_listed_and_shown(page, evaluated):
+    predictions = pd.read_parquet(evaluated / "predictions.parquet").sort_values("novelty", ascending=False)
+    assert [row["percentile"] for row in page.table("novelty-list")] == predictions["novelty"].head(12).tolist()
+    assert sum(row["samples"] for row in page.table("novelty-distribution-data")) == len(predictions)
+    assert len([image for image in page.tree.iter("img") if (image.get("alt") or "").endswith(", unusual")]) == 12
+    metrics = json.loads((evaluated / "metrics.json").read_text())
+    assert metrics["novelty"]["above"] == (predictions["novelty"] > 99).sum()
+
+
 def test_images_come_from_the_data(page):
     images = [image.get("alt") for image in page.tree.iter("img")]
     assert len([alt for alt in images if "labelled ctl" in alt]) >= 6

@@ -129,7 +129,7 @@ def test_fit_then_evaluate_then_predict(fitted, images, succeeds, tmp_path):
         out = tmp_path / f"p.{suffix}"
         succeeds("predict", fitted, images, "--out", out)
         frame = pd.read_csv(out) if suffix == "csv" else pd.read_parquet(out)
-        assert list(frame.columns) == ["id", "prediction", "p_blue", "p_red"]
+        assert list(frame.columns) == ["id", "prediction", "p_blue", "p_red", "novelty"]
         assert frame["id"].tolist() == [f"{name}/{i:03d}.png" for name in ("blue", "red") for i in range(12)]
         np.testing.assert_allclose(frame[["p_blue", "p_red"]].sum(axis=1), 1)
         likelier = np.where(frame["p_red"] > frame["p_blue"], "red", "blue")

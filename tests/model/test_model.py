@@ -13,7 +13,14 @@ from safetensors.numpy import load_file
 
 from biofuse import BioFuseModel, ExtractOptions
 from biofuse.blocks.blocks import Blocks
-from biofuse.core.errors import ArtifactError, DataError, DiskError, UndefinedMetricError, UnreadableImageError
+from biofuse.core.errors import (
+    ArtifactError,
+    BioFuseWarning,
+    DataError,
+    DiskError,
+    UndefinedMetricError,
+    UnreadableImageError,
+)
 from biofuse.core.hashing import digest_file, digest_json
 from biofuse.core.seals import FORMAT_VERSION, write_sealed
 from biofuse.data.decoding import DecodePolicy
@@ -151,7 +158,7 @@ def test_a_folder_without_labels_and_a_class_folder_are_predicted_alike(made, tm
         shutil.copy(path, tmp_path / f"{path.parent.name}-{path.name}")
     frame, extraction = made.model.predict_frame(tmp_path, options=ALONE, progress=False)
     assert frame["id"].tolist() == sorted(path.name for path in tmp_path.iterdir())
-    assert list(frame) == ["id", "prediction", "p_flat", "p_rough", "p_wild"]
+    assert list(frame) == ["id", "prediction", "p_flat", "p_rough", "p_wild", "novelty"]
     by_class = {
         f"{path.parent.name}-{path.name}": row
         for path, row in zip(made.pictures, proba(made.model, made.pictures[0].parents[1]), strict=True)
@@ -159,6 +166,21 @@ def test_a_folder_without_labels_and_a_class_folder_are_predicted_alike(made, tm
     for name, *row in frame[["id", "p_flat", "p_rough", "p_wild"]].itertuples(index=False):
         np.testing.assert_array_equal(row, by_class[name])
     assert extraction.quarantined == ()
+
+
+def test_images_unlike_the_development_data_are_named(made):
+    paths = [str(path) for path in made.pictures[:4]]
+    frame, _ = made.model.predict_frame(paths, options=ALONE, progress=False)
+    assert (frame["novelty"] < 99).all()  # so few development images cannot tell
+    novelty = made.model.trust.novelty
+    assert sorted(novelty.projection.dims) == sorted(made.model.encoders)
+    close = replace(novelty, distances=np.full(300, -1, dtype=np.float32))
+    wary = replace(made.model, trust=replace(made.model.trust, novelty=close))
+    with pytest.warns(
+        BioFuseWarning, match=r"4 of 4 samples are unlike the development data .* most unusual: .*00\.png"
+    ):
+        frame, _ = wary.predict_frame(paths, options=ALONE, progress=False)
+    assert frame["novelty"].tolist() == pytest.approx([100 * 300 / 301] * 4)
 
 
 def test_grey_and_tiny_images_are_sensible(made, tmp_path):
@@ -193,7 +215,7 @@ def test_a_corrupt_image_is_an_error_that_names_it_or_is_quarantined(made, tmp_p
 def test_nothing_readable_is_an_empty_table(made, tmp_path):
     (tmp_path / "b.png").write_bytes(b"")
     frame, extraction = made.model.predict_frame(tmp_path, options=CAREFUL, progress=False)
-    assert list(frame) == ["id", "prediction", "p_flat", "p_rough", "p_wild"]
+    assert list(frame) == ["id", "prediction", "p_flat", "p_rough", "p_wild", "novelty"]
     assert len(frame) == 0
     assert len(extraction.quarantined) == 1
 

@@ -73,6 +73,11 @@ RUNS: dict[str, tuple[str, tuple[str, ...], set[str]]] = {
         ("--repeats", "2", "--rows", "40", "--blocks", "2", "--columns", "3", "--signal", "1", "--workers", "1"),
         {"subsets", "repeats", "table"},
     ),
+    "novelty": (
+        "novelty.py",
+        ("{images}", "{images}", "--group", "group", "--encoders", "haralick,hog", "--repeats", "2"),
+        {"data", "encoders", "repeats", "ways"},
+    ),
     "ranking": (
         "ranking.py",
         ("{images}", "--encoders", "haralick,hog", "--head", "ridge", "--folds", "2"),

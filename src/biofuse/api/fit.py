@@ -23,6 +23,7 @@ from biofuse.data.load import development_data
 from biofuse.data.samples import Samples
 from biofuse.encoders.card import EncoderCard
 from biofuse.encoders.registry import resolve
+from biofuse.evaluation.novelty import Novelty
 from biofuse.evaluation.operating import DEFAULT_SENSITIVITY
 from biofuse.extract.embeddings import EmbeddingSet
 from biofuse.extract.engine import extract
@@ -67,7 +68,8 @@ def fit_models(
     models : dict of str to BioFuseModel
         As of :func:`fit_predictors`.
     singles : dict of str to BioFuseModel
-        By encoder, for a ranking of encoders on test data; without a search there are none.
+        By encoder, for a ranking of encoders on test data; without a search there are none. Those that are none of the
+        models do not know what the development data look like, which would take a megabyte each.
     """
     rows = problem.fitted_rows
     predictors = fit_predictors(problem, search, rows, threads=threads)
@@ -98,8 +100,18 @@ def fit_models(
             trust=Trust() if said is None else Trust.learn(problem.target, problem.labels, said),
         )
 
+    @functools.cache
+    def novelty(encoders: tuple[str, ...]) -> Novelty | None:
+        units = problem.units
+        ids, groups = problem.samples.ids[rows], None if units is None else units[rows]
+        return Novelty.learn(blocks.only(encoders), ids=ids, groups=groups)
+
+    def knowing(model: BioFuseModel) -> BioFuseModel:
+        """Add what the development data look like to its encoders."""
+        return replace(model, trust=replace(model.trust, novelty=novelty(model.encoders)))
+
     models = {
-        name: model(predictor, search.out_of_fold if name == CHOSEN else held_out(predictor.encoders))
+        name: knowing(model(predictor, search.out_of_fold if name == CHOSEN else held_out(predictor.encoders)))
         for name, predictor in predictors.items()
     }
     singles = {

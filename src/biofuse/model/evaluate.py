@@ -20,12 +20,13 @@ from biofuse.data.load import load_samples
 from biofuse.data.samples import Samples
 from biofuse.evaluation.intervals import Comparison, Interval, compare_with, distinct, named_together, score_intervals
 from biofuse.evaluation.metrics import DEFAULT_METRIC, INTERVAL_METRICS, Metrics, prepare, score
+from biofuse.evaluation.novelty import Unusual
 from biofuse.evaluation.operating import DEFAULT_SENSITIVITY, Operating, check_stated, measure_operating
 from biofuse.evaluation.subgroups import Breakdown, break_down
 from biofuse.extract.embeddings import EmbeddingSet, Quarantined
 from biofuse.extract.engine import extract
 from biofuse.extract.options import ExtractOptions
-from biofuse.model.model import BioFuseModel
+from biofuse.model.model import NOVELTY, BioFuseModel
 from biofuse.search.rules import CHOSEN
 from biofuse.store.exchange import label_names
 from biofuse.store.store import EmbeddingStore
@@ -236,7 +237,7 @@ class Evaluation:
     predictions : DataFrame
         A row per sample: id, label, prediction, group where there are groups, whether it is also development data,
         its content hash, its value of every column that scores are broken down by (``by_<column>``), a probability per
-        class (``p_<class>``).
+        class (``p_<class>``), and how unlike the development data it is (``novelty``), where the model knows.
     quarantined : tuple of Quarantined
     singles : dict of str to Metrics
         Every encoder of the pool by itself; for a ranking of encoders, outside the corrected comparisons.
@@ -245,6 +246,8 @@ class Evaluation:
         evaluations of earlier versions.
     subgroups : tuple of Breakdown
         Scores of the chosen model for every value of the columns that were asked for.
+    novelty : Unusual or None
+        How many samples are unlike the development data; None where the chosen model does not know.
     data : str or None
         Where the test data came from; None for data in memory.
     split : str
@@ -260,7 +263,7 @@ class Evaluation:
     >>> result = BioFuse(["colour", "lbp"], head="ridge").fit("images/", progress=False)
     >>> evaluation = result.evaluate(progress=False)
     >>> evaluation.predictions.columns.tolist()
-    ['id', 'label', 'prediction', 'in_development', 'content', 'p_benign', 'p_malignant']
+    ['id', 'label', 'prediction', 'in_development', 'content', 'p_benign', 'p_malignant', 'novelty']
     """
 
     n: int
@@ -272,6 +275,7 @@ class Evaluation:
     singles: dict[str, Metrics] = field(default_factory=dict)
     operating: Operating | None = None
     subgroups: tuple[Breakdown, ...] = ()
+    novelty: Unusual | None = None
     notes: tuple[str, ...] = ()
     positive: str | None = None
     data: str | None = None
@@ -333,6 +337,7 @@ class Evaluation:
             if self.operating is None
             else self.operating.model_dump(mode="json") | {"sentences": list(self.operating.sentences())},
             "subgroups": [each.model_dump(mode="json") | {"sentence": str(each)} for each in self.subgroups],
+            "novelty": None if self.novelty is None else self.novelty.model_dump(mode="json"),
             "leak": {
                 "samples": self.leak.samples,
                 "per_class": self.leak.per_class,
@@ -353,7 +358,7 @@ class Evaluation:
         KeyError, TypeError, ValueError
             If something is missing or of another kind.
         """
-        leak, operating = found["leak"], found.get("operating")
+        leak, operating, novelty = found["leak"], found.get("operating"), found.get("novelty")
         return cls(
             n=found["n"],
             notes=tuple(found.get("notes", ())),
@@ -382,6 +387,7 @@ class Evaluation:
                 Breakdown(**{key: value for key, value in each.items() if key != "sentence"})
                 for each in found.get("subgroups", ())
             ),
+            novelty=None if novelty is None else Unusual.model_validate(novelty),
             data=found["data"],
             split=found["split"],
         )
@@ -403,6 +409,8 @@ class Evaluation:
         said = [*self.notes, *map(str, distinct(self.comparisons))]
         said += () if self.operating is None else self.operating.sentences()
         said += map(str, self.subgroups)
+        if self.novelty is not None and self.novelty.surprising:
+            said.append(str(self.novelty))
         if self.leak.samples:
             said.append(
                 f"{self.leak.samples} of {self.n} test samples are also development data, byte for byte"
@@ -497,6 +505,7 @@ def evaluate_models(
         )
         for name, model in models.items()
     }
+    predictions = _predictions(chosen, embeddings, said[CHOSEN].probabilities, leaking)
     others = {n: each.raw for n, each in said.items() if not np.array_equal(each.raw, said[CHOSEN].raw)}
     return Evaluation(
         n=len(samples),
@@ -525,8 +534,9 @@ def evaluate_models(
             chosen.task, labels, said[CHOSEN].raw, samples.by, ids=samples.ids, groups=groups,
             metric=metric if metric in INTERVAL_METRICS else DEFAULT_METRIC,
         ),
+        novelty=_unusual(chosen, predictions, groups),
         leak=_leak(chosen, samples, said, leaking, known_groups),
-        predictions=_predictions(chosen, embeddings, said[CHOSEN].probabilities, leaking),
+        predictions=predictions,
         quarantined=embeddings.quarantined,
         embeddings=embeddings,
         singles={
@@ -605,6 +615,13 @@ def _leak(
     )
 
 
+def _unusual(model: BioFuseModel, predictions: "pd.DataFrame", groups: NDArray[np.object_] | None) -> Unusual | None:
+    """Count samples that are unlike the development data; None where the model does not know."""
+    if model.trust.novelty is None:
+        return None
+    return Unusual.of(predictions[NOVELTY].to_numpy(), known=model.trust.novelty.n_units, groups=groups)
+
+
 def _predictions(
     model: BioFuseModel, embeddings: EmbeddingSet, probabilities: NDArray[np.float64], leaking: NDArray[np.bool_]
 ) -> "pd.DataFrame":
@@ -626,6 +643,8 @@ def _predictions(
         frame[f"by_{name}"] = values
     for column, name in enumerate(model.classes):
         frame[f"p_{name}"] = probabilities[:, column]
+    if model.trust.novelty is not None:
+        frame[NOVELTY] = model.trust.novelty.percentiles(embeddings.blocks)
     return frame
 
 

@@ -30,6 +30,7 @@ from biofuse.data.samples import Samples
 from biofuse.encoders.card import EncoderCard, Precision
 from biofuse.encoders.hub import HubFile, commit_of, download, hub_errors, is_repository, offline
 from biofuse.encoders.weights import pin
+from biofuse.evaluation.novelty import Unusual
 from biofuse.evaluation.operating import DEFAULT_SENSITIVITY, Threshold, read_threshold
 from biofuse.extract.embeddings import EmbeddingSet
 from biofuse.extract.engine import extract
@@ -99,6 +100,12 @@ README = "README.md"
 """Where the model card lies in a repository of a hub."""
 
 AGAIN = "Fit again, or restore the folder."
+
+NOVELTY = "novelty"
+"""Column of predictions that says how unlike the development data an image is."""
+
+NAMED = 3
+"""Images that a warning names."""
 
 KIND = "biofuse-model"
 """What the file says it is."""
@@ -307,7 +314,11 @@ class BioFuseModel:
         progress: Progress | bool = True,
         **chosen: Any,
     ) -> tuple["pd.DataFrame", EmbeddingSet]:
-        """Return a table (id, prediction, a probability column per class) and what happened while embedding.
+        """Return a table (id, prediction, a probability column per class, novelty) and what happened while embedding.
+
+        The last column is the percentile of the development data's own distances at which an image lies
+        (:meth:`biofuse.evaluation.novelty.Novelty.percentiles`); it is absent where the model does not know it. A
+        warning names images above the 99th.
 
         With ``options.on_error="quarantine"`` unreadable images have no row and stand in ``EmbeddingSet.quarantined``.
         ``threshold`` and ``sensitivity`` are those of :meth:`predict`.
@@ -323,6 +334,10 @@ class BioFuseModel:
         frame = pd.DataFrame({"id": embeddings.ids, "prediction": said})
         for column, name in enumerate(self.classes):
             frame[f"p_{name}"] = probabilities[:, column]
+        novelty = self.trust.novelty
+        if novelty is not None:
+            frame[NOVELTY] = novelty.percentiles(embeddings.blocks)
+            _warn_of_unusual(frame, Unusual.of(frame[NOVELTY].to_numpy(), known=novelty.n_units))
         return frame, embeddings
 
     @accepts(DataConfig, ExtractOptions)
@@ -637,6 +652,13 @@ def _kept_model(path: Path, variant: str) -> Path:
         f"The run {path} has no {variant} model: its search did not score one, or an older BioFuse wrote it.",
         remedy=f"Choose one of {', '.join(kept)}; or fit again, by cross-validation.",
     )
+
+
+def _warn_of_unusual(frame: "pd.DataFrame", found: Unusual) -> None:
+    """Warn of images that are unlike the development data, naming the most unusual ones."""
+    if found.above:
+        most = frame.sort_values(NOVELTY, ascending=False, kind="stable")["id"].head(min(found.above, NAMED))
+        warnings.warn(f"{found} The most unusual: {', '.join(map(str, most))}.", BioFuseWarning, stacklevel=4)
 
 
 def _precisions(record: Mapping[str, str]) -> dict[str, Precision]:

@@ -14,6 +14,7 @@ from biofuse.core.files import read_json, write_bytes, write_text
 from biofuse.core.seals import Arrays, Sealed
 from biofuse.core.target import Target
 from biofuse.evaluation.calibration import Calibration, calibrate
+from biofuse.evaluation.novelty import Novelty
 from biofuse.evaluation.operating import Thresholds
 from biofuse.predictors.fused import below
 from biofuse.search.out_of_fold import OutOfFold
@@ -42,11 +43,14 @@ class Trust:
     ----------
     calibration : Calibration or None
         What brings probabilities to be as often right as they say.
+    novelty : Novelty or None
+        What tells images apart that are unlike the development data.
     thresholds : Thresholds or None
         What each threshold of a calibrated probability finds and spares.
     """
 
     calibration: Calibration | None = None
+    novelty: Novelty | None = None
     thresholds: Thresholds | None = None
 
     @classmethod
@@ -131,5 +135,6 @@ class Trust:
 PARTS: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, NDArray[Any]]], Any]] = {
     "calibration": Calibration.restore,
     "thresholds": Thresholds.restore,
+    "novelty": Novelty.restore,
 }
 """What builds each field of :class:`Trust` from JSON values and arrays."""

@@ -12,7 +12,7 @@ from typing import Any
 from biofuse.report.content import Cell, Report, ScatterPlot, Table
 from biofuse.report.draw import DARK, DARK_PALETTE, LIGHT, PALETTE, css_variables, make_figure
 from biofuse.report.input import ReportInput
-from biofuse.report.sections import choice, curve, data, maps, operating, results, subgroups
+from biofuse.report.sections import choice, curve, data, maps, novelty, operating, results, subgroups
 
 
 def build_report(given: ReportInput) -> Report:
@@ -43,6 +43,7 @@ def build_report(given: ReportInput) -> Report:
             *filter(None, [subgroups.subgroups_section(given)]),
             maps.map_section(given),
             results.mistakes_section(given, predicted),
+            *filter(None, [novelty.novelty_section(given)]),
             data.provenance_section(given),
         ),
         footer=f"Written by BioFuse {_version()}. For research; not a medical device, not for clinical use.",

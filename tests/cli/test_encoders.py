@@ -223,6 +223,28 @@ def test_the_whole_pool_without_a_network_is_a_survey_and_no_failure(succeeds):
     assert "images/s" in ran.out
 
 
+def test_all_is_a_matrix_of_every_encoder_and_vector_that_says_what_nobody_has_seen(succeeds, fails):
+    matrix = {
+        each["name"]: each for each in json.loads(succeeds("encoders", "doctor", "--all", "--json").out)["encoders"]
+    }
+    assert {"uni2_h", "h0_mini", "h0_mini:cls", "biomedclip:trunk"} <= set(matrix)
+    assert matrix["h0_mini:cls"]["in_doubt"] == ""
+    assert matrix["hog"]["runs"]
+    assert not matrix["uni2_h"]["runs"]
+    guessed = [name for name, each in matrix.items() if each["in_doubt"].startswith("unverified layout")]
+    assert "dermlip_vitb16" in guessed
+    said = succeeds("encoders", "doctor")
+    assert "Unverified layout:" in said.err
+    assert "dermlip_vitb16" in said.err
+    assert "--all" in fails("encoders", "doctor", "hog", "--all").err
+
+
+def test_the_list_says_who_has_proven_an_encoder(succeeds):
+    cards = {card["name"]: card for card in json.loads(succeeds("encoders", "list", "--json").out)}
+    assert cards["hog"]["proven"] == {"by": "BioFuse", "date": "2026-11-24", "sha256": "", "holds": True}
+    assert cards["uni"]["proven"] is None
+
+
 def test_doctor_keeps_names_whole_on_a_narrow_terminal(succeeds, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     lines = succeeds("encoders", "doctor", "--no-load", "starter").out.splitlines()

@@ -143,6 +143,8 @@ def publish(hub: Any) -> Callable[..., EncoderCard]:
         preprocessing = card.preprocessing.model_copy(update={"size": side, "crop": crop})
         weights = card.weights.model_copy(update={"sha256": None, "shards": ()})
         published = {weights.file: as_file(state, weights), **(files or {})}
+        if weights.configuration not in {*published, weights.processor}:
+            weights = weights.model_copy(update={"configuration": ""})
         if weights.processor:
             published[weights.processor] = json.dumps(as_processor(preprocessing, weights.processor)).encode()
         commit = weights.revision if len(weights.revision) == 40 else "1" * 40

@@ -167,11 +167,48 @@ def test_a_repository_of_timms(hub, equals, filled, images):
     equals(card, images, network)
 
 
-def test_a_network_without_pooling_is_refused(hub):
-    config = TIMM_CONFIG | {"global_pool": "", "model_args": {"global_pool": ""}}
-    hub.add("owner/map", {"config.json": json.dumps(config).encode(), "model.safetensors": b"not read"})
-    with pytest.raises(EncoderError, match="timm:owner/map gives no vector per image"):
+WITHOUT_POOLING = TIMM_CONFIG | {"global_pool": "", "model_args": {"global_pool": "", "fc_norm": False}}
+
+
+def test_a_network_without_pooling_is_refused_and_says_how_to_state_one(hub):
+    hub.add("owner/map", {"config.json": json.dumps(WITHOUT_POOLING).encode(), "model.safetensors": b"not read"})
+    with pytest.raises(EncoderError, match="timm:owner/map gives no vector per image") as caught:
         resolve("timm:owner/map")
+    assert "timm:owner/map with :cls, :mean, :cls+mean at its end" in caught.value.remedy
+    with pytest.raises(UnknownEncoderError, match="states the pooling 'max'"):
+        resolve("timm:owner/map:max")
+
+
+POOLED = {
+    "cls": lambda tokens: tokens[:, 0],
+    "mean": lambda tokens: tokens[:, 1:].mean(1),
+    "cls+mean": lambda tokens: torch.cat((tokens[:, 0], tokens[:, 1:].mean(1)), dim=1),
+}
+
+
+@pytest.mark.parametrize("pooling", POOLED)
+def test_a_stated_pooling_is_of_the_normalised_tokens(hub, equals, filled, images, pooling):
+    network = filled(timm.create_model("test_vit", num_classes=7, global_pool="token"))
+    files = {"config.json": json.dumps(WITHOUT_POOLING).encode(), "model.safetensors": as_bytes(network.state_dict())}
+    hub.add("owner/map", files)
+    (card,) = resolve(f"timm:hf-hub/owner/map:{pooling}")
+    assert card.name == f"timm-owner-map-{pooling.replace('+', '-')}"
+    equals(card, images, lambda pixels: POOLED[pooling](network.forward_features(pixels)))
+
+
+@pytest.mark.parametrize(
+    ("asked", "card", "says"),
+    [
+        ("timm:vit_small_patch16_dinov3.lvd1689m", "dinov3_small", "resize is shortest there and squash on the card"),
+        ("timm:vit_base_patch16_siglip_224.v2_webli", "siglip2_base", "interpolation is bicubic there and bilinear"),
+        ("timm:vit_small_patch14_reg4_dinov2.lvd142m", "dinov2_small", "size is 518 there and 256 on the card"),
+    ],
+)
+def test_an_ad_hoc_name_that_disagrees_with_the_card_of_its_weights_is_an_error_that_names_both(asked, card, says):
+    with pytest.raises(EncoderError, match=f"{asked} and the card {card} are of the same weights") as caught:
+        resolve(asked)
+    assert says in caught.value.message
+    assert f"Use {card}" in caught.value.remedy
 
 
 DINOV2 = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 3, "image_size": 28, "patch_size": 14}
@@ -215,6 +252,68 @@ def test_a_repository_of_transformers(publish, equals, small_images, kind, optio
     assert card.preprocessing.mean == (0.5, 0.4, 0.3)
     encoder = equals(card, small_images, lambda pixels: network(pixel_values=pixels).last_hidden_state[:, 0])
     assert encoder.card.parameters == encoder.parameters
+
+
+VIT = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 96, "image_size": 28}
+STAGES = {"embed_dim": 24, "depths": [1, 1], "num_heads": [2, 4], "window_size": 4, "image_size": 64, "patch_size": 4}
+CONVOLUTIONS = {"depths": [1, 1], "hidden_sizes": [16, 32], "embedding_size": 16}
+CONVNEXT = {"depths": [1, 1, 1, 1], "hidden_sizes": [8, 16, 24, 32]}
+
+CLASSES = {
+    "Aimv2VisionModel": VIT | {"patch_size": 14},
+    "BeitModel": VIT | {"patch_size": 14},
+    "BitModel": CONVOLUTIONS | {"num_groups": 4},
+    "ConvNextModel": CONVNEXT,
+    "ConvNextV2Model": CONVNEXT,
+    "DINOv3ConvNextModel": CONVNEXT,
+    "DINOv3ViTModel": VIT | {"patch_size": 14, "num_register_tokens": 4},
+    "Data2VecVisionModel": VIT | {"patch_size": 14},
+    "DeiTModel": VIT | {"patch_size": 14},
+    "FocalNetModel": {"embed_dim": 24, "depths": [1, 1], "focal_levels": [1, 1], "focal_windows": [3, 3]},
+    "IJepaModel": VIT | {"patch_size": 14},
+    "RegNetModel": CONVOLUTIONS,
+    "ResNetModel": CONVOLUTIONS,
+    "SwinModel": STAGES,
+    "Swinv2Model": STAGES,
+    "ViTMSNModel": VIT | {"patch_size": 14},
+}
+"""Small networks of classes of transformers, by what their configurations are made of."""
+
+
+def vector(network, pixels):
+    """What the class gives: its own pooling, else its class token, or for the one without any the mean."""
+    output = network(pixel_values=pixels)
+    pooled = getattr(output, "pooler_output", None)
+    if pooled is not None and not isinstance(network, transformers.DeiTModel):  # that one's is for training only
+        return pooled.flatten(1)
+    tokens = output.last_hidden_state
+    return tokens.mean(1) if isinstance(network, transformers.IJepaModel) else tokens[:, 0]
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_every_class_that_gives_one_vector_is_built_by_name(publish, equals, kind):
+    side = 28 if CLASSES[kind].get("patch_size") == 14 else 64
+    images = np.random.default_rng(5).integers(0, 256, (3, side, side, 3), dtype=np.uint8)
+    square = {"height": side, "width": side}
+    processor = json.dumps(PROCESSOR | {"size": {"shortest_edge": side}, "crop_size": square}).encode()
+    configuration = getattr(transformers, kind.removesuffix("Model") + "Config")(**CLASSES[kind])
+    options = {"add_pooling_layer": True} if kind == "Data2VecVisionModel" else {}
+    network = getattr(transformers, kind)(configuration, **options)
+    publish("owner/vision", network, **{"preprocessor_config.json": processor})
+    (card,) = resolve("hf:owner/vision")
+    assert card.architecture == kind
+    equals(card, images, lambda pixels: vector(network, pixels))
+
+
+def test_the_encoder_of_a_masked_autoencoder_sees_every_patch(publish, equals, small_images):
+    decoder = {"decoder_hidden_size": 16, "decoder_num_hidden_layers": 1, "decoder_num_attention_heads": 2}
+    whole = transformers.ViTMAEForPreTraining(
+        transformers.ViTMAEConfig(**VIT, **decoder, decoder_intermediate_size=16, patch_size=14, mask_ratio=0.0)
+    )
+    publish("owner/mae", whole)
+    card = adhoc_card("hf:owner/mae")
+    assert (card.architecture, card.weights.prefix) == ("ViTModel", "vit.")
+    equals(card, small_images, lambda pixels: whole.vit(pixel_values=pixels).last_hidden_state[:, 0])
 
 
 @pytest.mark.parametrize("kind", ["CLIP", "Siglip"])

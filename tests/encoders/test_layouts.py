@@ -33,6 +33,7 @@ import pytest
 import torch
 from safetensors.torch import save
 
+from biofuse.core.errors import EncoderError, WrongWeightsError
 from biofuse.encoders import EncoderCard, EncoderRegistry, load_encoder
 from biofuse.encoders.loaders import loader_of
 from biofuse.encoders.preprocessing import differences, from_open_clip, from_processor
@@ -428,6 +429,8 @@ def published(hub: Any, card: EncoderCard, recipe: Mapping[str, Any], shapes: Sh
     same = card.preprocessing == of_card(card.name).preprocessing
     if weights.processor not in other or not same:
         weights = weights.model_copy(update={"processor": ""})
+    if weights.configuration not in other or not same:
+        weights = weights.model_copy(update={"configuration": ""})
     if weights.repository == "manual":
         weights = weights.model_copy(update={"repository": "owner/manual", "revision": "main"})
     commit = weights.revision if len(weights.revision) == 40 else "1" * 40
@@ -493,6 +496,64 @@ def test_a_file_of_that_layout_is_loaded_and_embeds(card, recipe, hub):
     small = published(hub, shrunk(card, recipe), recipe, shapes_of(recipe, small_numbers(recipe)))
     encoder = load_encoder(small)
     assert encoder.card.weights.sha256 is not None
+
+
+def renamed(shapes: Shapes) -> Shapes:
+    return {name.replace("layernorm.bias", "layernorm.offset"): shape for name, shape in shapes.items()}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (renamed, r"1 missing \(layernorm\.bias\); 1 unexpected \(layernorm\.offset\)"),
+        (lambda shapes: shapes | {"adapter.weight": (3, 3)}, r"1 unexpected \(adapter\.weight\)"),
+        (
+            lambda shapes: shapes | {"embeddings.position_embeddings": (1, 257, WIDTH)},
+            r"position_embeddings: \(1, 257, 48\) in the file, \(1, 197, 48\) in the network",
+        ),
+    ],
+)
+def test_a_file_of_another_layout_is_refused_and_both_sides_are_named(hub, change, message):
+    recipe = RECIPES["phikon"]
+    shapes = change(shapes_of(recipe, small_numbers(recipe)))
+    with pytest.raises(WrongWeightsError, match=message):
+        load_encoder(published(hub, shrunk(CARDS["phikon"], recipe), recipe, shapes))
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "change", "message"),
+    [
+        (
+            "phikon",
+            "preprocessor_config.json",
+            {"image_processor_type": "BitImageProcessor", "do_center_crop": False},
+            "disagrees with the card of phikon: interpolation is bicubic there and bilinear on the card",
+        ),
+        (
+            "phikon",
+            "config.json",
+            {"model_type": "vit", "hidden_act": "gelu_new", "layer_norm_eps": 1e-12},
+            "another network than the card of phikon: hidden_act is gelu_new there and gelu on the card",
+        ),
+        (
+            "dermlip_vitb16",
+            "open_clip_config.json",
+            {"model_cfg": {"embed_dim": PROJECTION, "quick_gelu": True}, "preprocess_cfg": {}},
+            "another network than the card of dermlip_vitb16: quick_gelu is True there and False on the card",
+        ),
+    ],
+)
+def test_files_that_describe_another_encoder_are_refused_and_both_sides_are_named(hub, name, file, change, message):
+    card = CARDS[name]
+    # Nobody has described DermLIP's file, so the network's own names have to do for its activation.
+    recipe = RECIPES.get(name, RECIPES["bmc_clip_cf"] | {"file": card.weights.file, "entry": "", "prefix": "visual."})
+    numbers = small_numbers(recipe) | ({} if name in RECIPES else {"patch": 16, "tokens": 197})
+    said = json.loads(recipe.get("files", {}).get(file, "{}")) | change
+    files = recipe.get("files", {}) | {file: json.dumps(said)}
+    small = published(hub, shrunk(card, recipe), recipe | {"files": files}, shapes_of(recipe, numbers))
+    with pytest.raises(EncoderError, match=message):
+        # Under another title, since a card that has been checked in this process is not checked again.
+        load_encoder(small.model_copy(update={"title": f"with another {file}"}))
 
 
 @pytest.mark.parametrize(

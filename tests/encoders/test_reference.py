@@ -7,7 +7,7 @@ import pytest
 
 from biofuse.core.errors import ArtifactError, DependencyError
 from biofuse.encoders import get_card, load_encoder, resolve
-from biofuse.encoders.reference import IMAGES, compare, fixed_images, make_golden, read_golden, write_golden
+from biofuse.encoders.reference import IMAGES, compare, fixed_images, make_golden, proof_of, read_golden, write_golden
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +81,25 @@ def test_written_vectors_are_read_back(hog, tmp_path):
     )
     assert read_golden("hog", folder=tmp_path) is None
     assert read_golden("no_such_encoder") is None
+
+
+def test_a_proof_says_who_when_and_with_which_weights_and_holds_for_that_card_only():
+    card = get_card("efficientnet_lite0")
+    proof = proof_of(card)
+    assert (proof.by, proof.date, proof.holds) == ("BioFuse", "2026-11-24", True)
+    assert proof.sha256 == card.weights.sha256
+    assert not proof_of(card.model_copy(update={"version": 2})).holds
+    assert proof_of(get_card("uni")) is None
+
+
+def test_a_contributed_proof_is_one_file_with_the_name_of_who_made_it(tmp_path):
+    made = make_golden(load_encoder("efficientnet_lite0"), device="cpu", by="A. Person")
+    path = write_golden("h0_mini:cls", made, tmp_path)
+    assert path.name == "h0_mini-cls.safetensors"
+    again = read_golden("h0_mini:cls", folder=tmp_path)
+    assert (again.by, again.date) == ("A. Person", made.date)
+    assert again.weights["sha256"] == get_card("efficientnet_lite0").weights.sha256
+    assert {"biofuse", "torch", "timm"} <= set(again.made_with)
 
 
 def test_a_damaged_file_is_named(hog, tmp_path):

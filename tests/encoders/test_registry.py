@@ -15,6 +15,7 @@ from biofuse.core.errors import BioFuseWarning, DependencyError, EncoderError, U
 from biofuse.encoders import EncoderCard, EncoderRegistry, get_card, list_cards, load_encoder, register_encoder, resolve
 from biofuse.encoders.card import card_from_toml
 from biofuse.encoders.loaders import FAMILIES, builder_of
+from biofuse.encoders.weights import locate
 
 STARTER = ("efficientnet_lite0", "efficientnet_lite2", "colour", "lbp", "haralick", "gabor", "hog")
 
@@ -332,3 +333,29 @@ def test_listing_loads_no_model_library():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_variant_is_an_encoder_of_its_own_with_the_weights_of_its_card(tmp_path):
+    whole, token = resolve("h0_mini, H0-mini:cls")
+    assert (whole.dim, token.dim, token.name, token.base) == (1536, 768, "h0_mini:cls", "h0_mini")
+    assert token.weights == whole.weights
+    assert token.fingerprint() != whole.fingerprint()
+    assert ":" not in token.fingerprint()
+    (tmp_path / "h0_mini").mkdir()
+    (tmp_path / "h0_mini" / "model.safetensors").write_bytes(b"x")
+    assert locate(token, weights_dir=tmp_path) == locate(whole, weights_dir=tmp_path)
+
+
+def test_a_variant_that_is_not_there_says_which_are():
+    with pytest.raises(UnknownEncoderError, match="h0_mini has no vector 'mean'") as caught:
+        get_card("h0_mini:mean")
+    assert "h0_mini:cls" in caught.value.remedy
+    with pytest.raises(UnknownEncoderError, match="uni has no vector 'mean'") as caught:
+        get_card("uni:mean")
+    assert "it has no other" in caught.value.remedy
+
+
+def test_no_encoder_can_be_registered_as_a_variant(registry):
+    card = get_card("hog").model_copy(update={"name": "hog:fine"})
+    with pytest.raises(EncoderError, match="names a vector of the encoder before it"):
+        registry.register(card)

@@ -10,12 +10,12 @@ import typer
 from biofuse.cli import options
 from biofuse.cli.console import human_bytes, note, output, say, show_json, show_table
 from biofuse.cli.options import Json
-from biofuse.core.errors import DependencyError, EncoderError
+from biofuse.core.errors import DependencyError, EncoderError, option
 from biofuse.core.progress import errors
-from biofuse.encoders.card import EncoderCard, Weights, describe, origins
+from biofuse.encoders.card import UNVERIFIED_LAYOUT, EncoderCard, Weights, describe, origins
 from biofuse.encoders.doctor import Diagnosis, available, diagnose
 from biofuse.encoders.hub import endpoint, offline
-from biofuse.encoders.reference import compare, make_golden, read_golden, write_golden
+from biofuse.encoders.reference import compare, make_golden, proof_of, read_golden, write_golden
 from biofuse.encoders.registry import EncoderRegistry, list_cards, load_encoder, resolve
 from biofuse.encoders.weights import located
 from biofuse.extract.options import choose_device
@@ -102,6 +102,7 @@ def _as_json(card: EncoderCard) -> dict[str, Any]:
         "unverified": list(card.unverified),
         "selectable_by_default": card.selectable_by_default,
         "pinned": card.weights is None or card.weights.pinned,
+        "proven": proof_of(card),
     }
     return card.model_dump(mode="json") | derived
 
@@ -116,10 +117,11 @@ def _show_list(cards: Sequence[EncoderCard]) -> None:
         "licence": [_short(card.licence) for card in cards],
         "weights": [{True: "gated", False: "open", None: "unknown"}[card.gated] for card in cards],
         "verified": ["yes" if card.selectable_by_default else "no" for card in cards],
+        "proven": [_proven(card) for card in cards],
         "aliases": [", ".join(card.pools) for card in cards],
     }
     if output.width < ROOM_FOR_ALL:
-        for column in ("title", "weights", "verified", "aliases"):
+        for column in ("title", "weights", "verified", "proven", "aliases"):
             del table[column]
     rows = list(zip(*table.values(), strict=True))
     show_table(f"{len(cards)} encoders", list(table), rows, numbers=("columns", "parameters"))
@@ -129,6 +131,17 @@ def _show_list(cards: Sequence[EncoderCard]) -> None:
             f"{doubtful} of them have essential facts that no external source confirms: they are in no alias but "
             "`paper`, and `biofuse encoders show NAME` says what is in doubt."
         )
+    more = [f"{card.name}:{variant}" for card in cards for variant in card.variants]
+    if more:
+        note(f"Further vectors of the same weights: {', '.join(more)}.")
+
+
+def _proven(card: EncoderCard) -> str:
+    """Say who has run an encoder with its published weights, and when; empty where nobody has told."""
+    proof = proof_of(card)
+    if proof is None:
+        return ""
+    return f"{proof.date} {proof.by}" + ("" if proof.holds else " (an earlier card)")
 
 
 @app.command("show")
@@ -224,6 +237,9 @@ def doctor(
     ] = None,
     device: options.Device = "auto",
     weights_dir: options.WeightsDir = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Every encoder and every further vector of one: with --json, a matrix.")
+    ] = False,
     as_json: options.Json = False,
 ) -> None:
     """Say of each encoder what keeps it from running here: library, access, weights, memory, its card's checks.
@@ -234,11 +250,19 @@ def doctor(
 
       biofuse encoders doctor
 
+      biofuse encoders doctor --all --json
+
       biofuse encoders doctor paper --no-load
 
       biofuse encoders doctor efficientnet_lite0 hog --json
     """
+    if names and everything:
+        raise EncoderError(
+            f"{option('all')} and names of encoders were given.", remedy=f"Give names, or {option('all')}."
+        )
     cards = resolve(names) if names else list_cards()
+    if everything:
+        cards = tuple(each for card in cards for each in (card, *map(card.variant, card.variants)))
     chosen = choose_device(device)
     with errors.status("Looking") as status:
         found = list(
@@ -257,6 +281,12 @@ def doctor(
         _show_doctor(found, chosen)
         unasked = [each.name for each in found if each.access in {"not asked", "unreachable"}]
         _show_problems([each for each in found if names or each.name not in unasked])
+        guessed = [each.name for each in found if UNVERIFIED_LAYOUT in each.in_doubt]
+        if guessed:
+            note(
+                f"{UNVERIFIED_LAYOUT.capitalize()}: {', '.join(guessed)}. Nobody outside BioFuse was found to describe "
+                "how these weights lie in their files, so loading them may be refused; no alias holds them by default."
+            )
         if unasked and not names:
             why = "HF_HUB_OFFLINE is set" if offline() else f"{endpoint()} cannot be reached"
             note(f"{len(unasked)} encoders have no weights here, and the hub could not be asked: {why}.")
@@ -330,8 +360,10 @@ def verify(
     ],
     *,
     write: Annotated[
-        Path | None, typer.Option("--write", help="Write golden vectors into this folder, to contribute them.")
+        Path | None,
+        typer.Option("--write", help="Write golden vectors into this folder, a file per encoder, to contribute them."),
     ] = None,
+    by: Annotated[str, typer.Option("--by", help="Who writes them, as `encoders list` will say.")] = "",
     against: Annotated[
         Path | None, typer.Option("--against", help="Compare with golden vectors in this folder, not BioFuse's own.")
     ] = None,
@@ -348,11 +380,11 @@ def verify(
 
       biofuse encoders verify starter
 
-      biofuse encoders verify uni2_h --write golden/
+      biofuse encoders verify uni2_h --write golden/ --by "A. Person, Hospital"
     """
     cards = resolve(names)
     chosen = choose_device(device)
-    done = [_verified(card, chosen, write=write, against=against, weights_dir=weights_dir) for card in cards]
+    done = [_verified(card, chosen, write=write, by=by, against=against, weights_dir=weights_dir) for card in cards]
     if as_json:
         show_json(done)
     else:
@@ -362,7 +394,7 @@ def verify(
 
 
 def _verified(
-    card: EncoderCard, device: str, *, write: Path | None, against: Path | None, weights_dir: Path | None
+    card: EncoderCard, device: str, *, write: Path | None, by: str, against: Path | None, weights_dir: Path | None
 ) -> Verified:
     golden = read_golden(card.name, folder=against)
     if golden is None and write is None:
@@ -372,7 +404,7 @@ def _verified(
         (ready,), _ = available([card], weights_dir=weights_dir)
         with errors.status(f"Embedding with {card.name}"):
             path = located(ready, weights_dir=weights_dir)
-            made = make_golden(load_encoder(ready, device=device, weights_path=path), device=device)
+            made = make_golden(load_encoder(ready, device=device, weights_path=path), device=device, by=by)
     except (EncoderError, DependencyError) as error:
         return Verified(name=card.name, agrees=None, problem=error.message, remedy=error.remedy)
     facts: dict[str, Any] = {"agrees": None}

@@ -142,6 +142,9 @@ class Weights(Frozen):
         prefix), where the network's names differ from the file's.
     shards : tuple of Shard
         The shards that are read, where ``file`` is an index; empty where not known until the index is read.
+    configuration : str
+        File of the repository that states what weights do not show (``config.json``: activation, number of heads), if
+        there is one; what it says is compared with the card.
     processor : str
         File of the repository that states how images are prepared (``preprocessor_config.json``), if there is one; what
         it says is compared with the card.
@@ -156,6 +159,7 @@ class Weights(Frozen):
     ignore: tuple[str, ...] = ()
     rename: tuple[tuple[str, str], ...] = ()
     shards: tuple[WeightShard, ...] = ()
+    configuration: str = ""
     processor: str = ""
 
     @property
@@ -175,7 +179,7 @@ class Weights(Frozen):
         A later commit of a repository that holds the same file is therefore the same encoder.
         Patterns of ignored names do not take part: whatever they leave out, the network's own weights are complete.
         """
-        outside = {"ignore", "processor"}
+        outside = {"ignore", "processor", "configuration"}
         # Left out where they say nothing, so that cards written before these fields keep their fingerprints.
         outside |= {field for field in ("rename", "shards") if not getattr(self, field)}
         if self.sha256 is not None and not self.repository.startswith("pypi:"):

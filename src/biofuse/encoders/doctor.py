@@ -20,7 +20,7 @@ from biofuse.core.errors import (
     UnavailableWeightsError,
 )
 from biofuse.core.machine import free_memory
-from biofuse.encoders.card import EncoderCard, Frozen, Weights
+from biofuse.encoders.card import EncoderCard, Frozen, Weights, in_doubt
 from biofuse.encoders.encoder import Encoder, UInt8Images, probe_images
 from biofuse.encoders.hub import ask, endpoint, is_repository, offline
 from biofuse.encoders.loaders import libraries_of
@@ -221,6 +221,8 @@ class Diagnosis(Frozen):
         Whether it loads and keeps its card's promises; None where that was not tried.
     images_per_second : float or None
         Forward pass only, in batches of 16 (one by one where an image takes more than half a second).
+    in_doubt : str
+        Which essential facts no external source states, such as ``unverified layout``: it is never chosen by default.
     problem, remedy : str
         The first thing that keeps it from running, and what to do; empty where nothing does.
     """
@@ -235,6 +237,7 @@ class Diagnosis(Frozen):
     memory_free: int | None = None
     loads: bool | None = None
     images_per_second: float | None = None
+    in_doubt: str = ""
     problem: str = ""
     remedy: str = ""
 
@@ -342,6 +345,7 @@ def _without_loading(
         gated=card.gated,
         memory_needed=needed,
         memory_free=free,
+        in_doubt=in_doubt(card),
     )
     if missing:
         problem, remedy = f"It needs {' and '.join(missing)}.", f"pip install {' '.join(missing)}"

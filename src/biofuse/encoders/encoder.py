@@ -381,19 +381,8 @@ def check_published(card: EncoderCard) -> None:
         If the repository has no such file, or does not give it to this user.
     """
     weights = card.weights
-    if weights is None or not weights.processor or not is_repository(weights.repository):
-        return
-    wanted = HubFile(
-        repository=weights.repository,
-        revision=weights.revision,
-        file=weights.processor,
-        encoder=card.name,
-        title=card.title,
-        page=card.page,
-    )
-    try:
-        config = read_json(download(wanted))
-    except HubUnreachableError:
+    config = None if weights is None else published_file(card, weights.processor)
+    if weights is None or config is None:
         return
     if weights.processor.endswith("open_clip_config.json"):
         size = card.preprocessing.output_size
@@ -406,3 +395,30 @@ def check_published(card: EncoderCard) -> None:
             f"{weights.processor} of {weights.repository} disagrees with the card of {card.name}: {different}.",
             remedy="Correct the preprocessing on the card, or take processor off it if the authors say otherwise.",
         )
+
+
+def published_file(card: EncoderCard, file: str) -> dict[str, Any] | None:
+    """Return a JSON file of the repository of a card's weights.
+
+    None where the card names no such file, or it is neither in the hub's cache nor to be had.
+
+    Raises
+    ------
+    UnavailableWeightsError
+        If the repository has no such file, or does not give it to this user.
+    """
+    weights = card.weights
+    if weights is None or not file or not is_repository(weights.repository):
+        return None
+    wanted = HubFile(
+        repository=weights.repository,
+        revision=weights.revision,
+        file=file,
+        encoder=card.name,
+        title=card.title,
+        page=card.page,
+    )
+    try:
+        return read_json(download(wanted))
+    except HubUnreachableError:
+        return None

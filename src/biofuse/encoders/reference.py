@@ -1,5 +1,6 @@
 """Golden vectors: what an encoder gave for a fixed set of real images when somebody knew it to be right."""
 
+import datetime
 import importlib.metadata
 import importlib.resources
 import json
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from biofuse import __version__
 from biofuse.core.errors import ArtifactError, DependencyError
 from biofuse.core.files import atomic_path
 from biofuse.core.hashing import digest
@@ -52,13 +54,22 @@ class Golden:
         Names and hashes of the images, a row each.
     embeddings : ndarray of float32, shape (len(images), dim)
     made_with : dict of str to str
-        Versions of the libraries, and the device.
+        Versions of the libraries and of BioFuse, and the device.
+    weights : dict of str to str
+        Repository, revision, file and SHA-256 of the weights that were run; empty for encoders without.
+    by : str
+        Who made them, and says that the weights are the published ones.
+    date : str
+        The day, as in 2026-11-27.
     """
 
     fingerprint: str
     images: Mapping[str, str]
     embeddings: Embeddings
     made_with: Mapping[str, str]
+    weights: Mapping[str, str]
+    by: str
+    date: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,14 +136,60 @@ def embed_fixed(encoder: Encoder) -> Embeddings:
     return np.concatenate([encoder.encode(prepare(image)[None]) for image in fixed_images().values()])
 
 
-def make_golden(encoder: Encoder, *, device: str) -> Golden:
-    """Return golden vectors of an encoder that is loaded in fp32 and known to be right."""
+def make_golden(encoder: Encoder, *, device: str, by: str = "") -> Golden:
+    """Return golden vectors of an encoder that is loaded in fp32 and known to be right; ``by`` says who knows it."""
     return Golden(
         fingerprint=encoder.card.fingerprint(),
         images=dict(IMAGES),
         embeddings=embed_fixed(encoder),
         made_with={**_versions(encoder.card), "device": device.partition(":")[0]},
+        weights=_identity(encoder.card),
+        by=by,
+        date=datetime.datetime.now(datetime.UTC).date().isoformat(),
     )
+
+
+def _identity(card: EncoderCard) -> dict[str, str]:
+    if card.weights is None:
+        return {}
+    told = card.weights.model_dump(include={"repository", "revision", "file", "sha256"}, mode="json")
+    return {field: str(value) for field, value in told.items() if value}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proof:
+    """That somebody ran an encoder with its published weights and sent in what it gave.
+
+    Attributes
+    ----------
+    by : str
+        Who.
+    date : str
+        When, as in 2026-11-27.
+    sha256 : str
+        Of the weight file; empty for encoders without.
+    holds : bool
+        Whether it is of the card as it is now; a card that was changed since has to be proven again.
+    """
+
+    by: str
+    date: str
+    sha256: str
+    holds: bool
+
+
+def proof_of(card: EncoderCard) -> Proof | None:
+    """Return who has proven an encoder with its published weights, by the golden vectors that come with BioFuse."""
+    golden = read_golden(card.name)
+    if golden is None:
+        return None
+    sha256 = golden.weights.get("sha256", "")
+    same = card
+    if card.weights is not None and sha256:
+        seen = {"sha256": sha256} | {key: golden.weights[key] for key in ("revision",) if key in golden.weights}
+        same = card.model_copy(update={"weights": card.weights.model_copy(update=seen)})
+    holds = golden.fingerprint in {card.fingerprint(), same.fingerprint()}
+    return Proof(by=golden.by, date=golden.date, sha256=sha256, holds=holds)
 
 
 def compare(made: Golden, golden: Golden) -> GoldenComparison:
@@ -169,6 +226,8 @@ def _incomparable(problem: str) -> GoldenComparison:
 def read_golden(name: str, *, folder: Path | None = None) -> Golden | None:
     """Return the golden vectors of an encoder, or None if there are none.
 
+    Files are called after the encoder, with a hyphen in place of a variant's colon.
+
     Parameters
     ----------
     name : str
@@ -185,10 +244,10 @@ def read_golden(name: str, *, folder: Path | None = None) -> Golden | None:
 
     with ExitStack() as stack:
         if folder is None:
-            packaged = importlib.resources.files("biofuse.encoders") / "golden_vectors" / f"{name}.safetensors"
+            packaged = importlib.resources.files("biofuse.encoders") / "golden_vectors" / _file_name(name)
             path = stack.enter_context(importlib.resources.as_file(packaged)) if packaged.is_file() else None
         else:
-            path = folder / f"{name}.safetensors"
+            path = folder / _file_name(name)
         if path is None or not path.is_file():
             return None
         try:
@@ -199,6 +258,9 @@ def read_golden(name: str, *, folder: Path | None = None) -> Golden | None:
                     images=json.loads(facts["images"]),
                     embeddings=file.get_tensor(TENSOR),
                     made_with=json.loads(facts["made_with"]),
+                    weights=json.loads(facts["weights"]),
+                    by=facts["by"],
+                    date=facts["date"],
                 )
         except (SafetensorError, OSError, KeyError, ValueError) as error:
             raise ArtifactError(
@@ -220,11 +282,18 @@ def write_golden(name: str, golden: Golden, folder: Path) -> Path:
         "fingerprint": golden.fingerprint,
         "images": json.dumps(dict(golden.images)),
         "made_with": json.dumps(dict(golden.made_with)),
+        "weights": json.dumps(dict(golden.weights)),
+        "by": golden.by,
+        "date": golden.date,
     }
-    target = folder / f"{name}.safetensors"
+    target = folder / _file_name(name)
     with atomic_path(target) as temporary:
         temporary.write_bytes(save({TENSOR: golden.embeddings.astype(np.float32)}, metadata=facts))
     return target
+
+
+def _file_name(encoder: str) -> str:
+    return f"{encoder.replace(':', '-')}.safetensors"
 
 
 def _versions(card: EncoderCard) -> dict[str, str]:
@@ -232,7 +301,7 @@ def _versions(card: EncoderCard) -> dict[str, str]:
     if card.runtime == "torch":
         used.add("torch")
     installed = {name: importlib.metadata.version(name) for name in sorted(used)}
-    return {**installed, "python": platform.python_version(), "machine": platform.machine()}
+    return {"biofuse": __version__, **installed, "python": platform.python_version(), "machine": platform.machine()}
 
 
 def _words(facts: Mapping[str, str]) -> str:

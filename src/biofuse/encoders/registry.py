@@ -14,8 +14,8 @@ from biofuse.core.hashing import digest_file
 from biofuse.core.registry import Registry
 from biofuse.encoders.card import EncoderCard, Precision, Weights, card_from_toml, read_card
 from biofuse.encoders.encoder import Encoder, check_encoder
-from biofuse.encoders.loaders import FAMILIES, Builder, adhoc_card, builder_of, is_adhoc
-from biofuse.encoders.preprocessing import Preprocessing, card_errors
+from biofuse.encoders.loaders import FAMILIES, Builder, adhoc_card, builder_of, check_configuration, is_adhoc
+from biofuse.encoders.preprocessing import Preprocessing, card_errors, differences
 from biofuse.encoders.weights import locate, pin
 
 Find = Callable[[str], EncoderCard | None]
@@ -218,7 +218,9 @@ class EncoderRegistry(Registry[Entry]):
         if colon and base in self:
             return self.get(base).card.variant(variant)
         if is_adhoc(name):
-            return adhoc_card(name, allow_random_weights=allow_random_weights)
+            made = adhoc_card(name, allow_random_weights=allow_random_weights)
+            self._require_agreement(name, made)
+            return made
         if name.endswith(CARD_SUFFIX):
             card = read_card(name)
             _require_builder(card, None)
@@ -227,6 +229,27 @@ class EncoderRegistry(Registry[Entry]):
         if found is None:
             raise self.unknown(name)
         return found
+
+    def _require_agreement(self, asked: str, made: EncoderCard) -> None:
+        """Refuse an ad-hoc encoder that prepares images or pools otherwise than the card of the same weights.
+
+        Raises
+        ------
+        EncoderError
+            That names both, and in what they differ.
+        """
+        for card in self.list_cards():
+            if made.weights is None or card.weights is None or not _same_file(made.weights, card.weights):
+                continue
+            vectors = (card, *map(card.variant, card.variants))
+            found = [_apart(card.preprocessing, card.output, made) for card in vectors]
+            if all(found):
+                others = ", ".join(vector.name for vector in vectors[1:])
+                raise EncoderError(
+                    f"{asked} and the card {card.name} are of the same weights and disagree: {found[0]}.",
+                    remedy=f"Use {card.name}{f' (or {others})' if others else ''}, whose facts have sources; or write "
+                    "a card of your own, under another name, for what you mean.",
+                )
 
     def load_encoder(
         self,
@@ -276,6 +299,7 @@ class EncoderRegistry(Registry[Entry]):
         # The whole card, not its fingerprint: what is checked, such as the parameter count, is not all part of that.
         key = (loaded.card.model_dump_json(), precision, device)
         if key not in self._checked:
+            check_configuration(loaded.card)
             check_encoder(loaded)
             self._checked.add(key)
         return loaded
@@ -310,6 +334,21 @@ class EncoderRegistry(Registry[Entry]):
         return UnknownEncoderError(
             f"There is no encoder or pool {name!r}. {hint}".rstrip(), remedy="`biofuse encoders list` shows all."
         )
+
+
+def _same_file(one: Weights, other: Weights) -> bool:
+    """Tell whether two cards take their weights from one repository of a hub, whose names know no case."""
+    return "/" in one.repository and one.repository.casefold() == other.repository.casefold()
+
+
+def _apart(preprocessing: Preprocessing, output: str, made: EncoderCard) -> str:
+    """Say in what a card and an ad-hoc one differ; empty where they agree."""
+    found = [differences(preprocessing, made.preprocessing)]
+    if made.preprocessing.odd_crop != preprocessing.odd_crop:
+        found.append(f"odd_crop is {made.preprocessing.odd_crop} there and {preprocessing.odd_crop} on the card")
+    if made.output != output:
+        found.append(f"output is {made.output} there and {output} on the card")
+    return "; ".join(part for part in found if part)
 
 
 def _require_builder(card: EncoderCard, build: Builder | None) -> None:

@@ -2,8 +2,9 @@
 
 A module of networks has ``build_architecture``, which builds a card's network without weights; where the network does
 not simply take the file's names or is not simply called, it has ``layout_of`` and ``forward_of`` as well
-(:func:`build_network` uses all three). Any other module has ``build``, a :class:`Builder`. Those that make the cards of
-ad-hoc encoders (``timm:NAME``) have ``adhoc_card``. A module is imported when an encoder of its family is needed.
+(:func:`build_network` uses all three). ``contradictions`` says in what a published configuration differs from a card.
+Any other module has ``build``, a :class:`Builder`. Those that make the cards of ad-hoc encoders (``timm:NAME``) have
+``adhoc_card``. A module is imported when an encoder of its family is needed.
 """
 
 import functools
@@ -13,9 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from biofuse.core.errors import UnknownEncoderError
+from biofuse.core.errors import EncoderError, UnknownEncoderError
 from biofuse.encoders.card import EncoderCard, Precision, computed, external
-from biofuse.encoders.encoder import Encoder, TorchEncoder
+from biofuse.encoders.encoder import Encoder, TorchEncoder, published_file
 from biofuse.encoders.preprocessing import card_errors
 from biofuse.encoders.weights import load_weights, unfilled
 
@@ -38,7 +39,7 @@ FAMILIES: dict[str, tuple[str, dict[str, str]]] = {
 }
 """BioFuse's own families, as cards name them: the module of each, the libraries it imports and what brings them."""
 
-FORMS = {"timm": "timm:NAME", "hf": "hf:OWNER/NAME", "open_clip": "open_clip:MODEL/TAG"}
+FORMS = {"timm": "timm:NAME[:cls]", "hf": "hf:OWNER/NAME", "open_clip": "open_clip:MODEL/TAG"}
 """How ad-hoc encoders are asked for, by what their names begin with."""
 
 
@@ -102,6 +103,27 @@ def build_network(
     return TorchEncoder(card, network, device=device, precision=precision, forward=forward_of(card, network))
 
 
+def check_configuration(card: EncoderCard) -> None:
+    """Refuse a card whose network is another than the repository of its weights describes.
+
+    Weights do not show everything: an activation has none, and heads share one matrix.
+
+    Raises
+    ------
+    EncoderError
+        That names both sides.
+    """
+    family = loader_of(card.loader)
+    file = "" if card.weights is None else card.weights.configuration
+    config = published_file(card, file) if hasattr(family, "contradictions") else None
+    different = "" if config is None or card.weights is None else family.contradictions(card, config)
+    if different and card.weights is not None:
+        raise EncoderError(
+            f"{file} of {card.weights.repository} describes another network than the card of {card.name}: {different}.",
+            remedy="Correct the arguments on the card, or take configuration off it if the authors say otherwise.",
+        )
+
+
 def _initialised(family: Any, card: EncoderCard, seed: int) -> "nn.Module":
     import torch
 
@@ -128,8 +150,10 @@ def adhoc_card(name: str, *, allow_random_weights: bool = False) -> EncoderCard:
     """Make the card of an encoder that is asked for by where it lies.
 
     ``timm:NAME`` with a tag (``resnet18.a1_in1k``), without (timm's default tag), or a repository of timm's
-    (``timm:owner/name``); ``hf:OWNER/NAME`` of a vision model of transformers; ``open_clip:MODEL/TAG``, or a repository
-    of open_clip's. Small configuration files may be downloaded; weights are not.
+    (``timm:owner/name``, ``timm:hf-hub/owner/name``), any of them with the pooling at the end (``:cls``, ``:mean``,
+    ``:cls+mean``) where timm's own is not meant or there is none; ``hf:OWNER/NAME`` of a vision model of transformers;
+    ``open_clip:MODEL/TAG``, or a repository of open_clip's. Small configuration files may be downloaded; weights are
+    not.
 
     Parameters
     ----------
@@ -188,7 +212,7 @@ def make_card(asked: str, *, network: "Callable[[EncoderCard], nn.Module]", sour
         modality="unknown",
         source=source,
         facts={
-            **dict.fromkeys(("weights", "architecture", "preprocessing", "output"), stated),
+            **dict.fromkeys(("weights", "layout", "architecture", "preprocessing", "output"), stated),
             **dict.fromkeys(("dim", "parameters"), COUNTED),
         },
     )

@@ -1,6 +1,7 @@
 """Vision towers of open_clip, without their text towers."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import open_clip
@@ -58,6 +59,18 @@ def build_architecture(card: EncoderCard) -> nn.Module:
             f"{card.architecture or 'tower'} gives {columns}."
         )
     return tower
+
+
+def contradictions(card: EncoderCard, config: Mapping[str, Any]) -> str:
+    """Say in what an ``open_clip_config.json`` describes another network than a card; empty where they agree."""
+    theirs = config.get("model_cfg", {})
+    ours = _settings(card)
+    named = {"quick_gelu": (bool(theirs.get("quick_gelu")), bool(ours.get("quick_gelu")))}
+    tower, own = theirs.get("vision_cfg", {}), ours["vision_cfg"]
+    named |= {field: (tower[field], own[field]) for field in tower if field in own and field != "timm_model_pretrained"}
+    return "; ".join(
+        f"{field} is {there} there and {here} on the card" for field, (there, here) in named.items() if there != here
+    )
 
 
 def _before_projection(name: str, tower: Any) -> int:

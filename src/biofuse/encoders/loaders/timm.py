@@ -7,6 +7,7 @@ timm's network computes exactly what that library's own class does, so none of i
 import dataclasses
 import fnmatch
 import importlib
+import inspect
 import math
 import re
 import sys
@@ -351,15 +352,43 @@ def _has_dimension(card: EncoderCard, network: Any) -> None:
         raise EncoderError(f"{card.name} promises {card.dim} dimensions, but {card.architecture} gives {dim}.")
 
 
+POOLINGS = {"cls": "token", "mean": "avg", "cls+mean": ""}
+"""The poolings that an ad-hoc name may state, after a last colon, and what timm calls them."""
+
+STATED = ", ".join(f":{name}" for name in POOLINGS)
+
+
+def _pooled(architecture: str, arguments: Mapping[str, Any], pooling: str, asked: str) -> dict[str, Any]:
+    """Return the arguments with the pooling that the name states."""
+    if pooling not in POOLINGS:
+        raise UnknownEncoderError(
+            f"{asked} states the pooling {pooling!r}.", remedy=f"End the name in one of {STATED}."
+        )
+    stated = dict(arguments) | {"global_pool": POOLINGS[pooling]}
+    kind = type(on_meta(lambda: create(architecture, arguments, name=asked)))
+    if pooling == "mean" and "fc_norm" in inspect.signature(kind.__init__).parameters:
+        # Otherwise timm moves the last normalisation behind the pooling, for which the file has other weights.
+        stated.setdefault("fc_norm", False)
+    return stated
+
+
 def adhoc_card(model: str, *, random_weights: bool) -> EncoderCard:
     """Make the card of ``timm:NAME``; see :func:`biofuse.encoders.loaders.adhoc_card`."""
-    architecture, arguments, config, weights = _of_repository(model) if "/" in model else _of_timm(model)
     asked = f"timm:{model}"
+    for hub in ("hf-hub/", "hf-hub:", "hf_hub:"):
+        model = model.removeprefix(hub)
+    model, _, pooling = model.partition(":")
+    architecture, arguments, config, weights = _of_repository(model) if "/" in model else _of_timm(model)
+    if pooling:
+        arguments = _pooled(architecture, arguments, pooling, asked)
     preprocessing = from_timm(config, name=asked)
     network = on_meta(lambda: create(architecture, arguments, name=asked))
     output = pooled_output(network)
-    if output == "cls+mean":
-        raise EncoderError(f"{asked} gives no vector per image: timm builds it without pooling.")
+    if output == "cls+mean" and not pooling:
+        raise EncoderError(
+            f"{asked} gives no vector per image: timm builds it without pooling.",
+            remedy=f"State the pooling that its authors mean: {asked} with {STATED} at its end.",
+        )
     title = model if "/" in model or not config.get("tag") else f"{architecture}.{config['tag']}"
     classifier = config.get("classifier") or ()
     heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
@@ -373,7 +402,8 @@ def adhoc_card(model: str, *, random_weights: bool) -> EncoderCard:
         )
     return make_card(
         asked,
-        name=slug(f"timm-{title}") + (".random" if random_weights else ""),
+        name="-".join((slug(f"timm-{title}"), *([slug(pooling)] if pooling else ())))
+        + (".random" if random_weights else ""),
         title=f"{title} with random weights" if random_weights else title,
         network=lambda _: network,
         loader="timm",
@@ -382,7 +412,7 @@ def adhoc_card(model: str, *, random_weights: bool) -> EncoderCard:
         weights=weights,
         preprocessing=preprocessing,
         output=output,
-        dim=width(network),
+        dim=2 * width(network) if output == "cls+mean" else width(network),
         licence=config.get("license") or "unknown",
         source=f"timm's pretrained configuration of {title}",
         notes=(f"Random weights (seed {SEED}): nothing was learned.",) if random_weights else (),

@@ -208,6 +208,20 @@ def _agrees(card: EncoderCard, settings: Any, *, any_size: bool) -> None:
         raise EncoderError(f"{card.name} promises {card.dim} dimensions, but {card.architecture} gives {dim}.")
 
 
+UNSEEN = ("hidden_act", "layer_norm_eps", "num_attention_heads")
+"""What the weights do not show, and a wrong value of which gives other embeddings without a word."""
+
+
+def contradictions(card: EncoderCard, config: Mapping[str, Any]) -> str:
+    """Say in what a ``config.json`` describes another network than a card; empty where they agree."""
+    said = {**config, **(config.get("vision_config") or {})}
+    return "; ".join(
+        f"{field} is {said[field]} there and {card.arguments[field]} on the card"
+        for field in UNSEEN
+        if field in said and field in card.arguments and said[field] != card.arguments[field]
+    )
+
+
 def columns(architecture: str, settings: Any) -> int:
     """Return how many columns the class and pooled outputs of a class have, by its configuration."""
     where: dict[str, Callable[[], int]] = {

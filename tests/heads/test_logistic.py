@@ -140,3 +140,23 @@ def test_a_fit_that_stops_short_says_so(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(likelihood, "STEPS", 2)
     X, y = make_data(60, 40, 3)
     assert "stopped short" in Logistic(C=10).fit(X, y, task=Task.MULTICLASS, n_classes=3).notes[0]
+
+
+def test_the_slope_of_rows_told_apart_without_error_is_that_of_smoothed_targets() -> None:
+    from scipy.optimize import minimize
+
+    from biofuse.heads.base import Classification
+    from biofuse.heads.logistic import fit_slope
+
+    codes = np.array([0, 0, 0, 1, 1, 2])
+    decisions = np.eye(3)[codes] + 0.1 * np.random.default_rng(0).standard_normal((6, 3))
+    problem = Classification(codes=codes, n_codes=3, weights=np.ones(6))
+    sure = np.array([4 / 6, 3 / 5, 2 / 4])[codes]  # (N + 1) / (N + 3)
+    targets = np.where(np.eye(3)[codes] == 1, sure[:, None], (1 - sure[:, None]) / 2)
+
+    def loss(slope: np.ndarray) -> float:
+        logits = slope[0] * decisions
+        return float(-(targets * (logits - np.log(np.exp(logits).sum(axis=1, keepdims=True)))).sum())
+
+    best = minimize(loss, [1.0], tol=1e-10).x[0]
+    assert fit_slope(decisions, problem, bounds=(-3.0, 5.0)) == pytest.approx(best, rel=1e-4)

@@ -46,6 +46,8 @@ def test_nested_selection_cross_validates():
     ("options", "words", "remedy"),
     [
         ({"predictor": "ensemble", "search": "all"}, "An ensemble averages several", option("search", "screen")),
+        ({"predictor": "mean", "head": "knn"}, "averages the linear heads.*and not knn", option("predictor", "fused")),
+        ({"predictor": "mean", "fusion": "pca"}, "fusion pca would not be used", option("predictor", "fused")),
         ({"select": "holdout", "rule": "one_se"}, "one_se needs cross-validation", option("select", "cv")),
         ({"preset": "paper", "rule": "one_se"}, "one_se needs cross-validation", option("select", "cv")),
         ({"preset": "thesis"}, "`preset=` cannot be .thesis.*paper", ""),

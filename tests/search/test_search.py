@@ -13,12 +13,21 @@ from biofuse.core.errors import SearchError
 from biofuse.core.target import Task
 from biofuse.encoders.registry import get_card
 from biofuse.heads.base import CHEAP_HEADS
+from biofuse.predictors.mean import MeanPredictor
 from biofuse.search import search as searching
 from biofuse.search.closed_form import ClosedFormScorer
 from biofuse.search.problem import head_of
 from biofuse.search.rules import Budget, finalists, greedy_path, select
 from biofuse.search.runner import RefitScorer, SearchContext
-from biofuse.search.search import Fit, allowed, encoders_to_fit, fit_predictors, with_out_of_fold
+from biofuse.search.search import (
+    Fit,
+    allowed,
+    encoders_to_fit,
+    fit_predictors,
+    out_of_fold,
+    singles_to_fit,
+    with_out_of_fold,
+)
 
 PLANTED = ("a", "b", "c", "d")
 EVERY = [subset for size in range(1, 5) for subset in itertools.combinations(PLANTED, size)]
@@ -371,6 +380,7 @@ def few_bytes(request, monkeypatch):
         {"head": "ridge", "repeats": 2},
         {"head": "ridge", "predictor": "ensemble"},
         {"head": "logistic", "predictor": "average"},
+        {"head": "ridge", "predictor": "mean"},
         {"head": "ridge", "select": "holdout"},
     ],
     ids=str,
@@ -480,7 +490,22 @@ def test_class_weights_reach_what_stacks(plant, posed):
     assert probability["balanced"] == pytest.approx(0.5, abs=0.05)
 
 
-@pytest.mark.parametrize("predictor", ["ensemble", "average", "stacking"])
+def test_a_mean_is_chosen_by_one_head_and_every_model_is_one(plant, searched, posed):
+    embeddings, options = plant(40), {"head": "ridge", "folds": 2, "repeats": 1}
+    fused, mean = (searched(embeddings, predictor=predictor, **options) for predictor in ("fused", "mean"))
+    assert scores(mean.leaderboard) == scores(fused.leaderboard)
+    assert (mean.chosen, mean.reason) == (fused.chosen, fused.reason)
+    problem = posed(embeddings, predictor="mean", **options)
+    found = with_out_of_fold(problem, mean, SearchContext(workers=1))
+    predictors = fit_predictors(problem, found, problem.fitted_rows, threads=1)
+    assert {type(predictor) for predictor in predictors.values()} == {MeanPredictor}
+    for subset in {*encoders_to_fit(found).values(), *singles_to_fit(found).values()}:
+        said = out_of_fold(problem, found, subset).probabilities
+        by_one_head = np.concatenate(found.leaderboard.out_of_fold[subset])
+        assert not np.allclose(said, by_one_head, atol=1e-3)
+
+
+@pytest.mark.parametrize("predictor", ["mean", "ensemble", "average", "stacking"])
 @pytest.mark.parametrize("task", [Task.BINARY, Task.MULTILABEL])
 def test_predictors_of_several_members_suit_every_kind_of_task(plant, searched, posed, predictor, task):
     embeddings = plant(40, task=task)

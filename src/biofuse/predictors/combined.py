@@ -12,10 +12,10 @@ from biofuse.blocks.blocks import Blocks
 from biofuse.core.errors import AlignmentError, ArtifactError, BioFuseError, SearchError
 from biofuse.core.hashing import derive_seed
 from biofuse.core.seals import Sealed
-from biofuse.core.target import Target, Task
+from biofuse.core.target import Task
 from biofuse.data.splits import ValidationPlan, make_folds
 from biofuse.fusion.base import Fusion
-from biofuse.heads.base import CERTAIN, ClassWeight, FittedLinear, Head, Scores
+from biofuse.heads.base import ClassWeight, FittedLinear, Head, Scores
 from biofuse.heads.logistic import Logistic
 from biofuse.predictors.fused import (
     FusedPredictor,
@@ -23,11 +23,13 @@ from biofuse.predictors.fused import (
     below,
     fit_predictor,
     in_order,
+    log_odds,
     member_folders,
     read_artefact,
     readable,
     write_artefact,
 )
+from biofuse.predictors.mean import MeanPredictor
 
 
 def union(members: Sequence[Predictor], *, pool: Sequence[str]) -> tuple[str, ...]:
@@ -58,21 +60,6 @@ def union(members: Sequence[Predictor], *, pool: Sequence[str]) -> tuple[str, ..
 def probabilities(members: Sequence[Predictor], blocks: Blocks) -> Scores:
     """Return the members' probabilities, shape (n_members, n, n_classes)."""
     return np.stack([member.predict_proba(blocks) for member in members])
-
-
-def log_odds(probability: Scores, *, task: Task) -> Scores:
-    """Return log-odds, finite, and fine also where probabilities round to 1.
-
-    Parameters
-    ----------
-    probability : ndarray of float64, shape (n, n_classes)
-    task : Task
-        Multi-label: every column by itself. Else each class against the others.
-    """
-    others = Target.numbered(task, probability.shape[1]).others(probability)
-    with np.errstate(divide="ignore"):
-        odds = np.log(probability) - np.log(others)
-    return np.asarray(np.clip(odds, -CERTAIN, CERTAIN), dtype=np.float64)
 
 
 def notes_of(members: Sequence[Predictor]) -> tuple[str, ...]:
@@ -418,7 +405,7 @@ def meta_features(probability: Scores, task: Task) -> Scores:
 
 
 KINDS: Mapping[str, Callable[[Path, Mapping[str, Any], Mapping[str, NDArray[Any]], Sequence[Predictor]], Predictor]] = {
-    kind.kind: kind.from_artefact for kind in (FusedPredictor, EnsemblePredictor, LateFusion)
+    kind.kind: kind.from_artefact for kind in (FusedPredictor, MeanPredictor, EnsemblePredictor, LateFusion)
 }
 """What builds each kind of predictor of its folder (which errors name), content, arrays and members."""
 

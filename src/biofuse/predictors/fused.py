@@ -15,9 +15,9 @@ from biofuse.core.errors import AlignmentError, ArtifactError, BioFuseError
 from biofuse.core.files import disk_errors, read_json, write_bytes, write_text
 from biofuse.core.machine import limit_threads
 from biofuse.core.seals import Sealed
-from biofuse.core.target import Task
+from biofuse.core.target import Target, Task
 from biofuse.fusion.base import FittedFusion, Fusion, make_fusion
-from biofuse.heads.base import FittedHead, Head, Scores, check_limits, make_head
+from biofuse.heads.base import CERTAIN, FittedHead, Head, Scores, check_limits, make_head
 
 
 class Predictor(Protocol):
@@ -342,6 +342,21 @@ def fit_predictor(
         head_options=the_head.options,
         task=task,
     )
+
+
+def log_odds(probability: Scores, *, task: Task) -> Scores:
+    """Return log-odds, finite, and fine also where probabilities round to 1.
+
+    Parameters
+    ----------
+    probability : ndarray of float64, shape (n, n_classes)
+    task : Task
+        Multi-label: every column by itself. Else each class against the others.
+    """
+    others = Target.numbered(task, probability.shape[1]).others(probability)
+    with np.errstate(divide="ignore"):
+        odds = np.log(probability) - np.log(others)
+    return np.asarray(np.clip(odds, -CERTAIN, CERTAIN), dtype=np.float64)
 
 
 def in_order(

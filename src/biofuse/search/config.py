@@ -117,10 +117,11 @@ class SearchConfig(Options):
     scaling: Annotated[Literal["none", "block"], Option(panel="Advanced")] = Field(
         default="none", description="none: every column counts equally; block: every encoder does."
     )
-    predictor: Annotated[Literal["fused", "ensemble", "average", "stacking"], Option(panel="Advanced")] = Field(
+    predictor: Annotated[Literal["fused", "mean", "ensemble", "average", "stacking"], Option(panel="Advanced")] = Field(
         default="fused",
-        description="fused: one head on the fused encoders; ensemble: the average of the best subsets; average, "
-        "stacking: late fusion, a head per encoder.",
+        description="fused: one head on the fused encoders; mean: the average over the cheap linear heads, each on the "
+        "chosen encoders together and on every one by itself (subsets are compared by one head, as with fused); "
+        "ensemble: the average of the best subsets; average, stacking: late fusion, a head per encoder.",
     )
     class_weight: Annotated[Literal["balanced"] | None, Option(panel="Advanced")] = Field(
         default=None, description="balanced: as in scikit-learn."
@@ -170,9 +171,25 @@ class SearchConfig(Options):
                 remedy=f"Use {option('search', 'screen')}, offer fewer encoders, or leave {option('max_encoders')} "
                 "out.",
             )
+        if self.predictor == "mean":
+            self._check_mean()
         if self.predictor == "ensemble" and self.search == "all":
             raise SearchError(
                 "An ensemble averages several subsets, but search 'all' scores one.",
                 remedy=f"Use {option('search', 'screen')}, or {option('predictor', 'fused')}.",
             )
         return self
+
+    def _check_mean(self) -> None:
+        from biofuse.heads.base import CHEAP_HEADS
+
+        if self.head not in (AUTO, *CHEAP_HEADS):
+            raise SearchError(
+                f"The predictor 'mean' averages the linear heads {', '.join(CHEAP_HEADS)}, and not {self.head}.",
+                remedy=f"Use {option('predictor', 'fused')}, or {option('head', AUTO)}.",
+            )
+        if self.fusion != "concatenation":
+            raise SearchError(
+                f"The predictor 'mean' concatenates encoders; the fusion {self.fusion} would not be used.",
+                remedy=f"Use {option('predictor', 'fused')}, or {option('fusion', 'concatenation')}.",
+            )

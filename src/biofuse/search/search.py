@@ -20,6 +20,7 @@ from biofuse.extract.options import ExtractOptions
 from biofuse.heads.base import CHEAP_HEADS, Head, within_limits
 from biofuse.predictors.combined import average, fit_late_fusion
 from biofuse.predictors.fused import Predictor, fit_predictor
+from biofuse.predictors.mean import fit_mean
 from biofuse.search.config import AUTO, SearchConfig
 from biofuse.search.leaderboard import Leaderboard, Subset
 from biofuse.search.out_of_fold import OutOfFold
@@ -99,6 +100,8 @@ class Search:
         The average of subsets, where one was asked for.
     kept_rows : tuple of ndarray or None
         Per fold, the samples that the leaderboard's predictions belong to.
+    final : Leaderboard or None
+        Scores of the models' encoders by the predictor that the models are, where subsets were compared by another.
     out_of_fold : OutOfFold or None
         What the chosen predictor says of samples that it was not fitted on; None before :func:`with_out_of_fold`.
     """
@@ -110,6 +113,7 @@ class Search:
     screen: Screen | None
     ensemble: Ensemble | None
     kept_rows: tuple[NDArray[np.int64], ...] | None
+    final: Leaderboard | None = None
     out_of_fold: OutOfFold | None = None
 
     @property
@@ -224,7 +228,7 @@ def refit(
     *,
     quiet: bool = False,
     stage: str = "scores",
-    keep: bool = False,
+    final: bool = False,
 ) -> tuple[Leaderboard, tuple[NDArray[np.int64], ...] | None]:
     """Score subsets by fitting the predictor on every fold.
 
@@ -239,8 +243,9 @@ def refit(
         Whether progress and cost are not told.
     stage : str
         What the file is called in which scores are kept, before the name of the head.
-    keep : bool, default False
-        Whether to keep the predictions, however large they are.
+    final : bool, default False
+        Whether to fit the predictor that the models are to be, whose predictions are kept, however large they are; else
+        that by which subsets are compared.
 
     Returns
     -------
@@ -252,12 +257,12 @@ def refit(
     fusion = fusion_of(config)
     held_out = tuple(held for _, held in problem.plan.folds)
     size = 4 * sum(map(len, held_out)) * len(problem.classes) * len(strategy.subsets(pool))
-    keep = keep or config.predictor == "ensemble" or size <= KEEP_BYTES
+    keep = final or config.predictor == "ensemble" or size <= KEEP_BYTES
     scorer = RefitScorer(
         problem.blocks,
         problem.labels,
         plan=problem.plan,
-        fit=Fit(problem, head),
+        fit=Fit(problem, head, final=final),
         task=problem.task,
         classes=problem.classes,
         metrics=BOARD_METRICS,
@@ -273,7 +278,7 @@ def refit(
         sink=context.sink(f"{stage}-{head.name}"),
         key=problem.key(
             stage="refit",
-            predictor="fused" if config.predictor == "ensemble" else config.predictor,
+            predictor=kind_of(config, final=final),
             fusion=[fusion.name, fusion.options],
             head=[head.name, head.options],
             metrics=BOARD_METRICS,
@@ -293,11 +298,17 @@ def with_out_of_fold(problem: Problem, search: Search, context: SearchContext) -
 
     Predictions that the search kept are taken; those that it did not are made by refitting on its folds.
     """
+    kept, head = search.leaderboard.out_of_fold, head_of(problem.config, search.head)
     members = (search.chosen,) if search.ensemble is None else search.ensemble.members
-    kept = search.leaderboard.out_of_fold
-    if any(member not in kept for member in members):
-        head = head_of(problem.config, search.head)
-        board, _ = refit(problem, Listed(members), head, context, quiet=True, stage="chosen", keep=True)
+    if kind_of(problem.config, final=True) != kind_of(problem.config, final=False):
+        models = {**encoders_to_fit(search), **singles_to_fit(search)}.values()
+        board, _ = refit(
+            problem, Listed(list(dict.fromkeys(models))), head, context, quiet=True, stage="models", final=True
+        )
+        kept = board.out_of_fold
+        search = replace(search, final=board)
+    elif any(member not in kept for member in members):
+        board, _ = refit(problem, Listed(members), head, context, quiet=True, stage="chosen", final=True)
         kept = board.out_of_fold
     found = OutOfFold.of(problem.plan, [kept[member] for member in members], target=problem.target)
     return replace(search, out_of_fold=found)
@@ -307,8 +318,14 @@ def out_of_fold(problem: Problem, search: Search, encoders: Subset) -> OutOfFold
     """Return what the predictor of a subset says of samples that it was not fitted on; None where that was not kept."""
     if search.ensemble is None and encoders == search.chosen and search.out_of_fold is not None:
         return search.out_of_fold
-    kept = search.leaderboard.out_of_fold.get(encoders)
+    board = search.leaderboard if search.final is None else search.final
+    kept = board.out_of_fold.get(encoders)
     return None if kept is None else OutOfFold.of(problem.plan, [kept], target=problem.target)
+
+
+def kind_of(config: SearchConfig, *, final: bool) -> str:
+    """Return the kind of predictor that subsets are compared by, or that the final models (or their members) are."""
+    return "fused" if config.predictor == "ensemble" or (config.predictor == "mean" and not final) else config.predictor
 
 
 class Fit:
@@ -319,20 +336,22 @@ class Fit:
     problem : Problem
         Whose options it follows.
     head : Head
+    final : bool, default True
+        Whether the predictor is what the models are to be; else that by which subsets are compared.
     """
 
-    def __init__(self, problem: Problem, head: Head) -> None:
-        config = problem.config
-        late = config.predictor in {"average", "stacking"}
-        options: dict[str, Any] = {"how": config.predictor, "class_weight": config.class_weight} if late else {}
-        self._fit: Callable[..., Predictor] = partial(
-            fit_late_fusion if late else fit_predictor,
-            fusion=fusion_of(config),
-            head=head,
-            task=problem.task,
-            n_classes=len(problem.classes),
-            **options,
-        )
+    def __init__(self, problem: Problem, head: Head, *, final: bool = True) -> None:
+        config, kind = problem.config, kind_of(problem.config, final=final)
+        late = kind in {"average", "stacking"}
+        options: dict[str, Any] = {"task": problem.task, "n_classes": len(problem.classes)}
+        if kind == "mean":
+            options["heads"] = [head_of(config, name) for name in _affordable(problem)]
+        else:
+            options |= {"fusion": fusion_of(config), "head": head}
+        if late:
+            options |= {"how": kind, "class_weight": config.class_weight}
+        fits: dict[str, Callable[..., Predictor]] = {"mean": fit_mean, "fused": fit_predictor}
+        self._fit: Callable[..., Predictor] = partial(fits.get(kind, fit_late_fusion), **options)
         units = problem.units if late else None
         self._unit_of = None if units is None else dict(zip(problem.blocks.ids.tolist(), units.tolist(), strict=True))
 

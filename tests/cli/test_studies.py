@@ -159,6 +159,7 @@ def test_the_demo_goes_from_images_to_pictures_and_a_second_time_computes_nothin
     assert record["state"] == "complete"
     assert record["counts"]["test"] == {"cortex": 6, "thalamus": 6}
     assert json.loads((tmp_path / "demo" / "run" / "metrics.json").read_text())["n"] == 12
+    assert '<table id="scores"' in (tmp_path / "demo" / "run" / "report.html").read_text()
 
     second = succeeds("demo", "--out", tmp_path / "demo")
     assert "No embedding had to be computed" in second.err

@@ -55,8 +55,8 @@ def demo(
     show_fit(outcome.result)
     show_evaluation(outcome.evaluation)
     result = outcome.result
-    if result.run is not None:
-        attempt_report(result.run, tell=note, store=result.store, development=result.embeddings, test=result.held_out)
+    if result.path is not None:  # opened anew: the evaluation was written after the fit had opened it
+        attempt_report(result.path, tell=note, store=result.store, development=result.embeddings, test=result.held_out)
     for path in outcome.pictures:
         note(f"Picture: {path}")
     show_answer(evaluation_answer(outcome.evaluation, out if result.path is None else result.path))

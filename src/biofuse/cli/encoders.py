@@ -463,8 +463,10 @@ preprocessing, output, dimension and licence are essential: an encoder with an u
 
 For every encoder below the whole architecture is built without weights in BioFuse's tests, and its columns, its
 number of parameters and its operations per image must be the card's. No published weights could be loaded in writing
-these cards; the starter pool's, which install with BioFuse, are compared with stored vectors. Of the others the card
-says what its loading and its preprocessing were compared with: a checkpoint in the hub's layout and key names is
+these cards; the starter pool's, which install with BioFuse, are compared with stored vectors. How the weights of the
+others lie in their files was read in the code of somebody who loads them, which the card names as the source of its
+`layout`; the tests build such a file and load it. Where nobody was found the layout is unverified. Of the others the
+card says what its loading and its preprocessing were compared with: a checkpoint in the hub's layout and key names is
 written at a smaller size, loaded as users load it, and gives what another library gives for the same weights, to
 1e-5; an implementation that is not BioFuse's gives the same pixels for 28 real images of odd sizes and modes (grey,
 palette, transparent, 16-bit, one pixel high). Files are checked when they are loaded: names of all weights, number of

@@ -1,13 +1,15 @@
 import numpy as np
 import pytest
-from sklearn.calibration import CalibratedClassifierCV
+from scipy.stats import ttest_1samp
+from sklearn.calibration import CalibratedClassifierCV, calibration_curve
 from sklearn.datasets import make_classification
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import brier_score_loss, log_loss
 
 from biofuse.core.errors import AlignmentError, ArtifactError
 from biofuse.core.target import Target, Task
-from biofuse.evaluation.calibration import Calibration, calibrate
+from biofuse.evaluation.calibration import Calibration, CalibrationTest, calibrate, measure_calibration
 
 
 def predicted(n_classes, *, n=400, seed=0):
@@ -87,3 +89,49 @@ def test_what_is_saved_is_read_back_and_what_is_wrong_is_refused():
             Calibration.restore(wrong, {})
     with pytest.raises(AlignmentError, match="2 temperatures do not fit 3 labels"):
         made.apply(Target.numbered(Task.MULTILABEL, 3), np.full((4, 3), 0.5))
+
+
+# --- what it does to test samples
+
+
+@pytest.mark.parametrize(("task", "n_classes"), [(Task.BINARY, 2), (Task.MULTICLASS, 4)])
+def test_what_is_measured_is_what_scikit_learn_and_scipy_say(task, n_classes):
+    p, y, *_ = predicted(n_classes)
+    target, ids = Target.numbered(task, n_classes), np.arange(len(y)).astype(str)
+    calibration = Calibration(temperatures=(1.7,), n=10)
+    after = calibration.apply(target, p)
+    found = measure_calibration(target, y, p, after, calibration=calibration, ids=ids)
+    for quality, said in ((found.before, p), (found.after, after)):
+        assert quality.loss.estimate == pytest.approx(log_loss(y, said))
+        assert quality.brier.estimate == pytest.approx(brier_score_loss(y, said if n_classes > 2 else said[:, 1]))
+        right, confidence = said.argmax(axis=1) == y, said.max(axis=1)
+        share, mean = calibration_curve(right, confidence, n_bins=10, strategy="uniform")
+        counts = np.histogram(confidence, bins=np.linspace(0, 1, 11))[0]
+        assert quality.ece.estimate == pytest.approx(np.average(np.abs(share - mean), weights=counts[counts > 0]))
+        assert quality.ece.low <= quality.ece.estimate <= quality.ece.high
+    losses = -np.log(after[np.arange(len(y)), y])
+    reference = ttest_1samp(losses, 0).confidence_interval()
+    assert (found.after.loss.low, found.after.loss.high) == pytest.approx((reference.low, reference.high))
+
+
+def test_groups_widen_the_intervals_and_few_of_them_are_doubted():
+    p, y, *_ = predicted(2)
+    target, ids = Target.numbered(Task.BINARY, 2), np.arange(len(y)).astype(str)
+    groups = np.argsort(np.argsort(np.abs(p[:, 0] - (y == 0)))) // 50  # samples of a group are as hard as one another
+    alone = measure_calibration(target, y, p, p, calibration=None, ids=ids)
+    together = measure_calibration(target, y, p, p, calibration=None, ids=ids, groups=groups)
+    assert together.few_groups
+    assert not alone.few_groups
+    assert together.after.loss.high - together.after.loss.low > 3 * (alone.after.loss.high - alone.after.loss.low)
+    assert CalibrationTest.model_validate_json(together.model_dump_json()) == together
+
+
+def test_perfect_probabilities_are_beyond_chance_once_in_twenty():
+    random, beyond = np.random.default_rng(0), []
+    target = Target.numbered(Task.MULTICLASS, 3)
+    for _ in range(100):
+        p = random.dirichlet(np.full(3, 0.7), size=200)
+        y = (random.random(200)[:, None] > p.cumsum(axis=1)).sum(axis=1)
+        found = measure_calibration(target, y, p, p, calibration=None, ids=np.arange(200).astype(str))
+        beyond.append(found.after.ece.estimate > found.chance_high)
+    assert 0.01 <= np.mean(beyond) <= 0.11

@@ -10,10 +10,12 @@ import pandas as pd
 import pytest
 
 from biofuse.blocks.blocks import Blocks
-from biofuse.core.target import Task
+from biofuse.core.target import Target, Task
 from biofuse.data.load import load_samples
 from biofuse.encoders.card import EncoderCard, Weights
 from biofuse.encoders.preprocessing import Preprocessing
+from biofuse.evaluation.calibration import Calibration, measure_calibration
+from biofuse.evaluation.conformal import Conformal, measure_sets
 from biofuse.evaluation.intervals import Comparison, Interval
 from biofuse.evaluation.metrics import Metrics, prepare, score
 from biofuse.evaluation.operating import measure_operating
@@ -224,7 +226,11 @@ def _evaluated(record: RunRecord, *, ids: list[str], labels: np.ndarray, probabi
     )
     for column, name in enumerate(classes):
         predictions[f"p_{name}"] = probabilities[:, column]
-    pool = record.pool
+    pool, target = record.pool, Target(task, classes)
+    cooled = [0.8] * (len(classes) if target.several else 1)
+    calibration = Calibration(temperatures=tuple(cooled), n=100)
+    before = Calibration(temperatures=tuple(1 / each for each in cooled), n=100).apply(target, probabilities)
+    made = Conformal.learn(target, labels, probabilities, units=ids)
     return Evaluation(
         n=len(ids),
         models={"chosen": model(record.chosen, 0.0), "best_single": model(pool[:1], 0.05), "all": model(pool, 0.01)},
@@ -232,6 +238,19 @@ def _evaluated(record: RunRecord, *, ids: list[str], labels: np.ndarray, probabi
         leak=Leak(samples=0, per_class={}, groups=0, without={}),
         predictions=predictions,
         quarantined=(),
+        calibration=measure_calibration(target, labels, before, probabilities, calibration=calibration, ids=ids),
+        sets=tuple(
+            measure_sets(
+                target,
+                labels,
+                made.sets(target, probabilities, asked),
+                probabilities,
+                asked=asked,
+                class_conditional=False,
+                ids=ids,
+            )
+            for asked in (0.9, 0.5)
+        ),
         operating=measure_operating(prepare(task, labels, probabilities, classes=classes), ids=ids),
         data=record.data.source,
     )

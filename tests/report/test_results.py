@@ -8,10 +8,10 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import auc, roc_auc_score
 
 from biofuse.core.target import Target, Task
+from biofuse.evaluation.calibration import reliability
 from biofuse.report.sections.results import (
     DRAWN_POINTS,
     Predicted,
-    calibration,
     group_scores,
     precision_recall_curves,
     roc_curves,
@@ -71,7 +71,7 @@ def test_what_is_drawn_are_points_of_the_curve_with_its_ends_and_its_area() -> N
 
 def test_calibration_bins_of_labels_are_scikit_learns() -> None:
     data = predicted(2000, task=Task.MULTILABEL)
-    found = calibration(data.confidence, data.right)
+    found = reliability(data.confidence, data.right)
     share, mean = calibration_curve(data.right, data.confidence, n_bins=10, strategy="uniform")
     np.testing.assert_allclose(found.accuracy, share, atol=1e-12)
     np.testing.assert_allclose(found.confidence, mean, atol=1e-12)
@@ -82,13 +82,13 @@ def test_calibration_bins_of_labels_are_scikit_learns() -> None:
 
 def test_the_calibration_error_of_a_hand_made_case() -> None:
     # Two of four right at .9: off by .4; both right at .6: off by .4.
-    found = calibration(np.array([0.9] * 4 + [0.6] * 2), np.array([1, 1, 0, 0, 1, 1], dtype=bool))
+    found = reliability(np.array([0.9] * 4 + [0.6] * 2), np.array([1, 1, 0, 0, 1, 1], dtype=bool))
     assert found.error == pytest.approx(0.4)
     assert found.counts.tolist() == [2, 4]
 
 
 def test_confidences_on_an_edge_and_at_the_ends_are_counted_once() -> None:
-    found = calibration(np.array([0.0, 0.1, 0.5, 1.0]), np.array([False, False, True, True]))
+    found = reliability(np.array([0.0, 0.1, 0.5, 1.0]), np.array([False, False, True, True]))
     assert found.counts.sum() == 4
 
 

@@ -284,6 +284,24 @@ def _calibration(rows: Rows, files: Files) -> None:
     assert sum(row["predictions"] for row in rows) == len(files.predictions)
 
 
+@checks("calibration-scores")
+def _calibration_scores(rows: Rows, files: Files) -> None:
+    tested = files.metrics["calibration"]
+    assert len(rows) == 2
+    for row, stage in zip(rows, ("before", "after"), strict=True):
+        for name, key in (("log-loss", "loss"), ("Brier score", "brier"), ("expected calibration error", "ece")):
+            assert [row[name], row[f"low {name}"], row[f"high {name}"]] == list(tested[stage][key].values())
+
+
+@checks("sets")
+def _sets(rows: Rows, files: Files) -> None:
+    assert [row["asked"] for row in rows] == [0.9, 0.5]
+    for row, tested in zip(rows, files.metrics["sets"], strict=True):
+        assert [row["held"], row["low held"], row["high held"]] == list(tested["coverage"].values())
+        assert (row["mean size"], row["one class"]) == (tested["size"]["estimate"], tested["single"])
+        assert (row["class held least"], row["of it held"]) == (tested["worst"], tested["worst_coverage"])
+
+
 @checks("operating-points")
 def _operating(rows: Rows, files: Files) -> None:
     points = files.metrics["operating"]["points"]

@@ -97,7 +97,7 @@ def fit_models(
             decode=problem.samples.decode,
             facts=facts,
             precisions={n: p for n, p in embeddings.precisions.items() if n in predictor.encoders},
-            trust=Trust() if said is None else Trust.learn(problem.target, problem.labels, said),
+            trust=Trust() if said is None else Trust.learn(problem.target, problem.labels, said, units=problem.units),
         )
 
     @functools.cache

@@ -12,10 +12,11 @@ import biofuse
 from biofuse.cli import options
 from biofuse.cli.console import note, output, say, show_answer, show_json, show_table
 from biofuse.cli.embed import refuse_nothing, tell_remarks, tell_work
-from biofuse.core.errors import BioFuseError
+from biofuse.core.errors import BioFuseError, option
 from biofuse.core.files import atomic_path, check_target
 from biofuse.core.options import divide
 from biofuse.data.config import DataConfig
+from biofuse.data.labels import listing
 from biofuse.evaluation.intervals import Comparison, Interval
 from biofuse.evaluation.metrics import SCREEN_METRICS, get_metric
 from biofuse.evaluation.operating import DEFAULT_SENSITIVITY, read_threshold
@@ -259,6 +260,15 @@ def predict(
             metavar="SHARE",
         ),
     ] = None,
+    coverage: Annotated[
+        float | None,
+        typer.Option(
+            help="Add a column with the classes among which the true one is with this probability.", metavar="SHARE"
+        ),
+    ] = None,
+    class_conditional: Annotated[
+        bool, typer.Option("--class-conditional", help="Let that be so for the images of each class, with --coverage.")
+    ] = False,
     store: options.Store = None,
     variant: Annotated[
         VariantName,
@@ -280,7 +290,13 @@ def predict(
       biofuse predict run/model scan.png --out scan.csv
 
       biofuse predict run new-images/ --sensitivity 0.98 --out predictions.csv
+
+      biofuse predict run new-images/ --coverage 0.9 --out predictions.csv
     """
+    if class_conditional and coverage is None:
+        raise BioFuseError(
+            f"{option('class_conditional', True)} is about prediction sets.", remedy=f"Give {option('coverage', 0.9)}."
+        )
     if out.suffix not in {".csv", ".parquet"}:
         raise BioFuseError(f"Cannot write {out}: its ending is neither .csv nor .parquet.")
     check_target(out)
@@ -289,7 +305,9 @@ def predict(
     decision = _decision(fitted, threshold, sensitivity)
     samples = fitted.load_images(data, **reading)
     tell_remarks(samples)
-    frame, extraction = fitted.predict_frame(samples, store=store, keep=keep, **decision, **embedding)
+    frame, extraction = fitted.predict_frame(
+        samples, coverage=coverage, class_conditional=class_conditional, store=store, keep=keep, **decision, **embedding
+    )
     refuse_nothing(extraction)
     with atomic_path(out) as temporary:
         if out.suffix == ".csv":
@@ -298,8 +316,24 @@ def predict(
             frame.to_parquet(temporary, index=False)
     for entry in extraction.quarantined:
         note(f"Not predicted: {entry.reason}")
+    if coverage is not None:
+        _say_sets(fitted, coverage, class_conditional=class_conditional)
     by = "" if variant == CHOSEN else f" by the {spaced(variant)} model ({' + '.join(fitted.encoders)})"
     note(f"Wrote {len(frame)} prediction{'' if len(frame) == 1 else 's'}{by} to {out}.")
+
+
+def _say_sets(model: "biofuse.BioFuseModel", coverage: float, *, class_conditional: bool) -> None:
+    """Say where there were too few development samples to promise the coverage asked for."""
+    conformal = model.trust.conformal
+    if conformal is None:
+        return
+    limits = conformal.thresholds(model.target, coverage, class_conditional=class_conditional)
+    open_ended = [name for name, limit in zip(model.classes, limits, strict=True) if limit == 0]
+    if open_ended:
+        note(
+            f"There are too few development samples, or groups, to promise {coverage:.0%}: every set holds "
+            f"{listing(open_ended)}."
+        )
 
 
 def _decision(model: "biofuse.BioFuseModel", threshold: str | None, sensitivity: float | None) -> dict[str, Any]:

@@ -17,8 +17,9 @@ from biofuse.evaluation.metrics import Record, Score
 Values = NDArray[np.float64]
 Sets = NDArray[np.bool_]
 
-COVERAGE = 0.9
-"""Coverage that sets are tested at where none was asked for: the usual one of conformal prediction."""
+TESTED = ((0.9, False), (0.8, False), (0.95, False), (0.9, True))
+"""Coverages that sets are tested at, and whether in each class; the first is spoken of: the usual one of conformal
+prediction."""
 
 ROUNDING = 1e-9
 """By how much sums of shares may miss what they stand for."""
@@ -192,7 +193,7 @@ class SetsTest(Record):
     few_groups: bool = False
 
     def __str__(self) -> str:
-        each = " in each class" if self.class_conditional else ""
+        each = " of each class" if self.class_conditional else ""
         ends = f"{self.coverage.low:.1%} to {self.coverage.high:.1%}"
         return (
             f"Prediction sets asked to hold the truth in {self.asked:.0%}{each} hold it in "
@@ -236,7 +237,7 @@ def measure_sets(
     worst = int(np.nanargmin(per_class)) if np.isfinite(per_class).any() else 0
     return SetsTest(
         asked=asked,
-        class_conditional=class_conditional or target.several,
+        class_conditional=class_conditional,
         coverage=Estimate(estimate=share, low=low, high=high),
         size=Estimate.of_mean(inside.sum(axis=1).astype(np.float64), units),
         single=float((inside.sum(axis=1) == 1).mean()),

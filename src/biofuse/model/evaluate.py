@@ -18,6 +18,8 @@ from biofuse.data.config import DataConfig
 from biofuse.data.labels import counted, is_number, listing, match_names
 from biofuse.data.load import load_samples
 from biofuse.data.samples import Samples
+from biofuse.evaluation.calibration import CalibrationTest, measure_calibration
+from biofuse.evaluation.conformal import TESTED, SetsTest, measure_sets
 from biofuse.evaluation.intervals import Comparison, Interval, compare_with, distinct, named_together, score_intervals
 from biofuse.evaluation.metrics import DEFAULT_METRIC, INTERVAL_METRICS, Metrics, prepare, score
 from biofuse.evaluation.novelty import Unusual
@@ -241,6 +243,10 @@ class Evaluation:
     quarantined : tuple of Quarantined
     singles : dict of str to Metrics
         Every encoder of the pool by itself; for a ranking of encoders, outside the corrected comparisons.
+    calibration : CalibrationTest or None
+        How good the chosen model's probabilities are, before and after calibration.
+    sets : tuple of SetsTest
+        What its prediction sets hold, at several coverages; empty where it knows none.
     operating : Operating or None
         What the chosen model finds and misses at thresholds, and gets right of what it is surest of; None in
         evaluations of earlier versions.
@@ -273,6 +279,8 @@ class Evaluation:
     predictions: "pd.DataFrame"
     quarantined: tuple[Quarantined, ...]
     singles: dict[str, Metrics] = field(default_factory=dict)
+    calibration: CalibrationTest | None = None
+    sets: tuple[SetsTest, ...] = ()
     operating: Operating | None = None
     subgroups: tuple[Breakdown, ...] = ()
     novelty: Unusual | None = None
@@ -333,6 +341,8 @@ class Evaluation:
                 name: comparison.model_dump(mode="json") | {"sentence": sentences[name]}
                 for name, comparison in self.comparisons.items()
             },
+            "calibration": None if self.calibration is None else self.calibration.model_dump(mode="json"),
+            "sets": [each.model_dump(mode="json") for each in self.sets],
             "operating": None
             if self.operating is None
             else self.operating.model_dump(mode="json") | {"sentences": list(self.operating.sentences())},
@@ -359,6 +369,7 @@ class Evaluation:
             If something is missing or of another kind.
         """
         leak, operating, novelty = found["leak"], found.get("operating"), found.get("novelty")
+        calibration = found.get("calibration")
         return cls(
             n=found["n"],
             notes=tuple(found.get("notes", ())),
@@ -380,6 +391,8 @@ class Evaluation:
             predictions=predictions,
             quarantined=tuple(quarantined),
             singles={name: Metrics.from_json(each) for name, each in found["singles"].items()},
+            calibration=None if calibration is None else CalibrationTest.model_validate(calibration),
+            sets=tuple(map(SetsTest.model_validate, found.get("sets", ()))),
             operating=None
             if operating is None
             else Operating(**{key: value for key, value in operating.items() if key != "sentences"}),
@@ -407,6 +420,8 @@ class Evaluation:
     def sentences(self) -> list[str]:
         """Say in words how the chosen model compares, and whether test and development data overlap."""
         said = [*self.notes, *map(str, distinct(self.comparisons))]
+        said += [] if self.calibration is None else [str(self.calibration)]
+        said += [str(each) for each in self.sets if (each.asked, each.class_conditional) == TESTED[0]]
         said += () if self.operating is None else self.operating.sentences()
         said += map(str, self.subgroups)
         if self.novelty is not None and self.novelty.surprising:
@@ -525,6 +540,11 @@ def evaluate_models(
             chosen.task, labels, said[CHOSEN].raw, others,
             ids=samples.ids, groups=groups, name=CHOSEN, metric=metric,
         ),
+        calibration=measure_calibration(
+            chosen.target, labels, said[CHOSEN].raw, said[CHOSEN].probabilities,
+            calibration=chosen.trust.calibration, ids=samples.ids, groups=groups,
+        ),
+        sets=_sets(chosen, samples, said[CHOSEN].probabilities),
         operating=measure_operating(
             prepare(chosen.task, labels, said[CHOSEN].probabilities, classes=chosen.classes),
             ids=samples.ids, groups=groups, thresholds=chosen.trust.thresholds, sensitivity=sensitivity,
@@ -579,6 +599,26 @@ def _never_predicted(target: Target, labels: NDArray[np.int64], probabilities: N
         name, n = missed[0]
         return (f"The model predicts no {name}, which {n} of {len(labels)} samples {'are' if n > 1 else 'is'}.",)
     return (f"The model predicts none of {counted(missed)}; in brackets, how many samples are.",) if missed else ()
+
+
+def _sets(model: BioFuseModel, samples: Samples, probabilities: NDArray[np.float64]) -> tuple[SetsTest, ...]:
+    if model.trust.conformal is None:
+        return ()
+    target, made = model.target, model.trust.conformal
+    return tuple(
+        measure_sets(
+            target,
+            _labels(samples),
+            made.sets(target, probabilities, asked, class_conditional=each),
+            probabilities,
+            asked=asked,
+            class_conditional=each,
+            ids=samples.ids,
+            groups=samples.groups,
+        )
+        for asked, each in TESTED
+        if not (each and target.several)  # of several labels, each has its own threshold anyway
+    )
 
 
 def _doubt(scores: ModelScores) -> tuple[str, ...]:

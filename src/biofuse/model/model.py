@@ -22,7 +22,7 @@ from biofuse.core.files import TEMPORARY_SUFFIX, disk_errors
 from biofuse.core.options import accepts, divide
 from biofuse.core.progress import Progress
 from biofuse.core.seals import listed_files, seal, unseal
-from biofuse.core.target import THRESHOLD, Target, Task
+from biofuse.core.target import SEPARATOR, THRESHOLD, Target, Task
 from biofuse.data.config import DataConfig
 from biofuse.data.decoding import DecodePolicy
 from biofuse.data.load import load_samples
@@ -30,6 +30,7 @@ from biofuse.data.samples import Samples
 from biofuse.encoders.card import EncoderCard, Precision
 from biofuse.encoders.hub import HubFile, commit_of, download, hub_errors, is_repository, offline
 from biofuse.encoders.weights import pin
+from biofuse.evaluation.conformal import check_coverage
 from biofuse.evaluation.novelty import Unusual
 from biofuse.evaluation.operating import DEFAULT_SENSITIVITY, Threshold, read_threshold
 from biofuse.extract.embeddings import EmbeddingSet
@@ -307,6 +308,8 @@ class BioFuseModel:
         *,
         threshold: Threshold | None = None,
         sensitivity: float | None = None,
+        coverage: float | None = None,
+        class_conditional: bool = False,
         store: EmbeddingStore | Path | str | None = None,
         keep: bool = False,
         config: DataConfig | None = None,
@@ -321,17 +324,23 @@ class BioFuseModel:
         warning names images above the 99th.
 
         With ``options.on_error="quarantine"`` unreadable images have no row and stand in ``EmbeddingSet.quarantined``.
-        ``threshold`` and ``sensitivity`` are those of :meth:`predict`.
+        ``threshold`` and ``sensitivity`` are those of :meth:`predict`. With ``coverage`` there is a column ``set``: the
+        classes of :meth:`sets`, joined by ``|``.
         """
         import pandas as pd
 
         self.decide(np.empty((0, len(self.classes))), threshold=threshold, sensitivity=sensitivity)  # or refuse now
+        if coverage is not None:
+            self.sets(np.empty((0, len(self.classes))), coverage=coverage)
         embeddings = self.embed_blocks(
             data, store=store, keep=keep, config=config, options=options, progress=progress, **chosen
         )
         probabilities = self.probabilities(embeddings.blocks)
         said = self.decide(probabilities, threshold=threshold, sensitivity=sensitivity)
         frame = pd.DataFrame({"id": embeddings.ids, "prediction": said})
+        if coverage is not None:
+            inside = self.sets(probabilities, coverage=coverage, class_conditional=class_conditional)
+            frame["set"] = [SEPARATOR.join(np.array(self.classes, dtype=object)[row]) for row in inside]
         for column, name in enumerate(self.classes):
             frame[f"p_{name}"] = probabilities[:, column]
         novelty = self.trust.novelty
@@ -413,6 +422,38 @@ class BioFuseModel:
             )
         wanted = DEFAULT_SENSITIVITY if sensitivity is None else sensitivity
         return self.trust.thresholds.at(self.target, rule, sensitivity=wanted)
+
+    def sets(
+        self, probabilities: NDArray[np.float64], *, coverage: float, class_conditional: bool = False
+    ) -> NDArray[np.bool_]:
+        """Return which classes are in the prediction set of each image, shape (n, n_classes).
+
+        The set holds the true class of a new image with the probability asked for; never none. Of several labels, each
+        label that is there is in it with that probability. See :class:`biofuse.evaluation.conformal.Conformal`.
+
+        Parameters
+        ----------
+        probabilities : ndarray of float64, shape (n, n_classes)
+            As :meth:`predict_proba` returns them.
+        coverage : float
+            The probability that is asked for.
+        class_conditional : bool, default False
+            Whether it shall hold for the images of each class, instead of for all together.
+
+        Raises
+        ------
+        DataError
+            If the coverage is no share.
+        ArtifactError
+            If the model does not know what its predictors said of images that they were not fitted on.
+        """
+        check_coverage(coverage)
+        if self.trust.conformal is None:
+            raise ArtifactError(
+                "This model knows no prediction sets: it has no out-of-fold predictions of its development samples.",
+                remedy="Fit again.",
+            )
+        return self.trust.conformal.sets(self.target, probabilities, coverage, class_conditional=class_conditional)
 
     def decide(
         self,

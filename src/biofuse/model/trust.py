@@ -14,6 +14,7 @@ from biofuse.core.files import read_json, write_bytes, write_text
 from biofuse.core.seals import Arrays, Sealed
 from biofuse.core.target import Target
 from biofuse.evaluation.calibration import Calibration, calibrate
+from biofuse.evaluation.conformal import Conformal
 from biofuse.evaluation.novelty import Novelty
 from biofuse.evaluation.operating import Thresholds
 from biofuse.predictors.fused import below
@@ -45,16 +46,21 @@ class Trust:
         What brings probabilities to be as often right as they say.
     novelty : Novelty or None
         What tells images apart that are unlike the development data.
+    conformal : Conformal or None
+        What true classes were given, from which prediction sets follow.
     thresholds : Thresholds or None
         What each threshold of a calibrated probability finds and spares.
     """
 
     calibration: Calibration | None = None
     novelty: Novelty | None = None
+    conformal: Conformal | None = None
     thresholds: Thresholds | None = None
 
     @classmethod
-    def learn(cls, target: Target, labels: NDArray[np.int64], found: OutOfFold) -> Self:
+    def learn(
+        cls, target: Target, labels: NDArray[np.int64], found: OutOfFold, *, units: NDArray[np.object_] | None = None
+    ) -> Self:
         """Learn from what a predictor says of samples that it was not fitted on.
 
         Parameters
@@ -64,11 +70,18 @@ class Trust:
             Of the development rows.
         found : OutOfFold
             The predictions.
+        units : ndarray of str, shape (n,), optional
+            What stays together, of the development rows; every row is one by default.
         """
         truth, rows = labels[found.rows], found.rows
         calibration = calibrate(target, truth, found.probabilities, rows=rows)
         probabilities = calibration.apply(target, found.probabilities)
-        return cls(calibration=calibration, thresholds=Thresholds.learn(target, truth, probabilities, rows=rows))
+        of = rows if units is None else units[rows].astype(str)
+        return cls(
+            calibration=calibration,
+            conformal=Conformal.learn(target, truth, probabilities, units=of),
+            thresholds=Thresholds.learn(target, truth, probabilities, rows=rows),
+        )
 
     def calibrated(self, target: Target, probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return calibrated probabilities, same shape; those given where nothing is known of how to calibrate them."""
@@ -76,7 +89,7 @@ class Trust:
 
     def fits(self, target: Target) -> bool:
         """Whether what is known is about this target."""
-        return all(part is None or part.fits(target) for part in (self.calibration, self.thresholds))
+        return all(part is None or part.fits(target) for part in (self.calibration, self.conformal, self.thresholds))
 
     def save(self, folder: Path) -> None:
         """Write what is known to a folder, to be sealed with the model; nothing where nothing is known.
@@ -134,6 +147,7 @@ class Trust:
 
 PARTS: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, NDArray[Any]]], Any]] = {
     "calibration": Calibration.restore,
+    "conformal": Conformal.restore,
     "thresholds": Thresholds.restore,
     "novelty": Novelty.restore,
 }

@@ -12,7 +12,7 @@ from typing import Any
 from biofuse.report.content import Cell, Report, ScatterPlot, Table
 from biofuse.report.draw import DARK, DARK_PALETTE, LIGHT, PALETTE, css_variables, make_figure
 from biofuse.report.input import ReportInput
-from biofuse.report.sections import choice, curve, data, maps, novelty, operating, results, subgroups
+from biofuse.report.sections import choice, curve, data, maps, novelty, operating, results, subgroups, trust
 
 
 def build_report(given: ReportInput) -> Report:
@@ -39,7 +39,7 @@ def build_report(given: ReportInput) -> Report:
             curve.curve_section(given),
             maps.similarity_section(given),
             results.results_section(given, predicted),
-            *filter(None, [operating.operating_section(given, predicted)]),
+            *filter(None, [trust.trust_section(given, predicted), operating.operating_section(given, predicted)]),
             *filter(None, [subgroups.subgroups_section(given)]),
             maps.map_section(given),
             results.mistakes_section(given, predicted),

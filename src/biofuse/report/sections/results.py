@@ -1,4 +1,4 @@
-"""Test results: scores, curves, calibration, groups, and what the model is wrong about with the greatest confidence."""
+"""Test results: scores, curves, groups, and what the model is wrong about with the greatest confidence."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,9 +20,6 @@ from biofuse.search.rules import CHOSEN
 
 if TYPE_CHECKING:
     import pandas as pd
-
-BINS = 10
-"""Bins of equal width between 0 and 1: what reliability diagrams usually have (Guo et al. 2017, arXiv:1706.04599)."""
 
 RANKED_GROUPS = 300
 """Groups, the worst first, of which AUROC is computed: as many as are listed."""
@@ -199,43 +196,6 @@ def marks_of(found: Operating | None, drawn: Sequence[str]) -> tuple[content.Lin
     )
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Calibration:
-    """How often predictions of a confidence are right.
-
-    Attributes
-    ----------
-    confidence, accuracy : ndarray of float64, shape (n_bins,)
-        Means of the predictions in each bin that holds any.
-    counts : ndarray of int64, shape (n_bins,)
-    error : float
-        Expected calibration error: mean of ``|accuracy - confidence|``, weighted by the counts.
-    """
-
-    confidence: NDArray[np.float64]
-    accuracy: NDArray[np.float64]
-    counts: NDArray[np.int64]
-    error: float
-
-
-def calibration(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> Calibration:
-    """Bin confidences into :data:`BINS` of equal width; values on an edge belong to the bin below it.
-
-    Parameters
-    ----------
-    confidence : ndarray of float64, shape (n,)
-    right : ndarray of bool, shape (n,)
-    """
-    edges = np.linspace(0.0, 1.0, BINS + 1)
-    place = np.searchsorted(edges[1:-1], confidence)
-    counts = np.bincount(place, minlength=BINS)
-    there = counts > 0
-    means = np.bincount(place, confidence, minlength=BINS)[there] / counts[there]
-    shares = np.bincount(place, right, minlength=BINS)[there] / counts[there]
-    gap = float((np.abs(shares - means) * counts[there]).sum() / max(counts.sum(), 1))
-    return Calibration(confidence=means, accuracy=shares, counts=counts[there], error=gap)
-
-
 @dataclass(frozen=True, kw_only=True)
 class GroupScore:
     """Scores of one group: how many samples, share right (of labels, for multi-label tasks), its 95 % interval."""
@@ -346,7 +306,6 @@ def results_section(given: ReportInput, predicted: Predicted | None) -> content.
         items.append(_label_counts(predicted))
     else:
         items.append(_confusion(predicted))
-    items.append(_calibration(predicted))
     groups = group_item(predicted)
     if groups is not None:
         items.append(groups)
@@ -582,36 +541,6 @@ def _label_counts(predicted: Predicted) -> content.Table:
         caption="Labels that are present and predicted, at a probability above one half",
         columns=content.words("label") + content.numbers(*heads),
         rows=tuple(rows),
-    )
-
-
-def _calibration(predicted: Predicted) -> content.Chart:
-    found = calibration(predicted.confidence, predicted.right)
-    mean, share = float(predicted.confidence.mean()), float(predicted.right.mean())
-    what = "label" if predicted.multilabel else "prediction"
-    tendency = "over-confident" if mean > share else "under-confident"
-    return content.Chart(
-        id="calibration",
-        title="Calibration",
-        summary=f"Expected calibration error {found.error:.4f} ({BINS} bins of equal width). Probabilities average "
-        f"{mean:.3f}, and {share:.3f} of what they speak of is true: on the whole {tendency}. On the diagonal, "
-        f"a {what} given 80 % is right four times in five.",
-        body=content.LineChart(
-            lines=(content.LineSeries(name=f"ECE {found.error:.4f}", x=found.confidence, y=found.accuracy),),
-            x_axis="probability of the label" if predicted.multilabel else "probability of the predicted class",
-            y_axis="share that is right",
-            diagonal=True,
-            dotted=True,
-        ),
-        table=content.Table(
-            id="calibration-data",
-            caption=f"Probability and share that is right, by bin of probability; ECE {found.error:.4f}",
-            columns=content.numbers("mean probability", "share right", f"{what}s"),
-            rows=tuple(
-                (float(a), float(b), int(c))
-                for a, b, c in zip(found.confidence, found.accuracy, found.counts, strict=True)
-            ),
-        ),
     )
 
 

@@ -163,6 +163,24 @@ def test_thresholds_are_chosen_measured_and_predicted_by(fitted, images, succeed
     assert not out.exists()
 
 
+def test_predict_adds_sets_of_the_coverage_asked_for(fitted, images, succeeds, fails, tmp_path):
+    out = tmp_path / "p.csv"
+    for flags in ((), ("--class-conditional",)):
+        succeeds("predict", fitted, images, "--coverage", "0.8", *flags, "--out", out)
+        frame, model = pd.read_csv(out), biofuse.BioFuseModel.load(fitted)
+        assert list(frame.columns) == ["id", "prediction", "set", "p_blue", "p_red"]
+        inside = model.sets(frame[["p_blue", "p_red"]].to_numpy(), coverage=0.8, class_conditional=bool(flags))
+        assert [said.split("|") for said in frame["set"]] == [
+            [name for name, there in zip(("blue", "red"), row, strict=True) if there] for row in inside
+        ]
+        assert all(name in said for name, said in zip(frame["prediction"], frame["set"], strict=True))
+    assert "every set holds blue, red" in succeeds("predict", fitted, images, "--coverage", "0.999", "--out", out).err
+    out.unlink()
+    assert "--coverage" in fails("predict", fitted, images, "--coverage", "1.2", "--out", out).err
+    assert "--coverage" in fails("predict", fitted, images, "--class-conditional", "--out", out).err
+    assert not out.exists()
+
+
 def test_evaluate_on_another_split_and_on_other_data_tells_the_leak(fitted, images, succeeds):
     counts = json.loads((fitted / "run.json").read_text())["counts"]
     n_val, n_test = (sum(counts[split].values()) for split in ("val", "test"))

@@ -288,7 +288,7 @@ class CalibrationTest(Record):
         )
 
 
-def confidences(target: Target, labels: NDArray[np.int64], probabilities: Values) -> tuple[Values, NDArray[np.bool_]]:
+def stated(target: Target, labels: NDArray[np.int64], probabilities: Values) -> tuple[Values, NDArray[np.bool_]]:
     """Return the probability of each predicted class and whether it is true; of several labels, of every label.
 
     Returns
@@ -332,7 +332,7 @@ def measure_calibration(
     """
     units = Units.of(ids, groups)
     first, second = (_quality(target, labels, each, units) for each in (before, after))
-    by_chance = _chance(confidences(target, labels, after)[0])
+    by_chance = _chance(stated(target, labels, after)[0])
     return CalibrationTest(
         temperatures=() if calibration is None else calibration.temperatures,
         before=first,
@@ -360,7 +360,7 @@ def _quality(target: Target, labels: NDArray[np.int64], probabilities: Values, u
 
 
 def _ece(target: Target, labels: NDArray[np.int64], probabilities: Values, units: Units) -> Estimate:
-    confidence, right = confidences(target, labels, probabilities)
+    confidence, right = stated(target, labels, probabilities)
     gaps, each = (right - confidence)[:, None], len(confidence) // max(len(labels), 1)
     found = float(_errors(confidence, gaps, np.ones((len(gaps), 1)))[0])
     parts = [

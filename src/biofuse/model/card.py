@@ -8,6 +8,8 @@ from typing import Any, Protocol
 from biofuse.core.target import Target, Task
 from biofuse.encoders.card import EncoderCard
 from biofuse.encoders.hub import is_repository
+from biofuse.evaluation.calibration import CalibrationTest
+from biofuse.evaluation.conformal import SetsTest
 from biofuse.evaluation.intervals import named_together
 from biofuse.evaluation.metrics import INTERVAL_METRICS, METRICS
 
@@ -331,7 +333,10 @@ def _scores(metrics: Mapping[str, Any] | None) -> str:
         rows.append((title, " + ".join(entry["encoders"]), *(_score(entry, metric) for metric in INTERVAL_METRICS)))
     table = _markdown_table(("model", "encoders", *(METRICS[name].title for name in INTERVAL_METRICS)), rows)
     said = dict.fromkeys(comparison["sentence"] for comparison in metrics["comparisons"].values())
-    sentences = map(_plain, (*said, *(metrics.get("operating") or {}).get("sentences", ())))
+    calibration, sets = metrics.get("calibration"), metrics.get("sets", ())
+    trusted = [] if calibration is None else [str(CalibrationTest.model_validate(calibration))]
+    trusted += [str(SetsTest.model_validate(each)) for each in sets[:1]]
+    sentences = map(_plain, (*said, *trusted, *(metrics.get("operating") or {}).get("sentences", ())))
     return "\n\n".join(
         [f"{metrics['n']} samples of split {metrics.get('split', 'test')}; 95 % intervals.", table, *sentences]
     )

@@ -24,7 +24,7 @@ RECORD, ARRAYS = "trust.json", "trust.safetensors"
 """Files beside the predictor; a model of a version that knew nothing of the kind has neither."""
 
 
-class Part(Protocol):
+class Known(Protocol):
     """One thing that a model knows: immutable, and saved as JSON values and arrays.
 
     Its class has ``restore(json, arrays)``, which builds it from them.
@@ -104,7 +104,7 @@ class Trust:
         content: dict[str, Any] = {}
         arrays: Arrays = {}
         for field in fields(self):
-            part: Part | None = getattr(self, field.name)
+            part: Known | None = getattr(self, field.name)
             if part is not None:
                 content[field.name], own = part.state()
                 arrays |= {f"{field.name}.{name}": np.ascontiguousarray(array) for name, array in own.items()}

@@ -1,9 +1,10 @@
 """Does the search choose better than simpler rules? Resamples development and test data by group, and compares.
 
 ``python perf/choices.py DATA --label COLUMN --group COLUMN`` prints one JSON object: per way of choosing the mean
-test AUROC and accuracy over the resamples, and the paired difference of the default from it with a 95 % interval
-(Nadeau and Bengio's correction for resamples that overlap). Every resample draws development and test data anew, groups
-whole. Embeddings are computed once and come from the store.
+test AUROC, accuracy and log-loss over the resamples, and the paired difference of the default from it with a 95 %
+interval (Nadeau and Bengio's correction for resamples that overlap). Every resample draws development and test data
+anew, groups whole. *Oracle* is the subset that happens to be the best on the test data, with the default's head: nobody
+can choose it. Embeddings are computed once and come from the store.
 """
 
 import argparse
@@ -17,22 +18,27 @@ import numpy as np
 from measuring import at_most
 
 import biofuse
+from biofuse.core.target import Target
 from biofuse.data.load import load_samples
 from biofuse.data.samples import Samples
 from biofuse.data.splits import with_splits
 from biofuse.evaluation.intervals import corrected_standard_error
+from biofuse.evaluation.metrics import score
+from biofuse.predictors.fused import fit_predictor
+from biofuse.search.leaderboard import all_subsets
 
-METRICS = ("auroc", "accuracy")
+METRICS = ("auroc", "accuracy", "log_loss")
 PAPER_RULE = {"search": "exhaustive", "select": "holdout", "rule": "first_best", "metric": "accuracy"}
 WAYS: dict[str, dict[str, Any]] = {
     "default": {},
+    "mean": {"predictor": "mean"},
     "ensemble": {"predictor": "ensemble"},
     "logistic": {"head": "logistic"},
     "best mean": {"rule": "best"},
     "late average": {"predictor": "average", "head": "logistic"},
     "paper's rule, logistic": {**PAPER_RULE, "head": "logistic"},
 }
-"""Ways of choosing, as options of BioFuse. The default also gives best single, all and greedy."""
+"""Ways of choosing, as options of BioFuse. The default also gives best single, all, greedy and lean."""
 
 SMALL: dict[str, dict[str, Any]] = {
     "default": {},
@@ -40,7 +46,7 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 """Ways of choosing among few encoders on few rows, where boosted trees are affordable."""
 
-BESIDE = {"best_single": "best single", "all": "all", "greedy": "greedy"}
+BESIDE = {"best_single": "best single", "all": "all", "greedy": "greedy", "lean": "lean"}
 """What every fit compares its choice with."""
 
 
@@ -65,6 +71,34 @@ def choose(samples: Samples, encoders: tuple[str, ...], name: str, options: dict
     return found
 
 
+def oracle(samples: Samples, encoders: tuple[str, ...], head: str) -> dict[str, Any]:
+    """Fit the head on every subset of encoders, and return the scores of the one with the best test AUROC."""
+    development, test = (
+        biofuse.embed(samples.in_split(*splits), encoders, progress=False) for splits in (("train", "val"), ("test",))
+    )
+    target = Target(development.samples.task, development.samples.classes)
+    found = []
+    for subset in all_subsets(encoders):
+        predictor = fit_predictor(
+            development.blocks,
+            development.samples.labels,
+            encoders=subset,
+            head=head,
+            task=target.kind,
+            n_classes=target.n_columns,
+        )
+        scores = score(
+            target.kind,
+            test.samples.labels,
+            predictor.predict_proba(test.blocks),
+            classes=target.classes,
+            metrics=METRICS,
+            decision=predictor.decision(test.blocks),
+        )
+        found.append({metric: float(scores[metric]) for metric in METRICS} | {"encoders": len(subset), "head": head})
+    return max(found, key=lambda values: values["auroc"])
+
+
 def study(
     samples: Samples,
     encoders: tuple[str, ...],
@@ -84,6 +118,9 @@ def study(
             for found, values in choose(drawn, encoders, name, options).items():
                 rows.setdefault(found, []).append(values)
                 tell(f"resample {seed + 1}: {found}: {values}")
+        best = oracle(drawn, encoders, rows["default"][-1]["head"])
+        rows.setdefault("oracle", []).append(best)
+        tell(f"resample {seed + 1}: oracle: {best}")
     return {
         "rows_development": int(np.mean(n_development)),
         "rows_test": int(np.mean(n_test)),

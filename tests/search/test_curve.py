@@ -130,8 +130,8 @@ def made(models, *, numbers=(5, 10), n_train=80.0, n_test=20.0):
         return CurveModel(subset=(name,), points=tuple(points))
 
     return LearningCurve(
-        metric="auroc", head="ridge", sets=tuple(sets), models={n: model(n, v) for n, v in models.items()},
-        n_folds=5, n_repeats=2, n_train=n_train, n_test=n_test,
+        metric="auroc", predictor="fused", head="ridge", sets=tuple(sets),
+        models={n: model(n, v) for n, v in models.items()}, n_folds=5, n_repeats=2, n_train=n_train, n_test=n_test,
     )  # fmt: skip
 
 

@@ -79,7 +79,7 @@ def curve(
     >>> [training.text for training in found.sets]
     ['2 per class', '5 per class', '25% of all', '50% of all', 'all']
     >>> list(found.models)
-    ['chosen', 'all']
+    ['chosen', 'best_single']
     """
     say = Log(tell or (tell_user if progress else lambda _: None))
     opened = Run.open(run)

@@ -88,7 +88,7 @@ def show_curve(found: "LearningCurve") -> None:
         for place in found.shown
     ]
     heads = ["samples", *(["groups"] if grouped else []), *models]
-    how = f"{found.head} head, mean of {found.n_folds * found.n_repeats} draws; 95 % intervals"
+    how = f"{found.fitted}, mean of {found.n_folds * found.n_repeats} draws; 95 % intervals"
     show_table(
         f"{get_metric(found.metric).title} with so many labels, {how}",
         ["labels", *heads, "best"],

@@ -166,8 +166,8 @@ class LearningCurve(Record):
     ----------
     metric : str
         Of the scores.
-    head : str
-        What the models are fitted with.
+    predictor, head : str
+        What the models are: the kind of predictor, and the head that the search chose for it.
     sets : tuple of TrainingSet
         Numbers per class first, the fewest first; then shares of all labels, the smallest first.
     models : dict of str to CurveModel
@@ -185,6 +185,7 @@ class LearningCurve(Record):
     """
 
     metric: str
+    predictor: str
     head: str
     sets: tuple[TrainingSet, ...]
     models: dict[str, CurveModel]
@@ -195,6 +196,11 @@ class LearningCurve(Record):
     n_test: float
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
+
+    @property
+    def fitted(self) -> str:
+        """What the models are, in words."""
+        return f"{self.head} head" if self.predictor == "fused" else f"{self.predictor} predictor"
 
     @property
     def shown(self) -> tuple[int, ...]:
@@ -562,6 +568,7 @@ def measure_curve(
             distinct[name] = each
     return LearningCurve(
         metric=problem.config.metric,
+        predictor=problem.config.predictor,
         head=problem.config.head,
         sets=tuple(planned.sets[place] for place in order),
         models={name: curve(*each) for name, each in distinct.items()},

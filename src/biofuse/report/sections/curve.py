@@ -28,7 +28,7 @@ def curve_section(given: ReportInput) -> content.Section:
 def _how(found: LearningCurve) -> str:
     return (
         f"Each of {found.n_folds * found.n_repeats} draws takes a fold out of the development samples and fits on more "
-        f"and more of the others, with the {found.head} head; test samples have no part in it. Where classes have "
+        f"and more of the others, with the {found.fitted}; test samples have no part in it. Where classes have "
         "fewer samples than the number per class says, all of theirs are taken."
     )
 

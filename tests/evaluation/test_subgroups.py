@@ -105,6 +105,24 @@ def test_numbers_are_cut_and_what_cannot_be_compared_is_said():
     assert "y has fewer than 10 samples" in str(by_rare)
 
 
+@pytest.mark.parametrize("in_group", [8, 1])
+def test_a_test_that_could_find_nothing_is_not_made(in_group):
+    """Samples of eight classes, one of each per group: within class and group nothing can be dealt out anew."""
+    random, n_groups = np.random.default_rng(5), 30
+    labels = np.tile(np.arange(8), n_groups)
+    p = random.dirichlet(np.ones(8), 8 * n_groups) / 2 + np.eye(8)[labels] / 2
+    groups = np.repeat(np.arange(n_groups), 8).astype(str)
+    values = np.where(random.random(8 * n_groups) < 0.5, "a", "b")
+    if in_group == 1:  # all but one group have one value, so that values cannot move between groups nor within them
+        values = np.repeat(np.where(np.arange(n_groups) % 2, "a", "b"), 8)
+        values[0] = "a"
+    p[values == "b"] = random.dirichlet(np.ones(8), int((values == "b").sum()))
+    (found,) = break_down(Task.MULTICLASS, labels, p, {"x": values}, ids=names(8 * n_groups), groups=groups)
+    assert (found.gap.permuted, found.gap.within_classes) == ("samples within groups", False)
+    assert (found.gap.p_holm <= 0.01) if in_group == 8 else np.isnan(found.gap.p_holm)
+    assert ("of unknown weight" in str(found)) == (in_group == 1)
+
+
 def test_ranges_hold_what_their_names_say():
     values = [str(number) for number in (*range(100), 3, 3, 3)]
     parts, order, _ = cut(values)

@@ -1,6 +1,7 @@
 """Scores by subgroup: for every value of a column, which is worst, and whether they differ by more than chance."""
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -40,6 +41,10 @@ LISTED = 50
 
 PERMUTATIONS = 999
 """Of the test, where the data are small: the smallest p-value is then .001, as is usual (Phipson and Smyth 2010)."""
+
+ENOUGH = 0.5
+"""The share of samples, or groups, that must be able to get another value: otherwise few dealings differ from the one
+found, and a test could find nothing."""
 
 FEWEST_PERMUTATIONS = 199
 WEIGHED = 100_000_000
@@ -147,10 +152,15 @@ class Breakdown(Record):
             return " ".join((f"By {self.column}: there are no two values to compare.", *self.notes))
         worst, best = (self._scored(value) for value in (gap.worst, gap.best))
         corrected = f", Holm-corrected over {self.n_tested} columns" if self.n_tested > 1 else ""
-        meaning = "within noise" if gap.noise else "more than chance"
+        if math.isnan(gap.p_holm):
+            meaning = "of unknown weight"
+            evidence = "too few samples share a group, and a class, with samples of other values for a test"
+        else:
+            meaning = "within noise" if gap.noise else "more than chance"
+            evidence = f"p = {gap.p_holm:.3g}, {gap.permuted} permuted{corrected}"
         said = (
             f"By {self.column}: {title} is worst for {worst} and best for {best}, of {gap.n_values} values. The gap of "
-            f"{gap.difference:.4f} is {meaning} (p = {gap.p_holm:.3g}, {gap.permuted} permuted{corrected})."
+            f"{gap.difference:.4f} is {meaning} ({evidence})."
         )
         return " ".join((said, *self.notes))
 
@@ -390,7 +400,7 @@ def _gap(
         counted += len(other)
     signed = {value: float(metric.signed(np.array([score]))[0]) for value, score in scores}
     best, worst = max(signed, key=signed.__getitem__), min(signed, key=signed.__getitem__)
-    p_value = (1 + beyond) / (1 + counted)
+    p_value = (1 + beyond) / (1 + counted) if dealt.moved >= ENOUGH else float("nan")
     return Gap(
         best=best,
         worst=worst,
@@ -431,22 +441,36 @@ class _Dealt:
     def of(cls, data: ScoredRows, codes: Index, units: Units, *, within_classes: bool) -> "_Dealt":
         pairs = np.unique(np.stack([units.of_row, codes], axis=1), axis=0)
         whole = len(pairs) == units.n
-        classes = np.zeros(data.n, dtype=np.int64) if data.target.several or not within_classes else data.labels
+        first = np.unique(units.of_row, return_index=True)[1]
+        classes = data.labels if within_classes and not data.target.several else None
+        kind: Literal["samples", "groups", "samples within groups"]
         if whole:
-            first = np.unique(units.of_row, return_index=True)[1]
-            profiles = np.unique(np.stack([units.of_row, classes], axis=1), axis=0)
-            pure = len(profiles) == units.n  # groups with samples of several classes are of no class
-            own = codes[first]
-            strata = classes[first] if pure else np.zeros(units.n, dtype=np.int64)
-            # Units without any of the values keep out of it.
-            strata = np.where(own < 0, -1, strata)
-            divided = pure and within_classes and not data.target.several
-            return cls(codes=own, strata=strata, of_row=units.of_row, kind=units.kind, within_classes=divided)
-        _, strata = np.unique(np.stack([units.of_row, classes], axis=1), axis=0, return_inverse=True)
-        strata = np.where(codes < 0, -1, strata.ravel())
-        rows = np.arange(data.n)
-        divided = within_classes and not data.target.several
-        return cls(codes=codes, strata=strata, of_row=rows, kind="samples within groups", within_classes=divided)
+            pure = classes is not None and len(np.unique(np.stack([units.of_row, classes], axis=1), axis=0)) == units.n
+            own, of_row, kind = codes[first], units.of_row, units.kind
+            # Groups with samples of several classes are of none.
+            strata = [(True, classes[first])] if classes is not None and pure else []
+            strata.append((False, np.zeros(units.n, dtype=np.int64)))
+        else:
+            own, of_row, kind = codes, np.arange(data.n), "samples within groups"
+            strata = []
+            if classes is not None:
+                _, both = np.unique(np.stack([units.of_row, classes], axis=1), axis=0, return_inverse=True)
+                strata.append((True, both.ravel()))
+            strata.append((False, units.of_row))
+        for divided, each in strata:
+            # What has none of the values keeps out of it.
+            found = cls(codes=own, strata=np.where(own < 0, -1, each), of_row=of_row, kind=kind, within_classes=divided)
+            if found.moved >= ENOUGH:
+                break
+        return found
+
+    @property
+    def moved(self) -> float:
+        """The share of items with a value that might get another."""
+        there = self.codes >= 0
+        pairs = np.unique(np.stack([self.strata[there], self.codes[there]], axis=1), axis=0)
+        mixed = np.flatnonzero(np.bincount(pairs[:, 0]) > 1)
+        return float(np.isin(self.strata[there], mixed).mean())
 
     def again(self, random: np.random.Generator) -> Index:
         """Deal the values out anew; return that of each row."""

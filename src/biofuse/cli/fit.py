@@ -96,8 +96,8 @@ def lean_sentence(compared: Comparison) -> str:
     gap, low, high = (0.0 - value for value in (compared.difference, compared.high, compared.low))
     if gap == low == high == 0:
         return f"{scored}, the same"
-    ends = "" if np.isnan(low) else f", 95 % interval {low:+.4f} to {high:+.4f}"
-    return f"{scored} ({gap:+.4f}{ends}, {'within' if compared.noise else 'beyond'} noise)"
+    ends = "" if np.isnan(low) else f", 95 % interval {low:+z.4f} to {high:+z.4f}"
+    return f"{scored} ({gap:+z.4f}{ends}, {'within' if compared.noise else 'beyond'} noise)"
 
 
 def _members(encoders: Sequence[str], pool: int) -> str:
@@ -114,9 +114,9 @@ def show_contributions(attribution: Attribution, *, screened: bool) -> None:
         (
             attribution.encoders[i],
             f"{attribution.alone[i]:.4f}",
-            f"{attribution.shapley[i]:+.4f}",
-            "" if np.isnan(attribution.low[i]) else f"{attribution.low[i]:+.4f} to {attribution.high[i]:+.4f}",
-            f"{attribution.added_last[i]:+.4f}",
+            f"{attribution.shapley[i]:+z.4f}",
+            "" if np.isnan(attribution.low[i]) else f"{attribution.low[i]:+z.4f} to {attribution.high[i]:+z.4f}",
+            f"{attribution.added_last[i]:+z.4f}",
         )
         for i in np.argsort(np.negative(attribution.shapley), kind="stable").tolist()
     ]

@@ -430,7 +430,7 @@ class Comparison(Record):
             return f"{self.first} and {second} score the same, whichever rows are left out ({scores})."
         corrected = " after Holm's correction" if self.p_holm > self.p_value else ""
         evidence = (
-            f"difference {self.difference:+.4f}, {self.confidence:.0%} interval {self.low:+.4f} to {self.high:+.4f} "
+            f"difference {self.difference:+z.4f}, {self.confidence:.0%} interval {self.low:+z.4f} to {self.high:+z.4f} "
             f"over {self.n_units} {self.unit}, p = {self.p_holm:.3g}{corrected}"
         )
         if self.noise:

@@ -437,8 +437,8 @@ def _gain_cell(line: Line | None) -> Cell:
     if line is None or isnan(line.alone.gain):
         return Cell(ABSENT)
     alone = line.alone
-    ends = "" if isnan(alone.low) else f" ({alone.low:+.4f} to {alone.high:+.4f})"
-    return Cell(f"{alone.gain:+.4f}{ends} {line.best}", tone=_tone(alone.gain, noise=alone.noise))
+    ends = "" if isnan(alone.low) else f" ({alone.low:+z.4f} to {alone.high:+z.4f})"
+    return Cell(f"{alone.gain:+z.4f}{ends} {line.best}", tone=_tone(alone.gain, noise=alone.noise))
 
 
 def _tone(difference: float, *, noise: bool) -> Tone:
@@ -451,7 +451,7 @@ def _against_single(run: RunSummary) -> Cell:
     if found is None or isnan(found.difference):
         return Cell("the same" if evaluation is not None and run.record.chosen == run.best_single else ABSENT)
     noise = not found.p_holm <= SIGNIFICANCE
-    text = f"{found.difference:+.4f} {METRICS[found.metric].title}{', noise' if noise else ''}"
+    text = f"{found.difference:+z.4f} {METRICS[found.metric].title}{', noise' if noise else ''}"
     return Cell(text, tone=_tone(found.difference, noise=noise), note=str(found))
 
 

@@ -56,10 +56,10 @@ class Gain(Record):
     def evidence(self) -> str:
         """Return the numbers as they stand in a sentence."""
         if np.isnan(self.low):
-            return f"{self.gain:+.4f} {get_metric(self.metric).title}, from too few folds for an interval"
+            return f"{self.gain:+z.4f} {get_metric(self.metric).title}, from too few folds for an interval"
         return (
-            f"{self.gain:+.4f} {get_metric(self.metric).title}, {self.confidence:.0%} interval "
-            f"{self.low:+.4f} to {self.high:+.4f}, p = {self.p_holm:.3g}"
+            f"{self.gain:+z.4f} {get_metric(self.metric).title}, {self.confidence:.0%} interval "
+            f"{self.low:+z.4f} to {self.high:+z.4f}, p = {self.p_holm:.3g}"
         )
 
     def __str__(self) -> str:
@@ -148,10 +148,10 @@ class Pair:
     def __str__(self) -> str:
         if np.isnan(self.interaction):
             return f"How {self.first} and {self.second} work together cannot be told: scores are at their end."
-        ends = "" if np.isnan(self.low) else f", interval {self.low:+.2f} to {self.high:+.2f}"
-        numbers = f"(interaction {self.interaction:+.2f}{ends} in units of d\u2032\u00b2)"
+        ends = "" if np.isnan(self.low) else f", interval {self.low:+z.2f} to {self.high:+z.2f}"
+        numbers = f"(interaction {self.interaction:+z.2f}{ends} in units of d\u2032\u00b2)"
         if not self.additive:
-            return f"{self.first} and {self.second}: interaction {self.interaction:+.4f} of the score."
+            return f"{self.first} and {self.second}: interaction {self.interaction:+z.4f} of the score."
         if self.low > 0:
             return f"{self.first} and {self.second} complement each other {numbers}."
         if self.high < 0:
@@ -250,7 +250,7 @@ class Attribution(Record):
 
     def __str__(self) -> str:
         order = np.argsort(np.negative(self.shapley), kind="stable").tolist()
-        shares = ", ".join(f"{self.encoders[i]} {self.shapley[i]:+.4f}" for i in order)
+        shares = ", ".join(f"{self.encoders[i]} {self.shapley[i]:+z.4f}" for i in order)
         return f"Shapley values of {get_metric(self.metric).title}, from {self.empty:.4f} to {self.full:.4f}: {shares}."
 
 

@@ -279,8 +279,8 @@ class LearningCurve(Record):
         )
         return (
             f"With few labels {self.named(most.model)} serve better than the chosen encoders (at {where} per class): "
-            f"with {self.sets[most.place].text} {title} {most.difference:+.4f}, 95 % interval {most.low:+.4f} to "
-            f"{most.high:+.4f}, p = {most.p_holm:.3g}. The chosen encoders: {ends}."
+            f"with {self.sets[most.place].text} {title} {most.difference:+z.4f}, 95 % interval {most.low:+z.4f} to "
+            f"{most.high:+z.4f}, p = {most.p_holm:.3g}. The chosen encoders: {ends}."
         )
 
     def _more(self) -> str:
@@ -289,8 +289,8 @@ class LearningCurve(Record):
         if np.isnan(found.low):
             return "Whether more labels would help cannot be told: there are too few draws."
         measured = (
-            f"from {rows[0.5]:,.0f} to {rows[1.0]:,.0f} samples, changed {title} by {found.gain:+.4f} (95 % interval "
-            f"{found.low:+.4f} to {found.high:+.4f})"
+            f"from {rows[0.5]:,.0f} to {rows[1.0]:,.0f} samples, changed {title} by {found.gain:+z.4f} (95 % interval "
+            f"{found.low:+z.4f} to {found.high:+z.4f})"
         )
         if not found.p_value <= SIGNIFICANCE:
             return f"More labels cannot be expected to help much: the last doubling, {measured}, which may be chance."
@@ -298,7 +298,7 @@ class LearningCurve(Record):
             return f"More labels do not help: the last doubling, {measured}."
         return (
             f"Doubling the labels is expected to add {found.expected:.4f} {title} (95 % interval "
-            f"{found.expected_low:+.4f} to {found.expected_high:+.4f}): the last doubling, {measured}."
+            f"{found.expected_low:+z.4f} to {found.expected_high:+z.4f}): the last doubling, {measured}."
         )
 
     def to_frame(self) -> "pd.DataFrame":

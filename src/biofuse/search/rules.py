@@ -508,7 +508,7 @@ def _inclusive_reason(selection: Selection, leaderboard: Leaderboard, *, scored:
     if not all_allowed:
         return f"{text} All {len(pool)} together ({mean:.4f}) may not be chosen."
     found, one = paired_gain(leaderboard, chosen, everything, metric=metric), len(pool) - chosen.n_encoders == 1
-    evidence = f"(95 % interval {found.low:+.4f} to {found.high:+.4f})"
+    evidence = f"(95 % interval {found.low:+z.4f} to {found.high:+z.4f})"
     if found.gain > 0 and not found.noise:
         return f"{text} Left out: {left_out}, which hurt{'s' if one else ''} by {found.gain:.4f} {evidence}."
     text += f" Left out: {left_out}; with {'it' if one else 'them'} the mean is {mean:.4f}"

@@ -68,8 +68,8 @@ class ReductionLoss:
     def __str__(self) -> str:
         subset = min(self.differences, key=lambda name: self.differences[name])
         return (
-            f"Reducing each block to {self.reduce_to} components changes the {self.metric} by {self.mean:+.4f} on "
-            f"average, and at worst by {self.worst:+.4f} ({label(subset)}): {len(self.differences)} subsets on "
+            f"Reducing each block to {self.reduce_to} components changes the {self.metric} by {self.mean:+z.4f} on "
+            f"average, and at worst by {self.worst:+z.4f} ({label(subset)}): {len(self.differences)} subsets on "
             f"{self.n_rows:,} rows"
         )
 

@@ -182,7 +182,7 @@ def _pair(run: RunSummary, model: str) -> str:
 
 def _beside(mine: float | None, theirs: float | None) -> str:
     shown = [ABSENT if value is None else f"{value:.4f}" for value in (mine, theirs)]
-    difference = "" if mine is None or theirs is None else f" ({mine - theirs:+.4f})"
+    difference = "" if mine is None or theirs is None else f" ({mine - theirs:+z.4f})"
     return f"{' / '.join(shown)}{difference}"
 
 

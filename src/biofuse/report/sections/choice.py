@@ -56,7 +56,7 @@ def _lean(given: ReportInput) -> str:
         return f"{text}, and scores the same{where}."
     does = f"costs {gap:.4f} of" if gap >= 0 else f"gains {-gap:.4f} of"
     ends = (low, high) if gap >= 0 else (-high, -low)
-    interval = "" if isnan(low) else f" (95 % interval {ends[0]:+.4f} to {ends[1]:+.4f})"
+    interval = "" if isnan(low) else f" (95 % interval {ends[0]:+z.4f} to {ends[1]:+z.4f})"
     verdict = "within noise" if noise else "beyond noise"
     return f"{text}, and {does} {given.metric_title}{where}{interval}, {verdict}."
 
@@ -86,7 +86,7 @@ def _tested(given: ReportInput, found: Evaluation) -> str:
     for name in OTHERS:
         comparison = found.comparisons.get(name)
         if comparison is not None and not isnan(comparison.difference):
-            said.append(f"{comparison.difference:+.4f} against {_who(given, name)}")
+            said.append(f"{comparison.difference:+z.4f} against {_who(given, name)}")
             verdicts.append(_verdict(comparison.difference, comparison.p_holm))
     return _finish(given, text, said, verdicts)
 
@@ -94,7 +94,7 @@ def _tested(given: ReportInput, found: Evaluation) -> str:
 def _cross_validated(given: ReportInput) -> str:
     metric, board, title = given.metric, given.board, given.metric_title
     how = f"in cross-validation over {board.n_folds} folds" if board.n_folds > 1 else "on the validation split"
-    text = f"{_subject(given)} {_article(title)} mean {title} of {given.record.mean:.4f} {how}"
+    text = f"{_subject(given)} a mean {title} of {given.record.mean:.4f} {how}"
     said, verdicts = [], []
     row = None if given.record.members else board.get(given.chosen)
     for name in OTHERS:
@@ -102,7 +102,7 @@ def _cross_validated(given: ReportInput) -> str:
         if row is None or other is None or other.subset == row.subset:
             continue
         gain = paired_gain(board, row, other, metric=metric)
-        said.append(f"{gain.gain:+.4f} against {_who(given, name)}")
+        said.append(f"{gain.gain:+z.4f} against {_who(given, name)}")
         verdicts.append(_verdict(gain.gain, gain.p_holm))
     return _finish(given, text, said, verdicts) + " It has not been tested yet."
 
@@ -403,7 +403,7 @@ def singles_section(given: ReportInput) -> content.Section:
     mean, low, high = (np.array([one[place] for one in found]) for place in (1, 2, 3))
     # A score cannot leave its range, which an interval from a few folds does not know.
     low, high = (np.clip(ends, 0.0, 1.0) for ends in (low, high))
-    gap = f", {found[0][1] - found[1][1]:+.4f} before {names[1]}" if len(found) > 1 else ""
+    gap = f", {found[0][1] - found[1][1]:+z.4f} before {names[1]}" if len(found) > 1 else ""
     table = content.Table(
         id="singles-data",
         caption=f"Encoders by themselves, mean {title} of {by} over folds with its 95 % interval",
@@ -464,7 +464,7 @@ def _shapley(facts: Attribution, given: ReportInput) -> content.Chart:
         id="contribution",
         title=f"Contribution to {title}",
         summary=f"From {facts.empty:.4f} by guessing to {facts.full:.4f} with all encoders; {names[0]} "
-        f"contributes most ({shapley[0]:+.4f}), {names[-1]} least ({shapley[-1]:+.4f}).",
+        f"contributes most ({shapley[0]:+z.4f}), {names[-1]} least ({shapley[-1]:+z.4f}).",
         body=content.DotPlot(
             labels=names,
             series=(
@@ -515,8 +515,8 @@ def _interaction(facts: Attribution) -> content.Chart:
     if known:
         (a, b), (c, d) = known[0], known[-1]
         summary += (
-            f" Highest: {names[a]} and {names[b]} ({matrix[a, b]:+.2f}); lowest: {names[c]} and {names[d]} "
-            f"({matrix[c, d]:+.2f})."
+            f" Highest: {names[a]} and {names[b]} ({matrix[a, b]:+z.2f}); lowest: {names[c]} and {names[d]} "
+            f"({matrix[c, d]:+z.2f})."
         )
     reach = max((abs(float(matrix[pair])) for pair in known), default=0.0) or 1.0
     return content.Chart(
@@ -527,7 +527,7 @@ def _interaction(facts: Attribution) -> content.Chart:
             rows=names,
             columns=names,
             values=matrix,
-            texts=tuple(tuple("" if np.isnan(value) else f"{value:+.2f}" for value in row) for row in matrix),
+            texts=tuple(tuple("" if np.isnan(value) else f"{value:+z.2f}" for value in row) for row in matrix),
             row_axis="",
             column_axis="",
             scale="interaction",

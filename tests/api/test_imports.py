@@ -191,7 +191,9 @@ def test_a_search_uses_it_and_a_model_says_which_images_it_cannot_predict(tmp_pa
     known = np.eye(3)[samples.labels].astype(np.float32) + 0.01 * vectors(samples)[:, :3]
     np.savez(tmp_path / "e.npz", ids=samples.ids.astype(str), oracle=known)
     import_embeddings(tmp_path / "e.npz", samples, encoder="oracle", store=store)
-    fuse = BioFuse(["t_spread", "imported:oracle", "oracle"], folds=3, repeats=1, store=store, options=ALONE)
+    fuse = BioFuse(
+        ["t_spread", "imported:oracle", "oracle"], folds=3, repeats=1, rule="one_se", store=store, options=ALONE
+    )
     result = fuse.fit(samples, test=None, progress=False)
     assert result.config.encoders == ("t_spread", "oracle")
     assert result.model.encoders == ("oracle",)

@@ -230,7 +230,7 @@ def test_missing_models_are_fitted_again_and_said_to_be(run, study, tmp_path, vi
     fits.forget()
     said = []
     second = run(tell=said.append)
-    assert any("missing or damaged" in line for line in said)
+    assert any("missing, damaged" in line for line in said)
     assert not second.reused
     assert not fits.screened | fits.folds
     assert fits.models

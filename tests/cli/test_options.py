@@ -30,7 +30,7 @@ OWN = {
     "store export": {"encoders", "precision"},
     "store verify": {"seed"},
     "encoders doctor": {"device", "weights_dir"},
-    "encoders verify": {"device", "weights_dir"},
+    "encoders verify": {"by", "device", "weights_dir"},
 }
 """Options of a command's own that are called like one of an object."""
 

@@ -146,7 +146,10 @@ def publish(hub: Any) -> Callable[..., EncoderCard]:
         if weights.configuration not in {*published, weights.processor}:
             weights = weights.model_copy(update={"configuration": ""})
         if weights.processor:
-            published[weights.processor] = json.dumps(as_processor(preprocessing, weights.processor)).encode()
+            said = as_processor(preprocessing, weights.processor)
+            if weights.configuration == weights.processor and changes.get("arguments", {}).get("quick_gelu"):
+                said["model_cfg"] = {"quick_gelu": True}
+            published[weights.processor] = json.dumps(said).encode()
         commit = weights.revision if len(weights.revision) == 40 else "1" * 40
         hub.add(weights.repository, published, commit=commit)
         update = {"weights": weights, "preprocessing": preprocessing, "parameters": None, **changes}

@@ -483,7 +483,7 @@ def fitted_search(tiny, blocks, labels, task, *, head="logistic", workers=1, gro
 @pytest.mark.parametrize("head", ["logistic", "ridge"])
 def test_planted_winner(tiny, task, head):
     blocks, labels = tiny.planted(160, task=task)
-    found = select(fitted_search(tiny, blocks, labels, task, head=head))
+    found = select(fitted_search(tiny, blocks, labels, task, head=head), rule="one_se")
     # Block a alone knows the binary label; the others need both bits.
     assert set(found.chosen.subset) >= ({"a"} if task is Task.BINARY else {"a", "b"})
     assert found.chosen.n_encoders <= 2

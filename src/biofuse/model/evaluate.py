@@ -515,13 +515,13 @@ def evaluate_models(
         name: ModelScores(
             encoders=model.encoders,
             metrics=said[name].score(chosen.target, labels),
-            intervals=score_intervals(chosen.task, labels, said[name].raw, ids=samples.ids, groups=groups),
+            intervals=score_intervals(chosen.task, labels, said[name].probabilities, ids=samples.ids, groups=groups),
             same=tuple(n for n, p in said.items() if n != name and np.array_equal(p.raw, said[name].raw)),
         )
         for name, model in models.items()
     }
     predictions = _predictions(chosen, embeddings, said[CHOSEN].probabilities, leaking)
-    others = {n: each.raw for n, each in said.items() if not np.array_equal(each.raw, said[CHOSEN].raw)}
+    others = {n: each.probabilities for n, each in said.items() if not np.array_equal(each.raw, said[CHOSEN].raw)}
     return Evaluation(
         n=len(samples),
         notes=tuple(
@@ -529,7 +529,7 @@ def evaluate_models(
                 (
                     *test.warnings,
                     *notes,
-                    *_never_predicted(chosen.target, labels, said[CHOSEN].raw),
+                    *_never_predicted(chosen.target, labels, said[CHOSEN].probabilities),
                     *_doubt(scores[CHOSEN]),
                 )
             )
@@ -537,7 +537,7 @@ def evaluate_models(
         positive=Target(chosen.task, chosen.classes).positive,
         models=scores,
         comparisons=compare_with(
-            chosen.task, labels, said[CHOSEN].raw, others,
+            chosen.task, labels, said[CHOSEN].probabilities, others,
             ids=samples.ids, groups=groups, name=CHOSEN, metric=metric,
         ),
         calibration=measure_calibration(
@@ -551,7 +551,7 @@ def evaluate_models(
             prevalence=prevalence,
         ),
         subgroups=break_down(
-            chosen.task, labels, said[CHOSEN].raw, samples.by, ids=samples.ids, groups=groups,
+            chosen.task, labels, said[CHOSEN].probabilities, samples.by, ids=samples.ids, groups=groups,
             metric=metric if metric in INTERVAL_METRICS else DEFAULT_METRIC,
         ),
         novelty=_unusual(chosen, predictions, groups),
@@ -569,7 +569,7 @@ def evaluate_models(
 class _Said:
     """What a model says of test samples: probabilities as its predictor gives them, and calibrated.
 
-    Ranks are taken from the former: calibration keeps those of one column, but for what it rounds to 0 or 1.
+    Scores are those of the latter, which a user sees; of three or more classes a temperature may change the order.
     """
 
     raw: NDArray[np.float64]
@@ -582,13 +582,7 @@ class _Said:
 
     def score(self, target: Target, labels: NDArray[np.int64], *, rows: NDArray[np.bool_] | None = None) -> Metrics:
         chosen = slice(None) if rows is None else rows
-        return score(
-            target.kind,
-            labels[chosen],
-            self.probabilities[chosen],
-            classes=target.classes,
-            decision=self.raw[chosen],
-        )
+        return score(target.kind, labels[chosen], self.probabilities[chosen], classes=target.classes)
 
 
 def _never_predicted(target: Target, labels: NDArray[np.int64], probabilities: NDArray[np.float64]) -> tuple[str, ...]:

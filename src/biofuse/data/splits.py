@@ -17,7 +17,7 @@ from biofuse.data.labels import counted, listing
 from biofuse.data.samples import Samples, object_array
 
 FRACTIONS = (0.60, 0.15, 0.25)
-"""Default shares of train, val and test (DESIGN.md, "missing splits")."""
+"""Default shares of train, val and test."""
 
 Names = Sequence[object] | NDArray[np.object_]
 Index = NDArray[np.int64]

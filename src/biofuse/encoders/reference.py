@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from biofuse import __version__
 from biofuse.core.errors import ArtifactError, DependencyError
 from biofuse.core.files import atomic_path
 from biofuse.core.hashing import digest
@@ -34,7 +33,7 @@ stained tissue, a cell under the microscope, coins (grey, tall edges), and a pie
 All are PNG, which every decoder reads alike."""
 
 COSINE = 0.9999
-"""Cosine that an embedding must have with its golden vector: user-wants.md asks for it, and other hardware keeps it."""
+"""Cosine that an embedding must have with its golden vector: other hardware keeps it."""
 
 RELATIVE_ERROR = 0.01
 """Length of the difference, relative to the golden vector's: what the angle leaves (0.014), and the scale with it."""
@@ -301,7 +300,12 @@ def _versions(card: EncoderCard) -> dict[str, str]:
     if card.runtime == "torch":
         used.add("torch")
     installed = {name: importlib.metadata.version(name) for name in sorted(used)}
-    return {"biofuse": __version__, **installed, "python": platform.python_version(), "machine": platform.machine()}
+    return {
+        "biofuse": importlib.metadata.version("biofuse-embed"),
+        **installed,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+    }
 
 
 def _words(facts: Mapping[str, str]) -> str:

@@ -189,7 +189,7 @@ class EmbeddingSet(Mapping[str, Matrix]):
 
 
 LARGEST_DIFFERENCE = 1e-5
-"""Most that an fp32 embedding may differ from its repetition, relative to its largest value (DESIGN.md, promise 8)."""
+"""Most that an fp32 embedding may differ from its repetition, relative to its largest value."""
 
 COMPARED_AT_ONCE = 16
 """Images that are embedded again at a time."""

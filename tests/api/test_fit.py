@@ -371,6 +371,7 @@ def test_style_bug_3_test_rows_do_not_change_the_search(quick, study, fitted):
 # --- invariance
 
 
+@pytest.mark.slow
 @settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**16), pool=st.permutations(ALL))
 def test_the_order_of_rows_and_of_encoders_changes_nothing(quick, study, fitted, seed, pool):

@@ -33,6 +33,7 @@ def test_every_command_of_the_design_is_there():
     }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [("benchmark",), *commands()], ids=" ".join)
 def test_help_of_every_command_shows_an_example_of_that_command(command, succeeds):
     said = succeeds(*command, "--help").out

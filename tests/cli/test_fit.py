@@ -143,6 +143,7 @@ def test_fit_then_evaluate_then_predict(fitted, images, succeeds, tmp_path):
     np.testing.assert_allclose(pd.read_csv(tmp_path / "lean.csv")[["p_blue", "p_red"]], wanted, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_thresholds_are_chosen_measured_and_predicted_by(fitted, images, succeeds, fails, tmp_path):
     ran = succeeds("evaluate", fitted, "--sensitivity", "0.8", "--prevalence", "0.02")
     said = " ".join(ran.out.split())
@@ -163,6 +164,7 @@ def test_thresholds_are_chosen_measured_and_predicted_by(fitted, images, succeed
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_predict_adds_sets_of_the_coverage_asked_for(fitted, images, succeeds, fails, tmp_path):
     out = tmp_path / "p.csv"
     for flags in ((), ("--class-conditional",)):

@@ -31,6 +31,7 @@ def study(tmp_path):
     return make
 
 
+@pytest.mark.slow
 def test_a_run_is_evaluated_and_predicts_as_it_was_read(study, succeeds, tmp_path, monkeypatch):
     table, other, third = study("one"), study("two"), study("three", group="subject")
     run = tmp_path / "run"

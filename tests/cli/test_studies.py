@@ -45,6 +45,7 @@ def test_medmnist_then_once_more(archive, succeeds, tmp_path):
     assert json.loads(succeeds(*command, "--json").out) == found
 
 
+@pytest.mark.slow
 def test_own_data_with_and_without_the_word_data(images, make_images, succeeds, tmp_path):
     make_images(tmp_path / "more", per_class=12)
     out = tmp_path / "out"

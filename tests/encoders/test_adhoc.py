@@ -186,6 +186,7 @@ POOLED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pooling", POOLED)
 def test_a_stated_pooling_is_of_the_normalised_tokens(hub, equals, filled, images, pooling):
     network = filled(timm.create_model("test_vit", num_classes=7, global_pool="token"))
@@ -290,6 +291,7 @@ def vector(network, pixels):
     return tokens.mean(1) if isinstance(network, transformers.IJepaModel) else tokens[:, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", CLASSES)
 def test_every_class_that_gives_one_vector_is_built_by_name(publish, equals, kind):
     side = 28 if CLASSES[kind].get("patch_size") == 14 else 64

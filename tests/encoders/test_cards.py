@@ -154,6 +154,7 @@ def test_weights_are_pinned_or_said_not_to_be(card):
         assert len(card.weights.revision) == 40
 
 
+@pytest.mark.slow
 @each(CARDS)
 def test_cards_are_valid_by_the_exported_json_schema(card):
     jsonschema = pytest.importorskip("jsonschema")

@@ -13,6 +13,7 @@ from biofuse.encoders.loaders import loader_of
 from biofuse.testing import assert_encoder_contract
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [card.name for card in resolve("starter")])
 def test_contract(name):
     for package in get_card(name).requires:
@@ -37,6 +38,7 @@ SMALL = {
 """Side in pixels, columns and arguments of a small network of each kind that the pool holds."""
 
 
+@pytest.mark.slow
 @pytest.mark.allow_hosts(["127.0.0.1"])
 @pytest.mark.parametrize("name", SMALL)
 def test_contract_of_the_pools_families_at_a_smaller_size(publish, name):

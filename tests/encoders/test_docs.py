@@ -55,6 +55,7 @@ def test_timm_checkpoint(own_registry, tmp_path, monkeypatch):
     assert run(code_block("register_timm"), tmp_path)["encoder"].card.name == "my_vit"
 
 
+@pytest.mark.slow
 def test_card_as_toml(own_registry, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)

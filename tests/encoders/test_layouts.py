@@ -475,6 +475,7 @@ def at_full_size() -> list[Any]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("card", "recipe"), at_full_size())
 def test_every_name_and_shape_of_the_file_is_the_networks(card, recipe, full_size):
     shapes = shapes_of(recipe, recipe["numbers"])
@@ -491,6 +492,7 @@ def test_every_name_and_shape_of_the_file_is_the_networks(card, recipe, full_siz
     fill(network, card, state, path=Path(card.weights.file), convert=convert)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("card", "recipe"), described(LEARNED | VARIANTS))
 def test_a_file_of_that_layout_is_loaded_and_embeds(card, recipe, hub):
     small = published(hub, shrunk(card, recipe), recipe, shapes_of(recipe, small_numbers(recipe)))

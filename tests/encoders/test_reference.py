@@ -92,6 +92,7 @@ def test_a_proof_says_who_when_and_with_which_weights_and_holds_for_that_card_on
     assert proof_of(get_card("uni")) is None
 
 
+@pytest.mark.slow
 def test_a_contributed_proof_is_one_file_with_the_name_of_who_made_it(tmp_path):
     made = make_golden(load_encoder("efficientnet_lite0"), device="cpu", by="A. Person")
     path = write_golden("h0_mini:cls", made, tmp_path)

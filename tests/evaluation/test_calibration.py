@@ -126,6 +126,7 @@ def test_groups_widen_the_intervals_and_few_of_them_are_doubted():
     assert CalibrationTest.model_validate_json(together.model_dump_json()) == together
 
 
+@pytest.mark.slow
 def test_perfect_probabilities_are_beyond_chance_once_in_twenty():
     random, beyond = np.random.default_rng(0), []
     target = Target.numbered(Task.MULTICLASS, 3)

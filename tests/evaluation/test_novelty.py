@@ -55,6 +55,7 @@ def test_every_encoder_counts_the_same_and_distances_are_kept():
     assert 0.7 < squares[0] / squares[1] < 1.4  # though one varies 1,000 times as much as the other
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("per_group", "filled"), [(1, 0.05), (5, 0.05), (1, 0.01)])
 def test_one_in_a_hundred_like_samples_is_unusual_and_most_others_are(per_group, filled):
     random = np.random.default_rng(2)

@@ -46,6 +46,7 @@ def test_of_two_shares_the_test_is_fishers():
     assert (found.gap.worst, found.gap.best, found.gap.within_classes) == ("b", "a", False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["rows", "prevalence", "groups", "within groups"])
 def test_the_test_is_wrong_about_as_often_as_it_says(kind, monkeypatch):
     monkeypatch.setattr(subgroups, "PERMUTATIONS", 59)

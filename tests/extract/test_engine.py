@@ -60,6 +60,7 @@ def samples_of(paths):
     return Samples(ids=np.array([p.name for p in paths], dtype=object), sources=tuple(FileSource(p) for p in paths))
 
 
+@pytest.mark.slow
 def test_worker_processes_give_the_same_rows(files, store, tmp_path):
     alone = extract(samples_of(files), CARDS, store=store, options=ALONE)
     other = EmbeddingStore(tmp_path / "other")

@@ -146,6 +146,7 @@ def _covariance(X, y, shares, priors, shrinkage) -> np.ndarray:
     return total
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "d", "k"), [(60, 150, 3), (200, 40, 3), (80, 80, 2)])
 def test_the_shrinkage_chosen_is_the_best_of_models_fitted_without_each_row(n: int, d: int, k: int) -> None:
     X, y = make_data(n, d, k)

@@ -27,6 +27,7 @@ def test_every_chart_becomes_an_svg_and_a_png(make_run: Callable[..., Any], tmp_
             assert pixels.std() > 5
 
 
+@pytest.mark.slow
 def test_equal_figures_are_equal_files(make_run: Callable[..., Any], tmp_path: Path) -> None:
     charts = make_run().report.charts[:3]
     first, second = write_figures(charts, tmp_path / "a"), write_figures(charts, tmp_path / "b")

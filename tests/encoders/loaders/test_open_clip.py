@@ -24,6 +24,7 @@ def test_dermlip_equals_the_whole_clip_of_open_clip(publish, equals, filled, ima
     assert encoder.parameters == sum(parameter.numel() for parameter in whole.visual.parameters())
 
 
+@pytest.mark.slow
 def test_biomedclip_equals_timm_and_its_projection(publish, equals, filled):
     # test_vit is timm's smallest: 160 pixels, 64 columns.
     images = np.random.default_rng(5).integers(0, 256, (2, 160, 160, 3), dtype=np.uint8)

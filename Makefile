@@ -2,15 +2,16 @@
 # `make PYTHON=python3.12 setup` picks another interpreter; `make clean` first if .uv exists already.
 
 PYTHON ?= python3
-BIN := .venv/bin
-UV := .uv/bin/uv
+SCRIPTS := $(if $(filter Windows_NT,$(OS)),Scripts,bin)
+BIN := .venv/$(SCRIPTS)
+UV := .uv/$(SCRIPTS)/uv
 STAMP := .venv/.installed
 
 # An environment whose interpreter is gone (an upgraded or removed Python) counts as none.
 $(shell test -x $(BIN)/python || rm -f $(STAMP))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lint format tutorials docs constraints clean
+.PHONY: help setup demo test test-fast lint format tutorials docs constraints wheel version clean
 
 help: ## Show this list
 	@sed -n -E 's/^([a-z-]+):[^#]*## (.*)/  make \1@\2/p' Makefile | awk -F@ '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -50,20 +51,37 @@ constraints: $(STAMP) ## Write the versions now installed to constraints.txt
 	   | grep -E '^[A-Za-z0-9._-]+==' | grep -v -E '^(nvidia-|cuda-|triton)'; } > constraints.txt.new
 	@mv constraints.txt.new constraints.txt && touch $(STAMP)
 
+wheel: $(STAMP) ## Build source distribution and wheel, check them, and run the wheel in an environment of its own
+	rm -rf dist .venv-wheel
+	@$(INDEX); set -ex; \
+	$(UV) build --quiet; \
+	$(UV) tool run --quiet twine check --strict dist/*; \
+	$(UV) tool run --quiet check-wheel-contents dist/*.whl; \
+	$(UV) venv --quiet --python $(BIN)/python .venv-wheel; \
+	$(UV) pip install --quiet --python .venv-wheel/$(SCRIPTS)/python --constraint constraints.txt dist/*.whl; \
+	.venv-wheel/$(SCRIPTS)/biofuse --version; \
+	.venv-wheel/$(SCRIPTS)/biofuse encoders doctor hog
+	rm -rf .venv-wheel
+
+version: $(STAMP) ## Print the version
+	@$(BIN)/python -c "import biofuse; print(biofuse.__version__)"
+
 clean: ## Remove everything that make made: environments, caches, demo-run
-	rm -rf .venv .uv demo-run build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .venv-wheel .uv demo-run build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # uv reads its own settings and not pip's: where only pip was told of a package index, pass that on.
+INDEX = index="$${UV_DEFAULT_INDEX:-$${UV_INDEX_URL:-$${PIP_INDEX_URL:-$$(.uv/$(SCRIPTS)/python -m pip config get global.index-url 2>/dev/null || true)}}}"; \
+	if [ -n "$$index" ]; then export UV_DEFAULT_INDEX="$$index"; fi
+
 $(STAMP): pyproject.toml constraints.txt $(BIN)/python
-	@index="$${UV_DEFAULT_INDEX:-$${UV_INDEX_URL:-$${PIP_INDEX_URL:-$$(.uv/bin/python -m pip config get global.index-url 2>/dev/null || true)}}}"; \
-	if [ -n "$$index" ]; then export UV_DEFAULT_INDEX="$$index"; fi; \
+	@$(INDEX); \
 	echo "Installing BioFuse and its dependencies into .venv"; \
 	$(UV) pip install --python $(BIN)/python --constraint constraints.txt --editable '.[demo,dev]'
 	@touch $@
 
 $(BIN)/python: | $(UV)
-	$(UV) venv --quiet --clear --python .uv/bin/python .venv
+	$(UV) venv --quiet --clear --python .uv/$(SCRIPTS)/python .venv
 
 $(UV):
 	@command -v $(PYTHON) >/dev/null || { \
@@ -73,4 +91,4 @@ $(UV):
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 	  echo "'$(PYTHON)' cannot make environments (venv or ensurepip is missing). On Debian or Ubuntu: apt install python3-venv" >&2; exit 1; }
 	$(PYTHON) -m venv --clear .uv
-	.uv/bin/python -m pip install --quiet uv
+	.uv/$(SCRIPTS)/python -m pip install --quiet uv

@@ -28,7 +28,7 @@ def load_arrays(images: Sequence[Any] | NDArray[Any], request: Request) -> Sampl
     """
     request.only("images in memory or a list of paths", "labels", "group", "by", "site", "split", "id", "root")
     if isinstance(images, np.ndarray):
-        _check_stack(images)
+        check_stack(images)
     n = len(images)
     paths = n > 0 and all(isinstance(image, str | Path) for image in images)
     root = request.config.root or Path()
@@ -40,7 +40,14 @@ def load_arrays(images: Sequence[Any] | NDArray[Any], request: Request) -> Sampl
     return _with_columns(SampleTable(name="images", ids=ids, sources=sources), request, request.labels)
 
 
-def _check_stack(images: NDArray[Any]) -> None:
+def check_stack(images: NDArray[Any]) -> None:
+    """Refuse an array that is not one image behind the other: [n, height, width] or [n, height, width, channels].
+
+    Raises
+    ------
+    DataError
+        If it is one image, its channels come first, or it is no array of images at all.
+    """
     if images.dtype.hasobject:
         raise DataError("An array of Python objects is no stack of images.", remedy="Give a list of arrays instead.")
     if images.ndim == 3 and images.shape[2] in {3, 4}:

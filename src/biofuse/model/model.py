@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import uuid
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from html import escape
 from pathlib import Path, PurePosixPath
@@ -38,6 +38,7 @@ from biofuse.extract.engine import extract
 from biofuse.extract.options import ExtractOptions
 from biofuse.extract.plan import PRECISIONS
 from biofuse.model.card import model_card
+from biofuse.model.resident import ResidentPredictor
 from biofuse.model.trust import ARRAYS as TRUST_ARRAYS
 from biofuse.model.trust import RECORD as TRUST_RECORD
 from biofuse.model.trust import Trust
@@ -295,7 +296,7 @@ class BioFuseModel:
         or ``sensitivity`` (:meth:`decide`) each class is decided by itself; a class for which no threshold is known is
         never named. Other parameters and errors are those of :meth:`embed`.
         """
-        self.decide(np.empty((0, len(self.classes))), threshold=threshold, sensitivity=sensitivity)  # or refuse now
+        self.refuse_questions(threshold=threshold, sensitivity=sensitivity, coverage=None)
         probabilities = self.predict_proba(
             data, store=store, keep=keep, config=config, options=options, progress=progress, **chosen
         )
@@ -327,27 +328,105 @@ class BioFuseModel:
         ``threshold`` and ``sensitivity`` are those of :meth:`predict`. With ``coverage`` there is a column ``set``: the
         classes of :meth:`sets`, joined by ``|``.
         """
-        import pandas as pd
-
-        self.decide(np.empty((0, len(self.classes))), threshold=threshold, sensitivity=sensitivity)  # or refuse now
-        if coverage is not None:
-            self.sets(np.empty((0, len(self.classes))), coverage=coverage)
+        self.refuse_questions(threshold=threshold, sensitivity=sensitivity, coverage=coverage)
         embeddings = self.embed_blocks(
             data, store=store, keep=keep, config=config, options=options, progress=progress, **chosen
         )
-        probabilities = self.probabilities(embeddings.blocks)
+        frame = self.tabulate(
+            embeddings.blocks,
+            threshold=threshold,
+            sensitivity=sensitivity,
+            coverage=coverage,
+            class_conditional=class_conditional,
+        )
+        if self.trust.novelty is not None:
+            _warn_of_unusual(frame, Unusual.of(frame[NOVELTY].to_numpy(), known=self.trust.novelty.n_units))
+        return frame, embeddings
+
+    def resident(
+        self,
+        *,
+        device: str | None = None,
+        batch_size: int | None = None,
+        options: ExtractOptions | None = None,
+    ) -> ResidentPredictor:
+        """Load the encoders once and keep them: for one image after another, in a program that goes on running.
+
+        Parameters
+        ----------
+        device : str, optional
+            Where networks run; by default what ``options`` say, or the best there is.
+        batch_size : int, optional
+            Most images per forward pass; by default 16 on a processor, 64 on an accelerator. Halved when memory runs
+            out.
+        options : ExtractOptions, optional
+            Device, batch size, folder of weights; what is given by name wins.
+
+        Returns
+        -------
+        ResidentPredictor
+            To be closed: ``with model.resident() as predictor: ...``.
+
+        Raises
+        ------
+        EncoderError
+            If an encoder cannot be loaded.
+
+        Examples
+        --------
+        >>> from biofuse import BioFuse
+        >>> model = BioFuse(["colour", "lbp"], head="ridge").fit("images/", progress=False).model
+        >>> with model.resident() as predictor:
+        ...     predictor.predict(["new.png"])["prediction"].tolist()
+        ['malignant']
+        """
+        given = {"device": device, "batch_size": batch_size}
+        chosen = {name: value for name, value in given.items() if value is not None}
+        return ResidentPredictor(self, options=ExtractOptions.of(options, chosen))
+
+    def refuse_questions(
+        self, *, threshold: Threshold | None, sensitivity: float | None, coverage: float | None
+    ) -> None:
+        """Raise what :meth:`decide` and :meth:`sets` would, before an image is read."""
+        none = np.empty((0, len(self.classes)))
+        self.decide(none, threshold=threshold, sensitivity=sensitivity)
+        if coverage is not None:
+            self.sets(none, coverage=coverage)
+
+    def tabulate(
+        self,
+        blocks: Blocks,
+        *,
+        ids: Sequence[str] | None = None,
+        threshold: Threshold | None = None,
+        sensitivity: float | None = None,
+        coverage: float | None = None,
+        class_conditional: bool = False,
+    ) -> "pd.DataFrame":
+        """Return the table of :meth:`predict_frame` for images that are embedded already.
+
+        Parameters
+        ----------
+        blocks : Blocks
+            Of the model's encoders.
+        ids : sequence of str, optional
+            What images are called; by default as in ``blocks``.
+        threshold, sensitivity, coverage, class_conditional
+            As of :meth:`predict_frame`.
+        """
+        import pandas as pd
+
+        probabilities = self.probabilities(blocks)
         said = self.decide(probabilities, threshold=threshold, sensitivity=sensitivity)
-        frame = pd.DataFrame({"id": embeddings.ids, "prediction": said})
+        frame = pd.DataFrame({"id": blocks.ids if ids is None else list(ids), "prediction": said})
         if coverage is not None:
             inside = self.sets(probabilities, coverage=coverage, class_conditional=class_conditional)
             frame["set"] = [SEPARATOR.join(np.array(self.classes, dtype=object)[row]) for row in inside]
         for column, name in enumerate(self.classes):
             frame[f"p_{name}"] = probabilities[:, column]
-        novelty = self.trust.novelty
-        if novelty is not None:
-            frame[NOVELTY] = novelty.percentiles(embeddings.blocks)
-            _warn_of_unusual(frame, Unusual.of(frame[NOVELTY].to_numpy(), known=novelty.n_units))
-        return frame, embeddings
+        if self.trust.novelty is not None:
+            frame[NOVELTY] = self.trust.novelty.percentiles(blocks)
+        return frame
 
     @accepts(DataConfig, ExtractOptions)
     def embed_blocks(

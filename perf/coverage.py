@@ -6,10 +6,13 @@ equally good), by number of samples, prevalence and score; and by number of grou
 
 Two classes; scores are normal, with the mean of positives so far from that of negatives that the AUROC is as given, and
 a threshold that makes the accuracy as given. A group has an effect of its own, which makes up 0.3 of the variance.
-The predictors of a comparison have the same distribution, and errors that correlate by 0.6.
+The predictors of a comparison have the same distribution, and errors that correlate by 0.6. Grades, for quadratic
+kappa, are cut from two normal values that correlate. Of the expected calibration error, log-odds are true and what is
+said is divided by a temperature; its truth is that of the same bins in the population.
 """
 
 import argparse
+import functools
 import itertools
 import json
 import os
@@ -19,9 +22,12 @@ from typing import Any
 import numpy as np
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
+from scipy.special import softmax
 from scipy.stats import norm
+from sklearn.metrics import cohen_kappa_score
 
-from biofuse.core.target import Task
+from biofuse.core.target import Target, Task
+from biofuse.evaluation.calibration import BINS, measure_calibration
 from biofuse.evaluation.intervals import compare, score_intervals
 
 SAMPLES = (50, 100, 300, 1000)
@@ -86,6 +92,51 @@ def covered_by_group(metric: str, n_groups: int, size: int, truth: float, seed: 
     return bool(found.low <= truth <= found.high)
 
 
+def graded(truth: float, n_grades: int, n: int, random: np.random.Generator) -> tuple[NDArray[np.int64], ...]:
+    """Draw grades, each cut from one of two normal values that correlate by ``truth``, equally many of each."""
+    cuts = norm.ppf(np.arange(1, n_grades) / n_grades)
+    latent = random.multivariate_normal(np.zeros(2), [[1, truth], [truth, 1]], size=n)
+    return tuple(np.searchsorted(cuts, column) for column in latent.T)
+
+
+@functools.cache
+def kappa_of(truth: float, n_grades: int) -> float:
+    first, second = graded(truth, n_grades, 1_000_000, np.random.default_rng(0))
+    return float(cohen_kappa_score(first, second, weights="quadratic"))
+
+
+def covered_kappa(n: int, n_grades: int, truth: float, seed: int) -> bool:
+    labels, said = graded(truth, n_grades, n, np.random.default_rng([seed, n]))
+    shares = 0.1 / n_grades + 0.9 * (said[:, None] == np.arange(n_grades))
+    name = "quadratic_kappa"
+    found = score_intervals(Task.ORDINAL, labels, shares, ids=ids_of(n), metrics=[name])[name]
+    return bool(np.isnan(found.estimate) or found.low <= kappa_of(truth, n_grades) <= found.high)
+
+
+def logits_of(n: int, spread: float, random: np.random.Generator) -> Values:
+    """Draw log-odds of four classes, which are right as often as they say."""
+    return np.asarray(spread * random.normal(size=(n, 4)))
+
+
+@functools.cache
+def error_of(spread: float, temperature: float) -> float:
+    """Return the error, over bins, of those log-odds divided by a temperature, from a million draws."""
+    logits = logits_of(1_000_000, spread, np.random.default_rng(0))
+    true, stated = softmax(logits, axis=1).max(axis=1), softmax(logits / temperature, axis=1).max(axis=1)
+    place = np.searchsorted(np.linspace(0, 1, BINS + 1)[1:-1], stated)
+    return float(np.abs(np.bincount(place, true - stated)).sum() / len(true))
+
+
+def covered_ece(n: int, spread: float, temperature: float, seed: int) -> bool:
+    random = np.random.default_rng([seed, n])
+    logits = logits_of(n, spread, random)
+    labels = (softmax(logits, axis=1).cumsum(axis=1) < random.random((n, 1))).sum(axis=1)
+    said = softmax(logits / temperature, axis=1)
+    target = Target.numbered(Task.MULTICLASS, 4)
+    found = measure_calibration(target, labels, said, said, calibration=None, ids=ids_of(n)).after.ece
+    return bool(found.low <= error_of(spread, temperature) <= found.high)
+
+
 def false_alarm(metric: str, n: int, prevalence: float, n_groups: int, seed: int) -> bool:
     truth = 0.85
     random = np.random.default_rng([seed, n, n_groups])
@@ -132,6 +183,18 @@ def by_groups() -> Iterator[Setting]:
                     yield f"{metric} by group", covered_by_group, (metric, n_groups, size, truth), facts
 
 
+def of_others() -> Iterator[Setting]:
+    for n in SAMPLES:
+        for n_grades in (3, 5):
+            for truth in (0.3, 0.7, 0.9, 0.99):
+                facts = {"samples": n, "grades": n_grades, "truth": round(kappa_of(truth, n_grades), 3)}
+                yield "quadratic kappa", covered_kappa, (n, n_grades, truth), facts
+        for spread in (1.0, 3.0):
+            for temperature in (0.5, 0.8, 1.0, 1.3, 2.0):
+                facts = {"samples": n, "temperature": temperature, "truth": round(error_of(spread, temperature), 3)}
+                yield "calibration error", covered_ece, (n, spread, temperature), facts
+
+
 def of_comparisons() -> Iterator[Setting]:
     for metric in ("auroc", "accuracy", "balanced_accuracy"):
         for n, n_groups in ((50, 0), (100, 0), (300, 0), (240, 20)):
@@ -150,7 +213,7 @@ def main() -> None:
     parser.add_argument("--tables", nargs="+", help="only these")
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     options = parser.parse_args()
-    every = itertools.chain(by_samples(), by_groups(), of_comparisons())
+    every = itertools.chain(by_samples(), by_groups(), of_others(), of_comparisons())
     asked = [each for each in every if options.tables is None or each[0] in options.tables]
     found = Parallel(n_jobs=options.workers)(
         delayed(share)(simulate, arguments, options.repeats) for _, simulate, arguments, _ in asked

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from scipy.special import logit, softmax
 from scipy.stats import binomtest, norm
+from sklearn.metrics import cohen_kappa_score
 
 from biofuse.core.errors import AlignmentError, UndefinedMetricError
 from biofuse.core.target import Task
@@ -36,6 +37,17 @@ def proportion(right, **options):
     ids, p = [str(row) for row in range(len(right))], np.where(right, 0.9, 0.1)
     labels = np.ones(len(right), dtype=int)
     return intervals(labels, p, ids, task=Task.BINARY, metrics=["accuracy"], **options)["accuracy"]
+
+
+@pytest.mark.parametrize("wrong", [0, 1, 30, 60])
+def test_an_agreement_of_grades_has_an_interval_that_is_never_a_point(wrong):
+    labels = np.arange(60) % 4
+    said = (labels + (np.arange(60) < wrong)) % 4
+    found = intervals(labels, np.eye(4)[said], list(map(str, range(60))), task=Task.ORDINAL)["quadratic_kappa"]
+    assert found.estimate == pytest.approx(cohen_kappa_score(labels, said, weights="quadratic"), abs=1e-12)
+    assert -1 <= found.low < found.high <= 1
+    assert found.low <= found.estimate <= found.high
+    assert "quadratic_kappa" not in intervals(labels, np.eye(4)[said], list(map(str, range(60))))
 
 
 def area(scores, labels, **options):

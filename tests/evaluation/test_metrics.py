@@ -12,7 +12,7 @@ from medmnist.evaluator import getACC, getAUC
 from scipy.special import softmax
 
 import biofuse
-from biofuse.core.errors import AlignmentError, UndefinedMetricError
+from biofuse.core.errors import AlignmentError, SearchError, UndefinedMetricError
 from biofuse.core.target import Target, Task
 from biofuse.evaluation.metrics import (
     BOARD_METRICS,
@@ -23,6 +23,8 @@ from biofuse.evaluation.metrics import (
     Metrics,
     applicable,
     auroc_columns,
+    board_metrics,
+    check_selectable,
     get_metric,
     prepare,
     score,
@@ -253,7 +255,16 @@ def test_no_metric_is_named_outside_the_table():
 
 def test_the_table_derives_what_is_used_where():
     assert SELECTABLE[0] == DEFAULT_METRIC
-    assert set(SELECTABLE) <= set(BOARD_METRICS)  # what subsets are chosen by is always computed
+    for task in Task:
+        target = Target.numbered(task, 2 if task is Task.BINARY else 3)
+        for name in SELECTABLE:  # what subsets are chosen by is always computed, where it exists
+            assert (name in board_metrics(target)) == METRICS[name].applies(target)
+            assert (name in board_metrics(target, closed_form=True)) == METRICS[name].applies(target)
+            if METRICS[name].applies(target):
+                check_selectable(name, target)
+            else:
+                with pytest.raises(SearchError, match="for ordered grades"):
+                    check_selectable(name, target)
     assert set(SCREEN_METRICS) == {name for name in BOARD_METRICS if METRICS[name].closed_form}
     hub = [metric.hub for metric in METRICS.values() if metric.hub]
     assert len(set(hub)) == len(hub)

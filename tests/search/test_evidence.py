@@ -402,6 +402,16 @@ def test_guessing_scores_the_majority_share_where_accuracy_counts(plant, weighed
     assert sum(evidence.attribution.shapley) == pytest.approx(evidence.attribution.full - 0.5, abs=1e-9)
 
 
+def test_grades_may_be_chosen_by_quadratic_kappa(plant, posed, weighed):
+    search, evidence = weighed(plant(task=Task.ORDINAL), metric="qwk", folds=3)
+    assert search.leaderboard.metrics[0] == search.screen.leaderboard.metrics[0] == "quadratic_kappa"
+    assert (evidence.optimism.metric, evidence.attribution.empty) == ("quadratic_kappa", 0.0)
+    assert search.selection.chosen.mean("quadratic_kappa") > 0.5
+    assert "quadratic_kappa" not in weighed(plant(), folds=3)[0].leaderboard.metrics
+    with pytest.raises(SearchError, match="no quadratic kappa of one class per sample"):
+        posed(plant(), metric="qwk")
+
+
 def test_contributions_need_the_score_of_every_subset(plant, weighed):
     assert weighed(plant(), search="greedy")[1].attribution is None
     assert weighed(plant(), search="all")[1].attribution is None

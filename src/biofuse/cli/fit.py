@@ -18,7 +18,7 @@ from biofuse.core.options import divide
 from biofuse.data.config import DataConfig
 from biofuse.data.labels import listing
 from biofuse.evaluation.intervals import Comparison, Interval
-from biofuse.evaluation.metrics import SCREEN_METRICS, get_metric
+from biofuse.evaluation.metrics import get_metric
 from biofuse.evaluation.operating import DEFAULT_SENSITIVITY, read_threshold
 from biofuse.extract.options import ExtractOptions
 from biofuse.search.attribution import Attribution
@@ -148,7 +148,7 @@ def show_leaderboard(result: "biofuse.FitResult") -> None:
     best_first = result.leaderboard.best_first(metric)
     ranks = {row.subset: place for place, row in enumerate(best_first, start=1)}
     shown = {row.subset: row for row in (*best_first[:SHOWN], *(row for _, row in noted)) if row is not None}
-    metrics = [name for name in result.leaderboard.metrics if name in SCREEN_METRICS]
+    metrics = [name for name in result.leaderboard.metrics if get_metric(name).closed_form]
     rows = [
         (
             ranks[subset],

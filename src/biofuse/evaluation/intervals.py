@@ -13,6 +13,7 @@ from biofuse.core.target import Task
 from biofuse.evaluation.metrics import (
     DEFAULT_METRIC,
     INTERVAL_METRICS,
+    METRICS,
     Metric,
     Record,
     Score,
@@ -36,7 +37,7 @@ SMOOTHING = 5
 are in the wrong order, the variance measured alone is too small too often. Of 0, 5, 10 and 20 the one whose intervals
 hold the truth most nearly as often as they say, over 50 to 1,000 samples and AUROCs of .7 to .99."""
 
-Method = Literal["wilson", "logit", "newcombe", "percentile", "bca"]
+Method = Literal["wilson", "logit", "newcombe", "fisher", "percentile", "bca"]
 
 
 class Interval(Record):
@@ -52,7 +53,7 @@ class Interval(Record):
         Ends of the interval; NaN where the metric is undefined on the data.
     confidence : float
         Nominal coverage.
-    method : {"wilson", "logit", "newcombe", "percentile", "bca"}
+    method : {"wilson", "logit", "newcombe", "fisher", "percentile", "bca"}
         How the ends were found; the last two are bootstraps of earlier versions.
     unit : {"samples", "groups"}
         What varies independently.
@@ -147,7 +148,7 @@ def score_intervals(
     *,
     ids: ArrayLike,
     groups: ArrayLike | None = None,
-    metrics: Sequence[str] = INTERVAL_METRICS,
+    metrics: Sequence[str] | None = None,
     confidence: float = 0.95,
 ) -> dict[str, Interval]:
     """Say how far scores would move had other samples, or groups, been drawn.
@@ -155,7 +156,8 @@ def score_intervals(
     The variance comes from leaving out one unit after the other, whole groups where there are groups. A share of rows
     gets Wilson's interval (1927) for as many independent rows as would have that variance; a share of ordered pairs, as
     an AUROC is, a symmetric one on the scale of the logit, or Newcombe's (2006, method 5) where no pair is in the wrong
-    order. Among groups, Student's t takes the place of the normal distribution. No interval has zero width.
+    order; agreement one that is symmetric on the scale of Fisher's z. Among groups, Student's t takes the place of the
+    normal distribution. No interval has zero width.
 
     Parameters
     ----------
@@ -167,8 +169,8 @@ def score_intervals(
         Names of the rows.
     groups : array-like of str, shape (n,), optional
         Patients or slides, which vary as wholes.
-    metrics : sequence of str
-        Of those that have intervals.
+    metrics : sequence of str, optional
+        Of those that have intervals; by default all that exist for the task.
     confidence : float, default 0.95
         Nominal coverage.
 
@@ -185,6 +187,7 @@ def score_intervals(
     data, units = prepare(task, labels, probabilities), Units.of(ids, groups)
     if len(units.of_row) != data.n:
         raise AlignmentError(f"{len(units.of_row)} ids but {data.n} predictions.")
+    metrics = [name for name in INTERVAL_METRICS if METRICS[name].applies(data.target)] if metrics is None else metrics
     parts = _without_each(data, units, metrics)
     found = {}
     for name in metrics:
@@ -197,6 +200,8 @@ def score_intervals(
             spread = _Spread.of(metric, data, units, parts[name])
             if metric.interval == "ranking":
                 low, high, method = _ranking_ends(estimate, spread, confidence)
+            elif metric.interval == "agreement":
+                low, high, method = _agreement_ends(estimate, data.labels, spread, confidence)
             else:
                 low, high = _share_ends(columns, spread, confidence)
         found[name] = Interval(
@@ -249,7 +254,7 @@ class _Spread:
         columns = np.arange(len(data.classes))[list(data.target.ranked_columns) if ranking else slice(len(kept))][kept]
         positive = np.array([count(data.targets[:, column]) for column in columns])
         negative = np.array([count(~data.targets[:, column]) for column in columns]) if ranking else positive
-        if not ranking and (metric.interval == "share" or data.target.several):
+        if not ranking and (metric.interval != "shares" or data.target.several):
             positive = negative = np.full(len(parts), units.n)
         return cls(
             variance=_variance(parts.mean(axis=0)),
@@ -307,6 +312,23 @@ def _ranking_ends(area: float, spread: _Spread, confidence: float) -> tuple[floa
         variance = float(weight * variance + SMOOTHING * textbook / classes) / (weight + SMOOTHING)
     reach = z * np.sqrt(variance) / (area * (1 - area))
     return float(expit(logit(area) - reach)), float(expit(logit(area) + reach)), "logit"
+
+
+def _agreement_ends(
+    kappa: float, grades: NDArray[np.int64], spread: _Spread, confidence: float
+) -> tuple[float, float, Method]:
+    """Return the ends on the scale of Fisher's z: quadratic kappa is an intraclass correlation (Fleiss & Cohen 1973).
+
+    Where no grade is off, as many may be as Wilson's interval of their share says, by one; where leaving rows out
+    changes nothing else, the variance is that of a correlation.
+    """
+    z, n = spread.quantile(confidence, spread.n_units - 1), spread.n_units
+    if abs(kappa) == 1:
+        beyond = z**2 / (n + z**2) / (2 * float(np.var(grades)))
+        return (max(1 - beyond, -1.0), 1.0, "wilson") if kappa > 0 else (-1.0, min(beyond - 1, 1.0), "wilson")
+    error = np.sqrt(spread.variance) / (1 - kappa**2) if spread.variance > 0 else 1 / np.sqrt(max(n - 3, 1))
+    low, high = np.tanh(np.arctanh(kappa) + np.array([-1, 1]) * z * error)
+    return float(low), float(high), "fisher"
 
 
 def _pair_variance(area: float, positive: int, negative: int) -> float:

@@ -241,9 +241,9 @@ class Metric:
         Whether it is a column of the leaderboards; what selects always is.
     closed_form : bool
         Whether estimates that are not probabilities will do, as a closed-form screen has them.
-    interval : {"share", "shares", "ranking"} or None
+    interval : {"share", "shares", "ranking", "agreement"} or None
         Whether test scores have an interval of it, and of which kind: a share of rows, a mean of the shares of several
-        classes, or of pairs in the right order.
+        classes, of pairs in the right order, or agreement between -1 and 1.
     hub : str or None
         The name that model hubs know it by.
     also : tuple of str
@@ -261,7 +261,7 @@ class Metric:
     selects: bool = False
     board: bool = False
     closed_form: bool = True
-    interval: Literal["share", "shares", "ranking"] | None = None
+    interval: Literal["share", "shares", "ranking", "agreement"] | None = None
     hub: str | None = None
     also: tuple[str, ...] = ()
 
@@ -464,8 +464,9 @@ METRICS: dict[str, Metric] = {
             also=("nll", "cross_entropy", "logistic_loss"),
         ),
         Metric(
-            name="quadratic_kappa", title="quadratic kappa", formula=_quadratic_kappa, chance=0.0,
-            applies=lambda target: target.kind.ordered, also=("qwk", "quadratic_weighted_kappa"),
+            name="quadratic_kappa", title="quadratic kappa", formula=_quadratic_kappa, chance=0.0, selects=True,
+            interval="agreement", applies=lambda target: target.kind.ordered,
+            also=("qwk", "quadratic_weighted_kappa", "weighted kappa", "Cohen's kappa"),
         ),
         Metric(
             name=f"top_{TOP_K}", title=f"top-{TOP_K} accuracy", formula=_top_k,
@@ -488,14 +489,26 @@ else:
 DEFAULT_METRIC = SELECTABLE[0]
 """What subsets are chosen by unless told otherwise."""
 
-BOARD_METRICS = tuple(metric.name for metric in METRICS.values() if metric.board or metric.selects)
-"""Columns of the leaderboard of refitted subsets."""
 
-SCREEN_METRICS = tuple(name for name in BOARD_METRICS if METRICS[name].closed_form)
-"""Columns of the leaderboard of a closed-form screen."""
+def board_metrics(target: Target, *, closed_form: bool = False) -> tuple[str, ...]:
+    """Return the columns of a leaderboard of a target: of refitted subsets, or of a closed-form screen."""
+    return tuple(
+        metric.name
+        for metric in METRICS.values()
+        if (metric.board or metric.selects) and (metric.closed_form or not closed_form) and metric.applies(target)
+    )
+
+
+_ANY = Target.numbered(Task.BINARY, 2)
+
+BOARD_METRICS = board_metrics(_ANY)
+"""Columns of every leaderboard of refitted subsets, whatever is predicted."""
+
+SCREEN_METRICS = board_metrics(_ANY, closed_form=True)
+"""Columns of every leaderboard of a closed-form screen, whatever is predicted."""
 
 INTERVAL_METRICS = tuple(metric.name for metric in METRICS.values() if metric.interval)
-"""Metrics of test scores that get intervals."""
+"""Metrics of test scores that get intervals, where they exist."""
 
 AUROC, ACCURACY = METRICS["auroc"], METRICS["accuracy"]
 """The two that are also computed, or spoken of, outside this table."""
@@ -538,6 +551,23 @@ def selectable(name: str) -> str:
         remedy=did_you_mean(str(name), {each: METRICS[each].also for each in SELECTABLE})
         + f"Give {' or '.join(option('metric', each) for each in SELECTABLE)}.",
     )
+
+
+def check_selectable(name: str, target: Target) -> None:
+    """Refuse to choose by a metric that does not exist for a target.
+
+    Raises
+    ------
+    SearchError
+        Naming those that do.
+    """
+    if not METRICS[name].applies(target):
+        others = [each for each in SELECTABLE if METRICS[each].applies(target)]
+        raise SearchError(
+            f"There is no {METRICS[name].title} of {target.text}: it is for ordered grades.",
+            remedy=f"Give {' or '.join(option('metric', each) for each in others)}; or, where the classes are grades, "
+            f"{option('task', str(Task.ORDINAL))}.",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

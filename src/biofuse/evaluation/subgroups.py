@@ -15,7 +15,6 @@ from biofuse.core.target import Task
 from biofuse.evaluation.intervals import CELLS, FEW_GROUPS, SIGNIFICANCE, Interval, Units, holm, score_intervals
 from biofuse.evaluation.metrics import (
     DEFAULT_METRIC,
-    INTERVAL_METRICS,
     Metric,
     Record,
     Score,
@@ -336,7 +335,6 @@ def _scored(
         data.probabilities[rows],
         ids=names[rows],
         groups=None if groups is None else np.asarray(groups)[rows],
-        metrics=tuple(dict.fromkeys((metric, *INTERVAL_METRICS))),
     )
     n_units = len(np.unique(units.of_row[rows]))
     defined = bool(np.isfinite(intervals[metric].estimate))
@@ -504,7 +502,7 @@ def _distances(data: ScoredRows, codes: Index, n_values: int, metric: Metric) ->
 def _sizes(data: ScoredRows, weights: NDArray[np.float64], metric: Metric) -> NDArray[np.float64]:
     """Return what the variance of each score is about inverse to: rows, or of pairs the harmonic mean of both kinds."""
     total = weights.sum(axis=0)
-    if metric.interval == "share":
+    if metric.interval in {"share", "agreement"}:
         return np.asarray(total)
     positive = np.asarray(data.target_sums @ weights)
     pairs = positive * (total - positive)

@@ -328,10 +328,11 @@ def _scores(metrics: Mapping[str, Any] | None) -> str:
         return "Not evaluated on test data."
     rows = []
     models = metrics["models"]
+    shown = [name for name in INTERVAL_METRICS if name in next(iter(models.values()))["metrics"]]
     for name, called in named_together({name: entry.get("same", ()) for name, entry in models.items()}).items():
         title, entry = " = ".join(MODELS.get(each, each) for each in called), models[name]
-        rows.append((title, " + ".join(entry["encoders"]), *(_score(entry, metric) for metric in INTERVAL_METRICS)))
-    table = _markdown_table(("model", "encoders", *(METRICS[name].title for name in INTERVAL_METRICS)), rows)
+        rows.append((title, " + ".join(entry["encoders"]), *(_score(entry, metric) for metric in shown)))
+    table = _markdown_table(("model", "encoders", *(METRICS[name].title for name in shown)), rows)
     said = dict.fromkeys(comparison["sentence"] for comparison in metrics["comparisons"].values())
     calibration, sets = metrics.get("calibration"), metrics.get("sets", ())
     trusted = [] if calibration is None else [str(CalibrationTest.model_validate(calibration))]

@@ -21,7 +21,7 @@ from biofuse.data.samples import Samples
 from biofuse.evaluation.calibration import CalibrationTest, measure_calibration
 from biofuse.evaluation.conformal import TESTED, SetsTest, measure_sets
 from biofuse.evaluation.intervals import Comparison, Interval, compare_with, distinct, named_together, score_intervals
-from biofuse.evaluation.metrics import DEFAULT_METRIC, INTERVAL_METRICS, Metrics, prepare, score
+from biofuse.evaluation.metrics import DEFAULT_METRIC, METRICS, Metrics, prepare, score
 from biofuse.evaluation.novelty import Unusual
 from biofuse.evaluation.operating import DEFAULT_SENSITIVITY, Operating, check_stated, measure_operating
 from biofuse.evaluation.subgroups import Breakdown, break_down
@@ -552,7 +552,7 @@ def evaluate_models(
         ),
         subgroups=break_down(
             chosen.task, labels, said[CHOSEN].probabilities, samples.by, ids=samples.ids, groups=groups,
-            metric=metric if metric in INTERVAL_METRICS else DEFAULT_METRIC,
+            metric=metric if METRICS[metric].interval else DEFAULT_METRIC,
         ),
         novelty=_unusual(chosen, predictions, groups),
         leak=_leak(chosen, samples, said, leaking, known_groups),

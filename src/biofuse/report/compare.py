@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from biofuse.core.errors import AlignmentError, ArtifactError
 from biofuse.evaluation.intervals import SIGNIFICANCE, Interval
-from biofuse.evaluation.metrics import DEFAULT_METRIC, METRICS, SELECTABLE
+from biofuse.evaluation.metrics import BOARD_METRICS, DEFAULT_METRIC, METRICS, SELECTABLE
 from biofuse.model.evaluate import Evaluation
 from biofuse.report.content import Cell, Table, Tone, Value
 from biofuse.report.html import TablePage
@@ -22,7 +22,7 @@ from biofuse.search.rules import CHOSEN, LEAN
 
 ModalityOf = Callable[[RunRecord], str]
 
-TITLES = {name: METRICS[name].title for name in SELECTABLE}
+TITLES = {name: METRICS[name].title for name in SELECTABLE if name in BOARD_METRICS}
 """What the heat maps show."""
 
 ABSENT = "\u2013"

@@ -601,6 +601,7 @@ def _score(
     name: str,
     context: SearchContext,
 ) -> Leaderboard:
+    metrics = tuple(metric for metric in SELECTABLE if get_metric(metric).applies(problem.target))
     scorer = RefitScorer(
         problem.blocks,
         problem.labels,
@@ -608,10 +609,10 @@ def _score(
         fit=fit,
         task=problem.task,
         classes=problem.classes,
-        metrics=SELECTABLE,
+        metrics=metrics,
         seed=problem.config.seed,
     )
-    key = problem.key(stage="curve", plan=planned.plan.key(), fit=list(kind), metrics=SELECTABLE)
+    key = problem.key(stage="curve", plan=planned.plan.key(), fit=list(kind), metrics=metrics)
     return run_search(
         problem.blocks.encoders,
         Listed(subsets),

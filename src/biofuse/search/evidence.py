@@ -87,7 +87,8 @@ def nested_cv(problem: Problem, context: SearchContext, *, budget: Budget) -> Ne
         context.progress.advance("outer folds", 1)
     folds = {name: tuple(values) for name, values in found.items() if len(values) == len(outer.folds)}
     _, low, high, _ = corrected_t(folds["chosen"], outer.n_train, outer.n_test, confidence=CONFIDENCE)
-    low, high = float(np.clip(low, 0, 1)), float(np.clip(high, 0, 1))  # AUROC and accuracy end there
+    least = -1.0 if get_metric(config.metric).chance == 0 else 0.0  # a correlation, or a share
+    low, high = float(np.clip(low, least, 1)), float(np.clip(high, least, 1))
     return Nested(metric=config.metric, folds=folds, picked=tuple(picked), low=low, high=high)
 
 

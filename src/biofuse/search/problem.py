@@ -14,7 +14,7 @@ from biofuse.core.progress import Progress, progress_bars
 from biofuse.core.target import Target, Task
 from biofuse.data.samples import Samples, hash_samples, known_contents
 from biofuse.data.splits import ValidationPlan, leave_sites_out, make_folds, merge_groups, with_splits
-from biofuse.evaluation.metrics import get_metric
+from biofuse.evaluation.metrics import check_selectable, get_metric
 from biofuse.extract.embeddings import EmbeddingSet
 from biofuse.extract.options import ExtractOptions
 from biofuse.fusion.base import Fusion, fusion_registry, make_fusion
@@ -319,7 +319,11 @@ def make_plan(samples: Samples, config: SearchConfig) -> ValidationPlan:
     ------
     DataError
         If there are no labels, no validation split where one is asked for, or too few samples of a class.
+    SearchError
+        If the metric to choose by does not exist for what is predicted.
     """
+    if samples.target is not None:
+        check_selectable(config.metric, samples.target)
     if not config.cross_validates:
         if samples.splits is None:
             raise DataError(f"{samples.name} has no validation split.")

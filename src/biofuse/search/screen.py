@@ -16,7 +16,7 @@ from biofuse.core.machine import limit_threads, usable_cores
 from biofuse.core.machine import memory_limit as usual_memory_limit
 from biofuse.core.target import Task
 from biofuse.data.splits import ValidationPlan
-from biofuse.evaluation.metrics import DEFAULT_METRIC, SCREEN_METRICS
+from biofuse.evaluation.metrics import DEFAULT_METRIC, board_metrics
 from biofuse.heads.base import ClassWeight
 from biofuse.search.closed_form import ClosedFormScorer, Size, Way, cheapest, too_large
 from biofuse.search.closed_form_torch import TorchScorer, accelerator
@@ -363,7 +363,7 @@ def run_screen(problem: Problem, context: SearchContext, *, budget: Budget) -> S
         plan=problem.plan,
         mode=plan.mode,
         reduce_to=plan.reduce_to,
-        metrics=SCREEN_METRICS,
+        metrics=board_metrics(problem.target, closed_form=True),
         keep=kept,
         threads=usable_cores(),
         **common,
@@ -383,7 +383,7 @@ def run_screen(problem: Problem, context: SearchContext, *, budget: Budget) -> S
         sink=context.sink("screen"),
         key=problem.key(
             stage="screen",
-            metrics=SCREEN_METRICS,
+            metrics=board_metrics(problem.target, closed_form=True),
             scaling=config.scaling,
             class_weight=config.class_weight,
             reduce_to=plan.reduce_to,

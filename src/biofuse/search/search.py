@@ -13,7 +13,7 @@ from biofuse.blocks.blocks import Blocks
 from biofuse.core.errors import SearchError
 from biofuse.core.progress import Silent, Tell
 from biofuse.encoders.card import EncoderCard
-from biofuse.evaluation.metrics import BOARD_METRICS
+from biofuse.evaluation.metrics import board_metrics
 from biofuse.extract.embeddings import EmbeddingSet
 from biofuse.extract.local import measure_latency
 from biofuse.extract.options import ExtractOptions
@@ -265,7 +265,7 @@ def refit(
         fit=Fit(problem, head, final=final),
         task=problem.task,
         classes=problem.classes,
-        metrics=BOARD_METRICS,
+        metrics=board_metrics(problem.target),
         seed=config.seed,
         keep_predictions=keep,
     )
@@ -281,7 +281,7 @@ def refit(
             predictor=kind_of(config, final=final),
             fusion=[fusion.name, fusion.options],
             head=[head.name, head.options],
-            metrics=BOARD_METRICS,
+            metrics=board_metrics(problem.target),
         ),
         workers=context.workers,
         engine=context.engine,

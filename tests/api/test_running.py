@@ -13,7 +13,6 @@ import pandas as pd
 import pytest
 
 from biofuse import BioFuse, BioFuseModel, ExtractOptions
-from biofuse.api import fit as fitting
 from biofuse.api.fit import evaluate
 from biofuse.core.errors import ArtifactError, LockedError, SearchError
 from biofuse.core.files import locked
@@ -44,13 +43,18 @@ def fits(monkeypatch):
 
         monkeypatch.setattr(scorer, "score_fold", watched)
 
-    class WatchedFit(fitting.Fit):
+    class WatchedFit(searching.Fit):
         """Tells the fits of final models, on all development rows, from those of the folds."""
 
-        def __call__(self, blocks, labels, **options):
-            if len(labels) == 51:
-                found.models.append(options["encoders"])
-            return super().__call__(blocks, labels, **options)
+        def to(self, blocks, labels, **options):
+            fit = super().to(blocks, labels, **options)
+
+            def watched(encoders):
+                if len(labels) == 51:
+                    found.models.append(encoders)
+                return fit(encoders)
+
+            return watched
 
     def forget():
         for seen in (found.screened, found.folds, found.models):
@@ -58,8 +62,7 @@ def fits(monkeypatch):
 
     watch(ClosedFormScorer, found.screened)
     watch(RefitScorer, found.folds)
-    for module in (fitting, searching):
-        monkeypatch.setattr(module, "Fit", WatchedFit)
+    monkeypatch.setattr(searching, "Fit", WatchedFit)
     found.forget = forget
     return found
 

@@ -28,8 +28,8 @@ RUNS: dict[str, tuple[str, tuple[str, ...], set[str]]] = {
     ),
     "choices": (
         "choices.py",
-        ("{images}", "--encoders", "haralick,hog", "--resamples", "2", "--rows", "20", "--ways", "default;best mean"),
-        {"data", "encoders", "rows_development", "rows_test", "resamples", "heads_chosen", "ways"},
+        ("{images}", "--encoders", "haralick,hog", "--resamples", "2", "--rows", "20", "--ways", "default;oracle"),
+        {"data", "encoders", "rows_development", "rows_test", "resamples", "draws_refused", "heads_chosen", "ways"},
     ),
     "cost": (
         "cost.py",

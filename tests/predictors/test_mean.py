@@ -10,9 +10,9 @@ from biofuse.core.target import Task
 from biofuse.fusion.concatenation import Concatenation
 from biofuse.heads.base import CHEAP_HEADS
 from biofuse.heads.logistic import LOGIT_VARIANCE
-from biofuse.heads.ridge import RELATIVE_PENALTIES
+from biofuse.heads.ridge import RELATIVE_PENALTIES, Ridge
 from biofuse.predictors.fused import fit_predictor
-from biofuse.predictors.mean import fit_mean
+from biofuse.predictors.mean import MeanFits, fit_mean
 
 DIMS = {"wide": 40, "narrow": 3, "middle": 11}
 TASKS = [(Task.BINARY, 2), (Task.MULTICLASS, 4), (Task.MULTILABEL, 3)]
@@ -97,6 +97,26 @@ def test_order_of_rows_and_encoders_changes_nothing_and_weights_follow_their_row
     assert plain.encoders == ("wide", "narrow")
     unweighted = fit_mean(blocks, labels, encoders=["wide", "narrow"], **options)
     assert not np.allclose(unweighted.predict_proba(blocks), plain.predict_proba(blocks))
+
+
+def test_subsets_of_the_same_rows_share_their_fits_and_are_what_they_are_alone(monkeypatch) -> None:
+    blocks, labels = make_data()
+    options = {"task": Task.MULTICLASS, "n_classes": 4}
+    fitted, solve = [], Ridge.solve
+
+    def watched(self, X, setup, **how):
+        fitted.append(X.shape[1])
+        return solve(self, X, setup, **how)
+
+    monkeypatch.setattr(Ridge, "solve", watched)
+    fits = MeanFits(blocks, labels, **options)
+    subsets = [("wide", "middle"), ("narrow",), ("middle", "wide", "narrow"), ("wide", "middle")]
+    found = [fits.predictor(subset) for subset in subsets]
+    assert sorted(fitted) == [3, 11, 40, 51, 54]
+    for subset, shared in zip(subsets, found, strict=True):
+        alone = fit_mean(blocks, labels, encoders=subset, **options)
+        assert shared.encoders == alone.encoders
+        assert np.array_equal(shared.predict_proba(blocks), alone.predict_proba(blocks))
 
 
 def test_one_encoder_is_a_mean_over_heads_and_decisions_rank_as_probabilities() -> None:

@@ -38,16 +38,16 @@ from biofuse.search.config import STARTER, SearchConfig
 from biofuse.search.evidence import Evidence, gather_evidence
 from biofuse.search.leaderboard import Leaderboard
 from biofuse.search.out_of_fold import OutOfFold
-from biofuse.search.problem import Problem, check_parts, check_plan, head_of
+from biofuse.search.problem import Problem, check_parts, check_plan
 from biofuse.search.rules import CHOSEN, Selection
 from biofuse.search.runner import SearchContext
 from biofuse.search.search import (
-    Fit,
     Search,
     allowed,
-    fit_predictors,
+    fitted_to,
     make_budget,
     out_of_fold,
+    predictors_of,
     singles_to_fit,
     with_out_of_fold,
 )
@@ -66,16 +66,16 @@ def fit_models(
     Returns
     -------
     models : dict of str to BioFuseModel
-        As of :func:`fit_predictors`.
+        As of :func:`biofuse.search.search.fit_predictors`.
     singles : dict of str to BioFuseModel
         By encoder, for a ranking of encoders on test data; without a search there are none. Those that are none of the
         models do not know what the development data look like, which would take a megabyte each.
     """
     rows = problem.fitted_rows
-    predictors = fit_predictors(problem, search, rows, threads=threads)
+    fitted = fitted_to(problem, search, rows, threads=threads)
+    predictors = predictors_of(problem, search, fitted)
     known = {predictor.encoders: name for name, predictor in predictors.items()}
-    fit = Fit(problem, head_of(problem.config, search.head))
-    blocks, labels = problem.blocks.take(rows), problem.labels[rows]
+    blocks = problem.blocks.take(rows)
     facts = {
         "fitted_on": problem.fitted_on,
         "version": importlib.metadata.version("biofuse-embed"),
@@ -115,9 +115,7 @@ def fit_models(
         for name, predictor in predictors.items()
     }
     singles = {
-        name: models[known[subset]]
-        if subset in known
-        else model(fit(blocks, labels, encoders=subset, seed=problem.config.seed, threads=threads), held_out(subset))
+        name: models[known[subset]] if subset in known else model(fitted(subset), held_out(subset))
         for name, subset in singles_to_fit(search).items()
     }
     return models, singles

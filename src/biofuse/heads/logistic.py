@@ -8,6 +8,7 @@ directions are rescaled, first for the curvature at the start, then once more fo
 linear change of variables, so the minimum is the same.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -96,6 +97,38 @@ def spectrum(X: NDArray[np.float64], *, seed: int = 0) -> Spectrum:
     return Spectrum(
         mean=mean, directions=basis @ rotation[:, leading], variances=np.maximum(variances[leading], 0.0), spread=spread
     )
+
+
+def in_row_space(
+    X: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], Callable[[NDArray[np.float64]], NDArray[np.float64]]]:
+    """Return rows in as few coordinates as they need, and what takes coefficients back to the columns.
+
+    The penalised coefficients are sums of rows: with fewer rows than columns the minimum is sought among those alone,
+    which takes a fraction of the time and is the same minimum. Directions below the rounding error of the products of
+    rows are left out. With more rows than columns everything stays as it is.
+
+    Parameters
+    ----------
+    X : ndarray of float64, shape (n, d)
+
+    Returns
+    -------
+    places : ndarray of float64, shape (n, min(n, d)) or narrower
+        With the same products of rows.
+    back : callable
+        Takes coefficients, shape (places.shape[1], k), to coefficients, shape (d, k).
+    """
+    from scipy.linalg import eigh
+
+    if len(X) >= X.shape[1]:
+        return X, lambda coef: coef
+    values, vectors = eigh(X @ X.T, driver="evd", overwrite_a=True, check_finite=False)
+    reached = values > max(float(values[-1]), 0.0) * len(X) * np.finfo(np.float64).eps
+    if not reached.any():
+        return X, lambda coef: coef
+    lengths, vectors = np.sqrt(values[reached]), vectors[:, reached]
+    return np.ascontiguousarray(vectors * lengths), lambda coef: X.T @ (vectors @ (coef / lengths[:, None]))
 
 
 def minimise(X: NDArray[np.float64], problem: Classification, *, C: float, shape: Spectrum) -> Solution:
@@ -278,13 +311,14 @@ class Logistic(OwnHead[FittedLinear]):
     def solve(self, X: Features, setup: Setup, *, seed: int, threads: int) -> FittedLinear:  # noqa: ARG002
         """Minimise each problem's weighted log-loss plus penalty."""
         features = np.ascontiguousarray(X, dtype=np.float64)
-        shape = spectrum(features, seed=seed)
+        places, axes = in_row_space(features)
+        shape = spectrum(places, seed=seed)
         C = self.C if self.C is not None else LOGIT_VARIANCE / (shape.spread or 1.0)
-        solutions = [minimise(features, problem, C=C, shape=shape) for problem in setup.problems]
+        solutions = [minimise(places, problem, C=C, shape=shape) for problem in setup.problems]
         stopped = sum(not solution.converged for solution in solutions)
         return FittedLinear.assemble(
             setup,
-            [(solution.coef, solution.intercept) for solution in solutions],
+            [(axes(solution.coef), solution.intercept) for solution in solutions],
             n_features=X.shape[1],
             penalty=[C] * len(solutions),
             notes=(f"{stopped} of {len(solutions)} fits stopped short of the minimum.",) if stopped else (),

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from biofuse.blocks.blocks import Blocks
+from biofuse.blocks.blocks import Blocks, Matrix
 from biofuse.core.errors import ArtifactError, SearchError, option
 from biofuse.core.machine import limit_threads
 from biofuse.core.target import Task
@@ -150,6 +150,105 @@ def views_of(encoders: Sequence[str]) -> tuple[View, ...]:
     return (*(View(encoders=(name,), weight=each) for name in together), View(encoders=together, weight=TOGETHER))
 
 
+class MeanFits:
+    """Fits of linear heads to the views of many subsets of the same training rows, each made once.
+
+    Subsets share what heads make of single encoders, so that another subset costs one fit per head. Standardisation is
+    column by column, so that a view is the same in every subset.
+
+    Parameters
+    ----------
+    blocks, labels, heads, task, n_classes, sample_weight, seed, threads
+        As for :func:`fit_mean`.
+
+    Raises
+    ------
+    AlignmentError
+        If there is not one label or weight per row.
+    SearchError
+        If there is no head, or one twice.
+    """
+
+    def __init__(
+        self,
+        blocks: Blocks,
+        labels: NDArray[np.int64],
+        *,
+        heads: Sequence[str | Head] = CHEAP_HEADS,
+        task: Task,
+        n_classes: int,
+        sample_weight: NDArray[np.float64] | None = None,
+        seed: int = 0,
+        threads: int = 1,
+    ) -> None:
+        order, self._blocks = in_order(blocks, None, {"labels": labels, "sample weights": sample_weight})
+        self._labels = np.asarray(labels)[order]
+        self._weights = None if sample_weight is None else np.asarray(sample_weight)[order]
+        self._heads = [make_head(head) for head in heads]
+        if not self._heads or len({head.name for head in self._heads}) < len(self._heads):
+            raise SearchError("A mean over heads needs at least one head, and each once.")
+        self._task, self._n_classes, self._seed, self._threads = task, n_classes, seed, threads
+        self._fitted: dict[tuple[str, tuple[str, ...]], FittedLinear] = {}
+        self._fusions: dict[str, tuple[FittedConcatenation, Matrix]] = {}
+
+    def predictor(self, encoders: Sequence[str] | None = None) -> MeanPredictor:
+        """Return the mean of a subset, all encoders if it is not given; see :func:`fit_mean`."""
+        _, subset = in_order(self._blocks, encoders, {})
+        with limit_threads(self._threads):
+            fusions, matrices = zip(*(self._standardised(name) for name in subset.encoders), strict=True)
+            fusion = FittedConcatenation(
+                encoders=subset.encoders,
+                dims=tuple(part.dim for part in fusions),
+                mean=np.concatenate([part.mean for part in fusions]),
+                scale=np.concatenate([part.scale for part in fusions]),
+            )
+        root = np.repeat(np.sqrt(fusion.dims), fusion.dims)
+        places = {name: np.arange(fusion.dim)[columns] for name, columns in fusion.columns.items()}
+        by_name = dict(zip(subset.encoders, matrices, strict=True))
+        averaged: dict[str, FittedLinear] = {}
+        for head in self._heads:
+            check_limits(head, rows=len(self._labels), features=fusion.dim, classes=self._n_classes)
+            for view in views_of(subset.encoders):
+                columns = np.concatenate([places[name] for name in view.encoders])
+                fitted = self._fit(head, view.encoders, by_name, scale=root[columns])
+                part = _on_all_columns(
+                    fitted, columns=columns, scale=root[columns], width=fusion.dim, weight=view.weight
+                )
+                averaged[head.name] = part if head.name not in averaged else _sum(averaged[head.name], part)
+        return MeanPredictor(fusion=fusion, heads=averaged, task=self._task)
+
+    def _standardised(self, name: str) -> tuple[FittedConcatenation, Matrix]:
+        if name not in self._fusions:
+            block = self._blocks.only([name])
+            fusion = Concatenation().fit(block, self._labels)
+            self._fusions[name] = fusion, fusion.transform(block)
+        return self._fusions[name]
+
+    def _fit(
+        self, head: Head, encoders: tuple[str, ...], matrices: Mapping[str, Matrix], *, scale: Scores
+    ) -> FittedLinear:
+        """Return what a head makes of a view's columns, divided by ``scale``."""
+        known = self._fitted.get((head.name, encoders))
+        if known is not None:
+            return known
+        fitted = head.fit(
+            np.hstack([matrices[name] for name in encoders]) / scale,
+            self._labels,
+            task=self._task,
+            n_classes=self._n_classes,
+            sample_weight=self._weights,
+            seed=self._seed,
+            threads=self._threads,
+        )
+        if not isinstance(fitted, FittedLinear):
+            raise SearchError(
+                f"The head {head.name} is not linear: a mean over sub-subsets could not be made one map.",
+                remedy=f"Use {option('predictor', 'fused')}, or one of the heads {', '.join(CHEAP_HEADS)}.",
+            )
+        self._fitted[head.name, encoders] = fitted
+        return fitted
+
+
 def fit_mean(
     blocks: Blocks,
     labels: NDArray[np.int64],
@@ -195,39 +294,17 @@ def fit_mean(
     SearchError
         If a head is not linear, there is none, or the problem is beyond its limits.
     """
-    order, subset = in_order(blocks, encoders, {"labels": labels, "sample weights": sample_weight})
-    ordered = np.asarray(labels)[order]
-    given = [make_head(head) for head in heads]
-    if not given or len({head.name for head in given}) < len(given):
-        raise SearchError("A mean over heads needs at least one head, and each once.")
-    with limit_threads(threads):
-        fusion = Concatenation().fit(subset, ordered)
-        matrix = fusion.transform(subset)
-    views, weights = views_of(subset.encoders), None if sample_weight is None else np.asarray(sample_weight)[order]
-    root = np.repeat(np.sqrt(fusion.dims), fusion.dims)
-    places = {name: np.arange(fusion.dim)[columns] for name, columns in fusion.columns.items()}
-    averaged: dict[str, FittedLinear] = {}
-    for head in given:
-        check_limits(head, rows=len(matrix), features=fusion.dim, classes=n_classes)
-        for view in views:
-            columns = np.concatenate([places[name] for name in view.encoders])
-            fitted = head.fit(
-                matrix[:, columns] / root[columns],
-                ordered,
-                task=task,
-                n_classes=n_classes,
-                sample_weight=weights,
-                seed=seed,
-                threads=threads,
-            )
-            if not isinstance(fitted, FittedLinear):
-                raise SearchError(
-                    f"The head {head.name} is not linear: a mean over sub-subsets could not be made one map.",
-                    remedy=f"Use {option('predictor', 'fused')}, or one of the heads {', '.join(CHEAP_HEADS)}.",
-                )
-            part = _on_all_columns(fitted, columns=columns, scale=root[columns], width=fusion.dim, weight=view.weight)
-            averaged[head.name] = part if head.name not in averaged else _sum(averaged[head.name], part)
-    return MeanPredictor(fusion=fusion, heads=averaged, task=task)
+    fits = MeanFits(
+        blocks if encoders is None else blocks.only(encoders),
+        labels,
+        heads=heads,
+        task=task,
+        n_classes=n_classes,
+        sample_weight=sample_weight,
+        seed=seed,
+        threads=threads,
+    )
+    return fits.predictor()
 
 
 def _on_all_columns(

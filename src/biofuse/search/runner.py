@@ -208,12 +208,17 @@ class RefitScorer:
     def score_fold(self, subset: Subset, fold: int) -> FoldPart:
         """Fit a subset on one fold's training rows and score its held-out rows."""
         start = time.perf_counter()
-        fit_rows, score_rows = self._folds[fold]
+        fit_rows, _ = self._folds[fold]
         seed = derive_seed(self._seed, "fit", *sorted(subset), fold)
         predictor = self._fit(
             self._take(subset, fit_rows), self._labels[fit_rows], encoders=subset, seed=seed, threads=1
         )
-        held_out = self._take(subset, score_rows)
+        return self.judge(predictor, fold, start=start)
+
+    def judge(self, predictor: Predictor, fold: int, *, start: float) -> FoldPart:
+        """Score a predictor, fitted since ``start`` of :func:`time.perf_counter`, on one fold's held-out rows."""
+        _, score_rows = self._folds[fold]
+        held_out = self._take(predictor.encoders, score_rows)
         predictions = np.asarray(predictor.predict_proba(held_out), dtype=np.float64)
         found = score(
             self._task,
@@ -231,6 +236,11 @@ class RefitScorer:
             notes=tuple(notes),
             predictions=predictions if self.keeps_predictions else None,
         )
+
+    def training(self, fold: int) -> tuple[Blocks, NDArray[np.int64]]:
+        """Return one fold's training rows of all blocks, and their labels."""
+        fit_rows, _ = self._folds[fold]
+        return self._take(self.encoders, fit_rows), self._labels[fit_rows]
 
     def _take(self, subset: Subset, rows: NDArray[np.int64]) -> Blocks:
         matrices = {name: self._matrices[self.encoders.index(name)][rows] for name in subset}

@@ -1,8 +1,10 @@
 """The search from embeddings to a choice: budget, head, screen, finalists, and the predictors fitted on it."""
 
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from html import escape
 from typing import Any
 
@@ -11,6 +13,8 @@ from numpy.typing import NDArray
 
 from biofuse.blocks.blocks import Blocks
 from biofuse.core.errors import SearchError
+from biofuse.core.hashing import derive_seed
+from biofuse.core.machine import limit_threads, usable_cores
 from biofuse.core.progress import Silent, Tell
 from biofuse.encoders.card import EncoderCard
 from biofuse.evaluation.metrics import board_metrics
@@ -20,13 +24,13 @@ from biofuse.extract.options import ExtractOptions
 from biofuse.heads.base import CHEAP_HEADS, Head, within_limits
 from biofuse.predictors.combined import average, fit_late_fusion
 from biofuse.predictors.fused import Predictor, fit_predictor
-from biofuse.predictors.mean import fit_mean
+from biofuse.predictors.mean import MeanFits
 from biofuse.search.config import AUTO, SearchConfig
 from biofuse.search.leaderboard import Leaderboard, Subset
 from biofuse.search.out_of_fold import OutOfFold
 from biofuse.search.problem import Problem, fusion_of, head_of
 from biofuse.search.rules import CHOSEN, Budget, Ensemble, Selection, choose_ensemble, finalists, select
-from biofuse.search.runner import RefitScorer, SearchContext, run_search
+from biofuse.search.runner import FoldPart, FoldScores, RefitScorer, SearchContext, gather, run_search
 from biofuse.search.screen import Screen, run_screen
 from biofuse.search.strategies import Listed, Strategy, make_strategy
 
@@ -258,22 +262,23 @@ def refit(
     held_out = tuple(held for _, held in problem.plan.folds)
     size = 4 * sum(map(len, held_out)) * len(problem.classes) * len(strategy.subsets(pool))
     keep = final or config.predictor == "ensemble" or size <= KEEP_BYTES
-    scorer = RefitScorer(
+    fit = Fit(problem, head, final=final)
+    refitted = RefitScorer(
         problem.blocks,
         problem.labels,
         plan=problem.plan,
-        fit=Fit(problem, head, final=final),
+        fit=fit,
         task=problem.task,
         classes=problem.classes,
         metrics=board_metrics(problem.target),
         seed=config.seed,
         keep_predictions=keep,
     )
-
+    threads = context.workers or usable_cores()
     leaderboard = run_search(
         pool,
         strategy,
-        scorer,
+        SharedScorer(refitted, fit, seed=config.seed, threads=threads) if fit.shares else refitted,
         metric=config.metric,
         sink=context.sink(f"{stage}-{head.name}"),
         key=problem.key(
@@ -338,20 +343,26 @@ class Fit:
     head : Head
     final : bool, default True
         Whether the predictor is what the models are to be; else that by which subsets are compared.
+
+    Attributes
+    ----------
+    shares : bool
+        Whether predictors of different subsets have fits in common; see :meth:`to`.
     """
 
     def __init__(self, problem: Problem, head: Head, *, final: bool = True) -> None:
         config, kind = problem.config, kind_of(problem.config, final=final)
         late = kind in {"average", "stacking"}
         options: dict[str, Any] = {"task": problem.task, "n_classes": len(problem.classes)}
-        if kind == "mean":
+        self.shares = kind == "mean"
+        if self.shares:
             options["heads"] = [head_of(config, name) for name in _affordable(problem)]
         else:
             options |= {"fusion": fusion_of(config), "head": head}
         if late:
             options |= {"how": kind, "class_weight": config.class_weight}
-        fits: dict[str, Callable[..., Predictor]] = {"mean": fit_mean, "fused": fit_predictor}
-        self._fit: Callable[..., Predictor] = partial(fits.get(kind, fit_late_fusion), **options)
+        self._options = options
+        self._fit: Callable[..., Predictor] = fit_late_fusion if late else fit_predictor
         units = problem.units if late else None
         self._unit_of = None if units is None else dict(zip(problem.blocks.ids.tolist(), units.tolist(), strict=True))
 
@@ -359,8 +370,68 @@ class Fit:
         self, blocks: Blocks, labels: NDArray[np.int64], *, encoders: Subset, seed: int, threads: int
     ) -> Predictor:
         """Fit on these rows alone."""
+        return self.to(blocks, labels, seed=seed, threads=threads)(encoders)
+
+    def to(
+        self, blocks: Blocks, labels: NDArray[np.int64], *, seed: int, threads: int
+    ) -> Callable[[Subset], Predictor]:
+        """Return what fits subsets to these rows, and makes once what several of them have in common."""
+        if self.shares:
+            return MeanFits(blocks, labels, seed=seed, threads=threads, **self._options).predictor
         units = {} if self._unit_of is None else {"groups": [self._unit_of[name] for name in blocks.ids.tolist()]}
-        return self._fit(blocks, labels, encoders=encoders, seed=seed, threads=threads, **units)
+
+        def fit(encoders: Subset) -> Predictor:
+            return self._fit(blocks, labels, encoders=encoders, seed=seed, threads=threads, **units, **self._options)
+
+        return fit
+
+
+class SharedScorer:
+    """Scores subsets whose predictors have fits in common: all of them on one fold after the other, folds in threads.
+
+    Parameters
+    ----------
+    scorer : RefitScorer
+        Has the rows, and judges.
+    fit : Fit
+    seed : int
+        Each fold gets its own.
+    threads : int
+
+    Attributes
+    ----------
+    encoders, metrics, n_train, n_test, keeps_predictions
+        As every :class:`~biofuse.search.runner.Scorer` has them.
+    """
+
+    def __init__(self, scorer: RefitScorer, fit: Fit, *, seed: int, threads: int) -> None:
+        self.encoders, self.metrics, self.keeps_predictions = scorer.encoders, scorer.metrics, scorer.keeps_predictions
+        self.n_train, self.n_test = scorer.n_train, scorer.n_test
+        self._scorer, self._fit, self._seed, self._threads = scorer, fit, seed, threads
+
+    def n_dims(self, subset: Subset) -> int:
+        """Columns of the subset's blocks together."""
+        return self._scorer.n_dims(subset)
+
+    def score(self, subset: Subset) -> FoldScores:
+        """Score a subset on every fold."""
+        return next(self.score_many([subset]))
+
+    def score_many(self, subsets: Sequence[Subset]) -> Iterator[FoldScores]:
+        """Score subsets, and yield them in their order."""
+        with limit_threads(1), ThreadPoolExecutor(self._threads) as pool:
+            folds = list(pool.map(partial(self._fold, subsets), range(len(self.n_train))))
+        for parts in zip(*folds, strict=True):
+            yield gather(self.metrics, parts)
+
+    def _fold(self, subsets: Sequence[Subset], fold: int) -> list[FoldPart]:
+        blocks, labels = self._scorer.training(fold)
+        fitted = self._fit.to(blocks, labels, seed=derive_seed(self._seed, "fit", fold), threads=1)
+        parts = []
+        for subset in subsets:
+            start = time.perf_counter()
+            parts.append(self._scorer.judge(fitted(subset), fold, start=start))
+        return parts
 
 
 def _strategy(problem: Problem, screen: Screen | None, budget: Budget) -> Strategy:
@@ -388,6 +459,14 @@ def singles_to_fit(search: Search) -> dict[str, Subset]:
     return {name: (name,) for name in board.encoders if board.get([name]) is not None}
 
 
+def fitted_to(
+    problem: Problem, search: Search, rows: NDArray[np.int64], *, threads: int
+) -> Callable[[Subset], Predictor]:
+    """Return what gives the predictor of a subset, fitted on the given rows, once however often it is asked for."""
+    fit = Fit(problem, head_of(problem.config, search.head))
+    return cache(fit.to(problem.blocks.take(rows), problem.labels[rows], seed=problem.config.seed, threads=threads))
+
+
 def fit_predictors(problem: Problem, search: Search, rows: NDArray[np.int64], *, threads: int) -> dict[str, Predictor]:
     """Fit the chosen predictor and those it is compared with on the given rows.
 
@@ -397,15 +476,11 @@ def fit_predictors(problem: Problem, search: Search, rows: NDArray[np.int64], *,
         ``chosen`` first; ``best_single``, ``all``, ``greedy`` and ``lean`` where there is one. One subset is fitted
         once, however many names it has.
     """
-    fit = Fit(problem, head_of(problem.config, search.head))
-    blocks, labels = problem.blocks.take(rows), problem.labels[rows]
-    fitted: dict[Subset, Predictor] = {}
+    return predictors_of(problem, search, fitted_to(problem, search, rows, threads=threads))
 
-    def fitted_on(subset: Subset) -> Predictor:
-        if subset not in fitted:
-            fitted[subset] = fit(blocks, labels, encoders=subset, seed=problem.config.seed, threads=threads)
-        return fitted[subset]
 
+def predictors_of(problem: Problem, search: Search, fitted_on: Callable[[Subset], Predictor]) -> dict[str, Predictor]:
+    """Return the same from what gives the predictor of a subset."""
     found: dict[str, Predictor] = {}
     for name, encoders in encoders_to_fit(search).items():
         if name == CHOSEN and search.ensemble is not None and len(search.ensemble.members) > 1:

@@ -31,6 +31,7 @@ OWN = {
     "store verify": {"seed"},
     "encoders doctor": {"device", "weights_dir"},
     "encoders verify": {"by", "device", "weights_dir"},
+    "serve": {"batch_size", "device", "weights_dir"},
 }
 """Options of a command's own that are called like one of an object."""
 

@@ -13,6 +13,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from biofuse import BioFuse, ExtractOptions
+
 PERF = Path(__file__).resolve().parents[2] / "perf"
 PROGRAMS = {path.name for path in PERF.glob("*.py") if "__main__" in path.read_text(encoding="utf-8")}
 
@@ -99,6 +101,23 @@ RUNS: dict[str, tuple[str, tuple[str, ...], set[str]]] = {
         (*BLOCKS, "--workers", "1", "--sample", "1"),
         {"n", "subsets", "seconds", "peak_memory_gib_with_workers", "mlxtend", "load_before"},
     ),
+    "serve": (
+        "serve.py",
+        ("{run}", "{folder}", "--requests", "20", "--at-once", "10", "--megabytes", "70", "--times", "1"),
+        {
+            "encoders",
+            "milliseconds_of_one_image",
+            "images_per_second",
+            "at_once",
+            "flat",
+            "too_large",
+            "no_image",
+            "closed",
+            "replaced",
+            "stopped",
+            "log",
+        },
+    ),
     "store, large": (
         "store.py",
         ("--case", "large", "--rows", "5000"),
@@ -132,10 +151,19 @@ def places(make_images, tmp_path) -> dict[str, Path]:
             for subset in itertools.combinations(pool, size):
                 scores = [0.5 + size / 10, 0.6 + size / 10]
                 table.writerow(["breastmnist", 28, ",".join(subset), "", "", "", *scores, *scores, ""])
-    return {"images": tmp_path / "manifest.csv", "grid": tmp_path / "grid", "work": tmp_path / "work"}
+    return {
+        "images": tmp_path / "manifest.csv",
+        "folder": tmp_path / "images",
+        "grid": tmp_path / "grid",
+        "work": tmp_path / "work",
+        "run": tmp_path / "run",
+    }
 
 
 def run(program: str, arguments: tuple[str, ...], places: dict[str, Path]) -> dict[str, Any]:
+    if "{run}" in arguments:
+        fuse = BioFuse(["haralick", "hog"], head="ridge", folds=2, repeats=1, options=ExtractOptions(workers=0))
+        fuse.fit(places["images"], test=None, out=places["run"], progress=False)
     command = [sys.executable, str(PERF / program), *(argument.format(**places) for argument in arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stderr
@@ -171,3 +199,12 @@ def test_a_program_prints_what_it_measured(name, places):
         assert found["greatest_difference"] == 0
     if name == "screen":
         assert found["subsets"] == 511
+    if name == "serve":
+        assert found["at_once"]["statuses"] == {"200": 10}
+        assert found["flat"]["statuses"] == {"200": 20}
+        assert found["too_large"]["statuses"] == {"length said": 413, "in pieces": 413}
+        assert found["no_image"] == 415
+        assert (found["closed"]["status_after"], found["closed"]["bytes_held_after"]) == (200, 0)
+        assert found["replaced"] == {"said": True, "version_kept": True, "status": 200}
+        assert found["stopped"] == {"status_of_what_was_under_way": 200, "exit_code": 0}
+        assert found["log"] == [found["log"][0], "Stopped."]  # whether it is ready, and nothing of any image

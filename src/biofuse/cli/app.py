@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from biofuse import __version__
-from biofuse.cli import check, curve, embed, encoders, fit, report, store, studies
+from biofuse.cli import check, curve, embed, encoders, fit, report, serve, store, studies
 from biofuse.cli.console import note, show_error, write_what_can_be_written
 from biofuse.cli.options import with_config
 from biofuse.core.errors import BioFuseError, BioFuseWarning, printable
@@ -57,6 +57,7 @@ app.command("fit")(fit.fit)
 app.command("evaluate")(fit.evaluate)
 app.command("predict")(fit.predict)
 app.command("curve")(curve.curve)
+app.command("serve")(serve.serve)
 app.command("report")(report.report)
 app.command("compare")(report.compare)
 app.command("card")(report.card)

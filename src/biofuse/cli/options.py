@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import typer
 from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
+from biofuse.api.service.options import ServeOptions
 from biofuse.core.errors import BioFuseError, did_you_mean, in_command_words, squashed
 from biofuse.core.files import open_regular
 from biofuse.core.options import Offer, Options, Panel, unknown_option
@@ -271,7 +272,7 @@ PAGE = """# Options
 
 Written from the option objects by `make docs`; do not edit.
 
-Every option is a field of one of three objects, and is offered in the same way everywhere: as a flag of each command
+Every option is a field of one of these objects, and is offered in the same way everywhere: as a flag of each command
 that reads data, searches or extracts, as a key of `--config FILE.toml` (see [Concepts](concepts.md#options)), and by
 name in Python.
 """
@@ -300,6 +301,7 @@ PARTS: tuple[tuple[str, type[Options], str], ...] = (
             "`biofuse embed`, `fit`, `evaluate`, `predict`, `report`, `demo`, `benchmark`, `store verify`."
         ),
     ),
+    ("Serving", ServeOptions, "`biofuse.api.service.options.ServeOptions`; `biofuse serve`."),
 )
 
 

@@ -216,6 +216,10 @@ class UnreadableImageError(DataError):
     """One image cannot be read or decoded."""
 
 
+class UnknownFormatError(UnreadableImageError):
+    """A file is no image, or one of a format that is not read."""
+
+
 class LeakageError(DataError):
     """Development and test data, or a feature and the label, are not independent."""
 

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from pydantic import BaseModel, ConfigDict, Field
 
-from biofuse.core.errors import DataError, UnreadableImageError, option, printable
+from biofuse.core.errors import DataError, UnknownFormatError, UnreadableImageError, option, printable
 from biofuse.core.files import refuse_special_file
 from biofuse.core.hashing import canonical_json, digest
 from biofuse.data.tiff import TiffPage, UnsupportedTiffError, tiff_length, tiff_page
@@ -350,12 +350,12 @@ def _no_image(raw: bytes, description: str) -> UnreadableImageError:
     text = raw[:512].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     for start, place, what, remedy in OTHER_FILES:
         if raw[place : place + len(start)] == start or (not place and text.startswith(start)):
-            return UnreadableImageError(f"{description}: is no image but {what}.", remedy=remedy)
+            return UnknownFormatError(f"{description}: is no image but {what}.", remedy=remedy)
     if not raw.strip(b"\0"):
         return UnreadableImageError(
             f"{description}: holds nothing but zeros, as a copy that was cut off does.", remedy="Copy it again."
         )
-    return UnreadableImageError(f"{description}: not an image of a known format ({', '.join(FORMATS)}).", remedy=REMEDY)
+    return UnknownFormatError(f"{description}: not an image of a known format ({', '.join(FORMATS)}).", remedy=REMEDY)
 
 
 def _refuse_half_images() -> None:

@@ -1,10 +1,11 @@
-"""Pages: a run's report, and plain pages of tables. One file each, which fetches nothing from anywhere."""
+"""Pages: a run's report, plain pages of tables, the page of a service. One file each; none fetches from elsewhere."""
 
 import base64
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib import metadata, resources
 from typing import Any
@@ -104,6 +105,62 @@ class TablePage(ABC):
 
     def _repr_html_(self) -> str:
         return str(_templates().get_template("macros.html.j2").module.tables_of(self.tables()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServicePage:
+    """The page of a service: images are dropped on it, and it shows what the model says of them.
+
+    Attributes
+    ----------
+    data : str
+        What the development data are called.
+    facts : mapping of str to str
+        What a user should know of the model, by heading.
+    several : bool
+        Whether an image may have several labels.
+    positive : str
+        Of two classes the one that is looked for; empty where there is none.
+    formats : sequence of str
+        File formats that are read.
+    megabytes : float
+        That may be sent at a time.
+    coverage : float or None
+        Of the prediction set, where none is chosen; None where the model knows none.
+    warning : str
+        What the model is not for.
+    """
+
+    data: str
+    facts: Mapping[str, str]
+    several: bool
+    positive: str
+    formats: Sequence[str]
+    megabytes: float
+    coverage: float | None
+    warning: str
+
+    @property
+    def coverages(self) -> tuple[float, ...]:
+        """What may be chosen; none where the model knows no prediction sets."""
+        return () if self.coverage is None else tuple(sorted({0.8, 0.9, 0.95, 0.99, self.coverage}))
+
+    def to_html(self) -> str:
+        """Return the page; its script asks nobody but the service that it comes from."""
+        script = _read("service.js")
+        settings = {"several": self.several, "positive": self.positive, "megabytes": self.megabytes}
+        return str(
+            _templates()
+            .get_template("service.html.j2")
+            .render(
+                page=self,
+                settings=embedded_json(settings),
+                version=_version(),
+                style=_style() + _read("service.css"),
+                script=script,
+                policy=f"{_policy(script)}; connect-src 'self'",
+            )
+        )
 
 
 @lru_cache(maxsize=1)

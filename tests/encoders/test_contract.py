@@ -34,6 +34,7 @@ SMALL = {
     "medsiglip_448": (28, 48, {**TOWER, "image_size": 28}),
     "biomedclip": (160, 24, {"embed_dim": 24, "vision_cfg": {"timm_model_name": "test_vit", "image_size": 160}}),
     "conch": (32, 32, {"img_size": 32, "pooler_dim": 32, **VIT}),
+    "keep": (32, 24, {"img_size": 32, "head": ["linear 24", "gelu", "linear 24", "normalise"], **VIT}),
 }
 """Side in pixels, columns and arguments of a small network of each kind that the pool holds."""
 

@@ -23,6 +23,7 @@ file of two layers that is loaded as users load it.
 import argparse
 import io
 import json
+import re
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -34,7 +35,7 @@ import torch
 from safetensors.torch import save
 
 from biofuse.core.errors import EncoderError, WrongWeightsError
-from biofuse.encoders import EncoderCard, EncoderRegistry, load_encoder
+from biofuse.encoders import EncoderCard, EncoderRegistry, Preprocessing, load_encoder
 from biofuse.encoders.loaders import loader_of
 from biofuse.encoders.preprocessing import differences, from_open_clip, from_processor
 from biofuse.encoders.weights import fill, is_wanted
@@ -296,6 +297,126 @@ def timm_0_5_swin(*, width: int, depths: list[int], heads: list[int], window: in
     return shapes | norm("norm", columns) | linear("projector", projection, columns)
 
 
+def batch_norm(name: str, width: int) -> Shapes:
+    running = {f"{name}.running_mean": (width,), f"{name}.running_var": (width,), f"{name}.num_batches_tracked": ()}
+    return norm(name, width) | running
+
+
+def ctranspath(*, width: int, depths: list[int], heads: list[int], window: int) -> Shapes:
+    """timm 0.5.4's Swin whose patches come from a stem of convolutions: Xiyue-Wang/TransPath ctran.py."""
+    shapes = timm_0_5_swin(width=width, depths=depths, heads=heads, window=window, projection=1)
+    shapes = {name: shape for name, shape in shapes.items() if not name.startswith(("projector", "patch_embed.proj"))}
+    stem, before = "patch_embed.proj", 3
+    for first, after in ((0, width // 8), (3, width // 4)):
+        shapes |= {f"{stem}.{first}.weight": (after, before, 3, 3), **batch_norm(f"{stem}.{first + 1}", after)}
+        before = after
+    return shapes | {f"{stem}.6.weight": (width, before, 1, 1), f"{stem}.6.bias": (width,)}
+
+
+def beit3(*, width: int, layers: int, patch: int, tokens: int, hidden: int) -> Shapes:
+    """microsoft/torchscale's BEiT-3: branch A, which sees images; below the prefix."""
+    shapes = {"vision_embed.cls_token": (1, 1, width), **patches("vision_embed.proj", width, patch)}
+    shapes |= {"encoder.embed_positions.A.weight": (tokens, width)}
+    for layer in (f"encoder.layers.{number}" for number in range(layers)):
+        for part in ("q_proj", "k_proj", "v_proj", "out_proj"):
+            shapes |= linear(f"{layer}.self_attn.{part}.A", width, width)
+        shapes |= norm(f"{layer}.self_attn.inner_attn_ln.A", width) | norm(f"{layer}.self_attn_layer_norm.A", width)
+        shapes |= norm(f"{layer}.final_layer_norm.A", width) | norm(f"{layer}.ffn.A.ffn_layernorm", hidden)
+        shapes |= linear(f"{layer}.ffn.A.fc1", hidden, width) | linear(f"{layer}.ffn.A.fc2", width, hidden)
+    return shapes | norm("encoder.layer_norm.A", width)
+
+
+def eva02(*, width: int, layers: int, patch: int, tokens: int, hidden: int, plain: bool = False) -> Shapes:
+    """baaivision/EVA EVA-02/asuka/modeling_pretrain.py; plain: the larger sizes, with three matrices each."""
+    shapes = {"cls_token": (1, 1, width), "pos_embed": (1, tokens, width), "mask_token": (1, 1, width)}
+    shapes |= patches("patch_embed.proj", width, patch)
+    for block in (f"blocks.{number}" for number in range(layers)):
+        shapes |= norm(f"{block}.norm1", width) | norm(f"{block}.norm2", width)
+        shapes |= {f"{block}.attn.{part}_bias": (width,) for part in "qv"} | linear(f"{block}.attn.proj", width, width)
+        if plain:
+            for part in "qkv":
+                shapes |= linear(f"{block}.attn.{part}_proj", width, width, bias=False)
+            shapes |= linear(f"{block}.mlp.w1", hidden, width) | linear(f"{block}.mlp.w2", hidden, width)
+            shapes |= norm(f"{block}.mlp.ffn_ln", hidden)
+        else:
+            shapes |= linear(f"{block}.attn.qkv", 3 * width, width, bias=False)
+            shapes |= linear(f"{block}.mlp.w12", 2 * hidden, width)
+        shapes |= linear(f"{block}.mlp.w3", width, hidden)
+    return shapes | norm("norm", width)
+
+
+def radio(
+    *, width: int, layers: int, patch: int, grid: int, hidden: int, prefix_tokens: int, layer_scale: bool = False
+) -> Shapes:
+    """NVlabs/RADIO radio/vit_patch_generator.py and cls_token.py in front of timm's blocks."""
+    generator = "model.patch_generator"
+    shapes = timm_vit(width=width, layers=layers, patch=patch, tokens=1, hidden=hidden, layer_scale=layer_scale)
+    shapes = {f"model.{name}": shape for name, shape in shapes.items() if name.startswith("blocks")}
+    shapes |= {f"{generator}.embedder.weight": (width, 3 * patch**2), f"{generator}.pos_embed": (1, grid**2, width)}
+    return shapes | {f"{generator}.cls_token.token": (prefix_tokens, width)}
+
+
+def keep(*, projection: int, **numbers: Any) -> Shapes:
+    """MAGIC-AI4Med/KEEP: timm's names but for LayerScale, and two linear layers."""
+    trunk = timm_vit(**numbers, layer_scale=True)
+    shapes = {f".{name.removesuffix('gamma')}weight" if "gamma" in name else f".{name}": trunk[name] for name in trunk}
+    return shapes | linear("_head.0", projection, numbers["width"]) | linear("_head.2", projection, projection)
+
+
+def resnet(*, blocks: list[int], channels: int = 3) -> Shapes:
+    """torchvision models/resnet.py with bottlenecks."""
+    shapes: Shapes = {"conv1.weight": (64, channels, 7, 7), **batch_norm("bn1", 64)}
+    before = 64
+    for stage, depth in enumerate(blocks):
+        inner = 64 * 2**stage
+        for number in range(depth):
+            block, outer = f"layer{stage + 1}.{number}", 4 * inner
+            sizes = (("conv1", inner, before, 1), ("conv2", inner, inner, 3), ("conv3", outer, inner, 1))
+            for place, (name, after, into, side) in enumerate(sizes):
+                shapes |= {f"{block}.{name}.weight": (after, into, side, side)}
+                shapes |= batch_norm(f"{block}.bn{place + 1}", after)
+            if number == 0:
+                shapes |= {f"{block}.downsample.0.weight": (outer, before, 1, 1)}
+                shapes |= batch_norm(f"{block}.downsample.1", outer)
+            before = outer
+    return shapes
+
+
+def densenet(*, blocks: list[int], growth: int, first: int, channels: int = 3) -> Shapes:
+    """torchvision models/densenet.py."""
+    shapes: Shapes = {"features.conv0.weight": (first, channels, 7, 7), **batch_norm("features.norm0", first)}
+    width = first
+    for number, depth in enumerate(blocks, start=1):
+        for layer in (f"features.denseblock{number}.denselayer{place}" for place in range(1, depth + 1)):
+            shapes |= batch_norm(f"{layer}.norm1", width) | batch_norm(f"{layer}.norm2", 4 * growth)
+            shapes |= {f"{layer}.conv1.weight": (4 * growth, width, 1, 1)}
+            shapes |= {f"{layer}.conv2.weight": (growth, 4 * growth, 3, 3)}
+            width += growth
+        if number < len(blocks):
+            transition = f"features.transition{number}"
+            shapes |= batch_norm(f"{transition}.norm", width)
+            shapes |= {f"{transition}.conv.weight": (width // 2, width, 1, 1)}
+            width //= 2
+    return shapes | batch_norm("features.norm5", width)
+
+
+def flair(*, blocks: list[int], projection: int) -> Shapes:
+    """jusiro/FLAIR flair/modeling/model.py, below the prefix."""
+    trunk = {f"model.{name}": shape for name, shape in resnet(blocks=blocks).items()}
+    return trunk | {"projection_head_vision.projection.weight": (projection, 2048)}
+
+
+def biovil(*, blocks: list[int], projection: int, width: int = 0) -> Shapes:
+    """microsoft/hi-ml health_multimodal/image/model: with a width, the model of two images."""
+    shapes = {f"encoder.encoder.{name}": shape for name, shape in resnet(blocks=blocks).items()}
+    if width:
+        shapes |= {"encoder.backbone_to_vit.weight": (width, 2048, 1, 1)}
+        shapes |= {"encoder.missing_previous_emb": (1, width, 1, 1)}
+    shapes |= {"projector.model.0.weight": (projection, 2 * width or 2048, 1, 1)}
+    shapes |= {"projector.model.3.weight": (projection, projection, 1, 1), "projector.model.3.bias": (projection,)}
+    return shapes | batch_norm("projector.model.1", projection)
+
+
 LAYOUTS: dict[str, Callable[..., Shapes]] = {
     "timm ViT": timm_vit,
     "timm SigLIP": timm_siglip,
@@ -312,6 +433,15 @@ LAYOUTS: dict[str, Callable[..., Shapes]] = {
     "open_clip ViT": open_clip_vit,
     "open_clip timm": open_clip_timm,
     "CONCH": conch,
+    "KEEP": keep,
+    "CTransPath": ctranspath,
+    "BEiT-3": beit3,
+    "EVA-02": eva02,
+    "C-RADIO": radio,
+    "ResNet": resnet,
+    "DenseNet": densenet,
+    "FLAIR": flair,
+    "BioViL": biovil,
 }
 """How weights are named and shaped, by who named them. A further family of encoders adds its function and its row."""
 
@@ -323,8 +453,11 @@ WIDTH, HEADS, LAYERS, PROJECTION = 48, 3, 2, 24
 def small_numbers(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """Return a recipe's numbers with fewer and narrower layers: patches, positions and registers stay as published."""
     numbers = dict(recipe["numbers"])
+    if "blocks" in numbers:
+        return numbers  # of convolutions, which are small as they are
     if "depths" in numbers:
-        return numbers | {"width": 24, "depths": [2, 2], "heads": [2, 4], "projection": PROJECTION}
+        projection = {"projection": PROJECTION} if "projection" in numbers else {}
+        return numbers | {"width": 24, "depths": [2, 2], "heads": [2, 4], **projection}
     if recipe["layout"] == "open_clip timm":
         # timm's test_vit, since open_clip cannot be told how large the transformers of timm shall be.
         return numbers | {"width": 64, "layers": 6, "hidden": 192, "tokens": 101, "projection": PROJECTION}
@@ -337,14 +470,30 @@ def small_numbers(recipe: Mapping[str, Any]) -> dict[str, Any]:
     return numbers | small
 
 
+def at(preprocessing: Preprocessing, side: int) -> Preprocessing:
+    return preprocessing.model_copy(update={"size": side, "crop": preprocessing.crop and side})
+
+
+def narrower(head: list[str]) -> list[str]:
+    return [re.sub(r"\d+", str(PROJECTION), layer) for layer in head]
+
+
 def shrunk(card: EncoderCard, recipe: Mapping[str, Any]) -> EncoderCard:
     """Return a card whose network is as small as :func:`small_numbers` makes the file."""
+    if "blocks" in recipe["numbers"]:
+        return card.model_copy(update={"preprocessing": at(card.preprocessing, 64), "parameters": None})
+    return shrunk_transformer(card, recipe)
+
+
+def shrunk_transformer(card: EncoderCard, recipe: Mapping[str, Any]) -> EncoderCard:
     arguments, width = dict(card.arguments), recipe["numbers"]["width"]
     dim = {"cls+mean": 2 * WIDTH, "projected": PROJECTION}.get(card.output, WIDTH)
+    dim *= len(arguments.get("summary", [0])) * (2 if "magnified" in arguments else 1)
     preprocessing = card.preprocessing
     if "depths" in recipe["numbers"]:
-        arguments |= {"embed_dim": 24, "depths": (2, 2), "num_heads": (2, 4), "img_size": 96}
-        preprocessing = preprocessing.model_copy(update={"size": 96})
+        side = 56 if recipe["layout"] == "CTransPath" else 96
+        arguments |= {"embed_dim": 24, "depths": (2, 2), "num_heads": (2, 4), "img_size": side}
+        preprocessing = at(preprocessing, side)
         if card.output == "projected":
             arguments["num_classes"] = PROJECTION
     elif card.loader == "conch":
@@ -362,8 +511,9 @@ def shrunk(card: EncoderCard, recipe: Mapping[str, Any]) -> EncoderCard:
         else:
             vision |= {"layers": LAYERS, "width": WIDTH, "head_width": WIDTH // HEADS}
         arguments |= {"embed_dim": PROJECTION, "vision_cfg": vision}
-    elif card.loader == "timm":
+    elif card.loader in {"timm", "projection"}:
         arguments |= {"embed_dim": WIDTH, "depth": LAYERS, "num_heads": HEADS}
+        arguments |= {key: narrower(value) for key, value in arguments.items() if key == "head"}
     else:
         arguments |= {"hidden_size": WIDTH, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS}
         for name in ("intermediate_size", "mlp_dim"):
@@ -418,7 +568,13 @@ def file_of(recipe: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -> dic
 
 def random_state(shapes: Shapes) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(11)
-    return {name: torch.randn(shape, generator=generator) * 0.2 for name, shape in shapes.items()}
+    state = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+    for name, value in state.items():
+        # Fifty convolutions must not overflow, and a variance is positive.
+        value.mul_(0.2 if value.ndim != 4 else min(0.2, value[0].numel() ** -0.5))
+        if name.endswith("running_var"):
+            value.abs_().add_(0.5)
+    return state
 
 
 def published(hub: Any, card: EncoderCard, recipe: Mapping[str, Any], shapes: Shapes) -> EncoderCard:

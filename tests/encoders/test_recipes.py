@@ -141,6 +141,36 @@ def of_medsam():
     return prepare
 
 
+def of_torchxrayvision(size):
+    """As the package does it: XRayCenterCrop, then its models' fix_resolution; here for each of three channels."""
+
+    def prepare(picture):
+        pixels = (2 * (np.asarray(picture).astype(np.float32).transpose(2, 0, 1) / 255) - 1) * 1024
+        height, width = pixels.shape[1:]
+        side = min(height, width)
+        top, left = height // 2 - side // 2, width // 2 - side // 2
+        square = torch.from_numpy(pixels[:, top : top + side, left : left + side].copy())[None]
+        return torch.nn.functional.interpolate(square, size=(size, size), mode="bilinear", antialias=True)[0]
+
+    return lambda: prepare
+
+
+def of_flair():
+    """As the authors' preprocess_image: a canvas of 512 pixels, the image at its top left corner."""
+
+    def prepare(picture):
+        pixels = torch.from_numpy(np.asarray(picture).astype(np.float32).transpose(2, 0, 1) / 255)[None]
+        scale = max(pixels.shape[-2:]) / 512
+        sides = tuple(max(1, int(side / scale)) for side in pixels.shape[-2:])
+        pixels = torch.nn.functional.interpolate(pixels, size=sides, mode="bilinear", antialias=True)
+        return torch.nn.functional.pad(pixels, (0, 512 - sides[1], 0, 512 - sides[0]))[0]
+
+    return prepare
+
+
+EVA_X = ((0.49185243,) * 3, (0.28509309,) * 3)
+AS_IT_IS = ((0.0,) * 3, (1.0,) * 3)
+C_RADIO = ("c_radio_v3_b", "c_radio_v3_l", "c_radio_v3_h", "c_radio_v4_so400m", "c_radio_v4_h")
 KAIKO = ("kaiko_vits16", "kaiko_vits8", "kaiko_vitb16", "kaiko_vitb8", "kaiko_vitl14")
 DINOV2 = ("dinov2_small", "dinov2_base", "dinov2_large", "dinov2_giant", "dinov2_g")
 DINOV3 = ("dinov3_small", "dinov3_base", "dinov3_large", "dinov3_huge_plus")
@@ -221,8 +251,34 @@ RECIPES = (
     ),
     Recipe(TORCHVISION, ("conch", "conch:projected"), torchvision(448, 448, BICUBIC, OPENAI)),
     Recipe(TORCHVISION, ("conch_v1_5",), torchvision(448, 448, BILINEAR, IMAGENET)),
-    Recipe(TORCHVISION, ("uni", "uni2_h"), torchvision(224, 224, BILINEAR, IMAGENET)),
-    Recipe(TORCHVISION, ("virchow", "virchow2", "gpfm"), torchvision(224, 224, BICUBIC, IMAGENET)),
+    Recipe(TORCHVISION, ("uni", "uni2_h", "ctranspath", "chief"), torchvision(224, 224, BILINEAR, IMAGENET)),
+    Recipe(TORCHVISION, ("musk", "musk:cls"), torchvision(384, 384, BICUBIC, HALF)),
+    Recipe(TORCHVISION, ("eva_x_tiny", "eva_x_small", "eva_x_base"), torchvision(256, 224, BICUBIC, EVA_X)),
+    Recipe(TORCHVISION, ("biovil", "biovil:projected"), torchvision(512, 480, BILINEAR, AS_IT_IS)),
+    Recipe(TORCHVISION, ("biovil_t", "biovil_t:projected"), torchvision(512, 448, BILINEAR, AS_IT_IS)),
+    Recipe(
+        "transformers CLIPImageProcessor",
+        C_RADIO,
+        processor("CLIPImageProcessor", do_center_crop=False, **settings(OPENAI, {"height": 224, "width": 224})),
+    ),
+    *(
+        Recipe(
+            "torchxrayvision XRayCenterCrop and its models' own resizing; grey levels are not rounded there",
+            (name,),
+            of_torchxrayvision(size),
+            most=1.01,
+        )
+        for name, size in (("torchxrayvision_densenet121", 224), ("torchxrayvision_resnet50", 512))
+    ),
+    Recipe(
+        "FLAIR's preprocess_image, written out; grey levels are not rounded there",
+        ("flair", "flair:projected"),
+        of_flair,
+        most=1.01,
+    ),
+    Recipe(
+        TORCHVISION, ("virchow", "virchow2", "gpfm", "keep", "keep:trunk"), torchvision(224, 224, BICUBIC, IMAGENET)
+    ),
     Recipe(TORCHVISION, ("prov_gigapath", *DINOV2, *RETFOUND), torchvision(256, 224, BICUBIC, IMAGENET)),
     Recipe(TORCHVISION, (*KAIKO, "midnight_12k"), torchvision(224, 224, BILINEAR, HALF)),
     Recipe(TORCHVISION, ("h0_mini", "h0_mini:cls"), torchvision(224, 224, BICUBIC, H_OPTIMUS)),

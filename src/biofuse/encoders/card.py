@@ -267,9 +267,9 @@ class EncoderCard(Frozen):
     title : str
         Name as its authors write it.
     loader : str
-        Name of the loader family that builds it: ``timm``, ``open_clip``, ``transformers``, ``conch``, ``chexagent``,
-        ``onnx``, ``packaged``, ``descriptor`` or ``function``; a plug-in that brings its own builder writes its own
-        name here.
+        Name of the loader family that builds it: ``timm``, ``open_clip``, ``transformers``, ``conch``, ``projection``,
+        ``chexagent``, ``onnx``, ``packaged``, ``descriptor`` or ``function``; a plug-in that brings its own builder
+        writes its own name here.
     architecture : str
         Constructor name within the loader family: timm's model name, a class of transformers, ...
     arguments : dict
@@ -515,7 +515,7 @@ def card_from_toml(text: str, *, name: str) -> tuple[EncoderCard, float]:
 OUTPUTS = {
     "cls": "the class token after the last normalisation",
     "pooled": "the network's own pooling over positions",
-    "projected": "the projection into the space shared with texts, not normalised",
+    "projected": "the projection into the space shared with texts, of unit length only if its authors make it so",
     "cls+mean": "the class token and the mean of the patch tokens, side by side",
     "descriptor": "computed from the pixels by a formula",
 }
@@ -609,6 +609,10 @@ def _image(spec: Preprocessing) -> str:
     how = f"to {spec.size} x {spec.size} pixels, whatever its shape"
     if spec.resize == "shortest":
         how = f"shorter side to {spec.size} pixels"
+    elif spec.resize == "longest":
+        how = f"longer side to {spec.size} pixels, black where nothing is left of the square"
+    elif spec.resize == "inner":
+        how = f"the central square, to {spec.size} x {spec.size} pixels"
     crop = f", then the centre of {spec.crop} x {spec.crop}" if spec.crop is not None else ""
     scale = {"0-1": "on a scale of 0 to 1", "0-255": "on a scale of 0 to 255", "min-max": "each image stretched to 0-1"}
     numbers = f"mean {_numbers(spec.mean)}, std {_numbers(spec.std)}, {scale[spec.value_range]}"

@@ -38,14 +38,17 @@ class Preprocessing(BaseModel):
 
     Attributes
     ----------
-    resize : {"shortest", "squash"}
-        ``shortest`` scales the shorter side to ``size`` and keeps the aspect; ``squash`` makes a square of ``size``.
+    resize : {"shortest", "squash", "longest", "inner"}
+        ``shortest`` scales the shorter side to ``size`` and keeps the aspect; ``squash`` makes a square of ``size``;
+        ``longest`` scales the longer side to ``size``, keeps the aspect and fills the rest of the square, to the right
+        or below, with black; ``inner`` takes the central square of the image and scales that to ``size``.
     size : int
         Pixels.
     interpolation : {"bilinear", "bicubic", "lanczos", "nearest", "box"}
         Pillow's filters; all but ``nearest`` are antialiased when shrinking.
     crop : int or None
-        Side of the centre crop in pixels, after resizing; at most ``size``. None only with ``squash``.
+        Side of the centre crop in pixels, after resizing; at most ``size``. Needed with ``shortest``; none with
+        ``longest`` and ``inner``.
     mean, std : tuple of float
         Per channel (red, green, blue), on the scale that ``value_range`` sets. ``std`` is positive.
     value_range : {"0-1", "0-255", "min-max"}
@@ -59,7 +62,7 @@ class Preprocessing(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    resize: Literal["shortest", "squash"] = "shortest"
+    resize: Literal["shortest", "squash", "longest", "inner"] = "shortest"
     size: int = Field(gt=0)
     interpolation: Literal["bilinear", "bicubic", "lanczos", "nearest", "box"] = "bicubic"
     crop: int | None = Field(default=None, gt=0)
@@ -72,6 +75,8 @@ class Preprocessing(BaseModel):
     def _consistent(self) -> Self:
         if self.resize == "shortest" and self.crop is None:
             raise ValueError("resize='shortest' keeps the aspect, so it needs a crop for all images to end up one size")
+        if self.resize in {"longest", "inner"} and self.crop is not None:
+            raise ValueError(f"resize={self.resize!r} makes a square, so there is nothing to crop")
         if self.crop is not None and self.crop > self.size:
             raise ValueError(f"crop {self.crop} is larger than the resized image's shorter side {self.size}")
         if min(self.std) <= 0:
@@ -121,12 +126,18 @@ class Preprocessing(BaseModel):
 
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
             raise EncoderError(f"Expected a uint8 image of shape (height, width, 3), not {image.dtype} {image.shape}.")
+        if self.resize == "inner":
+            image = _inner_square(image)
         height, width = self._resized_shape(*image.shape[:2])
         side = self.output_size
         if image.shape[:2] == (height, width) == (side, side):
             return np.ascontiguousarray(image)
         picture = Image.fromarray(np.ascontiguousarray(image))
         picture = picture.resize((width, height), Image.Resampling[self.interpolation.upper()])
+        if self.resize == "longest":
+            square = np.zeros((side, side, 3), dtype=np.uint8)
+            square[:height, :width] = np.asarray(picture)
+            return square
         if (height, width) != (side, side):
             # Python rounds half a pixel to even, as torchvision does.
             place = round if self.odd_crop == "round" else math.floor
@@ -135,8 +146,11 @@ class Preprocessing(BaseModel):
         return np.asarray(picture)
 
     def _resized_shape(self, height: int, width: int) -> tuple[int, int]:
-        if self.resize == "squash":
+        if self.resize in {"squash", "inner"}:
             return self.size, self.size
+        if self.resize == "longest":
+            shorter = max(1, int(min(height, width) * self.size / max(height, width)))
+            return (shorter, self.size) if height <= width else (self.size, shorter)
         # The longer side is truncated, not rounded: torchvision's rule.
         longer = int(self.size * max(height, width) / min(height, width))
         if longer * self.size > MAX_RESIZED_PIXELS:
@@ -176,6 +190,14 @@ class Preprocessing(BaseModel):
             pixels = pixels.sub_(middle).div_(spread)
         mean, std = (torch.tensor(values, device=batch.device).view(1, 3, 1, 1) for values in (self.mean, self.std))
         return pixels.sub_(mean).div_(std)
+
+
+def _inner_square(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the central square of an image, placed as torchxrayvision's XRayCenterCrop places it."""
+    height, width = image.shape[:2]
+    side = min(height, width)
+    top, left = height // 2 - side // 2, width // 2 - side // 2
+    return image[top : top + side, left : left + side]
 
 
 @contextlib.contextmanager

@@ -29,6 +29,7 @@ FAMILIES: dict[str, tuple[str, dict[str, str]]] = {
     "open_clip": ("open_clip", {"open_clip": "open_clip_torch"}),
     "transformers": ("transformers", {"transformers": "transformers"}),
     "conch": ("conch", {"timm": "timm"}),
+    "projection": ("projection", {"timm": "timm"}),
     # CheXagent's vision tower is BLIP-2's; the family's name is part of fingerprints.
     "chexagent": ("transformers", {"transformers": "transformers"}),
     "onnx": ("onnx", {"onnxruntime": "onnxruntime"}),

@@ -33,10 +33,16 @@ FILES = ("model.safetensors", "pytorch_model.bin")
 SEED = 0
 """Of random weights."""
 
-LAYERS = ("timm.layers.SwiGLUPacked", "torch.nn.SiLU", "torch.nn.GELU", "timm.layers.QuickGELU")
+LAYERS = (
+    "timm.layers.SwiGLUPacked",
+    "torch.nn.SiLU",
+    "torch.nn.GELU",
+    "timm.layers.QuickGELU",
+    "biofuse.encoders.loaders.timm.ConvStem",
+)
 """The dotted names a card may use; any other is refused, so that a card can never import code of its own."""
 
-KEYS = ("mlp_layer", "act_layer", "norm_layer")
+KEYS = ("mlp_layer", "act_layer", "norm_layer", "embed_layer")
 """The arguments that take a class."""
 
 
@@ -86,14 +92,23 @@ LATER_BLOCKS = {
 """Modules of every other block."""
 
 
-OWN_ARGUMENTS = ("positions", "plain_fc_norm")
+OWN_ARGUMENTS = ("positions", "plain_fc_norm", "summary", "magnified", "each_colour")
 """Arguments of a card that are BioFuse's own: the rest are timm's.
 
 ``positions``
     How position embeddings of another grid are resampled; see :func:`resampled`. By default as timm does it.
+    ``"fairseq"``: the file has a plain table whose first two rows stand for no position (BEiT-3).
 ``plain_fc_norm``
     Whether the normalisation after pooling has no weights: authors who pool otherwise than in training start it anew,
     and do not train it in linear probing.
+``summary``
+    Which of the tokens before the patches are the embedding, side by side: C-RADIO has one for each of its teachers.
+``magnified``
+    How many times larger the image is looked at once more, in square pieces of the network's size: the mean over the
+    pieces stands beside the vector of the whole (MUSK).
+``each_colour``
+    Whether a network of one channel is given red, green and blue one after another, its three vectors side by side
+    (GenBio-PathFM). Otherwise it is given their mean.
 """
 
 NOT_WEIGHTS = ("*attn_mask", "*relative_position_index", "mask_token")
@@ -164,8 +179,44 @@ def create(architecture: str, arguments: Mapping[str, Any], *, name: str) -> nn.
     return network
 
 
-def forward_of(card: EncoderCard, network: Any) -> Callable[[torch.Tensor], torch.Tensor]:
+Forward = Callable[[torch.Tensor], torch.Tensor]
+
+
+def forward_of(card: EncoderCard, network: Any) -> Forward:
     """Return what computes a card's output with its network."""
+    forward = _output_of(card, network)
+    if card.arguments.get("in_chans") == 1:
+        forward = _of_each_colour(forward) if card.arguments.get("each_colour") else _of_grey(forward)
+    magnified = card.arguments.get("magnified")
+    return forward if magnified is None else _magnified(forward, magnified)
+
+
+def _of_grey(forward: Forward) -> Forward:
+    return lambda batch: forward(batch.mean(dim=1, keepdim=True))
+
+
+def _of_each_colour(forward: Forward) -> Forward:
+    def side_by_side(batch: torch.Tensor) -> torch.Tensor:
+        count, colours, height, wide = batch.shape
+        return forward(batch.reshape(count * colours, 1, height, wide)).reshape(count, -1)
+
+    return side_by_side
+
+
+def _magnified(forward: Forward, times: int) -> Forward:
+    def twice(batch: torch.Tensor) -> torch.Tensor:
+        side = batch.shape[-1]
+        larger = nn.functional.interpolate(batch, size=side * times, mode="bicubic")
+        pieces = larger.unfold(2, side, side).unfold(3, side, side)
+        pieces = pieces.permute(2, 3, 0, 1, 4, 5).flatten(0, 2).contiguous()
+        seen = forward(pieces).reshape(times**2, len(batch), -1).mean(dim=0)
+        return torch.cat((forward(batch), seen), dim=1)
+
+    return twice
+
+
+def _output_of(card: EncoderCard, network: Any) -> Forward:
+    summary = card.arguments.get("summary")
 
     def pooled(batch: torch.Tensor) -> torch.Tensor:
         output: torch.Tensor = network.forward_head(network.forward_features(batch), pre_logits=True)
@@ -174,8 +225,14 @@ def forward_of(card: EncoderCard, network: Any) -> Callable[[torch.Tensor], torc
     def tokens(batch: torch.Tensor) -> torch.Tensor:
         return class_and_mean(network.forward_features(batch), prefix=network.num_prefix_tokens)
 
+    def summarised(batch: torch.Tensor) -> torch.Tensor:
+        first: torch.Tensor = network.forward_features(batch)
+        return first[:, summary].flatten(1)
+
+    if summary is not None:
+        return summarised
     if card.output == "projected":
-        whole: Callable[[torch.Tensor], torch.Tensor] = network
+        whole: Forward = network
         return whole
     return tokens if card.output == "cls+mean" else pooled
 
@@ -183,9 +240,45 @@ def forward_of(card: EncoderCard, network: Any) -> Callable[[torch.Tensor], torc
 def layout_of(card: EncoderCard, network: Any) -> Callable[[State], State]:
     """Return what brings a card's checkpoint into the layout of this release of timm."""
     by_rules = timm_layout(network, positions=card.arguments.get("positions", TIMM))
+    if "summary" in card.arguments:
+        return lambda state: _from_radio(card, state, network)
     if card.loader != "packaged":
         return by_rules
     return lambda state: by_rules(_from_efficientnet_lite(card.name, state, network))
+
+
+RADIO = "patch_generator."
+"""What C-RADIO's names for patches, positions and tokens begin with."""
+
+
+def _from_radio(card: EncoderCard, state: State, network: Any) -> State:
+    """Bring C-RADIO's weights into the layout of a vision transformer.
+
+    Its patches are projected by a matrix without bias, its positions are a square grid of 128 x 128 that is resampled
+    to whatever the image needs, and all tokens before the patches lie in one table.
+    """
+    state = dict(state)
+    told = state.pop("summary_idxs", None)
+    if told is not None and told.tolist() != list(card.arguments["summary"]):
+        raise WrongWeightsError(
+            f"The file of {card.name} says that the tokens {told.tolist()} are its summary, and the card "
+            f"{list(card.arguments['summary'])}.",
+            remedy="Correct the argument summary on the card.",
+        )
+    patches, positions, tokens = (
+        state.pop(RADIO + name, None) for name in ("embedder.weight", "pos_embed", "cls_token.token")
+    )
+    if patches is not None:
+        side = math.isqrt(patches.shape[1] // 3)
+        state["patch_embed.proj.weight"] = patches.reshape(len(patches), 3, side, -1)
+        state["patch_embed.proj.bias"] = patches.new_zeros(len(patches))
+    if tokens is not None:
+        state |= {"cls_token": tokens[None, :1], "reg_token": tokens[None, 1:]}
+    if positions is not None:
+        how = card.arguments.get("positions", BILINEAR)
+        wanted = network.pos_embed.shape[1]
+        state["pos_embed"] = resampled(positions, tokens=wanted, how=how, first=0)
+    return state
 
 
 def _from_efficientnet_lite(name: str, state: State, network: Any) -> State:
@@ -214,21 +307,25 @@ def _from_efficientnet_lite(name: str, state: State, network: Any) -> State:
         ) from error
 
 
-TIMM, SIZE, SCALE = "timm", "size", "scale"
+TIMM, SIZE, SCALE, FAIRSEQ = "timm", "size", "scale", "fairseq"
+BILINEAR, CORNERS = "bilinear", "bilinear, corners aligned"
 
 
-def resampled(positions: torch.Tensor, *, tokens: int, how: str) -> torch.Tensor:
-    """Resample square position embeddings behind a class token as their authors do, without antialiasing.
+def resampled(positions: torch.Tensor, *, tokens: int, how: str, first: int = 1) -> torch.Tensor:
+    """Resample square position embeddings as their authors do, without antialiasing.
 
     Parameters
     ----------
-    positions : torch.Tensor, shape (1, 1 + n * n, width)
+    positions : torch.Tensor, shape (1, first + n * n, width)
         As published.
     tokens : int
-        How many the network has: one more than the square of its grid.
-    how : {"size", "scale"}
+        How many the network has: ``first`` more than the square of its grid.
+    how : {"size", "scale", "bilinear", "bilinear, corners aligned"}
         ``size``: bicubic to the grid (DeiT, MAE, RETFound). ``scale``: bicubic by the ratio of the grids, a tenth of a
-        position added, which moves every position a little (DINO, CONCH v1.5).
+        position added, which moves every position a little (DINO, CONCH v1.5). ``bilinear``: linear to the grid
+        (C-RADIO), in some releases with the corners of both grids on each other.
+    first : {0, 1}
+        Positions before the grid, which stay as they are: that of the class token.
 
     Returns
     -------
@@ -236,13 +333,15 @@ def resampled(positions: torch.Tensor, *, tokens: int, how: str) -> torch.Tensor
     """
     from torch.nn.functional import interpolate
 
-    old, new = math.isqrt(positions.shape[1] - 1), math.isqrt(tokens - 1)
-    first, grid = positions[:, :1], positions[:, 1:].reshape(1, old, old, -1).permute(0, 3, 1, 2)
+    old, new = math.isqrt(positions.shape[1] - first), math.isqrt(tokens - first)
+    kept, grid = positions[:, :first], positions[:, first:].reshape(1, old, old, -1).permute(0, 3, 1, 2)
     if how == SIZE:
         grid = interpolate(grid, size=(new, new), mode="bicubic", align_corners=False)
+    elif how in {BILINEAR, CORNERS}:
+        grid = interpolate(grid, size=(new, new), mode="bilinear", align_corners=how == CORNERS)
     else:
         grid = interpolate(grid, scale_factor=((new + 0.1) / old,) * 2, mode="bicubic")
-    return torch.cat((first, grid.permute(0, 2, 3, 1).reshape(1, new * new, -1)), dim=1)
+    return torch.cat((kept, grid.permute(0, 2, 3, 1).reshape(1, new * new, -1)), dim=1)
 
 
 def timm_layout(network: nn.Module, *, positions: str = TIMM) -> Callable[[State], State]:
@@ -256,7 +355,7 @@ def timm_layout(network: nn.Module, *, positions: str = TIMM) -> Callable[[State
     ----------
     network : torch.nn.Module
         Made by timm.
-    positions : {"timm", "size", "scale"}
+    positions : {"timm", "size", "scale", "fairseq"}
         Who says how position embeddings are resampled; see :func:`resampled`.
 
     Returns
@@ -270,7 +369,11 @@ def timm_layout(network: nn.Module, *, positions: str = TIMM) -> Callable[[State
         wanted = network.state_dict()
         shapes = {key: value.shape for key, value in wanted.items()}
         patch = "patch_embed.proj.weight"
-        if positions != TIMM and "pos_embed" in state and state["pos_embed"].shape != shapes["pos_embed"]:
+        state = _joined(state, wanted)
+        if positions == FAIRSEQ and "pos_embed" in state and state["pos_embed"].ndim == 2:
+            state = state | {"pos_embed": state["pos_embed"][None, 2:]}
+        known = positions in {TIMM, FAIRSEQ} or "pos_embed" not in state
+        if not known and state["pos_embed"].shape != shapes["pos_embed"]:
             tokens = shapes["pos_embed"][1]
             state = state | {"pos_embed": resampled(state["pos_embed"], tokens=tokens, how=positions)}
         other_patches = patch in state and patch in wanted and state[patch].shape != wanted[patch].shape
@@ -286,6 +389,20 @@ def timm_layout(network: nn.Module, *, positions: str = TIMM) -> Callable[[State
         return kept if len(kept) >= len(essential) else state
 
     return convert
+
+
+QUERY = re.compile(r"(.*)\.q_proj\.(weight|bias)")
+
+
+def _joined(state: State, wanted: Mapping[str, torch.Tensor]) -> State:
+    """Join queries, keys and values where the file has three matrices and the network one."""
+    joined = dict(state)
+    for found in filter(None, map(QUERY.fullmatch, state)):
+        parts = [f"{found[1]}.{part}_proj.{found[2]}" for part in "qkv"]
+        whole = f"{found[1]}.qkv.{found[2]}"
+        if whole in wanted and all(part in state for part in parts):
+            joined[whole] = torch.cat([joined.pop(part) for part in parts])
+    return joined
 
 
 def _matches(name: str, patterns: tuple[str, ...]) -> bool:
@@ -348,8 +465,72 @@ def _has_dimension(card: EncoderCard, network: Any) -> None:
         dim = network.num_classes
     elif card.output == "cls+mean":
         dim = 2 * network.num_features
+    dim *= len(card.arguments.get("summary", (0,)))
+    dim *= (2 if "magnified" in card.arguments else 1) * (3 if card.arguments.get("each_colour") else 1)
     if dim != card.dim:
         raise EncoderError(f"{card.name} promises {card.dim} dimensions, but {card.architecture} gives {dim}.")
+
+
+class ConvStem(nn.Module):
+    """Convolutions that make patches of 4 x 4 pixels, in place of one projection (CTransPath).
+
+    Two convolutions of 3 x 3 halve the image each, normalised over the batch and rectified; a last one of 1 x 1 brings
+    the width of the tokens. Parameters are those that timm gives to whatever embeds patches.
+
+    Parameters
+    ----------
+    img_size : (int, int)
+        Height and width of the image in pixels, or one number for both.
+    patch_size : int
+        4: two halvings make no other.
+    in_chans : int
+        Channels of the image.
+    embed_dim : int
+        Columns of a token, a multiple of 8.
+    norm_layer : callable or None
+        Normalises the tokens.
+    strict_img_size : bool
+        Whether an image of another size is an error: the batch's size is always the card's, so it says nothing here.
+    output_fmt : str
+        ``NHWC``.
+    device, dtype
+        Of the parameters.
+    """
+
+    def __init__(
+        self,
+        *,
+        img_size: int | tuple[int, int],
+        patch_size: int,
+        in_chans: int,
+        embed_dim: int,
+        norm_layer: Callable[[int], nn.Module] | None,
+        strict_img_size: bool = True,
+        output_fmt: str = "NHWC",
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__()
+        if patch_size != 4 or embed_dim % 8 or output_fmt != "NHWC":
+            raise ValueError(f"a stem of convolutions makes patches of 4 x 4 pixels, not of {patch_size}")
+        self.img_size = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
+        self.patch_size, self.strict_img_size = (patch_size, patch_size), strict_img_size
+        self.grid_size = tuple(side // patch_size for side in self.img_size)
+        where = {"device": device, "dtype": dtype}
+        layers: list[nn.Module] = []
+        for before, after in ((in_chans, embed_dim // 8), (embed_dim // 8, embed_dim // 4)):
+            layers += [
+                nn.Conv2d(before, after, kernel_size=3, stride=2, padding=1, bias=False, **where),
+                nn.BatchNorm2d(after, **where),
+                nn.ReLU(inplace=True),
+            ]
+        self.proj = nn.Sequential(*layers, nn.Conv2d(embed_dim // 4, embed_dim, kernel_size=1, **where))
+        self.norm = norm_layer(embed_dim) if norm_layer is not None else nn.Identity()
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        """Map images of shape (n, channels, height, width) to tokens of shape (n, height / 4, width / 4, columns)."""
+        tokens: torch.Tensor = self.norm(self.proj(batch).permute(0, 2, 3, 1))
+        return tokens
 
 
 POOLINGS = {"cls": "token", "mean": "avg", "cls+mean": ""}

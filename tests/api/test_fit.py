@@ -21,7 +21,7 @@ from PIL import Image
 
 import biofuse
 from biofuse import BioFuse, BioFuseModel, ExtractOptions, embed
-from biofuse.api.fit import evaluate, fit_models
+from biofuse.api.fit import ONE_PREDICTOR, evaluate, fit_models
 from biofuse.blocks.blocks import Blocks
 from biofuse.core.errors import (
     ArtifactError,
@@ -743,6 +743,22 @@ def test_style_bug_2_rows_of_a_data_set_are_read_one_at_a_time():
     hashed, reasons = hash_samples(load_samples(OneHandle()))
     assert not reasons
     assert len(set(hashed.contents.tolist())) == 40
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({}, False),
+        ({"head": "ridge"}, True),
+        ({"fusion": "pca"}, True),
+        ({"head": "ridge", "predictor": "mean"}, False),
+        ({"preset": "paper"}, False),
+    ],
+    ids=str,
+)
+def test_who_names_a_head_and_no_predictor_is_told_that_it_is_no_mean(quick, options, told):
+    *_, notes = quick(**options)._resolve()
+    assert (ONE_PREDICTOR in notes) == told
 
 
 # --- what BioFuse(...) is before a fit

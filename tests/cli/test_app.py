@@ -51,11 +51,11 @@ def test_help_lists_the_choices_and_the_defaults_that_a_preset_may_change(succee
     monkeypatch.setenv("COLUMNS", "200")
     said = succeeds("fit", "--help").out
     for choices in (
-        "error|quarantine", "screen|exhaustive|greedy|beam|all", "fused|mean|ensemble|average|stacking",
+        "error|quarantine", "screen|exhaustive|greedy|beam|all", "mean|fused|ensemble|average|stacking",
         "cv|holdout|nested", "inclusive|one_se|best|first_best", "auroc|accuracy",
     ):  # fmt: skip
         assert choices in said
-    for default in ("auto", "fused", "concatenation", "screen", "16", "cv", "inclusive", "auroc", "none", "5", "2"):
+    for default in ("auto", "mean", "concatenation", "screen", "16", "cv", "inclusive", "auroc", "none", "5", "2"):
         assert f"[default: {default}]" in said
 
 

@@ -9,7 +9,7 @@ from biofuse.search.config import PRESETS, SearchConfig
 def test_the_defaults_are_those_of_the_design():
     config = SearchConfig()
     assert (config.search, config.fusion, config.scaling) == ("screen", "concatenation", "none")
-    assert (config.predictor, config.head, config.finalists) == ("fused", "auto", 16)
+    assert (config.predictor, config.head, config.finalists) == ("mean", "auto", 16)
     assert (config.select, config.folds, config.repeats) == ("cv", 5, 2)
     assert (config.rule, config.metric) == ("inclusive", "auroc")
     assert (config.max_encoders, config.max_latency, config.commercial_only) == (None, None, False)
@@ -30,6 +30,22 @@ def test_the_paper_preset_is_the_published_protocol():
 def test_an_option_given_beside_a_preset_wins():
     config = SearchConfig(preset="paper", head="ridge", select="cv")
     assert (config.head, config.select, config.rule) == ("ridge", "cv", "first_best")
+
+
+@pytest.mark.parametrize(
+    ("options", "predictor"),
+    [
+        ({"head": "ridge"}, "fused"),
+        ({"head": "xgboost"}, "fused"),
+        ({"fusion": "pca"}, "fused"),
+        ({"head": "ridge", "predictor": "mean"}, "mean"),
+        ({"head": "Auto", "fusion": "Concatenation", "scaling": "block"}, "mean"),
+        ({"preset": "paper", "head": "auto"}, "fused"),
+    ],
+    ids=str,
+)
+def test_who_names_a_head_or_another_fusion_gets_it(options, predictor):
+    assert SearchConfig(**options).predictor == predictor
 
 
 def test_hold_out_takes_a_rule_that_one_split_can_have():

@@ -34,7 +34,7 @@ from biofuse.model.trust import Trust
 from biofuse.predictors.fused import Predictor
 from biofuse.runs.record import DataSource
 from biofuse.runs.run import LOG, OWN, Run
-from biofuse.search.config import STARTER, SearchConfig
+from biofuse.search.config import STARTER, SearchConfig, names_one_predictor
 from biofuse.search.evidence import Evidence, gather_evidence
 from biofuse.search.leaderboard import Leaderboard
 from biofuse.search.out_of_fold import OutOfFold
@@ -298,6 +298,12 @@ class FitResult:
         return load_test(test, self.model, labels=labels, config=config, like=self.data)
 
 
+ONE_PREDICTOR = (
+    "A head or a fusion was named, so the predictor is that head on the fused encoders; otherwise it would be the mean "
+    "of several heads."
+)
+"""Said where options decide the predictor without naming it."""
+
 Given = ParamSpec("Given")
 Returned = TypeVar("Returned")
 
@@ -467,8 +473,9 @@ class BioFuse:
             say.write_to(run.path / LOG)
         search, evidence = self._search(problem, embeddings, run, yes=yes, progress=progress, tell=say)
         models, singles, reused = _fitted(problem, search, evidence, embeddings, run, read=read, tell=say)
-        for sentence in (search.reason, *evidence.sentences()):
-            say(sentence)
+        for sentence in (search.reason, asked.compared(search.head), *evidence.sentences()):
+            if sentence:
+                say(sentence)
         return FitResult(
             models=models,
             singles=singles,
@@ -524,6 +531,9 @@ class BioFuse:
             commercial_only=self.config.commercial_only,
         )
         config = check_parts(self.config.but(encoders=tuple(card.name for card in cards)))
+        named = self._given.get("predictor") or self._given.get("preset")
+        if named is None and names_one_predictor(self._given):
+            notes = (*notes, ONE_PREDICTOR)
         return store, cards, config, notes
 
     def _search(

@@ -23,6 +23,7 @@ from biofuse.evaluation.operating import DEFAULT_SENSITIVITY, read_threshold
 from biofuse.extract.options import ExtractOptions
 from biofuse.search.attribution import Attribution
 from biofuse.search.config import SearchConfig
+from biofuse.search.leaderboard import Row
 from biofuse.search.rules import CHOSEN, LEAN, VariantName
 
 SHOWN = 8
@@ -48,9 +49,18 @@ def fit_answer(result: "biofuse.FitResult", run: Path) -> dict[str, str]:
     chosen, title = selection.chosen, get_metric(selection.metric).title
     n_folds = result.leaderboard.n_folds
     folds = f"mean of {n_folds} folds" if n_folds > 1 else "on the validation split"
+    final = result.search.final
+
+    def scored(row: Row) -> str:
+        """Give the score of a model, which may be another predictor than the one that subsets are compared by."""
+        if final is None:
+            return f"{title} {row.mean(selection.metric):.4f}, {folds}"
+        compared = f"; {row.mean(selection.metric):.4f} by one {result.search.head} head"
+        return f"{title} {final[row.subset].mean(selection.metric):.4f}, {folds}{compared}"
+
     answer = {
         "Chosen": _members(result.model.encoders, len(result.leaderboard.encoders)),
-        "Score": f"{title} {chosen.mean(selection.metric):.4f}, {folds}",
+        "Score": scored(chosen),
     }
     if optimism is not None:
         of_what = "" if optimism.chosen == chosen.subset else f" of {subset_name(optimism.chosen, 0)}"
@@ -61,7 +71,7 @@ def fit_answer(result: "biofuse.FitResult", run: Path) -> dict[str, str]:
         )
     if selection.lean is not None and len(selection.lean.subset) < len(result.model.encoders):
         members = _members(selection.lean.subset, len(result.leaderboard.encoders))
-        answer["Lean"] = f"{members}: {title} {selection.lean.mean(selection.metric):.4f}, {folds}"
+        answer["Lean"] = f"{members}: {scored(selection.lean)}"
     place = shlex.quote(str(run))
     following = f"biofuse evaluate {place}" if result.held_out is not None else _predict_with(place)
     return {**answer, "Run": str(run), "Next": following}

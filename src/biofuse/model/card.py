@@ -12,6 +12,7 @@ from biofuse.evaluation.calibration import CalibrationTest
 from biofuse.evaluation.conformal import SetsTest
 from biofuse.evaluation.intervals import named_together
 from biofuse.evaluation.metrics import INTERVAL_METRICS, METRICS
+from biofuse.search.config import SearchConfig
 
 
 def seen_before(cards: Sequence[EncoderCard], names: Iterable[str]) -> list[tuple[EncoderCard, str]]:
@@ -318,7 +319,8 @@ def _choice(model: DescribedModel, run: Mapping[str, Any] | None) -> str:
     said = [str(model.facts.get("selection") or UNKNOWN)]
     if run is not None:
         pool = [encoder["card"]["name"] for encoder in run["encoders"]]
-        said.append(f"The pool had {len(pool)} encoders: {', '.join(pool)}. Head: {run['head']}.")
+        said.append(f"The pool had {len(pool)} encoders: {', '.join(pool)}.")
+        said.append(SearchConfig(**run["options"]).compared(run["head"]) or f"Head: {run['head']}.")
     said.append("The choice was made on development data; test data were not read for it.")
     return "\n\n".join(map(_plain, said))
 
@@ -380,7 +382,7 @@ def _limits(model: DescribedModel, data: str, metrics: Mapping[str, Any] | None)
         for card in model.cards
         if card.unverified
     ]
-    said.append("Probabilities are those of the head; they were not checked for calibration on other data.")
+    said.append("Probabilities were not checked for calibration on data from elsewhere.")
     return "\n".join(f"- {_plain(sentence)}" for sentence in said)
 
 

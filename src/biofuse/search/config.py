@@ -1,6 +1,6 @@
 """What a user chooses before a search, with presets resolved."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -12,6 +12,9 @@ from biofuse.search.rules import DEFAULT_RULE, PUBLISHED_RULE, RULES, RuleName
 
 AUTO = "auto"
 """The head that stands for a choice among :data:`biofuse.heads.base.CHEAP_HEADS`."""
+
+CONCATENATION = "concatenation"
+"""The fusion that a mean over heads uses."""
 
 STARTER = "starter"
 """The pool that is searched where none is named."""
@@ -50,6 +53,14 @@ def _pool(value: Any) -> Any:
     if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
         raise ValueError("encoders are named: a string, or several.")
     return tuple(name.strip() for part in names for name in part.split(",") if name.strip())
+
+
+def names_one_predictor(chosen: Mapping[str, Any]) -> bool:
+    """Return whether a head, or a fusion that the mean over heads does not use, is among options that were named."""
+    head, fusion = (
+        str(chosen.get(name) or usual).casefold() for name, usual in (("head", AUTO), ("fusion", CONCATENATION))
+    )
+    return head != AUTO or fusion != CONCATENATION
 
 
 class SearchConfig(Options):
@@ -112,16 +123,17 @@ class SearchConfig(Options):
         default=0, ge=0, description="Of splits, folds, heads and bootstrap."
     )
     fusion: Annotated[str, Option(panel="Advanced", names=_fusions)] = Field(
-        default="concatenation", description="How the blocks of a subset become one matrix."
+        default=CONCATENATION, description="How the blocks of a subset become one matrix."
     )
     scaling: Annotated[Literal["none", "block"], Option(panel="Advanced")] = Field(
         default="none", description="none: every column counts equally; block: every encoder does."
     )
-    predictor: Annotated[Literal["fused", "mean", "ensemble", "average", "stacking"], Option(panel="Advanced")] = Field(
-        default="fused",
-        description="fused: one head on the fused encoders; mean: the average over the cheap linear heads, each on the "
-        "chosen encoders together and on every one by itself (subsets are compared by one head, as with fused); "
-        "ensemble: the average of the best subsets; average, stacking: late fusion, a head per encoder.",
+    predictor: Annotated[Literal["mean", "fused", "ensemble", "average", "stacking"], Option(panel="Advanced")] = Field(
+        default="mean",
+        description="mean: the average over the cheap linear heads, each on the chosen encoders together and on every "
+        "one by itself (subsets are compared by one head, as with fused); fused: one head on the fused encoders, taken "
+        "where a head or another fusion is named and no predictor; ensemble: the average of the best subsets; average, "
+        "stacking: late fusion, a head per encoder.",
     )
     class_weight: Annotated[Literal["balanced"] | None, Option(panel="Advanced")] = Field(
         default=None, description="balanced: as in scikit-learn."
@@ -148,6 +160,15 @@ class SearchConfig(Options):
         """Return the same with a head that has been chosen."""
         return self.model_copy(update={"head": head})
 
+    def compared(self, head: str) -> str:
+        """Say which head compared subsets, and what the models are, where that is something else; else nothing."""
+        if self.predictor != "mean":
+            return ""
+        return (
+            f"Subsets were compared by one {head} head; every model is the mean over several heads, on its encoders "
+            "together and on each by itself."
+        )
+
     @model_validator(mode="before")
     @classmethod
     def _resolve(cls, chosen: Any) -> Any:
@@ -156,6 +177,8 @@ class SearchConfig(Options):
         picked = {**PRESETS.get(str(picked.get("preset")), {}), **picked}
         if picked.get("select") == "holdout":
             picked.setdefault("rule", PUBLISHED_RULE)  # one validation split has no standard error to be within
+        if names_one_predictor(picked):
+            picked.setdefault("predictor", "fused")
         return picked
 
     @model_validator(mode="after")
@@ -188,8 +211,8 @@ class SearchConfig(Options):
                 f"The predictor 'mean' averages the linear heads {', '.join(CHEAP_HEADS)}, and not {self.head}.",
                 remedy=f"Use {option('predictor', 'fused')}, or {option('head', AUTO)}.",
             )
-        if self.fusion != "concatenation":
+        if self.fusion != CONCATENATION:
             raise SearchError(
                 f"The predictor 'mean' concatenates encoders; the fusion {self.fusion} would not be used.",
-                remedy=f"Use {option('predictor', 'fused')}, or {option('fusion', 'concatenation')}.",
+                remedy=f"Use {option('predictor', 'fused')}, or {option('fusion', CONCATENATION)}.",
             )

@@ -142,6 +142,7 @@ def facts(given: ReportInput) -> tuple[content.KeyFact, ...]:
     found = [content.KeyFact(name="Chosen", text=chosen, remark="encoders: " + ", ".join(given.chosen))]
     if given.evaluation is not None:
         found += _test_facts(given, given.evaluation)
+    by_one_head = f", one {given.record.head} head" if given.record.options.compared(given.record.head) else ""
     own, n_folds, optimism = given.record.mean, given.board.n_folds, given.record.evidence.optimism
     corrected = ""
     if optimism is not None:
@@ -153,7 +154,7 @@ def facts(given: ReportInput) -> tuple[content.KeyFact, ...]:
         content.KeyFact(
             name=f"Cross-validated {given.metric_title}" if n_folds > 1 else "Validation",
             text=f"{own:.4f}",
-            remark=(f"mean over {n_folds} folds" if n_folds > 1 else "validation split") + corrected,
+            remark=(f"mean over {n_folds} folds" if n_folds > 1 else "validation split") + by_one_head + corrected,
             value=own,
         )
     )
@@ -217,6 +218,7 @@ def leaderboard_section(given: ReportInput) -> content.Section:
             f"{len(screen):,} subsets were screened in closed form, by {SCREENED_BY}; {len(board):,} were then "
             "refitted, and the choice is made among those."
         )
+    said += filter(None, [record.options.compared(record.head)])
     if record.heads:
         tried = ", ".join(f"{name} {value:.4f}" for name, value in record.heads.items())
         said.append(f"The head was chosen by the same folds: {tried}.")

@@ -299,7 +299,7 @@ class FitResult:
 
 
 ONE_PREDICTOR = (
-    "A head or a fusion was named, so the predictor is that head on the fused encoders; otherwise it would be the mean "
+    "A head or a fusion was named, so the predictor is one head on the fused encoders; otherwise it would be the mean "
     "of several heads."
 )
 """Said where options decide the predictor without naming it."""

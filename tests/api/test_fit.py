@@ -292,7 +292,7 @@ def test_style_bug_12_blocks_of_different_widths_are_fused_and_every_column_coun
     everything = fitted.models["all"]
     assert [card.dim for card in everything.cards] == [3, 2, 4]
     assert everything.embed(study.images / "test", store=study.store).shape == (21, 9)
-    assert everything.predictor.transform(fitted.embeddings.blocks).shape == (51, 9)
+    assert everything.predictor.fusion.transform(fitted.embeddings.blocks).shape == (51, 9)
 
 
 # --- what must be refused

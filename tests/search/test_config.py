@@ -39,7 +39,7 @@ def test_an_option_given_beside_a_preset_wins():
         ({"head": "xgboost"}, "fused"),
         ({"fusion": "pca"}, "fused"),
         ({"head": "ridge", "predictor": "mean"}, "mean"),
-        ({"head": "Auto", "fusion": "Concatenation", "scaling": "block"}, "mean"),
+        ({"head": "auto", "fusion": "Concatenation", "scaling": "block"}, "mean"),
         ({"preset": "paper", "head": "auto"}, "fused"),
     ],
     ids=str,

@@ -387,9 +387,17 @@ class BioFuse:
 
     def __repr__(self) -> str:
         chosen = self.config.model_dump(exclude={"encoders"}, exclude_defaults=True)
+        if self._takes_one_head:
+            del chosen["predictor"]
         chosen |= self.options.model_dump(exclude_defaults=True)
         shown = "".join(f", {name}={value!r}" for name, value in chosen.items())
         return f"BioFuse(encoders={list(self.config.encoders)}{shown})"
+
+    @property
+    def _takes_one_head(self) -> bool:
+        """Whether the predictor follows from a head or a fusion that was named."""
+        named = self._given.get("predictor") or self._given.get("preset")
+        return named is None and names_one_predictor(self._given)
 
     @accepts(DataConfig)
     @_claims_out
@@ -531,8 +539,7 @@ class BioFuse:
             commercial_only=self.config.commercial_only,
         )
         config = check_parts(self.config.but(encoders=tuple(card.name for card in cards)))
-        named = self._given.get("predictor") or self._given.get("preset")
-        if named is None and names_one_predictor(self._given):
+        if self._takes_one_head:
             notes = (*notes, ONE_PREDICTOR)
         return store, cards, config, notes
 

@@ -57,10 +57,8 @@ def _pool(value: Any) -> Any:
 
 def names_one_predictor(chosen: Mapping[str, Any]) -> bool:
     """Return whether a head, or a fusion that the mean over heads does not use, is among options that were named."""
-    head, fusion = (
-        str(chosen.get(name) or usual).casefold() for name, usual in (("head", AUTO), ("fusion", CONCATENATION))
-    )
-    return head != AUTO or fusion != CONCATENATION
+    head, fusion = chosen.get("head") or AUTO, chosen.get("fusion") or CONCATENATION
+    return bool(head != AUTO or str(fusion).casefold() != CONCATENATION)
 
 
 class SearchConfig(Options):
@@ -211,7 +209,7 @@ class SearchConfig(Options):
                 f"The predictor 'mean' averages the linear heads {', '.join(CHEAP_HEADS)}, and not {self.head}.",
                 remedy=f"Use {option('predictor', 'fused')}, or {option('head', AUTO)}.",
             )
-        if self.fusion != CONCATENATION:
+        if self.fusion.casefold() != CONCATENATION:
             raise SearchError(
                 f"The predictor 'mean' concatenates encoders; the fusion {self.fusion} would not be used.",
                 remedy=f"Use {option('predictor', 'fused')}, or {option('fusion', CONCATENATION)}.",

@@ -197,6 +197,35 @@ def test_scores_are_broken_down_by_columns_that_nothing_is_learned_from(quick, s
         quick(["t_colour"], select="site").fit(tmp_path / "table.csv", progress=False)
 
 
+def test_weights_decide_fits_and_no_scores(quick, study, tmp_path):
+    samples = study.samples
+    frame = pd.DataFrame(
+        {
+            "path": [str(source.path) for source in samples.sources],
+            "label": [samples.classes[label] for label in samples.labels],
+            "split": samples.splits,
+            "w": np.where(samples.splits == "test", np.nan, 10.0 ** (np.arange(len(samples)) % 3)),
+        }
+    )
+    frame.to_csv(tmp_path / "table.csv", index=False)
+    run = tmp_path / "run"
+    found = quick(["t_colour", "t_edge"]).fit(tmp_path / "table.csv", weight="w", out=run, progress=False)
+    record = Run.open(run).record
+    assert record.data.config.weight == "w"
+    assert any("scores count all samples alike" in note for note in record.reading)
+    plain = quick(["t_colour", "t_edge"]).fit(tmp_path / "table.csv", out=tmp_path / "plain", progress=False)
+    assert record.key != Run.open(tmp_path / "plain").record.key
+    blocks = found.embeddings.blocks
+    given, other = (each.model.predictor.predict_proba(blocks) for each in (found, plain))
+    assert np.abs(given - other).max() > 0.01
+    again = quick(["t_colour", "t_edge"]).fit(tmp_path / "table.csv", weight="w", out=run, progress=False)
+    assert again.reused
+    frame.drop(columns="w")[samples.splits == "test"].to_csv(tmp_path / "new.csv", index=False)
+    scores = evaluate_run(run, tmp_path / "new.csv", store=study.store, progress=False)
+    assert scores["accuracy"] == evaluate_run(run, store=study.store, progress=False)["accuracy"]
+    assert found.model.predict([frame["path"][0]], store=study.store, progress=False).shape[0] == 1
+
+
 # --- test data that do not fit
 
 

@@ -1,5 +1,6 @@
 """How data are read is said once, and means the same by name, as an object, and for data that are read alike."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from PIL import Image
 from biofuse.core.errors import DataError
 from biofuse.data.config import DataConfig
 from biofuse.data.decoding import DecodePolicy
-from biofuse.data.load import load_samples
+from biofuse.data.load import development_data, load_samples
 
 
 @pytest.fixture
@@ -94,6 +95,35 @@ def test_columns_that_scores_are_given_by_travel_with_the_samples(table: Path) -
     for by, data in (("sitte", frame), ("site", table.parent / "below"), ("site", images), ({"x": [1]}, images)):
         with pytest.raises(DataError, match="by"):
             load_samples(data, by=by)
+
+
+def test_weights_are_read_and_travel_with_the_samples(table: Path) -> None:
+    root = table.parent / "below"
+    frame = pd.DataFrame({"path": [f"{row}.png" for row in range(4)], "label": ["a", "b", "a", "b"]})
+    frame["w"], frame["split"] = ["2", 0.5, "1e1", None], ["train", "train", "val", "test"]
+    samples = load_samples(frame, root=root, weight="w")
+    assert samples.weights.tolist() == [2, 0.5, 10, 1]  # nothing is fitted on what has split test
+    assert samples.take([2, 0]).weights.tolist() == [10, 2]
+    assert any("scores count all samples alike" in note for note in samples.notes)
+    assert load_samples(frame, root=root).weights is None
+    parts = {"train": frame[:2], "test": frame[2:].drop(columns=["w", "split"])}
+    assert load_samples(parts, root=root, weight="w").weights.tolist() == [2, 0.5, 1, 1]
+    found = development_data(frame[:2], config=DataConfig(root=root, weight="w"), test=parts["test"])
+    assert (found.samples.weights.tolist(), len(found.held_out)) == ([2, 0.5], 2)
+    images = [np.zeros((4, 4), np.uint8)] * 2
+    assert load_samples(images, labels=["a", "b"], weight=[1, 3]).weights.tolist() == [1, 3]
+    frame["split"] = "train"
+    for wrong, text in ((None, "blank"), ("0", "0"), (-1, "-1"), ("inf", "inf"), ("x", "x")):
+        with pytest.raises(DataError, match=rf"1 weight\(s\) are no positive numbers: '?3\.png \({text}\)"):
+            load_samples(frame.assign(w=["2", 0.5, "1e1", wrong]), root=root, weight="w")
+    twice = pd.concat([frame[:2], frame[:1].assign(w="7")])
+    with pytest.raises(DataError, match=r"0\.png"):
+        load_samples(twice, root=root, weight="w")
+    for data, weight in ((frame, "u"), (root, "w"), (images, [1]), (samples, "w")):
+        with pytest.raises(DataError, match="weight"):
+            load_samples(data, weight=weight)
+    with pytest.raises(DataError, match="Some samples have weights and those of val have none"):
+        load_samples({"train": samples.take([0, 1]), "val": replace(samples.take([2]), weights=None)})
 
 
 def test_no_groups_may_be_said_of_any_data(table: Path) -> None:

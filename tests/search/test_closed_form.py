@@ -124,6 +124,24 @@ def test_decision_values_are_those_of_scikit_learn_refitted_from_scratch(mode, s
             assert np.allclose(found.decision[:, columns], expected.reshape(len(held), -1), rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("mode", ["dual", "primal"])
+@pytest.mark.parametrize(("task", "class_weight"), [(Task.BINARY, None), (Task.MULTICLASS, BALANCED)])
+def test_sample_weights_are_those_of_scikit_learn_refitted_from_scratch(mode, task, class_weight):
+    blocks, labels = make_data(task)
+    given = np.random.default_rng(4).uniform(0.2, 5, len(labels))
+    scorer = make_scorer(blocks, labels, task, mode=mode, class_weight=class_weight, sample_weight=given)
+    fit, held = make_plan(blocks.ids).folds[1]
+    X, X_held = concatenated(blocks, blocks.encoders, fit, held)
+    ((columns, targets, _),) = problems(labels[fit], task, None)
+    weights = given[fit]
+    if class_weight:  # every class then counts as much as any other
+        totals = np.bincount(labels[fit], weights=weights)
+        weights = weights * weights.sum() / (len(totals) * totals[labels[fit]])
+    found = scorer.solve(blocks.encoders, 1)
+    expected = Ridge(found.alphas[0], solver="svd").fit(X, targets, sample_weight=weights).predict(X_held)
+    assert np.allclose(found.decision[:, columns], expected.reshape(len(held), -1), rtol=0, atol=1e-6)
+
+
 SIX = {"a": 12, "b": 90, "c": 5, "d": 30, "e": 64, "f": 17}
 
 

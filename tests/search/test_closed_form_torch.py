@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from tests.search.test_closed_form import EVERY_ROW, make_data, make_scorer
+from tests.search.test_closed_form import EVERY_ROW, N, make_data, make_scorer
 
 from biofuse.core.errors import SearchError
 from biofuse.core.target import Task
@@ -11,6 +11,8 @@ from biofuse.search.closed_form_torch import WORTH_DEVICE, TorchScorer, accelera
 from biofuse.search.leaderboard import all_subsets
 from biofuse.search.runner import run_search
 from biofuse.search.strategies import make_strategy
+
+WEIGHTS = np.random.default_rng(4).uniform(0.2, 5, N)
 
 
 def close(found, expected):
@@ -25,21 +27,17 @@ def close(found, expected):
 @pytest.mark.parametrize("choosing", ["float64", "float32"])
 @pytest.mark.parametrize("mode", ["dual", "primal"])
 @pytest.mark.parametrize(
-    ("task", "class_weight", "reduce_to"),
+    ("task", "options"),
     [
-        (Task.BINARY, None, None),
-        (Task.MULTICLASS, "balanced", None),
-        (Task.ORDINAL, {0: 3.0, 2: 0.2}, 12),
-        (Task.MULTILABEL, "balanced", None),
+        (Task.BINARY, {"sample_weight": WEIGHTS}),
+        (Task.MULTICLASS, {"class_weight": "balanced"}),
+        (Task.ORDINAL, {"class_weight": {0: 3.0, 2: 0.2}, "reduce_to": 12}),
+        (Task.MULTILABEL, {"class_weight": "balanced", "sample_weight": WEIGHTS}),
     ],
 )
-def test_scores_and_predictions_of_all_subsets_equal_those_of_the_processor(
-    task, class_weight, reduce_to, mode, choosing
-):
+def test_scores_and_predictions_of_all_subsets_equal_those_of_the_processor(task, options, mode, choosing):
     blocks, labels = make_data(task)
-    scorer = make_scorer(
-        blocks, labels, task, class_weight=class_weight, mode=mode, reduce_to=reduce_to, keep=EVERY_ROW
-    )
+    scorer = make_scorer(blocks, labels, task, mode=mode, keep=EVERY_ROW, **options)
     subsets = all_subsets(blocks.encoders)
     found = list(TorchScorer(scorer, device="cpu", choosing=choosing, threads=2).score_many(subsets))
     assert len(found) == len(subsets)

@@ -95,8 +95,15 @@ def test_nothing_to_find_is_said_to_be_nothing(plant, searched):
     assert "No subset is shown to be better than chance" in search.reason
 
 
-def test_the_screen_is_the_ridge_head_on_every_subset_without_its_fits(plant, searched):
-    quick, thorough = searched(plant(), head="ridge"), searched(plant(), head="ridge", search="exhaustive")
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_screen_is_the_ridge_head_on_every_subset_without_its_fits(plant, searched, weighted):
+    data = plant()
+    if weighted:  # whatever one forgets, the other has
+        plain = searched(data, head="ridge").screen.leaderboard
+        weights = np.random.default_rng(2).uniform(0.1, 9, len(data.samples))
+        data = replace(data, samples=replace(data.samples, weights=weights))
+    quick, thorough = searched(data, head="ridge"), searched(data, head="ridge", search="exhaustive")
+    assert not weighted or scores(quick.screen.leaderboard) != scores(plain)
     assert thorough.screen is None
     assert [row.subset for row in thorough.leaderboard] == EVERY
     slow = scores(thorough.leaderboard, "accuracy")  # the head ranks several classes by their softmax

@@ -146,6 +146,7 @@ def _problem(run: Run, store: EmbeddingStore) -> Problem:
         task=target.kind,
         splits=frame["split"].to_numpy(dtype=object),
         groups=groups,
+        weights=frame["weight"].to_numpy(dtype=np.float64) if "weight" in frame else None,
         contents=reader.contents,
         decode=record.decode,
         name=record.name,

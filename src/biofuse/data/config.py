@@ -92,6 +92,12 @@ class DataConfig(Options):
         "is the site.",
         examples=["hospital"],
     )
+    weight: Annotated[str | None, Option(panel="Data", metavar="COLUMN")] = Field(
+        default=None,
+        description="Column of positive numbers: how much each sample counts where something is fitted; only their "
+        "ratios matter. Scores count all samples alike, and samples of split test need none.",
+        examples=["inverse_sampling_rate"],
+    )
     path: Annotated[str | None, Option(panel="Data", metavar="COLUMN")] = Field(
         default=None, description="Column of image paths or names.", examples=["image_id"]
     )

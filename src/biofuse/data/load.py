@@ -35,6 +35,7 @@ def load_samples(
     id: str | Sequence[object] | None = None,  # noqa: A002
     by: str | Sequence[str] | Mapping[str, Sequence[object]] | None = None,
     site: str | Sequence[object] | None = None,
+    weight: str | Sequence[object] | None = None,
     labels: RawLabels | None = None,
     decode: DecodePolicy | None = None,
     labelled: bool | None = None,
@@ -68,6 +69,9 @@ def load_samples(
         memory a mapping from names to one value per image. Nothing is learned from them.
     site : str or sequence, optional
         Column of hospitals, scanners or the like; one value per image for images in memory.
+    weight : str or sequence, optional
+        Column of positive numbers, how much each sample counts where something is fitted; one value per image for
+        images in memory. Samples of split test need none.
     labels : sequence or ndarray, optional
         For images in memory: one label per image, a list of labels per image, or zeros and ones [n, n_labels].
     decode : DecodePolicy, optional
@@ -112,7 +116,7 @@ def load_samples(
     >>> biofuse.load_samples("table.csv", label="finding", group="patient").ids[:2]
     array(['images/benign/000.png', 'images/malignant/001.png'], dtype=object)
     """
-    columns = {"group": group, "split": split, "id": id, "site": site}
+    columns = {"group": group, "split": split, "id": id, "site": site, "weight": weight}
     chosen |= {key: value for key, value in columns.items() if isinstance(value, str)}
     values = {key: None if value is None or isinstance(value, str) else value for key, value in columns.items()}
     if by is not None and not isinstance(by, Mapping):
@@ -127,6 +131,7 @@ def load_samples(
         ids=values["id"],
         by=by if isinstance(by, Mapping) else None,
         sites=values["site"],
+        weights=values["weight"],
         decode=decode,
         labelled=labelled,
         strict=strict,
@@ -162,7 +167,10 @@ def _table(data: Any, request: Request) -> SampleTable:
 def _from_parts(data: Mapping[Any, Any], request: Request) -> SampleTable:
     if not data:
         raise DataError("An empty mapping holds no data.", remedy='Give {"train": ..., "val": ..., "test": ...}.')
-    tables = {str(key): _table(part, request) for key, part in data.items()}
+    tables = {
+        str(key): _table(part, request.unweighted() if split_of(key) == "test" else request)
+        for key, part in data.items()
+    }
     # Competitions publish their test images without labels: those are nothing to score, and no fault of the rest.
     bare = [key for key, part in data.items() if split_of(key) == "test" and not isinstance(part, Samples)]
     bare = [str(key) for key in bare if tables[str(key)].labels is None]
@@ -319,7 +327,7 @@ def development_data(
                 f"{samples.name} has test samples of its own.",
                 remedy=f"Leave {option('test')} out, or give other data.",
             )
-        apart = replace(_load(test, config), splits=None)
+        apart = replace(_load(test, config.but(weight=None)), splits=None)
         samples = _joined(samples, apart, "test", config)
     if samples.splits is None:
         samples = replace(samples, splits=np.array(["train"] * len(samples), dtype=object))

@@ -26,7 +26,9 @@ def load_arrays(images: Sequence[Any] | NDArray[Any], request: Request) -> Sampl
         If the array is one image, its channels come first, or ``labels``, ``group``, ``split`` or ``id`` do not
         have one value per image.
     """
-    request.only("images in memory or a list of paths", "labels", "group", "by", "site", "split", "id", "root")
+    request.only(
+        "images in memory or a list of paths", "labels", "group", "weight", "by", "site", "split", "id", "root"
+    )
     if isinstance(images, np.ndarray):
         check_stack(images)
     n = len(images)
@@ -141,7 +143,17 @@ def load_hugging_face(data: Any, request: Request) -> SampleTable:
         If there is no image column, or a named column does not exist.
     """
     request.only(
-        "a Hugging Face data set", "label", "group", "by", "site", "split", "id", "path", "label_separator", "blank_as"
+        "a Hugging Face data set",
+        "label",
+        "group",
+        "weight",
+        "by",
+        "site",
+        "split",
+        "id",
+        "path",
+        "label_separator",
+        "blank_as",
     )
     from datasets import Image
 
@@ -187,7 +199,7 @@ def load_rows(data: Rows, request: Request) -> SampleTable:
     DataError
         If rows are no images, or differ from one reading to the next.
     """
-    request.only("a torch data set", "labels", "group", "by", "site", "split", "id")
+    request.only("a torch data set", "labels", "group", "weight", "by", "site", "split", "id")
     n = len(data)
     if n == 0:
         raise DataError("The data set has no rows.", remedy="Check how it was made.")
@@ -219,6 +231,7 @@ def _with_columns(base: SampleTable, request: Request, labels: Any) -> SampleTab
         labels=None if labels is None else as_label_rows(labels),
         splits=per_row(request.config.split or request.splits, n, "split"),
         groups=per_row(request.config.group_column or request.groups, n, "group"),
+        weights=per_row(request.config.weight or request.weights, n, "weight"),
         by=_columns(request, n),
         site=None if request.sites is None else "site",
     )

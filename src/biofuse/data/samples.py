@@ -21,6 +21,9 @@ from biofuse.data.labels import RawLabels, encode_labels, label_text, listing
 SPLITS = ("train", "val", "test")
 """Names of the splits; the first two are development data."""
 
+PER_ROW = ("labels", "splits", "groups", "weights", "contents")
+"""Arrays of :class:`Samples` that have a row for each sample, where there are any."""
+
 
 class Source(Protocol):
     """Where one image comes from. Must survive a trip to a worker process."""
@@ -62,6 +65,8 @@ class Samples:
         "train", "val" or "test" for every sample; None while no split has been made.
     groups : ndarray of str (dtype object), shape (n,), or None
         Samples of one group (patient, slide) must stay together.
+    weights : ndarray of float64, shape (n,), or None
+        How much each sample counts where something is fitted, positive; None where all count alike.
     by : mapping of str to ndarray of str (dtype object), shape (n,)
         Columns by whose values scores are given, one by one; nothing is learned from them. Blank where unknown.
     site : str or None
@@ -86,6 +91,7 @@ class Samples:
     task: Task | None = None
     splits: NDArray[np.object_] | None = None
     groups: NDArray[np.object_] | None = None
+    weights: NDArray[np.float64] | None = None
     by: Mapping[str, NDArray[np.object_]] = field(default_factory=dict)
     site: str | None = None
     contents: Contents | None = None
@@ -96,7 +102,7 @@ class Samples:
 
     def __post_init__(self) -> None:
         n = len(self.ids)
-        named = {name: getattr(self, name) for name in ("sources", "labels", "splits", "groups", "contents")}
+        named = {name: getattr(self, name) for name in (*PER_ROW, "sources")}
         for column, values in {**self.by, **named}.items():
             if values is not None and len(values) != n:
                 raise DataError(f"{self.name}: {n} ids but {len(values)} {column}.")
@@ -130,7 +136,7 @@ class Samples:
         chosen = np.asarray(rows)
         # An empty list has no type of its own, and NumPy would take it for floating point.
         index = np.arange(len(self))[chosen if chosen.size else chosen.astype(np.int64)]
-        columns = {name: getattr(self, name) for name in ("labels", "splits", "groups", "contents")}
+        columns = {name: getattr(self, name) for name in PER_ROW}
         return replace(
             self,
             ids=self.ids[index],
@@ -235,7 +241,7 @@ class Request:
         One value per image in memory.
     by : mapping of str to sequence, optional
         Columns of one value per image in memory.
-    sites : sequence, optional
+    sites, weights : sequence, optional
         One value per image in memory.
     decode : DecodePolicy, optional
         How pixels are read, where the options do not say it.
@@ -255,6 +261,7 @@ class Request:
     ids: Sequence[object] | None = None
     by: Mapping[str, Sequence[object]] | None = None
     sites: Sequence[object] | None = None
+    weights: Sequence[object] | None = None
     decode: DecodePolicy | None = None
     labelled: bool | None = None
     strict: bool = True
@@ -271,11 +278,15 @@ class Request:
     def given(self) -> set[str]:
         """Return the names of what is not at its default, as a user gave them."""
         fields = type(self).__dataclass_fields__
-        apart = {"groups": "group", "splits": "split", "ids": "id", "sites": "site"}
+        apart = {"groups": "group", "splits": "split", "ids": "id", "sites": "site", "weights": "weight"}
         # Identity, because labels may be an array.
         said = fields.keys() - {"config", "inherited"}
         changed = {name for name in said if getattr(self, name) is not fields[name].default}
         return {apart.get(name, name) for name in changed} | (self.config.given - self.inherited)
+
+    def unweighted(self) -> Self:
+        """Return the request for data that nothing is fitted on, which need no weights."""
+        return replace(self, config=self.config.but(weight=None))
 
     def fitting(self, columns: Collection[str]) -> tuple[Self, tuple[str, ...]]:
         """Return the request for a table with these columns, and notes on inherited options that name none of them."""
@@ -343,7 +354,7 @@ class SampleTable:
         The class table that comes with the data.
     task : Task or None
         Where the data say it themselves.
-    splits, groups : sequence or None
+    splits, groups, weights : sequence or None
         One per row.
     by : mapping of str to sequence
         Columns by whose values scores are given, one value per row.
@@ -366,6 +377,7 @@ class SampleTable:
     task: Task | None = None
     splits: Sequence[object] | None = None
     groups: Sequence[object] | None = None
+    weights: Sequence[object] | None = None
     by: Mapping[str, Sequence[object]] = field(default_factory=dict)
     site: str | None = None
     contents: Contents | None = None
@@ -387,6 +399,7 @@ class SampleTable:
             classes=None if labels is None else samples.classes,
             task=task if task and (task.ordered or task.several) else None,
             groups=None if samples.groups is None else samples.groups.tolist(),
+            weights=None if samples.weights is None else samples.weights.tolist(),
             by={name: values.tolist() for name, values in samples.by.items()},
             site=samples.site,
             contents=samples.contents,
@@ -402,7 +415,8 @@ def assemble(table: SampleTable, request: Request) -> Samples:
     Raises
     ------
     DataError
-        If there are no rows, labels are missing or do not fit the task, or splits or groups are incomplete.
+        If there are no rows, labels are missing or do not fit the task, splits or groups are incomplete, or a weight is
+        no positive number.
     LeakageError
         If a group lies in two of the given splits, unless ``request.torn_groups`` allows it.
     """
@@ -415,12 +429,14 @@ def assemble(table: SampleTable, request: Request) -> Samples:
     if request.labelled and table.labels is None:
         raise DataError(f"{table.name} has no labels.", remedy=f"Name the label column: {option('label')}.")
     splits = _complete(table, table.splits, "split") if config.use_splits else None
+    splits = None if splits is None else [split_name(name) for name in splits]
     groups = _complete(table, table.groups, "group")
     samples = Samples(
         ids=object_array(table.ids),
         sources=tuple(table.sources),
-        splits=None if splits is None else object_array([split_name(name) for name in splits]),
+        splits=None if splits is None else object_array(splits),
         groups=None if groups is None else object_array(groups),
+        weights=_weights(table, splits),
         by={name: object_array([label_text(value) for value in values]) for name, values in table.by.items()},
         site=table.site,
         contents=table.contents,
@@ -431,11 +447,39 @@ def assemble(table: SampleTable, request: Request) -> Samples:
     )
     if table.labels is not None and request.labelled is not False:
         samples = _with_labels(samples, table, request)
+    if samples.weights is not None and WEIGHTED not in samples.notes:
+        samples = replace(samples, notes=(*samples.notes, WEIGHTED))
     if request.policy is not None:
         samples = samples.decoded_by(request.policy)
     if request.torn_groups == "error":
         check_groups(samples)
     return samples
+
+
+WEIGHTED = "Samples count by their weights where something is fitted; scores count all samples alike."
+"""What is said of samples that have weights."""
+
+
+def _weights(table: SampleTable, splits: Sequence[str] | None) -> NDArray[np.float64] | None:
+    """Read the weights of all samples but those of split test, on which nothing is fitted."""
+    if table.weights is None:
+        return None
+    found, wrong = np.ones(len(table.ids)), []
+    for row, value in enumerate(table.weights):
+        if splits is not None and splits[row] == "test":
+            continue
+        try:
+            found[row] = float(value)  # type: ignore[arg-type]
+        except (TypeError, ValueError):
+            found[row] = np.nan
+        if not 0 < found[row] < np.inf:
+            wrong.append(f"{table.ids[row]} ({label_text(value) or 'blank'})")
+    if wrong:
+        raise DataError(
+            f"{table.name}: {len(wrong)} weight(s) are no positive numbers: {listing(wrong)}.",
+            remedy="Write each as a number above 0, with a point; leave out samples that are to count for nothing.",
+        )
+    return found
 
 
 def _in_utf8(table: SampleTable) -> SampleTable:
@@ -588,6 +632,10 @@ def join_tables(parts: Mapping[str, SampleTable]) -> SampleTable:
                 f"Some splits have {what} and others have none: {listing(list(parts))}.",
                 remedy=f"Give {what} for every split" + ("" if what == "groups" else ", or use labelled=False") + ".",
             )
+    weighed = [table.weights is not None for table in tables]
+    bare = [split for split, has in zip(splits, weighed, strict=True) if not has and split != "test"]
+    if any(weighed) and bare:
+        raise DataError(f"Some samples have weights and those of {listing(bare)} have none.", remedy="Give all some.")
     for what in ("columns", "task"):
         if any(getattr(table, what) != getattr(tables[0], what) for table in tables):
             raise DataError(f"The splits {listing(list(parts))} differ in their {what}.")
@@ -604,6 +652,9 @@ def join_tables(parts: Mapping[str, SampleTable]) -> SampleTable:
         classes=tables[0].classes if all(table.classes == tables[0].classes for table in tables) else None,
         splits=[split for split, table in zip(splits, tables, strict=True) for _ in table.ids],
         groups=None if tables[0].groups is None else [group for table in tables for group in table.groups or ()],
+        weights=[each for table in tables for each in table.weights or [1.0] * len(table.ids)]
+        if any(weighed)
+        else None,
         by={
             name: [value for table in tables for value in table.by.get(name, [""] * len(table.ids))]
             for name in dict.fromkeys(name for table in tables for name in table.by)

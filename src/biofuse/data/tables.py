@@ -48,7 +48,7 @@ SPREADSHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
 """Names of files that are tables, and of those that must be exported first."""
 
 TABLE_OPTIONS = (
-    "label", "group", "by", "site", "split", "id", "path", "root", "extension", "label_separator", "blank_as",
+    "label", "group", "weight", "by", "site", "split", "id", "path", "root", "extension", "label_separator", "blank_as",
     "exclude",
 )  # fmt: skip
 """Options that mean something for a table."""
@@ -396,7 +396,7 @@ def _table(read: Read, request: Request, *, name: str, root: Path, where: str) -
     request, absent = request.fitting(columns)
     config = request.config
     given = {"group": request.groups, "split": request.splits, "id": request.ids, "by": request.by}
-    given["site"] = request.sites
+    given |= {"site": request.sites, "weight": request.weights}
     for what, values in given.items():
         if values is not None:
             raise DataError(f"{option(what)} must name a column of the table.", remedy=f"{option(what, what)}, say.")
@@ -480,6 +480,7 @@ def samples_of(
         classes=classes,
         splits=None if roles.splits is None else [roles.splits[row] for row in kept],
         groups=None if roles.group is None else [columns[roles.group][row] for row in kept],
+        weights=None if roles.weight is None else [columns[roles.weight][row] for row in kept],
         by={name: [columns[name][row] for row in kept] for name in roles.by},
         site=roles.site,
         notes=(*read.notes, *roles.notes, *located.notes, *merged),
@@ -497,6 +498,7 @@ class _Roles:
     ids: list[str] | None
     splits: list[Any] | None
     group: str | None
+    weight: str | None
     by: tuple[str, ...]
     site: str | None
     notes: list[str]
@@ -504,7 +506,7 @@ class _Roles:
 
     def of(self, row: int) -> tuple[str, ...]:
         """Return all that is used of a row, so that two rows of one image can be compared."""
-        names = (*self.labels, *([self.group] if self.group else []), *self.by)
+        names = (*self.labels, *(name for name in (self.group, self.weight) if name), *self.by)
         used = [label_text(self.columns[name][row]) for name in names]
         return (*used, *(str(column[row]) for column in (self.ids, self.splits) if column is not None))
 
@@ -515,7 +517,8 @@ def _roles(columns: Columns, request: Request, image: str, where: str) -> _Roles
     site = None if config.site is None else asked_column(columns, config.site, "site", where)
     named = [asked_column(columns, name, "by", where) for name in config.by]
     by = tuple(dict.fromkeys([*named, *([] if site is None else [site])]))
-    used, notes, warnings = {image, *asked}, [], []
+    weight = None if config.weight is None else asked_column(columns, config.weight, "weight", where)
+    used, notes, warnings = {image, *asked, *([] if weight is None else [weight])}, [], []
     labels = asked
     if request.labelled is False:
         labels = ()
@@ -538,6 +541,7 @@ def _roles(columns: Columns, request: Request, image: str, where: str) -> _Roles
         ids=None if name is None else [label_text(value) for value in columns[name]],
         splits=splits,
         group=group,
+        weight=weight,
         by=by,
         site=site,
         notes=[*notes, *said, *told],

@@ -325,14 +325,14 @@ class Run:
 
     @cached_property
     def samples(self) -> "pd.DataFrame":
-        """The samples of the run: id, content hash (empty for test samples, which are unread), label, split, group.
+        """The samples of the run: id, content hash (none of unread test samples), label, split, group, maybe weight.
 
         Raises
         ------
         ArtifactError
             If the table is missing or damaged.
         """
-        return _read_frame(self._file(SAMPLES, remedy=GO_ON), ["id", "content", "label", "split", "group"])
+        return _read_frame(self._file(SAMPLES, remedy=GO_ON))
 
     def load_samples(self, config: DataConfig | None = None) -> tuple[Samples, Samples]:
         """Look for the run's data where the fit found them, read in the same way where ``config`` says no other.
@@ -744,6 +744,7 @@ def _sample_rows(embeddings: EmbeddingSet, development: Development) -> "pd.Data
                 "label": label_names(samples),
                 "split": samples.splits,
                 "group": [None] * len(samples) if samples.groups is None else samples.groups,
+                **({} if samples.weights is None else {"weight": samples.weights}),
             }
         )
         for samples, contents in parts

@@ -222,7 +222,13 @@ Problems = tuple[Setup, tuple[Weighting, ...]]
 
 
 def state_problems(
-    labels: NDArray[np.int64], plan: ValidationPlan, *, task: Task, n_classes: int, class_weight: ClassWeight
+    labels: NDArray[np.int64],
+    plan: ValidationPlan,
+    *,
+    task: Task,
+    n_classes: int,
+    class_weight: ClassWeight,
+    sample_weight: Matrix64 | None,
 ) -> list[Problems]:
     """Say what there is to fit, per fold.
 
@@ -239,7 +245,7 @@ def state_problems(
             task=task,
             n_classes=n_classes,
             class_weight=class_weight,
-            sample_weight=None,
+            sample_weight=None if sample_weight is None else sample_weight[fit],
         )
         for fit, _ in plan.folds
     ]
@@ -332,6 +338,8 @@ class ClosedFormScorer:
         As for ``biofuse.fusion.concatenation.Concatenation``.
     class_weight : mapping, "balanced" or None
         As for the heads: rows are weighted in the fit and in its leave-one-out errors.
+    sample_weight : ndarray of float64, shape (n,), optional
+        Weight of each row, multiplied with those of the classes.
     alphas : sequence of float
         Penalties tried, in units of the mean squared (weighted) distance of a training row from the mean row, which is
         the trace of the products divided by their number. By default those of the ridge head: 15 from 1e-3 to 1e4. A
@@ -379,6 +387,7 @@ class ClosedFormScorer:
         classes: Sequence[str],
         scaling: Scaling = "none",
         class_weight: ClassWeight = None,
+        sample_weight: Matrix64 | None = None,
         alphas: Sequence[float] = RELATIVE_PENALTIES,
         mode: Literal["auto", "dual", "primal"] = "auto",
         reduce_to: int | None = None,
@@ -401,7 +410,9 @@ class ClosedFormScorer:
         self.relative = np.sort(np.asarray(alphas, dtype=np.float64))
         self._workspace = Workspace()
         truth = np.ascontiguousarray(labels)
-        problems = state_problems(truth, plan, task=task, n_classes=len(classes), class_weight=class_weight)
+        problems = state_problems(
+            truth, plan, task=task, n_classes=len(classes), class_weight=class_weight, sample_weight=sample_weight
+        )
         works = Size(
             dims=tuple(blocks.dims.values()),
             n_train=self.n_train,

@@ -278,6 +278,7 @@ class PairScorer(ClosedFormScorer):
             classes=problem.classes,
             scaling=problem.config.scaling,
             class_weight=problem.config.class_weight,
+            sample_weight=problem.weights,
             reduce_to=reduce_to,
             metrics=(problem.config.metric,),
             keep=np.ones(problem.blocks.n_samples, dtype=np.bool_),

@@ -177,6 +177,12 @@ class Problem:
         return _units(self.samples)
 
     @property
+    def weights(self) -> NDArray[np.float64] | None:
+        """How much each row counts in a fit, 1 on average; None where all count alike."""
+        given = self.samples.weights
+        return None if given is None else given / given.mean()
+
+    @property
     def chance(self) -> float | None:
         """What guessing scores by the selecting metric; None where that cannot be told."""
         return get_metric(self.config.metric).guessing(self.target, self.labels)
@@ -205,6 +211,8 @@ class Problem:
             "classes": list(self.classes),
             "contents": digest_json(to_hex(contents)),
         }
+        if self.samples.weights is not None:
+            common["weights"] = digest_json(self.samples.weights[order].tolist())
         return search_key(
             plan=self.plan, labels=self.labels, fingerprints=self.fingerprints, settings=common | settings
         )

@@ -84,6 +84,7 @@ def reduction_loss(
     classes: Sequence[str],
     scaling: Scaling = "none",
     class_weight: ClassWeight = None,
+    sample_weight: NDArray[np.float64] | None = None,
     metric: str = DEFAULT_METRIC,
     n_rows: int = SAMPLE_ROWS,
     n_folds: int = SAMPLE_FOLDS,
@@ -94,7 +95,7 @@ def reduction_loss(
 
     Parameters
     ----------
-    blocks, labels, plan, task, classes, scaling, class_weight
+    blocks, labels, plan, task, classes, scaling, class_weight, sample_weight
         As for :class:`biofuse.search.closed_form.ClosedFormScorer`.
     reduce_to : int
         Components kept of each block.
@@ -125,6 +126,7 @@ def reduction_loss(
             classes=classes,
             scaling=scaling,
             class_weight=class_weight,
+            sample_weight=None if sample_weight is None else sample_weight[chosen],
             reduce_to=components,
             metrics=(metric,),
             memory_limit=memory_limit,
@@ -336,6 +338,7 @@ def run_screen(problem: Problem, context: SearchContext, *, budget: Budget) -> S
         "classes": problem.classes,
         "scaling": config.scaling,
         "class_weight": config.class_weight,
+        "sample_weight": problem.weights,
     }
     plan = plan_screen(_size(problem, n_subsets=len(strategy.subsets(pool))), workers=workers)
     context.tell(f"{plan}.")

@@ -364,7 +364,11 @@ class Fit:
         self._options = options
         self._fit: Callable[..., Predictor] = fit_late_fusion if late else fit_predictor
         units = problem.units if late else None
-        self._unit_of = None if units is None else dict(zip(problem.blocks.ids.tolist(), units.tolist(), strict=True))
+        self._of_row: dict[str, dict[str, Any]] = {
+            name: dict(zip(problem.blocks.ids.tolist(), values.tolist(), strict=True))
+            for name, values in {"groups": units, "sample_weight": problem.weights}.items()
+            if values is not None
+        }
 
     def __call__(
         self, blocks: Blocks, labels: NDArray[np.int64], *, encoders: Subset, seed: int, threads: int
@@ -376,12 +380,13 @@ class Fit:
         self, blocks: Blocks, labels: NDArray[np.int64], *, seed: int, threads: int
     ) -> Callable[[Subset], Predictor]:
         """Return what fits subsets to these rows, and makes once what several of them have in common."""
+        per_row = {name: [of[row] for row in blocks.ids.tolist()] for name, of in self._of_row.items()}
+        options = {**self._options, **per_row}
         if self.shares:
-            return MeanFits(blocks, labels, seed=seed, threads=threads, **self._options).predictor
-        units = {} if self._unit_of is None else {"groups": [self._unit_of[name] for name in blocks.ids.tolist()]}
+            return MeanFits(blocks, labels, seed=seed, threads=threads, **options).predictor
 
         def fit(encoders: Subset) -> Predictor:
-            return self._fit(blocks, labels, encoders=encoders, seed=seed, threads=threads, **units, **self._options)
+            return self._fit(blocks, labels, encoders=encoders, seed=seed, threads=threads, **options)
 
         return fit
 

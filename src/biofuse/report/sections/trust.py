@@ -78,10 +78,12 @@ def _before(predicted: Predicted, tested: CalibrationTest) -> tuple[NDArray[np.f
 
 
 def _qualities(found: CalibrationTest) -> content.Table:
-    stages: list[tuple[str, Quality]] = [("as the predictor gives them", found.before), ("calibrated", found.after)]
+    stages: list[tuple[str, Quality]] = [("before", found.before), ("after", found.after)]
+    stages = stages if found.temperatures else stages[:1]
     columns = [*content.words("probabilities")]
-    for title in ("log-loss", "Brier score", "expected calibration error"):
-        columns += content.numbers(title, f"low {title}", f"high {title}", decimals=3)
+    for stage, _ in stages:
+        columns += content.numbers(stage, f"low {stage}", f"high {stage}", decimals=3)
+    measures = {"log-loss": "loss", "Brier score": "brier", "expected calibration error": "ece"}
     perfect = (
         f"Perfect probabilities would show an expected calibration error of {found.chance:.3f} on as many samples, and "
         f"in one of twenty draws more than {found.chance_high:.3f}."
@@ -95,8 +97,8 @@ def _qualities(found: CalibrationTest) -> content.Table:
         caption="What calibration does to the probabilities, with 95 % intervals",
         columns=tuple(columns),
         rows=tuple(
-            (name, *(value for each in (q.loss, q.brier, q.ece) for value in (each.estimate, each.low, each.high)))
-            for name, q in (stages if found.temperatures else stages[:1])
+            (title, *(getattr(getattr(q, name), end) for _, q in stages for end in ("estimate", "low", "high")))
+            for title, name in measures.items()
         ),
         notes=tuple(notes),
     )
@@ -111,13 +113,13 @@ def _sets(sets: tuple[SetsTest, ...]) -> content.Table:
             *content.words("for"),
             *content.numbers("held", "low held", "high held", "mean size", "low size", "high size", decimals=3),
             *content.numbers("one class", decimals=3),
-            *content.words("class held least"),
-            *content.numbers("of it held", decimals=3),
+            *content.words("least held"),
+            *content.numbers("of it", decimals=3),
         ),
         rows=tuple(
             (
                 each.asked,
-                "each class" if each.class_conditional else "all together",
+                "each class" if each.class_conditional else "all",
                 *(each.coverage.estimate, each.coverage.low, each.coverage.high),
                 *(each.size.estimate, each.size.low, each.size.high),
                 each.single,

@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import importlib.metadata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from html import escape
@@ -31,6 +30,7 @@ from biofuse.extract.options import ExtractOptions
 from biofuse.model.evaluate import Evaluation, evaluate_models, load_test
 from biofuse.model.model import BioFuseModel
 from biofuse.model.trust import Trust
+from biofuse.model.versions import versions_of
 from biofuse.predictors.fused import Predictor
 from biofuse.runs.record import DataSource
 from biofuse.runs.run import LOG, OWN, Run
@@ -78,7 +78,6 @@ def fit_models(
     blocks = problem.blocks.take(rows)
     facts = {
         "fitted_on": problem.fitted_on,
-        "version": importlib.metadata.version("biofuse-embed"),
         "n_samples": len(rows),
         "data": problem.samples.name,
         "selection": search.reason,
@@ -89,13 +88,14 @@ def fit_models(
     held_out = functools.partial(out_of_fold, problem, search)
 
     def model(predictor: Predictor, said: OutOfFold | None) -> BioFuseModel:
+        cards = tuple(card for card in embeddings.cards if card.name in predictor.encoders)
         return BioFuseModel(
-            cards=tuple(card for card in embeddings.cards if card.name in predictor.encoders),
+            cards=cards,
             predictor=predictor,
             task=problem.task,
             classes=problem.classes,
             decode=problem.samples.decode,
-            facts=facts,
+            facts={**facts, "versions": versions_of(cards, head=search.head)},
             precisions={n: p for n, p in embeddings.precisions.items() if n in predictor.encoders},
             trust=Trust() if said is None else Trust.learn(problem.target, problem.labels, said, units=problem.units),
         )

@@ -157,7 +157,7 @@ def _ready(
 
 def missing_libraries(card: EncoderCard) -> tuple[str, ...]:
     """Return the distributions that an encoder needs and that are not installed; imports none of them."""
-    modules = libraries_of(card.loader)
+    modules = ({"torch": "torch"} if card.runtime == "torch" else {}) | libraries_of(card.loader)
     missing = [package for module, package in modules.items() if importlib.util.find_spec(module) is None]
     for package in card.requires:
         try:
@@ -178,7 +178,7 @@ def require_libraries(card: EncoderCard) -> None:
     missing = missing_libraries(card)
     if missing:
         raise DependencyError(
-            f"{card.name} needs {' and '.join(missing)}, which is not installed.",
+            f"{card.name} needs {' and '.join(missing)}, which {'are' if len(missing) > 1 else 'is'} not installed.",
             remedy=f"pip install {' '.join(missing)}",
         )
 

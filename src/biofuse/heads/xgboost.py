@@ -1,6 +1,8 @@
 """XGBoost, the published head."""
 
+import ctypes
 import json as json_module
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self
@@ -307,6 +309,10 @@ def _resolve(device: Device) -> str:
 
 
 def _has_gpu() -> bool:
-    import torch
-
-    return torch.cuda.is_available()
+    """Ask the driver: XGBoost does not say, and torch would take seconds to load for it."""
+    try:
+        driver: Any = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return False
+    count = ctypes.c_int()
+    return driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0

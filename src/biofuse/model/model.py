@@ -42,6 +42,7 @@ from biofuse.model.resident import ResidentPredictor
 from biofuse.model.trust import ARRAYS as TRUST_ARRAYS
 from biofuse.model.trust import RECORD as TRUST_RECORD
 from biofuse.model.trust import Trust
+from biofuse.model.versions import mismatch
 from biofuse.predictors.combined import load_predictor
 from biofuse.predictors.fused import Predictor
 from biofuse.search.rules import CHOSEN, VARIANTS
@@ -623,6 +624,12 @@ class BioFuseModel:
         ArtifactError
             If a file is missing, was changed, or is of a newer format, or there is no such model.
 
+        Warns
+        -----
+        BioFuseWarning
+            If a library is here in another version, other than a patch, than when the model was fitted, and its
+            answers may depend on it.
+
         Examples
         --------
         >>> from biofuse import BioFuse, BioFuseModel
@@ -658,6 +665,9 @@ class BioFuseModel:
         own = (model.encoders, len(model.classes), model.task)
         if record.get("kind") != KIND or fitted != own or not model.trust.fits(model.target):
             raise ArtifactError(f"{folder / SEAL} does not belong to the files beside it.", remedy=AGAIN)
+        said = mismatch(model.facts.get("versions", {}))
+        if said:
+            warnings.warn(said, BioFuseWarning, stacklevel=2)
         return model
 
     def push_to_hub(

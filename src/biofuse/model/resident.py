@@ -18,6 +18,7 @@ from biofuse.core.machine import keep_freed_memory
 from biofuse.data.decoding import FileSource, decode, raw_image
 from biofuse.data.objects import check_stack
 from biofuse.data.samples import row_id
+from biofuse.encoders.doctor import require_libraries
 from biofuse.encoders.encoder import Encoder
 from biofuse.encoders.weights import pin
 from biofuse.evaluation.operating import Threshold
@@ -49,6 +50,8 @@ class ResidentPredictor:
 
     Raises
     ------
+    DependencyError
+        If a library that an encoder needs is not installed.
     EncoderError
         If an encoder cannot be loaded, or is not what its card says.
 
@@ -67,6 +70,8 @@ class ResidentPredictor:
         self._lock = threading.Lock()
         engine = LocalEngine(options)
         with contextlib.ExitStack() as stack:
+            for card in model.cards:
+                require_libraries(card)
             networks = any(card.runtime == "torch" for card in model.cards)
             device = engine.device if networks else "cpu"
             if networks and device == "cpu":

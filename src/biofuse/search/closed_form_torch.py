@@ -5,6 +5,7 @@ decompositions, one per penalty, of as many subsets as its memory holds: more op
 matrices. Decision values are the same to rounding.
 """
 
+import importlib.util
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -68,6 +69,8 @@ def accelerator(requested: str, *, operations: float) -> str | None:
     """
     first = requested.partition(",")[0].strip()
     if operations < WORTH_DEVICE or not (first == "auto" or first.startswith("cuda")):
+        return None
+    if importlib.util.find_spec("torch") is None:
         return None
     import torch
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from biofuse.core.errors import EncoderError, UnknownEncoderError
+from biofuse.core.errors import DependencyError, EncoderError, UnknownEncoderError
 from biofuse.encoders.card import EncoderCard, Precision, computed, external
 from biofuse.encoders.encoder import Encoder, TorchEncoder, published_file
 from biofuse.encoders.preprocessing import card_errors
@@ -171,6 +171,8 @@ def adhoc_card(name: str, *, allow_random_weights: bool = False) -> EncoderCard:
 
     Raises
     ------
+    DependencyError
+        If the library is not installed.
     UnknownEncoderError
         If the library knows no such model.
     EncoderError
@@ -183,7 +185,12 @@ def adhoc_card(name: str, *, allow_random_weights: bool = False) -> EncoderCard:
         raise UnknownEncoderError(
             f"{name!r} does not say where an encoder lies.", remedy=f"Use {', '.join(FORMS.values())}."
         )
-    family = loader_of("transformers" if prefix == "hf" else prefix)
+    try:
+        family = loader_of("transformers" if prefix == "hf" else prefix)
+    except ImportError as error:
+        raise DependencyError(
+            f"{name} needs a library that cannot be imported: {error}.", remedy=f"pip install {error.name}"
+        ) from error
     with card_errors(name):
         card: EncoderCard = family.adhoc_card(model, random_weights=allow_random_weights)
     return card

@@ -28,7 +28,8 @@ sys.meta_path[:] = [Slim if finder is PathFinder else finder for finder in sys.m
 """As sitecustomize.py it is run at the start of every interpreter, workers included."""
 
 ALL = """
-import json, sys
+import json, os, sys
+from pathlib import Path
 from biofuse.cli import main
 
 def biofuse(*arguments):
@@ -40,7 +41,8 @@ def biofuse(*arguments):
     return 0
 
 codes = [
-    biofuse("fit", "images", "--encoders", "lbp,colour", "--head", "xgboost", "--out", "run"),
+    biofuse("fit", "images", "--encoders", "lbp,colour", "--head", "xgboost", "--out", "run", "--no-store"),
+    len(list(Path(os.environ["BIOFUSE_HOME"]).rglob("*.arrow"))),
     biofuse("evaluate", "run"),
     biofuse("predict", "run", "new", "--out", "predictions.csv"),
     biofuse("report", "run"),
@@ -90,8 +92,9 @@ def test_without_networks_all_but_networks_works_and_with_them_none_is_loaded(ma
     path = os.pathsep.join(filter(None, [str(tmp_path / "site"), os.environ.get("PYTHONPATH")]))
     done = _run(ALL, tmp_path, PYTHONPATH=path)
     assert "CODES" in done.stdout, done.stderr
-    assert json.loads(done.stdout.rpartition("CODES")[2]) == [0, 0, 0, 0, 0, 1, 1], done.stderr
+    assert json.loads(done.stdout.rpartition("CODES")[2]) == [0, 0, 0, 0, 0, 0, 1, 1], done.stderr
     assert (tmp_path / "run" / "report.html").is_file()
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["embeddings_kept"] is False
     said = " ".join(done.stderr.split())
     assert "efficientnet_lite0 needs torch and timm, which are not installed." in said
     assert "pip install torch timm" in said
@@ -99,5 +102,5 @@ def test_without_networks_all_but_networks_works_and_with_them_none_is_loaded(ma
     cold = _run(COLD, tmp_path)
     assert "LOADED" in cold.stdout, cold.stderr
     assert (tmp_path / "again.csv").read_text() == (tmp_path / "predictions.csv").read_text()
-    heavy = {"torch", "torchvision", "timm", "transformers", "open_clip", "plotly", "matplotlib", "sklearn"}
+    heavy = {"torch", "torchvision", "timm", "transformers", "open_clip", "plotly", "matplotlib"}
     assert heavy & set(json.loads(cold.stdout.rpartition("LOADED")[2])) == set()

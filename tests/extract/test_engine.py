@@ -561,3 +561,17 @@ def test_auto_takes_all_cuda_devices_where_there_are_several(monkeypatch):
 def test_no_device_is_an_error():
     with pytest.raises(BioFuseError, match="No device"):
         LocalEngine(ExtractOptions(device=","))
+
+
+def test_without_a_store_nothing_is_looked_up_or_written_and_rows_are_the_same(files, store, tmp_path):
+    kept = extract(samples_of(files), CARDS, store=store, options=ALONE)
+    before = sorted((path, path.stat().st_mtime_ns) for path in store.root.rglob("*"))
+    found = extract(samples_of(files), CARDS, store=store, options=ALONE.but(use_store=False))
+    assert [work.reused for work in found.work] == [0] * len(CARDS)
+    assert (kept.kept, found.kept) == (True, False)
+    for name in kept:
+        np.testing.assert_array_equal(found[name], kept[name])
+    absent = EmbeddingStore(tmp_path / "absent")
+    extract(samples_of(files), CARDS, store=absent, options=ALONE.but(use_store=False))
+    assert not absent.root.exists()
+    assert sorted((path, path.stat().st_mtime_ns) for path in store.root.rglob("*")) == before

@@ -529,7 +529,7 @@ class BioFuse:
 
     def _resolve(self) -> tuple[EmbeddingStore, tuple[EncoderCard, ...], SearchConfig, tuple[str, ...]]:
         """Open the store, look the pool up, and refuse parts that do not exist before hours of embedding."""
-        store = as_store(self.store)
+        store = as_store(self.store) if self.options.use_store else as_store(self.store).in_memory()
         cards, notes = allowed(
             resolve(
                 self.config.encoders,

@@ -87,6 +87,10 @@ def embed(
         (None not in (encoders, model), "a model brings its own encoders: give --model or --encoders, not both."),
         (no_labels and "label" in chosen, "--label names a label column, --no-labels ignores it: give one of them."),
         (
+            "use_store" in chosen and out is None and not dry_run,
+            "--no-store keeps nothing: say where to write with --out.",
+        ),
+        (
             (out is not None) == dry_run and (out is not None or shard is None),
             "say where to write with --out, or look at the plan alone with --dry-run.",
         ),

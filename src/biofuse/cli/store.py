@@ -87,6 +87,8 @@ def verify(
     """
     if (recompute is None) != (data is None):
         raise typer.BadParameter("--recompute N and --data DATA belong together.")
+    if "use_store" in chosen:
+        raise typer.BadParameter("--no-store leaves nothing to verify.")
 
     kept = EmbeddingStore(store)
     found = verify_store(kept)

@@ -84,6 +84,8 @@ class EmbeddingSet(Mapping[str, Matrix]):
         Damaged parts of the store whose rows were computed again.
     precisions : mapping of str to {"fp32", "bf16", "fp16"}
         What each encoder computed in; part of the fingerprint under which its embeddings lie.
+    kept : bool
+        Whether the store has them.
     seconds : float
         Wall time of the extraction; zero where embeddings were only read.
     plan : ExtractionPlan or None
@@ -109,6 +111,7 @@ class EmbeddingSet(Mapping[str, Matrix]):
     skipped: tuple[Skipped, ...] = ()
     recomputed: tuple[str, ...] = ()
     precisions: Mapping[str, Precision] = field(default_factory=dict)
+    kept: bool = True
     seconds: float = 0.0
     plan: ExtractionPlan | None = None
     stages: Stages | None = None

@@ -107,6 +107,7 @@ def extract(
         If an encoder cannot be loaded or does not keep its card's promises.
     """
     options = options or ExtractOptions()
+    store = store if options.use_store else store.in_memory()
     cards, skipped = available(
         cards,
         on_unavailable=options.on_unavailable,
@@ -148,6 +149,7 @@ def extract(
         skipped=skipped,
         recomputed=tuple(job.recomputed),
         precisions=precisions,
+        kept=store.keep,
         seconds=time.perf_counter() - start,
         plan=plan,
         stages=run.stages,
@@ -164,6 +166,7 @@ def plan_extraction(
 ) -> ExtractionPlan:
     """Return what :func:`extract` would do; images are read and hashed, nothing is decoded, computed or downloaded."""
     options = options or ExtractOptions()
+    store = store if options.use_store else store.in_memory()
     known, absent = pinned_here(cards, weights_dir=options.weights_dir)
     with progress_bars(progress) as shown:
         run = _Run(options=options, progress=shown, tell=lambda _: None)

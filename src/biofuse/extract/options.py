@@ -107,6 +107,11 @@ class ExtractOptions(Options):
         description="Memory of the device that encoders and their batches may take together.",
         examples=["24GB"],
     )
+    use_store: Annotated[bool, Option(panel="Running", off="--no-store")] = Field(
+        default=True,
+        description="Look for embeddings in the store, and keep them there. Otherwise they are computed anew and live "
+        "in memory only.",
+    )
     engine: Annotated[Literal["local", "ray"], Option(panel="Advanced")] = Field(
         default="local", description="Run on this machine, or on a Ray cluster."
     )

@@ -685,6 +685,8 @@ def _machine(hardware: Hardware) -> str:
 
 
 def _read_rates(store: EmbeddingStore) -> dict[str, dict[str, float]]:
+    if not store.on_disk:
+        return {}
     try:
         found = read_json(store.root / RATES_FILE)
         return {str(key): {str(name): float(value) for name, value in each.items()} for key, each in found.items()}

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biofuse.blocks.blocks import Blocks
-from biofuse.core.errors import ArtifactError, BioFuseWarning, DataError, HubUnreachableError, option
+from biofuse.core.errors import ArtifactError, BioFuseError, BioFuseWarning, DataError, HubUnreachableError, option
 from biofuse.core.files import TEMPORARY_SUFFIX, disk_errors
 from biofuse.core.options import accepts, divide
 from biofuse.core.progress import Progress
@@ -456,6 +456,11 @@ class BioFuseModel:
         cards = tuple(pin(card) for card in self.cards)
         precisions = {name: self.precisions.get(name, "fp32") for name in self.encoders}
         options = ExtractOptions.of(options, {**extraction, "precisions": precisions, "on_unavailable": "error"})
+        if keep and not options.use_store:
+            raise BioFuseError(
+                "Embeddings cannot be kept in a store that is not used.",
+                remedy=f"Leave out {option('keep', True)} or {option('use_store', False)}.",
+            )
         embeddings = extract(samples, cards, store=kept, options=options, progress=progress)
         for work in embeddings.work:
             if work.precision != precisions[work.encoder]:

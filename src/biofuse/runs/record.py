@@ -242,6 +242,8 @@ class RunRecord(Record):
         Milliseconds per image of each encoder, where they were measured.
     skipped : tuple of Skipped
         Encoders that were asked for and could not be run.
+    embeddings_kept : bool
+        Whether the store has the embeddings.
     options : SearchConfig
         What the user chose, with presets resolved.
     plan : Folds
@@ -284,6 +286,7 @@ class RunRecord(Record):
     encoders: tuple[UsedEncoder, ...]
     latency: dict[str, float] = Field(default_factory=dict)
     skipped: tuple[Skipped, ...] = ()
+    embeddings_kept: bool = True
     options: SearchConfig
     plan: Folds
     fitted_on: str
@@ -319,6 +322,7 @@ class RunRecord(Record):
                 for precision in (embeddings.precisions.get(card.name, "fp32"),)
             ),
             skipped=embeddings.skipped,
+            embeddings_kept=embeddings.kept,
             options=config,
             plan=Folds(kind=plan.kind, folds=len(plan.folds), repeats=plan.n_repeats, key=plan.key(), notes=plan.notes),
             fitted_on=problem.fitted_on,

@@ -76,6 +76,7 @@ class EncoderFolder:
     _checked: dict[str, tuple[int, ...]] = field(default_factory=dict, repr=False)
     _index: Index | None = field(default=None, repr=False)
     _held: list[HeldPart] | None = field(default=None, repr=False)
+    _on_disk: bool = field(default=True, repr=False)
 
     @classmethod
     def from_disk(cls, path: Path) -> Self:
@@ -102,6 +103,8 @@ class EncoderFolder:
         StoreError
             If the folder may not be read.
         """
+        if not self._on_disk:
+            return []
         try:
             there = list(self.path.iterdir())
         except (FileNotFoundError, NotADirectoryError):
@@ -398,12 +401,15 @@ class EmbeddingStore:
         The store's folder; by default ``embeddings`` in :func:`biofuse.store.store.home`.
     keep : bool, default True
         Whether what is added is written. Otherwise this object holds it in memory, and the folder is only read.
+    look : bool, default True
+        Whether the folder is read. Otherwise this object knows what it was given, and nothing else.
     """
 
-    def __init__(self, root: Path | str | None = None, *, keep: bool = True) -> None:
+    def __init__(self, root: Path | str | None = None, *, keep: bool = True, on_disk: bool = True) -> None:
         self.root = home() / "embeddings" if root is None else Path(root)
         refuse_odd_path(self.root)
         self.keep = keep
+        self.on_disk = on_disk
         self._held: dict[str, list[HeldPart]] = {}
         # Shared by the folders opened here: parts never change, and are looked at and hashed once per process.
         self._checked: dict[str, tuple[int, ...]] = {}
@@ -413,20 +419,32 @@ class EmbeddingStore:
         return f"EmbeddingStore({str(self.root)!r})"
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _store_at, (self.root, self.keep)  # not what this process knows of the parts
+        return _store_at, (self.root, self.keep, self.on_disk)  # not what this process knows of the parts
 
     def without_keeping(self) -> "EmbeddingStore":
         """Return this store for one who only reads it: what the object returned is given, it holds in memory."""
-        reader = EmbeddingStore(self.root, keep=False)
+        reader = EmbeddingStore(self.root, keep=False, on_disk=self.on_disk)
         reader._checked, reader._parts = self._checked, self._parts
         return reader
+
+    def in_memory(self) -> "EmbeddingStore":
+        """Return an empty store that holds in memory what it is given, and touches no disk; that one returns itself."""
+        return self if not self.on_disk else EmbeddingStore(self.root, keep=False, on_disk=False)
 
     def open(self, card: EncoderCard, *, precision: Precision = "fp32") -> "EncoderFolder":
         """Return the folder of one encoder at one precision; nothing is created until rows are written."""
         path = self.root / card.fingerprint(precision=precision)
         parts = self._parts.setdefault(path.name, {})
         held = None if self.keep else self._held.setdefault(path.name, [])
-        return EncoderFolder(path, card=card, precision=precision, _parts=parts, _checked=self._checked, _held=held)
+        return EncoderFolder(
+            path,
+            card=card,
+            precision=precision,
+            _parts=parts,
+            _checked=self._checked,
+            _held=held,
+            _on_disk=self.on_disk,
+        )
 
     def has(self, card: EncoderCard) -> bool:
         """Tell whether there is any embedding of an encoder, at whatever precision."""
@@ -451,6 +469,8 @@ class EmbeddingStore:
         ]
 
     def _paths(self) -> list[Path]:
+        if not self.on_disk:
+            return []
         try:
             return sorted(path for path in self.root.iterdir() if path.is_dir())
         except (FileNotFoundError, NotADirectoryError):
@@ -521,8 +541,8 @@ def _known_store(root: Path) -> EmbeddingStore:
     return EmbeddingStore(root)
 
 
-def _store_at(root: Path, keep: bool) -> EmbeddingStore:
-    return EmbeddingStore(root, keep=keep)
+def _store_at(root: Path, keep: bool, on_disk: bool) -> EmbeddingStore:
+    return EmbeddingStore(root, keep=keep, on_disk=on_disk)
 
 
 def _written(path: Path) -> float:

@@ -451,7 +451,8 @@ def benchmark_imagenet(
     )
     say(f"{len(train.classes):,} classes, {train.n:,} training and {val.n:,} validation images.")
     with progress_bars(progress) as bars:
-        stream = _Stream(cards, store, options, files_at_once, BlockProgress(bars, train.n + val.n))
+        kept = store if options.use_store else store.in_memory()
+        stream = _Stream(cards, kept, options, files_at_once, BlockProgress(bars, train.n + val.n))
         heads, n_train = _fit(stream, train, bars, say)
         counts = _evaluate(stream, val, heads, bars)
     if not counts.n:

@@ -21,7 +21,7 @@ from biofuse.data.config import OF_IMAGES, DataConfig, named
 from biofuse.data.load import development_data
 from biofuse.data.samples import Samples
 from biofuse.encoders.card import EncoderCard
-from biofuse.encoders.registry import resolve
+from biofuse.encoders.registry import ENCODERS, resolve
 from biofuse.evaluation.novelty import Novelty
 from biofuse.evaluation.operating import DEFAULT_SENSITIVITY
 from biofuse.extract.embeddings import EmbeddingSet
@@ -78,6 +78,7 @@ def fit_models(
     blocks = problem.blocks.take(rows)
     facts = {
         "fitted_on": problem.fitted_on,
+        "plugins": [each.model_dump() for each in ENCODERS.plugins],
         "n_samples": len(rows),
         "data": problem.samples.name,
         "selection": search.reason,

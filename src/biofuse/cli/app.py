@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 from biofuse import __version__
 from biofuse.cli import check, curve, embed, encoders, fit, report, serve, store, studies
 from biofuse.cli.console import note, show_error, write_what_can_be_written
-from biofuse.cli.options import with_config
+from biofuse.cli.options import with_config, with_plugins
 from biofuse.core.errors import BioFuseError, BioFuseWarning, printable
 from biofuse.core.progress import errors
 
@@ -67,7 +67,7 @@ app.add_typer(encoders.app, name="encoders")
 app.add_typer(store.app, name="store")
 for group in (app, studies.app, encoders.app, store.app):
     for each in group.registered_commands:
-        each.callback = with_config(each.callback) if each.callback is not None else None
+        each.callback = with_config(with_plugins(each.callback)) if each.callback is not None else None
 
 
 def _version(value: bool) -> None:

@@ -199,6 +199,40 @@ def complete_encoders(incomplete: str) -> list[str]:
     return [f"{before}{comma}{name}" for name in names if squashed(name).startswith(squashed(last))]
 
 
+def with_plugins(command: Command) -> Command:
+    """Give a command ``--plugin FILE.py``, which is run before names of encoders, heads and fusions are looked up."""
+
+    @functools.wraps(command)
+    def run(*, plugin: list[Path] | None = None, **given: Any) -> None:  # noqa: ARG001
+        command(**given)
+
+    asked = inspect.Parameter(
+        "plugin",
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[
+            list[Path] | None,
+            typer.Option(
+                "--plugin",
+                help="Run a Python file that registers encoders, heads or fusions of your own; may be repeated.",
+                metavar="FILE.py",
+                is_eager=True,
+                callback=_load_plugins,
+            ),
+        ],
+    )
+    return _with_signature(run, [*inspect.signature(command).parameters.values(), asked])
+
+
+def _load_plugins(plugin: list[Path] | None) -> list[Path] | None:
+    if plugin:
+        from biofuse.encoders.plugins import load_plugin
+
+        for each in plugin:
+            load_plugin(each)
+    return plugin
+
+
 def with_config(command: Command) -> Command:
     """Give a command ``--config FILE.toml``, from which it takes what the command line leaves out."""
 
@@ -240,7 +274,8 @@ def _read_config(context: typer.Context, config: Path | None) -> Path | None:
     long = {name.replace("_", "-"): name for name in options}
     long |= {flag.removeprefix("--"): name for name, each in options.items() for flag in each.opts if flag[:2] == "--"}
     found = {}
-    for key, value in content.items():
+    # Plugins first: values of other options may be names that they register.
+    for key, value in sorted(content.items(), key=lambda each: each[0] != "plugin"):
         name = long.get(key.replace("_", "-"))
         if name is None:
             refused = unknown_option(key, long)

@@ -7,6 +7,7 @@ from biofuse.encoders.card import EncoderCard, Precision, Variant, Weights, read
 from biofuse.encoders.encoder import Embeddings, Encoder, TorchEncoder, UInt8Images, check_encoder
 from biofuse.encoders.function import FunctionEncoder, register_encoder
 from biofuse.encoders.loaders import Builder
+from biofuse.encoders.plugins import load_plugin
 from biofuse.encoders.preprocessing import Preprocessing, ResizeKey
 from biofuse.encoders.registry import (
     ENCODERS,
@@ -42,6 +43,7 @@ __all__ = [
     "get_card",
     "list_cards",
     "load_encoder",
+    "load_plugin",
     "load_weights",
     "pin",
     "read_card",

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypedDict, Unpack
 from biofuse.core.errors import DependencyError, EncoderError, UnknownEncoderError, did_you_mean, squashed
 from biofuse.core.hashing import digest_file
 from biofuse.core.registry import Registry
-from biofuse.encoders.card import EncoderCard, Precision, Weights, card_from_toml, read_card
+from biofuse.encoders.card import EncoderCard, Frozen, Precision, Weights, card_from_toml, read_card
 from biofuse.encoders.encoder import Encoder, check_encoder
 from biofuse.encoders.loaders import FAMILIES, Builder, adhoc_card, builder_of, check_configuration, is_adhoc
 from biofuse.encoders.preprocessing import Preprocessing, card_errors, differences
@@ -45,6 +45,21 @@ def _own(name: str) -> Entry:
     return Entry(card, place=place)
 
 
+class Plugin(Frozen):
+    """A Python file that was run to register encoders, heads or fusions.
+
+    Attributes
+    ----------
+    path : str
+        Absolute.
+    sha256 : str
+        Of its bytes.
+    """
+
+    path: str
+    sha256: str
+
+
 class EncoderRegistry(Registry[Entry]):
     """Cards by name: those that say their place first, then in the order of registration.
 
@@ -54,6 +69,11 @@ class EncoderRegistry(Registry[Entry]):
         The first entries; BioFuse's own by default, each read when it is first asked for.
     plugins : bool, default True
         Whether the entry points of other packages are looked for, at the first listing or look-up.
+
+    Attributes
+    ----------
+    plugins : tuple of Plugin
+        Files that were run (:func:`biofuse.encoders.load_plugin`).
     """
 
     def __init__(self, cards: Iterable[EncoderCard] | None = None, *, plugins: bool = True) -> None:
@@ -62,6 +82,7 @@ class EncoderRegistry(Registry[Entry]):
         own = {name: functools.partial(_own, name) for name in names}
         super().__init__(kind="encoder", group=ENTRY_POINT_GROUP, own=own, plugins=False)
         self._checked: set[tuple[str, str, str]] = set()
+        self.plugins: tuple[Plugin, ...] = ()
         for card in cards or ():
             self.register(card)
         self._plugins_pending = plugins
@@ -321,7 +342,7 @@ class EncoderRegistry(Registry[Entry]):
             )
         raise UnknownEncoderError(
             f"Nothing here can load {card.name} (loader {card.loader!r}).",
-            remedy="Install or import the package that registers it, or run its register_encoder again.",
+            remedy="Install or import the package that registers it, or name the Python file that does: --plugin FILE.",
         )
 
     def adopt(self, point: EntryPoint) -> None:
@@ -332,7 +353,8 @@ class EncoderRegistry(Registry[Entry]):
         """Return the error for a name that nothing has."""
         hint = did_you_mean(name, {**self._other_names(), **dict.fromkeys(self.aliases(), ())})
         return UnknownEncoderError(
-            f"There is no encoder or pool {name!r}. {hint}".rstrip(), remedy="`biofuse encoders list` shows all."
+            f"There is no encoder or pool {name!r}. {hint}".rstrip(),
+            remedy="`biofuse encoders list` shows all; one that a Python file of yours registers needs --plugin FILE.",
         )
 
 

@@ -18,6 +18,7 @@ from biofuse.data.config import DataConfig
 from biofuse.data.labels import counted, is_number, listing, match_names
 from biofuse.data.load import load_samples
 from biofuse.data.samples import Samples
+from biofuse.encoders.plugins import naming_plugins
 from biofuse.evaluation.calibration import CalibrationTest, measure_calibration
 from biofuse.evaluation.conformal import TESTED, SetsTest, measure_sets
 from biofuse.evaluation.intervals import Comparison, Interval, compare_with, distinct, named_together, score_intervals
@@ -504,7 +505,8 @@ def evaluate_models(
         for card in model.cards
     }
     options = (options or ExtractOptions()).but(precisions=precisions)
-    embeddings = extract(samples, tuple(cards.values()), store=store, options=options, progress=progress)
+    with naming_plugins(models[CHOSEN].plugins):
+        embeddings = extract(samples, tuple(cards.values()), store=store, options=options, progress=progress)
     samples = embeddings.samples
     if not len(samples):
         raise DataError(f"No image of {test.name} could be read.", remedy="See the quarantine list for the reasons.")

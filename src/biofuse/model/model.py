@@ -29,6 +29,8 @@ from biofuse.data.load import load_samples
 from biofuse.data.samples import Samples
 from biofuse.encoders.card import EncoderCard, Precision
 from biofuse.encoders.hub import HubFile, commit_of, download, hub_errors, is_repository, offline
+from biofuse.encoders.plugins import naming_plugins
+from biofuse.encoders.registry import Plugin
 from biofuse.encoders.weights import pin
 from biofuse.evaluation.conformal import check_coverage
 from biofuse.evaluation.novelty import Unusual
@@ -177,6 +179,11 @@ class BioFuseModel:
     def dim(self) -> int:
         """Columns of what :meth:`embed` returns."""
         return sum(card.dim for card in self.cards)
+
+    @property
+    def plugins(self) -> tuple[Plugin, ...]:
+        """Python files that were run before the fit, to register encoders, heads or fusions."""
+        return _plugins_of(self.facts)
 
     @property
     def data_config(self) -> DataConfig:
@@ -461,7 +468,8 @@ class BioFuseModel:
                 "Embeddings cannot be kept in a store that is not used.",
                 remedy=f"Leave out {option('keep', True)} or {option('use_store', False)}.",
             )
-        embeddings = extract(samples, cards, store=kept, options=options, progress=progress)
+        with naming_plugins(self.plugins):
+            embeddings = extract(samples, cards, store=kept, options=options, progress=progress)
         for work in embeddings.work:
             if work.precision != precisions[work.encoder]:
                 warnings.warn(
@@ -654,9 +662,11 @@ class BioFuseModel:
         sealed = unseal(folder, name=SEAL)
         record = sealed.content
         try:
+            with naming_plugins(_plugins_of(record["facts"])):
+                predictor = load_predictor(sealed.below(PREDICTOR))
             model = cls(
                 cards=tuple(EncoderCard.model_validate(card) for card in record["encoders"]),
-                predictor=load_predictor(sealed.below(PREDICTOR)),
+                predictor=predictor,
                 task=Task(record["task"]),
                 classes=tuple(str(name) for name in record["classes"]),
                 decode=DecodePolicy.model_validate(record["decode"]),
@@ -794,6 +804,10 @@ def _warn_of_unusual(frame: "pd.DataFrame", found: Unusual) -> None:
     if found.above:
         most = frame.sort_values(NOVELTY, ascending=False, kind="stable")["id"].head(min(found.above, NAMED))
         warnings.warn(f"{found} The most unusual: {', '.join(map(str, most))}.", BioFuseWarning, stacklevel=4)
+
+
+def _plugins_of(facts: Mapping[str, Any]) -> tuple[Plugin, ...]:
+    return tuple(map(Plugin.model_validate, facts.get("plugins", ())))
 
 
 def _precisions(record: Mapping[str, str]) -> dict[str, Precision]:

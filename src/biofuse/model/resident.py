@@ -20,6 +20,7 @@ from biofuse.data.objects import check_stack
 from biofuse.data.samples import row_id
 from biofuse.encoders.doctor import require_libraries
 from biofuse.encoders.encoder import Encoder
+from biofuse.encoders.plugins import naming_plugins
 from biofuse.encoders.weights import pin
 from biofuse.evaluation.operating import Threshold
 from biofuse.extract.local import LocalEngine
@@ -86,7 +87,8 @@ class ResidentPredictor:
                         BioFuseWarning,
                         stacklevel=3,
                     )
-                self._encoders[card.name] = engine.load(card, precision)
+                with naming_plugins(model.plugins):
+                    self._encoders[card.name] = engine.load(card, precision)
             self._at_once = options.batch_size or (CPU_BATCH if device == "cpu" else DEVICE_BATCH)
             self._sizes = engine.sizes(self._encoders, self._at_once)
             self._release = weakref.finalize(self, stack.pop_all().close)

@@ -20,6 +20,7 @@ from biofuse.data.load import Development
 from biofuse.data.samples import Samples
 from biofuse.encoders.card import EncoderCard, Precision
 from biofuse.encoders.doctor import Skipped
+from biofuse.encoders.registry import ENCODERS, Plugin
 from biofuse.evaluation.metrics import Record, Score
 from biofuse.extract.embeddings import EmbeddingSet
 from biofuse.search.config import SearchConfig
@@ -250,6 +251,8 @@ class RunRecord(Record):
     fitted_on : str
         Which samples the final model was fitted on.
     environment : Environment
+    plugins : tuple of Plugin
+        Python files that were run to register encoders, heads or fusions.
     head : str
         The head that subsets were refitted with.
     heads : dict of str to float
@@ -291,6 +294,7 @@ class RunRecord(Record):
     plan: Folds
     fitted_on: str
     environment: Environment
+    plugins: tuple[Plugin, ...] = ()
     head: str = ""
     heads: dict[str, Score] = Field(default_factory=dict)
     selection: Selection | None = None
@@ -327,6 +331,7 @@ class RunRecord(Record):
             plan=Folds(kind=plan.kind, folds=len(plan.folds), repeats=plan.n_repeats, key=plan.key(), notes=plan.notes),
             fitted_on=problem.fitted_on,
             environment=Environment.here(),
+            plugins=ENCODERS.plugins,
         )
 
     def completed(self, search: Search, evidence: Evidence, *, seconds: Mapping[str, float]) -> Self:

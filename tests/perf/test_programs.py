@@ -80,6 +80,14 @@ RUNS: dict[str, tuple[str, tuple[str, ...], set[str]]] = {
         ("{images}", "{images}", "--group", "group", "--encoders", "haralick,hog", "--repeats", "2"),
         {"data", "encoders", "repeats", "ways"},
     ),
+    "predict": (
+        "predict.py",
+        (
+            *("--encoders", "timm:test_efficientnet", "--images", "20", "--side", "32", "--singles", "30"),
+            *("--rounds", "3", "--processes", "1", "--threads", "2"),
+        ),
+        {"encoders", "fresh", "one_image", "singles", "together"},
+    ),
     "ranking": (
         "ranking.py",
         ("{images}", "--encoders", "haralick,hog", "--head", "ridge", "--folds", "2"),
@@ -189,6 +197,9 @@ def test_a_program_prints_what_it_measured(name, places):
         assert not {part: found[part] for part in found if isinstance(found[part], dict) and "failed" in found[part]}
     if name == "report" and shutil.which("chromium") and importlib.util.find_spec("playwright"):
         assert found["opening"]["rows"] == 3
+    if name == "predict":
+        assert found["together"]["greatest_difference"] < 1e-6
+        assert (found["singles"]["growth"]["handles"], found["singles"]["growth"]["files"]) == (0, 0)
     if name == "strategies":
         assert found["accuracy"]["mean"]["exhaustive"]["most_short"] == 0
     if name == "rules":

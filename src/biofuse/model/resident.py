@@ -4,10 +4,10 @@ import contextlib
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 from biofuse.blocks.blocks import Blocks
 from biofuse.core.errors import BioFuseError, BioFuseWarning, DataError
 from biofuse.core.machine import keep_freed_memory
-from biofuse.data.decoding import FileSource, decode, raw_image
+from biofuse.data.decoding import DecodePolicy, FileSource, decode, raw_image
 from biofuse.data.objects import check_stack
 from biofuse.data.samples import row_id
+from biofuse.encoders.card import EncoderCard, Precision
 from biofuse.encoders.doctor import require_libraries
 from biofuse.encoders.encoder import Encoder
 from biofuse.encoders.plugins import naming_plugins
+from biofuse.encoders.registry import Plugin
 from biofuse.encoders.weights import pin
 from biofuse.evaluation.operating import Threshold
 from biofuse.extract.local import LocalEngine
@@ -31,9 +33,64 @@ from biofuse.extract.prepare import encode
 if TYPE_CHECKING:
     import pandas as pd
 
-    from biofuse.model.model import BioFuseModel
-
 RGBImage = NDArray[np.uint8]
+
+
+class Answering(Protocol):
+    """What a resident predictor needs of a model: :class:`biofuse.BioFuseModel` has it."""
+
+    @property
+    def cards(self) -> tuple[EncoderCard, ...]:
+        """The encoders."""
+        ...
+
+    @property
+    def encoders(self) -> tuple[str, ...]:
+        """Their names."""
+        ...
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names, in the order of the probability columns."""
+        ...
+
+    @property
+    def precisions(self) -> Mapping[str, Precision]:
+        """What they compute in."""
+        ...
+
+    @property
+    def decode(self) -> DecodePolicy:
+        """How image files become pixels."""
+        ...
+
+    @property
+    def plugins(self) -> tuple[Plugin, ...]:
+        """Files that registered encoders."""
+        ...
+
+    def probabilities(self, blocks: Blocks) -> NDArray[np.float64]:
+        """Return the probabilities of embedded images."""
+        ...
+
+    def refuse_questions(
+        self, *, threshold: Threshold | None, sensitivity: float | None, coverage: float | None
+    ) -> None:
+        """Refuse what cannot be asked, before an image is read."""
+        ...
+
+    def tabulate(
+        self,
+        blocks: Blocks,
+        *,
+        ids: Sequence[str] | None = None,
+        threshold: Threshold | None = None,
+        sensitivity: float | None = None,
+        coverage: float | None = None,
+        class_conditional: bool = False,
+    ) -> "pd.DataFrame":
+        """Return the table of embedded images."""
+        ...
 
 
 class ResidentPredictor:
@@ -66,7 +123,7 @@ class ResidentPredictor:
     ['malignant']
     """
 
-    def __init__(self, model: "BioFuseModel", *, options: ExtractOptions) -> None:
+    def __init__(self, model: Answering, *, options: ExtractOptions) -> None:
         self._model = model
         self._lock = threading.Lock()
         engine = LocalEngine(options)
@@ -94,7 +151,7 @@ class ResidentPredictor:
             self._release = weakref.finalize(self, stack.pop_all().close)
 
     @property
-    def model(self) -> "BioFuseModel":
+    def model(self) -> Answering:
         """The model."""
         return self._model
 

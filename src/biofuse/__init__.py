@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from biofuse.api.curve import curve
     from biofuse.api.embed import embed, embed_batches
+    from biofuse.api.export import export_onnx
     from biofuse.api.fit import BioFuse, FitResult, evaluate
     from biofuse.api.report import write_report
+    from biofuse.api.similar import export_vectors, similar, vectors
     from biofuse.core.errors import BioFuseError
     from biofuse.data.config import DataConfig
     from biofuse.data.load import load_samples
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from biofuse.extract.options import ExtractOptions
     from biofuse.model.evaluate import Evaluation
     from biofuse.model.model import BioFuseModel
+    from biofuse.runs.tracking import track
     from biofuse.search.config import SearchConfig
 
 __version__ = "0.1.0"
@@ -37,7 +40,12 @@ _HOMES = {
     "embed": "biofuse.api.embed",
     "embed_batches": "biofuse.api.embed",
     "evaluate": "biofuse.api.fit",
+    "export_onnx": "biofuse.api.export",
+    "export_vectors": "biofuse.api.similar",
     "load_samples": "biofuse.data.load",
+    "similar": "biofuse.api.similar",
+    "track": "biofuse.runs.tracking",
+    "vectors": "biofuse.api.similar",
     "write_report": "biofuse.api.report",
     "register_encoder": "biofuse.encoders.function",
 }
@@ -57,8 +65,13 @@ __all__ = [
     "embed",
     "embed_batches",
     "evaluate",
+    "export_onnx",
+    "export_vectors",
     "load_samples",
     "register_encoder",
+    "similar",
+    "track",
+    "vectors",
     "write_report",
 ]
 

@@ -16,10 +16,11 @@ from biofuse.search.config import SearchConfig
 
 EXTRACTING = (
     "embed", "fit", "evaluate", "predict", "report", "demo", "benchmark medmnist", "benchmark imagenet",
-    "benchmark data", "store verify",
+    "benchmark data", "store verify", "similar",
 )  # fmt: skip
 READING = (
     "check", "embed", "fit", "evaluate", "predict", "benchmark data", "store export", "store import", "store verify",
+    "similar",
 )  # fmt: skip
 SEARCHING = ("fit", "demo", "benchmark medmnist", "benchmark data")
 OWN = {
@@ -29,6 +30,7 @@ OWN = {
     "benchmark imagenet": {"encoders", "root"},
     "store export": {"encoders", "precision"},
     "store verify": {"seed"},
+    "export": {"weights_dir"},
     "encoders doctor": {"device", "weights_dir"},
     "encoders verify": {"by", "device", "weights_dir"},
     "serve": {"batch_size", "device", "weights_dir"},

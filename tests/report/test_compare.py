@@ -18,7 +18,7 @@ from biofuse.evaluation import intervals as evaluation
 from biofuse.evaluation.intervals import Interval
 from biofuse.evaluation.metrics import Metrics
 from biofuse.model.evaluate import Evaluation, Leak, ModelScores
-from biofuse.report.compare import RunComparison, RunSummary, ScoreMatrix, dense_ranks
+from biofuse.report.compare import RunComparison, RunList, RunSummary, ScoreMatrix, dense_ranks
 from biofuse.report.content import Cell
 from biofuse.runs.record import DataSource, Environment, Folds, RunRecord, UsedEncoder
 from biofuse.runs.run import Run, write_record
@@ -335,3 +335,30 @@ def test_marks_can_be_read_on_every_shade():
         for ink in ("#a50f15", "#1a1a1a"):
             assert (behind + 0.05) / (luminance(ink) + 0.05) >= 4.5
     assert 1.05 / (luminance("#08519c") + 0.05) >= 4.5
+
+
+def test_a_list_of_runs_says_which_are_on_the_same_data_and_what_is_no_run(tmp_path, reseal):
+    def listed(name, ids, started, **options):
+        folder = make_run(tmp_path / name, started=started, **options)
+        split = ["train"] * (len(ids) - 1) + ["test"]
+        rows = {"id": ids, "content": [*ids[:-1], ""], "label": "a", "split": split, "group": None}
+        pd.DataFrame(rows).to_parquet(folder / "samples.parquet")
+        reseal(folder)
+        return folder
+
+    listed("deep/first", ["x", "y", "z"], "2026-01-01T00:00:00+00:00")
+    listed("second", ["y", "x", "z"], "2026-01-03T00:00:00+00:00", chosen=POOL, metrics=False)
+    listed("third", ["x", "y", "w"], "2026-01-02T00:00:00+00:00")  # another test sample
+    listed("stopped", ["x", "y", "w"], "2026-01-02T00:00:00+00:00", state="searching", metrics=False)
+    found = RunList.read(tmp_path)
+    assert [run.name for run in found.runs] == ["second", "third", "deep/first"]
+    assert found.data == {"second": 1, "third": 2, "deep/first": 1}
+    assert "stopped is left out" in found.notes[0]
+    assert "1: second, deep/first; 2: third" in found.notes[1]
+    rows = {row[0]: row[1:] for row in found.tables()[0].rows}
+    assert rows["second"][-2:] == ("\u2013", "0 / 0")
+    assert rows["deep/first"][2:6] == ("uni (1 of 3)", "inclusive", "AUROC 0.9000", "0.9100 (0.880\u20130.940)")
+    assert found.to_json()["runs"][1]["test"] == {"value": 0.91, "low": 0.88, "high": 0.94}
+    assert [run.name for run in RunList.read(tmp_path, sort="name").runs] == ["deep/first", "second", "third"]
+    with pytest.raises(ArtifactError, match="no run in"):
+        RunList.read(tmp_path / "deep" / "first" / "nothing")

@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from biofuse import __version__
-from biofuse.cli import check, curve, embed, encoders, fit, report, serve, store, studies
+from biofuse.cli import check, curve, embed, encoders, export, fit, report, serve, store, studies
 from biofuse.cli.console import note, show_error, write_what_can_be_written
 from biofuse.cli.options import with_config, with_plugins
 from biofuse.core.errors import BioFuseError, BioFuseWarning, printable
@@ -61,11 +61,14 @@ app.command("serve")(serve.serve)
 app.command("report")(report.report)
 app.command("compare")(report.compare)
 app.command("card")(report.card)
+app.command("similar")(export.similar)
+app.command("export")(export.export)
 app.command("demo")(studies.demo)
 app.add_typer(studies.app, name="benchmark")
 app.add_typer(encoders.app, name="encoders")
 app.add_typer(store.app, name="store")
-for group in (app, studies.app, encoders.app, store.app):
+app.add_typer(report.runs_app, name="runs")
+for group in (app, studies.app, encoders.app, store.app, report.runs_app):
     for each in group.registered_commands:
         each.callback = with_config(with_plugins(each.callback)) if each.callback is not None else None
 

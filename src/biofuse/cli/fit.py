@@ -373,6 +373,7 @@ def fit(
     store: options.Store = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another run in --out.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Start even if it takes more than an hour.")] = False,
+    track: options.Track = None,
     **chosen: Any,
 ) -> None:
     """Find the subset of encoders that serves a task best, and fit a model on it.
@@ -389,7 +390,10 @@ def fit(
       biofuse fit images/ --preset paper --out run-paper
     """
     from biofuse.api.report import attempt_report
+    from biofuse.runs.tracking import attempt_tracking, require_tracker
 
+    for tracker in track or ():
+        require_tracker(tracker)
     reading, searching, embedding = divide(chosen, DataConfig, SearchConfig, ExtractOptions)
     result = biofuse.BioFuse(store=store, **searching, **embedding).fit(
         data,
@@ -406,8 +410,9 @@ def fit(
     show_fit(result)
     given = {"development": result.embeddings, "test": result.held_out}
     page = attempt_report(result.run or out, tell=note, store=result.store, **given)
+    tracked = attempt_tracking(result.run or out, track or (), tell=note)
     show_answer(fit_answer(result, out))
-    if page is None:
+    if page is None or not tracked:
         raise typer.Exit(1)
 
 
@@ -439,6 +444,7 @@ def evaluate(
         ),
     ] = None,
     store: options.Store = None,
+    track: options.Track = None,
     as_json: options.Json = False,
     **chosen: Any,
 ) -> None:
@@ -455,6 +461,10 @@ def evaluate(
 
       biofuse evaluate run --sensitivity 0.98 --prevalence 0.02
     """
+    from biofuse.runs.tracking import attempt_tracking, require_tracker
+
+    for tracker in track or ():
+        require_tracker(tracker)
     evaluation = biofuse.evaluate(
         run,
         data,
@@ -473,5 +483,5 @@ def evaluate(
         folder = evaluation.folder or run
         note(f"Written to {folder / 'metrics.json'} and {folder / 'predictions.parquet'}.")
         show_answer(evaluation_answer(evaluation, run))
-    if evaluation.report is None:
+    if not attempt_tracking(run, track or (), tell=note) or evaluation.report is None:
         raise typer.Exit(1)

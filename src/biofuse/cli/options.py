@@ -16,6 +16,7 @@ from biofuse.core.files import open_regular
 from biofuse.core.options import Offer, Options, Panel, unknown_option
 from biofuse.data.config import DataConfig
 from biofuse.extract.options import ExtractOptions
+from biofuse.runs.tracking import TRACKERS
 from biofuse.search.config import SearchConfig
 
 DATA_PANEL: Panel = "Data"
@@ -40,6 +41,15 @@ Store = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+Track = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--track",
+        metavar=f"[{'|'.join(TRACKERS)}]",
+        help="Tell a tracker of experiments of parameters, scores and report; its own variables say where.",
+        rich_help_panel=RUN_PANEL,
+    ),
+]
 Device = Annotated[
     str, typer.Option("--device", help=ExtractOptions.model_fields["device"].description, rich_help_panel=RUN_PANEL)
 ]
@@ -320,7 +330,7 @@ PARTS: tuple[tuple[str, type[Options], str], ...] = (
         (
             "`biofuse.DataConfig`, and by name in `load_samples`, `BioFuse.fit`, `embed`, `embed_batches`, `evaluate`, "
             "`BioFuseModel`; `biofuse check`, `embed`, `fit`, `evaluate` (where `--split-column` is the column of "
-            "splits), `predict`, `benchmark data`, `store export`, `store import`, `store verify`."
+            "splits), `predict`, `similar`, `benchmark data`, `store export`, `store import`, `store verify`."
         ),
     ),
     (
@@ -333,7 +343,7 @@ PARTS: tuple[tuple[str, type[Options], str], ...] = (
         ExtractOptions,
         (
             "`biofuse.ExtractOptions`, and by name in `BioFuse`, `embed`, `embed_batches`, `evaluate`, `BioFuseModel`; "
-            "`biofuse embed`, `fit`, `evaluate`, `predict`, `report`, `demo`, `benchmark`, `store verify`."
+            "`biofuse embed`, `fit`, `evaluate`, `predict`, `similar`, `report`, `demo`, `benchmark`, `store verify`."
         ),
     ),
     ("Serving", ServeOptions, "`biofuse.api.service.options.ServeOptions`; `biofuse serve`."),

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -57,6 +57,38 @@ def compare(
             say(sentence)
     if out is not None:
         note(f"Written to {out}.")
+
+
+runs_app = typer.Typer(help="Look at the runs of a folder.", no_args_is_help=True, rich_markup_mode="rich")
+
+
+@runs_app.command("ls")
+def list_runs(
+    folder: Annotated[Path, typer.Argument(help="A folder that holds runs, at any depth.", show_default=False)],
+    *,
+    sort: Annotated[
+        Literal["date", "score", "name"],
+        typer.Option(help="The latest first, the best by cross-validation first, or by name."),
+    ] = "date",
+    as_json: options.Json = False,
+) -> None:
+    """List the runs of a folder: what each chose, how it scored, and whether they are on the same data.
+
+    [bold]Examples[/bold]
+
+      biofuse runs ls .
+
+      biofuse runs ls experiments --sort score --json
+    """
+    from biofuse.report.compare import RunList
+
+    found = RunList.read(folder, sort=sort)
+    if as_json:
+        show_json(found.to_json())
+    else:
+        show_tables(found.tables())
+        for sentence in found.notes:
+            say(sentence)
 
 
 def show_tables(tables: "Sequence[Table]") -> None:

@@ -296,6 +296,10 @@ class SearchError(BioFuseError):
     """A search cannot be run as asked."""
 
 
+class TrackingError(BioFuseError):
+    """A tracker of experiments could not be told of a run; the run is whole."""
+
+
 class UndefinedMetricError(BioFuseError):
     """A metric has no value on these data, for instance AUROC with one class."""
 

@@ -163,6 +163,16 @@ class TorchEncoder:
         return self._precision
 
     @property
+    def network(self) -> "nn.Module":
+        """The network, frozen and on the device."""
+        return self._network
+
+    @property
+    def embed(self) -> "Callable[[torch.Tensor], torch.Tensor]":
+        """What maps normalised images, shape (n, 3, height, width), to embeddings, shape (n, card.dim)."""
+        return self._forward
+
+    @property
     def parameters(self) -> int:
         """Number of learned parameters of the network that is run."""
         return sum(parameter.numel() for parameter in self._network.parameters())

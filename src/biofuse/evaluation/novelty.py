@@ -1,7 +1,7 @@
 """Novelty: how unlike the development data a sample is, by the distances between embeddings."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -88,15 +88,31 @@ class Projection:
         AlignmentError
             If an encoder has no block, or one of another width.
         """
-        start, found = 0, np.zeros((len(next(iter(embeddings.values()))), COLUMNS))
+        found = np.zeros((len(next(iter(embeddings.values()))), COLUMNS))
+        for name, scaled in self._scaled(embeddings):
+            found += scaled @ _signs(name, scaled.shape[1])
+        return found.astype(np.float32)
+
+    def whole(self, embeddings: Embeddings) -> NDArray[np.float32]:
+        """Return samples in all columns, centred and divided but not added up, shape (n, sum of dims).
+
+        Distances there are what those between projected samples are near.
+
+        Raises
+        ------
+        AlignmentError
+            If an encoder has no block, or one of another width.
+        """
+        return np.concatenate([scaled.astype(np.float32) for _, scaled in self._scaled(embeddings)], axis=1)
+
+    def _scaled(self, embeddings: Embeddings) -> Iterator[tuple[str, Values]]:
+        start = 0
         for name, dim in self.dims.items():
             if name not in embeddings or embeddings[name].shape[1] != dim:
                 raise AlignmentError(f"Novelty needs a block of {dim} columns by {name}.")
             part = slice(start, start + dim)
-            scaled = (embeddings[name].astype(np.float64) - self.mean[part]) / self.scale[part]
-            found += scaled @ _signs(name, dim)
+            yield name, (embeddings[name].astype(np.float64) - self.mean[part]) / self.scale[part]
             start += dim
-        return found.astype(np.float32)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

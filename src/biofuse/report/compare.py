@@ -2,21 +2,24 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import isnan
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from biofuse.core.errors import AlignmentError, ArtifactError
+from biofuse.core.hashing import digest_json
 from biofuse.evaluation.intervals import SIGNIFICANCE, Interval
 from biofuse.evaluation.metrics import BOARD_METRICS, DEFAULT_METRIC, METRICS, SELECTABLE
 from biofuse.model.evaluate import Evaluation
 from biofuse.report.content import Cell, Table, Tone, Value
 from biofuse.report.html import TablePage
+from biofuse.report.input import data_title
 from biofuse.runs.record import RunRecord
-from biofuse.runs.run import Run
+from biofuse.runs.run import RECORD, Run
 from biofuse.search.attribution import CrossModal, Line
 from biofuse.search.rules import CHOSEN, LEAN
 
@@ -464,3 +467,143 @@ def _distinct_names(paths: Sequence[Path]) -> list[str]:
         if len(set(names)) == len(names):
             return names
     return [str(path) for path in paths]
+
+
+Order = Literal["date", "score", "name"]
+"""What a list of runs may be sorted by: the latest, or the best by cross-validation, first; or by name."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RunList(TablePage):
+    """The runs of a folder, a row each.
+
+    Attributes
+    ----------
+    runs : tuple of RunSummary
+        Complete ones, in order.
+    left_out : tuple of str
+        What is no complete run, and why.
+    """
+
+    runs: tuple[RunSummary, ...]
+    left_out: tuple[str, ...] = ()
+    title = "Runs"
+
+    @classmethod
+    def read(cls, folder: Path | str, *, sort: Order = "date") -> Self:
+        """Read all runs of a folder, itself one or at any depth below it.
+
+        Parameters
+        ----------
+        folder : path
+        sort : {"date", "score", "name"}
+
+        Raises
+        ------
+        ArtifactError
+            If there is no run.
+        """
+        root = Path(folder)
+        found = sorted(path.parent for path in root.rglob(RECORD))
+        if not found:
+            raise ArtifactError(f"There is no run in {folder}.", remedy="Make one with `biofuse fit DATA --out RUN`.")
+        runs, left_out = [], []
+        for path in found:
+            name = path.relative_to(root).as_posix() if path != root else path.resolve().name
+            try:
+                summary = RunSummary.read(path, name=name)
+                _ = summary.run.samples  # what is damaged is said now
+                runs.append(summary)
+            except ArtifactError as error:
+                left_out.append(f"{name} is left out: {error.message}")
+        if sort == "date":
+            runs.sort(key=lambda run: run.record.started, reverse=True)
+        elif sort == "score":
+            runs.sort(key=lambda run: -run.record.mean)
+        return cls(runs=tuple(runs), left_out=tuple(left_out))
+
+    @cached_property
+    def data(self) -> dict[str, int]:
+        """The data of each run, by its name, numbered: the same number for the same samples, labels and splits."""
+        numbers: dict[str, int] = {}
+        return {run.name: numbers.setdefault(_samples_key(run.run), len(numbers) + 1) for run in self.runs}
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What must be known to compare them."""
+        said = list(self.left_out)
+        if len(set(self.data.values())) > 1:
+            by_data = {
+                number: [name for name, own in self.data.items() if own == number] for number in self.data.values()
+            }
+            listed = "; ".join(f"{number}: {', '.join(names)}" for number, names in by_data.items())
+            said.append(f"These runs are on different data or splits, so that scores do not compare across: {listed}.")
+        metrics = dict.fromkeys(run.record.choice.metric for run in self.runs)
+        if len(metrics) > 1:
+            said.append(f"They chose by different metrics: {', '.join(METRICS[name].title for name in metrics)}.")
+        return tuple(said)
+
+    def tables(self) -> list[Table]:
+        """Return a row per run."""
+        several = len(set(self.data.values())) > 1
+        rows: list[tuple[Value, ...]] = [
+            (
+                run.name,
+                f"{data_title(run.record)} ({self.data[run.name]})" if several else data_title(run.record),
+                run.record.started[:16].replace("T", " "),
+                f"{' + '.join(run.record.chosen)} ({len(run.record.chosen)} of {len(run.record.pool)})",
+                run.record.options.rule,
+                f"{METRICS[run.record.choice.metric].title} {run.record.mean:.4f}",
+                with_interval(run.score(CHOSEN, run.record.choice.metric)),
+                f"{run.record.options.seed} / {run.record.version}",
+            )
+            for run in self.runs
+        ]
+        columns = (
+            "run",
+            "data",
+            "fitted",
+            "chosen encoders",
+            "rule",
+            "cross-validated",
+            "on test data",
+            "seed / BioFuse",
+        )
+        return [Table.of("Runs", columns, rows, notes=(f"{ABSENT}: not evaluated. 95 % intervals in parentheses.",))]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as JSON values."""
+        return {
+            "runs": [
+                {
+                    "name": run.name,
+                    "path": str(run.run.path),
+                    "data": data_title(run.record),
+                    "source": run.record.data.source,
+                    "same_data": self.data[run.name],
+                    "started": run.record.started,
+                    "chosen": list(run.record.chosen),
+                    "pool": list(run.record.pool),
+                    "head": run.record.head or None,
+                    "rule": run.record.options.rule,
+                    "metric": run.record.choice.metric,
+                    "cross_validated": run.record.mean,
+                    "test": _score_json(run.score(CHOSEN, run.record.choice.metric)),
+                    "seed": run.record.options.seed,
+                    "version": run.record.version,
+                    "key": run.record.key,
+                }
+                for run in self.runs
+            ],
+            "notes": list(self.notes),
+        }
+
+
+def _samples_key(run: Run) -> str:
+    """Hash the samples of a run: which images, with which labels, in which split; test samples by their ids."""
+    frame = run.samples
+    development = frame["split"] != "test"
+    what = frame["content"].where(development, frame["id"]).fillna("").astype(str)
+    side = np.where(development, "development", "test")
+    rows = zip(what, frame["label"].fillna("").astype(str), side, strict=True)
+    return digest_json(sorted(map(list, rows)))

@@ -10,7 +10,7 @@ from functools import lru_cache
 from importlib import metadata, resources
 from typing import Any
 
-from biofuse.report.content import Cell, Report, ScatterPlot, Table
+from biofuse.report.content import Cell, Gallery, Report, ScatterPlot, Table
 from biofuse.report.draw import DARK, DARK_PALETTE, LIGHT, PALETTE, css_variables, make_figure
 from biofuse.report.input import ReportInput
 from biofuse.report.sections import choice, curve, data, maps, novelty, operating, results, subgroups, trust
@@ -89,6 +89,10 @@ class TablePage(ABC):
     def links(self) -> Mapping[str, str]:
         """Other pages that belong to it: what they are called, and their relative addresses."""
         return {}
+
+    def galleries(self) -> tuple[Gallery, ...]:
+        """Return the pictures that stand before the tables."""
+        return ()
 
     @abstractmethod
     def tables(self) -> list[Table]:

@@ -210,10 +210,7 @@ class ReportInput:
     @property
     def title(self) -> str:
         """What the data are called: where a manifest has no name of its own, that of its folder."""
-        name, source = self.record.name or self.name, self.record.data.source
-        if source and name.startswith("manifest"):
-            return Path(source).parent.name or name
-        return name
+        return data_title(self.record) or self.name
 
     @property
     def metric(self) -> str:
@@ -259,6 +256,12 @@ class ReportInput:
     def marked(self, names: Sequence[str]) -> frozenset[int]:
         """Return the places of chosen encoders among the names."""
         return frozenset(place for place, name in enumerate(names) if name in self.chosen)
+
+
+def data_title(record: RunRecord) -> str:
+    """Return what the data of a run are called: where a manifest has no name of its own, that of its folder."""
+    name, source = record.name, record.data.source
+    return (Path(source).parent.name or name) if source and name.startswith("manifest") else name
 
 
 def name_of(subset: Sequence[str], pool: int) -> str:

@@ -222,8 +222,8 @@ def similar(
     >>> fuse = biofuse.BioFuse(["colour", "lbp"], head="ridge")
     >>> _ = fuse.fit("images/", out="run", progress=False)
     >>> found = biofuse.similar("run", "new.png", k=3, progress=False)
-    >>> [each.label for each in found.nearest]
-    ['malignant', 'malignant', 'malignant']
+    >>> len(found.nearest), found.nearest[0].label
+    (3, 'malignant')
     """
     if k < 1:
         raise DataError(f"{option('k', k)}: there is no such number of images.", remedy="Give 1 or more.")

@@ -5,16 +5,20 @@ import re
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime
 import pytest
+import torch
 from PIL import Image
 
 import biofuse
 from biofuse import BioFuse, ExtractOptions
 from biofuse.api import export as exporting
+from biofuse.api.export import GraphInput
 from biofuse.core.errors import ArtifactError, EncoderError
+from biofuse.encoders.preprocessing import Preprocessing
 
 ALONE = ExtractOptions(workers=0, allow_random_weights=True)
 NETWORKS = ("timm:test_efficientnet.r160_in1k", "timm:test_resnet.r160_in1k", "timm:test_vit.r160_in1k")
@@ -42,7 +46,7 @@ def networks(study, tmp_path_factory):
 def run_example(folder, given):
     text = (folder / "README.md").read_text()
     program = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
-    assert len(program.splitlines()) <= 18
+    assert len(program.splitlines()) <= 20
     command = [sys.executable, "-c", WITHOUT + program, given]
     ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
@@ -104,6 +108,42 @@ def test_a_graph_that_differs_is_an_error_and_leaves_nothing(fitted, embedded, s
             biofuse.export_onnx(fitted.path, tmp_path / name, embeddings=True, store=study.store)
     assert (tmp_path / "kept" / "model.onnx").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
+WAYS = (
+    Preprocessing(size=37, crop=32, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4)),
+    Preprocessing(size=37, crop=32, odd_crop="floor", value_range="0-255", interpolation="bilinear"),
+    Preprocessing(resize="squash", size=40, crop=33, value_range="min-max"),
+    Preprocessing(resize="squash", size=32, interpolation="lanczos", value_range="standard"),
+    Preprocessing(resize="longest", size=32, interpolation="box"),
+    Preprocessing(resize="inner", size=32),
+)
+
+
+@pytest.mark.parametrize("size", [(50, 81), (91, 40), (32, 32)], ids=str)
+@pytest.mark.parametrize("ways", [*((way,) for way in WAYS), WAYS], ids=len)
+def test_the_program_prepares_images_as_their_encoders_do(ways, size, tmp_path, monkeypatch, capsys):
+    inputs = [
+        GraphInput(name=f"pixels_{n}", encoders=("a",), shape=("n", 3, 32, 32), preprocessing=way)
+        for n, way in enumerate(ways)
+    ]
+    fed = {}
+
+    def session(_):
+        return SimpleNamespace(run=lambda _, feeds: [fed.update(feeds) or np.zeros((1, 1))])
+
+    pixels = np.random.default_rng(1).integers(0, 256, (*size, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "new.png")
+    about = {"classes": ["a"], "inputs": [each.model_dump(mode="json") for each in inputs]}
+    (tmp_path / "preprocessing.json").write_text(json.dumps(about))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    monkeypatch.setattr(sys, "argv", ["example.py", "new.png"])
+    exec(exporting.example_program(inputs), {})  # noqa: S102
+    for each, way in zip(inputs, ways, strict=True):
+        wanted = way.normalise(torch.from_numpy(way.apply(pixels)[None].copy())).numpy()
+        assert fed[each.name].dtype == np.float32
+        np.testing.assert_allclose(fed[each.name], wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_an_encoder_that_is_no_network_is_named_with_what_to_do(fitted, tmp_path):

@@ -367,16 +367,23 @@ def _write_graph(
         double, graph = True, Graph(model, encoders, names, double=True)
     batch = torch.export.Dim("n")
     with _quietly():
-        program = torch.onnx.export(
-            graph,
-            tuple(tensor[:2] for tensor in tensors),
-            dynamo=True,
-            input_names=[each.name for each in inputs],
-            output_names=[OUTPUT],
-            dynamic_shapes=(tuple({0: batch} for _ in inputs),),
-            opset_version=OPSET,
-            verbose=False,
-        )
+        try:
+            program = torch.onnx.export(
+                graph,
+                tuple(tensor[:2] for tensor in tensors),
+                dynamo=True,
+                input_names=[each.name for each in inputs],
+                output_names=[OUTPUT],
+                dynamic_shapes=(tuple({0: batch} for _ in inputs),),
+                opset_version=OPSET,
+                verbose=False,
+            )
+        except Exception as error:  # torch's exporter raises what the network makes it raise
+            raise ArtifactError(
+                f"torch cannot write {', '.join(encoders) or 'the model'} as a graph: {type(error).__name__}: "
+                f"{' '.join(str(error).split())[:300]}",
+                remedy=f"Export from embeddings: {option('embeddings', True)}; and report which encoder it was.",
+            ) from error
         if program is None:
             raise ArtifactError("torch wrote no graph.", remedy="Install a torch of 2.6 or newer.")
         size = sum(each.numel() * each.element_size() for each in (*graph.parameters(), *graph.buffers()))
@@ -448,6 +455,13 @@ SCALES = {
 }
 """How pixels are brought to the range that means and deviations are in, as :class:`Preprocessing` does it."""
 
+INNER = """    if how["resize"] == "inner":
+        x, y = (length // 2 - short // 2 for length in image.size)
+        part = image.crop((x, y, x + short, y + short))
+"""
+LONGEST = """    if how["resize"] == "longest":
+        size = [max(1, int(length * full / max(image.size))) for length in image.size]
+"""
 FROM_PIXELS = """import json, sys
 import numpy as np, onnxruntime
 from PIL import Image, ImageOps
@@ -455,17 +469,20 @@ from PIL import Image, ImageOps
 about, feeds = json.load(open("preprocessing.json")), {}
 image = ImageOps.exif_transpose(Image.open(sys.argv[1])).convert("RGB")
 for each in about["inputs"]:
-    how, short = each["preprocessing"], min(image.size)
-    squash, side = how["resize"] == "squash", how["crop"] or how["size"]
-    size = [how["size"] if squash else how["size"] * length // short for length in image.size]
-    small = image.resize(size, Image.Resampling[how["interpolation"].upper()])
-    left, top = ((round if how["odd_crop"] == "round" else int)((length - side) / 2) for length in size)
+    how, part, short = each["preprocessing"], image, min(image.size)
+INNER    full, side = how["size"], how["crop"] or how["size"]
+    size = [full * length // short if how["resize"] == "shortest" else full for length in image.size]
+LONGEST    small = part.resize(size, Image.Resampling[how["interpolation"].upper()])
+    place = round if how["odd_crop"] == "round" else int
+    left, top = (place(max(0, length - side) / 2) for length in size)
     pixels = np.asarray(small.crop((left, top, left + side, top + side)), np.float32)
     scaled = SCALE
     feeds[each["name"]] = ((scaled - how["mean"]) / how["std"]).transpose(2, 0, 1)[None].astype(np.float32)
 found = onnxruntime.InferenceSession("model.onnx").run(["probabilities"], feeds)[0][0]
 print(json.dumps(dict(zip(about["classes"], found.tolist()))))
 """
+"""The program beside a graph; the lines of ways to resize that no input has are left out. Pillow crops beyond an image
+in black."""
 
 FROM_EMBEDDINGS = """import json, sys
 import numpy as np, onnxruntime
@@ -477,15 +494,19 @@ for row in onnxruntime.InferenceSession("model.onnx").run(["probabilities"], fee
 """
 
 
-def _example(export: OnnxExport) -> str:
-    ranges = {each.name: each.preprocessing.value_range for each in export.inputs if each.preprocessing is not None}
-    if not ranges:
+def example_program(inputs: Sequence[GraphInput]) -> str:
+    """Return a program that calls a graph with these inputs, without BioFuse and without torch."""
+    ways = [each.preprocessing for each in inputs if each.preprocessing is not None]
+    if not ways:
         return FROM_EMBEDDINGS
-    kinds = list(dict.fromkeys(ranges.values()))
+    kinds = list(dict.fromkeys(way.value_range for way in ways))
     scale = SCALES[kinds[-1]]
     for kind in kinds[:-1]:
         scale = f'{SCALES[kind]} if how["value_range"] == "{kind}" else {scale}'
-    return FROM_PIXELS.replace("SCALE", scale)
+    resizes = {way.resize for way in ways}
+    program = FROM_PIXELS.replace("SCALE", scale)
+    program = program.replace("INNER", INNER if "inner" in resizes else "")
+    return program.replace("LONGEST", LONGEST if "longest" in resizes else "")
 
 
 def _readme(export: OnnxExport) -> str:
@@ -513,7 +534,7 @@ The output `{OUTPUT}`, float32 [n, {len(export.classes)}], has the columns {", "
 Saved as `example.py`, and run in this folder, this needs numpy, Pillow and onnxruntime only, and takes {given}:
 
 ```python
-{_example(export)}```
+{example_program(export.inputs)}```
 
 {remarks}
 """

@@ -186,6 +186,11 @@ def too_large(server: Server, megabytes: float) -> dict[str, Any]:
     return {"megabytes": megabytes, "statuses": statuses, "peak_grew_mb": round(server.memory("VmHWM") - before)}
 
 
+def bytes_held(server: Server) -> float:
+    found = re.search(r"^biofuse_upload_bytes (\S+)$", server.ask("GET", "/metrics")[1].decode(), re.MULTILINE)
+    return float(found[1])  # type: ignore[index]
+
+
 def closed(server: Server, images: list[bytes], n: int) -> dict[str, Any]:
     """Close connections amid the upload, and before the answer."""
     files, body = server.files(), form(images[:1])
@@ -194,15 +199,14 @@ def closed(server: Server, images: list[bytes], n: int) -> dict[str, Any]:
         head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: {HEADERS['Content-Type']}\r\n"
         with socket.create_connection(("127.0.0.1", server.port)) as connection:
             connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + sent)
-    deadline = time.monotonic() + 30
-    while server.files() > files and time.monotonic() < deadline:
+    deadline = time.monotonic() + PATIENCE
+    while (server.files() > files or bytes_held(server)) and time.monotonic() < deadline:
         time.sleep(0.1)
-    held = re.search(r"^biofuse_upload_bytes (\S+)$", server.ask("GET", "/metrics")[1].decode(), re.MULTILINE)
     return {
         "connections": n,
         "files_before": files,
         "files_after": server.files(),
-        "bytes_held_after": float(held[1]),  # type: ignore[index]
+        "bytes_held_after": bytes_held(server),
         "status_after": server.predict(body),
     }
 

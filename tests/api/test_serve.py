@@ -1,6 +1,7 @@
 """A model as a service: what it answers, what it refuses, and that it keeps within its bounds."""
 
 import base64
+import socket
 import tempfile
 import threading
 import time
@@ -235,6 +236,28 @@ def test_the_libraries_of_the_extra_are_asked_for(fitted: Any, monkeypatch: pyte
     with pytest.raises(DependencyError, match="no_such_library") as caught:
         create_app(fitted.model)
     assert "biofuse-embed[serve]" in caught.value.remedy
+
+
+@pytest.mark.enable_socket
+def test_a_port_that_everybody_reaches_is_warned_of_unless_there_is_a_token(
+    fitted: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("uvicorn.Server.run", lambda *_, **__: None)
+    options = ServeOptions(host="0.0.0.0", port=0)  # noqa: S104
+    with pytest.warns(BioFuseWarning, match=r"Whoever reaches http://0\.0\.0\.0:\d+/ .* is answered"):
+        serving.serve(fitted.run.path, options=options, tell=said.append)
+    assert [line.split()[0] for line in said] == ["Serving", "Stopped."]
+    monkeypatch.setenv("BIOFUSE_SERVE_TOKEN", TOKEN)
+    serving.serve(fitted.run.path, options=options, tell=said.append)  # a warning would be an error
+
+
+@pytest.mark.enable_socket
+def test_a_port_that_is_taken_is_said(fitted: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(BioFuseError, match=f"Cannot listen at 127.0.0.1, port {port}"):
+            serving.serve(fitted.run.path, options=ServeOptions(port=port))
 
 
 # --- the queue, with a predictor that waits until it may go on

@@ -163,8 +163,9 @@ def _listen(host: str, port: int) -> socket.socket:
         family, _, _, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         return socket.create_server(place[:2], family=family, backlog=2048)
     except OSError as error:
+        why = str(error.strerror or error).partition(" (while")[0]
         raise BioFuseError(
-            f"Cannot listen at {host}, port {port}: {error.strerror or error}.",
+            f"Cannot listen at {host}, port {port}: {why}.",
             remedy=f"Choose another {option('port')}, such as 0 for one that is free, or another {option('host')}.",
         ) from error
 

@@ -20,6 +20,7 @@ from biofuse.core.errors import (
 )
 from biofuse.encoders import get_card, load_encoder, pin, resolve
 from biofuse.encoders.loaders import adhoc_card, is_adhoc
+from biofuse.encoders.loaders.transformers import NOT_BUILT, VISION_MODELS
 
 pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])
 
@@ -272,6 +273,17 @@ CLASSES = {
     "DeiTModel": VIT | {"patch_size": 14},
     "FocalNetModel": {"embed_dim": 24, "depths": [1, 1], "focal_levels": [1, 1], "focal_windows": [3, 3]},
     "IJepaModel": VIT | {"patch_size": 14},
+    "LevitModel": {
+        "image_size": 64,
+        "hidden_sizes": [16, 24, 32],
+        "num_attention_heads": [1, 2, 2],
+        "depths": [1, 1, 1],
+        "key_dim": [8, 8, 8],
+        "attention_ratio": [2, 2, 2],
+        "mlp_ratio": [2, 2, 2],
+    },
+    "MLCDVisionModel": VIT | {"patch_size": 14, "num_key_value_groups": 1},
+    "PixioModel": VIT | {"patch_size": 14, "n_cls_tokens": 3},
     "RegNetModel": CONVOLUTIONS,
     "ResNetModel": CONVOLUTIONS,
     "SwinModel": STAGES,
@@ -348,6 +360,30 @@ def test_a_model_with_a_head_is_read_without_it(publish):
     card = adhoc_card("hf:owner/head")
     assert card.weights.prefix == "dinov2."
     load_encoder(card)
+
+
+def test_every_type_of_transformers_that_sees_images_is_built_or_refused_with_a_reason():
+    from transformers.models.auto import modeling_auto as auto
+
+    listed = {*auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES, *auto.MODEL_FOR_IMAGE_MAPPING_NAMES}
+    listed |= {*auto.MODEL_FOR_BACKBONE_MAPPING_NAMES, "siglip2_vision_model"}
+    assert not listed - {*VISION_MODELS, *NOT_BUILT}
+    assert not {*VISION_MODELS} & {*NOT_BUILT}
+
+
+def test_a_type_that_is_refused_says_why_and_what_to_use(hub):
+    hub.add("owner/naflex", {"config.json": b'{"model_type": "siglip2"}', "preprocessor_config.json": b"{}"})
+    with pytest.raises(EncoderError, match="does not build: it sees an image at its own aspect") as caught:
+        resolve("hf:owner/naflex")
+    assert "siglip2_so400m" in caught.value.remedy
+
+
+def test_a_processor_of_its_own_code_is_refused_and_says_what_to_write(publish):
+    network = transformers.Dinov2Model(transformers.Dinov2Config(**DINOV2))
+    publish("owner/own", network, **{"preprocessor_config.json": b'{"image_processor_type": "CuriaImageProcessor"}'})
+    with pytest.raises(EncoderError, match="the class CuriaImageProcessor, which transformers does not have") as caught:
+        resolve("hf:owner/own")
+    assert "docs/add-an-encoder.md" in caught.value.remedy
 
 
 def test_a_repository_that_biofuse_cannot_build_says_what_it_can(hub):

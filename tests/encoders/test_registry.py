@@ -5,6 +5,7 @@ import inspect
 import json
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -74,10 +75,19 @@ def test_names_are_taken_as_people_write_them(asked, given):
 
 
 def test_every_encoder_is_found_by_its_repository_and_in_other_spellings():
-    for card in list_cards():
+    cards = list_cards()
+    held = Counter(card.weights.repository for card in cards if card.weights)
+    for card in cards:
         repository = card.weights.repository if card.weights and "/" in card.weights.repository else card.name
+        if held[repository] > 1:
+            repository = card.name  # it does not say which of several is meant
         for asked in (card.name.upper(), card.name.replace("_", "-"), repository, repository.lower()):
             assert names(resolve(asked)) == (card.name,)
+
+
+def test_a_repository_of_several_encoders_is_refused_with_all_of_them():
+    with pytest.raises(UnknownEncoderError, match="'eva_x_tiny' or 'eva_x_small' or 'eva_x_base'"):
+        resolve("MapleF/eva_x")
 
 
 def test_a_name_of_several_is_refused_with_all_of_them(registry):

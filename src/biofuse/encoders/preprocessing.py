@@ -465,5 +465,5 @@ def _preprocessing(name: str, **fields: Any) -> Preprocessing:
 def _cannot(name: str, what: str) -> EncoderError:
     return EncoderError(
         f"{name} is published with a preprocessing that BioFuse does not have: {what}.",
-        remedy="Register it under a name of its own, with the preprocessing that you find right.",
+        remedy="Write a card whose [preprocessing] does what its authors' code does, as docs/add-an-encoder.md says.",
     )

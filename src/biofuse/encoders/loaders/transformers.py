@@ -52,10 +52,16 @@ VISION_MODELS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "focalnet": ("FocalNetModel", "pooled", ()),
     "hiera": ("HieraModel", "pooled", ()),
     "ijepa": ("IJepaModel", "pooled", ("pooler.*", "embeddings.mask_token")),
+    "levit": ("LevitModel", "pooled", ()),
+    "metaclip_2": ("MetaClip2VisionModelWithProjection", "projected", CLIP_REST),
+    "metaclip_2_vision_model": ("MetaClip2VisionModelWithProjection", "projected", ()),
+    "mlcd": ("MLCDVisionModel", "pooled", ()),
+    "mlcd_vision_model": ("MLCDVisionModel", "pooled", ()),
     "mobilenet_v1": ("MobileNetV1Model", "pooled", ()),
     "mobilenet_v2": ("MobileNetV2Model", "pooled", ()),
     "mobilevit": ("MobileViTModel", "pooled", ()),
     "mobilevitv2": ("MobileViTV2Model", "pooled", ()),
+    "pixio": ("PixioModel", "pooled", ("embeddings.mask_token",)),
     "regnet": ("RegNetModel", "pooled", ()),
     "resnet": ("ResNetModel", "pooled", ()),
     "siglip": ("SiglipVisionModel", "pooled", CLIP_REST),
@@ -73,7 +79,38 @@ VISION_MODELS: dict[str, tuple[str, str, tuple[str, ...]]] = {
 }
 """Per model type of a configuration: the class that is built, its output, and the names it has no use for.
 
-Of SigLIP 2 the models of one size call themselves ``siglip``; those of any aspect take no square image."""
+Of SigLIP 2 the models of one size call themselves ``siglip``."""
+
+OWN_CARD = "Write a card for the network that its authors embed images with (docs/add-an-encoder.md)."
+
+NAFLEX = (
+    "it sees an image at its own aspect, cut into as many patches as fit (NaFlex), and BioFuse gives squares",
+    "Use SigLIP 2 of one size: siglip2_base, siglip2_so400m, or hf:google/siglip2-base-patch16-224 and its relatives.",
+)
+MAPS = ("its class gives a map or tokens, and no vector of the image", OWN_CARD)
+BACKBONES = (
+    "transformers has it as a backbone or a classifier only, and nobody says what the vector of an image is",
+    "Ask timm for it: timm:NAME.",
+)
+PARTS = ("it finds or outlines parts of an image, and gives no vector of the whole", OWN_CARD)
+VIDEOS = ("it sees films, not images", OWN_CARD)
+LANGUAGE = ("it is the eye of a language model, whose tokens are for that model", OWN_CARD)
+SEQUENCES = ("it reads an image as a sequence of values", OWN_CARD)
+
+_REFUSED = {
+    NAFLEX: "siglip2 siglip2_vision_model",
+    MAPS: "cvt depth_pro donut-swin dpt glpn poolformer pvt pvt_v2 segformer swiftformer swin2sr vitdet "
+    "vitpose_backbone",
+    BACKBONES: "dinat hgnet_v2 lw_detr_vit maskformer-swin pp_lcnet pp_lcnet_v3 pp_lcnet_v4 rt_detr_resnet textnet "
+    "timm_backbone timm_wrapper uvdoc_backbone radio sapiens2 tipsv2 tipsv2_vision_model",
+    PARTS: "conditional_detr dab-detr deformable_detr detr rf_detr_dinov2 table-transformer yolos",
+    VIDEOS: "timesformer videomae videoprism_vision_model vivit",
+    LANGUAGE: "cohere2_vision llama4 mllama shieldgemma2",
+    SEQUENCES: "imagegpt perceiver",
+}
+
+NOT_BUILT = {kind: refusal for refusal, kinds in _REFUSED.items() for kind in kinds.split()}
+"""Model types of transformers that see images and are refused: why, and what to do instead."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,6 +157,10 @@ KINDS = {
     "HieraModel": Kind("HieraConfig", ("pooled",)),
     "IJepaModel": Kind("IJepaConfig", ("pooled",), options=NO_POOLING, tokens=True),
     "ViTMSNModel": Kind("ViTMSNConfig", ("cls",)),
+    "LevitModel": Kind("LevitConfig", ("pooled",)),
+    "MetaClip2VisionModelWithProjection": Kind("MetaClip2VisionConfig", ("projected",)),
+    "MLCDVisionModel": Kind("MLCDVisionConfig", ("pooled",)),
+    "PixioModel": Kind("PixioConfig", ("pooled",)),
     "Blip2VisionModel": Kind("Blip2VisionConfig", ("cls",)),
     "CLIPVisionModel": Kind("CLIPVisionConfig", ("cls",)),
     "CLIPVisionModelWithProjection": Kind("CLIPVisionConfig", ("projected",)),
@@ -338,6 +379,11 @@ def adhoc_card(repository: str, *, random_weights: bool) -> EncoderCard:
     kind = str(config.get("model_type", ""))
     # Hibou's configuration says dinov2, and describes a network with registers.
     kind = "dinov2_with_registers" if kind == "dinov2" and config.get("num_register_tokens") else kind
+    if kind in NOT_BUILT and "architecture" not in config:
+        reason, remedy = NOT_BUILT[kind]
+        raise EncoderError(
+            f"{repository} is of the model type {kind!r}, which BioFuse does not build: {reason}.", remedy=remedy
+        )
     if kind not in VISION_MODELS:
         hint = f"timm:{repository}" if "architecture" in config else ", ".join(VISION_MODELS)
         raise EncoderError(

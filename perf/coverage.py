@@ -187,11 +187,11 @@ def of_others() -> Iterator[Setting]:
     for n in SAMPLES:
         for n_grades in (3, 5):
             for truth in (0.3, 0.7, 0.9, 0.99):
-                facts = {"samples": n, "grades": n_grades, "truth": round(kappa_of(truth, n_grades), 3)}
+                facts = {"samples": n, "grades": n_grades, "correlation": truth}
                 yield "quadratic kappa", covered_kappa, (n, n_grades, truth), facts
         for spread in (1.0, 3.0):
             for temperature in (0.5, 0.8, 1.0, 1.3, 2.0):
-                facts = {"samples": n, "temperature": temperature, "truth": round(error_of(spread, temperature), 3)}
+                facts = {"samples": n, "spread": spread, "temperature": temperature}
                 yield "calibration error", covered_ece, (n, spread, temperature), facts
 
 

@@ -92,7 +92,7 @@ LATER_BLOCKS = {
 """Modules of every other block."""
 
 
-OWN_ARGUMENTS = ("positions", "plain_fc_norm", "summary", "magnified", "each_colour")
+OWN_ARGUMENTS = ("positions", "plain_fc_norm", "summary", "magnified")
 """Arguments of a card that are BioFuse's own: the rest are timm's.
 
 ``positions``
@@ -106,9 +106,8 @@ OWN_ARGUMENTS = ("positions", "plain_fc_norm", "summary", "magnified", "each_col
 ``magnified``
     How many times larger the image is looked at once more, in square pieces of the network's size: the mean over the
     pieces stands beside the vector of the whole (MUSK).
-``each_colour``
-    Whether a network of one channel is given red, green and blue one after another, its three vectors side by side
-    (GenBio-PathFM). Otherwise it is given their mean.
+
+A network of one channel (timm's ``in_chans``) is given the mean of red, green and blue.
 """
 
 NOT_WEIGHTS = ("*attn_mask", "*relative_position_index", "mask_token")
@@ -186,21 +185,13 @@ def forward_of(card: EncoderCard, network: Any) -> Forward:
     """Return what computes a card's output with its network."""
     forward = _output_of(card, network)
     if card.arguments.get("in_chans") == 1:
-        forward = _of_each_colour(forward) if card.arguments.get("each_colour") else _of_grey(forward)
+        forward = _of_grey(forward)
     magnified = card.arguments.get("magnified")
     return forward if magnified is None else _magnified(forward, magnified)
 
 
 def _of_grey(forward: Forward) -> Forward:
     return lambda batch: forward(batch.mean(dim=1, keepdim=True))
-
-
-def _of_each_colour(forward: Forward) -> Forward:
-    def side_by_side(batch: torch.Tensor) -> torch.Tensor:
-        count, colours, height, wide = batch.shape
-        return forward(batch.reshape(count * colours, 1, height, wide)).reshape(count, -1)
-
-    return side_by_side
 
 
 def _magnified(forward: Forward, times: int) -> Forward:
@@ -465,8 +456,7 @@ def _has_dimension(card: EncoderCard, network: Any) -> None:
         dim = network.num_classes
     elif card.output == "cls+mean":
         dim = 2 * network.num_features
-    dim *= len(card.arguments.get("summary", (0,)))
-    dim *= (2 if "magnified" in card.arguments else 1) * (3 if card.arguments.get("each_colour") else 1)
+    dim *= len(card.arguments.get("summary", (0,))) * (2 if "magnified" in card.arguments else 1)
     if dim != card.dim:
         raise EncoderError(f"{card.name} promises {card.dim} dimensions, but {card.architecture} gives {dim}.")
 

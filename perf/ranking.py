@@ -24,7 +24,7 @@ def compare(samples: Samples, encoders: tuple[str, ...], *, head: str, folds: in
 
     def fit(**options: Any) -> Any:
         fuse = biofuse.BioFuse(encoders, folds=folds, repeats=1, metric="auroc", **options)
-        return fuse.fit(samples, progress=False, yes=True)
+        return fuse.fit(samples, progress=False, yes=True).result_
 
     screen = fit(search="screen", head="ridge", finalists=1).screen
     board = fit(search="exhaustive", head=head).leaderboard

@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from biofuse.api.curve import curve
     from biofuse.api.embed import embed, embed_batches
+    from biofuse.api.estimators import BioFuse, FusionClassifier
     from biofuse.api.export import export_onnx
-    from biofuse.api.fit import BioFuse, FitResult, evaluate
+    from biofuse.api.fit import FitResult, evaluate, fit
     from biofuse.api.report import write_report
     from biofuse.api.similar import export_vectors, similar, vectors
     from biofuse.core.errors import BioFuseError
     from biofuse.data.config import DataConfig
     from biofuse.data.load import load_samples
     from biofuse.encoders.function import register_encoder
+    from biofuse.encoders.module import register_torch
     from biofuse.extract.embeddings import EmbeddingSet
     from biofuse.extract.options import ExtractOptions
     from biofuse.model.evaluate import Evaluation
@@ -27,7 +29,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "BioFuse": "biofuse.api.fit",
+    "BioFuse": "biofuse.api.estimators",
+    "FusionClassifier": "biofuse.api.estimators",
     "BioFuseModel": "biofuse.model.model",
     "Evaluation": "biofuse.model.evaluate",
     "DataConfig": "biofuse.data.config",
@@ -42,12 +45,14 @@ _HOMES = {
     "evaluate": "biofuse.api.fit",
     "export_onnx": "biofuse.api.export",
     "export_vectors": "biofuse.api.similar",
+    "fit": "biofuse.api.fit",
     "load_samples": "biofuse.data.load",
     "similar": "biofuse.api.similar",
     "track": "biofuse.runs.tracking",
     "vectors": "biofuse.api.similar",
     "write_report": "biofuse.api.report",
     "register_encoder": "biofuse.encoders.function",
+    "register_torch": "biofuse.encoders.module",
 }
 
 __all__ = [
@@ -59,6 +64,7 @@ __all__ = [
     "Evaluation",
     "ExtractOptions",
     "FitResult",
+    "FusionClassifier",
     "SearchConfig",
     "__version__",
     "curve",
@@ -67,8 +73,10 @@ __all__ = [
     "evaluate",
     "export_onnx",
     "export_vectors",
+    "fit",
     "load_samples",
     "register_encoder",
+    "register_torch",
     "similar",
     "track",
     "vectors",

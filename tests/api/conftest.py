@@ -88,7 +88,7 @@ def quick(tiny_encoders, study):
 @pytest.fixture(scope="module")
 def fitted(quick, study):
     """Return a finished fit with its run directory."""
-    return quick().fit(study.images, out=study.root / "run", progress=False)
+    return quick().fit(study.images, out=study.root / "run", progress=False).result_
 
 
 @pytest.fixture
@@ -100,6 +100,6 @@ def run(quick, study, tmp_path):
         folder = out or tmp_path / "run"
         return fuse.fit(
             study.images if data is None else data, out=folder, overwrite=overwrite, tell=tell, progress=False
-        )
+        ).result_
 
     return fit

@@ -12,7 +12,7 @@ def test_the_limit_is_kept_by_the_fit_and_said(quick, study):
     assert (get_card("hog").commercial, get_card("t_colour").commercial) == (True, None)
     said = []
     fuse = quick(["t_colour", "hog"], commercial_only=True, head="ridge", folds=2)
-    result = fuse.fit(study.images, progress=False, tell=said.append)
+    result = fuse.fit(study.images, progress=False, tell=said.append).result_
     assert result.config.encoders == ("hog",)
     assert set(result.embeddings) == {"hog"}
     (note,) = [line for line in said if "t_colour" in line]
@@ -41,9 +41,9 @@ def test_a_limit_on_time_binds_the_choice_and_what_was_measured_is_said(quick, s
     monkeypatch.setattr(budget, "measure_latency", measure)
     said = []
     fuse = quick(max_latency=6, head="ridge", rule="best")
-    result = fuse.fit(study.images, out=tmp_path / "run", progress=False, tell=said.append)
+    result = fuse.fit(study.images, out=tmp_path / "run", progress=False, tell=said.append).result_
     # Timed at the precision they were run at.
-    assert asked == [(51, list(latency), fuse.options.but(precisions=dict.fromkeys(latency, "fp32")))]
+    assert asked == [(51, list(latency), fuse.extraction.but(precisions=dict.fromkeys(latency, "fp32")))]
     assert "Milliseconds per image: t_colour 9.0, t_spread 2.0, t_edge 3.5." in said
     assert set(result.model.encoders) <= {"t_spread", "t_edge"}
     assert set(result.models["all"].encoders) == set(latency)  # stands beside the choice all the same
@@ -60,7 +60,7 @@ def test_a_limit_that_no_encoder_keeps_is_refused_and_says_what_it_would_have_to
 
 
 def test_a_limit_on_their_number_binds_the_choice_while_all_encoders_stand_beside_it(quick, study):
-    result = quick(max_encoders=1, head="ridge", rule="best").fit(study.images, progress=False)
+    result = quick(max_encoders=1, head="ridge", rule="best").fit(study.images, progress=False).result_
     assert len(result.model.encoders) == 1
     assert result.model.encoders == result.models["best_single"].encoders
     assert len(result.models["all"].encoders) == 3

@@ -110,7 +110,7 @@ def leaky(tmp_path, draw):
 
 
 def test_a_leak_is_reported_and_scores_given_with_and_without_it(quick, leaky):
-    result = quick().fit(leaky, progress=False)
+    result = quick().fit(leaky, progress=False).result_
     found = result.evaluate(progress=False)
     assert (found.n, found.leak.samples) == (19, 3)
     assert found.leak.per_class == {"ctl": 1, "mid": 2}
@@ -144,7 +144,7 @@ def test_no_leak_is_no_news(fitted):
 def test_groups_on_both_sides_are_reported(quick, study):
     development, test = study.samples.in_split("train", "val"), study.samples.in_split("test")
     name = np.array([f"p{row // 2}" for row in range(len(development))], dtype=object)
-    result = quick(["t_colour"]).fit(replace(development, groups=name), test=None, progress=False)
+    result = quick(["t_colour"]).fit(replace(development, groups=name), test=None, progress=False).result_
     other = np.array([f"p{row}" if row < 2 else f"q{row}" for row in range(21)], dtype=object)
     found = result.evaluate(replace(test, groups=other), progress=False)
     assert found.leak.groups == 2
@@ -169,9 +169,9 @@ def test_scores_are_broken_down_by_columns_that_nothing_is_learned_from(quick, s
         }
     )
     frame.to_csv(tmp_path / "table.csv", index=False)
-    result = quick().fit(tmp_path / "table.csv", by="sex", out=tmp_path / "run", progress=False)
+    result = quick().fit(tmp_path / "table.csv", by="sex", out=tmp_path / "run", progress=False).result_
     assert result.evidence.robustness is None
-    again = quick().fit(tmp_path / "table.csv", by="sex", site="scanner", out=tmp_path / "run", progress=False)
+    again = quick().fit(tmp_path / "table.csv", by="sex", site="scanner", out=tmp_path / "run", progress=False).result_
     assert again.reused  # columns that nothing is learned from make no other run
     assert Run.open(tmp_path / "run").record.evidence == again.evidence
     indices = {each.name: each.index for each in again.evidence.robustness.embeddings}
@@ -191,7 +191,7 @@ def test_scores_are_broken_down_by_columns_that_nothing_is_learned_from(quick, s
     assert "By age: " in page
     assert "Robustness to scanner" in page
     assert str(found.subgroups[0]) in write_card(tmp_path / "run").read_text().replace("\\", "")
-    apart = quick(["t_colour"], select="site").fit(tmp_path / "table.csv", site="scanner", progress=False)
+    apart = quick(["t_colour"], select="site").fit(tmp_path / "table.csv", site="scanner", progress=False).result_
     assert (apart.leaderboard.n_folds, apart.leaderboard.best_first("auroc")[0].values("auroc").shape) == (2, (2,))
     with pytest.raises(DataError, match="no sites to leave out"):
         quick(["t_colour"], select="site").fit(tmp_path / "table.csv", progress=False)
@@ -209,16 +209,16 @@ def test_weights_decide_fits_and_no_scores(quick, study, tmp_path):
     )
     frame.to_csv(tmp_path / "table.csv", index=False)
     run = tmp_path / "run"
-    found = quick(["t_colour", "t_edge"]).fit(tmp_path / "table.csv", weight="w", out=run, progress=False)
+    found = quick(["t_colour", "t_edge"]).fit(tmp_path / "table.csv", weight="w", out=run, progress=False).result_
     record = Run.open(run).record
     assert record.data.config.weight == "w"
     assert any("scores count all samples alike" in note for note in record.reading)
-    plain = quick(["t_colour", "t_edge"]).fit(tmp_path / "table.csv", out=tmp_path / "plain", progress=False)
+    plain = quick(["t_colour", "t_edge"]).fit(tmp_path / "table.csv", out=tmp_path / "plain", progress=False).result_
     assert record.key != Run.open(tmp_path / "plain").record.key
     blocks = found.embeddings.blocks
     given, other = (each.model.predictor.predict_proba(blocks) for each in (found, plain))
     assert np.abs(given - other).max() > 0.01
-    again = quick(["t_colour", "t_edge"]).fit(tmp_path / "table.csv", weight="w", out=run, progress=False)
+    again = quick(["t_colour", "t_edge"]).fit(tmp_path / "table.csv", weight="w", out=run, progress=False).result_
     assert again.reused
     frame.drop(columns="w")[samples.splits == "test"].to_csv(tmp_path / "new.csv", index=False)
     scores = evaluate_run(run, tmp_path / "new.csv", store=study.store, progress=False)
@@ -262,7 +262,7 @@ def test_labels_are_never_positions_unless_that_is_asked_for(fitted, study, tmp_
 
 def test_numbers_of_which_the_model_knows_only_some_are_refused(quick, study):
     train = study.samples.in_split("train")
-    graded = quick(["t_colour"]).fit(replace(train, classes=("1", "2", "3")), test=None, progress=False)
+    graded = quick(["t_colour"]).fit(replace(train, classes=("1", "2", "3")), test=None, progress=False).result_
     test = study.samples.in_split("test")
     paths = [str(source.path) for source in test.sources]
     with pytest.raises(DataError, match=r"numbers that are no class of the model: 0 \(7\)"):
@@ -301,7 +301,7 @@ def test_fewer_classes_and_another_order_of_classes_are_the_models_own(fitted, s
 
 
 def test_data_without_a_test_split_must_be_given(quick, study):
-    result = quick(["t_colour"]).fit(study.samples.in_split("train"), test=None, progress=False)
+    result = quick(["t_colour"]).fit(study.samples.in_split("train"), test=None, progress=False).result_
     with pytest.raises(DataError, match="without a test split"):
         result.evaluate(progress=False)
 
@@ -314,7 +314,7 @@ def test_labels_without_test_data_are_refused(fitted):
 def test_unreadable_test_images(quick, study, tmp_path):
     shutil.copytree(study.images / "test", tmp_path / "new")
     (tmp_path / "new" / "ctl" / "001.png").write_bytes(b"")
-    result = quick(["t_colour"]).fit(study.images, progress=False)
+    result = quick(["t_colour"]).fit(study.images, progress=False).result_
     with pytest.raises(UnreadableImageError, match=r"ctl/001\.png"):
         result.evaluate(tmp_path / "new", progress=False)
     careful = replace(result, options=ExtractOptions(workers=0, on_error="quarantine"))
@@ -333,7 +333,7 @@ def test_test_images_are_decoded_as_the_development_images_were(quick):
     images = (level[:, None, None] + generator.integers(0, 3000, (20, 9, 9))).astype(np.uint16)
     policy = DecodePolicy(sixteen_bit="full")
     samples = load_samples(images, labels=["low", "high"] * 10, decode=policy)
-    result = quick(["t_colour"], folds=2).fit(samples, test=None, progress=False)
+    result = quick(["t_colour"], folds=2).fit(samples, test=None, progress=False).result_
     assert result.model.decode == policy
     for data in (images, load_samples(images, labels=["low", "high"] * 10)):
         found = result.evaluate(data, labels=None if data is not images else ["low", "high"] * 10, progress=False)
@@ -351,7 +351,9 @@ def test_several_labels(quick, study):
             {"high": int, "odd": int}
         )
 
-    result = quick(["t_colour", "t_edge"], folds=2).fit(table(development), label=["high", "odd"], progress=False)
+    result = (
+        quick(["t_colour", "t_edge"], folds=2).fit(table(development), label=["high", "odd"], progress=False).result_
+    )
     found = result.evaluate(table(test), label=["high", "odd"], progress=False)
     proba = result.model.predict_proba(test, store=study.store)
     assert (result.model.task, proba.shape) == (Task.MULTILABEL, (21, 2))
@@ -367,7 +369,9 @@ def test_several_labels(quick, study):
 @pytest.mark.slow
 def test_the_leak_of_the_brain_slices_is_found_as_published(quick, shared_data, tmp_path):
     """The folder's README counts 251 of 394 test files that are training files; every class is known."""
-    result = quick(["t_colour", "t_spread"], store=tmp_path, folds=2).fit(shared_data / "brain-mri", progress=False)
+    result = (
+        quick(["t_colour", "t_spread"], store=tmp_path, folds=2).fit(shared_data / "brain-mri", progress=False).result_
+    )
     found = result.evaluate(progress=False)
     assert (found.n, found.leak.samples) == (394, 251)
     counts = {name.split("_")[0]: count for name, count in found.leak.per_class.items()}
@@ -455,7 +459,9 @@ def test_a_table_is_read_with_the_columns_of_the_run(run, study, evaluate, tmp_p
     )
     table.to_csv(tmp_path / "table.csv", index=False)
     fuse = BioFuse(POOL, folds=3, repeats=1, store=study.store, options=ExtractOptions(workers=0))
-    result = fuse.fit(tmp_path / "table.csv", label="grade", group="patient", out=tmp_path / "run", progress=False)
+    result = fuse.fit(
+        tmp_path / "table.csv", label="grade", group="patient", out=tmp_path / "run", progress=False
+    ).result_
     own = evaluate(tmp_path / "run")
     assert own.models["chosen"].intervals["auroc"].unit == "groups"
     table[table["split"] == "test"].to_csv(tmp_path / "other.csv", index=False)
@@ -486,8 +492,10 @@ def test_data_in_memory_must_be_given_again(run, study, evaluate, tmp_path):
 
 
 def test_train_and_val_given_apart_are_found_again(quick, study, evaluate, tmp_path):
-    result = quick(POOL).fit(
-        study.images / "train", study.images / "val", out=tmp_path / "run", test=None, progress=False
+    result = (
+        quick(POOL)
+        .fit(study.images / "train", validation=study.images / "val", out=tmp_path / "run", test=None, progress=False)
+        .result_
     )
     assert evaluate(tmp_path / "run", split="val").predictions["id"].tolist() == result.val_embeddings.ids.tolist()
     with pytest.raises(DataError, match="no test samples"):
@@ -517,7 +525,7 @@ def test_quarantined_test_images_are_listed_and_have_no_row(run, study, evaluate
 
 def test_a_replaced_model_is_noticed(run, evaluate, tmp_path, quick, study):
     run()
-    other = quick(["t_spread"]).fit(study.images, progress=False).model
+    other = quick(["t_spread"]).fit(study.images, progress=False).result_.model
     shutil.rmtree(tmp_path / "run" / "model")
     other.save(tmp_path / "run" / "model")
     with pytest.raises(ArtifactError, match=r"model\.json has changed"):

@@ -21,7 +21,7 @@ from PIL import Image
 
 import biofuse
 from biofuse import BioFuse, BioFuseModel, ExtractOptions, embed
-from biofuse.api.fit import ONE_PREDICTOR, evaluate, fit_models
+from biofuse.api.fit import ONE_PREDICTOR, evaluate, fit_models, predictor_notes
 from biofuse.blocks.blocks import Blocks
 from biofuse.core.errors import (
     ArtifactError,
@@ -80,7 +80,7 @@ def test_the_fit_is_scikit_learns_on_the_same_matrix(quick, study):
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 
-    model = quick(head="logistic", search="all").fit(study.images, progress=False).model
+    model = quick(head="logistic", search="all").fit(study.images, progress=False).result_.model
     development, test = study.samples.in_split("train", "val"), study.samples.in_split("test")
     X, Z = (model.embed(part, store=study.store) for part in (development, test))
     scaler = StandardScaler().fit(X)
@@ -93,7 +93,7 @@ def test_the_fit_is_scikit_learns_on_the_same_matrix(quick, study):
 def test_train_and_val_given_apart_keep_ids_order_and_split(quick, study):
     train, val = study.samples.in_split("train"), study.samples.in_split("val")
     train, val = train.take(np.random.default_rng(1).permutation(len(train))), val.take(np.arange(len(val))[::-1])
-    result = quick(["t_colour", "t_edge"]).fit(train, val, test=None, progress=False)
+    result = quick(["t_colour", "t_edge"]).fit(train, validation=val, test=None, progress=False).result_
     assert result.train_embeddings.ids.tolist() == train.ids.tolist()
     assert result.val_embeddings.ids.tolist() == val.ids.tolist()
     assert result.train_embeddings.labels.tolist() == train.labels.tolist()
@@ -104,7 +104,7 @@ def test_train_and_val_given_apart_keep_ids_order_and_split(quick, study):
 def test_style_bug_8_train_and_val_share_one_table_of_classes(quick, tmp_path, draw):
     draw(tmp_path / "train", each=6)
     draw(tmp_path / "val", classes=("mid", "sev"), each=4)
-    result = quick(["t_colour"]).fit(tmp_path / "train", tmp_path / "val", test=None, progress=False)
+    result = quick(["t_colour"]).fit(tmp_path / "train", validation=tmp_path / "val", test=None, progress=False).result_
     assert result.model.classes == ("ctl", "mid", "sev")
     assert result.val_embeddings.labels.tolist() == [1] * 4 + [2] * 4
     # The two folders name their files alike, so ids need the split's name to stay apart.
@@ -117,8 +117,10 @@ def test_arrays_with_labels_apart(quick):
     generator = np.random.default_rng(0)
     images = generator.integers(0, 200, (30, 8, 8, 3), dtype=np.uint8)
     labels = ["a", "b", "c"] * 10
-    result = quick(["t_colour"]).fit(
-        images[:21], list(images[21:]), labels=labels[:21], val_labels=np.array(labels[21:]), test=None, progress=False
+    result = (
+        quick(["t_colour"])
+        .fit(images[:21], labels[:21], validation=list(images[21:]), val_labels=np.array(labels[21:]), progress=False)
+        .result_
     )
     # The encoder takes 8 x 8 pixels: nothing is resized, so the rows can be told by eye.
     np.testing.assert_allclose(result.train_embeddings.matrix, images[:21].mean((1, 2)), rtol=1e-5)
@@ -126,7 +128,7 @@ def test_arrays_with_labels_apart(quick):
     assert result.val_embeddings.labels.tolist() == [0, 1, 2] * 3
     assert result.model.predict(images[:2]).shape == (2,)
     with pytest.raises(DataError, match="val_labels"):
-        quick(["t_colour"]).fit(images, labels=labels, val_labels=labels, test=None, progress=False)
+        quick(["t_colour"]).fit(images, labels, val_labels=labels, progress=False)
 
 
 def test_generate_embeddings_without_a_search_fuses_every_encoder(quick, study):
@@ -156,7 +158,7 @@ def test_style_bug_13_a_search_always_ends_with_a_choice_that_generates_embeddin
 
 
 def test_holdout_fits_on_train_and_scores_the_given_validation_split(quick, study):
-    result = quick(["t_colour", "t_edge"], select="holdout").fit(study.images, progress=False)
+    result = quick(["t_colour", "t_edge"], select="holdout").fit(study.images, progress=False).result_
     assert result.config.rule == "first_best"
     assert (result.leaderboard.n_train, result.leaderboard.n_test) == ((36,), (15,))
     assert result.model.facts["fitted_on"] == "train"
@@ -165,7 +167,7 @@ def test_holdout_fits_on_train_and_scores_the_given_validation_split(quick, stud
 
 def test_holdout_makes_a_validation_split_where_none_is_given_and_says_so(quick, study):
     train = study.samples.in_split("train")
-    result = quick(["t_colour"], select="holdout").fit(replace(train, splits=None), test=None, progress=False)
+    result = quick(["t_colour"], select="holdout").fit(replace(train, splits=None), test=None, progress=False).result_
     assert any("Validation samples (20%) were taken out of train" in note for note in result.notes)
     n_val = len(result.val_embeddings.ids)
     assert 3 <= n_val <= 12
@@ -177,20 +179,20 @@ def test_holdout_says_that_validation_images_are_training_images(quick, tmp_path
     for path in draw(tmp_path / "val", each=3, seed=1):
         if path.name == "001.png":
             path.write_bytes((tmp_path / "train" / path.parent.name / "004.png").read_bytes())
-    result = quick(["t_colour"], select="holdout").fit(tmp_path, test=None, progress=False)
+    result = quick(["t_colour"], select="holdout").fit(tmp_path, test=None, progress=False).result_
     assert any("3 of 9 validation samples are also training samples" in note for note in result.notes)
 
 
 @pytest.mark.slow
 def test_style_bug_6_the_paper_preset_is_seeded_xgboost_on_the_validation_split(quick, study):
-    result = quick(["t_colour"], preset="paper").fit(study.images, progress=False)
+    result = quick(["t_colour"], preset="paper").fit(study.images, progress=False).result_
     model = result.model
     assert (model.predictor.head_name, result.config.select, result.config.rule) == ("xgboost", "holdout", "first_best")
     assert result.selection.metric == "accuracy"
     assert model.facts["fitted_on"] == "train"
     published = {"trees": 250, "learning_rate": 0.1, "depth": 6}
     assert {name: model.predictor.head_options[name] for name in published} == published
-    again = quick(["t_colour"], preset="paper").fit(study.images, progress=False).model
+    again = quick(["t_colour"], preset="paper").fit(study.images, progress=False).result_.model
     test = study.images / "test"
     np.testing.assert_array_equal(again.predict_proba(test), model.predict_proba(test))
 
@@ -199,8 +201,8 @@ def test_style_bug_6_the_paper_preset_is_seeded_xgboost_on_the_validation_split(
 def test_class_weights_reach_the_head(quick, tmp_path, draw):
     draw(tmp_path, classes=("ctl",), each=30)
     draw(tmp_path, classes=("ctl", "mid"), each=6, seed=1)
-    plain = quick(["t_colour"], head="logistic").fit(tmp_path, progress=False).model
-    weighted = quick(["t_colour"], head="logistic", class_weight="balanced").fit(tmp_path, progress=False).model
+    plain = quick(["t_colour"], head="logistic").fit(tmp_path, progress=False).result_.model
+    weighted = quick(["t_colour"], head="logistic", class_weight="balanced").fit(tmp_path, progress=False).result_.model
     assert weighted.predictor.head_options["class_weight"] == "balanced"
     rare = weighted.predict_proba(tmp_path)[:, 1] - plain.predict_proba(tmp_path)[:, 1]
     assert rare.mean() > 0.1
@@ -209,8 +211,10 @@ def test_class_weights_reach_the_head(quick, tmp_path, draw):
 @pytest.mark.parametrize(("classes", "task"), [(("ctl", "sev"), "binary"), (("1", "2", "3"), "ordinal")])
 def test_binary_and_ordinal_tasks(quick, tmp_path, draw, classes, task):
     draw(tmp_path / "images", classes=classes, each=8)
-    result = quick(["t_colour", "t_edge"], folds=2).fit(
-        tmp_path / "images", task=task if task == "ordinal" else None, progress=False
+    result = (
+        quick(["t_colour", "t_edge"], folds=2)
+        .fit(tmp_path / "images", task=task if task == "ordinal" else None, progress=False)
+        .result_
     )
     assert result.model.task == task
     draw(tmp_path / "more", classes=classes, each=4, seed=5)
@@ -222,7 +226,9 @@ def test_binary_and_ordinal_tasks(quick, tmp_path, draw, classes, task):
 def test_groups_stay_whole_and_fewer_folds_are_announced(quick, study, tmp_path):
     train = study.samples.in_split("train")
     groups = np.array([f"p{label}{number % 4}" for number, label in enumerate(train.labels)], dtype=object)
-    result = quick(["t_colour"], folds=5).fit(replace(train, splits=None, groups=groups), test=None, progress=False)
+    result = (
+        quick(["t_colour"], folds=5).fit(replace(train, splits=None, groups=groups), test=None, progress=False).result_
+    )
     assert any("4 folds instead of 5" in note for note in result.notes)
     problem = Problem.from_embeddings(result.embeddings, result.config)
     assert len(problem.plan.folds) == 4
@@ -234,7 +240,7 @@ def test_identical_images_stay_together_across_folds(quick, tmp_path, draw):
     first = draw(tmp_path / "one", each=6)
     labels = [path.parent.name for path in first]
     arrays = [np.asarray(Image.open(path)) for path in first]
-    result = quick(["t_colour"]).fit(arrays + arrays, labels=labels + labels, test=None, progress=False)
+    result = quick(["t_colour"]).fit(arrays + arrays, labels + labels, progress=False).result_
     problem = Problem.from_embeddings(result.embeddings, result.config)
     twin = np.arange(36) % 18
     for fit_rows, score_rows in problem.plan.folds:
@@ -248,8 +254,10 @@ def test_duplicates_join_their_groups(quick, tmp_path, draw):
     arrays = [np.asarray(Image.open(path)) for path in paths]
     groups = [f"p{row // 3}" for row in range(27)]
     arrays[3] = arrays[0]
-    result = quick(["t_colour"]).fit(
-        load_samples(arrays, labels=labels, group=groups, name="grouped"), test=None, progress=False
+    result = (
+        quick(["t_colour"])
+        .fit(load_samples(arrays, labels=labels, group=groups, name="grouped"), test=None, progress=False)
+        .result_
     )
     for fit_rows, score_rows in Problem.from_embeddings(result.embeddings, result.config).plan.folds:
         units = [
@@ -281,8 +289,8 @@ def test_style_bug_18_a_part_that_does_not_exist_is_refused_before_any_data_are_
 
 
 def test_style_bug_10_the_fusion_and_scaling_asked_for_are_the_ones_used(quick, study):
-    plain = quick(search="all", head="logistic").fit(study.images, progress=False).model
-    block = quick(search="all", head="logistic", scaling="block").fit(study.images, progress=False).model
+    plain = quick(search="all", head="logistic").fit(study.images, progress=False).result_.model
+    block = quick(search="all", head="logistic", scaling="block").fit(study.images, progress=False).result_.model
     assert (plain.predictor.fusion_name, block.predictor.fusion_options["scaling"]) == ("concatenation", "block")
     test = study.images / "test"
     assert np.abs(plain.predict_proba(test) - block.predict_proba(test)).max() > 1e-4
@@ -326,7 +334,7 @@ def test_test_samples_given_as_development_data_are_refused(quick, study, role):
     parts = {"train": study.samples.in_split("train"), "val": study.samples.in_split("val")}
     parts[role] = study.samples
     with pytest.raises(LeakageError, match=f"given as {role} are of split test"):
-        quick().fit(parts["train"], parts["val"], progress=False)
+        quick().fit(parts["train"], validation=parts["val"], progress=False)
 
 
 # --- style bug 3: test data in the search
@@ -345,7 +353,7 @@ def mined(study, unread):
 @pytest.mark.parametrize("select", ["cv", "holdout"])
 def test_style_bug_3_a_search_never_reads_a_test_row(quick, mined, tmp_path, select):
     fuse = quick(["t_colour", "t_edge"], select=select, store=tmp_path / "store")
-    result = fuse.fit(mined, out=tmp_path / "run", progress=False)
+    result = fuse.fit(mined, out=tmp_path / "run", progress=False).result_
     assert len(result.embeddings.ids) == 51
     with pytest.raises(AssertionError, match="a search read test/"):
         result.evaluate(progress=False)
@@ -358,12 +366,12 @@ def test_style_bug_3_making_a_validation_split_leaves_given_test_rows_unread(qui
     assert "Val was taken out of train" in note
     np.testing.assert_array_equal(made.splits == "test", mined.splits == "test")
     assert {"train", "val"} <= set(made.splits)
-    result = quick(["t_colour"]).fit(replace(mined, splits=splits), progress=False)
+    result = quick(["t_colour"]).fit(replace(mined, splits=splits), progress=False).result_
     assert note in result.notes
 
 
 def test_style_bug_3_test_rows_do_not_change_the_search(quick, study, fitted):
-    without = quick().fit(study.samples.in_split("train", "val"), test=None, progress=False)
+    without = quick().fit(study.samples.in_split("train", "val"), test=None, progress=False).result_
     assert scores(without) == scores(fitted)
     assert without.held_out is None
 
@@ -376,7 +384,7 @@ def test_style_bug_3_test_rows_do_not_change_the_search(quick, study, fitted):
 @given(seed=st.integers(0, 2**16), pool=st.permutations(ALL))
 def test_the_order_of_rows_and_of_encoders_changes_nothing(quick, study, fitted, seed, pool):
     order = np.random.default_rng(seed).permutation(len(study.samples))
-    other = quick(pool).fit(study.samples.take(order), progress=False)
+    other = quick(pool).fit(study.samples.take(order), progress=False).result_
     assert set(other.model.encoders) == set(fitted.model.encoders)
     mine, theirs = ({frozenset(subset): mean for subset, mean in scores(result).items()} for result in (fitted, other))
     assert mine == pytest.approx(theirs, abs=1e-4)
@@ -393,7 +401,7 @@ def test_the_order_of_rows_and_of_encoders_changes_nothing(quick, study, fitted,
 
 def test_a_leaked_label_column_raises_and_names_the_encoder(quick, study):
     development = study.samples.in_split("train", "val")
-    result = quick(["t_colour"]).fit(development, test=None, progress=False)
+    result = quick(["t_colour"]).fit(development, test=None, progress=False).result_
     blocks = result.embeddings.blocks
     matrix = np.column_stack([blocks["t_colour"], development.labels == 1]).astype(np.float32)
     leaked = replace(result.embeddings, blocks=replace(blocks, matrices={"t_colour": matrix}))
@@ -472,7 +480,7 @@ def test_every_encoder_is_fitted_by_itself_and_none_twice(plant, posed, searched
 )
 def test_what_was_asked_for_is_searched_fitted_saved_loaded_and_evaluated(quick, study, tmp_path, options):
     fuse = quick(folds=2, finalists=1, **{"head": "ridge", **options})
-    result = fuse.fit(study.images, out=tmp_path / "run", progress=False)
+    result = fuse.fit(study.images, out=tmp_path / "run", progress=False).result_
     test = study.samples.in_split("test")
     proba = result.model.predict_proba(test, store=study.store)
     assert proba.shape == (21, 3)
@@ -487,7 +495,7 @@ def test_what_was_asked_for_is_searched_fitted_saved_loaded_and_evaluated(quick,
     config = loaded.facts["config"]
     assert {name: config[name] for name in options} == options
 
-    found = evaluate(tmp_path / "run", store=EmbeddingStore(study.store), options=fuse.options, progress=False)
+    found = evaluate(tmp_path / "run", store=EmbeddingStore(study.store), options=fuse.extraction, progress=False)
     again = replace(result.evaluate(progress=False), data=found.data, split=found.split)
     assert found.to_json() == again.to_json()
     written = pd.read_parquet(tmp_path / "run" / "predictions.parquet")
@@ -495,12 +503,12 @@ def test_what_was_asked_for_is_searched_fitted_saved_loaded_and_evaluated(quick,
     record = json.loads((tmp_path / "run" / "run.json").read_text(), parse_constant=pytest.fail)
     assert Run.open(tmp_path / "run").record.chosen == result.model.encoders
     assert record["head"] == result.search.head
-    assert fuse.fit(study.images, out=tmp_path / "run", progress=False).reused
+    assert fuse.fit(study.images, out=tmp_path / "run", progress=False).result_.reused
 
 
 def test_an_ensemble_says_what_it_is_made_of(quick, study, tmp_path):
     fuse = quick(folds=2, head="ridge", predictor="ensemble")
-    result = fuse.fit(study.images, out=tmp_path / "run", progress=False)
+    result = fuse.fit(study.images, out=tmp_path / "run", progress=False).result_
     ensemble = result.search.ensemble
     record = Run.open(tmp_path / "run").record
     assert record.ensemble == ensemble
@@ -514,7 +522,7 @@ def test_the_paper_preset_refits_xgboost_on_every_subset_of_the_train_split_alon
     for seed, (split, each) in enumerate({"train": 8, "val": 5}.items()):
         draw(tmp_path / "images" / split, classes=("ctl", "sev"), each=each, seed=seed)
     fuse = quick(["t_colour", "t_edge"], preset="paper")
-    result = fuse.fit(tmp_path / "images", out=tmp_path / "run", test=None, progress=False)
+    result = fuse.fit(tmp_path / "images", out=tmp_path / "run", test=None, progress=False).result_
     assert result.screen is None
     assert [row.subset for row in result.leaderboard] == [("t_colour",), ("t_edge",), ("t_colour", "t_edge")]
     assert (result.leaderboard.n_train, result.leaderboard.n_test) == ((16,), (10,))
@@ -647,7 +655,7 @@ def test_pinning_fills_in_the_hash_of_the_file_and_only_that(table_card, tmp_pat
 
 def test_a_model_keeps_the_weights_it_was_fitted_with(table_card, quick, study, tmp_path):
     test = study.images / "test"
-    model = quick(["t_table"], store=tmp_path / "store").fit(study.images, progress=False).model
+    model = quick(["t_table"], store=tmp_path / "store").fit(study.images, progress=False).result_.model
     assert model.cards == (pin(table_card),)
     loaded = BioFuseModel.load(model.save(tmp_path / "model"))
     before = loaded.predict_proba(test, store=tmp_path / "store", keep=True, options=ExtractOptions(workers=0))
@@ -661,7 +669,7 @@ def test_a_model_keeps_the_weights_it_was_fitted_with(table_card, quick, study, 
 
 
 def test_a_model_put_together_by_hand_is_pinned_when_it_embeds(table_card, quick, study, tmp_path):
-    model = quick(["t_table"], store=tmp_path / "store").fit(study.images, progress=False).model
+    model = quick(["t_table"], store=tmp_path / "store").fit(study.images, progress=False).result_.model
     loose = replace(model, cards=(table_card,))
     options = ExtractOptions(workers=0)
     first = loose.embed(study.images / "test", store=tmp_path / "store", options=options)
@@ -673,7 +681,7 @@ def test_a_model_put_together_by_hand_is_pinned_when_it_embeds(table_card, quick
 def test_a_run_with_other_weights_is_another_run(table_card, quick, study, tmp_path):
     fuse = quick(["t_table"], store=tmp_path / "store")
     fuse.fit(study.images, out=tmp_path / "run", progress=False)
-    assert fuse.fit(study.images, out=tmp_path / "run", progress=False).reused
+    assert fuse.fit(study.images, out=tmp_path / "run", progress=False).result_.reused
     (tmp_path / "weights.txt").write_text("3 2 1")
     with pytest.raises(BioFuseError, match="other data or with other options"):
         fuse.fit(study.images, out=tmp_path / "run", progress=False)
@@ -756,9 +764,8 @@ def test_style_bug_2_rows_of_a_data_set_are_read_one_at_a_time():
     ],
     ids=str,
 )
-def test_who_names_a_head_and_no_predictor_is_told_that_it_is_no_mean(quick, options, told):
-    *_, notes = quick(**options)._resolve()
-    assert (ONE_PREDICTOR in notes) == told
+def test_who_names_a_head_and_no_predictor_is_told_that_it_is_no_mean(options, told):
+    assert (ONE_PREDICTOR in predictor_notes(options)) == told
 
 
 # --- what BioFuse(...) is before a fit
@@ -790,10 +797,11 @@ def test_parameters_are_handed_back_as_given_and_can_be_cloned():
 
     given = {"encoders": ["hog"], "head": "ridge", "folds": 3, "device": "cpu", "options": ExtractOptions(workers=0)}
     fuse = BioFuse(**given)
-    assert fuse.get_params() == {**given, "store": None}
+    assert {name: value for name, value in fuse.get_params().items() if value is not None} == given
     copy = clone(fuse)
-    assert (copy.config, copy.options, repr(copy)) == (fuse.config, fuse.options, repr(fuse))
-    assert fuse.options == ExtractOptions(workers=0, device="cpu")
+    assert (copy.config, copy.extraction, repr(copy)) == (fuse.config, fuse.extraction, repr(fuse))
+    assert fuse.extraction == ExtractOptions(workers=0, device="cpu")
+    assert fuse.set_params(folds=7).config.folds == 7
 
 
 def test_help_shows_every_option_of_both_objects():
@@ -845,12 +853,14 @@ def splits_of(result):
 def test_data_without_splits_are_divided_by_a_hash_and_the_sentence_says_so(quick, study, tmp_path, draw):
     draw(tmp_path / "images", each=20)
     said = []
-    result = quick(["t_colour"]).fit(tmp_path / "images", progress=False, tell=said.append, out=tmp_path / "run")
+    result = (
+        quick(["t_colour"]).fit(tmp_path / "images", progress=False, tell=said.append, out=tmp_path / "run").result_
+    )
     assert splits_of(result) == {"train": 36, "val": 9, "test": 15}
     assert "Splits were made by a hash of ids and seed 0: 36 train, 9 val, 15 test." in said
-    again = quick(["t_colour"]).fit(tmp_path / "images", progress=False)
+    again = quick(["t_colour"]).fit(tmp_path / "images", progress=False).result_
     assert again.held_out.ids.tolist() == result.held_out.ids.tolist()
-    other = quick(["t_colour"], seed=1).fit(tmp_path / "images", progress=False)
+    other = quick(["t_colour"], seed=1).fit(tmp_path / "images", progress=False).result_
     assert other.held_out.ids.tolist() != result.held_out.ids.tolist()
     assert result.evaluate(progress=False).n == 15
     assert biofuse.evaluate(tmp_path / "run", store=study.store, workers=0, progress=False).n == 15
@@ -858,14 +868,18 @@ def test_data_without_splits_are_divided_by_a_hash_and_the_sentence_says_so(quic
 
 def test_train_and_val_without_a_test_split_both_give_a_quarter_of_it(quick, study):
     given = study.samples.in_split("train", "val")
-    result = quick(["t_colour"]).fit(given, progress=False)
+    result = quick(["t_colour"]).fit(given, progress=False).result_
     assert any("Test samples were taken out of train and val" in note for note in result.notes)
     counts = splits_of(result)
     assert sum(counts.values()) == 51
     assert 9 <= counts["test"] <= 15
     left = dict(zip(given.ids.tolist(), given.splits.tolist(), strict=True))
     assert [left[name] for name in result.embeddings.ids.tolist()] == result.embeddings.splits.tolist()
-    apart = quick(["t_colour"]).fit(study.samples.in_split("train"), study.samples.in_split("val"), progress=False)
+    apart = (
+        quick(["t_colour"])
+        .fit(study.samples.in_split("train"), validation=study.samples.in_split("val"), progress=False)
+        .result_
+    )
     assert apart.held_out.ids.tolist() == result.held_out.ids.tolist()
 
 
@@ -877,20 +891,28 @@ def test_groups_and_identical_images_stay_on_one_side(quick, study):
         group=[f"p{row % 36 // 2}" for row in range(72)],
         name="twins",
     )
-    result = quick(["t_colour"]).fit(twins, progress=False)
+    result = quick(["t_colour"]).fit(twins, progress=False).result_
     kept, aside = ({int(name) % 36 // 2 for name in part.ids} for part in (result.embeddings, result.held_out))
     assert not kept & aside
 
 
 def test_nothing_is_set_aside_where_none_is_asked_for(quick, study):
-    result = quick(["t_colour"]).fit(study.samples.in_split("train", "val"), test=None, progress=False)
+    result = quick(["t_colour"]).fit(study.samples.in_split("train", "val"), test=None, progress=False).result_
     assert result.held_out is None
     assert splits_of(result) == {"train": 36, "val": 15, "test": 0}
 
 
 def test_test_data_may_come_apart_and_are_found_again(quick, study, tmp_path):
-    result = quick(["t_colour"]).fit(
-        study.images / "train", study.images / "val", test=study.images / "test", out=tmp_path / "run", progress=False
+    result = (
+        quick(["t_colour"])
+        .fit(
+            study.images / "train",
+            validation=study.images / "val",
+            test=study.images / "test",
+            out=tmp_path / "run",
+            progress=False,
+        )
+        .result_
     )
     assert splits_of(result) == {"train": 36, "val": 15, "test": 21}
     found = biofuse.evaluate(tmp_path / "run", store=study.store, workers=0, progress=False)
@@ -907,8 +929,10 @@ def test_the_command_line_sets_the_same_samples_aside(quick, tmp_path, draw):
     from biofuse.cli.app import app
 
     draw(tmp_path / "images", each=12)
-    result = BioFuse("haralick", head="ridge", folds=2, repeats=1, store=tmp_path / "store", workers=0).fit(
-        tmp_path / "images", progress=False
+    result = (
+        BioFuse("haralick", head="ridge", folds=2, repeats=1, store=tmp_path / "store", workers=0)
+        .fit(tmp_path / "images", progress=False)
+        .result_
     )
     asked = "fit {0}/images -e haralick --head ridge --folds 2 --repeats 1 --store {0}/store --workers 0 --out {0}/run"
     done = CliRunner().invoke(app, asked.format(tmp_path).split())

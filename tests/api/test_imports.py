@@ -194,7 +194,7 @@ def test_a_search_uses_it_and_a_model_says_which_images_it_cannot_predict(tmp_pa
     fuse = BioFuse(
         ["t_spread", "imported:oracle", "oracle"], folds=3, repeats=1, rule="one_se", store=store, options=ALONE
     )
-    result = fuse.fit(samples, test=None, progress=False)
+    result = fuse.fit(samples, test=None, progress=False).result_
     assert result.config.encoders == ("t_spread", "oracle")
     assert result.model.encoders == ("oracle",)
     predicted = result.model.predict(samples, store=store, options=ALONE, progress=False)

@@ -40,7 +40,7 @@ def opened(monkeypatch):
 
 def test_fit_opens_each_file_of_a_folder_without_splits_at_most_twice(folder, opened, tmp_path):
     fuse = biofuse.BioFuse(["colour", "lbp"], store=tmp_path / "store", **FIT)
-    result = fuse.fit(folder, out=tmp_path / "run", progress=False)
+    result = fuse.fit(folder, out=tmp_path / "run", progress=False).result_
     assert len(result.held_out) == 10  # hashed, so that no copy of them is learned from, and not decoded
     assert set(opened.values()) == {1, 2}
     result.evaluate(progress=False)

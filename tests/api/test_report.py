@@ -94,8 +94,10 @@ def test_before_the_evaluation_no_test_image_is_read(fitted, study, monkeypatch,
 
 
 def test_samples_in_memory_are_shown(quick, study, tmp_path, take_apart):
-    result = quick(("t_colour", "t_edge")).fit(
-        study.samples.in_split("train", "val"), out=tmp_path / "run", progress=False
+    result = (
+        quick(("t_colour", "t_edge"))
+        .fit(study.samples.in_split("train", "val"), out=tmp_path / "run", progress=False)
+        .result_
     )
     store = EmbeddingStore(study.store)
     without = take_apart(write_report(result.path, store=store))
@@ -149,7 +151,9 @@ def test_times_are_measured_when_asked_for(evaluated, study, tmp_path, take_apar
 
 def test_style_bug_0_1_the_times_that_a_fit_measured_are_in_its_report(quick, study, tmp_path, take_apart):
     """The fit times its encoders for ``max_latency``; the page shows those very milliseconds, whoever writes it."""
-    result = quick(("t_colour", "t_edge"), max_latency=1e6).fit(study.images, out=tmp_path / "run", progress=False)
+    result = (
+        quick(("t_colour", "t_edge"), max_latency=1e6).fit(study.images, out=tmp_path / "run", progress=False).result_
+    )
     measured = json.loads((tmp_path / "run" / "run.json").read_text())["latency"]
     assert set(measured) == {"t_colour", "t_edge"}
     assert all(value > 0 for value in measured.values())
@@ -169,7 +173,7 @@ def test_style_bug_0_1_the_times_that_a_fit_measured_are_in_its_report(quick, st
 def test_a_report_of_what_is_in_memory_reads_no_data_again_and_is_the_same(
     quick, study, tmp_path, monkeypatch, take_apart
 ):
-    result = quick(("t_colour", "t_edge")).fit(study.images, out=tmp_path / "run", progress=False)
+    result = quick(("t_colour", "t_edge")).fit(study.images, out=tmp_path / "run", progress=False).result_
     store, said = EmbeddingStore(study.store), []
     later = write_report(tmp_path / "run", out=tmp_path / "later.html", store=store).read_text()
 

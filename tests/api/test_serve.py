@@ -42,7 +42,7 @@ def ready(client: TestClient, status: str = "ready") -> TestClient:
 def fitted(quick: Any, study: SimpleNamespace) -> Any:
     """Return a fit of two encoders with its run directory."""
     fuse = quick(("t_colour", "t_edge"), head="ridge")
-    return fuse.fit(study.images, out=study.root / "served", progress=False)
+    return fuse.fit(study.images, out=study.root / "served", progress=False).result_
 
 
 @pytest.fixture(scope="module")

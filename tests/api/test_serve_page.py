@@ -22,8 +22,10 @@ DESKTOP, PHONE = {"width": 1400, "height": 900}, {"width": 390, "height": 844}
 def fitted(quick: Any, draw: Any, study: SimpleNamespace) -> Any:
     """Return a fit of two classes, of which one is looked for, with its run directory."""
     draw(study.root / "two", classes=("benign", "malignant"), each=16)
-    return quick(("t_colour", "t_edge"), head="ridge").fit(
-        study.root / "two", out=study.root / "two-run", progress=False
+    return (
+        quick(("t_colour", "t_edge"), head="ridge")
+        .fit(study.root / "two", out=study.root / "two-run", progress=False)
+        .result_
     )
 
 

@@ -451,7 +451,7 @@ def test_without_folds_there_is_no_interval_and_without_contributions_no_table(s
 
 
 def test_what_a_fit_holds_has_a_short_representation(images):
-    result = biofuse.BioFuse(ENCODERS, folds=3, repeats=1).fit(images, progress=False)
+    result = biofuse.BioFuse(ENCODERS, folds=3, repeats=1).fit(images, progress=False).result_
     samples = result.embeddings.samples
     assert repr(samples).startswith(f"<Samples images: {len(samples)} samples; binary; 2 classes (")
     assert repr(result.selection).startswith(f"<Selection {' + '.join(result.selection.chosen.subset)} by ")

@@ -152,12 +152,12 @@ def test_loaded_state_may_not_be_captured(registry):
 
     with pytest.raises(EncoderError, match="captures 'network', a Linear") as caught:
         register_encoder("net", dim=3, size=8, registry=registry)(encode)
-    assert "docs/add-an-encoder.md" in caught.value.remedy
+    assert "register_torch" in caught.value.remedy
 
 
 @pytest.mark.parametrize("thing", [len, np.mean, np.vectorize(abs), 3])
 def test_only_plain_functions_can_be_encoders(registry, thing):
-    with pytest.raises(EncoderError, match="expected a function"):
+    with pytest.raises(EncoderError, match=r"expected a function|no function"):
         register_encoder("x", dim=3, size=8, registry=registry)(thing)
 
 

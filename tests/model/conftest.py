@@ -33,5 +33,5 @@ def made(pictures, tmp_path_factory) -> SimpleNamespace:
     """Return the fitted model, what it was fitted from, and its store."""
     store = tmp_path_factory.mktemp("model-store")
     fuse = BioFuse(["haralick", "hog"], search="all", folds=2, repeats=1, store=store, options=ALONE)
-    result = fuse.fit(pictures[0].parents[1], test=None, progress=False)
+    result = fuse.fit(pictures[0].parents[1], test=None, progress=False).result_
     return SimpleNamespace(model=result.model, result=result, pictures=pictures, store=store)

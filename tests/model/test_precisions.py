@@ -53,7 +53,7 @@ def has(monkeypatch):
 def fitted(encoder, has, pictures, tmp_path):
     has("bf16")
     fuse = BioFuse([encoder], search="all", head="ridge", folds=2, repeats=1, store=tmp_path / "s", options=ALONE)
-    return fuse.fit(pictures[0].parents[1], test=None, out=tmp_path / "run", progress=False)
+    return fuse.fit(pictures[0].parents[1], test=None, out=tmp_path / "run", progress=False).result_
 
 
 def test_model_and_run_say_what_the_encoders_computed_in(fitted, tmp_path):

@@ -73,8 +73,7 @@ def curve(
     Examples
     --------
     >>> import biofuse
-    >>> fuse = biofuse.BioFuse(["colour", "lbp"], head="ridge")
-    >>> _ = fuse.fit("images/", out="run", progress=False)
+    >>> _ = biofuse.fit("images/", encoders=["colour", "lbp"], head="ridge", out="run", progress=False)
     >>> found = biofuse.curve("run", per_class=[2, 5], progress=False)
     >>> [training.text for training in found.sets]
     ['2 per class', '5 per class', '25% of all', '50% of all', 'all']

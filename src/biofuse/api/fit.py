@@ -2,11 +2,11 @@
 
 import contextlib
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from html import escape
 from pathlib import Path
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -38,7 +38,7 @@ from biofuse.search.config import STARTER, SearchConfig, names_one_predictor
 from biofuse.search.evidence import Evidence, gather_evidence
 from biofuse.search.leaderboard import Leaderboard
 from biofuse.search.out_of_fold import OutOfFold
-from biofuse.search.problem import Problem, check_parts, check_plan
+from biofuse.search.problem import Problem, check_parts, check_plan, check_savable
 from biofuse.search.rules import CHOSEN, Selection
 from biofuse.search.runner import SearchContext
 from biofuse.search.search import (
@@ -153,8 +153,8 @@ class FitResult:
 
     Examples
     --------
-    >>> from biofuse import BioFuse
-    >>> result = BioFuse(["colour", "lbp"], head="ridge").fit("images/", test=None, progress=False)
+    >>> import biofuse
+    >>> result = biofuse.fit("images/", encoders=["colour", "lbp"], head="ridge", test=None, progress=False)
     >>> result.model.encoders == result.search.chosen
     True
     >>> len(result.leaderboard), result.train_embeddings.ids.shape
@@ -321,256 +321,188 @@ def _claims_out(fit: Callable[Given, Returned]) -> Callable[Given, Returned]:
     return alone
 
 
-class GeneratedEmbeddings(NamedTuple):
-    """What :meth:`BioFuse.generate_embeddings` returns."""
+@accepts(DataConfig, SearchConfig, ExtractOptions)
+@_claims_out
+def fit(
+    data: Any,
+    val: Any = None,
+    *,
+    encoders: str | Sequence[str] = STARTER,
+    test: Any = "auto",
+    labels: Any = None,
+    val_labels: Any = None,
+    store: EmbeddingStore | Path | str | None = None,
+    config: DataConfig | None = None,
+    options: ExtractOptions | None = None,
+    out: Path | str | None = None,
+    overwrite: bool = False,
+    yes: bool = False,
+    progress: bool = True,
+    tell: Tell | None = None,
+    **chosen: Any,
+) -> FitResult:
+    """Embed development data, search for the best subset of encoders, and fit it: what ``biofuse fit`` does.
 
-    train: EmbeddingSet
-    val: EmbeddingSet
-    model: BioFuseModel
-
-
-@accepts(SearchConfig, ExtractOptions)
-class BioFuse:
-    """Finds which encoders, together, serve a task best.
-
-    Nothing is looked up, opened or downloaded before :meth:`fit`.
+    :class:`biofuse.BioFuse` is the same as an estimator of scikit-learn.
 
     Parameters
     ----------
+    data : anything :func:`biofuse.load_samples` takes
+        Training data; its own splits count, where it has some.
+    val : likewise, optional
+        Validation data where they come apart.
     encoders : str or sequence of str, default "starter"
         The pool: names or aliases, see ``biofuse encoders list``.
+    test : "auto", None or likewise, default "auto"
+        ``auto``: the data's own test split; where there is none, 25 % of the samples are set aside, stratified,
+        grouped, by a hash of id and seed. None: nothing is set aside. Or test data that come apart. A search never
+        reads them.
+    labels, val_labels : array-like, optional
+        Labels of images in memory.
     store : EmbeddingStore or path, optional
         Where embeddings are kept; by default the user's store.
+    config : DataConfig, optional
+        How the data are read; what is given by name wins.
     options : ExtractOptions, optional
         How images are embedded; what is given by name wins.
+    out : path, optional
+        A run directory to write; a killed fit goes on from it, and a finished one is reused.
+    overwrite : bool, default False
+        Whether to replace another run in ``out``.
+    yes : bool, default False
+        Whether a search of more than an hour is wanted.
+    progress : bool, default True
+        Show progress bars where standard error is a terminal, and in a notebook's cell.
+    tell : callable, optional
+        Receives news line by line, such as that test data were set aside; by default they are written to standard
+        error, unless ``progress`` is False. A run keeps them in its ``run.log``.
     **chosen
-        Fields of :class:`biofuse.SearchConfig` and :class:`biofuse.ExtractOptions`.
+        Fields of :class:`biofuse.DataConfig`, :class:`biofuse.SearchConfig` and :class:`biofuse.ExtractOptions`.
+
+    Returns
+    -------
+    FitResult
 
     Raises
     ------
-    BioFuseError
-        If there is no such option, it cannot have that value, or two do not go together.
+    DataError, EncoderError, SearchError, DiskError
+        With a message that says what to do.
 
     Examples
     --------
-    >>> from biofuse import BioFuse
-    >>> BioFuse(["colour", "lbp"], head="ridge")
-    BioFuse(encoders=['colour', 'lbp'], head='ridge')
-    >>> result = BioFuse(["colour", "lbp"], head="ridge").fit("images/", progress=False)
+    >>> import biofuse
+    >>> result = biofuse.fit("images/", encoders=["colour", "lbp"], head="ridge", progress=False)
     >>> result.evaluate(progress=False)["auroc"]
     1.0
     >>> result.model.predict(["new.png"])
     array(['malignant'], dtype=object)
     """
+    reading, searching, extraction = divide(chosen, DataConfig, SearchConfig, ExtractOptions)
+    say = Log(tell or (tell_user if progress else lambda _: None))
+    read, options = DataConfig.of(config, reading), ExtractOptions.of(options, extraction)
+    asked = SearchConfig(**{"encoders": encoders, **searching})
+    kept = as_store(store) if options.use_store else as_store(store).in_memory()
+    cards, asked, notes = look_up(asked, options=options, store=kept)
+    if out is not None:
+        Run.refuse_other(out, asked, overwrite=overwrite)
+        check_savable(asked)
+    development = development_data(
+        data, val, test=test, config=read, labels=labels, val_labels=val_labels, seed=asked.seed
+    )
+    notes = (*notes, *predictor_notes(searching))
+    for line in (*notes, *development.notes):
+        say(line)
+    samples = check_plan(development.samples, asked, options=options, progress=progress)
+    embeddings = extract(samples, cards, store=kept, options=options, progress=progress, tell=say)
+    for skipped in embeddings.skipped:
+        say(f"{skipped.name} is left out: {skipped.reason}")
+    problem = Problem.from_embeddings(embeddings, asked)
+    embeddings = replace(embeddings, samples=problem.samples)
+    for line in problem.plan.notes:
+        say(line)
+    run = None
+    if out is not None:
+        source = DataSource.of(data, val=val, test=test, config=read)
+        run = Run.create(out, problem, embeddings, development, source=source, overwrite=overwrite)
+        say.write_to(run.path / LOG)
+    search, evidence = _search(problem, embeddings, run, options=options, yes=yes, progress=progress, tell=say)
+    models, singles, reused = _fitted(problem, search, evidence, embeddings, run, read=read, tell=say)
+    for sentence in (search.reason, asked.compared(search.head), *evidence.sentences()):
+        if sentence:
+            say(sentence)
+    return FitResult(
+        models=models,
+        singles=singles,
+        search=search,
+        evidence=evidence,
+        embeddings=embeddings,
+        config=asked,
+        data=read,
+        notes=(*notes, *development.notes, *problem.plan.notes),
+        held_out=development.held_out,
+        store=kept,
+        options=options,
+        run=run,
+        reused=reused,
+    )
 
-    def __init__(
-        self,
-        encoders: str | Sequence[str] = STARTER,
-        *,
-        store: EmbeddingStore | Path | str | None = None,
-        options: ExtractOptions | None = None,
-        **chosen: Any,
-    ) -> None:
-        search, extraction = divide(chosen, SearchConfig, ExtractOptions)
-        self.config = SearchConfig(**{"encoders": encoders, **search})
-        self.options = ExtractOptions.of(options, extraction)
-        self.store = store
-        self._given = {"encoders": encoders, "store": store, "options": options, **chosen}
 
-    def get_params(self, deep: bool = True) -> dict[str, Any]:  # noqa: ARG002
-        """Return what this was made from: ``BioFuse(**fuse.get_params())`` is the same again."""
-        return dict(self._given)
+def predictor_notes(chosen: Mapping[str, Any]) -> tuple[str, ...]:
+    """Say it where the predictor follows from a head or a fusion that was named."""
+    named = chosen.get("predictor") or chosen.get("preset")
+    return (ONE_PREDICTOR,) if named is None and names_one_predictor(chosen) else ()
 
-    @property
-    def cards(self) -> tuple[EncoderCard, ...]:
-        """The encoders of the pool, looked up anew."""
-        return self._resolve()[1]
 
-    def __repr__(self) -> str:
-        chosen = self.config.model_dump(exclude={"encoders"}, exclude_defaults=True)
-        if self._takes_one_head:
-            del chosen["predictor"]
-        chosen |= self.options.model_dump(exclude_defaults=True)
-        shown = "".join(f", {name}={value!r}" for name, value in chosen.items())
-        return f"BioFuse(encoders={list(self.config.encoders)}{shown})"
+def look_up(
+    config: SearchConfig, *, options: ExtractOptions, store: EmbeddingStore
+) -> tuple[tuple[EncoderCard, ...], SearchConfig, tuple[str, ...]]:
+    """Look the pool up, and refuse parts that do not exist before hours of embedding.
 
-    @property
-    def _takes_one_head(self) -> bool:
-        """Whether the predictor follows from a head or a fusion that was named."""
-        named = self._given.get("predictor") or self._given.get("preset")
-        return named is None and names_one_predictor(self._given)
+    Returns
+    -------
+    cards : tuple of EncoderCard
+    config : SearchConfig
+        With the names of the encoders, and of the other parts, as they are written here.
+    notes : tuple of str
+        Which encoders were left out, and why.
 
-    @accepts(DataConfig)
-    @_claims_out
-    def fit(
-        self,
-        data: Any,
-        val: Any = None,
-        *,
-        test: Any = "auto",
-        labels: Any = None,
-        val_labels: Any = None,
-        config: DataConfig | None = None,
-        out: Path | str | None = None,
-        overwrite: bool = False,
-        yes: bool = False,
-        progress: bool = True,
-        tell: Tell | None = None,
-        **chosen: Any,
-    ) -> FitResult:
-        """Embed development data, search for the best subset, and fit it.
+    Raises
+    ------
+    UnknownEncoderError, SearchError
+        If there is no such encoder, head or fusion.
+    """
+    found = resolve(config.encoders, allow_random_weights=options.allow_random_weights, find=store.find_imported)
+    cards, notes = allowed(found, commercial_only=config.commercial_only)
+    return cards, check_parts(config.but(encoders=tuple(card.name for card in cards))), notes
 
-        Parameters
-        ----------
-        data : anything :func:`biofuse.load_samples` takes
-            Training data; its own splits count, where it has some.
-        val : likewise, optional
-            Validation data where they come apart.
-        test : "auto", None or likewise, default "auto"
-            ``auto``: the data's own test split; where there is none, 25 % of the samples are set aside, stratified,
-            grouped, by a hash of id and seed. None: nothing is set aside. Or test data that come apart. A search never
-            reads them.
-        labels, val_labels : array-like, optional
-            Labels of images in memory.
-        config : DataConfig, optional
-            How the data are read; what is given by name wins.
-        out : path, optional
-            A run directory to write; a killed fit goes on from it, and a finished one is reused.
-        overwrite : bool, default False
-            Whether to replace another run in ``out``.
-        yes : bool, default False
-            Whether a search of more than an hour is wanted.
-        progress : bool, default True
-            Show progress bars where standard error is a terminal, and in a notebook's cell.
-        tell : callable, optional
-            Receives news line by line, such as that test data were set aside; by default they are written to standard
-            error, unless ``progress`` is False. A run keeps them in its ``run.log``.
-        **chosen
-            Fields of :class:`biofuse.DataConfig`.
 
-        Returns
-        -------
-        FitResult
-
-        Raises
-        ------
-        DataError, EncoderError, SearchError, DiskError
-            With a message that says what to do.
-        """
-        say = Log(tell or (tell_user if progress else lambda _: None))
-        read = DataConfig.of(config, chosen)
-        store, cards, asked, notes = self._resolve()
-        if out is not None:
-            Run.refuse_other(out, asked, overwrite=overwrite)
-        development = development_data(
-            data, val, test=test, config=read, labels=labels, val_labels=val_labels, seed=asked.seed
+def _search(
+    problem: Problem,
+    embeddings: EmbeddingSet,
+    run: Run | None,
+    *,
+    options: ExtractOptions,
+    yes: bool,
+    progress: bool,
+    tell: Tell,
+) -> tuple[Search, Evidence]:
+    known = None if run is None else run.record.latency
+    budget = make_budget(problem.config, embeddings, options=options, known=known, tell=tell)
+    if run is not None:
+        run.remember(latency=budget.latency)
+    with progress_bars(progress, unit="subsets") as bars:
+        runtime = SearchContext(
+            folder=None if run is None else run.path,
+            progress=_Only(bars),
+            tell=tell,
+            yes=yes,
+            engine=options.engine,
+            ray_address=options.ray_address,
+            device=options.device,
         )
-        for line in (*notes, *development.notes):
-            say(line)
-        samples = check_plan(development.samples, asked, options=self.options, progress=progress)
-        embeddings = extract(samples, cards, store=store, options=self.options, progress=progress, tell=say)
-        for skipped in embeddings.skipped:
-            say(f"{skipped.name} is left out: {skipped.reason}")
-        problem = Problem.from_embeddings(embeddings, asked)
-        embeddings = replace(embeddings, samples=problem.samples)
-        for line in problem.plan.notes:
-            say(line)
-        run = None
-        if out is not None:
-            source = DataSource.of(data, val=val, test=test, config=read)
-            run = Run.create(out, problem, embeddings, development, source=source, overwrite=overwrite)
-            say.write_to(run.path / LOG)
-        search, evidence = self._search(problem, embeddings, run, yes=yes, progress=progress, tell=say)
-        models, singles, reused = _fitted(problem, search, evidence, embeddings, run, read=read, tell=say)
-        for sentence in (search.reason, asked.compared(search.head), *evidence.sentences()):
-            if sentence:
-                say(sentence)
-        return FitResult(
-            models=models,
-            singles=singles,
-            search=search,
-            evidence=evidence,
-            embeddings=embeddings,
-            config=asked,
-            data=read,
-            notes=(*notes, *development.notes, *problem.plan.notes),
-            held_out=development.held_out,
-            store=store,
-            options=self.options,
-            run=run,
-            reused=reused,
-        )
-
-    @accepts(DataConfig)
-    def generate_embeddings(
-        self,
-        train: Any,
-        val: Any,
-        *,
-        labels: Any = None,
-        val_labels: Any = None,
-        config: DataConfig | None = None,
-        progress: bool = True,
-        **chosen: Any,
-    ) -> GeneratedEmbeddings:
-        """Search and fit, and return the fused encoders' embeddings of train and val and the fitted model.
-
-        Parameters are those of :meth:`fit`; no test data are set aside.
-
-        Returns
-        -------
-        GeneratedEmbeddings
-            ``train`` and ``val`` hold every sample, aligned and in the order given; ``model.embed`` maps new images
-            into the same columns. With ``search="all"`` every encoder is fused.
-        """
-        result = self.fit(
-            train, val, test=None, labels=labels, val_labels=val_labels, config=config, progress=progress, **chosen
-        )
-        return GeneratedEmbeddings(result.train_embeddings, result.val_embeddings, result.model)
-
-    def _resolve(self) -> tuple[EmbeddingStore, tuple[EncoderCard, ...], SearchConfig, tuple[str, ...]]:
-        """Open the store, look the pool up, and refuse parts that do not exist before hours of embedding."""
-        store = as_store(self.store) if self.options.use_store else as_store(self.store).in_memory()
-        cards, notes = allowed(
-            resolve(
-                self.config.encoders,
-                allow_random_weights=self.options.allow_random_weights,
-                find=store.find_imported,
-            ),
-            commercial_only=self.config.commercial_only,
-        )
-        config = check_parts(self.config.but(encoders=tuple(card.name for card in cards)))
-        if self._takes_one_head:
-            notes = (*notes, ONE_PREDICTOR)
-        return store, cards, config, notes
-
-    def _search(
-        self,
-        problem: Problem,
-        embeddings: EmbeddingSet,
-        run: Run | None,
-        *,
-        yes: bool,
-        progress: bool,
-        tell: Tell,
-    ) -> tuple[Search, Evidence]:
-        known = None if run is None else run.record.latency
-        budget = make_budget(problem.config, embeddings, options=self.options, known=known, tell=tell)
-        if run is not None:
-            run.remember(latency=budget.latency)
-        with progress_bars(progress, unit="subsets") as bars:
-            runtime = SearchContext(
-                folder=None if run is None else run.path,
-                progress=_Only(bars),
-                tell=tell,
-                yes=yes,
-                engine=self.options.engine,
-                ray_address=self.options.ray_address,
-                device=self.options.device,
-            )
-            with runtime.cluster():
-                search = with_out_of_fold(problem, run_search(problem, runtime, budget=budget), runtime)
-                return search, gather_evidence(problem, search, embeddings.cards, context=runtime, budget=budget)
+        with runtime.cluster():
+            search = with_out_of_fold(problem, run_search(problem, runtime, budget=budget), runtime)
+            return search, gather_evidence(problem, search, embeddings.cards, context=runtime, budget=budget)
 
 
 def _fitted(
@@ -681,8 +613,7 @@ def evaluate(
     Examples
     --------
     >>> import biofuse
-    >>> fuse = biofuse.BioFuse(["colour", "lbp"], head="ridge")
-    >>> _ = fuse.fit("images/", out="run", progress=False)
+    >>> _ = biofuse.fit("images/", encoders=["colour", "lbp"], head="ridge", out="run", progress=False)
     >>> evaluation = biofuse.evaluate("run", progress=False)
     >>> evaluation.n, evaluation["accuracy"]
     (10, 1.0)

@@ -82,8 +82,7 @@ def write_report(
     Examples
     --------
     >>> import biofuse
-    >>> fuse = biofuse.BioFuse(["colour", "lbp"], head="ridge")
-    >>> _ = fuse.fit("images/", out="run", progress=False)
+    >>> _ = biofuse.fit("images/", encoders=["colour", "lbp"], head="ridge", out="run", progress=False)
     >>> biofuse.write_report("run").name
     'report.html'
     """

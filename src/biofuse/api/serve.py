@@ -59,9 +59,9 @@ def create_app(
 
     Examples
     --------
-    >>> from biofuse import BioFuse
+    >>> import biofuse
     >>> from biofuse.api.serve import create_app
-    >>> model = BioFuse(["colour", "lbp"], head="ridge").fit("images/", progress=False).model
+    >>> model = biofuse.fit("images/", encoders=["colour", "lbp"], head="ridge", progress=False).model
     >>> sorted(create_app(model).openapi()["paths"])
     ['/health', '/metrics', '/model', '/predict']
     """

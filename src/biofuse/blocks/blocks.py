@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import Any, Self, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,9 @@ Matrix = NDArray[np.float32]
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Blocks(Mapping[str, Matrix]):
     """A read-only mapping from encoder name to block, all with the same rows.
+
+    As with a structured array of numpy, a name gives a block, and anything that numpy takes for rows gives those rows
+    of every block; ``shape`` counts rows and columns, so that scikit-learn divides blocks into folds like a matrix.
 
     Attributes
     ----------
@@ -38,8 +41,19 @@ class Blocks(Mapping[str, Matrix]):
             if matrix.ndim != 2 or len(matrix) != len(self.ids):
                 raise AlignmentError(f"Block {name} has shape {matrix.shape} for {len(self.ids)} samples.")
 
-    def __getitem__(self, encoder: str) -> Matrix:
-        return self.matrices[encoder]
+    @overload
+    def __getitem__(self, key: str) -> Matrix: ...
+
+    @overload
+    def __getitem__(self, key: Any) -> Any: ...
+
+    def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, str):
+            return self.matrices[key]
+        rows = key[0] if isinstance(key, tuple) else key
+        if isinstance(key, tuple) and (len(key) != 2 or key[1] not in (Ellipsis, slice(None))):
+            raise KeyError(f"{key!r}: blocks are indexed by the name of an encoder, or by rows.")
+        return self.take(np.arange(self.n_samples)[rows])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.matrices)
@@ -56,6 +70,11 @@ class Blocks(Mapping[str, Matrix]):
     def n_samples(self) -> int:
         """Number of rows."""
         return len(self.ids)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of rows, and of columns of all blocks together."""
+        return self.n_samples, sum(self.dims.values())
 
     @property
     def dims(self) -> dict[str, int]:

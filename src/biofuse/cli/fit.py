@@ -394,15 +394,15 @@ def fit(
 
     for tracker in track or ():
         require_tracker(tracker)
-    reading, searching, embedding = divide(chosen, DataConfig, SearchConfig, ExtractOptions)
-    result = biofuse.BioFuse(store=store, **searching, **embedding).fit(
+    result = biofuse.fit(
         data,
         test=None if no_test else "auto",
-        config=DataConfig(**reading),
+        store=store,
         out=out,
         overwrite=overwrite,
         yes=yes,
         tell=note,
+        **chosen,
     )
     tell_work(result.embeddings)
     if result.reused:

@@ -328,22 +328,27 @@ PARTS: tuple[tuple[str, type[Options], str], ...] = (
         "Data",
         DataConfig,
         (
-            "`biofuse.DataConfig`, and by name in `load_samples`, `BioFuse.fit`, `embed`, `embed_batches`, `evaluate`, "
-            "`BioFuseModel`; `biofuse check`, `embed`, `fit`, `evaluate` (where `--split-column` is the column of "
-            "splits), `predict`, `similar`, `benchmark data`, `store export`, `store import`, `store verify`."
+            "`biofuse.DataConfig`, and by name in `load_samples`, `biofuse.fit`, `BioFuse.fit`, `embed`, "
+            "`embed_batches`, `evaluate`, `BioFuseModel`; `biofuse check`, `embed`, `fit`, `evaluate` (where "
+            "`--split-column` is the column of splits), `predict`, `similar`, `benchmark data`, `store export`, "
+            "`store import`, `store verify`."
         ),
     ),
     (
         "Search",
         SearchConfig,
-        "`biofuse.SearchConfig`, and by name in `BioFuse`; `biofuse fit`, `demo`, `benchmark`.",
+        (
+            "`biofuse.SearchConfig`, and by name in `biofuse.fit`, `BioFuse`, `FusionClassifier`; `biofuse fit`, "
+            "`demo`, `benchmark`."
+        ),
     ),
     (
         "Extraction",
         ExtractOptions,
         (
-            "`biofuse.ExtractOptions`, and by name in `BioFuse`, `embed`, `embed_batches`, `evaluate`, `BioFuseModel`; "
-            "`biofuse embed`, `fit`, `evaluate`, `predict`, `similar`, `report`, `demo`, `benchmark`, `store verify`."
+            "`biofuse.ExtractOptions`, and by name in `biofuse.fit`, `BioFuse`, `embed`, `embed_batches`, `evaluate`, "
+            "`BioFuseModel`; `biofuse embed`, `fit`, `evaluate`, `predict`, `similar`, `report`, `demo`, "
+            "`benchmark`, `store verify`."
         ),
     ),
     ("Serving", ServeOptions, "`biofuse.api.service.options.ServeOptions`; `biofuse serve`."),

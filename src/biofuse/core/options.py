@@ -2,7 +2,7 @@
 
 import inspect
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from types import NoneType, UnionType
 from typing import Any, ClassVar, Literal, Self, TypeVar, Union, get_args, get_origin
@@ -178,7 +178,9 @@ def unknown_option(name: str, known: Iterable[str], refusal: type[BioFuseError] 
     return refusal(f"There is no option {name!r}.", remedy=f"{did_you_mean(name, names)}There are: {', '.join(names)}.")
 
 
-def accepts(*models: type[Options]) -> Callable[[Documented], Documented]:
+def accepts(
+    *models: type[Options], leaving: Collection[str] = (), unset: bool = False
+) -> Callable[[Documented], Documented]:
     """Show the fields of option objects in the signature and the documentation of what takes them as ``**chosen``.
 
     The entry of ``**chosen`` in the docstring's parameters gives way to one entry per field.
@@ -186,6 +188,11 @@ def accepts(*models: type[Options]) -> Callable[[Documented], Documented]:
     Parameters
     ----------
     *models : type of Options
+    leaving : collection of str
+        Fields that it does not take.
+    unset : bool, default False
+        Whether None, which stands for "not chosen", is shown as the default in the signature: scikit-learn compares
+        that with the attribute of a new estimator.
     """
 
     def show(target: Documented) -> Documented:
@@ -194,6 +201,7 @@ def accepts(*models: type[Options]) -> Callable[[Documented], Documented]:
         named = [each for each in signature.parameters.values() if each.kind is not inspect.Parameter.VAR_KEYWORD]
         rest = next(each for each in signature.parameters.values() if each.kind is inspect.Parameter.VAR_KEYWORD)
         taken = {each.name for each in named}
+        taken |= set(leaving)
         offers = [offer for model in models for offer in model.offers() if offer.name not in taken]
         function.__signature__ = signature.replace(
             parameters=[
@@ -202,7 +210,7 @@ def accepts(*models: type[Options]) -> Callable[[Documented], Documented]:
                     inspect.Parameter(
                         offer.name,
                         inspect.Parameter.KEYWORD_ONLY,
-                        default=offer.field.default,
+                        default=None if unset else offer.field.default,
                         annotation=offer.field.annotation,
                     )
                     for offer in offers

@@ -18,7 +18,7 @@ from biofuse.data.tables import Located, Read, samples_of
 
 
 def load_arrays(images: Sequence[Any] | NDArray[Any], request: Request) -> SampleTable:
-    """Read an array [n, height, width(, channels)], or a list of arrays, Pillow images, tensors or paths.
+    """Read an array [n, height, width(, channels)], or a list (or array) of paths, or one of arrays, images or tensors.
 
     Raises
     ------
@@ -29,6 +29,8 @@ def load_arrays(images: Sequence[Any] | NDArray[Any], request: Request) -> Sampl
     request.only(
         "images in memory or a list of paths", "labels", "group", "weight", "by", "site", "split", "id", "root"
     )
+    if isinstance(images, np.ndarray) and images.ndim == 1 and all(isinstance(path, str | Path) for path in images):
+        images = images.tolist()
     if isinstance(images, np.ndarray):
         check_stack(images)
     n = len(images)

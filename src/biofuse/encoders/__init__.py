@@ -7,6 +7,7 @@ from biofuse.encoders.card import EncoderCard, Precision, Variant, Weights, read
 from biofuse.encoders.encoder import Embeddings, Encoder, TorchEncoder, UInt8Images, check_encoder
 from biofuse.encoders.function import FunctionEncoder, register_encoder
 from biofuse.encoders.loaders import Builder
+from biofuse.encoders.module import register_torch
 from biofuse.encoders.plugins import load_plugin
 from biofuse.encoders.preprocessing import Preprocessing, ResizeKey
 from biofuse.encoders.registry import (
@@ -51,5 +52,6 @@ __all__ = [
     "register_encoder",
     "register_onnx",
     "register_timm",
+    "register_torch",
     "resolve",
 ]

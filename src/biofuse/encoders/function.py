@@ -27,7 +27,10 @@ EncodingFunction = Callable[[NDArray[np.uint8]], Any]
 
 F = TypeVar("F", bound=EncodingFunction)
 
-STATELESS = "Load state inside the function, or write a card and a builder (docs/add-an-encoder.md)."
+STATELESS = (
+    "Load state inside the function; or state a version=, which alone then tells one function from another; or "
+    "register a network with register_torch."
+)
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ def register_encoder(
     dim: int,
     size: int | None = None,
     preprocessing: Preprocessing | None = None,
-    version: int = 1,
+    version: int | None = None,
     replace: bool = False,
     registry: EncoderRegistry = ENCODERS,
     **facts: Unpack[CardFacts],
@@ -111,8 +114,10 @@ def register_encoder(
         Images are scaled so that the shorter side has this many pixels (bicubic), and centre-cropped to a square.
     preprocessing : Preprocessing, optional
         Used instead of ``size`` for anything else. Its mean and std do not matter here: the function sees pixels.
-    version : int, default 1
-        Raise it when the result changes in a way the code does not show.
+    version : int, optional
+        Raise it when the result changes in a way the code does not show; 1 by default. A function whose code cannot be
+        told (a lambda, a callable object, one that captures a network) is taken where a version is stated: that alone
+        then tells one from another.
     replace : bool, default False
         Whether to replace an encoder of that name whose code differs.
     registry : EncoderRegistry, optional
@@ -128,8 +133,9 @@ def register_encoder(
     Raises
     ------
     EncoderError
-        If both or neither of ``size`` and ``preprocessing`` are given, the name is taken, or the function has no
-        source code (a lambda) or captures something that cannot be written down, such as a loaded network.
+        If both or neither of ``size`` and ``preprocessing`` are given, the name is taken, or no version is stated and
+        the function has no source code (a lambda) or captures something that cannot be written down, such as a loaded
+        network.
 
     Examples
     --------
@@ -146,13 +152,13 @@ def register_encoder(
         prepared = preprocessing or Preprocessing(resize="shortest", size=size or 0, crop=size, interpolation="bicubic")
 
     def decorate(function: F) -> F:
-        code = code_identity(function, name)
+        code = _identity(function, name, version)
         defaults: CardFacts = {
             "title": name,
             "parameters": 0,
             "licence": "unknown",
             "modality": "none",
-            "source": f"function {function.__module__}.{function.__qualname__}",
+            "source": f"function {_called(function)}",
         }
         with card_errors(name):
             card = EncoderCard(
@@ -163,13 +169,29 @@ def register_encoder(
                 output="descriptor",
                 dim=dim,
                 runtime="numpy",
-                version=version,
+                version=1 if version is None else version,
                 **defaults | facts,
             )
         registry.register(card, FunctionBuilder(function), replace=replace)
         return function
 
     return decorate
+
+
+def _called(function: object) -> str:
+    return f"{function.__module__}.{getattr(function, '__qualname__', type(function).__qualname__)}"
+
+
+def _identity(function: object, name: str, version: int | None) -> str:
+    """Return what tells a function from another: its code, or, where that cannot be told, the version stated for it."""
+    if not callable(function):
+        raise EncoderError(f"{name}: {type(function).__name__} is no function.", remedy="Give a function of images.")
+    try:
+        return code_identity(function, name)
+    except EncoderError:
+        if version is None:
+            raise
+    return f"stated:{_called(function)}"
 
 
 def packed(function: object) -> bytes:
@@ -242,7 +264,8 @@ def _source(function: FunctionType, name: str) -> str:
     if not isinstance(node, ast.FunctionDef):
         raise EncoderError(
             f"{name}: the function {function.__name__!r} has no source code that could be part of the fingerprint.",
-            remedy="Write it with def, in a file or a notebook: not as a lambda, nor where no source is kept.",
+            remedy="Write it with def, in a file or a notebook: not as a lambda, nor where no source is kept; or state "
+            "a version=, which alone then tells one function from another.",
         )
     node.decorator_list = []
     if ast.get_docstring(node, clean=False) is not None:

@@ -188,7 +188,14 @@ class EncoderRegistry(Registry[Entry]):
         EncoderError
             If a file is no card.
         """
-        lists = [names] if isinstance(names, str) else names
+        lists = [names] if isinstance(names, str) else list(names) if isinstance(names, Iterable) else [names]
+        strangers = [part for part in lists if not isinstance(part, str)]
+        if strangers:
+            raise EncoderError(
+                f"Encoders are asked for by name, and {type(strangers[0]).__name__} is none.",
+                remedy="Register it, and give its name: biofuse.register_torch(name, module, preprocessing) for a "
+                "network, biofuse.register_encoder(name, dim=..., size=...)(function) for a function.",
+            )
         asked = [name.strip() for part in lists for name in part.split(",") if name.strip()]
         if not asked:
             raise UnknownEncoderError("No encoder is named.", remedy="Name some, or a pool such as 'starter'.")

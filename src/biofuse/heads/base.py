@@ -682,6 +682,12 @@ fits in seconds. With 4 classes and one thread a fit takes 0.6, 0.4 and 0.5 s on
 2.3 and 3.4 s on 2,000 x 8,000 (CPU time, on a busy machine). The default comes first, to be taken where scores are
 equal."""
 
+ESTIMATOR_PREFIX = "sklearn-"
+"""What the name of a head begins with that is a classifier of another library; see :mod:`biofuse.heads.estimator`."""
+
+_ELSEWHERE = EntryPoint("estimator", "biofuse.heads.estimator:EstimatorHead", ENTRY_POINT_GROUP)
+"""Reads such heads in a program that was not given the classifier."""
+
 REMOVED = {
     "lightgbm": "Use the head xgboost, with column_share=0.1 to grow each tree on a share of the columns, as lightgbm "
     "did; a model that was saved with lightgbm has to be fitted again."
@@ -714,6 +720,9 @@ def make_head(head: "str | Head", *, class_weight: "ClassWeight" = None) -> "Hea
     if isinstance(head, str):
         if head in REMOVED and head not in head_registry().names():
             raise SearchError(f"The head {head} was removed from BioFuse.", remedy=REMOVED[head])
+        if head.startswith(ESTIMATOR_PREFIX) and head not in head_registry():
+            elsewhere: Head = _ELSEWHERE.load()(name=head, class_weight=class_weight)
+            return elsewhere
         return head_registry().get(head)(class_weight=class_weight)
     if class_weight is not None:
         raise SearchError(

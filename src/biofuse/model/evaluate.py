@@ -266,8 +266,8 @@ class Evaluation:
 
     Examples
     --------
-    >>> from biofuse import BioFuse
-    >>> result = BioFuse(["colour", "lbp"], head="ridge").fit("images/", progress=False)
+    >>> import biofuse
+    >>> result = biofuse.fit("images/", encoders=["colour", "lbp"], head="ridge", progress=False)
     >>> evaluation = result.evaluate(progress=False)
     >>> evaluation.predictions.columns.tolist()
     ['id', 'label', 'prediction', 'in_development', 'content', 'p_benign', 'p_malignant', 'novelty']

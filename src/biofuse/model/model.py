@@ -40,6 +40,7 @@ from biofuse.extract.engine import extract
 from biofuse.extract.options import ExtractOptions
 from biofuse.extract.plan import PRECISIONS
 from biofuse.model.card import model_card
+from biofuse.model.estimator import ScikitModel, with_notes
 from biofuse.model.resident import ResidentPredictor
 from biofuse.model.trust import ARRAYS as TRUST_ARRAYS
 from biofuse.model.trust import RECORD as TRUST_RECORD
@@ -116,8 +117,9 @@ KIND = "biofuse-model"
 """What the file says it is."""
 
 
+@with_notes
 @dataclass(frozen=True, kw_only=True, eq=False)
-class BioFuseModel:
+class BioFuseModel(ScikitModel):
     """Embeds and predicts new images with the chosen encoders.
 
     Attributes
@@ -142,8 +144,9 @@ class BioFuseModel:
 
     Examples
     --------
-    >>> from biofuse import BioFuse, BioFuseModel
-    >>> model = BioFuse(["colour", "lbp"], head="ridge").fit("images/", progress=False).model
+    >>> import biofuse
+    >>> from biofuse import BioFuseModel
+    >>> model = biofuse.fit("images/", encoders=["colour", "lbp"], head="ridge", progress=False).model
     >>> _ = model.save("model")
     >>> BioFuseModel.load("model").predict(["new.png"])
     array(['malignant'], dtype=object)
@@ -382,8 +385,8 @@ class BioFuseModel:
 
         Examples
         --------
-        >>> from biofuse import BioFuse
-        >>> model = BioFuse(["colour", "lbp"], head="ridge").fit("images/", progress=False).model
+        >>> import biofuse
+        >>> model = biofuse.fit("images/", encoders=["colour", "lbp"], head="ridge", progress=False).model
         >>> with model.resident() as predictor:
         ...     predictor.predict(["new.png"])["prediction"].tolist()
         ['malignant']
@@ -645,8 +648,9 @@ class BioFuseModel:
 
         Examples
         --------
-        >>> from biofuse import BioFuse, BioFuseModel
-        >>> _ = BioFuse(["colour", "lbp"], head="ridge").fit("images/", out="run", progress=False)
+        >>> import biofuse
+        >>> from biofuse import BioFuseModel
+        >>> _ = biofuse.fit("images/", encoders=["colour", "lbp"], head="ridge", out="run", progress=False)
         >>> lean = BioFuseModel.load("run", variant="lean")
         >>> len(lean.encoders), lean.predict(["new.png"])
         (1, array(['malignant'], dtype=object))

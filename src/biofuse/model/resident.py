@@ -116,8 +116,8 @@ class ResidentPredictor:
     Examples
     --------
     >>> from pathlib import Path
-    >>> from biofuse import BioFuse
-    >>> model = BioFuse(["colour", "lbp"], head="ridge").fit("images/", progress=False).model
+    >>> import biofuse
+    >>> model = biofuse.fit("images/", encoders=["colour", "lbp"], head="ridge", progress=False).model
     >>> with model.resident() as predictor:
     ...     predictor.predict([Path("new.png").read_bytes()])["prediction"].tolist()
     ['malignant']

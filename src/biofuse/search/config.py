@@ -51,7 +51,10 @@ def _pool(value: Any) -> Any:
     """Read names in one string, separated by commas."""
     names = [value] if isinstance(value, str) else value
     if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
-        raise ValueError("encoders are named: a string, or several.")
+        raise ValueError(
+            "encoders are named: a string, or several; biofuse.register_torch and biofuse.register_encoder give a "
+            "network or a function a name."
+        )
     return tuple(name.strip() for part in names for name in part.split(",") if name.strip())
 
 
@@ -59,6 +62,13 @@ def names_one_predictor(chosen: Mapping[str, Any]) -> bool:
     """Return whether a head, or a fusion that the mean over heads does not use, is among options that were named."""
     head, fusion = chosen.get("head") or AUTO, chosen.get("fusion") or CONCATENATION
     return bool(head != AUTO or str(fusion).casefold() != CONCATENATION)
+
+
+def _head(value: Any) -> Any:
+    """Read a classifier of another library as the name that it has here."""
+    from biofuse.heads.estimator import head_named_after
+
+    return value if value is None or isinstance(value, str) else head_named_after(value)
 
 
 class SearchConfig(Options):
@@ -85,9 +95,10 @@ class SearchConfig(Options):
     preset: Annotated[Literal["paper"] | None, Option(panel="Search")] = Field(
         default=None, description="paper: the published protocol; options given beside it win."
     )
-    head: Annotated[str, Option(panel="Search", names=_heads)] = Field(
+    head: Annotated[str, BeforeValidator(_head), Option(panel="Search", names=_heads)] = Field(
         default=AUTO,
-        description="The classifier; auto: the best of the cheap linear ones, by the same cross-validation.",
+        description="The classifier; auto: the best of the cheap linear ones, by the same cross-validation. In Python "
+        "also a classifier of scikit-learn's kind.",
     )
     search: Annotated[Literal["screen", "exhaustive", "greedy", "beam", "all"], Option(panel="Search")] = Field(
         default="screen",

@@ -19,7 +19,7 @@ from biofuse.extract.embeddings import EmbeddingSet
 from biofuse.extract.options import ExtractOptions
 from biofuse.fusion.base import Fusion, fusion_registry, make_fusion
 from biofuse.fusion.concatenation import Concatenation
-from biofuse.heads.base import Head, head_registry, make_head
+from biofuse.heads.base import ESTIMATOR_PREFIX, Head, head_registry, make_head
 from biofuse.search.config import AUTO, SearchConfig
 
 
@@ -250,6 +250,19 @@ def head_of(config: SearchConfig, name: str | None = None) -> Head:
         If there is none of that name.
     """
     return make_head(name or config.head, class_weight=config.class_weight)
+
+
+def check_savable(config: SearchConfig) -> None:
+    """Refuse a head that could not be saved, before hours of fitting.
+
+    Raises
+    ------
+    DependencyError, ArtifactError
+        As of :meth:`biofuse.heads.estimator.EstimatorHead.check_savable`.
+    """
+    if config.head.startswith(ESTIMATOR_PREFIX):
+        head: Any = head_of(config)
+        head.check_savable()
 
 
 def check_parts(config: SearchConfig) -> SearchConfig:

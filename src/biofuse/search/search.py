@@ -1,7 +1,7 @@
 """The search from embeddings to a choice: budget, head, screen, finalists, and the predictors fitted on it."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -484,10 +484,18 @@ def fit_predictors(problem: Problem, search: Search, rows: NDArray[np.int64], *,
     return predictors_of(problem, search, fitted_to(problem, search, rows, threads=threads))
 
 
-def predictors_of(problem: Problem, search: Search, fitted_on: Callable[[Subset], Predictor]) -> dict[str, Predictor]:
-    """Return the same from what gives the predictor of a subset."""
+def predictors_of(
+    problem: Problem,
+    search: Search,
+    fitted_on: Callable[[Subset], Predictor],
+    *,
+    only: Collection[str] | None = None,
+) -> dict[str, Predictor]:
+    """Return the same from what gives the predictor of a subset; where some are named, these ``only``."""
     found: dict[str, Predictor] = {}
     for name, encoders in encoders_to_fit(search).items():
+        if only is not None and name not in only:
+            continue
         if name == CHOSEN and search.ensemble is not None and len(search.ensemble.members) > 1:
             members = [fitted_on(subset) for subset in search.ensemble.members]
             found[name] = average(members, pool=problem.blocks.encoders)

@@ -37,7 +37,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from biofuse.api.fit import BioFuse, FitResult, evaluate
+from biofuse.api.fit import FitResult, evaluate, fit
 from biofuse.core.errors import DataError, DependencyError
 from biofuse.core.files import atomic_path, disk_errors, read_json, write_bytes
 from biofuse.core.hashing import digest, digest_json, hash_order
@@ -499,9 +499,8 @@ def run_demo(
     folder, progress, say = Path(folder), progress or Silent(), tell or (lambda _: None)
     manifest = build_demo(folder / "brain-regions", progress=progress)
     samples = load_samples(manifest)
-    fuse = BioFuse(store=store, **chosen)
-    result = fuse.fit(manifest, out=folder / "run", overwrite=True, tell=say)
-    evaluation = evaluate(folder / "run", store=store, options=fuse.options)
+    result = fit(manifest, out=folder / "run", overwrite=True, store=store, tell=say, **chosen)
+    evaluation = evaluate(folder / "run", store=store, options=result.options)
     pictures = (
         _draw_predictions(samples, evaluation, folder / "predictions.png"),
         _draw_scores(evaluation, folder / "scores.png"),

@@ -17,7 +17,8 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict
 
-from biofuse.api.fit import BioFuse, evaluate
+from biofuse.api.estimators import BioFuse
+from biofuse.api.fit import evaluate
 from biofuse.api.report import attempt_report
 from biofuse.core.errors import ArtifactError, BioFuseError, DataError
 from biofuse.core.files import read_json, write_text
@@ -331,8 +332,8 @@ def _fit_and_evaluate(
 ) -> None:
     result = fuse.fit(
         data.source, config=data.config, out=path, overwrite=overwrite, yes=yes, progress=progress, tell=tell
-    )
-    evaluate(path, store=result.store, options=fuse.options, progress=progress)
+    ).result_
+    evaluate(path, store=result.store, options=result.options, progress=progress)
     attempt_report(path, tell=tell, store=result.store, development=result.embeddings, test=result.held_out)
 
 

@@ -46,7 +46,7 @@ codes = [
     biofuse("evaluate", "run"),
     biofuse("predict", "run", "new", "--out", "predictions.csv"),
     biofuse("report", "run"),
-    biofuse("encoders", "show", "uni"),
+    biofuse("encoders", "doctor", "lbp"),
     biofuse("embed", "images", "--encoders", "efficientnet_lite0", "--out", "e.npz"),
     biofuse("embed", "images", "--encoders", "timm:resnet18", "--out", "e.npz"),
 ]

@@ -1,12 +1,13 @@
 """How an extraction is run; of all this, precision alone changes an embedding, and has a folder of its own for it."""
 
+import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from biofuse.core.errors import BioFuseError, option
+from biofuse.core.errors import BioFuseError, DependencyError, option
 from biofuse.core.machine import usable_cores
 from biofuse.core.options import Option, Options
 from biofuse.encoders.card import EncoderCard, Precision
@@ -137,16 +138,22 @@ class ExtractOptions(Options):
 
 
 def choose_device(requested: str) -> str:
-    """Resolve ``auto`` and check that the device is there; of several, the first.
+    """Resolve ``auto`` and check that the device is there; of several, the first. Without torch there is a processor.
 
     Raises
     ------
     BioFuseError
         If the device asked for does not exist on this machine.
+    DependencyError
+        If it is another than a processor, and torch is not installed.
     """
+    requested = requested.partition(",")[0].strip()
+    if importlib.util.find_spec("torch") is None:
+        if requested in {"auto", "cpu"}:
+            return "cpu"
+        raise DependencyError(f"Device {requested!r} needs torch, which is not installed.", remedy="pip install torch")
     import torch
 
-    requested = requested.partition(",")[0].strip()
     if requested == "auto":
         if torch.cuda.is_available():
             return "cuda"

@@ -27,6 +27,10 @@ PUBLISHED_GPU_TFLOPS = 117.0
 benchmark-infer tables of timm's repository (folder results, PyTorch 2.9). Not measured here."""
 
 
+CONVOLUTIONAL = ("efficientnet", "resnet", "convnext", "densenet")
+"""What the architectures of convolutional networks have in their names."""
+
+
 def operations(encoder: Encoder) -> float:
     """Billions of floating-point operations per image, a multiplication and an addition counting as two."""
     from torch.utils.flop_counter import FlopCounterMode
@@ -83,7 +87,7 @@ def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def family_of(card: EncoderCard) -> str:
-    return "convolutional" if "efficientnet" in card.name else "transformer"
+    return "convolutional" if any(kind in card.architecture for kind in CONVOLUTIONAL) else "transformer"
 
 
 def hours(card: EncoderCard, gflops: float, measured: list[dict[str, Any]]) -> dict[str, Any]:

@@ -20,18 +20,12 @@ VIT = {"img_size": 32, "depth": 2, "embed_dim": 48, "num_heads": 3}
 
 @pytest.fixture(scope="session")
 def full_size() -> Callable[[EncoderCard], Any]:
-    """Return a function that has a card's loader build its network at full size on the meta device, each but once."""
+    """Return a function that has a card's loader build its network at full size on the meta device."""
     import torch
 
-    built: dict[str, Any] = {}
-
     def build(card: EncoderCard) -> Any:
-        alike = [card.loader, card.architecture, card.arguments, card.output, card.preprocessing.output_size]
-        key = json.dumps(alike)
-        if key not in built:
-            with torch.device("meta"):
-                built[key] = loader_of(card.loader).build_architecture(card).requires_grad_(False)
-        return built[key]
+        with torch.device("meta"):
+            return loader_of(card.loader).build_architecture(card).requires_grad_(False)
 
     return build
 

@@ -1,8 +1,9 @@
 """The cards that BioFuse brings: whole, sourced, and of networks that the libraries build with these very counts."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -58,17 +59,27 @@ LARGE = 5e8
 """Parameters beyond which a network takes more than a second to build, even without memory."""
 
 
-@pytest.mark.parametrize(
-    "card",
-    [pytest.param(card, marks=[pytest.mark.slow] if card.parameters > LARGE else [], id=card.name) for card in POOL],
-)
-def test_the_network_at_full_size_is_the_one_on_the_card(card, full_size):
-    network = full_size(card)
+def of_one_network(cards: Iterable[EncoderCard]) -> list[Any]:
+    """Return the cards, those of one network together, so that each network is built but once."""
+    alike: dict[str, list[EncoderCard]] = {}
+    for card in cards:
+        network = [card.loader, card.architecture, card.arguments, card.output, card.preprocessing.output_size]
+        alike.setdefault(json.dumps(network, sort_keys=True), []).append(card)
+    return [
+        pytest.param(group, id=group[0].name, marks=[pytest.mark.slow] if (group[0].parameters or 0) > LARGE else [])
+        for group in alike.values()
+    ]
+
+
+@pytest.mark.parametrize("cards", of_one_network(POOL))
+def test_the_network_at_full_size_is_the_one_on_the_cards(cards, full_size):
+    network = full_size(cards[0])
     assert all(parameter.is_meta for parameter in network.parameters())
-    assert sum(parameter.numel() for parameter in network.parameters()) == card.parameters
-    dim, gflops = measure(card, network.eval())
-    assert dim == card.dim
-    assert gflops == pytest.approx(card.gflops, rel=1e-3)
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    dim, gflops = measure(cards[0], network.eval())
+    for card in cards:
+        assert (card.name, card.parameters, card.dim) == (card.name, parameters, dim)
+        assert (card.name, card.gflops) == (card.name, pytest.approx(gflops, rel=1e-3))
 
 
 SMALLEST = {

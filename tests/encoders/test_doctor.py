@@ -59,7 +59,7 @@ def test_a_hub_that_cannot_be_reached_is_asked_but_a_few_times(hub, far):
         hub.add(f"owner/m{number}", {}, refuse=503)
     found = list(diagnose([far(f"m{number}", f"owner/m{number}") for number in range(30)]))
     assert {each.access for each in found} == {"unreachable"}
-    assert all(f"(for {each.name})" in each.problem for each in found)
+    assert all(f"(for {each.name})" in each.problem and f"/{each.name}/" in each.remedy for each in found)
     assert len(hub.requests) < 30
 
 

@@ -33,6 +33,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save
+from tests.encoders.test_cards import of_one_network
 
 from biofuse.core.errors import EncoderError, WrongWeightsError
 from biofuse.encoders import EncoderCard, EncoderRegistry, Preprocessing, load_encoder
@@ -77,9 +78,13 @@ def timm_vit(
     swiglu: bool = False,
     fc: tuple[str, str] = ("fc1", "fc2"),
     register_name: str = "reg_token",
+    pre_norm: bool = False,
+    head: int = 0,
 ) -> Shapes:
-    """timm's VisionTransformer; with other names for the layers of the MLP, DINOv2's own."""
-    shapes = {"cls_token": (1, 1, width), "pos_embed": (1, tokens, width), **patches("patch_embed.proj", width, patch)}
+    """timm's VisionTransformer; with other names for the layers of the MLP, DINOv2's own; pre-norm and head: CLIP's."""
+    shapes = {"cls_token": (1, 1, width), "pos_embed": (1, tokens, width)}
+    shapes |= patches("patch_embed.proj", width, patch, bias=not pre_norm)
+    shapes |= (norm("norm_pre", width) if pre_norm else {}) | (linear("head", head, width) if head else {})
     if registers:
         shapes[register_name] = (1, registers, width)
     for block in (f"blocks.{number}" for number in range(layers)):
@@ -101,10 +106,69 @@ def dinov2(**numbers: Any) -> Shapes:
 def timm_siglip(*, width: int, layers: int, patch: int, tokens: int, hidden: int) -> Shapes:
     shapes = timm_vit(width=width, layers=layers, patch=patch, tokens=tokens, hidden=hidden)
     del shapes["cls_token"]
-    shapes |= {"attn_pool.latent": (1, 1, width), **linear("attn_pool.q", width, width)}
+    return shapes | attention_pool(width, hidden)
+
+
+def attention_pool(width: int, hidden: int) -> Shapes:
+    """timm: layers/attention_pool.py."""
+    shapes = {"attn_pool.latent": (1, 1, width), **linear("attn_pool.q", width, width)}
     shapes |= linear("attn_pool.kv", 2 * width, width) | linear("attn_pool.proj", width, width)
     shapes |= norm("attn_pool.norm", width)
     return shapes | linear("attn_pool.mlp.fc1", hidden, width) | linear("attn_pool.mlp.fc2", width, hidden)
+
+
+def timm_pe(*, width: int, layers: int, patch: int, tokens: int, hidden: int) -> Shapes:
+    """timm's Eva with the parts of the Perception Encoder's core models."""
+    shapes = timm_vit(width=width, layers=layers, patch=patch, tokens=tokens, hidden=hidden, pre_norm=True)
+    return shapes | attention_pool(width, hidden)
+
+
+def timm_eva02_clip(*, width: int, layers: int, patch: int, tokens: int, hidden: int, head: int) -> Shapes:
+    """timm's Eva with the parts of EVA-02's CLIP towers: SwiGLU, and norms inside attention and MLP."""
+    shapes = {"cls_token": (1, 1, width), "pos_embed": (1, tokens, width), **patches("patch_embed.proj", width, patch)}
+    for block in (f"blocks.{number}" for number in range(layers)):
+        shapes |= norm(f"{block}.norm1", width) | norm(f"{block}.norm2", width)
+        shapes |= linear(f"{block}.attn.q_proj", width, width) | linear(f"{block}.attn.v_proj", width, width)
+        shapes |= linear(f"{block}.attn.k_proj", width, width, bias=False)
+        shapes |= norm(f"{block}.attn.norm", width) | linear(f"{block}.attn.proj", width, width)
+        shapes |= linear(f"{block}.mlp.fc1_g", hidden, width) | linear(f"{block}.mlp.fc1_x", hidden, width)
+        shapes |= norm(f"{block}.mlp.norm", hidden) | linear(f"{block}.mlp.fc2", width, hidden)
+    return shapes | norm("norm", width) | linear("head", head, width)
+
+
+def timm_aimv2(*, width: int, layers: int, patch: int, tokens: int, hidden: int) -> Shapes:
+    """timm's VisionTransformer with the parts of AIMv2: SwiGLU, RMS norms, hardly a bias."""
+    shapes = {"pos_embed": (1, tokens, width), **patches("patch_embed.proj", width, patch)}
+    shapes |= {"patch_embed.norm.weight": (width,), "norm.weight": (width,)}
+    for block in (f"blocks.{number}" for number in range(layers)):
+        shapes |= {f"{block}.norm1.weight": (width,), f"{block}.norm2.weight": (width,)}
+        for layer, rows, columns in (
+            ("attn.qkv", 3 * width, width),
+            ("attn.proj", width, width),
+            ("mlp.fc1_g", hidden, width),
+            ("mlp.fc1_x", hidden, width),
+            ("mlp.fc2", width, hidden),
+        ):
+            shapes |= linear(f"{block}.{layer}", rows, columns, bias=False)
+    return shapes
+
+
+def timm_convnext(*, width: int, stages: list[int]) -> Shapes:
+    """timm: models/convnext.py."""
+    shapes = {**patches("stem.0", width, 4), **norm("stem.1", width)}
+    for number, depth in enumerate(stages):
+        stage, columns = f"stages.{number}", width * 2**number
+        if number:
+            shapes |= norm(f"{stage}.downsample.0", columns // 2)
+            shapes |= {f"{stage}.downsample.1.weight": (columns, columns // 2, 2, 2)}
+            shapes |= {f"{stage}.downsample.1.bias": (columns,)}
+        for block in (f"{stage}.blocks.{each}" for each in range(depth)):
+            shapes |= {f"{block}.gamma": (columns,), f"{block}.conv_dw.weight": (columns, 1, 7, 7)}
+            shapes |= {f"{block}.conv_dw.bias": (columns,), **norm(f"{block}.norm", columns)}
+            shapes |= linear(f"{block}.mlp.fc1", 4 * columns, columns) | linear(
+                f"{block}.mlp.fc2", columns, 4 * columns
+            )
+    return shapes | norm("head.norm", width * 8)
 
 
 def timm_dinov3(*, width: int, layers: int, patch: int, hidden: int, registers: int, swiglu: bool = False) -> Shapes:
@@ -132,6 +196,15 @@ def beit(*, width: int, layers: int, patch: int, tokens: int, hidden: int) -> Sh
         shapes |= linear(f"{block}.attn.proj", width, width)
         shapes |= linear(f"{block}.mlp.fc1", hidden, width) | linear(f"{block}.mlp.fc2", width, hidden)
     return shapes | norm("norm", width)
+
+
+def beit_shared(*, width: int, layers: int, patch: int, hidden: int, heads: int, grid: int) -> Shapes:
+    """BEiT before its fine-tuning: no absolute positions, one table of relative ones for all blocks."""
+    shapes = beit(width=width, layers=layers, patch=patch, tokens=0, hidden=hidden)
+    del shapes["pos_embed"]
+    table = "rel_pos_bias.relative_position"
+    tokens = grid**2 + 1
+    return shapes | {f"{table}_bias_table": ((2 * grid - 1) ** 2 + 3, heads), f"{table}_index": (tokens, tokens)}
 
 
 def transformers_dinov2(
@@ -382,6 +455,17 @@ def resnet(*, blocks: list[int], channels: int = 3) -> Shapes:
     return shapes
 
 
+def numbered_resnet(*, blocks: list[int]) -> Shapes:
+    """The parts of torchvision's resnet in a Sequential, which numbers them."""
+    numbers = {"conv1": 0, "bn1": 1, "layer1": 4, "layer2": 5, "layer3": 6, "layer4": 7}
+    parts = {name: name.partition(".")[0] for name in resnet(blocks=blocks)}
+    return {
+        f"{numbers[parts[name]]}{name.removeprefix(parts[name])}": shape
+        for name, shape in resnet(blocks=blocks).items()
+        if parts[name] in numbers
+    }
+
+
 def densenet(*, blocks: list[int], growth: int, first: int, channels: int = 3) -> Shapes:
     """torchvision models/densenet.py."""
     shapes: Shapes = {"features.conv0.weight": (first, channels, 7, 7), **batch_norm("features.norm0", first)}
@@ -421,9 +505,15 @@ LAYOUTS: dict[str, Callable[..., Shapes]] = {
     "timm ViT": timm_vit,
     "timm SigLIP": timm_siglip,
     "timm DINOv3": timm_dinov3,
+    "timm PE": timm_pe,
+    "timm EVA-02 CLIP": timm_eva02_clip,
+    "timm AIMv2": timm_aimv2,
+    "timm ConvNeXt": timm_convnext,
     "timm 0.5.4 Swin": timm_0_5_swin,
     "DINOv2": dinov2,
     "BEiT": beit,
+    "BEiT shared": beit_shared,
+    "numbered ResNet": numbered_resnet,
     "transformers DINOv2": transformers_dinov2,
     "transformers ViT": transformers_vit,
     "transformers CLIP": transformers_clip,
@@ -461,9 +551,12 @@ def small_numbers(recipe: Mapping[str, Any]) -> dict[str, Any]:
     if recipe["layout"] == "open_clip timm":
         # timm's test_vit, since open_clip cannot be told how large the transformers of timm shall be.
         return numbers | {"width": 64, "layers": 6, "hidden": 192, "tokens": 101, "projection": PROJECTION}
-    small = {"width": WIDTH, "layers": LAYERS, "hidden": numbers["hidden"] * WIDTH // numbers["width"]}
-    if "projection" in numbers:
-        small["projection"] = PROJECTION
+    if "stages" in numbers:
+        return numbers | {"width": PROJECTION // 2, "stages": [1, 1, 1, 1]}
+    small = {"width": WIDTH, "layers": LAYERS, "hidden": round(numbers["hidden"] * WIDTH / numbers["width"])}
+    small |= {name: PROJECTION for name in ("projection", "head") if name in numbers}
+    if recipe["layout"] == "BEiT shared":
+        small["heads"] = HEADS
     if recipe["layout"] == "transformers SAM":
         # At full size the layers that see the whole image take a gigabyte.
         small |= {"grid": 4, "window": 2, "heads": HEADS, "out": PROJECTION}
@@ -478,6 +571,21 @@ def narrower(head: list[str]) -> list[str]:
     return [re.sub(r"\d+", str(PROJECTION), layer) for layer in head]
 
 
+def of_transformers(arguments: Mapping[str, Any], width: int) -> tuple[dict[str, Any], int | None]:
+    """Return the arguments of a small network of transformers, and its side in pixels where that is another."""
+    small = {**arguments, "hidden_size": WIDTH, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS}
+    for name in ("intermediate_size", "mlp_dim"):
+        if name in small:
+            small[name] = small[name] * WIDTH // width
+    if "projection_dim" in small:
+        small["projection_dim"] = PROJECTION
+    if "output_channels" not in small:
+        return small, None
+    side = 4 * small["patch_size"]
+    seen = {"output_channels": PROJECTION, "global_attn_indexes": [1], "window_size": 2, "image_size": side}
+    return small | seen, side
+
+
 def shrunk(card: EncoderCard, recipe: Mapping[str, Any]) -> EncoderCard:
     """Return a card whose network is as small as :func:`small_numbers` makes the file."""
     if "blocks" in recipe["numbers"]:
@@ -486,7 +594,7 @@ def shrunk(card: EncoderCard, recipe: Mapping[str, Any]) -> EncoderCard:
 
 
 def shrunk_transformer(card: EncoderCard, recipe: Mapping[str, Any]) -> EncoderCard:
-    arguments, width = dict(card.arguments), recipe["numbers"]["width"]
+    arguments, width = dict(card.arguments), recipe["numbers"].get("width", WIDTH)
     dim = {"cls+mean": 2 * WIDTH, "projected": PROJECTION}.get(card.output, WIDTH)
     dim *= len(arguments.get("summary", [0])) * (2 if "magnified" in arguments else 1)
     preprocessing = card.preprocessing
@@ -496,6 +604,10 @@ def shrunk_transformer(card: EncoderCard, recipe: Mapping[str, Any]) -> EncoderC
         preprocessing = at(preprocessing, side)
         if card.output == "projected":
             arguments["num_classes"] = PROJECTION
+    elif "stages" in recipe["numbers"]:
+        dims = [PROJECTION // 2 * 2**stage for stage in range(4)]
+        arguments |= {"depths": (1, 1, 1, 1), "dims": dims}
+        dim = dims[-1]
     elif card.loader == "conch":
         arguments |= {"embed_dim": WIDTH, "depth": LAYERS, "num_heads": HEADS, "pooler_dim": PROJECTION}
         dim = PROJECTION
@@ -512,21 +624,13 @@ def shrunk_transformer(card: EncoderCard, recipe: Mapping[str, Any]) -> EncoderC
             vision |= {"layers": LAYERS, "width": WIDTH, "head_width": WIDTH // HEADS}
         arguments |= {"embed_dim": PROJECTION, "vision_cfg": vision}
     elif card.loader in {"timm", "projection"}:
-        arguments |= {"embed_dim": WIDTH, "depth": LAYERS, "num_heads": HEADS}
+        classes = {"num_classes": PROJECTION} if card.loader == "timm" and card.output == "projected" else {}
+        arguments |= {"embed_dim": WIDTH, "depth": LAYERS, "num_heads": HEADS, **classes}
         arguments |= {key: narrower(value) for key, value in arguments.items() if key == "head"}
     else:
-        arguments |= {"hidden_size": WIDTH, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS}
-        for name in ("intermediate_size", "mlp_dim"):
-            if name in arguments:
-                arguments[name] = arguments[name] * WIDTH // width
-        if "projection_dim" in arguments:
-            arguments["projection_dim"] = PROJECTION
-        if "output_channels" in arguments:
-            side = 4 * arguments["patch_size"]
-            arguments |= {"output_channels": PROJECTION, "global_attn_indexes": [1], "window_size": 2}
-            arguments["image_size"] = side
-            preprocessing = preprocessing.model_copy(update={"size": side})
-            dim = PROJECTION
+        arguments, side = of_transformers(arguments, width)
+        if side is not None:
+            dim, preprocessing = PROJECTION, preprocessing.model_copy(update={"size": side})
     changes = {"arguments": arguments, "dim": dim, "parameters": None, "preprocessing": preprocessing}
     return card.model_copy(update=changes)
 
@@ -598,10 +702,6 @@ def of_card(name: str) -> EncoderCard:
     return VARIANTS[name] if ":" in name else CARDS[name]
 
 
-def described(names: Mapping[str, EncoderCard]) -> list[Any]:
-    return [pytest.param(card, RECIPES[card.base], id=name) for name, card in names.items() if card.base in RECIPES]
-
-
 LEARNED = {name: card for name, card in CARDS.items() if card.weights is not None and "starter" not in card.pools}
 
 
@@ -620,36 +720,53 @@ def test_every_recipe_is_of_a_card():
     assert set(RECIPES) <= set(LEARNED)
 
 
-LARGE = 5e8
-"""Parameters beyond which a network takes more than a second to build, even without memory."""
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "cards", of_one_network(card for card in (LEARNED | VARIANTS).values() if card.base in RECIPES)
+)
+def test_every_name_and_shape_of_the_file_is_the_networks(cards, full_size):
+    network = full_size(cards[0])
+    for card in cards:
+        recipe = RECIPES[card.base]
+        shapes = shapes_of(recipe, recipe["numbers"])
+        assert (card.weights.file, card.weights.entry) == (recipe["file"], recipe.get("entry", ""))
+        prefix, ignore = card.weights.prefix, card.weights.ignore
+        state = {
+            name.removeprefix(prefix): torch.empty(shape, device="meta")
+            for name, shape in shapes.items()
+            if is_wanted(name, prefix=prefix, ignore=ignore)
+        }
+        family = loader_of(card.loader)
+        convert = family.layout_of(card, network) if hasattr(family, "layout_of") else None
+        fill(network, card, state, path=Path(card.weights.file), convert=convert)
 
 
-def at_full_size() -> list[Any]:
-    return [
-        pytest.param(*each.values, id=each.id, marks=[pytest.mark.slow] if each.values[0].parameters > LARGE else [])
-        for each in described(LEARNED | VARIANTS)
-    ]
+def each_kind_of_file() -> list[Any]:
+    """Return a card of each kind of small network and file: those of one family differ only at full size."""
+    kinds: dict[str, Any] = {}
+    for name, card in (LEARNED | VARIANTS).items():
+        if card.base not in RECIPES:
+            continue
+        recipe = RECIPES[card.base]
+        small = shrunk(card, recipe)
+        kind = [
+            small.loader,
+            small.architecture,
+            small.arguments,
+            small.output,
+            recipe["layout"],
+            small_numbers(recipe),
+        ]
+        kind += [recipe.get(key) for key in ("entry", "prefix", "beside", "objects", "files")]
+        kind += [Path(recipe["file"]).suffix, card.weights.ignore, card.weights.rename]
+        if small.architecture and small.arguments.get("depth") == LAYERS:
+            kind[1] = ""  # timm's names of sizes, all of which are given
+        kinds.setdefault(json.dumps(kind, sort_keys=True), pytest.param(card, recipe, id=name))
+    return list(kinds.values())
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("card", "recipe"), at_full_size())
-def test_every_name_and_shape_of_the_file_is_the_networks(card, recipe, full_size):
-    shapes = shapes_of(recipe, recipe["numbers"])
-    assert (card.weights.file, card.weights.entry) == (recipe["file"], recipe.get("entry", ""))
-    prefix, ignore = card.weights.prefix, card.weights.ignore
-    state = {
-        name.removeprefix(prefix): torch.empty(shape, device="meta")
-        for name, shape in shapes.items()
-        if is_wanted(name, prefix=prefix, ignore=ignore)
-    }
-    network = full_size(card)
-    family = loader_of(card.loader)
-    convert = family.layout_of(card, network) if hasattr(family, "layout_of") else None
-    fill(network, card, state, path=Path(card.weights.file), convert=convert)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("card", "recipe"), described(LEARNED | VARIANTS))
+@pytest.mark.parametrize(("card", "recipe"), each_kind_of_file())
 def test_a_file_of_that_layout_is_loaded_and_embeds(card, recipe, hub):
     small = published(hub, shrunk(card, recipe), recipe, shapes_of(recipe, small_numbers(recipe)))
     encoder = load_encoder(small)

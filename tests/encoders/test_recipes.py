@@ -107,6 +107,21 @@ def of_open_clip():
     return image_transform(224, is_train=False, mean=OPENAI[0], std=OPENAI[1])
 
 
+def of_timm(name):
+    """timm's own transform for the weights of that name; those of the other encoders of a row are configured alike."""
+
+    def make():
+        import timm
+
+        return timm.data.create_transform(**timm.data.resolve_data_config(timm.get_pretrained_cfg(name).to_dict()))
+
+    return make
+
+
+def with_trunks(*names):
+    return tuple(vector for name in names for vector in (name, f"{name}:trunk"))
+
+
 def of_dinov3():
     """The class has no backend of Pillow's: it resizes by torch, after scaling."""
     import transformers
@@ -171,17 +186,38 @@ def of_flair():
 EVA_X = ((0.49185243,) * 3, (0.28509309,) * 3)
 AS_IT_IS = ((0.0,) * 3, (1.0,) * 3)
 C_RADIO = ("c_radio_v3_b", "c_radio_v3_l", "c_radio_v3_h", "c_radio_v4_so400m", "c_radio_v4_h")
+
+
+def of_retfound_green():
+    """As the authors' README writes it, for an image that is a tensor of bytes."""
+    from torchvision.transforms import v2
+
+    theirs = v2.Compose(
+        [v2.Resize((392, 392), antialias=True), v2.ToDtype(torch.float32, scale=True), v2.Normalize((0.5,), (0.5,))]
+    )
+    return lambda picture: theirs(torch.from_numpy(np.array(picture)).permute(2, 0, 1))
+
+
+CLIPS = ("biomedclip", "bmc_clip_cf", "quiltnet_b32", "quiltnet_b16", "quiltnet_b16_pmb", "fetalclip")
+CLIPS_OF_TIMM = ("clip_vit_l14", "dfn_clip_l14", "laion_clip_h14", "metaclip_b16")
+RADIODINO = ("radiodino_s16", "radiodino_b16")
+DINOBLOOM = ("dinobloom_s", "dinobloom_b", "dinobloom_l", "dinobloom_g")
+REDDINO = ("reddino_small", "reddino_base", "reddino_large")
+ENDOVIT = ((0.3464, 0.2280, 0.2228), (0.2520, 0.2128, 0.2093))
 KAIKO = ("kaiko_vits16", "kaiko_vits8", "kaiko_vitb16", "kaiko_vitb8", "kaiko_vitl14")
 DINOV2 = ("dinov2_small", "dinov2_base", "dinov2_large", "dinov2_giant", "dinov2_g")
 DINOV3 = ("dinov3_small", "dinov3_base", "dinov3_large", "dinov3_huge_plus")
-RETFOUND = ("retfound_mae_cfp", "retfound_mae_oct", "retfound_dinov2_meh")
+RETFOUND = (
+    *(f"retfound_mae_{data}" for data in ("cfp", "oct", "meh", "sh")),
+    *(f"retfound_dinov2_{data}" for data in ("meh", "sh")),
+)
 PANDERM = (IMAGENET[0], (0.228, 0.224, 0.225))
 HIBOU = ((0.7068, 0.5755, 0.722), (0.195, 0.2316, 0.1816))
 
 RECIPES = (
     Recipe(
         "open_clip image_transform",
-        ("biomedclip", "biomedclip:trunk", "bmc_clip_cf", "bmc_clip_cf:trunk"),
+        (*with_trunks(*CLIPS), "omiclip", "pathgen_clip", "unimed_clip_b16"),
         of_open_clip,
     ),
     Recipe(
@@ -191,7 +227,7 @@ RECIPES = (
     ),
     Recipe(
         "transformers CLIPImageProcessor",
-        ("pubmedclip", "pubmedclip:trunk"),
+        ("pubmedclip", "pubmedclip:trunk", "plip", "plip:trunk"),
         processor("CLIPImageProcessor", **settings(OPENAI, {"shortest_edge": 224}, crop=224)),
     ),
     Recipe(
@@ -226,23 +262,41 @@ RECIPES = (
         ("medsiglip_448",),
         processor("SiglipImageProcessor", **settings(HALF, {"height": 448, "width": 448})),
     ),
-    Recipe(
-        "transformers SiglipImageProcessor",
-        ("siglip2_base",),
-        processor(
-            "SiglipImageProcessor",
-            **settings(HALF, {"height": 224, "width": 224}, resample=Image.Resampling.BILINEAR),
-        ),
+    *(
+        Recipe(
+            "transformers SiglipImageProcessor",
+            encoders,
+            processor(
+                "SiglipImageProcessor",
+                **settings(HALF, {"height": size, "width": size}, resample=Image.Resampling.BILINEAR),
+            ),
+        )
+        for size, encoders in (
+            (224, ("siglip2_base",)),
+            (384, ("siglip2_large_384", "siglip2_giant_384")),
+            (512, ("siglip2_so400m_512",)),
+        )
+    ),
+    *(
+        Recipe(TORCHVISION, (name,), torchvision((size, size), None, BILINEAR, HALF))
+        for name, size in (("pe_core_b16", 224), ("pe_core_l14_336", 336))
+    ),
+    *(
+        Recipe("timm create_transform, from its pretrained configuration", encoders, of_timm(tag))
+        for tag, encoders in (
+            ("vit_large_patch14_clip_224.openai", (*with_trunks(*CLIPS_OF_TIMM), "aimv2_large_224")),
+            ("eva02_large_patch14_clip_336.merged2b", with_trunks("clip_vit_l14_336", "eva02_clip_l14_336")),
+        )
     ),
     Recipe(
         "transformers DINOv3ViTImageProcessor; pixels are scaled before they are resized there, so grey levels are not "
         "rounded",
-        DINOV3,
+        (*DINOV3, *(f"dinov3_cnx_{size}" for size in ("tiny", "small", "base", "large"))),
         of_dinov3,
         most=1.5,
     ),
     Recipe(TORCHVISION, tuple(f"{name}:probe" for name in DINOV3), torchvision(256, 224, BICUBIC, IMAGENET)),
-    Recipe(TORCHVISION, ("panderm_large",), torchvision(256, 224, BILINEAR, PANDERM)),
+    Recipe(TORCHVISION, ("panderm_large", "panderm_base"), torchvision(256, 224, BILINEAR, PANDERM)),
     Recipe(
         "numpy and Pillow, as the authors' notebook has it",
         tuple(f"{name}:features" for name in RETFOUND),
@@ -251,7 +305,19 @@ RECIPES = (
     ),
     Recipe(TORCHVISION, ("conch", "conch:projected"), torchvision(448, 448, BICUBIC, OPENAI)),
     Recipe(TORCHVISION, ("conch_v1_5",), torchvision(448, 448, BILINEAR, IMAGENET)),
-    Recipe(TORCHVISION, ("uni", "uni2_h", "ctranspath", "chief"), torchvision(224, 224, BILINEAR, IMAGENET)),
+    Recipe(
+        TORCHVISION,
+        ("uni", "uni2_h", "ctranspath", "chief", "openmidnight", "mstar", "pathorchestra"),
+        torchvision(224, 224, BILINEAR, IMAGENET),
+    ),
+    Recipe(TORCHVISION, (*DINOBLOOM, *REDDINO, *RADIODINO), torchvision((224, 224), None, BILINEAR, IMAGENET)),
+    Recipe(TORCHVISION, ("endovit", "endovit:mean"), torchvision((224, 224), None, BILINEAR, ENDOVIT)),
+    Recipe(
+        "torchvision transforms of a tensor, as the authors' README has it; grey levels are rounded otherwise there",
+        ("retfound_green",),
+        of_retfound_green,
+        most=2.5,
+    ),
     Recipe(TORCHVISION, ("musk", "musk:cls"), torchvision(384, 384, BICUBIC, HALF)),
     Recipe(TORCHVISION, ("eva_x_tiny", "eva_x_small", "eva_x_base"), torchvision(256, 224, BICUBIC, EVA_X)),
     Recipe(TORCHVISION, ("biovil", "biovil:projected"), torchvision(512, 480, BILINEAR, AS_IT_IS)),

@@ -22,7 +22,7 @@ from biofuse.core.errors import (
 from biofuse.core.machine import free_memory
 from biofuse.encoders.card import EncoderCard, Frozen, Weights, in_doubt
 from biofuse.encoders.encoder import Encoder, UInt8Images, probe_images
-from biofuse.encoders.hub import ask, endpoint, is_repository, offline
+from biofuse.encoders.hub import ask, is_repository, offline, unreachable
 from biofuse.encoders.loaders import libraries_of
 from biofuse.encoders.registry import ENCODERS, EncoderRegistry
 from biofuse.encoders.weights import (
@@ -309,11 +309,8 @@ def _ask_all(cards: Sequence[EncoderCard], folder: Path | None) -> Mapping[str, 
 
     def question(card: EncoderCard, weights: Weights) -> BioFuseError | None:
         wanted = hub_file(card, weights, folder=folder)
-        if len(failures) > 1:
-            return HubUnreachableError(
-                f"{wanted} is not on this machine, and {endpoint()} cannot be reached.",
-                remedy=failures[0].remedy,
-            )
+        if len(failures) > 1 and not offline():
+            return unreachable(wanted, "it did not answer for other files")
         try:
             ask(wanted, timeout=TIMEOUT)
         except HubUnreachableError as error:

@@ -125,7 +125,7 @@ def download(wanted: HubFile) -> Path:
         try:
             return Path(huggingface_hub.hf_hub_download(wanted.repository, wanted.file, revision=wanted.revision))
         except RuntimeError as error:  # what hf_xet, which fetches large files in pieces, raises
-            raise _unreachable(wanted, str(error).partition("\n")[0]) from error
+            raise unreachable(wanted, str(error).partition("\n")[0]) from error
 
 
 def ask(wanted: HubFile, *, timeout: float | None = None) -> int | None:
@@ -206,11 +206,11 @@ def hub_errors(wanted: HubFile) -> Iterator[None]:
             remedy="Correct the repository on its card.",
         ) from error
     except (errors.LocalEntryNotFoundError, errors.FileMetadataError, errors.OfflineModeIsEnabled) as error:
-        raise _unreachable(wanted, str(error).partition("\n")[0]) from error
+        raise unreachable(wanted, str(error).partition("\n")[0]) from error
     except transport as error:
         if isinstance(error, OSError) and error.errno is not None:
             _disk_error(wanted, error)
-        raise _unreachable(wanted, f"{type(error).__name__}: {error}".partition("\n")[0]) from error
+        raise unreachable(wanted, f"{type(error).__name__}: {error}".partition("\n")[0]) from error
 
 
 def _refusal(wanted: HubFile, error: Exception) -> UnavailableWeightsError:
@@ -242,11 +242,12 @@ def _refusal(wanted: HubFile, error: Exception) -> UnavailableWeightsError:
             message = f"The hub refuses {wanted} to this user (HTTP {status})."
             remedy = f"Log in with a token that may read it: {login}"
         case _:
-            return _unreachable(wanted, f"it answered HTTP {status}")
+            return unreachable(wanted, f"it answered HTTP {status}")
     return kind(message, remedy=remedy)
 
 
-def _unreachable(wanted: HubFile, why: str) -> HubUnreachableError:
+def unreachable(wanted: HubFile, why: str) -> HubUnreachableError:
+    """Return the error for a file that the hub could not be asked for, and why it could not."""
     return HubUnreachableError(
         f"{wanted} is not on this machine, and it could not be had from {endpoint()}: {why}",
         remedy=_or("Check the network, the proxy and HF_ENDPOINT, and try again", wanted),

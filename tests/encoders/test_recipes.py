@@ -334,7 +334,7 @@ RECIPES = (
             of_torchxrayvision(size),
             most=1.01,
         )
-        for name, size in (("torchxrayvision_densenet121", 224), ("torchxrayvision_resnet50", 512))
+        for name, size in (("txrv_densenet121", 224), ("txrv_resnet50", 512))
     ),
     Recipe(
         "FLAIR's preprocess_image, written out; grey levels are not rounded there",

@@ -197,8 +197,8 @@ def test_a_file_with_another_summary_is_refused(publish, radio):
 
 
 GREY = {
-    "torchxrayvision_densenet121": (torchvision.models.densenet121, "conv0"),
-    "torchxrayvision_resnet50": (torchvision.models.resnet50, "conv1"),
+    "txrv_densenet121": (torchvision.models.densenet121, "conv0"),
+    "txrv_resnet50": (torchvision.models.resnet50, "conv1"),
 }
 """torchvision's network, and its first convolution."""
 

@@ -5,7 +5,7 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -332,7 +332,7 @@ class Run:
         ArtifactError
             If the table is missing or damaged.
         """
-        return _read_frame(self._file(SAMPLES, remedy=GO_ON))
+        return _read_frame(self._file(SAMPLES, remedy=GO_ON), ["id", "content", "label", "split", "group"], ["weight"])
 
     def load_samples(self, config: DataConfig | None = None) -> tuple[Samples, Samples]:
         """Look for the run's data where the fit found them, read in the same way where ``config`` says no other.
@@ -634,12 +634,16 @@ def _file_name(name: str) -> str:
     return re.sub(r"[^\w.-]+", "-", name).strip("-.")[:60] or "data"
 
 
-def _read_frame(path: Path, columns: list[str] | None = None) -> "pd.DataFrame":
+def _read_frame(path: Path, columns: list[str] | None = None, maybe: Sequence[str] = ()) -> "pd.DataFrame":
+    """Read some columns, and those of ``maybe`` that there are; all by default."""
     import pandas as pd
     import pyarrow as pa
+    from pyarrow import parquet
 
     try:
-        return pd.read_parquet(path, columns=columns)
+        there = set(parquet.read_schema(path).names) if maybe else set()
+        more = [name for name in maybe if name in there]
+        return pd.read_parquet(path, columns=None if columns is None else [*columns, *more])
     except (OSError, ValueError, pa.ArrowException) as error:
         raise ArtifactError(f"{path} cannot be read: {error}", remedy="Fit or evaluate again.") from error
 

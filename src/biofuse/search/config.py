@@ -60,7 +60,8 @@ def _pool(value: Any) -> Any:
 
 def names_one_predictor(chosen: Mapping[str, Any]) -> bool:
     """Return whether a head, or a fusion that the mean over heads does not use, is among options that were named."""
-    head, fusion = chosen.get("head") or AUTO, chosen.get("fusion") or CONCATENATION
+    head, fusion = chosen.get("head"), chosen.get("fusion") or CONCATENATION
+    head = AUTO if head is None else head  # an ensemble of scikit-learn has no truth value before it is fitted
     return bool(head != AUTO or str(fusion).casefold() != CONCATENATION)
 
 

@@ -3,13 +3,14 @@
 ARG PYTHON=3.12
 FROM python:${PYTHON}-slim
 
-# Where torch has builds without CUDA, which are a tenth of the size; everything else comes from the usual index.
-ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# Address of an index with builds of torch without CUDA, which are a tenth of the size: its install page names it. All else,
+# and torch itself where none is given, comes from the usual index.
+ARG TORCH_INDEX=
 
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE constraints.txt ./
 COPY src ./src
-RUN pip install --no-cache-dir --extra-index-url "${TORCH_INDEX}" --constraint constraints.txt '.[serve]' \
+RUN pip install --no-cache-dir ${TORCH_INDEX:+--extra-index-url "${TORCH_INDEX}"} --constraint constraints.txt '.[serve]' \
     && useradd --create-home --uid 10001 biofuse
 
 # Weights from a model hub are kept here: give it a volume, so that they are fetched once.

@@ -13,7 +13,7 @@ from biofuse.model.model import BioFuseModel
 from biofuse.model.trust import Trust
 from biofuse.predictors.combined import average, fit_late_fusion
 from biofuse.predictors.fused import fit_predictor
-from biofuse.predictors.mean import fit_mean
+from biofuse.predictors.mean import MeanFits
 
 DIMS = {"wide": 12, "narrow": 3}
 TASKS = [(Task.BINARY, 2), (Task.MULTICLASS, 4), (Task.MULTILABEL, 3), (Task.ORDINAL, 3)]
@@ -33,7 +33,7 @@ def made_up(task: Task, n_classes: int, *, n: int = 48) -> tuple[Blocks, np.ndar
 
 def fitted(kind: str, blocks: Blocks, labels: np.ndarray, **about: object):
     if kind == "mean":
-        return fit_mean(blocks, labels, **about)
+        return MeanFits(blocks, labels, **about).predictor()
     if kind in {"stacking", "late average"}:
         return fit_late_fusion(blocks, labels, how=kind.rsplit(maxsplit=1)[-1], n_folds=2, **about)
     if kind == "ensemble":

@@ -1,3 +1,6 @@
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy.special import expit, softmax
@@ -12,7 +15,7 @@ from biofuse.heads.base import CHEAP_HEADS
 from biofuse.heads.logistic import LOGIT_VARIANCE
 from biofuse.heads.ridge import RELATIVE_PENALTIES, Ridge
 from biofuse.predictors.fused import fit_predictor
-from biofuse.predictors.mean import MeanFits, fit_mean
+from biofuse.predictors.mean import MeanFits, MeanPredictor
 
 DIMS = {"wide": 40, "narrow": 3, "middle": 11}
 TASKS = [(Task.BINARY, 2), (Task.MULTICLASS, 4), (Task.MULTILABEL, 3)]
@@ -29,6 +32,12 @@ def make_data(n: int = 60, *, task: Task = Task.MULTICLASS, n_classes: int = 4, 
         name: (rng.standard_normal((n, dim)) * 4 + signal[:, None]).astype(np.float32) for name, dim in DIMS.items()
     }
     return Blocks(ids=rng.permutation([f"case {i}.png" for i in range(n)]).astype(object), matrices=matrices), labels
+
+
+def fit_mean(
+    blocks: Blocks, labels: np.ndarray, *, encoders: Sequence[str] | None = None, **options: Any
+) -> MeanPredictor:
+    return MeanFits(blocks, labels, **options).predictor(encoders)
 
 
 @pytest.mark.parametrize(("task", "n_classes"), TASKS, ids=str)

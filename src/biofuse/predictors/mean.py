@@ -24,7 +24,7 @@ from biofuse.predictors.fused import Predictor, below, in_order, log_odds, reada
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class MeanPredictor:
-    """The mean of the probabilities of linear heads, each itself a mean of logits; see :func:`fit_mean`.
+    """The mean of the probabilities of linear heads, each itself a mean of logits; see :class:`MeanFits`.
 
     Attributes
     ----------
@@ -154,12 +154,25 @@ class MeanFits:
     """Fits of linear heads to the views of many subsets of the same training rows, each made once.
 
     Subsets share what heads make of single encoders, so that another subset costs one fit per head. Standardisation is
-    column by column, so that a view is the same in every subset.
+    column by column, so that a view is the same in every subset. Heads have equal weights, views those of
+    :func:`views_of`.
 
     Parameters
     ----------
-    blocks, labels, heads, task, n_classes, sample_weight, seed, threads
-        As for :func:`fit_mean`.
+    blocks : Blocks
+        Training rows.
+    labels : ndarray of int64, shape (n,) or (n, n_classes)
+        Row i belongs to ``blocks.ids[i]``.
+    heads : sequence of str or object
+        Linear ones: registered names, or objects with options of their own.
+    task : Task
+        Kind of task.
+    n_classes : int
+        Number of classes or labels, absent ones included.
+    sample_weight : ndarray of float64, shape (n,), optional
+        Weight of each row.
+    seed, threads : int
+        Given to the heads.
 
     Raises
     ------
@@ -192,7 +205,19 @@ class MeanFits:
         self._fusions: dict[str, tuple[FittedConcatenation, Matrix]] = {}
 
     def predictor(self, encoders: Sequence[str] | None = None) -> MeanPredictor:
-        """Return the mean of a subset, all encoders if it is not given; see :func:`fit_mean`."""
+        """Return the mean of a subset, all encoders if it is not given.
+
+        It is the same, bit for bit, in whatever order rows and encoders are given.
+
+        Raises
+        ------
+        AlignmentError
+            If an encoder has no block, or is named twice.
+        DataError
+            If the features or labels cannot be used.
+        SearchError
+            If a head is not linear, or the problem is beyond its limits.
+        """
         _, subset = in_order(self._blocks, encoders, {})
         with limit_threads(self._threads):
             fusions, matrices = zip(*(self._standardised(name) for name in subset.encoders), strict=True)
@@ -247,64 +272,6 @@ class MeanFits:
             )
         self._fitted[head.name, encoders] = fitted
         return fitted
-
-
-def fit_mean(
-    blocks: Blocks,
-    labels: NDArray[np.int64],
-    *,
-    encoders: Sequence[str] | None = None,
-    heads: Sequence[str | Head] = CHEAP_HEADS,
-    task: Task,
-    n_classes: int,
-    sample_weight: NDArray[np.float64] | None = None,
-    seed: int = 0,
-    threads: int = 1,
-) -> MeanPredictor:
-    """Fit linear heads to several views of the training rows, and average them.
-
-    The views, and their weights, are those of :func:`views_of`; heads have equal weights. The result is the same, bit
-    for bit, in whatever order rows and encoders are given.
-
-    Parameters
-    ----------
-    blocks : Blocks
-        Training rows.
-    labels : ndarray of int64, shape (n,) or (n, n_classes)
-        Row i belongs to ``blocks.ids[i]``.
-    encoders : sequence of str, optional
-        The subset; all encoders of the blocks if not given.
-    heads : sequence of str or object
-        Linear ones: registered names, or objects with options of their own.
-    task : Task
-        Kind of task.
-    n_classes : int
-        Number of classes or labels, absent ones included.
-    sample_weight : ndarray of float64, shape (n,), optional
-        Weight of each row.
-    seed, threads : int
-        Given to the heads.
-
-    Raises
-    ------
-    AlignmentError
-        If an encoder has no block, is named twice, or there is not one label per row.
-    DataError
-        If the features or labels cannot be used.
-    SearchError
-        If a head is not linear, there is none, or the problem is beyond its limits.
-    """
-    fits = MeanFits(
-        blocks if encoders is None else blocks.only(encoders),
-        labels,
-        heads=heads,
-        task=task,
-        n_classes=n_classes,
-        sample_weight=sample_weight,
-        seed=seed,
-        threads=threads,
-    )
-    return fits.predictor()
 
 
 def _on_all_columns(

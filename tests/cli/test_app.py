@@ -26,7 +26,7 @@ def commands():
 def test_every_command_of_the_design_is_there():
     assert set(commands()) == {
         ("check",), ("embed",), ("fit",), ("evaluate",), ("predict",), ("demo",), ("report",), ("compare",), ("card",),
-        ("curve",),
+        ("curve",), ("export",), ("serve",), ("similar",), ("runs", "ls"),
         ("encoders", "list"), ("encoders", "show"), ("encoders", "doctor"), ("encoders", "verify"),
         ("store", "ls"), ("store", "verify"), ("store", "gc"), ("store", "export"), ("store", "import"),
         ("benchmark", "data"), ("benchmark", "medmnist"), ("benchmark", "imagenet"),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, fisher_exact
 
-from biofuse.core.target import Task
+from biofuse.core.target import Target, Task
 from biofuse.evaluation import subgroups
 from biofuse.evaluation.intervals import score_intervals
 from biofuse.evaluation.subgroups import break_down, cut
@@ -67,11 +67,13 @@ def test_the_test_is_wrong_about_as_often_as_it_says(kind, monkeypatch):
     assert binomtest(wrong, times, 0.05).pvalue > 0.01
 
 
-def _only_estimates(task, labels, probabilities, *, ids, groups, metrics):
+def _only_estimates(task, labels, probabilities, *, ids, groups):
     """Score without the intervals, which the test has no part in."""
     from biofuse.evaluation.intervals import Interval
-    from biofuse.evaluation.metrics import score
+    from biofuse.evaluation.metrics import INTERVAL_METRICS, METRICS, score
 
+    target = Target.numbered(task, 2)
+    metrics = [name for name in INTERVAL_METRICS if METRICS[name].applies(target)]
     scores = score(task, labels, probabilities, metrics=metrics)
     same = {"low": 0, "high": 1, "confidence": 0.95, "method": "wilson", "unit": "samples", "n_units": len(ids)}
     return {name: Interval(metric=name, estimate=value, **same) for name, value in scores.items()}

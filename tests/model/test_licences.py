@@ -46,7 +46,7 @@ def test_commercial_use_is_allowed_only_where_every_licence_says_so(hog):
 
 def test_identifiers_are_those_of_the_hub(hog):
     """The hub's list (huggingface.co/docs/hub/repositories-licenses) has these in lower case."""
-    hub = {"cc0-1.0", "bsd-3-clause", "mit", "apache-2.0", "cc-by-4.0", "cc-by-nc-4.0", "cc-by-nc-nd-4.0",
+    hub = {"cc0-1.0", "cc-by-2.0", "bsd-3-clause", "mit", "apache-2.0", "cc-by-4.0", "cc-by-nc-4.0", "cc-by-nc-nd-4.0",
            "cc-by-nc-sa-4.0", "cc-by-sa-4.0", "other"}  # fmt: skip
     assert {combine_licences([card]).identifier for card in list_cards()} <= hub
 

@@ -23,6 +23,7 @@ def _make_fit(calls=None):
             notes = ()
 
             def __init__(self):
+                self.encoders = encoders
                 X = np.hstack([blocks[name] for name in encoders]).astype(np.float64)
                 self.mean, self.std = X.mean(axis=0), X.std(axis=0) + 1e-9
                 Z = (X - self.mean) / self.std

@@ -327,6 +327,9 @@ def constant(blocks, labels, *, encoders, seed, threads):
     class Fitted:
         notes = ("it did not try",)
 
+        def __init__(self):
+            self.encoders = encoders
+
         def predict_proba(self, held_out):
             return np.full((held_out.n_samples, 2), 0.5)
 
@@ -368,6 +371,9 @@ def test_a_killed_worker_is_a_typed_error(tiny, monkeypatch):
 
         class Fitted:
             notes = ()
+
+            def __init__(self):
+                self.encoders = encoders
 
             def predict_proba(self, held_out):
                 import numpy as np

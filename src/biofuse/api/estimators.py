@@ -532,7 +532,7 @@ class FusionClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # typ
         """Return values to rank by, shape (n, n_classes); of two classes those of the second, shape (n,)."""
         blocks = self._asked(X)
         found = self.predictor_.decision(blocks)
-        return found[:, 1] if self._target.kind is Task.BINARY else found
+        return found[:, 1] if self._target.kind.has_positive else found
 
     def transform(self, X: Any) -> NDArray[np.float32]:
         """Return the matrix that the head is given, shape (n, n_columns).

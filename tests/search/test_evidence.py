@@ -325,6 +325,9 @@ def test_it_says_in_words_how_much_too_good_the_choice_looks():
     text = str(found)
     assert f"Choosing among 31 subsets by the rule best makes the mean AUROC of {label(found.chosen)} look" in text
     assert f"{found.optimism:.4f} too good: {found.apparent:.4f} as chosen, {found.corrected:.4f} corrected" in text
+    assert f"(95% interval {found.low:.4f} to {found.high:.4f}; " in text
+    alike = found.model_copy(update={"low": found.corrected, "high": found.corrected})
+    assert "corrected (no interval, since all 50 scored alike; the choice" in str(alike)
     assert "50 resamples of 100 samples" in text
     assert f"{found.picked[found.chosen]:.0%} of the resamples chose the same subset" in text
     assert 1 < len(found.picked) <= 10

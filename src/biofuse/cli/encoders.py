@@ -320,7 +320,8 @@ def _show_doctor(found: Sequence[Diagnosis], device: str) -> None:
     ]
     free = found[0].memory_free if found else None
     room = f", {human_bytes(free)} free" if free is not None else ""
-    show_table(f"{len(found)} encoders on {device}{room}", columns, rows, numbers=("memory", "images/s"))
+    noun = "encoder" if len(found) == 1 else "encoders"
+    show_table(f"{len(found)} {noun} on {device}{room}", columns, rows, numbers=("memory", "images/s"))
 
 
 def _show_problems(found: Sequence[Diagnosis]) -> None:

@@ -66,7 +66,7 @@ def fit_answer(result: "biofuse.FitResult", run: Path) -> dict[str, str]:
         of_what = "" if optimism.chosen == chosen.subset else f" of {subset_name(optimism.chosen, 0)}"
         where = ", scored by the screen's ridge regression" if result.evidence.screened else ""
         answer["Corrected"] = (
-            f"{title} {optimism.corrected:.4f} (95 % interval {optimism.low:.4f} to {optimism.high:.4f}){of_what}, "
+            f"{title} {optimism.corrected:.4f} ({optimism.ends}){of_what}, "
             f"for having been chosen among {optimism.n_subsets}{where}"
         )
     if selection.lean is not None and len(selection.lean.subset) < len(result.model.encoders):

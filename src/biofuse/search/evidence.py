@@ -147,7 +147,7 @@ class Evidence(Record):
         if self.optimism is not None:
             corrected = self.optimism
             title = get_metric(corrected.metric).title
-            facts.append(f"{title} {corrected.corrected:.4f} ({corrected.low:.4f} to {corrected.high:.4f}) corrected")
+            facts.append(f"{title} {corrected.corrected:.4f} ({corrected.ends}) corrected")
         facts += [name for name in ("attribution", "modality", "nested") if getattr(self, name) is not None]
         return f"<Evidence: {', '.join(facts) or 'none'}>"
 

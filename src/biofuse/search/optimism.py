@@ -101,6 +101,13 @@ class Optimism(Record):
         gap = self.apparent - self.corrected
         return gap if get_metric(self.metric).higher_is_better else -gap
 
+    @property
+    def ends(self) -> str:
+        """Its interval in words; if all choices made again scored alike, nothing is known of how far it would move."""
+        if self.low == self.high:
+            return f"no interval, since all {self.n_resamples} scored alike"
+        return f"{self.confidence:.0%} interval {self.low:.4f} to {self.high:.4f}"
+
     def __str__(self) -> str:
         title = get_metric(self.metric).title
         looks = f"{self.optimism:.4f} too good" if self.optimism > 0 else "no better than it is"
@@ -113,8 +120,7 @@ class Optimism(Record):
         text = (
             f"Choosing among {self.n_subsets} subset{'s' if self.n_subsets > 1 else ''} by the rule {self.rule} makes "
             f"the mean {title} of {label(self.chosen)} look {looks}: {self.apparent:.4f} as chosen, "
-            f"{self.corrected:.4f} corrected ({self.confidence:.0%} interval {self.low:.4f} to {self.high:.4f}; "
-            f"{again}{undefined})."
+            f"{self.corrected:.4f} corrected ({self.ends}; {again}{undefined})."
         )
         share = self.picked.get(self.chosen, 0.0)
         return f"{text} {share:.0%} of the {noun} chose the same subset."

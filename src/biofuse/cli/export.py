@@ -6,8 +6,8 @@ from typing import Annotated, Any
 import typer
 
 from biofuse.cli import options
-from biofuse.cli.console import note, say, show_answer, show_json
-from biofuse.cli.report import show_tables
+from biofuse.cli.console import note, show_answer
+from biofuse.cli.report import show_page
 from biofuse.core.errors import BioFuseError, option
 from biofuse.core.options import divide
 from biofuse.data.config import DataConfig
@@ -108,11 +108,6 @@ def similar(
     found = biofuse.similar(run, image, k=k, store=store, **reading, **embedding)
     if out is not None:
         write_text(out, found.to_html())
-    if as_json:
-        show_json(found.to_json())
-    else:
-        show_tables(found.tables())
-        for sentence in found.notes:
-            say(sentence)
+    show_page(found, as_json=as_json)
     if out is not None:
         note(f"Written to {out}.")

@@ -12,6 +12,7 @@ from biofuse.extract.options import ExtractOptions
 
 if TYPE_CHECKING:
     from biofuse.report.content import Table
+    from biofuse.report.html import TablePage
 
 MANY_COLUMNS = 8
 """Columns from which the rows of a table take several lines, and need lines between them."""
@@ -49,12 +50,7 @@ def compare(
     comparison = RunComparison.read(runs, modality_of=medmnist_modality)
     if out is not None:
         write_text(out, comparison.to_html())
-    if as_json:
-        show_json(comparison.to_json())
-    else:
-        show_tables(comparison.tables())
-        for sentence in comparison.notes:
-            say(sentence)
+    show_page(comparison, as_json=as_json)
     if out is not None:
         note(f"Written to {out}.")
 
@@ -82,13 +78,17 @@ def list_runs(
     """
     from biofuse.report.compare import RunList
 
-    found = RunList.read(folder, sort=sort)
+    show_page(RunList.read(folder, sort=sort), as_json=as_json)
+
+
+def show_page(page: "TablePage", *, as_json: bool) -> None:
+    """Print what a page holds: as JSON, or its tables and what must be known to read them."""
     if as_json:
-        show_json(found.to_json())
-    else:
-        show_tables(found.tables())
-        for sentence in found.notes:
-            say(sentence)
+        show_json(page.to_json())
+        return
+    show_tables(page.tables())
+    for sentence in page.notes:
+        say(sentence)
 
 
 def show_tables(tables: "Sequence[Table]") -> None:

@@ -9,10 +9,10 @@ from typer.core import TyperGroup
 
 import biofuse
 from biofuse.cli import options
-from biofuse.cli.console import note, say, show_answer, show_json
+from biofuse.cli.console import note, show_answer
 from biofuse.cli.embed import tell_work
 from biofuse.cli.fit import evaluation_answer, show_evaluation, show_fit
-from biofuse.cli.report import show_tables
+from biofuse.cli.report import show_page
 from biofuse.core.files import check_target, write_text
 from biofuse.core.options import divide
 from biofuse.core.progress import progress_bars
@@ -226,15 +226,9 @@ def data(
 
 def _deliver(outcome: "TablePage", out: Path, *, as_json: bool, failed: int = 0) -> None:
     """Write JSON and page, print the tables, and fail where a data set could not be run."""
-    found = outcome.to_json()
-    write_text(out / "benchmark.json", json.dumps(found, indent=2, allow_nan=False) + "\n")
+    write_text(out / "benchmark.json", json.dumps(outcome.to_json(), indent=2, allow_nan=False) + "\n")
     write_text(out / PAGE, outcome.to_html())
-    if as_json:
-        show_json(found)
-    else:
-        show_tables(outcome.tables())
-        for sentence in outcome.notes:
-            say(sentence)
+    show_page(outcome, as_json=as_json)
     note(f"Written to {out / PAGE} and {out / 'benchmark.json'}.")
     if failed:
         note(f"{failed} data set{'s' if failed > 1 else ''} could not be run; give the same command again to try them.")

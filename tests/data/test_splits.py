@@ -176,8 +176,12 @@ def test_folds_do_not_depend_on_row_order(kind: dict[str, bool], seed: int) -> N
 def test_folds_are_a_partition_that_keeps_groups_whole(kind: dict[str, bool], seed: int) -> None:
     samples = random_table(seed, **kind)
     plan = make_folds(samples.labels, ids=samples.ids, groups=samples.groups, n_repeats=3, seed=seed)
-    assert len(plan.folds) == plan.n_folds * 3
-    for repeat in range(3):
+    repeats, left = divmod(len(plan.folds), plan.n_folds)
+    assert left == 0
+    # Few groups can be divided in few ways: a repeat that would repeat a fold is left out, and that is said.
+    assert repeats == 3 or any(note.startswith(f"{repeats} repeat") and "instead of 3" in note for note in plan.notes)
+    assert repeats >= 1
+    for repeat in range(repeats):
         folds = plan.folds[repeat * plan.n_folds : (repeat + 1) * plan.n_folds]
         assert sorted(np.concatenate([test for _, test in folds]).tolist()) == list(range(len(samples)))
         for train, test in folds:

@@ -1,16 +1,14 @@
 """``biofuse.curve``: scores of a run's models against the number of labelled samples, from stored embeddings alone."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from biofuse.blocks.blocks import BlockReader
-from biofuse.core.errors import UnreadableImageError
 from biofuse.core.hashing import from_hex
 from biofuse.core.progress import Log, Tell, progress_bars, tell_user
-from biofuse.data.samples import Samples
+from biofuse.data.samples import EmbeddedSource, Samples
 from biofuse.extract.embeddings import EmbeddingSet
 from biofuse.runs.run import LOG, Run
 from biofuse.search.curve import REPEATS, LearningCurve, measure_curve, models_to_fit, plan_curve
@@ -104,23 +102,6 @@ def curve(
     return found
 
 
-@dataclass(frozen=True)
-class _Embedded:
-    """An image that is known by its embeddings."""
-
-    description: str
-
-    def read(self) -> bytes:
-        """Refuse to be read.
-
-        Raises
-        ------
-        UnreadableImageError
-            Always.
-        """
-        raise UnreadableImageError(f"{self.description} is known by its embeddings alone.")
-
-
 def _problem(run: Run, store: EmbeddingStore) -> Problem:
     """Pose the search of a run again, with its development embeddings from the store and the head that it chose."""
     record, frame = run.record, run.samples[run.samples["split"] != "test"]
@@ -139,7 +120,7 @@ def _problem(run: Run, store: EmbeddingStore) -> Problem:
     groups = None if frame["group"].isna().any() else frame["group"].to_numpy(dtype=object)
     samples = Samples(
         ids=ids,
-        sources=tuple(map(_Embedded, ids.tolist())),
+        sources=tuple(map(EmbeddedSource, ids.tolist())),
         labels=indicators if target.several else indicators.argmax(axis=1),
         classes=target.classes,
         task=target.kind,

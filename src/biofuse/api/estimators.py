@@ -5,7 +5,6 @@ What is imported here loads scikit-learn, which the rest of the top-level packag
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -20,7 +19,7 @@ from sklearn.utils.validation import check_array, check_is_fitted, column_or_1d,
 
 from biofuse.api.fit import FitResult, fit, look_up
 from biofuse.blocks.blocks import Blocks
-from biofuse.core.errors import DataError, SearchError, UnreadableImageError, option
+from biofuse.core.errors import DataError, SearchError, option
 from biofuse.core.hashing import digest
 from biofuse.core.options import Options, accepts, divide
 from biofuse.core.progress import Tell, tell_user
@@ -30,7 +29,7 @@ from biofuse.data.labels import label_text, match_names
 from biofuse.data.load import load_samples
 from biofuse.data.lookup import is_image_name
 from biofuse.data.objects import as_label_rows
-from biofuse.data.samples import Samples, object_array, row_id
+from biofuse.data.samples import EmbeddedSource, Samples, object_array, row_id
 from biofuse.encoders.card import EncoderCard
 from biofuse.encoders.loaders.imported import imported_card
 from biofuse.extract.embeddings import EmbeddingSet
@@ -364,23 +363,6 @@ NOT_OF_BLOCKS = ("encoders", "max_latency", "commercial_only")
 """Options of a search that only make sense where images are embedded."""
 
 
-@dataclass(frozen=True)
-class _Elsewhere:
-    """The source of a row whose embeddings were given: it has no image."""
-
-    description: str
-
-    def read(self) -> bytes:
-        """Refuse.
-
-        Raises
-        ------
-        UnreadableImageError
-            Always.
-        """
-        raise UnreadableImageError(f"{self.description} is a row of embeddings: it has no image.")
-
-
 class _InputError(DataError, ValueError):
     """What scikit-learn's own classifiers call a ValueError."""
 
@@ -489,7 +471,7 @@ class FusionClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # typ
         blocks = Blocks(ids=object_array([row_id(row) for row in range(n)]), matrices=matrices)
         samples = Samples(
             ids=blocks.ids,
-            sources=tuple(_Elsewhere(f"row {row}") for row in range(n)),
+            sources=tuple(EmbeddedSource(f"row {row}") for row in range(n)),
             labels=labels,
             classes=target.classes,
             task=target.kind,

@@ -44,6 +44,28 @@ class Source(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class EmbeddedSource:
+    """The :class:`Source` of a sample that is known by its embeddings alone.
+
+    Attributes
+    ----------
+    description : str
+    """
+
+    description: str
+
+    def read(self) -> bytes:
+        """Refuse to be read.
+
+        Raises
+        ------
+        UnreadableImageError
+            Always.
+        """
+        raise UnreadableImageError(f"{self.description} is known by its embeddings alone: it has no image.")
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Samples:
     """An immutable, ordered table of labelled images.

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import biofuse
 from biofuse.core.errors import AlignmentError
-from biofuse.core.target import Target, Task
+from biofuse.core.target import MISSING, Target, Task
 
 CLASSES = {Task.BINARY: "ab", Task.MULTICLASS: "abc", Task.ORDINAL: "abcd", Task.MULTILABEL: "abc"}
 TARGETS = [Target(task, tuple(names)) for task, names in CLASSES.items()]
@@ -37,7 +37,8 @@ def test_labels_that_do_not_fit_are_told_why(target):
     labels = some_labels(target)
     assert "integers of shape" in target.misfit(labels.astype(float), 20)
     assert "integers of shape" in target.misfit(labels, 19)
-    assert f"0 to {target.n_codes - 1} are allowed" in target.misfit(labels + target.n_codes, 20)
+    least = MISSING if target.several else 0
+    assert f"{least} to {target.n_codes - 1} are allowed" in target.misfit(labels + target.n_codes, 20)
     assert target.misfit(labels[:0], 0) == ""
 
 
@@ -104,3 +105,61 @@ def test_labels_of_another_type_are_whole_numbers_or_refused():
     for odd in ([0.2, 1.0], [0.0, float("nan")], ["yes", "1"]):
         with pytest.raises(AlignmentError, match="of 2 labels are no whole numbers"):
             target.as_labels(odd)
+
+
+def test_what_is_not_known_of_a_label_is_neither_there_nor_counted():
+    target, labels = Target(Task.MULTILABEL, ("a", "b")), np.array([[1, MISSING], [0, 1]])
+    assert target.misfit(labels, 2) == ""
+    assert target.known(labels).tolist() == [[True, False], [True, True]]
+    assert target.indicators(labels).tolist() == [[True, False], [False, True]]
+    assert target.names(labels) == ["a", "b"]
+    assert target.counts(labels) == {"a": 1, "b": 1}
+
+
+def test_values_are_their_own_labels():
+    one, two = Target(Task.VALUE, ("age",)), Target(Task.VALUE, ("age", "size"))
+    labels = one.as_labels([[61], [80.5], [3]])
+    assert labels.shape == one.shape(3)
+    assert one.misfit(labels, 3) == ""
+    assert one.known(labels).all()
+    assert one.as_scores(labels).shape == (3, 1)
+    assert np.array_equal(one.predict(one.as_scores(labels)), labels)
+    assert one.names(labels) == ["61", "80.5", "3"]
+    assert one.counts(labels) == {"age": 3}
+    assert two.express(np.array([[1.0, 2.0]]), ["size", "age"]).tolist() == [[2.0, 1.0]]
+    assert one.express(labels, ["age"]).tolist() == labels.tolist()
+    assert "1 of 3 labels are no finite numbers" in one.misfit(np.array([1.0, np.inf, 2.0]), 3)
+    assert "numbers of shape (3, 2) are needed" in two.misfit(labels, 3)
+    assert one.majority_share(labels) is None
+    assert one.add_up(one.as_scores(labels)).tolist() == [[61.0], [80.5], [3.0]]
+    with pytest.raises(TypeError, match="A value has no classes"):
+        one.decide(one.as_scores(labels))
+
+
+def test_times_end_with_an_event_or_without():
+    target = Target.until([365, 730.5])
+    labels = np.array([[120.0, 1], [400.25, 0], [0.0, 1]])
+    assert target.horizons == (365, 730.5)
+    assert target.n_columns == 2
+    assert target.misfit(labels, 3) == ""
+    assert target.names(labels) == ["120", "400.25+", "0"]
+    assert target.counts(labels) == {"event": 2, "censored": 1}
+    assert target.risk(np.array([[0.2, 0.6], [0.1, 0.1]])) == pytest.approx([0.4, 0.1])
+    assert "1 of 3 times are negative" in target.misfit(labels - [[0, 0], [0, 0], [1, 0]], 3)
+    assert "Events are 1" in target.misfit(labels * [[1, 2]], 3)
+
+
+def test_values_and_times_are_stratified_by_their_quantiles():
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(100, 2))
+    strata = Target(Task.VALUE, ("a", "b")).strata(values)
+    assert strata.shape == (100, 8)
+    assert strata.sum(axis=0).tolist() == [25] * 8
+    assert values[strata[:, 0], 0].max() < values[strata[:, 1], 0].min()
+    assert Target(Task.VALUE, ("a",)).strata(values[:15, 0]).tolist() == [[True]] * 15
+    assert Target(Task.VALUE, ("a",)).strata(np.repeat([0.0, 1.0], [90, 10])).sum(axis=0).tolist() == [90, 10]
+    events = np.arange(100) < 60
+    strata = Target.until([1]).strata(np.column_stack([rng.exponential(size=100), events]))
+    assert strata.sum(axis=0).tolist() == [15] * 4 + [10] * 4
+    assert strata[events, :4].any(axis=1).all()
+    assert not strata[events, 4:].any()

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from biofuse.core.errors import AlignmentError, UndefinedMetricError
 from biofuse.core.hashing import generator
-from biofuse.core.target import Task
+from biofuse.core.target import Labels, Task
 from biofuse.evaluation.metrics import (
     DEFAULT_METRIC,
     INTERVAL_METRICS,
@@ -314,9 +314,7 @@ def _ranking_ends(area: float, spread: _Spread, confidence: float) -> tuple[floa
     return float(expit(logit(area) - reach)), float(expit(logit(area) + reach)), "logit"
 
 
-def _agreement_ends(
-    kappa: float, grades: NDArray[np.int64], spread: _Spread, confidence: float
-) -> tuple[float, float, Method]:
+def _agreement_ends(kappa: float, grades: Labels, spread: _Spread, confidence: float) -> tuple[float, float, Method]:
     """Return the ends on the scale of Fisher's z: quadratic kappa is an intraclass correlation (Fleiss & Cohen 1973).
 
     Where no grade is off, as many may be as Wilson's interval of their share says, by one; where leaving rows out

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
 
 from biofuse.core.errors import AlignmentError, SearchError, UndefinedMetricError, did_you_mean, option, squashed
-from biofuse.core.target import Target, Task
+from biofuse.core.target import Labels, Target, Task
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -82,7 +82,7 @@ class ScoredRows:
     """
 
     target: Target
-    labels: NDArray[np.int64]
+    labels: Labels
     probabilities: NDArray[np.float64]
     ranked_by: NDArray[np.float64]
     targets: NDArray[np.bool_]

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from biofuse.core.errors import ArtifactError, BioFuseError, DataError, option
-from biofuse.core.target import Target
+from biofuse.core.target import Labels, Target
 from biofuse.data.labels import label_text, listing, match_names
 from biofuse.extract.embeddings import EmbeddingSet
 from biofuse.fusion.base import FittedFusion
@@ -207,15 +207,15 @@ def _contained(values: NDArray[np.float32], model: Embeds) -> Any:
     return pd.DataFrame(values, columns=model.get_feature_names_out().tolist())
 
 
-def as_codes(y: Any, target: Target) -> NDArray[np.int64]:
-    """Return labels as a target numbers them: class indices by name, or zeros and ones.
+def as_codes(y: Any, target: Target) -> Labels:
+    """Return labels as a target numbers them: class indices by name, zeros and ones, or numbers as they are.
 
     Raises
     ------
     DataError
         If one is no class of the target.
     """
-    if target.several:
+    if not target.exclusive:
         return target.as_labels(np.asarray(y))
     texts = [label_text(value) for value in np.asarray(y, dtype=object).ravel()]
     place = {name: number for number, name in enumerate(target.classes)}

@@ -11,7 +11,7 @@ STAMP := .venv/.installed
 $(shell test -x $(BIN)/python || rm -f $(STAMP))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lint format tutorials docs constraints wheel version clean
+.PHONY: help setup demo test test-fast lint format tutorials docs site constraints wheel version clean
 
 help: ## Show this list
 	@sed -n -E 's/^([a-z-]+):[^#]*## (.*)/  make \1@\2/p' Makefile | awk -F@ '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -44,6 +44,9 @@ docs: $(STAMP) ## Write the generated pages anew: docs/options.md and docs/encod
 	$(BIN)/python -c "from biofuse.cli.options import options_page; print(options_page(), end='')" > docs/options.md
 	$(BIN)/python -c "from biofuse.cli.encoders import encoders_page; print(encoders_page(), end='')" > docs/encoders.md
 
+site: $(STAMP) ## Build the documentation site into site/, without a network; a warning fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
 constraints: $(STAMP) ## Write the versions now installed to constraints.txt
 	@{ echo "# Versions that were tested together on $$($(BIN)/python -VV | cut -d' ' -f1,2). Written by: make constraints"; \
 	   echo "# Left out: what only one platform needs (nvidia-*, cuda-*, triton)."; \
@@ -67,7 +70,7 @@ version: $(STAMP) ## Print the version
 	@$(BIN)/python -c "import biofuse; print(biofuse.__version__)"
 
 clean: ## Remove everything that make made: environments, caches, demo-run
-	rm -rf .venv .venv-wheel .uv demo-run build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .venv-wheel .uv demo-run build dist site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # uv reads its own settings and not pip's: where only pip was told of a package index, pass that on.

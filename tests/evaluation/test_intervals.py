@@ -18,7 +18,8 @@ from biofuse.evaluation.intervals import (
     score_intervals,
     wilson,
 )
-from biofuse.evaluation.metrics import get_metric, prepare, score
+from biofuse.evaluation.metrics import get_metric, score
+from biofuse.evaluation.rows import prepare
 
 
 def data(n=120, k=3, seed=0):

@@ -10,6 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from medmnist.evaluator import getACC, getAUC
 from scipy.special import softmax
+from scipy.stats import pearsonr, spearmanr
 
 import biofuse
 from biofuse.core.errors import AlignmentError, SearchError, UndefinedMetricError
@@ -25,10 +26,11 @@ from biofuse.evaluation.metrics import (
     auroc_columns,
     board_metrics,
     check_selectable,
+    default_metric,
     get_metric,
-    prepare,
     score,
 )
+from biofuse.evaluation.rows import prepare
 
 MEDMNIST = {
     Task.BINARY: "binary-class",
@@ -257,15 +259,15 @@ def test_no_metric_is_named_outside_the_table():
 
 def test_the_table_derives_what_is_used_where():
     assert SELECTABLE[0] == DEFAULT_METRIC
-    for task in filter(lambda task: task.categorical, Task):
-        target = Target.numbered(task, 2 if task is Task.BINARY else 3)
+    for task in Task:
+        target = Target.until([1, 2]) if task.timed else Target.numbered(task, 2 if task is Task.BINARY else 3)
         for name in SELECTABLE:  # what subsets are chosen by is always computed, where it exists
             assert (name in board_metrics(target)) == METRICS[name].applies(target)
             assert (name in board_metrics(target, closed_form=True)) == METRICS[name].applies(target)
             if METRICS[name].applies(target):
                 check_selectable(name, target)
             else:
-                with pytest.raises(SearchError, match="for ordered grades"):
+                with pytest.raises(SearchError, match="There is no"):
                     check_selectable(name, target)
     assert set(SCREEN_METRICS) == {name for name in BOARD_METRICS if METRICS[name].closed_form}
     hub = [metric.hub for metric in METRICS.values() if metric.hub]
@@ -295,3 +297,85 @@ def test_scores_are_found_by_those_names_too():
     assert list(found) == ["auroc", "accuracy"]
     assert found["auc"] == found["auroc"] == 1.0
     assert "loss" not in found
+
+
+@pytest.mark.parametrize("columns", [1, 3])
+def test_metrics_of_values_equal_scikit_learn_and_scipy(columns):
+    random = np.random.default_rng(columns)
+    truth = np.round(random.normal(50, 9, (90, columns)), 0)  # with ties
+    predicted = np.round(truth + random.normal(0, 6, truth.shape), 0)
+    names = [f"column {c}" for c in range(columns)]
+    found = score(Task.VALUE, truth if columns > 1 else truth[:, 0], predicted, classes=names)
+    assert list(found) == ["r2", "mae", "rmse", "pearson", "spearman"]
+    assert default_metric(Target(Task.VALUE, tuple(names))) == "r2"
+    each = range(columns)
+    expected = {
+        "r2": skm.r2_score(truth, predicted),
+        "mae": skm.mean_absolute_error(truth, predicted),
+        "rmse": skm.root_mean_squared_error(truth, predicted),
+        "pearson": np.mean([pearsonr(truth[:, c], predicted[:, c])[0] for c in each]),
+        "spearman": np.mean([spearmanr(truth[:, c], predicted[:, c])[0] for c in each]),
+    }
+    assert dict(found) == pytest.approx(expected, abs=1e-10)
+    assert found.per_class["column 0"]["r2"] == pytest.approx(skm.r2_score(truth[:, 0], predicted[:, 0]), abs=1e-10)
+    assert found.per_class["column 0"]["n"] == 90
+
+
+@pytest.mark.parametrize("name", ["r2", "mae", "rmse", "pearson", "spearman"])
+def test_weights_of_values_are_how_often_a_row_counts(name):
+    random = np.random.default_rng(4)
+    truth = np.round(random.normal(1e6, 2, 60), 0)  # far from zero: the digits must not be lost
+    predicted = np.round(truth + random.normal(0, 1, 60), 0)
+    counts = random.integers(0, 3, 60)
+    data = prepare(Task.VALUE, truth, predicted)
+    found = METRICS[name].resample(data, np.column_stack([np.ones(60), counts]))
+    repeated = score(Task.VALUE, np.repeat(truth, counts), np.repeat(predicted, counts))
+    assert found == pytest.approx([score(Task.VALUE, truth, predicted)[name], repeated[name]], abs=1e-8)
+
+
+def test_values_that_are_alike_have_no_score_and_predictions_that_are_alike_no_correlation():
+    found = score(Task.VALUE, np.full(20, 7.3), np.arange(20.0), classes=["age"])
+    assert set(found.undefined) == {"r2", "pearson", "spearman"}
+    assert found.undefined["r2"] == "all values of age are alike"
+    assert found["mae"] == pytest.approx(np.abs(np.arange(20) - 7.3).mean())
+    constant = score(Task.VALUE, np.arange(20.0), np.full(20, 0.1 + 0.2))
+    assert (constant["pearson"], constant["spearman"]) == (0, 0)
+    assert constant["r2"] < 0
+    guessed = np.median(np.arange(20.0))
+    target = Target(Task.VALUE, ("age",))
+    assert METRICS["mae"].guessing(target, np.arange(20.0)) == np.abs(np.arange(20) - guessed).mean()
+    assert METRICS["rmse"].guessing(target, np.arange(20.0)) == np.arange(20).std()
+
+
+def test_labels_of_which_nothing_is_known_are_left_out_label_by_label():
+    labels, p = example(Task.MULTILABEL, 5)
+    random = np.random.default_rng(50)
+    gaps = np.where(random.random(labels.shape) < 0.3, -1, labels)
+    found = score(Task.MULTILABEL, gaps, p)
+    per_label = [
+        score(Task.MULTILABEL, labels[known][:, [c]], p[known][:, [c]])
+        for c in range(labels.shape[1])
+        for known in (gaps[:, c] >= 0,)
+    ]
+    for name in found:
+        assert found[name] == pytest.approx(np.mean([each[name] for each in per_label]), abs=1e-12), name
+    counts = random.integers(0, 3, len(labels))
+    for name in found:
+        weighted = METRICS[name].resample(prepare(Task.MULTILABEL, gaps, p), counts[:, None].astype(float))[0]
+        repeated = score(Task.MULTILABEL, np.repeat(gaps, counts, axis=0), np.repeat(p, counts, axis=0))[name]
+        assert weighted == pytest.approx(repeated, abs=1e-12), name
+
+
+def test_grades_are_off_by_as_many_as_the_mean_absolute_error_says():
+    labels, p = example(Task.ORDINAL, 1)
+    found = score(Task.ORDINAL, labels, p)
+    assert found["grade_error"] == pytest.approx(skm.mean_absolute_error(labels, p.argmax(axis=1)))
+    median = np.median(labels)
+    assert METRICS["grade_error"].guessing(Target.numbered(Task.ORDINAL, 5), labels) == np.abs(labels - median).mean()
+    assert not METRICS["grade_error"].higher_is_better
+    check_selectable("grade_error", Target.numbered(Task.ORDINAL, 5))
+    with pytest.raises(SearchError, match=r"There is no mean grade error of one class per sample: it is for"):
+        check_selectable("grade_error", Target.numbered(Task.MULTICLASS, 5))
+    with pytest.raises(SearchError, match=r"There is no AUROC of a number per sample and column\.") as refused:
+        check_selectable("auroc", Target(Task.VALUE, ("age",)))
+    assert "r2" in refused.value.remedy

@@ -7,7 +7,6 @@ from sklearn.metrics import confusion_matrix, multilabel_confusion_matrix, preci
 from biofuse.core.errors import UndefinedMetricError
 from biofuse.core.target import Target, Task
 from biofuse.evaluation.intervals import score_intervals, share_interval
-from biofuse.evaluation.metrics import prepare
 from biofuse.evaluation.operating import (
     MOST_STEPS,
     Operating,
@@ -19,6 +18,7 @@ from biofuse.evaluation.operating import (
     net_benefit,
     predictive_values,
 )
+from biofuse.evaluation.rows import prepare
 
 
 def two_classes(n=300, seed=0, decimals=2):

@@ -17,8 +17,9 @@ from biofuse.encoders.preprocessing import Preprocessing
 from biofuse.evaluation.calibration import Calibration, measure_calibration
 from biofuse.evaluation.conformal import Conformal, measure_sets
 from biofuse.evaluation.intervals import Comparison, Interval
-from biofuse.evaluation.metrics import Metrics, prepare, score
+from biofuse.evaluation.metrics import Metrics, score
 from biofuse.evaluation.operating import measure_operating
+from biofuse.evaluation.rows import prepare
 from biofuse.model.evaluate import Evaluation, Leak, ModelScores
 from biofuse.report.content import Report
 from biofuse.report.html import build_report, render_html

@@ -9,18 +9,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from biofuse.core.errors import AlignmentError, UndefinedMetricError
 from biofuse.core.hashing import generator
-from biofuse.core.target import Labels, Task
-from biofuse.evaluation.metrics import (
-    DEFAULT_METRIC,
-    INTERVAL_METRICS,
-    METRICS,
-    Metric,
-    Record,
-    Score,
-    ScoredRows,
-    get_metric,
-    prepare,
-)
+from biofuse.core.target import Labels, Target, Task
+from biofuse.evaluation.metrics import INTERVAL_METRICS, METRICS, Metric, Record, Score, default_metric, get_metric
+from biofuse.evaluation.rows import ScoredRows, prepare
 
 CELLS = 2_000_000
 """Weights held at a time (16 MB)."""
@@ -142,7 +133,7 @@ class Units:
 
 
 def score_intervals(
-    task: Task,
+    task: Task | Target,
     labels: ArrayLike,
     probabilities: ArrayLike,
     *,
@@ -161,7 +152,7 @@ def score_intervals(
 
     Parameters
     ----------
-    task : Task
+    task : Task or Target
         What the labels are.
     labels, probabilities : array-like
         As for :func:`biofuse.evaluation.metrics.score`.
@@ -491,7 +482,7 @@ def named_together(same: Mapping[str, Collection[str]]) -> dict[str, tuple[str, 
 
 
 def compare(
-    task: Task,
+    task: Task | Target,
     labels: ArrayLike,
     first: ArrayLike,
     second: ArrayLike,
@@ -499,14 +490,14 @@ def compare(
     ids: ArrayLike,
     groups: ArrayLike | None = None,
     names: tuple[str, str] = ("first", "second"),
-    metric: str = DEFAULT_METRIC,
+    metric: str | None = None,
     confidence: float = 0.95,
 ) -> Comparison:
     """Compare the predictions of two predictors on the same rows.
 
     Parameters
     ----------
-    task : Task
+    task : Task or Target
         What the labels are.
     labels : array-like of int
         As for :func:`biofuse.evaluation.metrics.score`.
@@ -518,13 +509,15 @@ def compare(
         Patients or slides, which vary as wholes.
     names : pair of str
         What the predictors are called.
-    metric : str
-        The metric.
+    metric : str, optional
+        By default the one that subsets of such a target are chosen by.
     confidence : float, default 0.95
         Nominal coverage.
     """
     units = Units.of(ids, groups)
-    both = [_Varied.of(prepare(task, labels, probabilities), units, metric) for probabilities in (first, second)]
+    rows = [prepare(task, labels, probabilities) for probabilities in (first, second)]
+    metric = metric or default_metric(rows[0].target)
+    both = [_Varied.of(data, units, metric) for data in rows]
     return both[0].against(both[1], units=units, metric=metric, names=names, confidence=confidence)
 
 
@@ -582,7 +575,7 @@ def _paired(difference: float, parts: NDArray[np.float64], confidence: float) ->
 
 
 def compare_with(
-    task: Task,
+    task: Task | Target,
     labels: ArrayLike,
     chosen: ArrayLike,
     baselines: Mapping[str, ArrayLike],
@@ -590,7 +583,7 @@ def compare_with(
     ids: ArrayLike,
     groups: ArrayLike | None = None,
     name: str = "chosen",
-    metric: str = DEFAULT_METRIC,
+    metric: str | None = None,
     confidence: float = 0.95,
 ) -> dict[str, Comparison]:
     """Compare the chosen predictor with each baseline (best single, all, greedy), Holm-corrected together.
@@ -612,7 +605,9 @@ def compare_with(
         One per baseline; ``difference`` is chosen minus baseline. Other parameters as for :func:`compare`.
     """
     units = Units.of(ids, groups)
-    own = _Varied.of(prepare(task, labels, chosen), units, metric)
+    rows = prepare(task, labels, chosen)
+    metric_ = metric or default_metric(rows.target)
+    own = _Varied.of(rows, units, metric_)
     rivals: list[tuple[list[str], NDArray[np.float64]]] = []
     for baseline, values in baselines.items():
         probabilities = np.asarray(values, dtype=np.float64)
@@ -621,11 +616,11 @@ def compare_with(
             rivals.append(([baseline], probabilities))
         else:
             known.append(baseline)
-    varied = [_Varied.of(prepare(task, labels, probabilities), units, metric) for _, probabilities in rivals]
+    varied = [_Varied.of(prepare(task, labels, probabilities), units, metric_) for _, probabilities in rivals]
 
     def against(place: int, confidence: float) -> Comparison:
         names = (name, rivals[place][0][0])
-        return own.against(varied[place], units=units, metric=metric, names=names, confidence=confidence)
+        return own.against(varied[place], units=units, metric=metric_, names=names, confidence=confidence)
 
     p_values = [against(place, confidence).p_value for place in range(len(rivals))]
     found: dict[str, Comparison] = {}

@@ -3,20 +3,19 @@
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
 
-from biofuse.core.errors import AlignmentError, SearchError, UndefinedMetricError, did_you_mean, option, squashed
+from biofuse.core.errors import SearchError, UndefinedMetricError, did_you_mean, option, squashed
 from biofuse.core.target import Labels, Target, Task
+from biofuse.evaluation import survival, weighted
+from biofuse.evaluation.rows import Ranking, ScoredRows, prepare, sums
+from biofuse.evaluation.weighted import divide, running
 
-if TYPE_CHECKING:
-    from scipy.sparse import csr_array
-
-    Sums = NDArray[np.float64] | csr_array
+Values = NDArray[np.float64]
 
 
 def _number(value: Any) -> Any:
@@ -38,171 +37,6 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-FEW_CLASSES = 16
-"""Up to so many classes, multiplying mostly zeros is quicker than leaving them out."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Ranking:
-    """How the positives of one class stand among its negatives.
-
-    Attributes
-    ----------
-    positives, negatives : ndarray of int64
-        Rows by ascending score.
-    below, up_to : ndarray of int64, shape (n_positives,)
-        Number of negatives that score less than, and at most as much as, each positive.
-    positives_below : ndarray of int64, shape (n_positives,)
-        Number of positives that score less than each positive.
-    """
-
-    positives: NDArray[np.int64]
-    negatives: NDArray[np.int64]
-    below: NDArray[np.int64]
-    up_to: NDArray[np.int64]
-    positives_below: NDArray[np.int64]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class ScoredRows:
-    """Labels and predictions of the same rows.
-
-    Attributes
-    ----------
-    target : Target
-        What is predicted.
-    labels : ndarray of int64
-        Shape (n,) class indices, or (n, n_labels) zeros and ones for multi-label tasks.
-    probabilities : ndarray of float64, shape (n, n_classes)
-        One column per class or label.
-    ranked_by : ndarray of float64, shape (n, n_classes)
-        What ranking metrics order rows by: decision values, or the probabilities themselves.
-    targets, predicted : ndarray of bool, shape (n, n_classes)
-        Which class each row has, and which is predicted.
-    """
-
-    target: Target
-    labels: Labels
-    probabilities: NDArray[np.float64]
-    ranked_by: NDArray[np.float64]
-    targets: NDArray[np.bool_]
-    predicted: NDArray[np.bool_]
-
-    @property
-    def n(self) -> int:
-        """Number of rows."""
-        return len(self.labels)
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Class or label names, one per column."""
-        return self.target.classes
-
-    @cached_property
-    def rankings(self) -> tuple[Ranking, ...]:
-        """One ranking per column that ranking metrics average over."""
-        return tuple(_rank(self.targets[:, c], self.ranked_by[:, c]) for c in self.target.ranked_columns)
-
-    @cached_property
-    def target_sums(self) -> "Sums":
-        """Shape (n_classes, n): times row weights, the weight of each class."""
-        return _sums(self.targets)
-
-    @cached_property
-    def predicted_sums(self) -> "Sums":
-        """Shape (n_classes, n): times row weights, how much of the weight each class is predicted for."""
-        return _sums(self.predicted)
-
-    @cached_property
-    def hit_sums(self) -> "Sums":
-        """Shape (n_classes, n): times row weights, how much of each class is predicted rightly."""
-        return _sums(self.targets & self.predicted)
-
-
-def prepare(
-    task: Task,
-    labels: ArrayLike,
-    probabilities: ArrayLike,
-    *,
-    classes: Sequence[str] | None = None,
-    decision: ArrayLike | None = None,
-) -> ScoredRows:
-    """Check labels against predictions.
-
-    Parameters
-    ----------
-    task : Task
-        What the labels are.
-    labels : array-like of int
-        Shape (n,) or (n, 1) class indices, or (n, n_labels) zeros and ones for multi-label tasks.
-    probabilities : array-like of float
-        Shape (n, n_classes); for binary tasks also (n,) or (n, 1), the probability of the second class.
-    classes : sequence of str, optional
-        Names of the columns; their numbers by default.
-    decision : array-like of float, optional
-        Shape of the probabilities: values to rank by, where probabilities round to 0 or 1.
-
-    Raises
-    ------
-    AlignmentError
-        If shapes or class indices do not belong together.
-    UndefinedMetricError
-        If a prediction is not a finite number.
-    """
-    width = np.shape(probabilities)[1:]
-    n_classes = width[0] if width and (task.several or width != (1,)) else 2
-    if classes is not None and len(classes) != n_classes:
-        raise AlignmentError(f"{len(classes)} classes but predictions for {n_classes}.")
-    target = Target.numbered(task, n_classes) if classes is None else Target(task, tuple(classes))
-    scores, truth = target.as_scores(probabilities), target.as_labels(labels)
-    if scores.ndim != 2 or len(scores) != len(truth):
-        raise AlignmentError(f"Labels of shape {truth.shape} and predictions of shape {scores.shape} do not match.")
-    wrong = target.misfit(truth, len(scores))
-    if wrong:
-        raise AlignmentError(f"{wrong} There are predictions of shape {scores.shape}.")
-    order = scores if decision is None else np.asarray(decision, dtype=np.float64)
-    if order.shape != scores.shape:
-        raise AlignmentError(f"Decision values of shape {order.shape} for predictions of shape {scores.shape}.")
-    bad = int((~(np.isfinite(scores) & np.isfinite(order))).any(axis=1).sum())
-    if bad:
-        raise UndefinedMetricError(
-            f"{bad} of {len(scores)} predictions are not finite numbers.",
-            remedy="Look for constant or non-finite embeddings, or choose another head.",
-        )
-    return ScoredRows(
-        target=target,
-        labels=truth,
-        probabilities=scores,
-        ranked_by=order,
-        targets=target.indicators(truth),
-        predicted=target.decide(scores),
-    )
-
-
-def _rank(positive: NDArray[np.bool_], scores: NDArray[np.float64]) -> Ranking:
-    order = np.argsort(scores, kind="stable")
-    positives, negatives = order[positive[order]], order[~positive[order]]
-    up, down = scores[positives], scores[negatives]
-    return Ranking(
-        positives=positives,
-        negatives=negatives,
-        below=np.searchsorted(down, up, side="left"),
-        up_to=np.searchsorted(down, up, side="right"),
-        positives_below=np.searchsorted(up, up, side="left"),
-    )
-
-
-def _sums(indicator: NDArray[np.bool_]) -> "Sums":
-    transposed = indicator.T.astype(np.float64)
-    if indicator.shape[1] <= FEW_CLASSES:
-        return transposed
-    from scipy.sparse import csr_array
-
-    return csr_array(transposed)
-
-
-Values = NDArray[np.float64]
-
 TOP_K = 5
 """Top-5 accuracy is what ImageNet results report beside accuracy; it needs more than five classes."""
 
@@ -210,8 +44,12 @@ NORMALISED = 1e-3
 """How far a row of probabilities may be from adding to one before its log-loss means nothing."""
 
 
-Guess = Callable[[Target, NDArray[np.int64]], float | None]
+Guess = Callable[[Target, Labels], float | None]
 """Maps a target and labels to the score of a guess; None where that cannot be said."""
+
+
+Kind = Literal["share", "shares", "ranking", "agreement", "pairs", "correlation", "explained", "error"]
+"""What a metric is, as far as its interval goes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,9 +79,10 @@ class Metric:
         Whether it is a column of the leaderboards; what selects always is.
     closed_form : bool
         Whether estimates that are not probabilities will do, as a closed-form screen has them.
-    interval : {"share", "shares", "ranking", "agreement"} or None
+    interval : str or None
         Whether test scores have an interval of it, and of which kind: a share of rows, a mean of the shares of several
-        classes, of pairs in the right order, or agreement between -1 and 1.
+        classes, the share of positive and negative ("ranking") or of any pairs ("pairs") in the right order, agreement
+        or a correlation between -1 and 1, what is explained, or an error.
     hub : str or None
         The name that model hubs know it by.
     also : tuple of str
@@ -253,7 +92,7 @@ class Metric:
     name: str
     title: str
     formula: Callable[[ScoredRows, Values], Values]
-    applies: Callable[[Target], bool] = lambda _target: True
+    applies: Callable[[Target], bool] = lambda target: target.categorical
     per_class: bool = False
     higher_is_better: bool = True
     chance: float | None = None
@@ -261,7 +100,7 @@ class Metric:
     selects: bool = False
     board: bool = False
     closed_form: bool = True
-    interval: Literal["share", "shares", "ranking", "agreement"] | None = None
+    interval: Kind | None = None
     hub: str | None = None
     also: tuple[str, ...] = ()
 
@@ -281,7 +120,7 @@ class Metric:
         """Turn values of the metric so that more is better."""
         return values if self.higher_is_better else -values
 
-    def guessing(self, target: Target, labels: NDArray[np.int64]) -> float | None:
+    def guessing(self, target: Target, labels: Labels) -> float | None:
         """Return what guessing scores on these labels; None where that cannot be told."""
         return self.chance if self.guess is None else self.guess(target, labels)
 
@@ -293,7 +132,7 @@ def averaged(data: ScoredRows, columns: Values) -> NDArray[np.bool_]:
     each other: there is nothing to tell apart.
     """
     defined = ~np.isnan(columns)
-    apart = data.target.several or int(data.targets.any(axis=0).sum()) > 1
+    apart = not data.target.exclusive or int(data.targets.any(axis=0).sum()) > 1
     return defined if apart and defined.any() else np.ones(len(columns), dtype=bool)
 
 
@@ -321,7 +160,7 @@ def auroc_columns(targets: NDArray[np.bool_], scores: NDArray[np.floating]) -> V
         ranks = ranks.copy()
         ranks[tied] = [_mean_ranks(row) for row in ascending[tied]]
     total = np.einsum("ij,ij->i", ranks, np.take_along_axis(targets.T, order, axis=1))
-    return _divide(total - positive * (positive + 1) / 2, positive * (len(targets) - positive))
+    return divide(total - positive * (positive + 1) / 2, positive * (len(targets) - positive))
 
 
 def _mean_ranks(ascending: NDArray[np.floating]) -> Values:
@@ -330,26 +169,16 @@ def _mean_ranks(ascending: NDArray[np.floating]) -> Values:
     return np.asarray((below + 1 + up_to) / 2, dtype=np.float64)
 
 
-def _divide(over: Values, under: Values) -> Values:
-    quotient = np.full(np.broadcast_shapes(over.shape, under.shape), np.nan)
-    np.divide(over, under, out=quotient, where=under > 0)
-    return quotient
-
-
-def _running(weights: Values) -> Values:
-    return np.concatenate([np.zeros((1, weights.shape[1])), np.cumsum(weights, axis=0)])
-
-
 def _auroc(data: ScoredRows, weights: Values) -> Values:
     return np.stack([_ranking_auroc(ranking, weights) for ranking in data.rankings])
 
 
 def _ranking_auroc(ranking: Ranking, weights: Values) -> Values:
-    positive, below = weights[ranking.positives], _running(weights[ranking.negatives])
+    positive, below = weights[ranking.positives], running(weights[ranking.negatives])
     beaten = below[ranking.below]
     if not np.array_equal(ranking.below, ranking.up_to):
         beaten = (beaten + below[ranking.up_to]) / 2
-    return _divide(np.einsum("ij,ij->j", positive, beaten), positive.sum(axis=0) * below[-1])
+    return divide(np.einsum("ij,ij->j", positive, beaten), positive.sum(axis=0) * below[-1])
 
 
 def _average_precision(data: ScoredRows, weights: Values) -> Values:
@@ -358,35 +187,37 @@ def _average_precision(data: ScoredRows, weights: Values) -> Values:
 
 def _ranking_precision(ranking: Ranking, weights: Values) -> Values:
     positive = weights[ranking.positives]
-    hits, misses = _running(positive), _running(weights[ranking.negatives])
+    hits, misses = running(positive), running(weights[ranking.negatives])
     above = hits[-1] - hits[ranking.positives_below]
-    precision = _divide(above, above + misses[-1] - misses[ranking.below])
+    precision = divide(above, above + misses[-1] - misses[ranking.below])
     # A row of weight nothing has no precision when nothing stands above it; it does not count either.
-    return _divide(np.einsum("ij,ij->j", positive, np.where(positive > 0, precision, 0)), hits[-1])
+    return divide(np.einsum("ij,ij->j", positive, np.where(positive > 0, precision, 0)), hits[-1])
 
 
 def _accuracy(data: ScoredRows, weights: Values) -> Values:
     right = data.targets == data.predicted
-    right = right.T if data.target.several else right.all(axis=1)[np.newaxis]
-    return _divide(right.astype(np.float64) @ weights, weights.sum(axis=0))
+    if data.target.several:
+        return divide(sums(right & data.known) @ weights, data.known_sums @ weights)
+    return divide(right.all(axis=1).astype(np.float64)[np.newaxis] @ weights, weights.sum(axis=0))
 
 
 def _balanced_accuracy(data: ScoredRows, weights: Values) -> Values:
-    total, truth, hits = weights.sum(axis=0), data.target_sums @ weights, data.hit_sums @ weights
-    recall = _divide(hits, truth)
+    truth, hits = data.target_sums @ weights, data.hit_sums @ weights
+    recall = divide(hits, truth)
     if not data.target.several:
         return recall
-    return (recall + _divide(total - truth - data.predicted_sums @ weights + hits, total - truth)) / 2
+    total = data.known_sums @ weights
+    return (recall + divide(total - truth - data.predicted_sums @ weights + hits, total - truth)) / 2
 
 
 def _f1(data: ScoredRows, weights: Values) -> Values:
     truth, said, hits = (sums @ weights for sums in (data.target_sums, data.predicted_sums, data.hit_sums))
-    return _divide(2 * hits, truth + said)
+    return divide(2 * hits, truth + said)
 
 
 def _mcc(data: ScoredRows, weights: Values) -> Values:
     truth, said, hits = (sums @ weights for sums in (data.target_sums, data.predicted_sums, data.hit_sums))
-    total = weights.sum(axis=0)
+    total = data.known_sums @ weights if data.target.several else weights.sum(axis=0)
     if data.target.several:
         over, spread = hits * total - truth * said, said * (total - said)
         variety = truth * (total - truth)
@@ -395,29 +226,46 @@ def _mcc(data: ScoredRows, weights: Values) -> Values:
         spread, variety = ((total**2 - (counts**2).sum(axis=0))[None] for counts in (said, truth))
     # Constant predictions have no correlation by definition of scikit-learn (0); constant labels leave it undefined.
     under = np.sqrt(np.maximum(spread, 0) * np.maximum(variety, 0))
-    return np.where((spread <= 0) & (variety > 0), 0.0, _divide(over, under))
+    return np.where((spread <= 0) & (variety > 0), 0.0, divide(over, under))
 
 
 def _quadratic_kappa(data: ScoredRows, weights: Values) -> Values:
     total, grades = weights.sum(axis=0), np.arange(len(data.classes), dtype=np.float64)
     truth, said = data.target_sums @ weights, data.predicted_sums @ weights
-    observed = ((data.labels - data.predicted.argmax(axis=1)) ** 2).astype(np.float64) @ weights
+    observed = (_grades_off(data) ** 2).astype(np.float64) @ weights
     # Expected squared distance of independent grades, from their first two moments.
-    expected = grades**2 @ (truth + said) - 2 * _divide((grades @ truth) * (grades @ said), total)
-    return (1 - _divide(observed, np.where(expected > 1e-12 * total, expected, 0)))[None]
+    expected = grades**2 @ (truth + said) - 2 * divide((grades @ truth) * (grades @ said), total)
+    return (1 - divide(observed, np.where(expected > 1e-12 * total, expected, 0)))[None]
+
+
+def _grades_off(data: ScoredRows) -> NDArray[np.int64]:
+    return np.asarray(data.labels.astype(np.int64) - data.predicted.argmax(axis=1), dtype=np.int64)
+
+
+def _grade_error(data: ScoredRows, weights: Values) -> Values:
+    return weighted.mean(np.abs(_grades_off(data)).astype(np.float64), weights)[None]
+
+
+def _guessed_grade(target: Target, labels: Labels) -> float:  # noqa: ARG001 (one signature)
+    return _around_median(labels.astype(np.float64)[:, None])
+
+
+def _around_median(values: Values) -> float:
+    """Return what guessing the median is off by, on average."""
+    return float(np.abs(values - np.median(values, axis=0)).mean(axis=0).mean())
 
 
 def _log_loss(data: ScoredRows, weights: Values) -> Values:
     tiny = np.finfo(np.float64).eps  # as scikit-learn clips
     p = np.clip(data.probabilities, tiny, 1 - tiny)
-    loss = (
-        -np.where(data.targets, np.log(p), np.log1p(-p)).T
-        if data.target.several
-        else -np.log(p[np.arange(data.n), data.labels])[None]
-    )
+    if data.target.several:
+        loss = -np.where(data.targets, np.log(p), np.log1p(-p)).T * data.known.T
+        under = data.known_sums @ weights
+    else:
+        loss, under = -np.log(p[np.arange(data.n), data.labels.astype(np.int64)])[None], weights.sum(axis=0)
     if not is_probability(data):
         loss = np.full_like(loss, np.nan)
-    return _divide(loss @ weights, weights.sum(axis=0))
+    return divide(loss @ weights, under)
 
 
 def is_probability(data: ScoredRows) -> bool:
@@ -428,10 +276,83 @@ def is_probability(data: ScoredRows) -> bool:
 
 
 def _top_k(data: ScoredRows, weights: Values) -> Values:
-    own = data.probabilities[np.arange(data.n), data.labels][:, None]
-    earlier = np.arange(data.probabilities.shape[1]) < data.labels[:, None]
+    labels = data.labels.astype(np.int64)
+    own = data.probabilities[np.arange(data.n), labels][:, None]
+    earlier = np.arange(data.probabilities.shape[1]) < labels[:, None]
     ahead = ((data.probabilities > own) | ((data.probabilities == own) & earlier)).sum(axis=1)
-    return _divide((ahead < TOP_K).astype(np.float64)[None] @ weights, weights.sum(axis=0))
+    return divide((ahead < TOP_K).astype(np.float64)[None] @ weights, weights.sum(axis=0))
+
+
+def _each_column(statistic: Callable[[Values, Values, Values], Values]) -> Callable[[ScoredRows, Values], Values]:
+    """Return the formula of a statistic of true and predicted values, of each column by itself."""
+
+    def formula(data: ScoredRows, weights: Values) -> Values:
+        columns = zip(data.values.T, data.probabilities.T, strict=True)
+        return np.stack([statistic(truth, predicted, weights) for truth, predicted in columns])
+
+    return formula
+
+
+def _absolute_error(truth: Values, predicted: Values, weights: Values) -> Values:
+    return weighted.mean(np.abs(truth - predicted), weights)
+
+
+def _root_mean_square(truth: Values, predicted: Values, weights: Values) -> Values:
+    return np.sqrt(weighted.mean(np.square(truth - predicted), weights))
+
+
+def _guessed_value(target: Target, labels: Labels) -> float:
+    return _around_median(target.columns(labels))
+
+
+def _deviation(target: Target, labels: Labels) -> float:
+    return float(target.columns(labels).std(axis=0).mean())
+
+
+def _harrell(data: ScoredRows, weights: Values) -> Values:
+    return data.pairs.concordance(weights)[None]
+
+
+def _uno(data: ScoredRows, weights: Values) -> Values:
+    return data.pairs.concordance(weights, data.observed.uno)[None]
+
+
+def _dynamic_auc(data: ScoredRows, weights: Values) -> Values:
+    factor = data.observed.inverse[:, None]
+    found = []
+    for ranking in data.horizon_rankings:
+        kept = np.ones((data.n, 1))
+        kept[ranking.positives] = factor[ranking.positives]
+        found.append(_ranking_auroc(ranking, weights * kept))
+    return np.stack(found)
+
+
+def _integrated_brier(data: ScoredRows, weights: Values) -> Values:
+    scores = survival.brier(data.observed, data.probabilities, weights)
+    if ((data.probabilities < 0) | (data.probabilities > 1)).any():
+        scores = np.full_like(scores, np.nan)
+    return survival.integrated(data.observed.horizons, scores)[None]
+
+
+def _guessed_curve(target: Target, labels: Labels) -> float:
+    """Return the score of the curve of all samples together, whatever their images."""
+    rows = prepare(target, labels, np.zeros((len(labels), target.n_columns)))
+    curve = survival.kaplan_meier(rows.observed.time, rows.observed.event)
+    everyone = np.tile(1 - curve.at(rows.observed.horizons), (rows.n, 1))
+    scores = survival.brier(rows.observed, everyone, np.ones((rows.n, 1)))
+    return float(survival.integrated(rows.observed.horizons, scores)[0])
+
+
+def _ordered(target: Target) -> bool:
+    return target.kind.ordered
+
+
+def _measured(target: Target) -> bool:
+    return target.measured
+
+
+def _timed(target: Target) -> bool:
+    return target.timed
 
 
 METRICS: dict[str, Metric] = {
@@ -465,13 +386,62 @@ METRICS: dict[str, Metric] = {
         ),
         Metric(
             name="quadratic_kappa", title="quadratic kappa", formula=_quadratic_kappa, chance=0.0, selects=True,
-            interval="agreement", applies=lambda target: target.kind.ordered,
+            interval="agreement", applies=_ordered,
             also=("qwk", "quadratic_weighted_kappa", "weighted kappa", "Cohen's kappa"),
         ),
         Metric(
+            name="grade_error", title="mean grade error", formula=_grade_error, higher_is_better=False,
+            guess=_guessed_grade, selects=True, interval="error", applies=_ordered,
+            also=("mean absolute grade error", "absolute grade error", "grade_mae", "ordinal_mae"),
+        ),
+        Metric(
             name=f"top_{TOP_K}", title=f"top-{TOP_K} accuracy", formula=_top_k,
-            applies=lambda target: not target.several and target.n_columns > TOP_K,
+            applies=lambda target: target.exclusive and target.n_columns > TOP_K,
             also=(f"top_{TOP_K}_acc", f"acc@{TOP_K}"),
+        ),
+        Metric(
+            name="r2", title="R²", formula=_each_column(weighted.explained), per_class=True, chance=0.0, selects=True,
+            interval="explained", applies=_measured, hub="r_squared",
+            also=("R2", "R^2", "r_squared", "r2_score", "coefficient of determination", "explained variance"),
+        ),
+        Metric(
+            name="mae", title="mean absolute error", formula=_each_column(_absolute_error), per_class=True,
+            higher_is_better=False, guess=_guessed_value, selects=True, interval="error", applies=_measured, hub="mae",
+            also=("mean_absolute_error", "l1"),
+        ),
+        Metric(
+            name="rmse", title="root mean squared error", formula=_each_column(_root_mean_square), per_class=True,
+            higher_is_better=False, guess=_deviation, selects=True, interval="error", applies=_measured, hub="rmse",
+            also=("root_mean_squared_error", "root mean square error", "rms_error"),
+        ),
+        Metric(
+            name="pearson", title="Pearson correlation", formula=_each_column(weighted.correlation), per_class=True,
+            chance=0.0, interval="correlation", applies=_measured, hub="pearsonr",
+            also=("pearson_r", "pearsonr", "correlation", "pearson's r"),
+        ),
+        Metric(
+            name="spearman", title="Spearman correlation", formula=_each_column(weighted.rank_correlation),
+            per_class=True, chance=0.0, selects=True, interval="correlation", applies=_measured, hub="spearmanr",
+            also=("spearman_r", "spearmanr", "spearman_rho", "rank correlation", "spearman's rho"),
+        ),
+        Metric(
+            name="harrell_c", title="Harrell's C", formula=_harrell, chance=0.5, selects=True, interval="pairs",
+            applies=_timed,
+            also=("c_index", "concordance_index", "concordance", "harrell", "cindex", "Harrell's concordance index"),
+        ),
+        Metric(
+            name="uno_c", title="Uno's C", formula=_uno, chance=0.5, selects=True, interval="pairs", applies=_timed,
+            also=("uno", "c_index_ipcw", "concordance_index_ipcw", "Uno's concordance index"),
+        ),
+        Metric(
+            name="dynamic_auc", title="time-dependent AUC", formula=_dynamic_auc, per_class=True, chance=0.5,
+            board=True, interval="pairs", applies=_timed,
+            also=("td_auc", "time_dependent_auc", "cumulative_dynamic_auc"),
+        ),
+        Metric(
+            name="integrated_brier", title="integrated Brier score", formula=_integrated_brier, higher_is_better=False,
+            guess=_guessed_curve, board=True, closed_form=False, interval="error", applies=_timed,
+            also=("ibs", "integrated_brier_score"),
         ),
     )
 }  # fmt: skip
@@ -487,7 +457,12 @@ else:
     MetricName = Literal[SELECTABLE]  # a fixed choice for whatever reads annotations: options files, the command line
 
 DEFAULT_METRIC = SELECTABLE[0]
-"""What subsets are chosen by unless told otherwise."""
+"""What subsets are chosen by unless told otherwise, where there are classes."""
+
+
+def default_metric(target: Target) -> str:
+    """Return what subsets are chosen by unless told otherwise: the first of the table that exists for the target."""
+    return next(name for name in SELECTABLE if METRICS[name].applies(target))
 
 
 def board_metrics(target: Target, *, closed_form: bool = False) -> tuple[str, ...]:
@@ -563,10 +538,11 @@ def check_selectable(name: str, target: Target) -> None:
     """
     if not METRICS[name].applies(target):
         others = [each for each in SELECTABLE if METRICS[each].applies(target)]
+        for_grades = target.exclusive and METRICS[name].applies(Target(Task.ORDINAL, target.classes))
         raise SearchError(
-            f"There is no {METRICS[name].title} of {target.text}: it is for ordered grades.",
-            remedy=f"Give {' or '.join(option('metric', each) for each in others)}; or, where the classes are grades, "
-            f"{option('task', str(Task.ORDINAL))}.",
+            f"There is no {METRICS[name].title} of {target.text}{': it is for ordered grades' if for_grades else ''}.",
+            remedy=f"Give {' or '.join(option('metric', each) for each in others)}"
+            + (f"; or, where the classes are grades, {option('task', str(Task.ORDINAL))}." if for_grades else "."),
         )
 
 
@@ -584,7 +560,8 @@ class Metrics(Mapping[str, float]):
         Why some classes or labels take no part, for every metric that is a mean over the others.
     per_class : mapping of str to mapping of str to float
         Class or label name to its one-versus-rest ``auroc``, ``average_precision`` and ``f1`` and its number of rows
-        ``n``. The ranking metrics of a binary task belong to the second class alone.
+        ``n``. The ranking metrics of a binary task belong to the second class alone. Of values every column, of times
+        every horizon with the number of events by then.
     n : int
         Number of rows scored.
     """
@@ -645,7 +622,7 @@ class Metrics(Mapping[str, float]):
 
 
 def score(
-    task: Task,
+    task: Task | Target,
     labels: ArrayLike,
     probabilities: ArrayLike,
     *,
@@ -661,16 +638,23 @@ def score(
     likewise, ``f1`` is the plain mean over classes or labels, ``balanced_accuracy`` the mean recall (mean of
     sensitivity and specificity per label), ``mcc`` and ``log_loss`` are averaged over labels; ``quadratic_kappa`` is
     there for ordinal tasks and ``top_5`` beyond five classes. Means over classes or labels leave out those that these
-    rows cannot score, such as a class without a sample, and ``partial`` names them.
+    rows cannot score, such as a class without a sample, and ``partial`` names them. Labels of which nothing is known
+    take no part, each label by itself.
+
+    Metrics of several columns of values are means over the columns. Of times to an event ``harrell_c`` counts all pairs
+    of which is known who had it first, ``uno_c`` those before the last horizon, weighted for the censoring;
+    ``dynamic_auc`` is a mean over the horizons, ``integrated_brier`` one over the time between them. They equal
+    scikit-survival's, with the censoring of the rows that are scored.
 
     Parameters
     ----------
-    task : Task
-        What the labels are.
-    labels : array-like of int
-        Shape (n,) class indices, or (n, n_labels) zeros and ones for multi-label tasks.
+    task : Task or Target
+        What the labels are; of times to an event a target, or the names of horizons as ``classes``.
+    labels : array-like
+        Shape (n,) class indices or values; (n, n_labels) zeros and ones, -1 where nothing is known; (n, k) values;
+        (n, 2) times and events.
     probabilities : array-like of float
-        Shape (n, n_classes); for binary tasks also (n,), the probability of the second class.
+        Shape (n, n_columns); for binary tasks also (n,), the probability of the second class; predicted values.
     classes : sequence of str, optional
         Names of the columns; their numbers by default.
     metrics : sequence of str, optional
@@ -696,9 +680,10 @@ def score(
         name = metric.name
         if not metric.applies(data.target):
             raise UndefinedMetricError(
-                f"There is no {metric.title} for a {task} task with {len(data.classes)} classes."
+                f"There is no {metric.title} for a {data.target.kind} task with {len(data.classes)} {data.target.noun}."
             )
-        columns[name] = _auroc_by_class(data) if name == "auroc" else metric.formula(data, ones)[:, 0]
+        quick = name == "auroc" and data.known.all()
+        columns[name] = _auroc_by_class(data) if quick else metric.formula(data, ones)[:, 0]
         values[name] = float(columns[name][averaged(data, columns[name])].mean())
         if np.isnan(columns[name]).any():
             (undefined if np.isnan(values[name]) else partial)[name] = _reason(data, name, columns[name])
@@ -718,8 +703,9 @@ def _auroc_by_class(data: ScoredRows) -> np.ndarray:
 
 
 def _table(data: ScoredRows, columns: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]:
+    counts = np.full(len(data.classes), data.n) if data.target.measured else _occurring(data)
     table: dict[str, dict[str, float]] = {
-        name: {"n": float(count)} for name, count in zip(data.classes, data.targets.sum(axis=0), strict=True)
+        name: {"n": float(count)} for name, count in zip(data.classes, counts, strict=True)
     }
     ranked = data.target.ranked_columns
     for metric, values in columns.items():
@@ -730,20 +716,41 @@ def _table(data: ScoredRows, columns: Mapping[str, np.ndarray]) -> dict[str, dic
     return table
 
 
+def _occurring(data: ScoredRows) -> NDArray[np.int64]:
+    """Return how many samples are of each class, or had the event by each horizon."""
+    there = data.observed.happened() if data.target.timed else data.targets
+    return np.asarray(there.sum(axis=0), dtype=np.int64)
+
+
 def _reason(data: ScoredRows, metric: str, columns: np.ndarray) -> str:
     if not data.n:
         return "there are no samples"
+    if not data.target.categorical:
+        lost = [name for name, value in zip(data.classes, columns, strict=False) if np.isnan(value)]
+        return _why_untimed(data, metric) if data.target.timed else f"all values of {_some(lost)} are alike"
     if metric == "log_loss" and not is_probability(data):
         return "the predictions are not probabilities"
     counts = data.targets.sum(axis=0)
     absent = [name for name, count in zip(data.classes, counts, strict=True) if not count]
-    full = [name for name, count in zip(data.classes, counts, strict=True) if count == data.n]
+    every = data.known.sum(axis=0)
+    full = [name for name, count, rows in zip(data.classes, counts, every, strict=True) if count == rows]
     if metric == "f1":
         lost = [name for name, value in zip(data.classes, columns, strict=True) if np.isnan(value)]
         return f"neither present nor predicted: {_some(lost)}"
     if absent and not (full and metric in {"mcc", "quadratic_kappa"}):
         return f"no sample of {_some(absent)}"
     return f"every sample is {_some(full)}"
+
+
+def _why_untimed(data: ScoredRows, metric: str) -> str:
+    if METRICS[metric].guess is not None:
+        return "the predictions are not probabilities"
+    happened, beyond = data.observed.happened(), data.observed.beyond()
+    for what, there in (("no event is seen", happened), ("nobody without an event is seen", beyond)):
+        lost = [name for name, seen in zip(data.classes, there.T, strict=True) if not seen.any()]
+        if lost and METRICS[metric].per_class:
+            return f"{what} {_some(lost)}"
+    return "of no two samples is known who had the event first"
 
 
 def _some(names: Sequence[str]) -> str:

@@ -12,7 +12,8 @@ from biofuse.core.errors import UndefinedMetricError, option
 from biofuse.core.seals import Arrays, reading
 from biofuse.core.target import THRESHOLD, Target
 from biofuse.evaluation.intervals import FEW_GROUPS, Units, share_interval
-from biofuse.evaluation.metrics import Record, Score, ScoredRows
+from biofuse.evaluation.metrics import Record, Score
+from biofuse.evaluation.rows import ScoredRows
 
 Values = NDArray[np.float64]
 

@@ -11,17 +11,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from biofuse.core.errors import AlignmentError
 from biofuse.core.hashing import generator
-from biofuse.core.target import Task
+from biofuse.core.target import Target, Task
 from biofuse.evaluation.intervals import CELLS, FEW_GROUPS, SIGNIFICANCE, Interval, Units, holm, score_intervals
-from biofuse.evaluation.metrics import (
-    DEFAULT_METRIC,
-    Metric,
-    Record,
-    Score,
-    ScoredRows,
-    get_metric,
-    prepare,
-)
+from biofuse.evaluation.metrics import Metric, Record, Score, default_metric, get_metric
+from biofuse.evaluation.rows import ScoredRows, prepare
 
 Index = NDArray[np.int64]
 
@@ -225,14 +218,14 @@ def _number(value: str) -> float:
 
 
 def break_down(
-    task: Task,
+    task: Task | Target,
     labels: ArrayLike,
     probabilities: ArrayLike,
     columns: Mapping[str, Sequence[str] | NDArray[np.object_]],
     *,
     ids: ArrayLike,
     groups: ArrayLike | None = None,
-    metric: str = DEFAULT_METRIC,
+    metric: str | None = None,
     seed: int = 0,
 ) -> tuple[Breakdown, ...]:
     """Score predictions for every value of each column, and tell whether the values differ.
@@ -244,7 +237,7 @@ def break_down(
 
     Parameters
     ----------
-    task : Task
+    task : Task or Target
         What the labels are.
     labels, probabilities : array-like
         As for :func:`biofuse.evaluation.metrics.score`.
@@ -254,8 +247,9 @@ def break_down(
         Names of the rows.
     groups : array-like of str, shape (n,), optional
         Patients or slides, which vary as wholes.
-    metric : str
-        What values are compared on; it must have an interval.
+    metric : str, optional
+        What values are compared on; it must have an interval. By default the one that subsets of such a target are
+        chosen by.
     seed : int
         Of the permutations.
 
@@ -270,7 +264,7 @@ def break_down(
         If a column has not as many values as there are rows.
     """
     data, names = prepare(task, labels, probabilities), np.asarray(ids).astype(str)
-    units = Units.of(names, groups)
+    units, metric = Units.of(names, groups), metric or default_metric(data.target)
     overall = float(get_metric(metric).resample(data, np.ones((data.n, 1)))[0]) if data.n else float("nan")
     found = []
     for column, values in columns.items():
@@ -319,7 +313,7 @@ def _corrected(found: Sequence[Breakdown]) -> tuple[Breakdown, ...]:
 
 
 def _scored(
-    task: Task,
+    task: Task | Target,
     data: ScoredRows,
     value: str,
     rows: Index,

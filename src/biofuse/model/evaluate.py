@@ -22,9 +22,10 @@ from biofuse.encoders.plugins import naming_plugins
 from biofuse.evaluation.calibration import CalibrationTest, measure_calibration
 from biofuse.evaluation.conformal import TESTED, SetsTest, measure_sets
 from biofuse.evaluation.intervals import Comparison, Interval, compare_with, distinct, named_together, score_intervals
-from biofuse.evaluation.metrics import DEFAULT_METRIC, METRICS, Metrics, prepare, score
+from biofuse.evaluation.metrics import DEFAULT_METRIC, METRICS, Metrics, score
 from biofuse.evaluation.novelty import Unusual
 from biofuse.evaluation.operating import DEFAULT_SENSITIVITY, Operating, check_stated, measure_operating
+from biofuse.evaluation.rows import prepare
 from biofuse.evaluation.subgroups import Breakdown, break_down
 from biofuse.extract.embeddings import EmbeddingSet, Quarantined
 from biofuse.extract.engine import extract

@@ -15,7 +15,8 @@ from biofuse.core.machine import usable_cores
 from biofuse.core.target import Task
 from biofuse.data.splits import ValidationPlan
 from biofuse.evaluation.intervals import Units, corrected_t, percentile_ends
-from biofuse.evaluation.metrics import Record, Score, ScoredRows, get_metric, prepare, score
+from biofuse.evaluation.metrics import Record, Score, get_metric, score
+from biofuse.evaluation.rows import ScoredRows, prepare
 from biofuse.search.closed_form import ClosedForm, ClosedFormScorer
 from biofuse.search.closed_form_torch import TorchScorer, accelerator
 from biofuse.search.leaderboard import Leaderboard, Row, Subset, SubsetKey, label

@@ -12,8 +12,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from biofuse import BioFuse, FusionClassifier
-from biofuse.api.estimators import EMBEDDING
-from biofuse.core.errors import AlignmentError, BioFuseError, DataError
+from biofuse.api.estimators import EMBEDDING, FIRST_VERSION
+from biofuse.core.errors import AlignmentError, BioFuseError, DataError, FirstVersionError
 from biofuse.core.target import Task
 
 NOT_FOR_US = {
@@ -219,3 +219,15 @@ def test_a_model_is_a_step_that_is_fitted_already(fitted, study, pictures):
         model.set_output(transform="numpy")
     with pytest.raises(DataError, match="no class of the model"):
         model.score(paths[:1], ["other"], **place)
+
+
+def test_calls_of_the_first_version_are_told_the_new_names():
+    with pytest.raises(TypeError) as told:
+        BioFuse(models=["BioMedCLIP", "rad-dino"], fusion_method="concat", projection_dim=512)
+    assert "models= → encoders=" in str(told.value)
+    assert 'fusion_method= → fusion="concatenation"' in str(told.value)
+    with pytest.raises(FirstVersionError, match="img_size= → leave it out"):
+        BioFuse(["hog"]).generate_embeddings("train", "val", task_type="binary", img_size=224)
+    assert BioFuse(["hog"], batch_size=8).batch_size == 8  # an option still
+    page = (Path(__file__).parents[2] / "docs" / "from-v0.1.md").read_text(encoding="utf-8")
+    assert [name for name in FIRST_VERSION if name not in page] == []

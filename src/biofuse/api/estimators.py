@@ -19,7 +19,7 @@ from sklearn.utils.validation import check_array, check_is_fitted, column_or_1d,
 
 from biofuse.api.fit import FitResult, fit, look_up
 from biofuse.blocks.blocks import Blocks
-from biofuse.core.errors import DataError, SearchError, option
+from biofuse.core.errors import DataError, FirstVersionError, SearchError, option
 from biofuse.core.hashing import digest
 from biofuse.core.options import Options, accepts, divide
 from biofuse.core.progress import Tell, tell_user
@@ -43,6 +43,35 @@ from biofuse.search.rules import CHOSEN, Budget
 from biofuse.search.runner import SearchContext
 from biofuse.search.search import fitted_to, predictors_of, run, with_out_of_fold
 from biofuse.store.store import EmbeddingStore, as_store
+
+FIRST_VERSION = {
+    "models": 'encoders=["biomedclip", "rad_dino", ...], or "paper" for all nine; "Prov-GigaPath" was dinov2_g',
+    "fusion_method": 'fusion="concatenation" for "concat"; also "mean", "weighted"; sum, mul, max, ifusion and '
+    "self_attention are left out",
+    "projection_dim": 'fusion="pca" or "whitening", which are learned; leave it out for none',
+    "train_data": "train, the first argument",
+    "val_data": "val, the second argument",
+    "task_type": "leave it out: it is recognised from the labels, and task= says it",
+    "dataset_type": "leave it out: it is recognised from the data",
+    "dataset_name": 'the data themselves, such as "breastmnist_224"',
+    "num_workers": "BioFuse(workers=...)",
+    "batch_size": "BioFuse(batch_size=...)",
+    "img_size": "leave it out: every encoder has its own preprocessing",
+}
+"""Arguments of BioFuse v0.1 (its ``BioFuse`` and ``generate_embeddings``, at the commit of the paper), and what to give
+now; docs/from-v0.1.md has the rest."""
+
+
+def _refuse_first_version(chosen: Mapping[str, Any], known: Sequence[type[Options]]) -> None:
+    """Say what arguments of BioFuse v0.1 are called now, all at once."""
+    now = {offer.name for model in known for offer in model.offers()}
+    old = [name for name in chosen if name in FIRST_VERSION and name not in now]
+    if old:
+        said = "\n".join(f"  {name}= → {FIRST_VERSION[name]}" for name in old)
+        raise FirstVersionError(
+            f"Arguments of BioFuse v0.1 were given: {', '.join(old)}.",
+            remedy=f"{said}\ndocs/from-v0.1.md ('Coming from BioFuse v0.1') has an example.",
+        )
 
 
 class GeneratedEmbeddings(NamedTuple):
@@ -89,6 +118,8 @@ class BioFuse(ClassifierMixin, TransformerMixin, BaseEstimator):  # type: ignore
 
     Raises
     ------
+    FirstVersionError
+        If arguments of BioFuse v0.1 (``models``, ``fusion_method``, ...) are given; it says what each is called now.
     BioFuseError
         If there is no such option, it cannot have that value, or two do not go together.
 
@@ -116,6 +147,7 @@ class BioFuse(ClassifierMixin, TransformerMixin, BaseEstimator):  # type: ignore
         options: ExtractOptions | None = None,
         **chosen: Any,
     ) -> None:
+        _refuse_first_version(chosen, (SearchConfig, ExtractOptions))
         divide(chosen, SearchConfig, ExtractOptions)
         self.encoders = encoders
         self.store = store
@@ -288,7 +320,13 @@ class BioFuse(ClassifierMixin, TransformerMixin, BaseEstimator):  # type: ignore
         GeneratedEmbeddings
             ``train`` and ``val`` hold every sample, aligned and in the order given; ``model.embed`` maps new images
             into the same columns. With ``search="all"`` every encoder is fused.
+
+        Raises
+        ------
+        FirstVersionError
+            If arguments of BioFuse v0.1 are given; it says what each is called now.
         """
+        _refuse_first_version(chosen, (DataConfig,))
         result = fit(
             train,
             val,

@@ -300,6 +300,10 @@ class TrackingError(BioFuseError):
     """A tracker of experiments could not be told of a run; the run is whole."""
 
 
+class FirstVersionError(BioFuseError, TypeError):
+    """Arguments of BioFuse v0.1, which are called otherwise now."""
+
+
 class UndefinedMetricError(BioFuseError):
     """A metric has no value on these data, for instance AUROC with one class."""
 

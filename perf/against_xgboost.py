@@ -17,7 +17,7 @@ from measuring import FOLDS, Processor, make_data
 from screen import make_scorer
 
 from biofuse.core.machine import limit_threads
-from biofuse.core.target import Task
+from biofuse.core.target import Target, Task
 from biofuse.heads.xgboost import XGBoost
 from biofuse.search.leaderboard import all_subsets
 
@@ -54,8 +54,7 @@ def main() -> None:
             head.fit(
                 X if fits else X[:, :64],
                 labels[rows],
-                task=Task.BINARY if options.classes == 2 else Task.MULTICLASS,
-                n_classes=options.classes,
+                target=Target.numbered(Task.natural(options.classes), options.classes),
                 seed=options.seed,
                 threads=1,
             )

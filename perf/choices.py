@@ -101,7 +101,7 @@ class Draw:
     @property
     def about(self) -> dict[str, Any]:
         """What predictors are told about the labels."""
-        return {"task": self.problem.task, "n_classes": len(self.problem.classes)}
+        return {"target": self.problem.target}
 
     def pose(self, **options: Any) -> Problem:
         """Return the problem of a search with other options than the defaults."""

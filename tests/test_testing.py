@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from biofuse.blocks.blocks import Blocks
-from biofuse.core.target import Task
+from biofuse.core.target import Target
 from biofuse.fusion.concatenation import Concatenation, FittedConcatenation
 from biofuse.heads.logistic import Logistic
 from biofuse.testing import assert_fusion_contract, assert_head_contract
@@ -13,11 +13,11 @@ from biofuse.testing import assert_fusion_contract, assert_head_contract
 class Forgetful(Logistic):
     """Drops the columns of absent classes, as a bare scikit-learn classifier does."""
 
-    def fit(self, X, labels, *, task, n_classes, **_):
+    def fit(self, X, labels, *, target, **_):
         present, codes = np.unique(labels, return_inverse=True)
-        if task is not Task.MULTILABEL and 1 < len(present) < n_classes:
-            return super().fit(X, codes, task=task, n_classes=len(present))
-        return super().fit(X, labels, task=task, n_classes=n_classes)
+        if not target.several and 1 < len(present) < target.n_columns:
+            return super().fit(X, codes, target=Target.numbered(target.kind, len(present)))
+        return super().fit(X, labels, target=target)
 
 
 def test_the_contract_notices_dropped_columns() -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from biofuse.blocks.blocks import Blocks
 from biofuse.core.errors import AlignmentError, DataError, EncoderError
-from biofuse.core.target import Task
+from biofuse.core.target import Target, Task
 from biofuse.encoders.card import EncoderCard, Precision
 from biofuse.encoders.encoder import Encoder, UInt8Images, check_encoder, probe_images, tolerance
 from biofuse.encoders.registry import load_encoder
@@ -264,7 +264,7 @@ def _one_task(head: Head, task: Task, n_classes: int, tolerance: float) -> None:
     where = f"{head.name}, {task}"
     X, labels = _data(task, n_classes)
     new, new_labels = _data(task, n_classes, seed=1)
-    fitted = head.fit(X, labels, task=task, n_classes=n_classes)
+    fitted = head.fit(X, labels, target=Target.numbered(task, n_classes))
     probabilities, decision = fitted.predict_proba(new), fitted.decision(new)
     _probabilities_are_such(fitted, probabilities, decision, task, where)
     truth = new_labels if task is Task.MULTILABEL else new_labels[:, None] == np.arange(n_classes)
@@ -275,7 +275,7 @@ def _one_task(head: Head, task: Task, n_classes: int, tolerance: float) -> None:
     _require(
         gap > 0.15, f"{where}: the probabilities of true classes are no higher than others' (difference {gap:.2f})."
     )
-    again = head.fit(X, labels, task=task, n_classes=n_classes)
+    again = head.fit(X, labels, target=Target.numbered(task, n_classes))
     _require(np.array_equal(again.predict_proba(new), probabilities), f"{where}: two fits differ.")
     some = np.array([5, 0, 9])
     _require(
@@ -283,7 +283,7 @@ def _one_task(head: Head, task: Task, n_classes: int, tolerance: float) -> None:
         f"{where}: a row's prediction depends on the other rows.",
     )
     order = np.random.default_rng(2).permutation(len(X))
-    shuffled = head.fit(X[order], labels[order], task=task, n_classes=n_classes)
+    shuffled = head.fit(X[order], labels[order], target=Target.numbered(task, n_classes))
     difference = float(np.abs(shuffled.predict_proba(new) - probabilities).max())
     _require(
         difference <= tolerance, f"{where}: the order of the training rows changes predictions by {difference:.1e}."
@@ -319,7 +319,7 @@ def _absent_classes(head: Head) -> None:
     for present in ((0, 1, 2), (0, 2)):
         rows = np.isin(labels, present)
         # Classes 1, 2 and 3 of five: the first and the last are absent.
-        fitted = head.fit(X[rows], labels[rows] + 1, task=Task.MULTICLASS, n_classes=5)
+        fitted = head.fit(X[rows], labels[rows] + 1, target=Target.numbered(Task.MULTICLASS, 5))
         probabilities = fitted.predict_proba(X)
         absent = sorted(set(range(5)) - {label + 1 for label in present})
         _require(probabilities.shape == (len(X), 5), f"{head.name}: absent classes lose their columns.")
@@ -333,7 +333,7 @@ def _absent_classes(head: Head) -> None:
 
 def _one_class_only(head: Head) -> None:
     X, _ = _data(Task.BINARY, 2)
-    fitted = head.fit(X, np.ones(len(X), dtype=np.int64), task=Task.BINARY, n_classes=2)
+    fitted = head.fit(X, np.ones(len(X), dtype=np.int64), target=Target.numbered(Task.BINARY, 2))
     _require(np.array_equal(fitted.predict_proba(X), np.tile([0.0, 1.0], (len(X), 1))), f"{head.name}: one class only.")
     values, arrays = fitted.state()
     restored = head.restore(json.loads(json.dumps(values, allow_nan=False)), arrays)
@@ -343,7 +343,7 @@ def _one_class_only(head: Head) -> None:
 def _constant_label(head: Head) -> None:
     X, labels = _data(Task.MULTILABEL, 3)
     labels[:, 1] = 0
-    fitted = head.fit(X, labels, task=Task.MULTILABEL, n_classes=3)
+    fitted = head.fit(X, labels, target=Target.numbered(Task.MULTILABEL, 3))
     probabilities = fitted.predict_proba(X)
     _require(not probabilities[:, 1].any(), f"{head.name}: a label that never occurs has a probability above 0.")
     _require(probabilities[:, [0, 2]].std() > 0, f"{head.name}: one constant label makes the others constant.")
@@ -354,14 +354,16 @@ def _bad_input(head: Head) -> None:
     X, labels = _data(Task.MULTICLASS, 3)
     holed = X.copy()
     holed[3, 1] = np.nan
-    fitted = head.fit(X, labels, task=Task.MULTICLASS, n_classes=3)
+    fitted = head.fit(X, labels, target=Target.numbered(Task.MULTICLASS, 3))
     trials: dict[str, Callable[[], object]] = {
-        "a value that is not a number, at fitting": lambda: head.fit(holed, labels, task=Task.MULTICLASS, n_classes=3),
+        "a value that is not a number, at fitting": lambda: head.fit(
+            holed, labels, target=Target.numbered(Task.MULTICLASS, 3)
+        ),
         "a value that is not a number, at prediction": lambda: fitted.predict_proba(holed),
         "a column too few": lambda: fitted.predict_proba(X[:, :-1]),
-        "a label too few": lambda: head.fit(X, labels[:-1], task=Task.MULTICLASS, n_classes=3),
-        "a class out of range": lambda: head.fit(X, labels + 1, task=Task.MULTICLASS, n_classes=3),
-        "no rows": lambda: head.fit(X[:0], labels[:0], task=Task.MULTICLASS, n_classes=3),
+        "a label too few": lambda: head.fit(X, labels[:-1], target=Target.numbered(Task.MULTICLASS, 3)),
+        "a class out of range": lambda: head.fit(X, labels + 1, target=Target.numbered(Task.MULTICLASS, 3)),
+        "no rows": lambda: head.fit(X[:0], labels[:0], target=Target.numbered(Task.MULTICLASS, 3)),
     }
     for what, trial in trials.items():
         try:

@@ -12,7 +12,7 @@ from scipy.special import logit, softmax
 from sklearn.utils.class_weight import compute_sample_weight
 
 from biofuse.core.errors import ArtifactError, DataError, SearchError
-from biofuse.core.target import Task
+from biofuse.core.target import Target, Task
 from biofuse.heads.base import (
     CERTAIN,
     CHEAP_HEADS,
@@ -40,8 +40,7 @@ def prepare(labels: list, *, task: Task = Task.MULTICLASS, n_classes: int = 3, c
     return set_up(
         X[: len(labels)],
         np.array(labels),
-        task=task,
-        n_classes=n_classes,
+        target=Target.numbered(task, n_classes),
         class_weight=class_weight,
         sample_weight=sample_weight,
     )
@@ -139,7 +138,7 @@ def test_limits_say_what_is_exceeded() -> None:
 
 def test_a_malformed_linear_state_is_refused() -> None:
     X = np.random.default_rng(0).standard_normal((20, 4))
-    values, arrays = Logistic().fit(X, np.arange(20) % 3, task=Task.MULTICLASS, n_classes=3).state()
+    values, arrays = Logistic().fit(X, np.arange(20) % 3, target=Target.numbered(Task.MULTICLASS, 3)).state()
     for bad_values, bad_arrays in (
         (values, {}),
         (values, arrays | {"intercept": np.zeros(2)}),
@@ -197,7 +196,9 @@ def test_senseless_options_are_refused(kind, option: str, values: list) -> None:
 @pytest.mark.parametrize("kind", [Logistic, LDA])
 def test_ordinal_is_treated_as_multiclass(kind) -> None:
     X, y = np.random.default_rng(0).standard_normal((70, 30)), np.arange(70) % 4
-    fits = [kind().fit(X, y, task=task, n_classes=4).predict_proba(X) for task in (Task.ORDINAL, Task.MULTICLASS)]
+    fits = [
+        kind().fit(X, y, target=Target.numbered(task, 4)).predict_proba(X) for task in (Task.ORDINAL, Task.MULTICLASS)
+    ]
     assert np.array_equal(*fits)
 
 

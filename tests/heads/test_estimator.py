@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from biofuse.core.errors import ArtifactError, DataError, DependencyError, SearchError
-from biofuse.core.target import Task
+from biofuse.core.target import Target, Task
 from biofuse.heads.base import head_registry, make_head
 from biofuse.heads.estimator import EstimatorHead, FittedEstimators, head_named_after
 from biofuse.search.config import SearchConfig
@@ -54,13 +54,13 @@ def test_probabilities_and_decisions_are_those_of_the_classifier():
     X, y = data()
     for classes in (2, 3):
         codes = y % classes
-        fitted = made(LogisticRegression()).fit(X, codes, task=Task.natural(classes), n_classes=classes)
+        fitted = made(LogisticRegression()).fit(X, codes, target=Target.numbered(Task.natural(classes), classes))
         own = LogisticRegression().fit(X, codes)
         np.testing.assert_allclose(fitted.predict_proba(X), own.predict_proba(X), atol=1e-6)
         said = own.decision_function(X)
         np.testing.assert_array_equal(fitted.decision(X), said if classes > 2 else np.stack([-said, said], axis=1))
     forest = RandomForestClassifier(20)
-    fitted = made(forest).fit(X, y + 1, task=Task.MULTICLASS, n_classes=5, seed=7)
+    fitted = made(forest).fit(X, y + 1, target=Target.numbered(Task.MULTICLASS, 5), seed=7)
     expected = RandomForestClassifier(20, random_state=7).fit(X, y).predict_proba(X)
     np.testing.assert_allclose(fitted.predict_proba(X)[:, 1:4], expected, atol=1e-12)
     assert (fitted.predict_proba(X)[:, [0, 4]] == 0).all()
@@ -69,7 +69,7 @@ def test_probabilities_and_decisions_are_those_of_the_classifier():
 def test_weights_reach_the_classifier_or_are_refused():
     X, y = data()
     weights = np.linspace(0.5, 2, len(X))
-    given = {"task": Task.MULTICLASS, "n_classes": 3, "sample_weight": weights}
+    given = {"target": Target.numbered(Task.MULTICLASS, 3), "sample_weight": weights}
     expected = LogisticRegression().fit(X, y, sample_weight=weights)
     piped = make_pipeline(StandardScaler(with_mean=False, with_std=False), LogisticRegression())
     for estimator in (LogisticRegression(), piped):
@@ -77,7 +77,9 @@ def test_weights_reach_the_classifier_or_are_refused():
     with pytest.raises(SearchError, match="takes no weights"):
         made(LinearDiscriminantAnalysis()).fit(X, y, **given)
     uneven = np.r_[np.zeros(40), np.ones(20)].astype(int)
-    balanced = made(LogisticRegression(), class_weight="balanced").fit(X, uneven, task=Task.BINARY, n_classes=2)
+    balanced = made(LogisticRegression(), class_weight="balanced").fit(
+        X, uneven, target=Target.numbered(Task.BINARY, 2)
+    )
     own = LogisticRegression(class_weight="balanced").fit(X, uneven)
     np.testing.assert_allclose(balanced.predict_proba(X), own.predict_proba(X), atol=1e-6)
 
@@ -112,14 +114,14 @@ def test_what_is_no_classifier_is_refused(head, words):
 def test_a_fitted_head_is_read_where_its_classifier_is_not_known():
     X, y = data()
     head = made(SVC(C=10))
-    fitted = head.fit(X, y, task=Task.MULTICLASS, n_classes=3)
+    fitted = head.fit(X, y, target=Target.numbered(Task.MULTICLASS, 3))
     json, arrays = fitted.state()
     with head_registry().temporary() as registry:
         registry._makers.pop(head.name)
         elsewhere = make_head(head.name)
         np.testing.assert_array_equal(elsewhere.restore(json, arrays).decision(X), fitted.decision(X))
         with pytest.raises(SearchError, match="a Python object"):
-            elsewhere.fit(X, y, task=Task.MULTICLASS, n_classes=3)
+            elsewhere.fit(X, y, target=Target.numbered(Task.MULTICLASS, 3))
         with pytest.raises(SearchError, match="a Python object"):
             check_savable(SearchConfig(head=head.name, predictor="fused"))
 
@@ -130,7 +132,7 @@ def test_only_types_that_are_trusted_are_saved_and_read():
     X, y = data()
     with pytest.raises(ArtifactError, match="Tree"):
         check_savable(SearchConfig(head=RandomForestClassifier(3), predictor="fused"))
-    fitted = made(SVC()).fit(X, y, task=Task.MULTICLASS, n_classes=3)
+    fitted = made(SVC()).fit(X, y, target=Target.numbered(Task.MULTICLASS, 3))
     json, arrays = fitted.state()
     forged = np.frombuffer(io.dumps(RandomForestClassifier(3).fit(X, y)), dtype=np.uint8)
     with pytest.raises(ArtifactError, match=r"does not trust: sklearn\.tree\._tree\.Tree"):
@@ -154,7 +156,7 @@ def test_a_missing_skops_is_said_before_anything_is_fitted(monkeypatch):
 
 def test_what_a_classifier_warns_of_is_noted_and_what_it_refuses_is_said():
     X, y = data()
-    fitted = made(LogisticRegression(max_iter=1)).fit(X, y, task=Task.MULTICLASS, n_classes=3)
+    fitted = made(LogisticRegression(max_iter=1)).fit(X, y, target=Target.numbered(Task.MULTICLASS, 3))
     assert any("converge" in note for note in fitted.notes)
     with pytest.raises(DataError, match="cannot be fitted on 60 rows of 6 columns"):
-        made(LogisticRegression(C=-1)).fit(X, y, task=Task.MULTICLASS, n_classes=3)
+        made(LogisticRegression(C=-1)).fit(X, y, target=Target.numbered(Task.MULTICLASS, 3))

@@ -6,7 +6,7 @@ from scipy.special import softmax
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.metrics import log_loss, roc_auc_score
 
-from biofuse.core.target import Task
+from biofuse.core.target import Target, Task
 from biofuse.heads.base import Classification
 from biofuse.heads.lda import LDA, SLOPES, STRENGTHS, fit_discriminant
 from biofuse.heads.logistic import fit_slope
@@ -30,7 +30,7 @@ def reference(X: np.ndarray, y: np.ndarray, shrinkage, priors=None) -> LinearDis
 
 
 def fit(head: LDA, X: np.ndarray, y: np.ndarray, k: int, **options):
-    return head.fit(X, y, task=Task.MULTICLASS, n_classes=k, **options)
+    return head.fit(X, y, target=Target.numbered(Task.MULTICLASS, k), **options)
 
 
 @pytest.mark.parametrize(("n", "d"), SHAPES)
@@ -229,9 +229,9 @@ def test_on_noise_calibrated_probabilities_are_unsure() -> None:
 def test_multilabel_is_one_problem_per_label() -> None:
     X, y = make_data(80, 100, 2)
     labels = np.stack([y, np.arange(80) % 2], axis=1).astype(np.int64)
-    ours = LDA().fit(X, labels, task=Task.MULTILABEL, n_classes=2)
+    ours = LDA().fit(X, labels, target=Target.numbered(Task.MULTILABEL, 2))
     for label in range(2):
-        alone = LDA().fit(X, labels[:, label], task=Task.BINARY, n_classes=2)
+        alone = LDA().fit(X, labels[:, label], target=Target.numbered(Task.BINARY, 2))
         np.testing.assert_allclose(ours.predict_proba(X)[:, label], alone.predict_proba(X)[:, 1], atol=1e-12)
 
 

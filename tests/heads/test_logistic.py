@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 
-from biofuse.core.target import Task
+from biofuse.core.target import Target, Task
 from biofuse.heads.logistic import LOGIT_VARIANCE, Logistic
 
 
@@ -35,7 +35,7 @@ def test_equals_scikit_learn_on_the_raw_features(n: int, d: int, k: int, C: floa
     X, y = make_data(n, d, k)
     new, _ = make_data(50, d, k, seed=1)
     task = Task.BINARY if k == 2 else Task.MULTICLASS
-    fitted = Logistic(C=C).fit(X, y, task=task, n_classes=k)
+    fitted = Logistic(C=C).fit(X, y, target=Target.numbered(task, k))
     expected = reference(X, y, fitted.penalty[0])
     np.testing.assert_allclose(fitted.predict_proba(new), expected.predict_proba(new.astype(np.float64)), atol=1e-4)
     assert fitted.notes == ()
@@ -43,7 +43,7 @@ def test_equals_scikit_learn_on_the_raw_features(n: int, d: int, k: int, C: floa
 
 def test_coefficients_equal_scikit_learn() -> None:
     X, y = make_data(80, 200, 3)
-    fitted = Logistic(C=0.01).fit(X, y, task=Task.MULTICLASS, n_classes=3)
+    fitted = Logistic(C=0.01).fit(X, y, target=Target.numbered(Task.MULTICLASS, 3))
     expected = reference(X, y, 0.01)
     np.testing.assert_allclose(fitted.coef.T, expected.coef_, atol=1e-4)
     np.testing.assert_allclose(fitted.intercept, expected.intercept_, atol=1e-3)
@@ -52,8 +52,12 @@ def test_coefficients_equal_scikit_learn() -> None:
 @pytest.mark.parametrize("class_weight", ["balanced", {0: 3.0, 2: 0.5}])
 def test_class_weights_equal_scikit_learn(class_weight) -> None:
     X, y = make_data(90, 40, 3)
-    plain = Logistic(C=0.01).fit(X, y, task=Task.MULTICLASS, n_classes=3).predict_proba(X)
-    ours = Logistic(C=0.01, class_weight=class_weight).fit(X, y, task=Task.MULTICLASS, n_classes=3).predict_proba(X)
+    plain = Logistic(C=0.01).fit(X, y, target=Target.numbered(Task.MULTICLASS, 3)).predict_proba(X)
+    ours = (
+        Logistic(C=0.01, class_weight=class_weight)
+        .fit(X, y, target=Target.numbered(Task.MULTICLASS, 3))
+        .predict_proba(X)
+    )
     expected = reference(X, y, 0.01, class_weight=class_weight).predict_proba(X.astype(np.float64))
     np.testing.assert_allclose(ours, expected, atol=1e-4)
     assert np.abs(ours - plain).max() > 0.01
@@ -63,7 +67,9 @@ def test_class_weights_equal_scikit_learn(class_weight) -> None:
 def test_sample_weights_multiply_class_weights(class_weight) -> None:
     X, y = make_data(90, 40, 2)
     weights = np.random.default_rng(0).uniform(0.1, 3, 90)
-    ours = Logistic(C=0.01, class_weight=class_weight).fit(X, y, task=Task.BINARY, n_classes=2, sample_weight=weights)
+    ours = Logistic(C=0.01, class_weight=class_weight).fit(
+        X, y, target=Target.numbered(Task.BINARY, 2), sample_weight=weights
+    )
     totals = np.bincount(y, weights=weights)
     per_class = {"None": np.ones(2), "balanced": weights.sum() / 2 / totals}.get(str(class_weight), np.array([1, 4]))
     product = weights * per_class[y]
@@ -75,7 +81,7 @@ def test_sample_weights_multiply_class_weights(class_weight) -> None:
 def test_multilabel_equals_one_vs_rest(class_weight) -> None:
     X, _ = make_data(100, 60, 2)
     labels = (X[:, :3] + np.random.default_rng(1).standard_normal((100, 3)) * 8 > 5).astype(np.int64)
-    ours = Logistic(C=0.01, class_weight=class_weight).fit(X, labels, task=Task.MULTILABEL, n_classes=3)
+    ours = Logistic(C=0.01, class_weight=class_weight).fit(X, labels, target=Target.numbered(Task.MULTILABEL, 3))
     expected = (
         OneVsRestClassifier(exact(0.01, class_weight=class_weight))
         .fit(X.astype(np.float64), labels)
@@ -88,9 +94,9 @@ def test_multilabel_equals_one_vs_rest(class_weight) -> None:
 @given(scale=st.floats(1e-3, 1e3), copies=st.integers(1, 3))
 def test_default_penalty_does_not_depend_on_scale_or_number_of_columns(scale: float, copies: int) -> None:
     X, y = make_data(60, 40, 3)
-    plain = Logistic().fit(X, y, task=Task.MULTICLASS, n_classes=3).predict_proba(X)
+    plain = Logistic().fit(X, y, target=Target.numbered(Task.MULTICLASS, 3)).predict_proba(X)
     wide = np.hstack([X.astype(np.float64) * scale] * copies)
-    again = Logistic().fit(wide, y, task=Task.MULTICLASS, n_classes=3).predict_proba(wide)
+    again = Logistic().fit(wide, y, target=Target.numbered(Task.MULTICLASS, 3)).predict_proba(wide)
     np.testing.assert_allclose(again, plain, atol=1e-4)
 
 
@@ -98,38 +104,44 @@ def test_default_penalty_is_the_one_documented() -> None:
     X, y = make_data(60, 40, 3)
     centred = X.astype(np.float64) - X.mean(axis=0, dtype=np.float64)
     C = LOGIT_VARIANCE / np.square(centred).sum(axis=1).mean()
-    assert Logistic().fit(X, y, task=Task.MULTICLASS, n_classes=3).penalty == (pytest.approx(C),)
+    assert Logistic().fit(X, y, target=Target.numbered(Task.MULTICLASS, 3)).penalty == (pytest.approx(C),)
 
 
 def test_rows_and_columns_in_another_order_give_the_same() -> None:
     X, y = make_data(70, 150, 3)
     rng = np.random.default_rng(0)
     rows, columns = rng.permutation(70), rng.permutation(150)
-    plain = Logistic().fit(X, y, task=Task.MULTICLASS, n_classes=3).predict_proba(X)
-    again = Logistic().fit(X[rows][:, columns], y[rows], task=Task.MULTICLASS, n_classes=3).predict_proba(X[:, columns])
+    plain = Logistic().fit(X, y, target=Target.numbered(Task.MULTICLASS, 3)).predict_proba(X)
+    again = (
+        Logistic()
+        .fit(X[rows][:, columns], y[rows], target=Target.numbered(Task.MULTICLASS, 3))
+        .predict_proba(X[:, columns])
+    )
     np.testing.assert_allclose(again, plain, atol=5e-5)
 
 
 def test_constant_and_duplicated_columns_are_harmless() -> None:
     X, y = make_data(60, 10, 2)
     useless = np.hstack([X, np.full((60, 3), 7.0, dtype=np.float32)])
-    plain, padded = (Logistic(C=0.1).fit(M, y, task=Task.BINARY, n_classes=2).predict_proba(M) for M in (X, useless))
+    plain, padded = (
+        Logistic(C=0.1).fit(M, y, target=Target.numbered(Task.BINARY, 2)).predict_proba(M) for M in (X, useless)
+    )
     np.testing.assert_allclose(padded, plain, atol=5e-5)
-    nothing = Logistic().fit(np.ones((60, 4)), y, task=Task.BINARY, n_classes=2).predict_proba(np.ones((1, 4)))
+    nothing = Logistic().fit(np.ones((60, 4)), y, target=Target.numbered(Task.BINARY, 2)).predict_proba(np.ones((1, 4)))
     assert nothing[0, 1] == pytest.approx(y.mean(), abs=1e-4)
 
 
 def test_separable_data_far_from_rounding_still_rank() -> None:
     X = np.linspace(-1, 1, 40)[:, None].astype(np.float32)
     y = (X[:, 0] > 0).astype(np.int64)
-    decision = Logistic(C=1e8).fit(X, y, task=Task.BINARY, n_classes=2).decision(X * 1000)
+    decision = Logistic(C=1e8).fit(X, y, target=Target.numbered(Task.BINARY, 2)).decision(X * 1000)
     assert len(np.unique(decision[:, 1])) == 40
     assert np.array_equal(decision[:, 0], -decision[:, 1])
 
 
 def test_three_class_decision_is_the_log_odds_of_each_class() -> None:
     X, y = make_data(70, 30, 3)
-    fitted = Logistic().fit(X, y, task=Task.MULTICLASS, n_classes=3)
+    fitted = Logistic().fit(X, y, target=Target.numbered(Task.MULTICLASS, 3))
     p = fitted.predict_proba(X)
     np.testing.assert_allclose(fitted.decision(X), np.log(p) - np.log1p(-p), rtol=1e-6, atol=1e-6)
 
@@ -139,7 +151,7 @@ def test_a_fit_that_stops_short_says_so(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(likelihood, "STEPS", 2)
     X, y = make_data(60, 40, 3)
-    assert "stopped short" in Logistic(C=10).fit(X, y, task=Task.MULTICLASS, n_classes=3).notes[0]
+    assert "stopped short" in Logistic(C=10).fit(X, y, target=Target.numbered(Task.MULTICLASS, 3)).notes[0]
 
 
 def test_the_slope_of_rows_told_apart_without_error_is_that_of_smoothed_targets() -> None:

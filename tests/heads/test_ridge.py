@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import RidgeClassifier, RidgeClassifierCV
 
-from biofuse.core.target import Task
+from biofuse.core.target import Target, Task
 from biofuse.heads.ridge import Ridge
 
 
@@ -19,7 +19,7 @@ def make_data(n: int, d: int, k: int, *, seed: int = 0) -> tuple[np.ndarray, np.
 def test_decisions_equal_ridge_classifier(n: int, d: int, k: int, class_weight) -> None:
     X, y = make_data(n, d, k)
     task = Task.BINARY if k == 2 else Task.MULTICLASS
-    ours = Ridge(alpha=30.0, class_weight=class_weight).fit(X, y, task=task, n_classes=k)
+    ours = Ridge(alpha=30.0, class_weight=class_weight).fit(X, y, target=Target.numbered(task, k))
     reference = RidgeClassifier(alpha=30.0, class_weight=class_weight, tol=1e-12).fit(X.astype(np.float64), y)
     expected = reference.decision_function(X.astype(np.float64))
     margins = ours.margins(X)
@@ -31,7 +31,7 @@ def test_decisions_equal_ridge_classifier(n: int, d: int, k: int, class_weight) 
 def test_penalty_equals_ridge_classifier_cv(n: int, d: int) -> None:
     for seed in range(4):
         X, y = make_data(n, d, 3, seed=seed)
-        ours = Ridge().fit(X, y, task=Task.MULTICLASS, n_classes=3)
+        ours = Ridge().fit(X, y, target=Target.numbered(Task.MULTICLASS, 3))
         centred = X.astype(np.float64) - X.mean(axis=0, dtype=np.float64)
         grid = np.square(centred).sum(axis=1).mean() * 10.0 ** np.arange(-3, 4.5, 0.5)
         reference = RidgeClassifierCV(alphas=grid).fit(X.astype(np.float64), y)
@@ -42,9 +42,9 @@ def test_multilabel_chooses_a_penalty_for_each_label() -> None:
     X, y = make_data(80, 30, 2)
     noise = np.random.default_rng(0).integers(0, 2, 80)
     labels = np.stack([y, noise], axis=1)
-    ours = Ridge().fit(X, labels, task=Task.MULTILABEL, n_classes=2)
+    ours = Ridge().fit(X, labels, target=Target.numbered(Task.MULTILABEL, 2))
     assert ours.penalty[0] < ours.penalty[1]
-    alone = Ridge().fit(X, y, task=Task.BINARY, n_classes=2)
+    alone = Ridge().fit(X, y, target=Target.numbered(Task.BINARY, 2))
     np.testing.assert_allclose(ours.predict_proba(X)[:, 0], alone.predict_proba(X)[:, 1], atol=1e-12)
 
 
@@ -52,22 +52,22 @@ def test_probabilities_are_calibrated_on_rows_left_out() -> None:
     # On pure noise the decisions of the training rows are confident, those of left-out rows are not.
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((60, 200)), rng.integers(0, 2, 60)
-    ours = Ridge(alpha=1.0).fit(X, y, task=Task.BINARY, n_classes=2)
+    ours = Ridge(alpha=1.0).fit(X, y, target=Target.numbered(Task.BINARY, 2))
     assert np.abs(ours.predict_proba(X) - 0.5).max() < 0.1
     assert np.abs(ours.margins(X)).min() > 0.5
 
 
 def test_it_is_ranked_by_the_probabilities_that_it_is_judged_by() -> None:
     X, y = make_data(60, 40, 3)
-    fitted = Ridge().fit(X, y, task=Task.MULTICLASS, n_classes=3)
+    fitted = Ridge().fit(X, y, target=Target.numbered(Task.MULTICLASS, 3))
     p = fitted.predict_proba(X)
     np.testing.assert_allclose(fitted.decision(X), np.log(p) - np.log1p(-p), rtol=1e-6, atol=1e-6)
 
 
 def test_a_penalty_that_rounding_would_drown_is_raised_and_said() -> None:
     X, y = make_data(40, 90, 2)
-    ours = Ridge(alpha=1e-20).fit(X, y, task=Task.BINARY, n_classes=2)
+    ours = Ridge(alpha=1e-20).fit(X, y, target=Target.numbered(Task.BINARY, 2))
     assert "raised to" in ours.notes[-1]
     assert ours.penalty[0] > 1e-20
     assert np.array_equal(ours.predict_proba(X).argmax(axis=1), y)  # as good as without a penalty
-    assert not Ridge(alpha=1e-3).fit(X, y, task=Task.BINARY, n_classes=2).notes
+    assert not Ridge(alpha=1e-3).fit(X, y, target=Target.numbered(Task.BINARY, 2)).notes

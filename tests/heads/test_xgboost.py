@@ -6,7 +6,7 @@ import xgboost
 from sklearn.utils.class_weight import compute_sample_weight
 
 from biofuse.core.errors import ArtifactError, DependencyError
-from biofuse.core.target import Task
+from biofuse.core.target import Target, Task
 from biofuse.heads import xgboost as trees
 from biofuse.heads.base import make_head
 from biofuse.heads.xgboost import FittedTrees, XGBoost
@@ -32,7 +32,7 @@ def test_published_settings_are_the_defaults() -> None:
     assert (head.column_share, head.bins) == (1.0, 256)  # XGBoost's own
     assert make_head("xgboost") == head
     X, y = make_data(40, 2)
-    fitted = XGBoost(device="cpu").fit(X, y, task=Task.BINARY, n_classes=2, seed=3)
+    fitted = XGBoost(device="cpu").fit(X, y, target=Target.numbered(Task.BINARY, 2), seed=3)
     assert fitted.boosters[0].num_boosted_rounds() == 250
     config = fitted.boosters[0].save_config()
     assert '"max_depth":"6"' in config
@@ -45,23 +45,25 @@ def test_published_settings_are_the_defaults() -> None:
 def test_equals_xgbclassifier(k: int, class_weight) -> None:
     X, y = make_data(120, k)
     task = Task.BINARY if k == 2 else Task.MULTICLASS
-    ours = XGBoost(trees=15, device="cpu", class_weight=class_weight).fit(X, y, task=task, n_classes=k)
+    ours = XGBoost(trees=15, device="cpu", class_weight=class_weight).fit(X, y, target=Target.numbered(task, k))
     reference = make_reference().fit(X, y, sample_weight=compute_sample_weight(class_weight, y))
     np.testing.assert_allclose(ours.predict_proba(X), reference.predict_proba(X), atol=1e-6)
 
 
 def test_share_of_columns_and_bins_are_xgboosts_own() -> None:
     X, y = make_data(120, 3)
-    shared = XGBoost(trees=15, column_share=0.3, bins=16, device="cpu").fit(X, y, task=Task.MULTICLASS, n_classes=3)
+    shared = XGBoost(trees=15, column_share=0.3, bins=16, device="cpu").fit(
+        X, y, target=Target.numbered(Task.MULTICLASS, 3)
+    )
     reference = make_reference(colsample_bytree=0.3, max_bin=16, seed=0).fit(X, y)
     np.testing.assert_allclose(shared.predict_proba(X), reference.predict_proba(X), atol=1e-6)
-    whole = XGBoost(trees=15, device="cpu").fit(X, y, task=Task.MULTICLASS, n_classes=3)
+    whole = XGBoost(trees=15, device="cpu").fit(X, y, target=Target.numbered(Task.MULTICLASS, 3))
     assert np.abs(shared.predict_proba(X) - whole.predict_proba(X)).max() > 1e-3
 
 
 def test_malformed_bytes_are_refused() -> None:
     X, y = make_data(60, 2)
-    values, arrays = XGBoost(trees=5, device="cpu").fit(X, y, task=Task.BINARY, n_classes=2).state()
+    values, arrays = XGBoost(trees=5, device="cpu").fit(X, y, target=Target.numbered(Task.BINARY, 2)).state()
     assert all(array.dtype == np.uint8 for array in arrays.values())
     text = arrays["booster_0"].tobytes()
     cut = (text[:100], text[: len(text) // 2], text[:-1], b"", b"[]", b"{}", b"\0" * 50, b'{"learner": 3}')
@@ -87,7 +89,7 @@ def test_malformed_bytes_are_refused() -> None:
 def test_a_forged_tree_never_reaches_xgboost_which_would_end_the_process(k, part, value) -> None:
     X, y = make_data(60, k)
     task = Task.BINARY if k == 2 else Task.MULTICLASS
-    values, arrays = XGBoost(trees=3, device="cpu").fit(X, y, task=task, n_classes=k).state()
+    values, arrays = XGBoost(trees=3, device="cpu").fit(X, y, target=Target.numbered(task, k)).state()
     model = json.loads(arrays["booster_0"].tobytes())
     place = model["learner"]["gradient_booster"]["model"]["trees"][1]
     for name in part[:-1]:
@@ -114,7 +116,7 @@ def test_a_forged_tree_never_reaches_xgboost_which_would_end_the_process(k, part
 )
 def test_a_forged_forest_does_not_either(part, value) -> None:
     X, y = make_data(60, 2)
-    values, arrays = XGBoost(trees=3, device="cpu").fit(X, y, task=Task.BINARY, n_classes=2).state()
+    values, arrays = XGBoost(trees=3, device="cpu").fit(X, y, target=Target.numbered(Task.BINARY, 2)).state()
     model = json.loads(arrays["booster_0"].tobytes())
     place = model["learner"]
     for name in part[:-1]:
@@ -130,5 +132,5 @@ def test_a_gpu_that_is_not_there_is_an_error_and_auto_is_not(monkeypatch: pytest
     monkeypatch.setattr(trees, "_has_gpu", lambda: False)
     X, y = make_data(30, 2)
     with pytest.raises(DependencyError):
-        XGBoost(trees=2, device="cuda").fit(X, y, task=Task.BINARY, n_classes=2)
-    assert XGBoost(trees=2).fit(X, y, task=Task.BINARY, n_classes=2).predict_proba(X).shape == (30, 2)
+        XGBoost(trees=2, device="cuda").fit(X, y, target=Target.numbered(Task.BINARY, 2))
+    assert XGBoost(trees=2).fit(X, y, target=Target.numbered(Task.BINARY, 2)).predict_proba(X).shape == (30, 2)

@@ -53,7 +53,7 @@ KINDS = (
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_graph_gives_the_calibrated_probabilities_of_its_model(kind, task, n_classes, graph_model):
     blocks, labels = made_up(task, n_classes)
-    predictor = fitted(kind, blocks, labels, task=task, n_classes=n_classes)
+    predictor = fitted(kind, blocks, labels, target=Target.numbered(task, n_classes))
     model = graph_model(predictor, task, n_classes)
     graph = Graph(model, {}, [(name,) for name in model.encoders], double=True)
     given = [torch.from_numpy(blocks[name]) for name in model.encoders]
@@ -90,7 +90,7 @@ def graph_model():
 @pytest.mark.parametrize("head", ["knn", "xgboost"])
 def test_a_head_that_has_no_graph_is_named(head):
     blocks, labels = made_up(Task.BINARY, 2)
-    predictor = fit_predictor(blocks, labels, head=head, task=Task.BINARY, n_classes=2)
+    predictor = fit_predictor(blocks, labels, head=head, target=Target.numbered(Task.BINARY, 2))
     with pytest.raises(ArtifactError, match=f"head {head} has no graph") as refused:
         predictor_graph(predictor)
     assert "ridge" in refused.value.remedy

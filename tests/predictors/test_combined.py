@@ -10,7 +10,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 from biofuse.blocks.blocks import Blocks
 from biofuse.core.errors import AlignmentError, ArtifactError, DataError, SearchError
 from biofuse.core.hashing import derive_seed
-from biofuse.core.target import Task
+from biofuse.core.target import Target, Task
 from biofuse.data.splits import make_folds
 from biofuse.heads.base import CERTAIN
 from biofuse.heads.logistic import Logistic
@@ -20,7 +20,7 @@ from biofuse.predictors.fused import FusedPredictor, fit_predictor
 DIMS = {"wide": 40, "narrow": 3, "middle": 11}
 POOL = ("other", *DIMS)
 TASKS = [(Task.BINARY, 2), (Task.MULTICLASS, 4), (Task.MULTILABEL, 3)]
-MULTICLASS = {"task": Task.MULTICLASS, "n_classes": 4}
+MULTICLASS = {"target": Target.numbered(Task.MULTICLASS, 4)}
 
 
 def make_data(n: int = 60, *, task: Task = Task.MULTICLASS, n_classes: int = 4, seed: int = 0):
@@ -39,7 +39,7 @@ def make_members(*, task: Task = Task.MULTICLASS, n_classes: int = 4) -> list[Fu
     blocks, labels = make_data(task=task, n_classes=n_classes)
     choices = [(["middle"], "logistic"), (["wide", "narrow"], "ridge"), (["wide"], "knn")]
     return [
-        fit_predictor(blocks, labels, encoders=names, head=head, task=task, n_classes=n_classes)
+        fit_predictor(blocks, labels, encoders=names, head=head, target=Target.numbered(task, n_classes))
         for names, head in choices
     ]
 
@@ -93,7 +93,7 @@ def test_notes_say_whom_they_are_about_and_common_ones_are_said_once() -> None:
     blocks, labels = make_data()
     few = labels.copy()
     few[few == 3] = 0
-    fit = {"task": Task.MULTICLASS, "n_classes": 4}
+    fit = {"target": Target.numbered(Task.MULTICLASS, 4)}
     both = [fit_predictor(blocks, few, encoders=[name], **fit) for name in ("wide", "narrow")]
     assert average(both, pool=POOL).notes == ("No training row is of class 3: probability 0.",)
     mixed = [both[0], fit_predictor(blocks, labels, encoders=["narrow"], **fit)]
@@ -160,7 +160,7 @@ def test_members_of_another_are_refused(saved) -> None:
 ENCODERS = {"noise": 30, "signal": 6, "weak": 10}
 STRENGTH = {"noise": 0.0, "signal": 1.5, "weak": 0.5}
 LATE_TASKS = [(Task.BINARY, 2), (Task.MULTICLASS, 3), (Task.ORDINAL, 3), (Task.MULTILABEL, 3)]
-THREE_CLASSES = {"task": Task.MULTICLASS, "n_classes": 3}
+THREE_CLASSES = {"target": Target.numbered(Task.MULTICLASS, 3)}
 
 
 def make_late_data(n: int = 90, *, task: Task = Task.MULTICLASS, n_classes: int = 3, seed: int = 0):
@@ -179,23 +179,25 @@ def make_late_data(n: int = 90, *, task: Task = Task.MULTICLASS, n_classes: int 
     return Blocks(ids=rng.permutation([f"case {i}.png" for i in range(n)]).astype(object), matrices=matrices), labels
 
 
-def by_hand(blocks: Blocks, labels: np.ndarray, *, task: Task, n_classes: int, groups=None) -> np.ndarray:
+def by_hand(blocks: Blocks, labels: np.ndarray, *, target: Target, groups=None) -> np.ndarray:
     """Out-of-fold log-probabilities, written down plainly."""
     plan = make_folds(labels, ids=blocks.ids, groups=groups, n_folds=5, n_repeats=1, seed=derive_seed(0, "stacking"))
-    probability = np.zeros((len(ENCODERS), len(labels), n_classes))
+    probability = np.zeros((len(ENCODERS), len(labels), target.n_columns))
     for train, test in plan.folds:
         for number, name in enumerate(ENCODERS):
-            member = fit_predictor(blocks.take(train), labels[train], encoders=[name], task=task, n_classes=n_classes)
+            member = fit_predictor(blocks.take(train), labels[train], encoders=[name], target=target)
             probability[number, test] = member.predict_proba(blocks.take(test))
-    return meta_features(probability, task)
+    return meta_features(probability, target.kind)
 
 
 @pytest.mark.parametrize(("task", "n_classes"), LATE_TASKS, ids=str)
 def test_average_is_the_average_of_single_encoders(task: Task, n_classes: int) -> None:
     blocks, labels = make_late_data(task=task, n_classes=n_classes)
     new, _ = make_late_data(20, task=task, n_classes=n_classes, seed=3)
-    late = fit_late_fusion(blocks, labels, task=task, n_classes=n_classes)
-    members = [fit_predictor(blocks, labels, encoders=[name], task=task, n_classes=n_classes) for name in ENCODERS]
+    late = fit_late_fusion(blocks, labels, target=Target.numbered(task, n_classes))
+    members = [
+        fit_predictor(blocks, labels, encoders=[name], target=Target.numbered(task, n_classes)) for name in ENCODERS
+    ]
     expected = average(members, pool=tuple(ENCODERS))
     assert (late.how, late.encoders, late.task, late.n_classes) == ("average", tuple(ENCODERS), task, n_classes)
     assert np.array_equal(late.predict_proba(new), expected.predict_proba(new))
@@ -206,8 +208,8 @@ def test_average_is_the_average_of_single_encoders(task: Task, n_classes: int) -
 def test_the_meta_learner_is_scikit_learns_on_the_out_of_fold_matrix(task: Task, n_classes: int) -> None:
     blocks, labels = make_late_data(task=task, n_classes=n_classes)
     new, _ = make_late_data(40, task=task, n_classes=n_classes, seed=3)
-    late = fit_late_fusion(blocks, labels, how="stacking", task=task, n_classes=n_classes)
-    features = by_hand(blocks, labels, task=task, n_classes=n_classes)
+    late = fit_late_fusion(blocks, labels, how="stacking", target=Target.numbered(task, n_classes))
+    features = by_hand(blocks, labels, target=Target.numbered(task, n_classes))
     given_new = meta_features(np.stack([member.predict_proba(new) for member in late.members]), task)
     expected = [
         LogisticRegression(C=META_C, tol=1e-10, max_iter=10_000).fit(features, column).predict_proba(given_new)
@@ -325,7 +327,7 @@ def test_late_fusion_saved_and_loaded_predicts_the_same_bit_for_bit(how, task: T
     blocks, labels = make_late_data(task=task, n_classes=n_classes)
     new, _ = make_late_data(17, task=task, n_classes=n_classes, seed=5)
     late = fit_late_fusion(
-        blocks, labels, encoders=["signal", "noise"], fusion="pca", how=how, task=task, n_classes=n_classes
+        blocks, labels, encoders=["signal", "noise"], fusion="pca", how=how, target=Target.numbered(task, n_classes)
     )
     assert kept.check_round_trip(late, new).how == how
     assert late.encoders == ("noise", "signal")

@@ -10,7 +10,7 @@ from sklearn.preprocessing import StandardScaler
 
 from biofuse.blocks.blocks import Blocks
 from biofuse.core.errors import AlignmentError, ArtifactError, DataError, DiskError, SearchError
-from biofuse.core.target import Task
+from biofuse.core.target import Target, Task
 from biofuse.fusion.concatenation import Concatenation
 from biofuse.heads.base import FittedHead, Head, Limits
 from biofuse.heads.knn import Neighbours
@@ -44,7 +44,12 @@ def test_saved_and_loaded_predicts_the_same_bit_for_bit(head: Head, task: Task, 
     blocks, labels = make_data(task=task, n_classes=n_classes)
     new, _ = make_data(17, task=task, n_classes=n_classes, seed=5)
     fitted = fit_predictor(
-        blocks, labels, encoders=["middle", "wide"], fusion="concatenation", head=head, task=task, n_classes=n_classes
+        blocks,
+        labels,
+        encoders=["middle", "wide"],
+        fusion="concatenation",
+        head=head,
+        target=Target.numbered(task, n_classes),
     )
     loaded = kept.check_round_trip(fitted, new)
     assert np.array_equal(loaded.transform(new), fitted.transform(new))
@@ -58,7 +63,7 @@ def test_saved_and_loaded_predicts_the_same_bit_for_bit(head: Head, task: Task, 
 def test_order_of_encoders_and_of_rows_changes_nothing(head: Head, order: list[str], seed: int) -> None:
     blocks, labels = make_data()
     rows = np.random.default_rng(seed).permutation(len(labels))
-    options = {"fusion": Concatenation(scaling="block"), "head": head, "task": Task.MULTICLASS, "n_classes": 4}
+    options = {"fusion": Concatenation(scaling="block"), "head": head, "target": Target.numbered(Task.MULTICLASS, 4)}
     plain = fit_predictor(blocks, labels, encoders=list(DIMS), **options)
     again = fit_predictor(blocks.take(rows), labels[rows], encoders=order, **options)
     assert again.encoders == plain.encoders
@@ -71,7 +76,8 @@ def test_another_pool_order_changes_columns_but_not_predictions(head: Head) -> N
     blocks, labels = make_data()
     turned = Blocks(ids=blocks.ids, matrices={name: blocks[name] for name in reversed(DIMS)})
     plain, again = (
-        fit_predictor(given, labels, head=head, task=Task.MULTICLASS, n_classes=4) for given in (blocks, turned)
+        fit_predictor(given, labels, head=head, target=Target.numbered(Task.MULTICLASS, 4))
+        for given in (blocks, turned)
     )
     assert again.encoders == plain.encoders[::-1]
     np.testing.assert_allclose(again.predict_proba(blocks), plain.predict_proba(blocks), atol=5e-5)
@@ -80,7 +86,7 @@ def test_another_pool_order_changes_columns_but_not_predictions(head: Head) -> N
 def test_equals_the_scikit_learn_pipeline() -> None:
     blocks, labels = make_data()
     new, _ = make_data(20, seed=3)
-    fitted = fit_predictor(blocks, labels, head=Logistic(C=0.05), task=Task.MULTICLASS, n_classes=4)
+    fitted = fit_predictor(blocks, labels, head=Logistic(C=0.05), target=Target.numbered(Task.MULTICLASS, 4))
     pipeline = make_pipeline(StandardScaler(), LogisticRegression(C=0.05, tol=1e-9, max_iter=10_000))
     pipeline.fit(np.hstack(list(blocks.values())).astype(np.float64), labels)
     expected = pipeline.predict_proba(np.hstack(list(new.values())).astype(np.float64))
@@ -91,15 +97,15 @@ def test_encoders_of_any_widths_can_be_fused() -> None:
     # Bugs 10 and 12 of the original: fusions crashed, or used untrained projections, where widths differ.
     blocks, labels = make_data()
     for subset in (["narrow"], ["wide", "narrow"], list(DIMS)):
-        fitted = fit_predictor(blocks, labels, encoders=subset, task=Task.MULTICLASS, n_classes=4)
+        fitted = fit_predictor(blocks, labels, encoders=subset, target=Target.numbered(Task.MULTICLASS, 4))
         assert fitted.transform(blocks).shape == (60, sum(DIMS[name] for name in subset))
 
 
 def test_encoders_left_out_are_never_read() -> None:
     blocks, labels = make_data()
-    fitted = fit_predictor(blocks, labels, encoders=["wide"], task=Task.MULTICLASS, n_classes=4)
+    fitted = fit_predictor(blocks, labels, encoders=["wide"], target=Target.numbered(Task.MULTICLASS, 4))
     blocks["narrow"][:] = np.nan
-    again = fit_predictor(blocks, labels, encoders=["wide"], task=Task.MULTICLASS, n_classes=4)
+    again = fit_predictor(blocks, labels, encoders=["wide"], target=Target.numbered(Task.MULTICLASS, 4))
     assert np.array_equal(again.predict_proba(blocks), fitted.predict_proba(blocks))
 
 
@@ -107,8 +113,8 @@ def test_a_missing_or_repeated_encoder_is_refused() -> None:
     blocks, labels = make_data()
     for encoders in (["wide", "unknown"], ["wide", "wide"], []):
         with pytest.raises(AlignmentError):
-            fit_predictor(blocks, labels, encoders=encoders, task=Task.MULTICLASS, n_classes=4)
-    fitted = fit_predictor(blocks, labels, task=Task.MULTICLASS, n_classes=4)
+            fit_predictor(blocks, labels, encoders=encoders, target=Target.numbered(Task.MULTICLASS, 4))
+    fitted = fit_predictor(blocks, labels, target=Target.numbered(Task.MULTICLASS, 4))
     with pytest.raises(AlignmentError, match="middle"):
         fitted.predict_proba(blocks.only(["wide", "narrow"]))
 
@@ -116,22 +122,22 @@ def test_a_missing_or_repeated_encoder_is_refused() -> None:
 def test_unknown_parts_and_labels_that_do_not_fit_are_refused() -> None:
     blocks, labels = make_data()
     with pytest.raises(AlignmentError, match="59 labels for 60"):
-        fit_predictor(blocks, labels[:-1], task=Task.MULTICLASS, n_classes=4)
+        fit_predictor(blocks, labels[:-1], target=Target.numbered(Task.MULTICLASS, 4))
     with pytest.raises(SearchError):
-        fit_predictor(blocks, labels, fusion="attention", task=Task.MULTICLASS, n_classes=4)
+        fit_predictor(blocks, labels, fusion="attention", target=Target.numbered(Task.MULTICLASS, 4))
     with pytest.raises(SearchError):
-        fit_predictor(blocks, labels, head="catboost", task=Task.MULTICLASS, n_classes=4)
+        fit_predictor(blocks, labels, head="catboost", target=Target.numbered(Task.MULTICLASS, 4))
     with pytest.raises(DataError):
-        fit_predictor(blocks, labels, task=Task.BINARY, n_classes=2)
+        fit_predictor(blocks, labels, target=Target.numbered(Task.BINARY, 2))
 
 
 def test_sample_weights_follow_their_rows() -> None:
     blocks, labels = make_data()
     weights = np.random.default_rng(0).uniform(0.1, 5, 60)
     rows = np.random.default_rng(1).permutation(60)
-    plain = fit_predictor(blocks, labels, task=Task.MULTICLASS, n_classes=4, sample_weight=weights)
+    plain = fit_predictor(blocks, labels, target=Target.numbered(Task.MULTICLASS, 4), sample_weight=weights)
     again = fit_predictor(
-        blocks.take(rows), labels[rows], task=Task.MULTICLASS, n_classes=4, sample_weight=weights[rows]
+        blocks.take(rows), labels[rows], target=Target.numbered(Task.MULTICLASS, 4), sample_weight=weights[rows]
     )
     assert np.array_equal(again.predict_proba(blocks), plain.predict_proba(blocks))
 
@@ -149,7 +155,7 @@ def test_a_predictor_checks_the_fused_matrix_before_fitting() -> None:
     rng = np.random.default_rng(0)
     matrices = {name: rng.standard_normal((12, 2)).astype(np.float32) for name in ("a", "b")}
     blocks = Blocks(ids=np.array([f"s{i:02}" for i in range(12)]), matrices=matrices)
-    options = {"head": Small(), "task": Task.BINARY, "n_classes": 2}
+    options = {"head": Small(), "target": Target.numbered(Task.BINARY, 2)}
     with pytest.raises(SearchError, match=r"4 features \(limit 3\): more are tedious"):
         fit_predictor(blocks, np.arange(12) % 2, **options)
     with pytest.raises(AssertionError, match="beyond"):
@@ -159,7 +165,7 @@ def test_a_predictor_checks_the_fused_matrix_before_fitting() -> None:
 @pytest.fixture
 def saved(kept):
     blocks, labels = make_data()
-    kept.save(fit_predictor(blocks, labels, task=Task.MULTICLASS, n_classes=4))
+    kept.save(fit_predictor(blocks, labels, target=Target.numbered(Task.MULTICLASS, 4)))
     return kept
 
 
@@ -225,7 +231,7 @@ def test_a_fusion_of_another_width_than_the_head_is_refused(saved) -> None:
 
 def test_nothing_is_saved_over_an_older_predictor(saved) -> None:
     blocks, labels = make_data(seed=9)
-    other = fit_predictor(blocks, labels, encoders=["narrow"], task=Task.MULTICLASS, n_classes=4)
+    other = fit_predictor(blocks, labels, encoders=["narrow"], target=Target.numbered(Task.MULTICLASS, 4))
     with pytest.raises(DiskError):
         saved.save(other)
     assert saved.load().encoders == tuple(DIMS)

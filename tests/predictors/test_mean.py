@@ -9,7 +9,7 @@ from sklearn.preprocessing import StandardScaler
 
 from biofuse.blocks.blocks import Blocks
 from biofuse.core.errors import ArtifactError, SearchError
-from biofuse.core.target import Task
+from biofuse.core.target import Target, Task
 from biofuse.fusion.concatenation import Concatenation
 from biofuse.heads.base import CHEAP_HEADS
 from biofuse.heads.logistic import LOGIT_VARIANCE
@@ -44,7 +44,7 @@ def fit_mean(
 def test_one_map_per_head_is_the_average_of_its_members(task: Task, n_classes: int) -> None:
     blocks, labels = make_data(task=task, n_classes=n_classes)
     new, _ = make_data(20, task=task, n_classes=n_classes, seed=3)
-    options = {"task": task, "n_classes": n_classes}
+    options = {"target": Target.numbered(task, n_classes)}
     found = []
     for head in CHEAP_HEADS:
         logits = 0.0
@@ -65,7 +65,7 @@ def test_one_map_per_head_is_the_average_of_its_members(task: Task, n_classes: i
 def test_ridge_and_logistic_are_those_of_scikit_learn_refitted_on_each_view() -> None:
     blocks, labels = make_data()
     new, _ = make_data(20, seed=3)
-    mean = fit_mean(blocks, labels, heads=["ridge", "logistic"], task=Task.MULTICLASS, n_classes=4)
+    mean = fit_mean(blocks, labels, heads=["ridge", "logistic"], target=Target.numbered(Task.MULTICLASS, 4))
     logistic = np.zeros((20, 4))
     for names, weight in WEIGHTS.items():
         scaler = StandardScaler().fit(np.hstack([blocks[name].astype(np.float64) for name in names]))
@@ -77,7 +77,9 @@ def test_ridge_and_logistic_are_those_of_scikit_learn_refitted_on_each_view() ->
         model = LogisticRegression(C=LOGIT_VARIANCE / spread, tol=1e-10, max_iter=10_000).fit(X, labels)
         logistic += weight * model.decision_function(Z)
         ridge = RidgeClassifierCV(alphas=np.array(RELATIVE_PENALTIES) * spread).fit(X, labels)
-        alone = fit_mean(blocks, labels, encoders=names[:1], heads=["ridge"], task=Task.MULTICLASS, n_classes=4)
+        alone = fit_mean(
+            blocks, labels, encoders=names[:1], heads=["ridge"], target=Target.numbered(Task.MULTICLASS, 4)
+        )
         if len(names) == 1:  # up to the slope that turns decision values into logits
             margins = alone.heads["ridge"].margins(alone.fusion.transform(new))
             expected = ridge.decision_function(Z)
@@ -90,13 +92,13 @@ def test_ridge_and_logistic_are_those_of_scikit_learn_refitted_on_each_view() ->
 @pytest.mark.parametrize(("task", "n_classes"), TASKS, ids=str)
 def test_saved_and_loaded_predicts_the_same_bit_for_bit(task: Task, n_classes: int, kept) -> None:
     blocks, labels = make_data(task=task, n_classes=n_classes)
-    kept.check_round_trip(fit_mean(blocks, labels, task=task, n_classes=n_classes), blocks)
+    kept.check_round_trip(fit_mean(blocks, labels, target=Target.numbered(task, n_classes)), blocks)
 
 
 def test_order_of_rows_and_encoders_changes_nothing_and_weights_follow_their_rows() -> None:
     blocks, labels = make_data()
     weights = np.random.default_rng(0).uniform(0.5, 2, 60)
-    options = {"task": Task.MULTICLASS, "n_classes": 4}
+    options = {"target": Target.numbered(Task.MULTICLASS, 4)}
     plain = fit_mean(blocks, labels, encoders=["wide", "narrow"], sample_weight=weights, **options)
     order = np.random.default_rng(1).permutation(60)
     again = fit_mean(
@@ -110,7 +112,7 @@ def test_order_of_rows_and_encoders_changes_nothing_and_weights_follow_their_row
 
 def test_subsets_of_the_same_rows_share_their_fits_and_are_what_they_are_alone(monkeypatch) -> None:
     blocks, labels = make_data()
-    options = {"task": Task.MULTICLASS, "n_classes": 4}
+    options = {"target": Target.numbered(Task.MULTICLASS, 4)}
     fitted, solve = [], Ridge.solve
 
     def watched(self, X, setup, **how):
@@ -130,7 +132,7 @@ def test_subsets_of_the_same_rows_share_their_fits_and_are_what_they_are_alone(m
 
 def test_one_encoder_is_a_mean_over_heads_and_decisions_rank_as_probabilities() -> None:
     blocks, labels = make_data()
-    mean = fit_mean(blocks, labels, encoders=["middle"], task=Task.MULTICLASS, n_classes=4)
+    mean = fit_mean(blocks, labels, encoders=["middle"], target=Target.numbered(Task.MULTICLASS, 4))
     p = mean.predict_proba(blocks)
     np.testing.assert_allclose(mean.decision(blocks), np.log(p) - np.log1p(-p), rtol=1e-9)
     np.testing.assert_allclose(p.sum(axis=1), 1)
@@ -139,14 +141,14 @@ def test_one_encoder_is_a_mean_over_heads_and_decisions_rank_as_probabilities() 
 def test_absent_classes_have_probability_zero() -> None:
     blocks, labels = make_data()
     labels[labels == 3] = 0
-    mean = fit_mean(blocks, labels, task=Task.MULTICLASS, n_classes=4)
+    mean = fit_mean(blocks, labels, target=Target.numbered(Task.MULTICLASS, 4))
     assert (mean.predict_proba(blocks)[:, 3] == 0).all()
     assert mean.notes == ("No training row is of class 3: probability 0.",)
 
 
 def test_what_cannot_be_averaged_is_refused() -> None:
     blocks, labels = make_data()
-    options = {"task": Task.MULTICLASS, "n_classes": 4}
+    options = {"target": Target.numbered(Task.MULTICLASS, 4)}
     with pytest.raises(SearchError, match="knn is not linear"):
         fit_mean(blocks, labels, heads=["ridge", "knn"], **options)
     for heads in ([], ["ridge", "ridge"]):
@@ -157,7 +159,7 @@ def test_what_cannot_be_averaged_is_refused() -> None:
 @pytest.mark.parametrize("changes", [{"heads": []}, {"encoders": ["wide"]}, {"task": "nonsense"}])
 def test_what_does_not_belong_together_is_refused(changes: dict, kept) -> None:
     blocks, labels = make_data()
-    kept.save(fit_mean(blocks, labels, task=Task.MULTICLASS, n_classes=4))
+    kept.save(fit_mean(blocks, labels, target=Target.numbered(Task.MULTICLASS, 4)))
     kept.change(**changes)
     with pytest.raises(ArtifactError, match=r"belong together|malformed"):
         kept.load()

@@ -10,7 +10,7 @@ from sklearn.preprocessing import StandardScaler
 
 from biofuse.blocks.blocks import Blocks
 from biofuse.core.errors import AlignmentError, SearchError
-from biofuse.core.target import Task
+from biofuse.core.target import Target, Task
 from biofuse.data.splits import ValidationPlan
 from biofuse.evaluation.metrics import score
 from biofuse.heads.ridge import RELATIVE_PENALTIES
@@ -226,8 +226,7 @@ def test_decisions_are_those_of_the_ridge_head_refitted(task):
             encoders=encoders,
             fusion="concatenation",
             head=RidgeHead(class_weight=BALANCED),
-            task=task,
-            n_classes=len(classes),
+            target=Target.numbered(task, len(classes)),
             seed=seed,
             threads=threads,
         )

@@ -16,7 +16,7 @@ import pytest
 from biofuse.blocks.blocks import Blocks
 from biofuse.core.errors import AlignmentError, BioFuseError, SearchError, UndefinedMetricError, option
 from biofuse.core.ray import ray_cluster
-from biofuse.core.target import Task
+from biofuse.core.target import Target, Task
 from biofuse.data.splits import ValidationPlan, make_folds
 from biofuse.evaluation.metrics import score
 from biofuse.predictors.fused import fit_predictor
@@ -481,7 +481,7 @@ def fitted_search(tiny, blocks, labels, task, *, head="logistic", workers=1, gro
         folds.folds, ids=blocks.ids, groups=groups, n_repeats=folds.n_repeats, notes=folds.notes
     )
     n_classes = labels.shape[1] if labels.ndim == 2 else int(labels.max()) + 1
-    fit = partial(fit_predictor, head=head, task=task, n_classes=n_classes)
+    fit = partial(fit_predictor, head=head, target=Target.numbered(task, n_classes))
     return run_search(THREE, Exhaustive(), tiny.scorer(blocks, labels, plan=plan, fit=fit, task=task), workers=workers)
 
 

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from biofuse.core.errors import DataError, LeakageError, SearchError, option
 from biofuse.core.hashing import Contents, derive_seed, digest, digest_json, hash_order, to_hex
-from biofuse.core.target import Task
+from biofuse.core.target import Labels, Task
 from biofuse.data.labels import counted, listing
 from biofuse.data.samples import Samples, object_array
 
@@ -278,7 +278,7 @@ def without_untrained_classes(development: Samples, held_out: Samples) -> tuple[
 
 
 def make_folds(
-    labels: NDArray[np.int64],
+    labels: Labels,
     *,
     ids: Names,
     groups: Names | None = None,
@@ -349,7 +349,7 @@ MOST_SITES = 20
 
 
 def leave_sites_out(
-    labels: NDArray[np.int64],
+    labels: Labels,
     *,
     ids: Names,
     sites: Names,
@@ -477,9 +477,7 @@ def _folds(
     return tuple(checked)
 
 
-def _make_units(
-    ids: Names, labels: NDArray[np.int64] | None, groups: Names | None, contents: Contents | None
-) -> _Units:
+def _make_units(ids: Names, labels: Labels | None, groups: Names | None, contents: Contents | None) -> _Units:
     keys = [str(name) for name in (ids if groups is None else groups)]
     if contents is not None:
         keys = merge_groups(keys, contents).tolist()
@@ -490,10 +488,10 @@ def _make_units(
     return _Units(names.tolist(), of_row.astype(np.int64), counts, sizes)
 
 
-def _indicators(labels: NDArray[np.int64]) -> NDArray[np.float64]:
+def _indicators(labels: Labels) -> NDArray[np.float64]:
     if labels.ndim == 2:
         return labels.astype(np.float64)
-    return np.eye(int(labels.max(initial=0)) + 1)[labels]
+    return np.asarray(np.eye(int(labels.max(initial=0)) + 1)[labels.astype(np.int64)])
 
 
 def _rarest(units: _Units) -> Index:
@@ -538,7 +536,7 @@ def _at_least_one(train: int, val: int, n: int, shares: NDArray[np.float64]) -> 
 
 
 def _affordable_folds(
-    units: _Units, labels: NDArray[np.int64], n_folds: int, classes: Sequence[str], *, grouped: bool
+    units: _Units, labels: Labels, n_folds: int, classes: Sequence[str], *, grouped: bool
 ) -> tuple[int, list[str]]:
     holders = (units.counts > 0).sum(axis=0)
     noun = "group" if grouped else "sample"
@@ -644,7 +642,7 @@ def _deal(units: _Units, order: Index, n_folds: int) -> Index:
     return folds
 
 
-def _absent(assigned: Index, labels: NDArray[np.int64], n_folds: int, repeat: int, classes: Sequence[str]) -> list[str]:
+def _absent(assigned: Index, labels: Labels, n_folds: int, repeat: int, classes: Sequence[str]) -> list[str]:
     indicators = _indicators(labels)
     # Of several labels, the rare ones have been named before.
     occurs = indicators.sum(axis=0) >= (n_folds if labels.ndim == 2 else 1)

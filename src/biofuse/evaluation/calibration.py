@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from biofuse.core.errors import AlignmentError
 from biofuse.core.hashing import generator
 from biofuse.core.seals import Arrays, reading
-from biofuse.core.target import Target
+from biofuse.core.target import Labels, Target
 from biofuse.evaluation.intervals import FEW_GROUPS, Units, percentile_ends
 from biofuse.evaluation.metrics import Record, Score
 
@@ -97,7 +97,7 @@ class Calibration:
 
 
 def calibrate(
-    target: Target, labels: NDArray[np.int64], probabilities: Values, *, rows: ArrayLike, pseudo: float = PSEUDO
+    target: Target, labels: Labels, probabilities: Values, *, rows: ArrayLike, pseudo: float = PSEUDO
 ) -> Calibration:
     """Find the temperature of the least log-loss; of several labels, of each by itself.
 
@@ -128,7 +128,7 @@ def calibrate(
     return Calibration(temperatures=temperatures, n=n)
 
 
-def _temperature(logits: Values, truth: NDArray[np.int64], smoothing: float) -> float:
+def _temperature(logits: Values, truth: Labels, smoothing: float) -> float:
     from scipy.optimize import minimize_scalar
     from scipy.special import logsumexp
 
@@ -288,7 +288,7 @@ class CalibrationTest(Record):
         )
 
 
-def stated(target: Target, labels: NDArray[np.int64], probabilities: Values) -> tuple[Values, NDArray[np.bool_]]:
+def stated(target: Target, labels: Labels, probabilities: Values) -> tuple[Values, NDArray[np.bool_]]:
     """Return the probability of each predicted class and whether it is true; of several labels, of every label.
 
     Returns
@@ -304,7 +304,7 @@ def stated(target: Target, labels: NDArray[np.int64], probabilities: Values) -> 
 
 def measure_calibration(
     target: Target,
-    labels: NDArray[np.int64],
+    labels: Labels,
     before: Values,
     after: Values,
     *,
@@ -343,7 +343,7 @@ def measure_calibration(
     )
 
 
-def _quality(target: Target, labels: NDArray[np.int64], probabilities: Values, units: Units) -> Quality:
+def _quality(target: Target, labels: Labels, probabilities: Values, units: Units) -> Quality:
     truth = target.indicators(labels)
     cut = np.clip(probabilities, TINY, 1 - TINY)
     if target.several:
@@ -359,7 +359,7 @@ def _quality(target: Target, labels: NDArray[np.int64], probabilities: Values, u
     )
 
 
-def _ece(target: Target, labels: NDArray[np.int64], probabilities: Values, units: Units) -> Estimate:
+def _ece(target: Target, labels: Labels, probabilities: Values, units: Units) -> Estimate:
     confidence, right = stated(target, labels, probabilities)
     gaps, each = (right - confidence)[:, None], len(confidence) // max(len(labels), 1)
     found = float(_errors(confidence, gaps, np.ones((len(gaps), 1)))[0])

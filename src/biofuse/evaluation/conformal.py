@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from biofuse.core.errors import DataError, option
 from biofuse.core.seals import Arrays, reading
-from biofuse.core.target import Target
+from biofuse.core.target import Labels, Target
 from biofuse.evaluation.calibration import Estimate
 from biofuse.evaluation.intervals import FEW_GROUPS, Units, share_interval
 from biofuse.evaluation.metrics import Record, Score
@@ -68,7 +68,7 @@ class Conformal:
     units: NDArray[np.int64]
 
     @classmethod
-    def learn(cls, target: Target, labels: NDArray[np.int64], probabilities: Values, *, units: ArrayLike) -> Self:
+    def learn(cls, target: Target, labels: Labels, probabilities: Values, *, units: ArrayLike) -> Self:
         """Learn from calibrated out-of-fold probabilities.
 
         Parameters
@@ -204,7 +204,7 @@ class SetsTest(Record):
 
 def measure_sets(
     target: Target,
-    labels: NDArray[np.int64],
+    labels: Labels,
     inside: Sets,
     probabilities: Values,
     *,

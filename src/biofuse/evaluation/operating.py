@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from biofuse.core.errors import UndefinedMetricError, option
 from biofuse.core.seals import Arrays, reading
-from biofuse.core.target import THRESHOLD, Target
+from biofuse.core.target import THRESHOLD, Labels, Target
 from biofuse.evaluation.intervals import FEW_GROUPS, Units, share_interval
 from biofuse.evaluation.metrics import Record, Score
 from biofuse.evaluation.rows import ScoredRows
@@ -201,9 +201,7 @@ class Thresholds:
     curves: tuple[ThresholdCurve, ...]
 
     @classmethod
-    def learn(
-        cls, target: Target, labels: NDArray[np.int64], probabilities: Values, *, rows: NDArray[np.int64]
-    ) -> "Thresholds":
+    def learn(cls, target: Target, labels: Labels, probabilities: Values, *, rows: NDArray[np.int64]) -> "Thresholds":
         """Learn from predictions of samples that the predictor was not fitted on.
 
         Parameters

@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from biofuse.core.errors import AlignmentError
 from biofuse.core.hashing import generator, hash_order
+from biofuse.core.target import Labels
 from biofuse.evaluation.intervals import Units, percentile_ends
 from biofuse.evaluation.metrics import Record, Score
 
@@ -88,7 +89,7 @@ class Robustness(Record):
 
 def robustness(
     embeddings: Mapping[str, Matrix],
-    labels: NDArray[np.int64],
+    labels: Labels,
     sites: Sequence[str] | NDArray[np.object_],
     *,
     column: str,
@@ -167,7 +168,7 @@ def _nearest(matrix: Matrix, apart: NDArray[np.bool_], k: int) -> NDArray[np.int
     return np.asarray(np.argsort(-likeness, axis=1, kind="stable")[:, :k], dtype=np.int64)
 
 
-def _told(near: NDArray[np.int64], classes: NDArray[np.int64]) -> float:
+def _told(near: NDArray[np.int64], classes: Labels) -> float:
     """Return how often most of the neighbours have the class of a sample, as the mean over classes."""
     votes = (classes[near][:, :, None] == np.unique(classes)).sum(axis=1)
     right = np.unique(classes)[votes.argmax(axis=1)] == classes

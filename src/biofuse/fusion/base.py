@@ -5,13 +5,13 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint
 from typing import Any, Protocol, Self
 
-import numpy as np
 from numpy.typing import NDArray
 
 from biofuse.blocks.blocks import Blocks, Matrix
 from biofuse.core.errors import AlignmentError, DataError
 from biofuse.core.registry import Registry
 from biofuse.core.seals import Arrays
+from biofuse.core.target import Labels
 
 
 class FittedFusion(Protocol):
@@ -75,7 +75,7 @@ class Fusion(Protocol):
     def options(self) -> dict[str, Any]:
         """Its options as JSON values, for records and resume keys."""
 
-    def fit(self, blocks: Blocks, labels: NDArray[np.int64] | None = None) -> FittedFusion:
+    def fit(self, blocks: Blocks, labels: Labels | None = None) -> FittedFusion:
         """Learn from training rows.
 
         Parameters

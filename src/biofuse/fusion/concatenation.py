@@ -12,6 +12,7 @@ from biofuse.core.errors import ArtifactError, DataError
 from biofuse.core.hashing import hash_order
 from biofuse.core.linear import ROWS_AT_ONCE, WHOLE, Standard, row_path, slices
 from biofuse.core.seals import Arrays, OwnPart, reading
+from biofuse.core.target import Labels
 from biofuse.fusion.base import fitting_block, require_training_rows
 from biofuse.fusion.projections import check_count
 
@@ -96,7 +97,7 @@ class Concatenation(OwnPart[FittedConcatenation]):
     scaling: Literal["none", "block"] = "none"
     standardise: bool = True
 
-    def fit(self, blocks: Blocks, labels: NDArray[np.int64] | None = None) -> FittedConcatenation:  # noqa: ARG002
+    def fit(self, blocks: Blocks, labels: Labels | None = None) -> FittedConcatenation:  # noqa: ARG002
         """Learn means and standard deviations, in float64; labels are not used.
 
         Columns without variance get mean and divisor as in scikit-learn's ``StandardScaler``: they become 0 on the
@@ -292,7 +293,7 @@ class WeightedConcatenation(OwnPart[FittedWeightedConcatenation]):
     def __post_init__(self) -> None:
         check_count("rows", self.rows)
 
-    def fit(self, blocks: Blocks, labels: NDArray[np.int64] | None = None) -> FittedWeightedConcatenation:
+    def fit(self, blocks: Blocks, labels: Labels | None = None) -> FittedWeightedConcatenation:
         """Learn means, standard deviations and weights.
 
         Parameters
@@ -319,8 +320,11 @@ class WeightedConcatenation(OwnPart[FittedWeightedConcatenation]):
         return FittedWeightedConcatenation(**vars(plain), shares=kernel_weights(kernels, _targets(labels[rows])))
 
 
-def _targets(labels: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return one centred column for each label, or each class that occurs."""
+def _targets(labels: Labels) -> NDArray[np.float64]:
+    """Return one centred column for each label, or each class that occurs; of values one of variance 1 for each."""
+    if np.issubdtype(labels.dtype, np.floating):
+        values = labels.reshape(len(labels), -1).astype(np.float64)
+        return Standard.of(values)(values)
     columns = labels if labels.ndim == 2 else labels[:, None] == np.unique(labels)
     targets = columns.astype(np.float64)
     return np.asarray(targets - targets.mean(axis=0))

@@ -11,6 +11,7 @@ from biofuse.blocks.blocks import Blocks, Matrix
 from biofuse.core.errors import ArtifactError, SearchError
 from biofuse.core.linear import ROWS_AT_ONCE, Standard, leading_eigenvectors, principal_components, signs, slices
 from biofuse.core.seals import Arrays, OwnPart, reading
+from biofuse.core.target import Labels
 from biofuse.fusion.base import fitting_block, require_training_rows
 
 
@@ -134,7 +135,7 @@ class PrincipalComponents(OwnPart[FittedProjection]):
         if self.scaling not in {"none", "block"}:
             raise SearchError(f"scaling must be 'none' or 'block', not {self.scaling!r}.")
 
-    def fit(self, blocks: Blocks, labels: NDArray[np.int64] | None = None) -> FittedProjection:  # noqa: ARG002
+    def fit(self, blocks: Blocks, labels: Labels | None = None) -> FittedProjection:  # noqa: ARG002
         """Learn standardisation and components; labels are not used. See :meth:`~biofuse.fusion.base.Fusion.fit`."""
         require_training_rows(blocks)
         found = [principal_components(matrix, count=self.components) for matrix in blocks.values()]
@@ -160,7 +161,7 @@ class Whitening(PrincipalComponents):
 
     name = "whitening"
 
-    def fit(self, blocks: Blocks, labels: NDArray[np.int64] | None = None) -> FittedProjection:  # noqa: ARG002
+    def fit(self, blocks: Blocks, labels: Labels | None = None) -> FittedProjection:  # noqa: ARG002
         """Learn standardisation and components; labels are not used. See :meth:`~biofuse.fusion.base.Fusion.fit`."""
         require_training_rows(blocks)
         found = [
@@ -232,7 +233,7 @@ class ProjectedMean(OwnPart[FittedProjection]):
         if not 0 < self.ridge < np.inf:
             raise SearchError(f"ridge must be positive, not {self.ridge}.")
 
-    def fit(self, blocks: Blocks, labels: NDArray[np.int64] | None = None) -> FittedProjection:  # noqa: ARG002
+    def fit(self, blocks: Blocks, labels: Labels | None = None) -> FittedProjection:  # noqa: ARG002
         """Learn components, common space and projections. See :meth:`~biofuse.fusion.base.Fusion.fit`."""
         require_training_rows(blocks)
         found = [principal_components(matrix, count=self.components) for matrix in blocks.values()]

@@ -10,12 +10,12 @@ from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from biofuse.core.errors import ArtifactError, DataError, SearchError
+from biofuse.core.errors import ArtifactError, DataError, SearchError, option
 from biofuse.core.linear import ROWS_AT_ONCE, slices
 from biofuse.core.machine import limit_threads
 from biofuse.core.registry import Registry
 from biofuse.core.seals import Arrays, OwnPart, reading
-from biofuse.core.target import Target, Task
+from biofuse.core.target import Labels, Target, Task
 
 Features = NDArray[np.float32] | NDArray[np.float64]
 """A fused matrix, shape (n, d)."""
@@ -142,10 +142,9 @@ class Head(Protocol):
     def fit(
         self,
         X: Features,
-        labels: NDArray[np.int64],
+        labels: Labels,
         *,
-        task: Task,
-        n_classes: int,
+        target: Target,
         sample_weight: NDArray[np.float64] | None = None,
         seed: int = 0,
         threads: int = 1,
@@ -156,12 +155,10 @@ class Head(Protocol):
         ----------
         X : ndarray, shape (n, d)
             The fused matrix.
-        labels : ndarray of int64
-            Shape (n,) class indices; (n, n_classes) zeros and ones for multi-label tasks. Classes may be absent.
-        task : Task
-            Ordinal tasks are treated as multi-class.
-        n_classes : int
-            Number of classes or labels, absent ones included.
+        labels : ndarray
+            What was found of each row, as :class:`biofuse.core.target.Target` says. Classes may be absent.
+        target : Target
+            What is predicted, classes that are absent included; only the number of classes counts, not their names.
         sample_weight : ndarray of float64, shape (n,), optional
             Multiplied with the class weights.
         seed : int, default 0
@@ -182,6 +179,21 @@ class Head(Protocol):
 MATRIX_CELLS = 2_000_000_000
 """Rows times columns that the linear heads take: 16 GB in float64. The union of training and validation data of the
 largest MedMNIST+ set (189,106 rows) with all nine encoders of the paper (8,704 columns) has 1.65e9."""
+
+
+def takes(head: Head, target: Target) -> bool:
+    """Return whether a head predicts such a target: it says so in a method ``takes``; without one it takes classes."""
+    said = getattr(head, "takes", None)
+    return target.categorical if said is None else bool(said(target))
+
+
+def other_target(head: str, target: Target) -> SearchError:
+    """Return the error that a head does not predict such a target, and which heads do."""
+    able = [name for name in OWN_HEADS if takes(make_head(name), target)]
+    return SearchError(
+        f"The head {head} does not predict {target.text}.",
+        remedy=f"Choose another: {' or '.join(option('head', name) for name in able)}.",
+    )
 
 
 def within_limits(head: Head, *, rows: int, features: int, classes: int) -> bool:
@@ -217,12 +229,12 @@ class Outputs:
 
     @property
     def n_codes(self) -> tuple[int, ...]:
-        """Classes that each problem tells apart."""
-        return tuple(max(2, len(columns)) for columns in self.columns)
+        """Classes that each problem tells apart; 1 for a column of values."""
+        return tuple(len(columns) if self.task.measured else max(2, len(columns)) for columns in self.columns)
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Margins of each problem: one for two classes (that of the second), else one per class."""
+        """Margins of each problem: one for two classes (that of the second) or for values, else one per class."""
         return tuple(1 if codes == 2 else codes for codes in self.n_codes)
 
     def split(self, margins: NDArray[np.floating]) -> list[Scores]:
@@ -232,6 +244,8 @@ class Outputs:
 
     def probabilities(self, margins: Sequence[Scores], *, n: int) -> Scores:
         """Turn the margins of each problem into probabilities: logistic for two classes, softmax for more.
+
+        Values are what the margins are.
 
         Parameters
         ----------
@@ -246,6 +260,8 @@ class Outputs:
         """
         from scipy.special import expit, softmax
 
+        if self.task.measured:
+            return self.place(margins, n=n)
         return self.place(
             [
                 np.hstack([expit(-margin), expit(margin)]) if margin.shape[1] == 1 else softmax(margin, axis=1)
@@ -255,7 +271,7 @@ class Outputs:
         )
 
     def place(self, probabilities: Sequence[Scores], *, n: int) -> Scores:
-        """Put the class probabilities of each problem, shape (n, n_codes), into their columns."""
+        """Put the class probabilities or values of each problem, shape (n, n_codes), into their columns."""
         placed = np.zeros((n, self.n_classes))
         for column, value in self.constant.items():
             placed[:, column] = value
@@ -276,6 +292,8 @@ class Outputs:
             Whether to turn the margins of three or more classes into the log-odds of each class, so that they rank
             as the probabilities do (those of two classes are log-odds already).
         """
+        if self.task.measured:
+            return self.place(margins, n=n)
         placed = np.zeros((n, self.n_classes))
         for column, value in self.constant.items():
             placed[:, column] = CERTAIN if value == 1 else -CERTAIN
@@ -283,6 +301,20 @@ class Outputs:
             values = _log_odds(margin) if log_odds and margin.shape[1] > 1 else margin
             placed[:, list(columns)] = np.hstack([-values, values])[:, -len(columns) :]
         return placed
+
+    def estimates(self, margins: Sequence[Scores], *, n: int) -> Scores:
+        """Put least-squares estimates into their columns: of class probabilities, ``(1 + margin) / 2``, or of values.
+
+        Parameters
+        ----------
+        margins : sequence of ndarray of float64, shape (n, width)
+            What least squares made of the ``targets`` of each problem.
+        n : int
+            Number of rows.
+        """
+        if self.task.measured:
+            return self.place(margins, n=n)
+        return self.place([np.hstack([1 - m, 1 + m]) / 2 if m.shape[1] == 1 else (1 + m) / 2 for m in margins], n=n)
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON values."""
@@ -354,22 +386,56 @@ class Classification:
         one_hot = np.asarray(self.codes[:, None] == np.arange(self.n_codes), dtype=np.float64)
         return one_hot[:, 1:] if self.n_codes == 2 else one_hot
 
+    @property
+    def targets(self) -> NDArray[np.float64]:
+        """What least squares fit: 1 where a row is of a class, else -1, shape (n, width)."""
+        return 2 * self.indicators - 1
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Regression:
+    """One column of values.
+
+    Attributes
+    ----------
+    values : ndarray of float64, shape (n,)
+    weights : ndarray of float64, shape (n,)
+        Weight of each row.
+    """
+
+    values: NDArray[np.float64]
+    weights: NDArray[np.float64]
+
+    @property
+    def targets(self) -> NDArray[np.float64]:
+        """What least squares fit: the values as they are, shape (n, 1)."""
+        return self.values[:, None]
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Setup:
     """What there is to fit: the problems, where their results belong, and what was noticed."""
 
-    problems: tuple[Classification, ...]
+    problems: tuple[Classification | Regression, ...]
     outputs: Outputs
     notes: tuple[str, ...]
+
+    @property
+    def classifications(self) -> tuple[Classification, ...]:
+        """The problems of a target with classes or labels; none of values."""
+        return tuple(problem for problem in self.problems if isinstance(problem, Classification))
+
+    @property
+    def regressions(self) -> tuple[Regression, ...]:
+        """The problems of values; none of classes or labels."""
+        return tuple(problem for problem in self.problems if isinstance(problem, Regression))
 
 
 def set_up(
     X: Features,
-    labels: NDArray[np.int64],
+    labels: Labels,
     *,
-    task: Task,
-    n_classes: int,
+    target: Target,
     class_weight: ClassWeight,
     sample_weight: NDArray[np.float64] | None,
 ) -> Setup:
@@ -381,7 +447,6 @@ def set_up(
         If shapes do not agree, a value is not finite, a label is out of range or there are no rows.
     """
     labels = np.asarray(labels)
-    target = Target.numbered(task, n_classes)
     wrong = target.misfit(labels, len(X)) or ("" if len(X) else "There are no rows to fit a head on.")
     if wrong:
         raise DataError(wrong)
@@ -393,9 +458,12 @@ def set_up(
             remedy="Leave rows out that are to count for nothing.",
         )
     _check_class_weight(class_weight, n_classes=target.n_codes)
-    if task.several:
-        return _one_problem_per_label(labels, weights=weights, class_weight=class_weight)
-    return _one_problem(labels, weights=weights, class_weight=class_weight, task=task, n_classes=n_classes)
+    if target.measured:
+        return _one_problem_per_column(labels, weights=weights, class_weight=class_weight, target=target)
+    codes = labels.astype(np.int64)
+    if target.several:
+        return _one_problem_per_label(codes, weights=weights, class_weight=class_weight)
+    return _one_problem(codes, weights=weights, class_weight=class_weight, target=target)
 
 
 def check_features(X: Features, *, n_features: int) -> None:
@@ -434,11 +502,10 @@ def _one_problem(
     *,
     weights: NDArray[np.float64],
     class_weight: ClassWeight,
-    task: Task,
-    n_classes: int,
+    target: Target,
 ) -> Setup:
     present, codes = np.unique(labels, return_inverse=True)
-    absent = sorted(set(range(n_classes)) - set(present.tolist()))
+    absent = sorted(set(range(target.n_columns)) - set(present.tolist()))
     constant = dict.fromkeys(absent, 0.0)
     notes = [f"No training row is of class {', '.join(map(str, absent))}: probability 0."] if absent else []
     problems: tuple[Classification, ...] = ()
@@ -449,7 +516,7 @@ def _one_problem(
         weights = weights * _class_weights(labels, class_weight, weights)
         problems = (Classification(codes=codes.astype(np.int64), n_codes=len(present), weights=weights),)
     columns = (tuple(present.tolist()),) if problems else ()
-    outputs = Outputs(task=task, n_classes=n_classes, columns=columns, constant=constant)
+    outputs = Outputs(task=target.kind, n_classes=target.n_columns, columns=columns, constant=constant)
     return Setup(problems=problems, outputs=outputs, notes=tuple(notes))
 
 
@@ -457,7 +524,7 @@ def _one_problem_per_label(
     labels: NDArray[np.int64], *, weights: NDArray[np.float64], class_weight: ClassWeight
 ) -> Setup:
     problems, columns, constant, notes = [], [], {}, []
-    for label, codes in enumerate(labels.T.astype(np.int64)):
+    for label, codes in enumerate(labels.T):
         if codes.min() == codes.max():
             constant[label] = float(codes[0])
             notes.append(f"Label {label} is {codes[0]} in all training rows: always predicted.")
@@ -468,6 +535,33 @@ def _one_problem_per_label(
             columns.append((label,))
     outputs = Outputs(task=Task.MULTILABEL, n_classes=labels.shape[1], columns=tuple(columns), constant=constant)
     return Setup(problems=tuple(problems), outputs=outputs, notes=tuple(notes))
+
+
+def _one_problem_per_column(
+    values: Labels, *, weights: NDArray[np.float64], class_weight: ClassWeight, target: Target
+) -> Setup:
+    if class_weight is not None:
+        raise DataError(
+            "Values have no classes that could be weighted.",
+            remedy=f"Leave {option('class_weight')} out; {option('weight')} names a column of weights.",
+        )
+    columns = target.columns(values).T
+    outputs = Outputs(
+        task=target.kind,
+        n_classes=target.n_columns,
+        columns=tuple((number,) for number in range(target.n_columns)),
+        constant={},
+    )
+    notes = [
+        f"Column {number} is {column[0]:g} in all training rows: always predicted."
+        for number, column in enumerate(columns)
+        if np.ptp(column) == 0
+    ]
+    return Setup(
+        problems=tuple(Regression(values=column, weights=weights) for column in columns),
+        outputs=outputs,
+        notes=tuple(notes),
+    )
 
 
 def _class_weights(
@@ -500,21 +594,24 @@ class OwnHead(OwnPart[Fitted]):
 
     class_weight: ClassWeight = None
 
+    def takes(self, target: Target) -> bool:
+        """Return whether it predicts such a target: here any with classes or labels."""
+        return target.categorical
+
     def fit(
         self,
         X: Features,
-        labels: NDArray[np.int64],
+        labels: Labels,
         *,
-        task: Task,
-        n_classes: int,
+        target: Target,
         sample_weight: NDArray[np.float64] | None = None,
         seed: int = 0,
         threads: int = 1,
     ) -> Fitted:
         """Learn from training rows; see :meth:`Head.fit`."""
-        setup = set_up(
-            X, labels, task=task, n_classes=n_classes, class_weight=self.class_weight, sample_weight=sample_weight
-        )
+        if not self.takes(target):
+            raise other_target(self.name, target)
+        setup = set_up(X, labels, target=target, class_weight=self.class_weight, sample_weight=sample_weight)
         with limit_threads(threads):
             return self.solve(X, setup, seed=seed, threads=threads)
 

@@ -19,7 +19,7 @@ from biofuse.core.errors import ArtifactError, DataError, DependencyError, Searc
 from biofuse.core.hashing import generator
 from biofuse.core.machine import limit_threads
 from biofuse.core.seals import Arrays, reading
-from biofuse.core.target import Task
+from biofuse.core.target import Labels, Target, Task
 from biofuse.heads.base import (
     CERTAIN,
     ESTIMATOR_PREFIX,
@@ -31,6 +31,7 @@ from biofuse.heads.base import (
     Scores,
     check_features,
     head_registry,
+    other_target,
     set_up,
 )
 
@@ -225,10 +226,9 @@ class EstimatorHead:
     def fit(
         self,
         X: Features,
-        labels: NDArray[np.int64],
+        labels: Labels,
         *,
-        task: Task,
-        n_classes: int,
+        target: Target,
         sample_weight: NDArray[np.float64] | None = None,
         seed: int = 0,
         threads: int = 1,
@@ -250,12 +250,12 @@ class EstimatorHead:
                 f"The head {self.name} is a Python object, of the program that fitted this model.",
                 remedy=f"Give {option('head')} the classifier itself, in Python.",
             )
-        setup = set_up(
-            X, labels, task=task, n_classes=n_classes, class_weight=self.class_weight, sample_weight=sample_weight
-        )
+        if not target.categorical:
+            raise other_target(self.name, target)
+        setup = set_up(X, labels, target=target, class_weight=self.class_weight, sample_weight=sample_weight)
         fitted, said = [], dict.fromkeys(setup.notes)
         with limit_threads(threads):
-            for problem in setup.problems:
+            for problem in setup.classifications:
                 with warnings.catch_warnings(record=True) as caught:
                     warnings.simplefilter("always")
                     fitted.append(self._fitted(X, problem, seed=seed))
@@ -311,7 +311,9 @@ class EstimatorHead:
         rows, columns, classes = TRIAL
         X = generator(0, "trial").normal(size=(rows, columns)).astype(np.float32)
         try:
-            fitted = self.fit(X, np.arange(rows) % classes, task=Task.MULTICLASS, n_classes=classes).estimators[0]
+            fitted = self.fit(
+                X, np.arange(rows) % classes, target=Target.numbered(Task.MULTICLASS, classes)
+            ).estimators[0]
         except DataError:  # the trial says nothing of what it makes of real rows
             fitted = self.estimator
         _written(fitted)

@@ -11,6 +11,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from biofuse.core.errors import ArtifactError, SearchError
 from biofuse.core.seals import Arrays, reading
+from biofuse.core.target import Labels, Target
 from biofuse.heads.base import Features, FittedOwnHead, Limits, OwnHead, Scores, Setup, check_features
 
 Metric = Literal["cosine", "euclidean"]
@@ -18,7 +19,7 @@ Metric = Literal["cosine", "euclidean"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FittedNeighbours(FittedOwnHead):
-    """The training rows and their votes.
+    """The training rows and their votes, of which values are the weighted mean.
 
     Attributes
     ----------
@@ -27,8 +28,8 @@ class FittedNeighbours(FittedOwnHead):
     metric : {"cosine", "euclidean"}
     rows : ndarray of float32, shape (n, n_features)
         The training rows.
-    codes : ndarray of int64, shape (n, n_problems)
-        Class of each row in each problem.
+    codes : ndarray of int64 or float64, shape (n, n_problems)
+        Class, or value, of each row in each problem.
     votes : ndarray of float64, shape (n, n_problems)
         How much each row's vote counts in each problem.
     """
@@ -36,7 +37,7 @@ class FittedNeighbours(FittedOwnHead):
     k: int
     metric: Metric
     rows: NDArray[np.float32]
-    codes: NDArray[np.int64]
+    codes: Labels
     votes: NDArray[np.float64]
 
     @property
@@ -49,7 +50,7 @@ class FittedNeighbours(FittedOwnHead):
         return NearestNeighbors(n_neighbors=self.k, metric=self.metric, algorithm="brute").fit(self.rows)
 
     def predict_proba(self, X: Features) -> Scores:
-        """Return each class's share of the votes; see :meth:`~biofuse.heads.base.FittedHead.predict_proba`."""
+        """Return each class's share of the votes, or the mean value; see :class:`~biofuse.heads.base.FittedHead`."""
         check_features(X, n_features=self.n_features)
         if not len(X) or not self.outputs.columns:
             return self.outputs.place([np.zeros((len(X), codes)) for codes in self.outputs.n_codes], n=len(X))
@@ -57,6 +58,9 @@ class FittedNeighbours(FittedOwnHead):
         shares = []
         for problem, n_codes in enumerate(self.outputs.n_codes):
             codes, votes = self.codes[nearest, problem], self.votes[nearest, problem]
+            if self.outputs.task.measured:
+                shares.append(np.average(codes, axis=1, weights=votes)[:, None])
+                continue
             counts = np.stack([(votes * (codes == code)).sum(axis=1) for code in range(n_codes)], axis=1)
             shares.append(counts / votes.sum(axis=1, keepdims=True))
         return self.outputs.place(shares, n=len(X))
@@ -74,21 +78,23 @@ class FittedNeighbours(FittedOwnHead):
     def restore(cls, json: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Self:
         """Build the fitted head whose state this is."""
         with reading("k-NN head"):
+            common = cls.read_common(json)
             fitted = cls(
-                **cls.read_common(json),
+                **common,
                 k=int(json["k"]),
                 metric=json["metric"],
                 rows=np.array(arrays["rows"], dtype=np.float32, order="C"),
-                codes=np.array(arrays["codes"], dtype=np.int64),
+                codes=np.array(arrays["codes"], dtype=np.float64 if common["outputs"].task.measured else np.int64),
                 votes=np.array(arrays["votes"], dtype=np.float64),
             )
         shape = (len(fitted.rows), len(fitted.outputs.columns))
         if fitted.codes.shape != shape or fitted.votes.shape != shape or fitted.rows.ndim != 2:
             raise ArtifactError("The saved k-NN head's arrays do not fit together.", remedy="Fit again.")
         codes_known = np.array(fitted.outputs.n_codes, dtype=np.int64).reshape(-1)
-        if not (np.isfinite(fitted.rows).all() and np.isfinite(fitted.votes).all() and (fitted.votes >= 0).all()):
+        finite = all(np.isfinite(array).all() for array in (fitted.rows, fitted.codes, fitted.votes))
+        if not finite or (fitted.votes < 0).any():
             raise ArtifactError("The saved k-NN head holds values that are no numbers.", remedy="Fit again.")
-        if ((fitted.codes < 0) | (fitted.codes >= codes_known)).any():
+        if not fitted.outputs.task.measured and ((fitted.codes < 0) | (fitted.codes >= codes_known)).any():
             raise ArtifactError("The saved k-NN head holds classes that there are not.", remedy="Fit again.")
         if fitted.metric not in {"cosine", "euclidean"} or not 1 <= fitted.k <= len(fitted.rows):
             raise ArtifactError("The saved k-NN head's options are malformed.", remedy="Fit again.")
@@ -97,7 +103,7 @@ class FittedNeighbours(FittedOwnHead):
 
 @dataclass(frozen=True, kw_only=True)
 class Neighbours(OwnHead[FittedNeighbours]):
-    """Votes of the nearest training rows, as scikit-learn's ``KNeighborsClassifier``.
+    """Votes of the nearest training rows, as scikit-learn's ``KNeighborsClassifier`` and ``KNeighborsRegressor``.
 
     Parameters
     ----------
@@ -123,16 +129,21 @@ class Neighbours(OwnHead[FittedNeighbours]):
         if self.k < 1 or self.metric not in {"cosine", "euclidean"}:
             raise SearchError(f"k must be at least 1, the metric cosine or euclidean, not {self.k} and {self.metric}.")
 
+    def takes(self, target: Target) -> bool:
+        """Return whether it predicts such a target: classes, labels and values."""
+        return not target.timed
+
     def solve(self, X: Features, setup: Setup, *, seed: int, threads: int) -> FittedNeighbours:  # noqa: ARG002
         """Keep the training rows and their votes."""
         few = (f"There are {len(X)} training rows only: all of them vote.",) if len(X) < self.k else ()
         nothing: list[NDArray[Any]] = [np.zeros((len(X), 0))]
+        codes = np.hstack([*nothing, *(problem.codes[:, None] for problem in setup.classifications)]).astype(np.int64)
         return FittedNeighbours(
             outputs=setup.outputs,
             k=min(self.k, len(X)),
             metric=self.metric,
             rows=np.ascontiguousarray(X, dtype=np.float32),
-            codes=np.hstack([*nothing, *(problem.codes[:, None] for problem in setup.problems)]).astype(np.int64),
+            codes=np.hstack([problem.targets for problem in setup.regressions]) if setup.regressions else codes,
             votes=np.hstack([*nothing, *(problem.weights[:, None] for problem in setup.problems)]),
             notes=setup.notes + few,
         )

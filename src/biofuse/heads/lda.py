@@ -387,7 +387,7 @@ class LDA(OwnHead[FittedLinear]):
     def solve(self, X: Features, setup: Setup, *, seed: int, threads: int) -> FittedLinear:  # noqa: ARG002
         """Fit a discriminant to each problem."""
         solutions, shrinkages, spherical = [], [], 0
-        for problem in setup.problems:
+        for problem in setup.classifications:
             fitted = fit_discriminant(X, problem, shrinkage=self.shrinkage)
             solutions.append(self._logits(fitted, problem))
             shrinkages.append(fitted.shrinkage)

@@ -314,7 +314,7 @@ class Logistic(OwnHead[FittedLinear]):
         places, axes = in_row_space(features)
         shape = spectrum(places, seed=seed)
         C = self.C if self.C is not None else LOGIT_VARIANCE / (shape.spread or 1.0)
-        solutions = [minimise(places, problem, C=C, shape=shape) for problem in setup.problems]
+        solutions = [minimise(places, problem, C=C, shape=shape) for problem in setup.classifications]
         stopped = sum(not solution.converged for solution in solutions)
         return FittedLinear.assemble(
             setup,

@@ -1,4 +1,4 @@
-"""Ridge classifier: least squares on -1 and 1, with the penalty chosen by leave-one-out."""
+"""Ridge regression, on values or on -1 and 1 for classes, with the penalty chosen by leave-one-out."""
 
 from dataclasses import dataclass
 
@@ -6,6 +6,7 @@ import numpy as np
 
 from biofuse.core.errors import SearchError
 from biofuse.core.linear import ROUNDING, Matrix64, ridge_path
+from biofuse.core.target import Target
 from biofuse.heads.base import MATRIX_CELLS, Features, FittedLinear, Limits, OwnHead, Setup
 from biofuse.heads.logistic import fit_slope
 
@@ -27,6 +28,8 @@ class Ridge(OwnHead[FittedLinear]):
     Probabilities: a ridge classifier has none of its own. The decision values of the left-out rows are multiplied by
     the one positive number that minimises their log-loss, then put through the logistic function or the softmax. The
     predicted class is unchanged; the probabilities are a calibration with a single parameter, no more.
+
+    Values are predicted as they are, as by scikit-learn's ``Ridge``; each column has a penalty of its own.
 
     Parameters
     ----------
@@ -52,9 +55,13 @@ class Ridge(OwnHead[FittedLinear]):
         if self.alpha is not None and not 0 < self.alpha < np.inf:
             raise SearchError(f"alpha must be positive, not {self.alpha}.")
 
+    def takes(self, target: Target) -> bool:
+        """Return whether it predicts such a target: classes, labels and values."""
+        return not target.timed
+
     def solve(self, X: Features, setup: Setup, *, seed: int, threads: int) -> FittedLinear:  # noqa: ARG002
         """Follow the path of penalties once for all problems of the same weights."""
-        features = np.asarray(X, dtype=np.float64)
+        features, classes = np.asarray(X, dtype=np.float64), setup.classifications
         found: dict[int, tuple[Matrix64, Matrix64, float, float]] = {}
         for weighting in weightings(setup):
             path = ridge_path(
@@ -70,7 +77,7 @@ class Ridge(OwnHead[FittedLinear]):
                 coef, intercept = path.coef[place][:, columns], path.intercept[place, columns]
                 fitted, targets = features @ coef + intercept, weighting.targets[:, columns]
                 left_out = path.left_out(place, fitted=fitted, targets=targets)
-                slope = fit_slope(left_out, setup.problems[number], bounds=SLOPES)
+                slope = fit_slope(left_out, classes[number], bounds=SLOPES) if classes else 1.0
                 found[number] = coef, intercept, slope, float(path.alphas[place])
         solved = [found[number] for number in range(len(setup.problems))]
         penalties = [penalty for *_, penalty in solved]
@@ -95,7 +102,7 @@ class Weighting:
     ----------
     weights : ndarray of float64, shape (n,)
     targets : ndarray of float64, shape (n, n_columns)
-        -1 and 1, those of all problems side by side.
+        -1 and 1, or values, those of all problems side by side.
     problems : tuple of int
         Places of the problems in the set-up.
     columns : tuple of slice
@@ -115,7 +122,7 @@ def weightings(setup: Setup) -> tuple[Weighting, ...]:
         alike.setdefault(problem.weights.tobytes(), []).append(number)
     found = []
     for numbers in alike.values():
-        targets = [2 * setup.problems[number].indicators - 1 for number in numbers]
+        targets = [setup.problems[number].targets for number in numbers]
         ends = np.cumsum([part.shape[1] for part in targets]).tolist()
         found.append(
             Weighting(

@@ -1,4 +1,4 @@
-"""XGBoost, the published head."""
+"""XGBoost, the published head, for classes, labels and values."""
 
 import ctypes
 import json as json_module
@@ -13,7 +13,18 @@ from numpy.typing import NDArray
 
 from biofuse.core.errors import ArtifactError, DependencyError, SearchError
 from biofuse.core.seals import Arrays, reading
-from biofuse.heads.base import Classification, Features, FittedOwnHead, Limits, OwnHead, Scores, Setup, check_features
+from biofuse.core.target import Target
+from biofuse.heads.base import (
+    Classification,
+    Features,
+    FittedOwnHead,
+    Limits,
+    OwnHead,
+    Regression,
+    Scores,
+    Setup,
+    check_features,
+)
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -85,7 +96,7 @@ class XGBoost(OwnHead[FittedTrees]):
     Parameters
     ----------
     trees : int, default 250
-        Rounds; each grows one tree for two classes, else one per class.
+        Rounds; each grows one tree for two classes or a column of values, else one per class.
     learning_rate : float, default 0.1
     depth : int, default 6
     column_share : float, default 1.0
@@ -133,6 +144,10 @@ class XGBoost(OwnHead[FittedTrees]):
         if self.device not in {"auto", "cpu", "cuda"}:
             raise SearchError(f"device must be auto, cpu or cuda, not {self.device!r}.")
 
+    def takes(self, target: Target) -> bool:
+        """Return whether it predicts such a target: classes, labels and values."""
+        return not target.timed
+
     def solve(self, X: Features, setup: Setup, *, seed: int, threads: int) -> FittedTrees:
         """Grow the trees of each problem.
 
@@ -160,15 +175,20 @@ class XGBoost(OwnHead[FittedTrees]):
             notes=setup.notes,
         )
 
-    def _grow(self, X: NDArray[np.float32], problem: Classification, settings: Mapping[str, Any]) -> xgboost.Booster:
-        data = xgboost.DMatrix(X, label=problem.codes, weight=problem.weights, nthread=settings["nthread"])
-        objective: dict[str, Any] = (
-            {"objective": "binary:logistic"}
-            if problem.n_codes == 2
-            else {"objective": "multi:softprob", "num_class": problem.n_codes}
-        )
+    def _grow(
+        self, X: NDArray[np.float32], problem: Classification | Regression, settings: Mapping[str, Any]
+    ) -> xgboost.Booster:
+        n_codes = 1 if isinstance(problem, Regression) else problem.n_codes
+        label = problem.values if isinstance(problem, Regression) else problem.codes
+        data = xgboost.DMatrix(X, label=label, weight=problem.weights, nthread=settings["nthread"])
+        objective: dict[str, Any] = {"objective": _objective(n_codes)} | ({"num_class": n_codes} if n_codes > 2 else {})
         booster = xgboost.train({**settings, **objective}, data, num_boost_round=self.trees)
         return _on_cpu(booster)
+
+
+def _objective(n_codes: int) -> str:
+    """Return what XGBoost minimises: of values (1), two classes, or more."""
+    return {1: "reg:squarederror", 2: "binary:logistic"}.get(n_codes, "multi:softprob")
 
 
 def _load(data: NDArray[Any], *, n_features: int, n_codes: int) -> xgboost.Booster:
@@ -191,9 +211,9 @@ def _checked(model: dict[str, Any], n_features: int, n_codes: int) -> dict[str, 
     """
     learner = model["learner"]
     booster, facts = learner["gradient_booster"], learner["learner_model_param"]
-    forest, groups = booster["model"], 1 if n_codes == 2 else n_codes
+    forest, groups = booster["model"], 1 if n_codes <= 2 else n_codes
     said = {name: int(facts[name]) for name in ("num_class", "num_feature")}
-    _require(said == {"num_class": 0 if n_codes == 2 else n_codes, "num_feature": n_features}, "features or classes")
+    _require(said == {"num_class": 0 if n_codes <= 2 else n_codes, "num_feature": n_features}, "features or classes")
     _require(int(facts.get("num_target", 1)) == 1 and booster["name"] == "gbtree", "kind")
     _require(not any(forest.get("cats", {}).values()), "categories")
     base = np.atleast_1d(np.array(json_module.loads(facts["base_score"]), dtype=np.float64))
@@ -207,10 +227,10 @@ def _checked(model: dict[str, Any], n_features: int, n_codes: int) -> dict[str, 
         grow = bool((np.diff(starts) >= 0).all())
         _require(grow and starts[0] == 0 and starts[-1] == len(trees), "rounds")
         rounds = {"iteration_indptr": starts.tolist()}
-    objective = (
-        {"name": "binary:logistic", "reg_loss_param": {"scale_pos_weight": "1"}}
-        if n_codes == 2
-        else {"name": "multi:softprob", "softmax_multiclass_param": {"num_class": str(n_codes)}}
+    objective = {"name": _objective(n_codes)} | (
+        {"reg_loss_param": {"scale_pos_weight": "1"}}
+        if n_codes <= 2
+        else {"softmax_multiclass_param": {"num_class": str(n_codes)}}
     )
     _require(learner["objective"]["name"] == objective["name"], "objective")
     return {

@@ -13,7 +13,7 @@ from biofuse.blocks.blocks import Blocks
 from biofuse.core.errors import DataError, option
 from biofuse.core.hashing import Contents, to_hex
 from biofuse.core.progress import Progress
-from biofuse.core.target import Target
+from biofuse.core.target import Labels, Target
 from biofuse.data.config import DataConfig
 from biofuse.data.labels import counted, is_number, listing, match_names
 from biofuse.data.load import load_samples
@@ -583,12 +583,12 @@ class _Said:
         raw = model.predictor.predict_proba(blocks)
         return cls(raw=raw, probabilities=model.trust.calibrated(model.target, raw))
 
-    def score(self, target: Target, labels: NDArray[np.int64], *, rows: NDArray[np.bool_] | None = None) -> Metrics:
+    def score(self, target: Target, labels: Labels, *, rows: NDArray[np.bool_] | None = None) -> Metrics:
         chosen = slice(None) if rows is None else rows
         return score(target.kind, labels[chosen], self.probabilities[chosen], classes=target.classes)
 
 
-def _never_predicted(target: Target, labels: NDArray[np.int64], probabilities: NDArray[np.float64]) -> tuple[str, ...]:
+def _never_predicted(target: Target, labels: Labels, probabilities: NDArray[np.float64]) -> tuple[str, ...]:
     """Say which classes some samples have and the model predicts for none."""
     predicted = target.counts(target.predict(probabilities))
     missed = [(name, n) for name, n in target.counts(labels).items() if n and not predicted[name]]

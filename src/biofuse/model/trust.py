@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from biofuse.core.errors import ArtifactError
 from biofuse.core.files import read_json, write_bytes, write_text
 from biofuse.core.seals import Arrays, Sealed
-from biofuse.core.target import Target
+from biofuse.core.target import Labels, Target
 from biofuse.evaluation.calibration import Calibration, calibrate
 from biofuse.evaluation.conformal import Conformal
 from biofuse.evaluation.novelty import Novelty
@@ -59,7 +59,7 @@ class Trust:
 
     @classmethod
     def learn(
-        cls, target: Target, labels: NDArray[np.int64], found: OutOfFold, *, units: NDArray[np.object_] | None = None
+        cls, target: Target, labels: Labels, found: OutOfFold, *, units: NDArray[np.object_] | None = None
     ) -> Self:
         """Learn from what a predictor says of samples that it was not fitted on.
 

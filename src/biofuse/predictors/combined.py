@@ -12,7 +12,7 @@ from biofuse.blocks.blocks import Blocks
 from biofuse.core.errors import AlignmentError, ArtifactError, BioFuseError, SearchError
 from biofuse.core.hashing import derive_seed
 from biofuse.core.seals import Sealed
-from biofuse.core.target import Task
+from biofuse.core.target import Labels, Target, Task
 from biofuse.data.splits import ValidationPlan, make_folds
 from biofuse.fusion.base import Fusion
 from biofuse.heads.base import ClassWeight, FittedLinear, Head, Scores
@@ -262,13 +262,12 @@ class LateFusion(_Combined):
 
 def fit_late_fusion(
     blocks: Blocks,
-    labels: NDArray[np.int64],
+    labels: Labels,
     *,
     encoders: Sequence[str] | None = None,
     fusion: str | Fusion = "concatenation",
     head: str | Head = "logistic",
-    task: Task,
-    n_classes: int,
+    target: Target,
     how: Literal["average", "stacking"] = "average",
     groups: Sequence[object] | NDArray[np.object_] | None = None,
     class_weight: ClassWeight = None,
@@ -290,16 +289,14 @@ def fit_late_fusion(
     ----------
     blocks : Blocks
         Training rows.
-    labels : ndarray of int64, shape (n,) or (n, n_classes)
+    labels : ndarray, shape (n,) or (n, n_columns)
         Row i belongs to ``blocks.ids[i]``.
     encoders : sequence of str, optional
         The subset; all encoders of the blocks if not given.
     fusion, head : str or object
         Of every member: registered names, or objects with options of their own.
-    task : Task
-        Kind of task.
-    n_classes : int
-        Number of classes or labels, absent ones included.
+    target : Target
+        What is predicted, classes that are absent included.
     how : {"average", "stacking"}
         How the members are combined.
     groups : sequence of str, shape (n,), optional
@@ -335,8 +332,7 @@ def fit_late_fusion(
             ordered[rows],
             fusion=fusion,
             head=head,
-            task=task,
-            n_classes=n_classes,
+            target=target,
             sample_weight=None if weights is None else weights[rows],
             seed=seed,
             threads=threads,
@@ -354,12 +350,10 @@ def fit_late_fusion(
             n_repeats=1,
             seed=derive_seed(seed, "stacking"),
         )
-        held_out = _out_of_fold(plan, subset, fit, shape=(len(subset), len(order), n_classes))
-        features, remarks = meta_features(held_out, task), plan.notes
+        held_out = _out_of_fold(plan, subset, fit, shape=(len(subset), len(order), target.n_columns))
+        features, remarks = meta_features(held_out, target.kind), plan.notes
         learner = Logistic(C=META_C, class_weight=class_weight)
-        meta = learner.fit(
-            features, ordered, task=task, n_classes=n_classes, sample_weight=weights, seed=seed, threads=threads
-        )
+        meta = learner.fit(features, ordered, target=target, sample_weight=weights, seed=seed, threads=threads)
     return LateFusion(
         members=tuple(fit(everything, encoder) for encoder in subset.encoders),
         encoders=subset.encoders,

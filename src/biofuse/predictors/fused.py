@@ -15,7 +15,7 @@ from biofuse.core.errors import AlignmentError, ArtifactError, BioFuseError
 from biofuse.core.files import disk_errors, read_json, write_bytes, write_text
 from biofuse.core.machine import limit_threads
 from biofuse.core.seals import Sealed
-from biofuse.core.target import Target, Task
+from biofuse.core.target import Labels, Target, Task
 from biofuse.fusion.base import FittedFusion, Fusion, make_fusion
 from biofuse.heads.base import CERTAIN, FittedHead, Head, Scores, check_limits, make_head
 
@@ -273,13 +273,12 @@ class FusedPredictor:
 
 def fit_predictor(
     blocks: Blocks,
-    labels: NDArray[np.int64],
+    labels: Labels,
     *,
     encoders: Sequence[str] | None = None,
     fusion: str | Fusion = "concatenation",
     head: str | Head = "logistic",
-    task: Task,
-    n_classes: int,
+    target: Target,
     sample_weight: NDArray[np.float64] | None = None,
     seed: int = 0,
     threads: int = 1,
@@ -293,16 +292,14 @@ def fit_predictor(
     ----------
     blocks : Blocks
         Training rows.
-    labels : ndarray of int64, shape (n,) or (n, n_classes)
+    labels : ndarray, shape (n,) or (n, n_columns)
         Row i belongs to ``blocks.ids[i]``.
     encoders : sequence of str, optional
         The subset; all encoders of the blocks if not given.
     fusion, head : str or object
         Registered names, or objects with options of their own.
-    task : Task
-        Kind of task.
-    n_classes : int
-        Number of classes or labels, absent ones included.
+    target : Target
+        What is predicted, classes that are absent included.
     sample_weight : ndarray of float64, shape (n,), optional
         Weight of each row.
     seed, threads : int
@@ -323,12 +320,11 @@ def fit_predictor(
     with limit_threads(threads):
         fitted_fusion = the_fusion.fit(subset, ordered)
         matrix = fitted_fusion.transform(subset)
-    check_limits(the_head, rows=matrix.shape[0], features=matrix.shape[1], classes=n_classes)
+    check_limits(the_head, rows=matrix.shape[0], features=matrix.shape[1], classes=target.n_columns)
     fitted_head = the_head.fit(
         matrix,
         ordered,
-        task=task,
-        n_classes=n_classes,
+        target=target,
         sample_weight=None if sample_weight is None else np.asarray(sample_weight)[order],
         seed=seed,
         threads=threads,
@@ -340,7 +336,7 @@ def fit_predictor(
         head_name=the_head.name,
         fusion_options=the_fusion.options,
         head_options=the_head.options,
-        task=task,
+        task=target.kind,
     )
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from biofuse.blocks.blocks import Blocks, Matrix
 from biofuse.core.errors import ArtifactError, SearchError, option
 from biofuse.core.machine import limit_threads
-from biofuse.core.target import Task
+from biofuse.core.target import Labels, Target, Task
 from biofuse.fusion.concatenation import Concatenation, FittedConcatenation
 from biofuse.heads.base import CHEAP_HEADS, FittedLinear, Head, Scores, check_limits, make_head
 from biofuse.predictors.fused import Predictor, below, in_order, log_odds, readable, write_artefact
@@ -161,14 +161,12 @@ class MeanFits:
     ----------
     blocks : Blocks
         Training rows.
-    labels : ndarray of int64, shape (n,) or (n, n_classes)
+    labels : ndarray, shape (n,) or (n, n_columns)
         Row i belongs to ``blocks.ids[i]``.
     heads : sequence of str or object
         Linear ones: registered names, or objects with options of their own.
-    task : Task
-        Kind of task.
-    n_classes : int
-        Number of classes or labels, absent ones included.
+    target : Target
+        What is predicted, classes that are absent included.
     sample_weight : ndarray of float64, shape (n,), optional
         Weight of each row.
     seed, threads : int
@@ -185,11 +183,10 @@ class MeanFits:
     def __init__(
         self,
         blocks: Blocks,
-        labels: NDArray[np.int64],
+        labels: Labels,
         *,
         heads: Sequence[str | Head] = CHEAP_HEADS,
-        task: Task,
-        n_classes: int,
+        target: Target,
         sample_weight: NDArray[np.float64] | None = None,
         seed: int = 0,
         threads: int = 1,
@@ -200,7 +197,7 @@ class MeanFits:
         self._heads = [make_head(head) for head in heads]
         if not self._heads or len({head.name for head in self._heads}) < len(self._heads):
             raise SearchError("A mean over heads needs at least one head, and each once.")
-        self._task, self._n_classes, self._seed, self._threads = task, n_classes, seed, threads
+        self._target, self._seed, self._threads = target, seed, threads
         self._fitted: dict[tuple[str, tuple[str, ...]], FittedLinear] = {}
         self._fusions: dict[str, tuple[FittedConcatenation, Matrix]] = {}
 
@@ -232,7 +229,7 @@ class MeanFits:
         by_name = dict(zip(subset.encoders, matrices, strict=True))
         averaged: dict[str, FittedLinear] = {}
         for head in self._heads:
-            check_limits(head, rows=len(self._labels), features=fusion.dim, classes=self._n_classes)
+            check_limits(head, rows=len(self._labels), features=fusion.dim, classes=self._target.n_columns)
             for view in views_of(subset.encoders):
                 columns = np.concatenate([places[name] for name in view.encoders])
                 fitted = self._fit(head, view.encoders, by_name, scale=root[columns])
@@ -240,7 +237,7 @@ class MeanFits:
                     fitted, columns=columns, scale=root[columns], width=fusion.dim, weight=view.weight
                 )
                 averaged[head.name] = part if head.name not in averaged else _sum(averaged[head.name], part)
-        return MeanPredictor(fusion=fusion, heads=averaged, task=self._task)
+        return MeanPredictor(fusion=fusion, heads=averaged, task=self._target.kind)
 
     def _standardised(self, name: str) -> tuple[FittedConcatenation, Matrix]:
         if name not in self._fusions:
@@ -259,8 +256,7 @@ class MeanFits:
         fitted = head.fit(
             np.hstack([matrices[name] for name in encoders]) / scale,
             self._labels,
-            task=self._task,
-            n_classes=self._n_classes,
+            target=self._target,
             sample_weight=self._weights,
             seed=self._seed,
             threads=self._threads,

@@ -25,7 +25,7 @@ from biofuse.core.linear import (
 )
 from biofuse.core.machine import limit_threads
 from biofuse.core.machine import memory_limit as usual_memory_limit
-from biofuse.core.target import Target, Task
+from biofuse.core.target import Labels, Target, Task
 from biofuse.data.splits import ValidationPlan
 from biofuse.evaluation.metrics import SCREEN_METRICS, get_metric, score
 from biofuse.heads.base import ClassWeight, Setup, set_up
@@ -187,7 +187,7 @@ class Fold:
         The same, ordered by row weights.
     moments : tuple
         Those of :meth:`biofuse.blocks.gram.ColumnBlocks.moments` for each of them; empty where products are of rows.
-    labels : ndarray of int64
+    labels : ndarray
         Of the held-out rows.
     kept : ndarray of int64, or None
         Which held-out rows predictions are kept of; None for all.
@@ -197,7 +197,7 @@ class Fold:
     setup: Setup
     weightings: tuple[Weighting, ...]
     moments: tuple[tuple[Matrix64, Matrix64, Matrix64], ...]
-    labels: NDArray[np.int64]
+    labels: Labels
     kept: NDArray[np.int64] | None
 
     def assemble(self, solved: Sequence[tuple[Matrix64, Sequence[float]]]) -> "ClosedForm":
@@ -210,10 +210,9 @@ class Fold:
                 margins[problem] = found[:, columns]
                 alphas[problem] = penalty
         outputs, n = self.setup.outputs, len(self.labels)
-        shares = [np.hstack([1 - m, 1 + m]) / 2 if m.shape[1] == 1 else (1 + m) / 2 for m in margins]
         return ClosedForm(
             decision=outputs.decision(margins, n=n, log_odds=False),
-            estimates=outputs.place(shares, n=n),
+            estimates=outputs.estimates(margins, n=n),
             alphas=tuple(alphas),
         )
 
@@ -222,11 +221,10 @@ Problems = tuple[Setup, tuple[Weighting, ...]]
 
 
 def state_problems(
-    labels: NDArray[np.int64],
+    labels: Labels,
     plan: ValidationPlan,
     *,
-    task: Task,
-    n_classes: int,
+    target: Target,
     class_weight: ClassWeight,
     sample_weight: Matrix64 | None,
 ) -> list[Problems]:
@@ -242,8 +240,7 @@ def state_problems(
         set_up(
             np.zeros((len(fit), 1)),
             labels[fit],
-            task=task,
-            n_classes=n_classes,
+            target=target,
             class_weight=class_weight,
             sample_weight=None if sample_weight is None else sample_weight[fit],
         )
@@ -254,7 +251,7 @@ def state_problems(
 
 def prepare_folds(
     blocks: Blocks,
-    labels: NDArray[np.int64],
+    labels: Labels,
     plan: ValidationPlan,
     *,
     problems: Sequence[Problems],
@@ -304,6 +301,7 @@ class ClosedForm:
     estimates : ndarray of float64, shape (n_scored, n_classes)
         Least-squares estimates of the class probabilities, ``(1 + decision) / 2``: they rank and decide as the decision
         values do and add up to 1 where classes exclude each other, but may lie outside 0 and 1. Absent classes are 0.
+        Of values, the values.
     alphas : tuple of float
         The penalty chosen for each problem: one, or one per label that varies.
     """
@@ -314,7 +312,7 @@ class ClosedForm:
 
 
 class ClosedFormScorer:
-    """Ridge regression on targets of -1 and 1 for every fold, with the penalty chosen by leave-one-out inside it.
+    """Ridge regression on values, or -1 and 1 for classes, for every fold, its penalty chosen by leave-one-out in it.
 
     Decision values are those of the ``ridge`` head on concatenated blocks, up to that fusion's rounding to float32:
     standardised on the training rows, intercept not penalised, one class against the rest, the penalty with the least
@@ -326,7 +324,7 @@ class ClosedFormScorer:
     ----------
     blocks : Blocks
         Development data only, in pool order.
-    labels : ndarray of int64, shape (n,) or (n, n_labels)
+    labels : ndarray, shape (n,) or (n, n_columns)
         Labels of ``blocks.ids``.
     plan : ValidationPlan
         Must have the same ids in the same order.
@@ -380,7 +378,7 @@ class ClosedFormScorer:
     def __init__(
         self,
         blocks: Blocks,
-        labels: NDArray[np.int64],
+        labels: Labels,
         *,
         plan: ValidationPlan,
         task: Task,
@@ -409,15 +407,13 @@ class ClosedFormScorer:
         self._classes = tuple(classes)
         self.relative = np.sort(np.asarray(alphas, dtype=np.float64))
         self._workspace = Workspace()
-        truth = np.ascontiguousarray(labels)
-        problems = state_problems(
-            truth, plan, task=task, n_classes=len(classes), class_weight=class_weight, sample_weight=sample_weight
-        )
+        truth, target = np.ascontiguousarray(labels), Target(task, tuple(classes))
+        problems = state_problems(truth, plan, target=target, class_weight=class_weight, sample_weight=sample_weight)
         works = Size(
             dims=tuple(blocks.dims.values()),
             n_train=self.n_train,
             n_test=self.n_test,
-            n_columns=len(Target(task, tuple(classes)).ranked_columns),
+            n_columns=len(target.ranked_columns),
             n_weightings=max(1, *(len(alike) for _, alike in problems)),
             n_subsets=2 ** len(blocks) - 1,
             n_alphas=len(self.relative),

@@ -11,7 +11,7 @@ from pydantic import Field
 from biofuse.blocks.blocks import Blocks
 from biofuse.core.errors import SearchError, option
 from biofuse.core.hashing import derive_seed, hash_order
-from biofuse.core.target import Target
+from biofuse.core.target import Labels, Target
 from biofuse.data.splits import ValidationPlan, make_folds
 from biofuse.evaluation.intervals import SIGNIFICANCE, corrected_t, holm
 from biofuse.evaluation.metrics import SELECTABLE, Record, Score, get_metric
@@ -430,7 +430,7 @@ def _checked(numbers: Sequence[int]) -> tuple[int, ...]:
     return found
 
 
-def _columns(target: Target, labels: NDArray[np.int64]) -> NDArray[np.bool_]:
+def _columns(target: Target, labels: Labels) -> NDArray[np.bool_]:
     """Return what there should be as many of: the classes; of several labels, each label and its absence."""
     found = target.indicators(labels)
     return np.column_stack([found, ~found]) if target.several else found
@@ -450,7 +450,7 @@ def _first_of_each(ordered: Index, indicators: NDArray[np.bool_], number: int) -
     return np.asarray(ordered[(among & (np.cumsum(among, axis=0) <= number)).any(axis=1)], dtype=np.int64)
 
 
-def _share(ordered: Index, labels: NDArray[np.int64], share: float, target: Target) -> Index:
+def _share(ordered: Index, labels: Labels, share: float, target: Target) -> Index:
     """Return the first part of the rows: of every class, where classes exclude each other."""
     if target.several:
         return ordered[: max(1, round(share * len(ordered)))]
@@ -476,7 +476,7 @@ class FitAverage:
     def __call__(
         self,
         blocks: Blocks,
-        labels: NDArray[np.int64],
+        labels: Labels,
         *,
         encoders: Subset,  # noqa: ARG002
         seed: int,

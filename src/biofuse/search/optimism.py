@@ -12,7 +12,7 @@ from pydantic import Field
 
 from biofuse.core.errors import AlignmentError, SearchError, UndefinedMetricError
 from biofuse.core.machine import usable_cores
-from biofuse.core.target import Task
+from biofuse.core.target import Labels, Task
 from biofuse.data.splits import ValidationPlan
 from biofuse.evaluation.intervals import Units, corrected_t, percentile_ends
 from biofuse.evaluation.metrics import Record, Score, get_metric, score
@@ -454,7 +454,7 @@ class HeldOutPredictions:
     def __init__(
         self,
         board: Leaderboard,
-        labels: NDArray[np.int64],
+        labels: Labels,
         *,
         rows: Sequence[NDArray[np.int64]],
         task: Task,

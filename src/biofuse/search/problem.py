@@ -11,7 +11,7 @@ from biofuse.blocks.blocks import Blocks
 from biofuse.core.errors import DataError, LeakageError, option
 from biofuse.core.hashing import Contents, digest_json, to_hex
 from biofuse.core.progress import Progress, progress_bars
-from biofuse.core.target import Target, Task
+from biofuse.core.target import Labels, Target, Task
 from biofuse.data.samples import Samples, hash_samples, known_contents
 from biofuse.data.splits import ValidationPlan, leave_sites_out, make_folds, merge_groups, with_splits
 from biofuse.evaluation.metrics import check_selectable, get_metric
@@ -26,7 +26,7 @@ from biofuse.search.config import AUTO, SearchConfig
 def search_key(
     *,
     plan: ValidationPlan,
-    labels: NDArray[np.int64],
+    labels: Labels,
     fingerprints: Sequence[tuple[str, str]],
     settings: dict[str, Any],
 ) -> str:
@@ -36,7 +36,7 @@ def search_key(
     ----------
     plan : ValidationPlan
         Its samples and folds.
-    labels : ndarray of int64, shape (n,) or (n, n_labels)
+    labels : ndarray, shape (n,) or (n, n_columns)
         Labels of ``plan.ids``.
     fingerprints : sequence of (name, fingerprint)
         The encoders in pool order (the order of the fused columns).
@@ -59,7 +59,7 @@ ENOUGH_ROWS = 10
 """Rows per class from which a column that is constant within every class cannot be chance in real images."""
 
 
-def refuse_leaked_labels(blocks: Blocks, labels: NDArray[np.int64]) -> None:
+def refuse_leaked_labels(blocks: Blocks, labels: Labels) -> None:
     """Refuse embeddings of which one column is the label itself.
 
     An embedding computed from pixels varies within a class. A column that is constant within every class, and differs
@@ -69,7 +69,7 @@ def refuse_leaked_labels(blocks: Blocks, labels: NDArray[np.int64]) -> None:
     Parameters
     ----------
     blocks : Blocks
-    labels : ndarray of int64, shape (n,) or (n, n_labels)
+    labels : ndarray, shape (n,) or (n, n_columns)
 
     Raises
     ------
@@ -118,7 +118,7 @@ class Problem:
     """
 
     blocks: Blocks
-    labels: NDArray[np.int64]
+    labels: Labels
     samples: Samples
     fingerprints: tuple[tuple[str, str], ...]
     plan: ValidationPlan

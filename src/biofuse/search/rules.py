@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biofuse.core.errors import SearchError, UndefinedMetricError
-from biofuse.core.target import Target
+from biofuse.core.target import Labels, Target
 from biofuse.evaluation.intervals import SIGNIFICANCE, corrected_t
 from biofuse.evaluation.metrics import Record, Score, get_metric, score
 from biofuse.search.attribution import paired_gain
@@ -765,7 +765,7 @@ class Ensemble(Record):
 
 def choose_ensemble(
     leaderboard: Leaderboard,
-    labels: NDArray[np.int64],
+    labels: Labels,
     *,
     rows: Sequence[NDArray[np.int64]],
     target: Target,
@@ -823,7 +823,7 @@ def choose_ensemble(
 def _score(
     leaderboard: Leaderboard,
     members: Sequence[Row],
-    labels: NDArray[np.int64],
+    labels: Labels,
     fold: int,
     *,
     target: Target,

@@ -21,7 +21,7 @@ from biofuse.core.hashing import derive_seed
 from biofuse.core.machine import exit_with_parent, limit_threads, workers_ignore_interrupts
 from biofuse.core.progress import Progress, Silent, Tell, duration
 from biofuse.core.ray import cluster_cores, ray_cluster
-from biofuse.core.target import Task
+from biofuse.core.target import Labels, Task
 from biofuse.data.splits import ValidationPlan
 from biofuse.evaluation.metrics import BOARD_METRICS, DEFAULT_METRIC, get_metric, score
 from biofuse.predictors.fused import Predictor
@@ -122,9 +122,7 @@ def gather(metrics: Sequence[str], parts: Sequence[FoldPart]) -> FoldScores:
 class FitFunction(Protocol):
     """Fits a fusion and a head: :func:`~biofuse.predictors.fused.fit_predictor` with its choices filled in."""
 
-    def __call__(
-        self, blocks: Blocks, labels: NDArray[np.int64], *, encoders: Subset, seed: int, threads: int
-    ) -> Predictor:
+    def __call__(self, blocks: Blocks, labels: Labels, *, encoders: Subset, seed: int, threads: int) -> Predictor:
         """Fit on these rows alone."""
 
 
@@ -137,7 +135,7 @@ class RefitScorer:
     ----------
     blocks : Blocks
         Development data only, in pool order.
-    labels : ndarray of int64, shape (n,) or (n, n_labels)
+    labels : ndarray, shape (n,) or (n, n_columns)
         Labels of ``blocks.ids``.
     plan : ValidationPlan
         Must have the same ids in the same order.
@@ -168,7 +166,7 @@ class RefitScorer:
     def __init__(
         self,
         blocks: Blocks,
-        labels: NDArray[np.int64],
+        labels: Labels,
         *,
         plan: ValidationPlan,
         fit: FitFunction,
@@ -237,7 +235,7 @@ class RefitScorer:
             predictions=predictions if self.keeps_predictions else None,
         )
 
-    def training(self, fold: int) -> tuple[Blocks, NDArray[np.int64]]:
+    def training(self, fold: int) -> tuple[Blocks, Labels]:
         """Return one fold's training rows of all blocks, and their labels."""
         fit_rows, _ = self._folds[fold]
         return self._take(self.encoders, fit_rows), self._labels[fit_rows]

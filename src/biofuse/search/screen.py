@@ -14,7 +14,7 @@ from biofuse.core.errors import SearchError
 from biofuse.core.hashing import hash_order
 from biofuse.core.machine import limit_threads, usable_cores
 from biofuse.core.machine import memory_limit as usual_memory_limit
-from biofuse.core.target import Task
+from biofuse.core.target import Labels, Task
 from biofuse.data.splits import ValidationPlan
 from biofuse.evaluation.metrics import DEFAULT_METRIC, board_metrics
 from biofuse.heads.base import ClassWeight
@@ -76,7 +76,7 @@ class ReductionLoss:
 
 def reduction_loss(
     blocks: Blocks,
-    labels: NDArray[np.int64],
+    labels: Labels,
     plan: ValidationPlan,
     *,
     reduce_to: int,

@@ -16,6 +16,7 @@ from biofuse.core.errors import SearchError
 from biofuse.core.hashing import derive_seed
 from biofuse.core.machine import limit_threads, usable_cores
 from biofuse.core.progress import Silent, Tell
+from biofuse.core.target import Labels
 from biofuse.encoders.card import EncoderCard
 from biofuse.evaluation.metrics import board_metrics
 from biofuse.extract.embeddings import EmbeddingSet
@@ -353,7 +354,7 @@ class Fit:
     def __init__(self, problem: Problem, head: Head, *, final: bool = True) -> None:
         config, kind = problem.config, kind_of(problem.config, final=final)
         late = kind in {"average", "stacking"}
-        options: dict[str, Any] = {"task": problem.task, "n_classes": len(problem.classes)}
+        options: dict[str, Any] = {"target": problem.target}
         self.shares = kind == "mean"
         if self.shares:
             options["heads"] = [head_of(config, name) for name in _affordable(problem)]
@@ -370,15 +371,11 @@ class Fit:
             if values is not None
         }
 
-    def __call__(
-        self, blocks: Blocks, labels: NDArray[np.int64], *, encoders: Subset, seed: int, threads: int
-    ) -> Predictor:
+    def __call__(self, blocks: Blocks, labels: Labels, *, encoders: Subset, seed: int, threads: int) -> Predictor:
         """Fit on these rows alone."""
         return self.to(blocks, labels, seed=seed, threads=threads)(encoders)
 
-    def to(
-        self, blocks: Blocks, labels: NDArray[np.int64], *, seed: int, threads: int
-    ) -> Callable[[Subset], Predictor]:
+    def to(self, blocks: Blocks, labels: Labels, *, seed: int, threads: int) -> Callable[[Subset], Predictor]:
         """Return what fits subsets to these rows, and makes once what several of them have in common."""
         per_row = {name: [of[row] for row in blocks.ids.tolist()] for name, of in self._of_row.items()}
         options = {**self._options, **per_row}

@@ -21,8 +21,8 @@ from biofuse.runs.run import OWN
 
 HOSTILE = ("<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "a&b 'c' </title>", "{{ 7*7 }} ${x}")
 SECTIONS = (
-    "data", "leaderboard", "singles", "contribution", "cost", "labels", "similarity", "test", "trust", "operating",
-    "map", "mistakes", "provenance",
+    "test", "operating", "mistakes", "trust", "leaderboard", "singles", "contribution", "similarity", "cost", "labels",
+    "data", "map", "provenance",
 )  # fmt: skip
 
 

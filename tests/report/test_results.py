@@ -9,9 +9,9 @@ from sklearn.metrics import auc, roc_auc_score
 
 from biofuse.core.target import Target, Task
 from biofuse.evaluation.calibration import reliability
+from biofuse.report.input import Predicted
 from biofuse.report.sections.results import (
     DRAWN_POINTS,
-    Predicted,
     group_scores,
     precision_recall_curves,
     roc_curves,

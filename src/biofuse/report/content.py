@@ -455,6 +455,14 @@ class KeyFact:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Part:
+    """Sections that belong together, under one heading of the contents."""
+
+    title: str
+    sections: tuple[Section, ...]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Report:
     """Everything on the page.
 
@@ -464,7 +472,7 @@ class Report:
     answer : str
         One sentence: which encoders, how much better, is it noise.
     facts : tuple of Fact
-    sections : tuple of Section
+    parts : tuple of Part
     footer : str
     """
 
@@ -472,8 +480,13 @@ class Report:
     subtitle: str
     answer: str
     facts: tuple[KeyFact, ...]
-    sections: tuple[Section, ...]
+    parts: tuple[Part, ...]
     footer: str
+
+    @property
+    def sections(self) -> tuple[Section, ...]:
+        """All sections, in the order of the page."""
+        return tuple(section for part in self.parts for section in part.sections)
 
     @property
     def charts(self) -> tuple[Chart, ...]:

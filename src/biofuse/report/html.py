@@ -4,16 +4,44 @@ import base64
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import metadata, resources
 from typing import Any
 
-from biofuse.report.content import Cell, Gallery, Report, ScatterPlot, Table
+from biofuse.report.content import Cell, Gallery, Part, Report, ScatterPlot, Section, Table
 from biofuse.report.draw import DARK, DARK_PALETTE, LIGHT, PALETTE, css_variables, make_figure
 from biofuse.report.input import ReportInput
 from biofuse.report.sections import choice, curve, data, maps, novelty, operating, results, subgroups, trust
+
+PARTS: tuple[tuple[str, tuple[Callable[[ReportInput], Section | None], ...]], ...] = (
+    (
+        "On test data",
+        (
+            results.results_section,
+            operating.operating_section,
+            results.mistakes_section,
+            trust.trust_section,
+            subgroups.subgroups_section,
+            novelty.novelty_section,
+        ),
+    ),
+    (
+        "The choice",
+        (
+            choice.leaderboard_section,
+            choice.singles_section,
+            choice.contribution_section,
+            maps.similarity_section,
+            choice.cost_section,
+            curve.curve_section,
+        ),
+    ),
+    ("The data", (data.data_section, maps.map_section)),
+    ("Provenance", (data.provenance_section,)),
+)
+"""The page after its answer, in the order in which it is read: a section that has nothing to say of a run is None."""
 
 
 def build_report(given: ReportInput) -> Report:
@@ -24,28 +52,16 @@ def build_report(given: ReportInput) -> Report:
     ArtifactError
         If a file of the run does not belong to the others.
     """
-    record, predicted = given.record, results.read_predicted(given)
+    record = given.record
     made = f"fitted with BioFuse {record.version} on {record.started[:10]}"
     return Report(
         title=f"{given.title}: which encoders serve best",
         subtitle=f"Run {given.name}, {record.task}, {len(given.pool)} encoders, {made}",
         answer=choice.answer(given),
         facts=choice.facts(given),
-        sections=(
-            data.data_section(given),
-            choice.leaderboard_section(given),
-            choice.singles_section(given),
-            choice.contribution_section(given),
-            choice.cost_section(given),
-            curve.curve_section(given),
-            maps.similarity_section(given),
-            results.results_section(given, predicted),
-            *filter(None, [trust.trust_section(given, predicted), operating.operating_section(given, predicted)]),
-            *filter(None, [subgroups.subgroups_section(given)]),
-            maps.map_section(given),
-            results.mistakes_section(given, predicted),
-            *filter(None, [novelty.novelty_section(given)]),
-            data.provenance_section(given),
+        parts=tuple(
+            Part(title=title, sections=tuple(filter(None, (make(given) for make in sections))))
+            for title, sections in PARTS
         ),
         footer=f"Written by BioFuse {_version()}. For research; not a medical device, not for clinical use.",
     )

@@ -7,12 +7,17 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from biofuse.blocks.blocks import Blocks
-from biofuse.core.errors import UnreadableImageError
+from biofuse.core.errors import ArtifactError, UnreadableImageError
+from biofuse.core.target import Target
 from biofuse.data.decoding import ItemSource, PillowSource, RGBImage, decode
 from biofuse.data.samples import Samples
 from biofuse.encoders.card import EncoderCard
@@ -20,8 +25,11 @@ from biofuse.evaluation.metrics import get_metric
 from biofuse.model.evaluate import Evaluation
 from biofuse.report.content import Picture, ThumbnailGrid
 from biofuse.runs.record import RunRecord
-from biofuse.runs.run import Run
+from biofuse.runs.run import EVALUATE, Run
 from biofuse.search.leaderboard import Leaderboard
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 QUALITY = 72
 """JPEG quality: artefacts are not seen at the size of a thumbnail."""
@@ -162,6 +170,110 @@ class Embedded:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Predicted:
+    """Test predictions in the terms of metrics.
+
+    Attributes
+    ----------
+    target : Target
+    ids : tuple of str
+    targets : ndarray of bool, shape (n, n_classes)
+    probabilities : ndarray of float64, shape (n, n_classes)
+    labels, predictions : tuple of str
+        In words.
+    groups : tuple of str, or None
+    """
+
+    target: Target
+    ids: tuple[str, ...]
+    targets: NDArray[np.bool_]
+    probabilities: NDArray[np.float64]
+    labels: tuple[str, ...]
+    predictions: tuple[str, ...]
+    groups: tuple[str, ...] | None = None
+
+    @property
+    def n(self) -> int:
+        """Number of samples."""
+        return len(self.ids)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class or label names."""
+        return self.target.classes
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether a sample may have any number of labels."""
+        return self.target.several
+
+    @property
+    def ranked(self) -> tuple[int, ...]:
+        """Columns that have curves: the second class of a binary task, otherwise all."""
+        return self.target.ranked_columns
+
+    @property
+    def confidence(self) -> NDArray[np.float64]:
+        """Probability of the predicted class, shape (n,); of multi-label tasks that of each label, flattened."""
+        return self.probabilities.ravel() if self.multilabel else self.probabilities.max(axis=1)
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """Whether what the confidence belongs to is true: the prediction, or that the label is present."""
+        if self.multilabel:
+            return self.targets.ravel()
+        return np.asarray(self.targets[np.arange(self.n), self.probabilities.argmax(axis=1)])
+
+    @property
+    def agrees(self) -> NDArray[np.bool_]:
+        """Whether each prediction is the label, shape (n,)."""
+        return np.array([label == said for label, said in zip(self.labels, self.predictions, strict=True)], dtype=bool)
+
+
+def _read_predicted(given: "ReportInput") -> Predicted | None:
+    evaluation, target, classes = given.evaluation, given.record.target, given.record.classes
+    frame = None if evaluation is None else evaluation.predictions
+    if frame is None or not len(frame):
+        return None
+    place = {name: column for column, name in enumerate(classes)}
+    missing = [name for name in classes if f"p_{name}" not in frame.columns]
+    targets = np.zeros((len(frame), len(classes)), dtype=bool)
+    labels = frame["label"].fillna("").astype(str).tolist()
+    for row, label in enumerate(labels):
+        for name in target.named(label):
+            if name in place:
+                targets[row, place[name]] = True
+            elif name:
+                missing.append(name)
+    if missing:
+        raise ArtifactError(
+            f"predictions.parquet does not belong to this run: {missing[0]!r} is not a class of both.",
+            remedy=EVALUATE,
+        )
+    ids = frame["id"].astype(str).tolist()
+    return Predicted(
+        target=target,
+        ids=tuple(ids),
+        targets=targets,
+        probabilities=frame[[f"p_{name}" for name in classes]].to_numpy(np.float64),
+        labels=tuple(labels),
+        predictions=tuple(frame["prediction"].fillna("").astype(str).tolist()),
+        groups=_groups_of(given, frame, ids),
+    )
+
+
+def _groups_of(given: "ReportInput", frame: "pd.DataFrame", ids: list[str]) -> tuple[str, ...] | None:
+    if "group" in frame.columns:
+        found = frame["group"]
+    else:
+        known = given.run.samples.set_index("id")["group"]
+        if not set(ids) <= set(known.index):
+            return None
+        found = known.loc[ids]
+    return None if found.isna().any() else tuple(found.astype(str).tolist())
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class ReportInput:
     """A run, and what goes with it but is not in its directory.
 
@@ -201,6 +313,17 @@ class ReportInput:
     def evaluation(self) -> Evaluation | None:
         """What the last evaluation found; None before any."""
         return self.run.evaluation
+
+    @cached_property
+    def predicted(self) -> Predicted | None:
+        """Predictions of the chosen model for test samples; None where there are none.
+
+        Raises
+        ------
+        ArtifactError
+            If ``predictions.parquet`` does not belong to the run.
+        """
+        return _read_predicted(self)
 
     @property
     def name(self) -> str:

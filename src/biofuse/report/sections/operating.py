@@ -14,8 +14,8 @@ from biofuse.evaluation.operating import (
     net_benefit,
 )
 from biofuse.report import content
-from biofuse.report.input import ReportInput
-from biofuse.report.sections.results import DRAWN, Predicted, thinned
+from biofuse.report.input import Predicted, ReportInput
+from biofuse.report.sections.results import DRAWN, thinned
 
 LISTED = 300
 """Rows of the table of operating points, of the classes that are found least: more are read from metrics.json."""
@@ -24,8 +24,9 @@ TABLED = (0.05, 0.1, 0.2, 0.3, 0.5)
 """Thresholds of which the table of net benefit has a column."""
 
 
-def operating_section(given: ReportInput, predicted: Predicted | None) -> content.Section | None:
+def operating_section(given: ReportInput) -> content.Section | None:
     """Show what the chosen model finds and misses; None where it was not tested, or by an earlier version."""
+    predicted = given.predicted
     found = None if given.evaluation is None else given.evaluation.operating
     if found is None or predicted is None:
         return None

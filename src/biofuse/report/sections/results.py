@@ -2,141 +2,25 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from biofuse.core.errors import ArtifactError, in_command_words
-from biofuse.core.target import Target
+from biofuse.core.errors import in_command_words
 from biofuse.evaluation.intervals import Comparison, distinct, wilson
 from biofuse.evaluation.metrics import ACCURACY, AUROC, auroc_columns, get_metric
 from biofuse.evaluation.operating import Operating, OperatingPoint
 from biofuse.model.evaluate import Evaluation
 from biofuse.report import content
-from biofuse.report.input import ReportInput, name_of, picture_of
-from biofuse.runs.run import EVALUATE, OWN
+from biofuse.report.input import Predicted, ReportInput, name_of, picture_of
+from biofuse.runs.run import OWN
 from biofuse.search.rules import CHOSEN
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 RANKED_GROUPS = 300
 """Groups, the worst first, of which AUROC is computed: as many as are listed."""
 
 DRAWN_POINTS = 300
 """Points of a curve that are drawn: more cannot be told apart on a page."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Predicted:
-    """Test predictions in the terms of metrics.
-
-    Attributes
-    ----------
-    target : Target
-    ids : tuple of str
-    targets : ndarray of bool, shape (n, n_classes)
-    probabilities : ndarray of float64, shape (n, n_classes)
-    labels, predictions : tuple of str
-        In words.
-    groups : tuple of str, or None
-    """
-
-    target: Target
-    ids: tuple[str, ...]
-    targets: NDArray[np.bool_]
-    probabilities: NDArray[np.float64]
-    labels: tuple[str, ...]
-    predictions: tuple[str, ...]
-    groups: tuple[str, ...] | None = None
-
-    @property
-    def n(self) -> int:
-        """Number of samples."""
-        return len(self.ids)
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Class or label names."""
-        return self.target.classes
-
-    @property
-    def multilabel(self) -> bool:
-        """Whether a sample may have any number of labels."""
-        return self.target.several
-
-    @property
-    def ranked(self) -> tuple[int, ...]:
-        """Columns that have curves: the second class of a binary task, otherwise all."""
-        return self.target.ranked_columns
-
-    @property
-    def confidence(self) -> NDArray[np.float64]:
-        """Probability of the predicted class, shape (n,); of multi-label tasks that of each label, flattened."""
-        return self.probabilities.ravel() if self.multilabel else self.probabilities.max(axis=1)
-
-    @property
-    def right(self) -> NDArray[np.bool_]:
-        """Whether what the confidence belongs to is true: the prediction, or that the label is present."""
-        if self.multilabel:
-            return self.targets.ravel()
-        return np.asarray(self.targets[np.arange(self.n), self.probabilities.argmax(axis=1)])
-
-    @property
-    def agrees(self) -> NDArray[np.bool_]:
-        """Whether each prediction is the label, shape (n,)."""
-        return np.array([label == said for label, said in zip(self.labels, self.predictions, strict=True)], dtype=bool)
-
-
-def read_predicted(given: ReportInput) -> Predicted | None:
-    """Return the predictions of the chosen model; None where there are none.
-
-    Raises
-    ------
-    ArtifactError
-        If ``predictions.parquet`` does not belong to the run.
-    """
-    evaluation, target, classes = given.evaluation, given.record.target, given.record.classes
-    frame = None if evaluation is None else evaluation.predictions
-    if frame is None or not len(frame):
-        return None
-    place = {name: column for column, name in enumerate(classes)}
-    missing = [name for name in classes if f"p_{name}" not in frame.columns]
-    targets = np.zeros((len(frame), len(classes)), dtype=bool)
-    labels = frame["label"].fillna("").astype(str).tolist()
-    for row, label in enumerate(labels):
-        for name in target.named(label):
-            if name in place:
-                targets[row, place[name]] = True
-            elif name:
-                missing.append(name)
-    if missing:
-        raise ArtifactError(
-            f"predictions.parquet does not belong to this run: {missing[0]!r} is not a class of both.",
-            remedy=EVALUATE,
-        )
-    ids = frame["id"].astype(str).tolist()
-    return Predicted(
-        target=target,
-        ids=tuple(ids),
-        targets=targets,
-        probabilities=frame[[f"p_{name}" for name in classes]].to_numpy(np.float64),
-        labels=tuple(labels),
-        predictions=tuple(frame["prediction"].fillna("").astype(str).tolist()),
-        groups=_groups(given, frame, ids),
-    )
-
-
-def _groups(given: ReportInput, frame: "pd.DataFrame", ids: list[str]) -> tuple[str, ...] | None:
-    if "group" in frame.columns:
-        found = frame["group"]
-    else:
-        known = given.run.samples.set_index("id")["group"]
-        if not set(ids) <= set(known.index):
-            return None
-        found = known.loc[ids]
-    return None if found.isna().any() else tuple(found.astype(str).tolist())
 
 
 def thinned(curve: content.LineSeries) -> content.LineSeries:
@@ -277,9 +161,9 @@ CONFUSIONS = 300
 """Pairs of classes that are listed, the most frequently confused first, where there are more classes."""
 
 
-def results_section(given: ReportInput, predicted: Predicted | None) -> content.Section:
+def results_section(given: ReportInput) -> content.Section:
     """Show how the chosen model does on data that the search never saw."""
-    title, found = "Test results", given.evaluation
+    title, found, predicted = "Test results", given.evaluation, given.predicted
     if found is None or predicted is None:
         return content.Section(
             id="test",
@@ -604,9 +488,9 @@ SIDE = 176
 """Pixels of their images."""
 
 
-def mistakes_section(given: ReportInput, predicted: Predicted | None) -> content.Section:
+def mistakes_section(given: ReportInput) -> content.Section:
     """Show what the model is wrong about with the greatest confidence."""
-    title = "Most confident mistakes"
+    title, predicted = "Most confident mistakes", given.predicted
     if predicted is None:
         return content.Section(id="mistakes", title=title, paragraphs=("The model has not been tested yet.",))
     worst, images = worst_mistakes(predicted, MISTAKES), given.test_images

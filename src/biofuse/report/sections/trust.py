@@ -7,8 +7,7 @@ from biofuse.core.errors import in_command_words
 from biofuse.evaluation.calibration import BINS, Calibration, CalibrationTest, Quality, Reliability, reliability
 from biofuse.evaluation.conformal import SetsTest
 from biofuse.report import content
-from biofuse.report.input import ReportInput
-from biofuse.report.sections.results import Predicted
+from biofuse.report.input import Predicted, ReportInput
 
 ALWAYS = (
     "A set always names the most probable class: where the model is right more often than was asked for, sets hold the "
@@ -16,8 +15,9 @@ ALWAYS = (
 )
 
 
-def trust_section(given: ReportInput, predicted: Predicted | None) -> content.Section | None:
+def trust_section(given: ReportInput) -> content.Section | None:
     """Show how often the chosen model is right as often as it says; None where it was not tested."""
+    predicted = given.predicted
     if given.evaluation is None or predicted is None:
         return None
     found, sets = given.evaluation.calibration, given.evaluation.sets

@@ -1,6 +1,6 @@
 """Intervals of scores, and paired comparisons of predictors and folds."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,7 +10,16 @@ from numpy.typing import ArrayLike, NDArray
 from biofuse.core.errors import AlignmentError, UndefinedMetricError
 from biofuse.core.hashing import generator
 from biofuse.core.target import Labels, Target, Task
-from biofuse.evaluation.metrics import INTERVAL_METRICS, METRICS, Metric, Record, Score, default_metric, get_metric
+from biofuse.evaluation.metrics import (
+    INTERVAL_METRICS,
+    METRICS,
+    Kind,
+    Metric,
+    Record,
+    Score,
+    default_metric,
+    get_metric,
+)
 from biofuse.evaluation.rows import ScoredRows, prepare
 
 CELLS = 2_000_000
@@ -28,7 +37,7 @@ SMOOTHING = 5
 are in the wrong order, the variance measured alone is too small too often. Of 0, 5, 10 and 20 the one whose intervals
 hold the truth most nearly as often as they say, over 50 to 1,000 samples and AUROCs of .7 to .99."""
 
-Method = Literal["wilson", "logit", "newcombe", "fisher", "percentile", "bca"]
+Method = Literal["wilson", "logit", "newcombe", "fisher", "log", "percentile", "bca"]
 
 
 class Interval(Record):
@@ -44,7 +53,7 @@ class Interval(Record):
         Ends of the interval; NaN where the metric is undefined on the data.
     confidence : float
         Nominal coverage.
-    method : {"wilson", "logit", "newcombe", "fisher", "percentile", "bca"}
+    method : {"wilson", "logit", "newcombe", "fisher", "log", "percentile", "bca"}
         How the ends were found; the last two are bootstraps of earlier versions.
     unit : {"samples", "groups"}
         What varies independently.
@@ -147,8 +156,10 @@ def score_intervals(
     The variance comes from leaving out one unit after the other, whole groups where there are groups. A share of rows
     gets Wilson's interval (1927) for as many independent rows as would have that variance; a share of ordered pairs, as
     an AUROC is, a symmetric one on the scale of the logit, or Newcombe's (2006, method 5) where no pair is in the wrong
-    order; agreement one that is symmetric on the scale of Fisher's z. Among groups, Student's t takes the place of the
-    normal distribution. No interval has zero width.
+    order; agreement and a correlation one that is symmetric on the scale of Fisher's z; an error, and R², on the scale
+    of the logarithm of the error, and of what is not explained. Among groups, and for values and times, Student's t
+    takes the place of the normal distribution. No interval has zero width; where nothing says how wide it should be, as
+    of errors that are all alike, it has no ends.
 
     Parameters
     ----------
@@ -189,7 +200,9 @@ def score_intervals(
         method: Method = "wilson"
         if np.isfinite(estimate):
             spread = _Spread.of(metric, data, units, parts[name])
-            if metric.interval == "ranking":
+            if metric.interval in SCALES:
+                low, high, method = _scaled_ends(metric, estimate, data, spread, confidence)
+            elif metric.interval == "ranking":
                 low, high, method = _ranking_ends(estimate, spread, confidence)
             elif metric.interval == "agreement":
                 low, high, method = _agreement_ends(estimate, data.labels, spread, confidence)
@@ -214,6 +227,8 @@ class _Spread:
 
     Attributes
     ----------
+    parts : ndarray of float64, shape (n_parts,)
+        The score without one part of the units after the other.
     variance : float
         Of the score, by the jackknife.
     variances : ndarray of float64, shape (n_columns,)
@@ -227,6 +242,7 @@ class _Spread:
         How many there are.
     """
 
+    parts: NDArray[np.float64]
     variance: float
     variances: NDArray[np.float64]
     positive: NDArray[np.int64]
@@ -243,11 +259,18 @@ class _Spread:
 
         ranking, kept = metric.interval == "ranking", metric.kept(data)
         columns = np.arange(len(data.classes))[list(data.target.ranked_columns) if ranking else slice(len(kept))][kept]
-        positive = np.array([count(data.targets[:, column]) for column in columns])
-        negative = np.array([count(~data.targets[:, column]) for column in columns]) if ranking else positive
-        if not ranking and (metric.interval != "shares" or data.target.several):
-            positive = negative = np.full(len(parts), units.n)
+        if ranking or (metric.interval == "shares" and not data.target.several):
+            positive = np.array([count(data.targets[:, column]) for column in columns])
+        elif data.target.several:
+            positive = np.array([count(data.known[:, column]) for column in columns])
+        else:
+            positive = np.full(len(parts), count(data.labels[:, 1] == 1) if data.target.timed else units.n)
+        negative = positive
+        if ranking:
+            others = data.known & ~data.targets
+            negative = np.array([count(others[:, column]) for column in columns])
         return cls(
+            parts=parts.mean(axis=0),
             variance=_variance(parts.mean(axis=0)),
             variances=np.array([_variance(column) for column in parts]),
             positive=positive,
@@ -261,12 +284,63 @@ class _Spread:
         """Units of the rarest kind."""
         return int(max(min(self.positive.min(), self.negative.min()), 1))
 
-    def quantile(self, confidence: float, freedom: float) -> float:
-        """Return how many standard errors an interval reaches."""
+    def quantile(self, confidence: float, freedom: float, *, always: bool = False) -> float:
+        """Return how many standard errors an interval reaches: Student's among groups, or always."""
         from scipy.stats import norm, t
 
         upper = (1 + confidence) / 2
-        return float(t.ppf(upper, max(freedom, 1)) if self.grouped else norm.ppf(upper))
+        return float(t.ppf(upper, max(freedom, 1)) if self.grouped or always else norm.ppf(upper))
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """A scale on which a score is about normal: to it, back from it, and its slope at a score."""
+
+    method: Method
+    to: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+    back: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+    slope: Callable[[float], float]
+
+
+def _logit(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(np.log(values) - np.log1p(-values))
+
+
+def _from_logit(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(1 / (1 + np.exp(-values)))
+
+
+SCALES: Mapping[Kind | None, _Scale] = {
+    "error": _Scale("log", np.log, np.exp, lambda value: 1 / value),
+    "explained": _Scale(
+        "log", lambda values: -np.log1p(-values), lambda values: -np.expm1(-values), lambda value: 1 / (1 - value)
+    ),
+    "correlation": _Scale("fisher", np.arctanh, np.tanh, lambda value: 1 / (1 - value**2)),
+    "pairs": _Scale("logit", _logit, _from_logit, lambda value: 1 / (value * (1 - value))),
+}
+"""On which scale metrics of values, times and grades have symmetric intervals; R² on that of what is not explained."""
+
+
+def _scaled_ends(
+    metric: Metric, estimate: float, data: ScoredRows, spread: _Spread, confidence: float
+) -> tuple[float, float, Method]:
+    """Return ends that are symmetric on the scale of the metric, by the jackknife on that scale."""
+    scale, z = SCALES[metric.interval], spread.quantile(confidence, spread.n_units - 1, always=True)
+    if metric.interval == "pairs" and (estimate in {0, 1} or spread.variance == 0):
+        return *_newcombe(estimate, spread.fewest, spread.fewest, z), "newcombe"
+    if estimate == 0 and data.target.categorical:  # no grade is off; as many may be, by one, as Wilson's interval says
+        return 0.0, z**2 / (spread.n_units + z**2), "wilson"
+    if spread.variance == 0:
+        return float("nan"), float("nan"), scale.method
+    with np.errstate(divide="ignore"):
+        here, parts = scale.to(np.array([estimate])), scale.to(spread.parts[~np.isnan(spread.parts)])
+    if not np.isfinite(here).all():
+        return float("nan"), float("nan"), scale.method
+    # Without one row no error may be left, which has no logarithm.
+    finite = np.isfinite(parts).all()
+    variance = _variance(parts) if finite else spread.variance * scale.slope(estimate) ** 2
+    low, high = scale.back(here[0] + np.array([-1, 1]) * z * np.sqrt(variance))
+    return float(low), float(high), scale.method
 
 
 def _share_ends(shares: NDArray[np.float64], spread: _Spread, confidence: float) -> tuple[float, float]:
@@ -766,7 +840,7 @@ def share_interval(
     count = np.array([len(sizes)])
     variance = _variance(without)
     spread = _Spread(
-        variance=variance, variances=np.array([variance]), positive=count, negative=count, grouped=True,
+        parts=without, variance=variance, variances=np.array([variance]), positive=count, negative=count, grouped=True,
         n_units=len(sizes),
     )  # fmt: skip
     return float(share[0]), *_share_ends(share, spread, confidence)

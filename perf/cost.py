@@ -57,7 +57,7 @@ def images_per_second(encoder: Encoder, *, batch: int, seconds: float, lanes: in
 
     threads = ThreadPoolExecutor(lanes, initializer=torch.set_num_threads, initargs=(1,))
     with keep_freed_memory(), threads:
-        list(threads.map(passes, [time.perf_counter() + 1] * lanes))  # the first passes allocate
+        list(threads.map(passes, [time.perf_counter() + min(1, seconds)] * lanes))  # the first passes allocate
         begin = time.perf_counter()
         done = sum(threads.map(passes, [begin + seconds] * lanes))
         return done * batch / (time.perf_counter() - begin)

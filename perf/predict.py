@@ -27,7 +27,7 @@ import numpy as np
 from measuring import Processor
 from PIL import Image
 
-from biofuse import BioFuseModel
+from biofuse import BioFuse, BioFuseModel, ExtractOptions
 from biofuse.data.decoding import decode
 from biofuse.encoders.registry import load_encoder
 from biofuse.encoders.weights import pin
@@ -63,15 +63,6 @@ def draw(folder: Path, n: int, side: int) -> list[Path]:
         Image.fromarray(small).resize((side, side)).save(path, quality=QUALITY)
         paths.append(path)
     return paths
-
-
-def biofuse(*arguments: str, home: Path) -> None:
-    environment = os.environ | {"BIOFUSE_HOME": str(home)}
-    done = subprocess.run(
-        [sys.executable, "-m", "biofuse", *arguments], env=environment, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        sys.exit(done.stderr)
 
 
 def timed(function: Callable[[], object]) -> float:
@@ -164,13 +155,11 @@ def main() -> None:
         home.mkdir()
         paths = draw(folder, arguments.images, arguments.side)
         images = [path.read_bytes() for path in paths]
-        biofuse(
-            *("fit", str(folder), "--encoders", arguments.encoders, "--search", "all", "--folds", "2"),
-            *("--repeats", "1", "--head", "ridge", "--device", "cpu", "--allow-random-weights"),
-            *("--no-store", "--out", str(run)),
-            home=home,
-        )
         os.environ["BIOFUSE_HOME"] = str(home)
+        options = ExtractOptions(device="cpu", use_store=False, allow_random_weights=True)
+        pool = arguments.encoders.split(",")
+        fuse = BioFuse(pool, search="all", folds=2, repeats=1, head="ridge", options=options)
+        fuse.fit(folder, out=run, progress=False)
         found: dict[str, Any] = {
             "encoders": arguments.encoders,
             "side": arguments.side,

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -300,6 +301,56 @@ def hub(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatc
     yield there
     server.shutdown()
     server.server_close()
+
+
+# --- commands
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def everything(self) -> str:
+        return self.out + self.err
+
+
+@pytest.fixture
+def biofuse(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
+    """Return a function that runs ``biofuse *arguments`` here as ``main`` does: with its exit codes and messages."""
+    from biofuse.cli import main
+
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+    def run(*arguments: object) -> Ran:
+        monkeypatch.setattr(sys, "argv", ["biofuse", *map(str, arguments)])
+        capsys.readouterr()
+        code = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        said = capsys.readouterr()
+        return Ran(code, said.out, said.err)
+
+    return run
+
+
+@pytest.fixture
+def succeeds(biofuse: Callable[..., Ran]) -> Callable[..., Ran]:
+    """Return a function that runs a command that must succeed."""
+
+    def run(*arguments: object) -> Ran:
+        ran = biofuse(*arguments)
+        assert ran.code == 0, ran.everything
+        assert "Traceback" not in ran.everything
+        return ran
+
+    return run
 
 
 # --- pages

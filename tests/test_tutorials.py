@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from biofuse.encoders.registry import ENCODERS
+
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "tutorials"
 spec = importlib.util.spec_from_file_location("run_tutorials", FOLDER / "run.py")
 tutorials = importlib.util.module_from_spec(spec)
@@ -36,9 +38,12 @@ def alike(mine: str, theirs: str) -> bool:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", tutorials.PAGES)
-def test_every_cell_runs_and_prints_what_the_page_says(name, tmp_path):
+def test_every_cell_runs_and_prints_what_the_page_says(name, tmp_path, monkeypatch):
     page = (FOLDER / name).read_text(encoding="utf-8")
-    printed = tutorials.execute(FOLDER / name, tmp_path)
+    monkeypatch.chdir(tmp_path)  # and back again
+    monkeypatch.setenv("COLUMNS", tutorials.WIDTH)
+    with ENCODERS.temporary():
+        printed = tutorials.run_cells(FOLDER / name, tmp_path)
     cells = tutorials.cells(page)
     assert len(printed) == len(cells)
     for cell, output in zip(cells, printed, strict=True):
@@ -54,6 +59,16 @@ def test_every_cell_runs_and_prints_what_the_page_says(name, tmp_path):
         if cell.shown is not None:
             wrong = differences(tutorials.shown(output, cell.head), cell.shown)
             assert not wrong, f"{cell.code}\n" + "\n".join(wrong) + "\nRun python docs/tutorials/run.py"
+
+
+def test_a_page_is_run_in_a_process_of_its_own_and_says_where_it_fails(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("```python\nprint('one')\n```\n```console\nbiofuse --version\n```\n")
+    one, version = tutorials.execute(page, tmp_path / "folder")
+    assert (one, version.split()[0]) == ("one\n", "biofuse")
+    page.write_text("```console\nbiofuse encoders show no_such_encoder\n```\n")
+    with pytest.raises(RuntimeError, match="no_such_encoder"):
+        tutorials.execute(page, tmp_path / "folder")
 
 
 def test_the_comparison_sees_other_words_other_numbers_and_missing_lines():

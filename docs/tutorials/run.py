@@ -119,10 +119,18 @@ def _command(line: str) -> str:
     program, *arguments = shlex.split(line)
     if program != "biofuse":
         raise ValueError(f"Only biofuse is run, not {program}.")
-    done = _run([sys.executable, "-m", "biofuse", *arguments])
-    if done.returncode:
-        raise RuntimeError(f"{line}\n{done.stdout}\n{done.stderr}")
-    return done.stdout
+    from biofuse.cli import main as run_command
+
+    before, sys.argv = sys.argv, [program, *arguments]
+    try:
+        with contextlib.redirect_stdout(io.StringIO()) as said:
+            run_command()
+    except SystemExit as stop:
+        if stop.code:
+            raise RuntimeError(f"{line}\n{said.getvalue()}") from stop
+    finally:
+        sys.argv = before
+    return said.getvalue()
 
 
 def execute(page: Path, folder: Path) -> list[str]:

@@ -1,68 +1,20 @@
-"""Running commands in this process, as ``main`` runs them: with its exit codes and its messages."""
+"""Commands that fail, and what the tests of commands work on."""
 
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
-
-from biofuse.cli import main
 
 ENCODERS = "haralick,hog"
 """The cheapest two of the starter pool: no weights to load."""
 
 
-@dataclass(frozen=True)
-class Ran:
-    """What a command left behind."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def everything(self) -> str:
-        return self.out + self.err
-
-
 @pytest.fixture
-def biofuse(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
-    """Return a function that runs ``biofuse *arguments``."""
-    monkeypatch.delenv("COLUMNS", raising=False)
-
-    def run(*arguments: object) -> Ran:
-        monkeypatch.setattr(sys, "argv", ["biofuse", *map(str, arguments)])
-        capsys.readouterr()
-        code = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        said = capsys.readouterr()
-        return Ran(code, said.out, said.err)
-
-    return run
-
-
-@pytest.fixture
-def succeeds(biofuse: Callable[..., Ran]) -> Callable[..., Ran]:
-    """Return a function that runs a command that must succeed."""
-
-    def run(*arguments: object) -> Ran:
-        ran = biofuse(*arguments)
-        assert ran.code == 0, ran.everything
-        assert "Traceback" not in ran.everything
-        return ran
-
-    return run
-
-
-@pytest.fixture
-def fails(biofuse: Callable[..., Ran]) -> Callable[..., Ran]:
+def fails(biofuse: Callable[..., Any]) -> Callable[..., Any]:
     """Return a function that runs a command that must fail: with 1, one message, what to do, and no traceback."""
 
-    def run(*arguments: object) -> Ran:
+    def run(*arguments: object) -> Any:
         ran = biofuse(*arguments)
         assert ran.code == 1, ran.everything
         assert ran.err.count("error: ") == 1
@@ -81,7 +33,7 @@ def images(tmp_path: Path, make_images: Callable[..., list[Path]]) -> Path:
 
 
 @pytest.fixture
-def fitted(tmp_path: Path, images: Path, succeeds: Callable[..., Ran]) -> Path:
+def fitted(tmp_path: Path, images: Path, succeeds: Callable[..., Any]) -> Path:
     """Fit a small run on ``images``."""
     path = tmp_path / "run"
     succeeds("fit", images, "-e", ENCODERS, "--folds", 2, "--repeats", 1, "--out", path)

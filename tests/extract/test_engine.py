@@ -61,13 +61,18 @@ def samples_of(paths):
 
 
 @pytest.mark.slow
-def test_worker_processes_give_the_same_rows(files, store, tmp_path):
+def test_worker_processes_give_the_same_rows_also_from_another_folder(files, store, tmp_path, monkeypatch):
     alone = extract(samples_of(files), CARDS, store=store, options=ALONE)
     other = EmbeddingStore(tmp_path / "other")
     options = ExtractOptions(workers=2, batch_size=3)
     together = extract(samples_of(files), CARDS, store=other, options=options)
     for name in alone:
         np.testing.assert_array_equal(alone[name], together[name])
+    monkeypatch.chdir(files[0].parent)  # the workers that are there were started elsewhere
+    relative = samples_of([Path(path.name) for path in files])
+    moved = extract(relative, CARDS, store=EmbeddingStore(tmp_path / "third"), options=options)
+    for name in alone:
+        np.testing.assert_array_equal(alone[name], moved[name])
 
 
 def test_nothing_is_computed_twice(files, store):

@@ -301,8 +301,9 @@ def _decode(source: Source, content: bytes, policy: DecodePolicy, batch: Batch) 
     return image
 
 
-def _start_worker(parent: int) -> None:
+def _start_worker(parent: int, folder: str) -> None:
     exit_with_parent(parent)
+    os.chdir(folder)  # an argument, so that workers that were started in another one are not used again
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # it names no file; Remarks do
 
 
@@ -475,7 +476,7 @@ class Decoder:
                 max_workers=self._workers,
                 env=THREADS_ENV | MEMORY_ENV,
                 initializer=_start_worker,
-                initargs=(os.getpid(),),
+                initargs=(os.getpid(), os.getcwd()),  # noqa: PTH109
             )
             while len(self._pending) < BATCHES_PER_WORKER * self._workers:
                 chunk = next(self._chunks, None)

@@ -28,13 +28,14 @@ from numpy.typing import NDArray
 import biofuse
 from biofuse.blocks.blocks import Blocks
 from biofuse.core.errors import DataError
+from biofuse.core.target import Target, Task
 from biofuse.data.load import load_samples
 from biofuse.data.samples import Samples
 from biofuse.data.splits import with_splits
 from biofuse.evaluation.intervals import corrected_standard_error
 from biofuse.evaluation.metrics import score
 from biofuse.extract.embeddings import EmbeddingSet
-from biofuse.heads.base import CHEAP_HEADS
+from biofuse.heads.base import cheap_heads
 from biofuse.predictors.combined import average, fit_late_fusion
 from biofuse.predictors.fused import Predictor, fit_predictor
 from biofuse.predictors.mean import MeanFits
@@ -91,7 +92,7 @@ class Draw:
     @cached_property
     def means(self) -> MeanFits:
         """Fits of all heads to all views."""
-        return MeanFits(*self.rows, heads=CHEAP_HEADS, **self.about)
+        return MeanFits(*self.rows, **self.about)
 
     @property
     def rows(self) -> tuple[Blocks, NDArray[np.int64]]:
@@ -189,7 +190,7 @@ WAYS: dict[str, Way] = {
     **{name: partial(mean, which=model) for model, name in BESIDE.items()},
     "fused": fused,
     **{f"fused, {name}": partial(fused, which=model) for model, name in BESIDE.items()},
-    **{f"fused, {head}": partial(fused, head=head) for head in CHEAP_HEADS},
+    **{f"fused, {head}": partial(fused, head=head) for head in cheap_heads(Target.numbered(Task.BINARY, 2))},
     "ensemble": ensemble,
     "late average": partial(late, how="average"),
     "stacking": partial(late, how="stacking"),

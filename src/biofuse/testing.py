@@ -16,7 +16,7 @@ from biofuse.encoders.card import EncoderCard, Precision
 from biofuse.encoders.encoder import Encoder, UInt8Images, check_encoder, probe_images, tolerance
 from biofuse.encoders.registry import load_encoder
 from biofuse.fusion.base import FittedFusion, Fusion
-from biofuse.heads.base import FittedHead, Head
+from biofuse.heads.base import FittedHead, Head, takes
 
 
 def assert_encoder_contract(
@@ -252,6 +252,10 @@ def assert_head_contract(factory: Callable[[], Head], *, tolerance: float = 1e-4
     head.limits.exceeded_by(rows=1, features=1, classes=2)
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # what a user should know belongs into the notes
+        if takes(head, Target.until([1.0])):
+            _times(head, tolerance)
+        if not takes(head, Target.numbered(*CASES[0])):
+            return
         for task, n_classes in CASES:
             _one_task(head, task, n_classes, tolerance)
         _absent_classes(head)
@@ -296,6 +300,46 @@ def _one_task(head: Head, task: Task, n_classes: int, tolerance: float) -> None:
         (restored.n_classes, restored.n_features, restored.notes) == (n_classes, X.shape[1], fitted.notes),
         f"{where}: classes, features or notes differ after saving.",
     )
+
+
+def _times(head: Head, tolerance: float) -> None:
+    """Try a head on times to an event, two horizons, which are not two classes."""
+    where, target = f"{head.name}, survival", Target.until([0.5, 1.0])
+    (X, labels), (new, later) = (_hazards(seed=seed) for seed in (0, 1))
+    fitted = head.fit(X, labels, target=target)
+    risk, decision = fitted.predict_proba(new), fitted.decision(new)
+    for name, values in (("predict_proba", risk), ("decision", decision)):
+        _require(values.dtype == np.float64, f"{where}: {name} gives {values.dtype}, not float64.")
+        _require(values.shape == (len(new), 2), f"{where}: {name} has shape {values.shape}.")
+        _require(bool(np.isfinite(values).all()), f"{where}: {name} is not finite.")
+    _require(bool(((risk >= 0) & (risk <= 1)).all()), f"{where}: risks outside 0 to 1.")
+    _require(bool((np.diff(risk, axis=1) >= 0).all()), f"{where}: the risk falls with time.")
+    early = later[:, 0] < np.median(later[:, 0])
+    _require(bool(risk[early].mean() > risk[~early].mean()), f"{where}: early events have no higher risk.")
+    order = np.random.default_rng(2).permutation(len(X))
+    shuffled = head.fit(X[order], labels[order], target=target).predict_proba(new)
+    _require(bool(np.abs(shuffled - risk).max() <= tolerance), f"{where}: the order of the rows changes risks.")
+    state, arrays = fitted.state()
+    restored = head.restore(json.loads(json.dumps(state, allow_nan=False)), arrays)
+    for name, result in (("predict_proba", risk), ("decision", decision)):
+        _require(np.array_equal(getattr(restored, name)(new), result), f"{where}: {name} differs after saving.")
+    flat = head.fit(np.ones_like(X), labels, target=target).decision(new)
+    _require(bool(np.isfinite(flat).all()), f"{where}: constant features give no number.")
+    for what, events in (("no event", 0), ("one event", 1)):
+        few = np.column_stack([labels[:, 0], np.arange(len(labels)) < events]).astype(np.float64)
+        try:
+            head.fit(X, few, target=target)
+        except DataError:
+            continue
+        raise AssertionError(f"{where}: {what} raises no DataError.")
+
+
+def _hazards(*, seed: int) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """More columns than rows, and times that depend on them, two thirds of them up to an event."""
+    X, grades = _data(Task.ORDINAL, 4, seed=seed)
+    rng = np.random.default_rng(seed)
+    time = rng.exponential(2.0 ** -grades.astype(np.float64))
+    return X, np.column_stack([time, rng.random(len(X)) < 2 / 3]).astype(np.float64)
 
 
 def _probabilities_are_such(

@@ -20,12 +20,15 @@ from biofuse.heads.base import (
     FittedLinear,
     Limits,
     Outputs,
+    cheap_heads,
     check_limits,
     head_registry,
     make_head,
     set_up,
     within_limits,
 )
+from biofuse.heads.cox import Cox
+from biofuse.heads.kaplan_meier import KaplanMeier
 from biofuse.heads.knn import Neighbours
 from biofuse.heads.lda import LDA
 from biofuse.heads.logistic import Logistic
@@ -154,7 +157,11 @@ def test_a_malformed_linear_state_is_refused() -> None:
 @pytest.mark.parametrize(
     "head",
     [
-        *(make_head(name, class_weight="balanced") for name in OWN_HEADS),
+        *(make_head(name, class_weight="balanced") for name in cheap_heads(Target.numbered(Task.BINARY, 2))),
+        make_head("knn", class_weight="balanced"),
+        make_head("xgboost", class_weight="balanced"),
+        Cox(),
+        KaplanMeier(),
         Logistic(),
         Ridge(),
         LDA(),
@@ -216,8 +223,10 @@ def test_heads_by_name(name: str) -> None:
 
 def test_own_heads_are_registered_in_order_and_the_cheap_ones_begin_with_the_default() -> None:
     assert head_registry().names()[: len(OWN_HEADS)] == OWN_HEADS
-    assert OWN_HEADS == ("logistic", "ridge", "lda", "knn", "xgboost")
-    assert CHEAP_HEADS == ("logistic", "ridge", "lda")
+    assert OWN_HEADS == ("logistic", "ridge", "lda", "knn", "xgboost", "cox", "km")
+    assert CHEAP_HEADS == ("logistic", "ridge", "lda", "cox")
+    assert cheap_heads(Target.numbered(Task.BINARY, 2)) == ("logistic", "ridge", "lda")
+    assert cheap_heads(Target.until([1.0])) == ("cox",)
 
 
 def test_class_weights_beside_a_head_are_refused() -> None:
@@ -245,7 +254,7 @@ def test_importing_the_package_loads_no_model_library() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-PAPER = {"features": 8704, "classes": 9}
+PAPER = {"features": 8704, "target": Target.numbered(Task.MULTICLASS, 9)}
 """All nine encoders of the paper, and the classes of PathMNIST."""
 
 
@@ -272,13 +281,13 @@ def test_no_cheap_head_refuses_the_largest_set_or_many_encoders(name: str) -> No
     ],
 )
 def test_what_cannot_work_is_refused_with_reason_and_remedy(name: str, problem: dict[str, int]) -> None:
-    head = make_head(name)
+    head, target = make_head(name), Target.numbered(Task.MULTICLASS, problem["classes"])
     assert not within_limits(head, **problem)
     with pytest.raises(SearchError, match=f"head {name} is not meant for") as caught:
-        check_limits(head, **problem)
+        check_limits(head, rows=problem["rows"], features=problem["features"], target=target)
     assert "limit " in caught.value.message
     assert head.limits.reason in caught.value.message
-    able = [other for other in OWN_HEADS if within_limits(make_head(other), **problem)]
+    able = [other for other in OWN_HEADS[:5] if within_limits(make_head(other), **problem)]
     assert all(other in caught.value.remedy for other in able)
     assert name not in caught.value.remedy
     assert able or "fewer rows" in caught.value.remedy
@@ -286,6 +295,6 @@ def test_what_cannot_work_is_refused_with_reason_and_remedy(name: str, problem: 
 
 def test_a_thousand_classes_are_for_linear_heads_and_neighbours() -> None:
     with pytest.raises(SearchError) as caught:
-        check_limits(make_head("xgboost"), rows=5_000, features=768, classes=1_000)
+        check_limits(make_head("xgboost"), rows=5_000, features=768, target=Target.numbered(Task.MULTICLASS, 1_000))
     assert caught.value.message.startswith("The head xgboost is not meant for 1,000 classes (limit 100):")
     assert caught.value.remedy == "Choose another head: logistic, ridge, lda, knn."

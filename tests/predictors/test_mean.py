@@ -11,11 +11,13 @@ from biofuse.blocks.blocks import Blocks
 from biofuse.core.errors import ArtifactError, SearchError
 from biofuse.core.target import Target, Task
 from biofuse.fusion.concatenation import Concatenation
-from biofuse.heads.base import CHEAP_HEADS
+from biofuse.heads.base import cheap_heads
 from biofuse.heads.logistic import LOGIT_VARIANCE
 from biofuse.heads.ridge import RELATIVE_PENALTIES, Ridge
 from biofuse.predictors.fused import fit_predictor
 from biofuse.predictors.mean import MeanFits, MeanPredictor
+
+CHEAP_HEADS = cheap_heads(Target.numbered(Task.BINARY, 2))
 
 DIMS = {"wide": 40, "narrow": 3, "middle": 11}
 TASKS = [(Task.BINARY, 2), (Task.MULTICLASS, 4), (Task.MULTILABEL, 3)]

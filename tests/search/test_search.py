@@ -10,9 +10,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from biofuse.core.errors import SearchError
-from biofuse.core.target import Task
+from biofuse.core.target import Target, Task
 from biofuse.encoders.registry import get_card
-from biofuse.heads.base import CHEAP_HEADS
+from biofuse.heads.base import cheap_heads
 from biofuse.predictors.mean import MeanPredictor
 from biofuse.search import search as searching
 from biofuse.search.closed_form import ClosedFormScorer
@@ -28,6 +28,8 @@ from biofuse.search.search import (
     singles_to_fit,
     with_out_of_fold,
 )
+
+CHEAP_HEADS = cheap_heads(Target.numbered(Task.BINARY, 2))
 
 PLANTED = ("a", "b", "c", "d")
 EVERY = [subset for size in range(1, 5) for subset in itertools.combinations(PLANTED, size)]

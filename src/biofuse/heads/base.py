@@ -16,6 +16,7 @@ from biofuse.core.machine import limit_threads
 from biofuse.core.registry import Registry
 from biofuse.core.seals import Arrays, OwnPart, reading
 from biofuse.core.target import Labels, Target, Task
+from biofuse.heads.hazard import PartialLikelihood
 
 Features = NDArray[np.float32] | NDArray[np.float64]
 """A fused matrix, shape (n, d)."""
@@ -234,7 +235,9 @@ class Outputs:
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Margins of each problem: one for two classes (that of the second) or for values, else one per class."""
+        """Margins of each problem: one for two classes (that of the second) or for values, else one per column."""
+        if self.task.timed:
+            return tuple(map(len, self.columns))
         return tuple(1 if codes == 2 else codes for codes in self.n_codes)
 
     def split(self, margins: NDArray[np.floating]) -> list[Scores]:
@@ -245,7 +248,7 @@ class Outputs:
     def probabilities(self, margins: Sequence[Scores], *, n: int) -> Scores:
         """Turn the margins of each problem into probabilities: logistic for two classes, softmax for more.
 
-        Values are what the margins are.
+        Values are what the margins are; for times they are logarithms of cumulative hazards.
 
         Parameters
         ----------
@@ -262,6 +265,8 @@ class Outputs:
 
         if self.task.measured:
             return self.place(margins, n=n)
+        if self.task.timed:
+            return self.place([-np.expm1(-np.exp(np.minimum(margin, CERTAIN))) for margin in margins], n=n)
         return self.place(
             [
                 np.hstack([expit(-margin), expit(margin)]) if margin.shape[1] == 1 else softmax(margin, axis=1)
@@ -292,7 +297,7 @@ class Outputs:
             Whether to turn the margins of three or more classes into the log-odds of each class, so that they rank
             as the probabilities do (those of two classes are log-odds already).
         """
-        if self.task.measured:
+        if not self.task.categorical:
             return self.place(margins, n=n)
         placed = np.zeros((n, self.n_classes))
         for column, value in self.constant.items():
@@ -312,7 +317,7 @@ class Outputs:
         n : int
             Number of rows.
         """
-        if self.task.measured:
+        if not self.task.categorical:
             return self.place(margins, n=n)
         return self.place([np.hstack([1 - m, 1 + m]) / 2 if m.shape[1] == 1 else (1 + m) / 2 for m in margins], n=n)
 
@@ -413,6 +418,25 @@ class Regression:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class TimeToEvent(Regression):
+    """Times to an event; least squares fit the martingale residuals of the null model, which are the values.
+
+    Attributes
+    ----------
+    likelihood : PartialLikelihood
+        Of these rows.
+    labels : ndarray of float64, shape (n, 2)
+        Time, and 1 where the event happened, else 0.
+    horizons : tuple of float
+        Times by which the event is predicted.
+    """
+
+    likelihood: PartialLikelihood
+    labels: NDArray[np.float64]
+    horizons: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Setup:
     """What there is to fit: the problems, where their results belong, and what was noticed."""
 
@@ -458,6 +482,8 @@ def set_up(
             remedy="Leave rows out that are to count for nothing.",
         )
     _check_class_weight(class_weight, n_classes=target.n_codes)
+    if target.timed:
+        return _one_time(labels, weights=weights, class_weight=class_weight, target=target)
     if target.measured:
         return _one_problem_per_column(labels, weights=weights, class_weight=class_weight, target=target)
     codes = labels.astype(np.int64)
@@ -540,11 +566,7 @@ def _one_problem_per_label(
 def _one_problem_per_column(
     values: Labels, *, weights: NDArray[np.float64], class_weight: ClassWeight, target: Target
 ) -> Setup:
-    if class_weight is not None:
-        raise DataError(
-            "Values have no classes that could be weighted.",
-            remedy=f"Leave {option('class_weight')} out; {option('weight')} names a column of weights.",
-        )
+    _refuse_class_weight(class_weight, "Values")
     columns = target.columns(values).T
     outputs = Outputs(
         task=target.kind,
@@ -562,6 +584,36 @@ def _one_problem_per_column(
         outputs=outputs,
         notes=tuple(notes),
     )
+
+
+FEWEST_EVENTS = 2
+"""Events without which nothing can be said of a hazard: one to fit, and one to fit without it."""
+
+
+def _one_time(labels: Labels, *, weights: NDArray[np.float64], class_weight: ClassWeight, target: Target) -> Setup:
+    _refuse_class_weight(class_weight, "Times")
+    events = int(labels[:, 1].sum())
+    if events < FEWEST_EVENTS:
+        raise DataError(
+            f"{events} of {len(labels)} training rows have an event; at least {FEWEST_EVENTS} are needed.",
+            remedy="Give more samples with an event, or fewer folds.",
+        )
+    times = labels.astype(np.float64)
+    likelihood = PartialLikelihood.at(times, weights)
+    problem = TimeToEvent(
+        values=likelihood.residuals, weights=weights, likelihood=likelihood, labels=times, horizons=target.horizons
+    )
+    columns = (tuple(range(target.n_columns)),)
+    outputs = Outputs(task=target.kind, n_classes=target.n_columns, columns=columns, constant={})
+    return Setup(problems=(problem,), outputs=outputs, notes=())
+
+
+def _refuse_class_weight(class_weight: ClassWeight, what: str) -> None:
+    if class_weight is not None:
+        raise DataError(
+            f"{what} have no classes that could be weighted.",
+            remedy=f"Leave {option('class_weight')} out; {option('weight')} names a column of weights.",
+        )
 
 
 def _class_weights(
@@ -767,6 +819,8 @@ HEADS = {
     "lda": _Row("biofuse.heads.lda:LDA", cheap=True),
     "knn": _Row("biofuse.heads.knn:Neighbours"),
     "xgboost": _Row("biofuse.heads.xgboost:XGBoost"),
+    "cox": _Row("biofuse.heads.cox:Cox", cheap=True),
+    "km": _Row("biofuse.heads.kaplan_meier:KaplanMeier"),
 }
 """BioFuse's own heads, the default first. A new one is a class in a file of its own and a row here."""
 
@@ -777,7 +831,7 @@ CHEAP_HEADS = tuple(name for name, row in HEADS.items() if row.cheap)
 """The heads among which ``head="auto"`` chooses by cross-validation: each is linear, deterministic, needs no extra and
 fits in seconds. With 4 classes and one thread a fit takes 0.6, 0.4 and 0.5 s on 1,000 x 4,000 made-up embeddings, 3.0,
 2.3 and 3.4 s on 2,000 x 8,000 (CPU time, on a busy machine). The default comes first, to be taken where scores are
-equal."""
+equal. Of those, the ones that predict what is asked for: :func:`cheap_heads`."""
 
 ESTIMATOR_PREFIX = "sklearn-"
 """What the name of a head begins with that is a classifier of another library; see :mod:`biofuse.heads.estimator`."""
@@ -829,25 +883,33 @@ def make_head(head: "str | Head", *, class_weight: "ClassWeight" = None) -> "Hea
     return head
 
 
-def check_limits(head: "Head", *, rows: int, features: int, classes: int) -> None:
+def cheap_heads(target: Target) -> tuple[str, ...]:
+    """Return the names of :data:`CHEAP_HEADS` that predict such a target."""
+    return tuple(name for name in CHEAP_HEADS if takes(make_head(name), target))
+
+
+def check_limits(head: "Head", *, rows: int, features: int, target: Target) -> None:
     """Refuse a problem that exceeds the limits that a head declares.
 
     Parameters
     ----------
     head : Head
         What is to be fitted.
-    rows, features, classes : int
-        Training rows, columns of the fused matrix, and classes or labels, absent ones included.
+    rows, features : int
+        Training rows, and columns of the fused matrix.
+    target : Target
+        What is predicted, absent classes included.
 
     Raises
     ------
     SearchError
         Naming the head, what exceeds which limit, why there is one, and the heads that would take the problem.
     """
-    problem = {"rows": rows, "features": features, "classes": classes}
+    problem = {"rows": rows, "features": features, "classes": target.n_columns}
     excess = head.limits.exceeded_by(**problem)
     if excess:
-        able = [name for name in OWN_HEADS if within_limits(make_head(name), **problem)]
+        heads = {name: make_head(name) for name in OWN_HEADS}
+        able = [name for name, other in heads.items() if takes(other, target) and within_limits(other, **problem)]
         raise SearchError(
             f"The head {head.name} is not meant for {excess}.",
             remedy=f"Choose another head: {', '.join(able)}."

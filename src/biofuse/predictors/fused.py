@@ -320,7 +320,7 @@ def fit_predictor(
     with limit_threads(threads):
         fitted_fusion = the_fusion.fit(subset, ordered)
         matrix = fitted_fusion.transform(subset)
-    check_limits(the_head, rows=matrix.shape[0], features=matrix.shape[1], classes=target.n_columns)
+    check_limits(the_head, rows=matrix.shape[0], features=matrix.shape[1], target=target)
     fitted_head = the_head.fit(
         matrix,
         ordered,

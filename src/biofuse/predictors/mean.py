@@ -18,7 +18,7 @@ from biofuse.core.errors import ArtifactError, SearchError, option
 from biofuse.core.machine import limit_threads
 from biofuse.core.target import Labels, Target, Task
 from biofuse.fusion.concatenation import Concatenation, FittedConcatenation
-from biofuse.heads.base import CHEAP_HEADS, FittedLinear, Head, Scores, check_limits, make_head
+from biofuse.heads.base import FittedLinear, Head, Scores, cheap_heads, check_limits, make_head
 from biofuse.predictors.fused import Predictor, below, in_order, log_odds, readable, write_artefact
 
 
@@ -163,8 +163,8 @@ class MeanFits:
         Training rows.
     labels : ndarray, shape (n,) or (n, n_columns)
         Row i belongs to ``blocks.ids[i]``.
-    heads : sequence of str or object
-        Linear ones: registered names, or objects with options of their own.
+    heads : sequence of str or object, optional
+        Linear ones: registered names, or objects with options of their own; by default all cheap ones.
     target : Target
         What is predicted, classes that are absent included.
     sample_weight : ndarray of float64, shape (n,), optional
@@ -185,7 +185,7 @@ class MeanFits:
         blocks: Blocks,
         labels: Labels,
         *,
-        heads: Sequence[str | Head] = CHEAP_HEADS,
+        heads: Sequence[str | Head] | None = None,
         target: Target,
         sample_weight: NDArray[np.float64] | None = None,
         seed: int = 0,
@@ -194,7 +194,7 @@ class MeanFits:
         order, self._blocks = in_order(blocks, None, {"labels": labels, "sample weights": sample_weight})
         self._labels = np.asarray(labels)[order]
         self._weights = None if sample_weight is None else np.asarray(sample_weight)[order]
-        self._heads = [make_head(head) for head in heads]
+        self._heads = [make_head(head) for head in (cheap_heads(target) if heads is None else heads)]
         if not self._heads or len({head.name for head in self._heads}) < len(self._heads):
             raise SearchError("A mean over heads needs at least one head, and each once.")
         self._target, self._seed, self._threads = target, seed, threads
@@ -229,7 +229,7 @@ class MeanFits:
         by_name = dict(zip(subset.encoders, matrices, strict=True))
         averaged: dict[str, FittedLinear] = {}
         for head in self._heads:
-            check_limits(head, rows=len(self._labels), features=fusion.dim, classes=self._target.n_columns)
+            check_limits(head, rows=len(self._labels), features=fusion.dim, target=self._target)
             for view in views_of(subset.encoders):
                 columns = np.concatenate([places[name] for name in view.encoders])
                 fitted = self._fit(head, view.encoders, by_name, scale=root[columns])
@@ -264,7 +264,8 @@ class MeanFits:
         if not isinstance(fitted, FittedLinear):
             raise SearchError(
                 f"The head {head.name} is not linear: a mean over sub-subsets could not be made one map.",
-                remedy=f"Use {option('predictor', 'fused')}, or one of the heads {', '.join(CHEAP_HEADS)}.",
+                remedy=f"Use {option('predictor', 'fused')}, or one of the heads "
+                f"{', '.join(cheap_heads(self._target))}.",
             )
         self._fitted[head.name, encoders] = fitted
         return fitted

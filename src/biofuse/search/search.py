@@ -22,7 +22,7 @@ from biofuse.evaluation.metrics import board_metrics
 from biofuse.extract.embeddings import EmbeddingSet
 from biofuse.extract.local import measure_latency
 from biofuse.extract.options import ExtractOptions
-from biofuse.heads.base import CHEAP_HEADS, Head, within_limits
+from biofuse.heads.base import Head, cheap_heads, within_limits
 from biofuse.predictors.combined import average, fit_late_fusion
 from biofuse.predictors.fused import Predictor, fit_predictor
 from biofuse.predictors.mean import MeanFits
@@ -216,13 +216,14 @@ def choose_head(problem: Problem, screen: Screen | None, context: SearchContext)
 
 def _affordable(problem: Problem) -> tuple[str, ...]:
     rows, features = max(problem.plan.n_train), sum(problem.blocks.dims.values())
-    heads = {name: head_of(problem.config, name) for name in CHEAP_HEADS}
+    names = cheap_heads(problem.target)
+    heads = {name: head_of(problem.config, name) for name in names}
     fitting = tuple(
         name
         for name, head in heads.items()
         if within_limits(head, rows=rows, features=features, classes=len(problem.classes))
     )
-    return fitting or CHEAP_HEADS[:1]  # whose own refusal says what is too large
+    return fitting or names[:1]  # whose own refusal says what is too large
 
 
 def refit(

@@ -13,19 +13,22 @@ from hypothesis.extra.numpy import arrays
 from scipy.stats import rankdata
 
 from biofuse.core.errors import AlignmentError, ArtifactError
+from biofuse.core.hashing import digest_file
 from biofuse.encoders.registry import get_card
 from biofuse.evaluation import intervals as evaluation
 from biofuse.evaluation.intervals import Interval
 from biofuse.evaluation.metrics import Metrics
 from biofuse.model.evaluate import Evaluation, Leak, ModelScores
-from biofuse.report.compare import RunComparison, RunList, RunSummary, ScoreMatrix, dense_ranks
+from biofuse.report.compare import RunComparison, RunList, RunSummary
 from biofuse.report.content import Cell
+from biofuse.report.matrix import ScoreMatrix, dense_ranks
+from biofuse.report.plates import write_plates
 from biofuse.runs.record import DataSource, Environment, Folds, RunRecord, UsedEncoder
 from biofuse.runs.run import Run, write_record
 from biofuse.search.attribution import CrossModal, Gain, Line
 from biofuse.search.config import SearchConfig
 from biofuse.search.evidence import Evidence
-from biofuse.search.leaderboard import Row
+from biofuse.search.leaderboard import Leaderboard, Row
 from biofuse.search.rules import Selection
 
 POOL = ("clip", "uni", "hog")
@@ -50,7 +53,7 @@ def scored(*subset, value=0.9):
     return Row(subset=subset, n_dims=3, folds={"auroc": (value, value)})
 
 
-def evaluation_of(pool, chosen, singles):
+def evaluation_of(pool, chosen, singles, *, best=0.91):
     def metrics(auroc, accuracy):
         return Metrics(values_by_name={"auroc": auroc, "accuracy": NAN if accuracy is None else accuracy})
 
@@ -60,8 +63,9 @@ def evaluation_of(pool, chosen, singles):
             n_units=40, n_resamples=9, n_undefined=0,
         )  # fmt: skip
 
-    intervals = {"auroc": interval("auroc", 0.91, 0.88, 0.94), "accuracy": interval("accuracy", 0.81, 0.7, NAN)}
-    model = ModelScores(encoders=chosen, metrics=metrics(0.91, 0.81), intervals=intervals)
+    ends = (best - 0.03, round(best + 0.03, 9))
+    intervals = {"auroc": interval("auroc", best, *ends), "accuracy": interval("accuracy", 0.81, 0.7, NAN)}
+    model = ModelScores(encoders=chosen, metrics=metrics(best, 0.81), intervals=intervals)
     noise = evaluation.Comparison(
         metric="auroc", first="chosen", second="best_single", first_score=0.91, second_score=0.9, difference=0.01,
         low=-0.1, high=0.1, confidence=0.95, p_value=0.4, p_holm=0.4, unit="samples", n_units=40, n_resamples=9,
@@ -78,7 +82,9 @@ def evaluation_of(pool, chosen, singles):
     )
 
 
-def make_run(folder, *, singles=None, chosen=("uni",), metrics=True, modality=True, pool=POOL, **changes):
+def make_run(
+    folder, *, singles=None, chosen=("uni",), metrics=True, modality=True, pool=POOL, ids=(), best=0.91, **changes
+):
     lines = (line("pathology", "uni", 0.05, low=0.01, high=0.09, p=0.001), line("none", "hog", -0.02))
     crossed = CrossModal(
         metric="auroc", baseline="clip", baseline_modality="general", baseline_score=0.85, modalities=lines,
@@ -102,10 +108,18 @@ def make_run(folder, *, singles=None, chosen=("uni",), metrics=True, modality=Tr
     }  # fmt: skip
     record = RunRecord(**(facts | changes))
     folder.mkdir(parents=True)
+    ids = list(ids or [f"{folder.name}-train", f"{folder.name}-test"])
+    rows = {"content": [*ids[:-1], ""], "label": "a", "split": ["train"] * (len(ids) - 1) + ["test"], "group": None}
+    pd.DataFrame({"id": ids, **rows}).to_parquet(folder / "samples.parquet")
+    board = tuple(scored(name, value=0.8 + place / 100) for place, name in enumerate(pool))
+    board = Leaderboard(encoders=pool, metrics=("auroc",), rows=board, n_train=(5, 5), n_test=(5, 5))
+    board.to_parquet(folder / "leaderboard.parquet")
+    files = {name: digest_file(folder / name) for name in ("samples.parquet", "leaderboard.parquet")}
+    record = record.model_copy(update={"files": files})
     write_record(folder, record)
     if metrics:
         scores = singles or {"clip": (0.85, 0.8), "uni": (0.9, 0.8), "hog": (0.7, None)}
-        Run(path=folder, record=record).write_evaluation(evaluation_of(pool, chosen, scores))
+        Run(path=folder, record=record).write_evaluation(evaluation_of(pool, chosen, scores, best=best))
     return folder
 
 
@@ -184,15 +198,31 @@ def test_chosen_models_stand_beside_their_companions(runs):
 
 def test_a_run_that_was_not_evaluated_is_named(tmp_path, runs):
     comparison = RunComparison.read([*runs, make_run(tmp_path / "eye", metrics=False)])
-    assert any("eye was not evaluated" in sentence for sentence in comparison.notes)
-    assert np.isnan(comparison.scores("auroc").values[:, 2]).all()
-    assert comparison.to_html()
+    assert any("eye was not evaluated: its scores are cross-validated" in sentence for sentence in comparison.notes)
+    matrix = comparison.scores("auroc")
+    assert matrix.columns[2] == "eye (cross-validated)"
+    np.testing.assert_allclose(matrix.values[:, 2], [0.8, 0.81, 0.82])
+    cells = comparison.chosen_table().texts()[2]
+    assert (cells[2], cells[5], cells[6]) == ("\u2013", "0.9000 (cross-validated)", "\u2013")
+    found = comparison.to_json()["runs"][2]
+    assert (found["test"], found["cross_validated"]["chosen"]["auroc"]) == ({}, 0.9)
+    alone = RunComparison.read([tmp_path / "eye"]).scores("auroc")
+    assert (alone.title, alone.columns) == ("Cross-validated AUROC of single encoders", ("eye",))
 
 
 def test_differing_options_are_named(tmp_path, runs):
     other = make_run(tmp_path / "eye", options=SearchConfig(select="holdout", rule="best", preset="paper"))
     assert any("ways to select" in s and "eye: holdout" in s for s in RunComparison.read([*runs, other]).notes)
-    assert RunComparison.read(runs).notes == ()
+    assert RunComparison.read(runs[:1]).notes == ()
+
+
+def test_runs_on_different_data_are_said_to_be(tmp_path, runs):
+    assert RunComparison.read(runs).notes == (
+        "Every run is on data or splits of its own: compare scores within a run, and ranks over runs.",
+    )
+    again = make_run(tmp_path / "again", ids=["blood-train", "blood-test"])
+    assert RunComparison.read([runs[0], again]).notes == ("All runs are on the same data and splits.",)
+    assert "1: blood, again; 2: skin" in RunComparison.read([*runs, again]).notes[0]
 
 
 def test_runs_of_one_name_are_told_apart_by_their_folders(tmp_path):
@@ -224,8 +254,9 @@ def test_json_is_plain_and_complete(runs):
 def test_the_page_shows_the_numbers_and_needs_nothing_else(runs, parse):
     text = RunComparison.read(runs).to_html()
     elements = list(parse(text).tree.iter())
-    assert not {"script", "img", "iframe", "object"} & {element.tag for element in elements}
-    assert {element.get(name) for element in elements for name in ("src", "href", "onclick")} == {None, "data:,"}
+    assert not {"script", "iframe", "object"} & {element.tag for element in elements}
+    addresses = {element.get(name) for element in elements for name in ("src", "href", "onclick")}
+    assert {str(address)[:19] for address in addresses} == {"None", "data:,", "data:image/svg+xml;"}
     cells = [(cell.get("class") or "", "".join(cell.itertext())) for cell in elements if cell.tag == "td"]
     assert not re.search(r"https?://|@import|url\(", text)
     assert ("best number", "0.9000¹") in cells
@@ -242,7 +273,7 @@ def test_names_from_outside_cannot_become_markup(tmp_path):
     comparison = RunComparison.read([run])
     for text in (comparison.to_html(), comparison._repr_html_()):
         assert "<script>" not in text
-        assert "<img" not in text
+        assert "<img src=x" not in text
         assert "&lt;img src=x&gt;" in text
 
 
@@ -281,8 +312,12 @@ def test_what_is_written_decides_where_rounding_and_writing_differ():
 
 def test_best_in_white_second_and_third_in_red_as_marked_by_hand():
     table = matrix().to_table()
-    assert [[cell.value or "" for cell in row[1:]] for row in table.rows] == MARKS_BY_HAND
-    tones = [[cell.tone for cell in row[1:]] for row in table.rows]
+    assert [[cell.value or "" for cell in row[1:4]] for row in table.rows] == MARKS_BY_HAND
+    # The mean and the mean rank are of the rows that have a value everywhere.
+    assert [list(row[4:]) for row in table.rows] == [
+        ["0.8341", "1.33"], [None, None], ["0.8540", "1.67"], ["0.7800", "3.00"], ["0.7000", "4.00"],
+    ]  # fmt: skip
+    tones = [[cell.tone for cell in row[1:4]] for row in table.rows]
     by_mark = {"¹": "best", "²": "next", "³": "next"}
     assert tones == [[by_mark.get(text[-1:], "") for text in row] for row in MARKS_BY_HAND]
 
@@ -293,7 +328,7 @@ def test_an_encoder_that_was_not_scored_has_no_mark_and_no_colour():
 
 
 def test_shades_go_from_the_lowest_to_the_highest_of_a_column():
-    shades = [[cell.shade for cell in row[1:]] for row in matrix().to_table().rows]
+    shades = [[cell.shade for cell in row[1:4]] for row in matrix().to_table().rows]
     assert shades[0][0] == 1
     assert shades[4][0] == 0
     assert shades[1][0] == pytest.approx((0.95 - 0.90) / (0.99 - 0.90))
@@ -303,7 +338,7 @@ def test_shades_go_from_the_lowest_to_the_highest_of_a_column():
 def test_columns_of_one_value_or_none_do_no_harm():
     for values in (np.full((2, 3), 0.5), np.full((2, 3), NAN), np.empty((0, 3))):
         table = matrix(values).to_table()
-        assert all(cell.tone in {"best", ""} for row in table.rows for cell in row[1:])
+        assert all(cell.tone in {"best", ""} for row in table.rows for cell in row[1:4])
 
 
 def test_values_must_fit_rows_and_columns():
@@ -337,14 +372,9 @@ def test_marks_can_be_read_on_every_shade():
     assert 1.05 / (luminance("#08519c") + 0.05) >= 4.5
 
 
-def test_a_list_of_runs_says_which_are_on_the_same_data_and_what_is_no_run(tmp_path, reseal):
+def test_a_list_of_runs_says_which_are_on_the_same_data_and_what_is_no_run(tmp_path):
     def listed(name, ids, started, **options):
-        folder = make_run(tmp_path / name, started=started, **options)
-        split = ["train"] * (len(ids) - 1) + ["test"]
-        rows = {"id": ids, "content": [*ids[:-1], ""], "label": "a", "split": split, "group": None}
-        pd.DataFrame(rows).to_parquet(folder / "samples.parquet")
-        reseal(folder)
-        return folder
+        return make_run(tmp_path / name, started=started, ids=ids, **options)
 
     listed("deep/first", ["x", "y", "z"], "2026-01-01T00:00:00+00:00")
     listed("second", ["y", "x", "z"], "2026-01-03T00:00:00+00:00", chosen=POOL, metrics=False)
@@ -362,3 +392,65 @@ def test_a_list_of_runs_says_which_are_on_the_same_data_and_what_is_no_run(tmp_p
     assert [run.name for run in RunList.read(tmp_path, sort="name").runs] == ["deep/first", "second", "third"]
     with pytest.raises(ArtifactError, match="no run in"):
         RunList.read(tmp_path / "deep" / "first" / "nothing")
+
+
+# --- tests over data sets
+
+
+def sets_of(tmp_path, *, n=6):
+    """Make runs whose chosen encoders are the best on each, with hog always the worst."""
+    return [
+        make_run(
+            tmp_path / f"set{place}", best=0.95 + place / 200, chosen=("uni", "hog"),
+            singles={"clip": (0.85 + place / 50, 0.8), "uni": (0.9, 0.8), "hog": (0.7, 0.6)},
+        )
+        for place in range(n)
+    ]  # fmt: skip
+
+
+def test_over_data_sets_methods_have_mean_ranks_and_the_chosen_one_is_tested_against_each(tmp_path):
+    comparison = RunComparison.read(sets_of(tmp_path))
+    matrix = comparison.over_sets("auroc")
+    same = "chosen encoders = best single encoder of each run = all encoders together"
+    assert matrix.rows == (same, *POOL)  # a model that is another one everywhere is one row
+    assert matrix.mean_ranks == {same: 1.0, "clip": 2.5, "uni": 2.5, "hog": 4.0}
+    table = next(table for table in comparison.tables() if "against each other" in table.caption)
+    rows = {row[0]: row[1:] for row in table.texts()}
+    # Six differences of one sign: 2 / 2 ** 6, and 3 times that after Holm's correction.
+    assert rows["hog"] == ["6 / 0 / 0", "+0.2625, noise", "0.031", "0.094"]
+    assert table.rows[2][2].tone == "noise"
+    found = comparison.to_json()["over_sets"]["auroc"]
+    assert found["signed_rank"]["hog"]["p_value"] == pytest.approx(2 / 2**6)
+    assert found["critical_difference"] == pytest.approx(2.569 * np.sqrt(4 * 5 / (6 * 6)), abs=1e-3)
+
+
+def test_the_page_has_diagrams_without_a_script_and_files_for_a_paper_are_written(tmp_path, parse):
+    comparison = RunComparison.read(sets_of(tmp_path / "runs", n=3))
+    images = [element for element in parse(comparison.to_html()).tree.iter() if element.tag == "img"]
+    alternatives = [image.get("alt") for image in images]
+    assert all(image.get("src").startswith("data:image/svg+xml;base64,") for image in images)
+    assert alternatives[0].startswith("Critical differences: AUROC over data sets. A bar joins methods")
+    assert any(text.startswith("Gains of encoders by modality") for text in alternatives)
+    written = write_plates(comparison.plates(), tmp_path / "figures")
+    assert {path.name for path in written} == {
+        f"{name}.{kind}"
+        for name in (
+            "ranks-auroc-over-data-sets", "ranks-accuracy-over-data-sets", "test-auroc-of-single-encoders",
+            "test-accuracy-of-single-encoders",
+            "gains-by-modality",
+        )
+        for kind in ("svg", "png")
+    }  # fmt: skip
+    heat = (tmp_path / "figures" / "test-auroc-of-single-encoders.svg").read_text()
+    assert ">set2<" in heat
+    assert ">0.8900" in heat
+    assert [path.read_bytes() for path in write_plates(comparison.plates(), tmp_path / "again")] == [
+        path.read_bytes() for path in written
+    ]
+
+
+def test_two_runs_on_the_same_data_are_not_two_data_sets(tmp_path):
+    runs = sets_of(tmp_path / "runs", n=3)
+    again = make_run(tmp_path / "again", ids=["set0-train", "set0-test"])
+    assert RunComparison.read([*runs, again]).over_sets("auroc") is None
+    assert RunComparison.read(runs[:2]).over_sets("auroc") is None

@@ -29,11 +29,19 @@ def compare(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Write everything into one HTML page, too.", show_default=False)
     ] = None,
+    figures: Annotated[
+        Path | None,
+        typer.Option(
+            "--figures", help="Write heat maps and critical differences as SVG and PNG files, too.", show_default=False
+        ),
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
     """Put runs side by side: what was chosen, single encoders over data sets, gains of each modality.
 
-    In the tables of single encoders ¹, ² and ³ mark the best three of each data set; equal values share a mark.
+    In the tables of single encoders ¹, ² and ³ mark the best three of each data set; equal values share a mark. Over
+    three data sets or more, mean ranks have their critical difference, and what was chosen is tested against every
+    single encoder by signed ranks.
 
     [bold]Examples[/bold]
 
@@ -45,14 +53,18 @@ def compare(
     """
     from biofuse.core.files import write_text
     from biofuse.report.compare import RunComparison
-    from biofuse.studies.suite import medmnist_modality
+    from biofuse.report.plates import write_plates
+    from biofuse.studies.published import medmnist_modality
 
     comparison = RunComparison.read(runs, modality_of=medmnist_modality)
     if out is not None:
         write_text(out, comparison.to_html())
+    drawn = () if figures is None else write_plates(comparison.plates(), figures)
     show_page(comparison, as_json=as_json)
     if out is not None:
         note(f"Written to {out}.")
+    if figures is not None:
+        note(f"{len(drawn)} files written to {figures}.")
 
 
 runs_app = typer.Typer(help="Look at the runs of a folder.", no_args_is_help=True, rich_markup_mode="rich")

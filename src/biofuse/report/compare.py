@@ -1,35 +1,32 @@
 """Runs side by side: single encoders over data sets, gains of each modality, what was chosen."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import isnan
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
-from biofuse.core.errors import AlignmentError, ArtifactError
+from biofuse.core.errors import ArtifactError
 from biofuse.core.hashing import digest_json
+from biofuse.evaluation.across import FEWEST_SETS
 from biofuse.evaluation.intervals import SIGNIFICANCE, Interval
-from biofuse.evaluation.metrics import BOARD_METRICS, DEFAULT_METRIC, METRICS, SELECTABLE
+from biofuse.evaluation.metrics import DEFAULT_METRIC, METRICS, SELECTABLE
 from biofuse.model.evaluate import Evaluation
-from biofuse.report.content import Cell, Table, Tone, Value
+from biofuse.report.content import Cell, Table, Value
 from biofuse.report.html import TablePage
 from biofuse.report.input import data_title
+from biofuse.report.matrix import ScoreMatrix, against_table, rank_plate_of, ranks_json, tone_of
+from biofuse.report.plates import ABSENT, Plate, gain_plate, table_plate
 from biofuse.runs.record import RunRecord
 from biofuse.runs.run import RECORD, Run
 from biofuse.search.attribution import CrossModal, Line
+from biofuse.search.leaderboard import Leaderboard
 from biofuse.search.rules import CHOSEN, LEAN
 
 ModalityOf = Callable[[RunRecord], str]
-
-TITLES = {name: METRICS[name].title for name in SELECTABLE if name in BOARD_METRICS}
-"""What the heat maps show."""
-
-ABSENT = "\u2013"
-"""What stands where there is nothing to show."""
 
 GAINS = (
     "Cross-validated gain, on development data, of the best encoder of each modality by itself over the baseline by "
@@ -37,114 +34,17 @@ GAINS = (
     "the scores are those of the screen's ridge regression."
 )
 
-MARKS = ("\u00b9", "\u00b2", "\u00b3")
-"""Superscripts of the first three ranks: the marks must not rest on colour alone."""
+CROSS_VALIDATED = "(cross-validated)"
+"""What stands beside a score of development data, where nothing was tested."""
 
-LEGEND = f"{', '.join(MARKS)}: best of its column (white), second and third (red); equal values share a mark."
-
-TONES: tuple[Tone, ...] = ("best", "next", "next")
-"""The best in white, the second and third in red, as in Figures 4 and 5 of the BioFuse paper."""
-
-
-def dense_ranks(values: ArrayLike, *, digits: int) -> NDArray[np.int64]:
-    """Rank each column from the highest value down; equal values share a rank, and none is left out after them.
-
-    Parameters
-    ----------
-    values : array-like, shape (n_rows, n_columns)
-        NaN where there is none.
-    digits : int
-        Values are compared as they are shown: what reads the same is the same.
-
-    Returns
-    -------
-    ndarray of int64, shape (n_rows, n_columns)
-        1 for the best; 0 where there is no value.
-    """
-    given = np.asarray(values, dtype=np.float64)
-    # Through text, because rounding numbers and writing them can differ in the last place.
-    texts = [f"{value:.{digits}f}" for value in given.ravel().tolist()]
-    shown: NDArray[np.float64] = np.array(texts, dtype=np.float64).reshape(given.shape)
-    ranks = np.zeros(shown.shape, dtype=np.int64)
-    for column in range(shown.shape[1]):
-        there = ~np.isnan(shown[:, column])
-        distinct, place = np.unique(-shown[there, column], return_inverse=True)
-        if len(distinct):
-            ranks[there, column] = place + 1
-    return ranks
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class ScoreMatrix:
-    """Scores of encoders over data sets; more is better.
-
-    Attributes
-    ----------
-    title : str
-    rows, columns : tuple of str
-        Encoders and data sets.
-    values : ndarray of float64, shape (len(rows), len(columns))
-        NaN where an encoder was not scored.
-    digits : int
-        Decimals that are shown, and compared.
-    """
-
-    title: str
-    rows: tuple[str, ...]
-    columns: tuple[str, ...]
-    values: NDArray[np.float64]
-    digits: int = 4
-
-    def __post_init__(self) -> None:
-        if self.values.shape != (len(self.rows), len(self.columns)):
-            raise AlignmentError(
-                f"{self.title}: {self.values.shape} values for {len(self.rows)} x {len(self.columns)}."
-            )
-
-    @property
-    def ranks(self) -> NDArray[np.int64]:
-        """Dense ranks within each column; see :func:`dense_ranks`."""
-        return dense_ranks(self.values, digits=self.digits)
-
-    def to_table(self) -> Table:
-        """Return it as a table of shaded and marked cells; the shades compare within one column."""
-        rows: list[list[Value | Cell]] = [
-            [name, *map(self._cell, values.tolist(), ranks.tolist(), shades.tolist())]
-            for name, values, ranks, shades in zip(
-                self.rows, self.values, self.ranks, _shades(self.values), strict=True
-            )
-        ]
-        return Table.of(self.title, ("encoder", *self.columns), rows, aligned=self.columns, notes=(LEGEND,))
-
-    def to_json(self) -> dict[str, dict[str, float | None]]:
-        """Return column, row, value; null where there is none."""
-        return {
-            column: {
-                row: None if np.isnan(value) else float(value)
-                for row, value in zip(self.rows, self.values[:, place], strict=True)
-            }
-            for place, column in enumerate(self.columns)
-        }
-
-    def _cell(self, value: float, rank: int, shade: float) -> Cell:
-        if np.isnan(value):
-            return Cell(None, note="not scored")
-        marked = 1 <= rank <= len(MARKS)
-        return Cell(
-            value=f"{value:.{self.digits}f}{MARKS[rank - 1] if marked else ''}",
-            tone=TONES[rank - 1] if marked else "",
-            shade=float(shade),
-            note=f"rank {rank}",
-        )
-
-
-def _shades(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    there = ~np.isnan(values)
-    high = values.max(axis=0, initial=-np.inf, where=there)
-    low = values.min(axis=0, initial=np.inf, where=there)
-    with np.errstate(invalid="ignore"):
-        span = np.where(high > low, high - low, 1.0)
-        return np.asarray(np.nan_to_num((values - low) / span, nan=0.0, posinf=0.0, neginf=0.0))
+MODELS = {
+    CHOSEN: "chosen encoders",
+    "best_single": "best single encoder of each run",
+    "all": "all encoders together",
+    "greedy": "greedy path",
+    LEAN: "lean encoders",
+}
+"""What the models of a run are called beside single encoders."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -200,6 +100,21 @@ class RunSummary:
         return None if self.evaluation is None else self.evaluation.n
 
     @property
+    def lead(self) -> str:
+        """The metric that stands for the run where there is room for one."""
+        return DEFAULT_METRIC if METRICS[DEFAULT_METRIC].applies(self.record.target) else self.record.choice.metric
+
+    @cached_property
+    def data_key(self) -> str:
+        """The same for the same samples, labels and splits."""
+        return _samples_key(self.run)
+
+    @cached_property
+    def _cross_validated(self) -> Leaderboard:
+        """The scores that compare most subsets with one another."""
+        return self.run.leaderboard if self.run.screen is None else self.run.screen
+
+    @property
     def best_single(self) -> tuple[str, ...]:
         """The best single encoder; empty where the search scored none."""
         row = self.record.companions.get("best_single")
@@ -214,8 +129,28 @@ class RunSummary:
     def single(self, encoder: str, metric: str) -> float | None:
         """Return an encoder's test score by itself; None where it was not scored, or the score is undefined."""
         found = self.evaluation
-        value = float("nan") if found is None or encoder not in found.singles else found.singles[encoder][metric]
+        scores: Mapping[str, float] = {} if found is None else found.singles.get(encoder, {})
+        value = scores[metric] if metric in scores else float("nan")
         return None if isnan(value) else value
+
+    def single_in_folds(self, encoder: str, metric: str) -> float | None:
+        """Return an encoder's cross-validated score by itself; None where the search has none."""
+        row = self._cross_validated.get((encoder,))
+        value = row.mean(metric) if row is not None and metric in row.folds else float("nan")
+        return None if isnan(value) else value
+
+    def in_folds(self, model: str, metric: str) -> float | None:
+        """Return a model's cross-validated score; None where the search has none."""
+        row = self.record.choice.chosen if model == CHOSEN else self.record.companions.get(model)
+        value = row.mean(metric) if row is not None and metric in row.folds else float("nan")
+        return None if isnan(value) else value
+
+    def text(self, model: str, metric: str) -> str:
+        """Write a model's test score and its interval, or its cross-validated score where nothing was tested."""
+        if self.evaluation is not None:
+            return with_interval(self.score(model, metric))
+        value = self.in_folds(model, metric)
+        return ABSENT if value is None else f"{value:.4f} {CROSS_VALIDATED}"
 
     def score(self, model: str, metric: str) -> Interval | None:
         """Return a model's test score and its interval; None where there is none."""
@@ -264,11 +199,14 @@ class RunComparison(TablePage):
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader must know of these runs before comparing them."""
-        said = []
+        said = [_said_of_data(self.data)]
         for run in self.runs:
             found = run.evaluation
             if found is None:
-                said.append(f"{run.name} was not evaluated, so it has no test scores. Run `biofuse evaluate RUN`.")
+                said.append(
+                    f"{run.name} was not evaluated: its scores are cross-validated, of development data, and stand "
+                    "beside no test scores. Run `biofuse evaluate RUN`."
+                )
             elif not found.singles:
                 said.append(f"{run.name} has no test scores of single encoders: it was fitted without a search.")
             elif found.split != "test":
@@ -281,16 +219,61 @@ class RunComparison(TablePage):
         for what, values in choices.items():
             if len(set(values.values())) > 1:
                 said.append(f"These runs differ in {what}: {', '.join(f'{n}: {v}' for n, v in values.items())}.")
-        return tuple(said)
+        return tuple(filter(None, said))
+
+    @cached_property
+    def data(self) -> dict[str, int]:
+        """The data of each run, by its name, numbered: the same number for the same samples, labels and splits."""
+        return _numbered(self.runs)
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """What runs are compared by: metrics that exist for some of them."""
+        return tuple(name for name in SELECTABLE if any(METRICS[name].applies(run.record.target) for run in self.runs))
 
     def scores(self, metric: str) -> ScoreMatrix:
-        """Return test scores of single encoders over the runs."""
-        values = [[run.single(encoder, metric) for run in self.runs] for encoder in self.encoders]
+        """Return scores of single encoders over the runs: on test data, or cross-validated where nothing was tested."""
+
+        def score(run: RunSummary, encoder: str) -> float | None:
+            single = run.single_in_folds if run.evaluation is None else run.single
+            return single(encoder, metric)
+
+        values = [[score(run, encoder) for run in self.runs] for encoder in self.encoders]
+        untested = all(run.evaluation is None for run in self.runs)
         return ScoreMatrix(
-            title=f"Test {TITLES[metric]} of single encoders",
+            title=f"{'Cross-validated' if untested else 'Test'} {METRICS[metric].title} of single encoders",
             rows=self.encoders,
-            columns=tuple(run.name for run in self.runs),
+            columns=tuple(
+                f"{run.name} {CROSS_VALIDATED}" if run.evaluation is None and not untested else run.name
+                for run in self.runs
+            ),
             values=np.array(values, dtype=np.float64).reshape(len(self.encoders), len(self.runs)),
+        )
+
+    def over_sets(self, metric: str) -> ScoreMatrix | None:
+        """Return the test scores of models and single encoders over data sets; None where they cannot be ranked.
+
+        They can on at least :data:`biofuse.evaluation.across.FEWEST_SETS` data sets, a tested run each: data sets are
+        the units, and two runs on the same data are not two of them.
+        """
+        tested = [run for run in self.runs if run.score(CHOSEN, metric) is not None]
+        if len(tested) < FEWEST_SETS or len({self.data[run.name] for run in tested}) < len(tested):
+            return None
+        rows: dict[tuple[float, ...], str] = {}
+        for model, title in MODELS.items():
+            found = [run.score(model, metric) for run in tested]
+            values = tuple(score.estimate for score in found if score is not None)
+            if len(values) == len(tested):  # a model that is another one everywhere has one row, under both names
+                rows[values] = f"{rows[values]} = {title}" if values in rows else title
+        for encoder in self.encoders:
+            alone = [run.single(encoder, metric) for run in tested]
+            if None not in alone:
+                rows.setdefault(tuple(value for value in alone if value is not None), encoder)
+        return ScoreMatrix(
+            title=f"{METRICS[metric].title} over data sets",
+            rows=tuple(rows.values()),
+            columns=tuple(run.name for run in tested),
+            values=np.array(list(rows), dtype=np.float64).reshape(len(rows), len(tested)),
         )
 
     def cross_modal(self) -> dict[str, CrossModal]:
@@ -299,15 +282,45 @@ class RunComparison(TablePage):
         return {name: modality for name, modality in found.items() if modality is not None}
 
     def tables(self) -> list[Table]:
-        """Return everything as tables: what was chosen, single encoders, subsets, and gains by modality."""
-        matrices = [self.scores(metric) for metric in TITLES]
-        shown = [matrix.to_table() for matrix in matrices if not np.isnan(matrix.values).all()]
+        """Return everything as tables: what was chosen, single encoders, tests over data sets, subsets, modalities."""
         modal = [self.modality_table()] if self.cross_modal() else []
-        return [self.chosen_table(), *shown, self.subset_table(), *modal]
+        ranked = [against_table(matrix, matrix.rows[0]) for matrix in self._ranked()]
+        return [self.chosen_table(), *self._heat_maps(), *ranked, self.subset_table(), *modal]
+
+    def _heat_maps(self) -> list[Table]:
+        matrices = [self.scores(metric) for metric in self.metrics]
+        return [matrix.to_table() for matrix in matrices if not np.isnan(matrix.values).all()]
+
+    def _ranked(self) -> list[ScoreMatrix]:
+        found = [self.over_sets(metric) for metric in self.metrics]
+        return [matrix for matrix in found if matrix is not None and len(matrix.rows) > 1]
+
+    def plates(self) -> list[Plate]:
+        """Return critical-difference diagrams, the heat maps of single encoders, and gains by modality."""
+        ranks = [rank_plate_of(matrix) for matrix in self._ranked()]
+        maps = [
+            replace(table_plate(table, summary=" ".join(table.notes)), shown=False)  # the page has the table itself
+            for table in self._heat_maps()
+        ]
+        return [*filter(None, ranks), *maps, *([self._gain_plate()] if self.modality_table().rows else [])]
+
+    def _gain_plate(self) -> Plate:
+        table, found = self.modality_table(), self.cross_modal()
+        gains = {(run, line.name): line.alone.gain for run, modal in found.items() for line in modal.modalities}
+        values = [[gains.get((run.name, str(row[0])), np.nan) for run in self.runs] for row in table.rows]
+        shape = (len(table.rows), len(self.runs))
+        return gain_plate(
+            table,
+            np.array(values, dtype=np.float64).reshape(shape),
+            title="Gains of encoders by modality, as a heat map",
+            summary=" ".join(table.notes),
+        )
 
     def chosen_table(self) -> Table:
         """Return a row per run: what was chosen, and its test scores beside those of its companions."""
-        first = TITLES[DEFAULT_METRIC]
+        leads = dict.fromkeys(METRICS[run.lead].title for run in self.runs)
+        first = next(iter(leads)) if len(leads) == 1 else "score"
+        titles = tuple(METRICS[name].title for name in self.metrics)
         rows = [
             (
                 run.name,
@@ -315,7 +328,7 @@ class RunComparison(TablePage):
                 ABSENT if run.n_test is None else run.n_test,
                 run.record.head or ABSENT,
                 f"{' + '.join(run.record.chosen)} ({len(run.record.chosen)} of {len(run.record.pool)})",
-                *(with_interval(run.score(CHOSEN, metric)) for metric in TITLES),
+                *(run.text(CHOSEN, metric) for metric in self.metrics),
                 " + ".join(run.best_single) or ABSENT,
                 *(_companion_score(run, name) for name in ("best_single", "all")),
                 " + ".join(run.lean) or ABSENT,
@@ -327,13 +340,13 @@ class RunComparison(TablePage):
         return Table.of(
             "What was chosen, and its test scores",
             (
-                "run", "task", "samples", "head", "chosen encoders", *TITLES.values(), "best single encoder",
+                "run", "task", "samples", "head", "chosen encoders", *titles, "best single encoder",
                 f"its {first}", f"{first} of all encoders", "lean encoders", f"{first} of these",
                 "chosen against best single",
             ),
             rows,
-            aligned=("samples", *TITLES.values()),
-            notes=("95 % intervals in parentheses. Encoders are chosen on development data, never on these scores.",),
+            aligned=("samples", *titles),
+            notes=("95 % intervals in parentheses. Encoders are chosen on development data, never on test scores.",),
         )  # fmt: skip
 
     def subset_table(self) -> Table:
@@ -376,12 +389,14 @@ class RunComparison(TablePage):
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON values."""
-        matrices = {metric: self.scores(metric) for metric in TITLES}
+        matrices = {metric: self.scores(metric) for metric in self.metrics}
+        over_sets = {metric: self.over_sets(metric) for metric in self.metrics}
         return {
             "runs": [
                 {
                     "name": run.name,
                     "path": str(run.run.path),
+                    "same_data": self.data[run.name],
                     "data": run.record.data.source,
                     "modality": run.modality or None,
                     "task": run.record.task,
@@ -390,8 +405,12 @@ class RunComparison(TablePage):
                     "chosen": list(run.record.chosen),
                     "head": run.record.head or None,
                     "test": {
-                        model: {metric: _score_json(run.score(model, metric)) for metric in TITLES}
+                        model: {metric: _score_json(run.score(model, metric)) for metric in self.metrics}
                         for model in (run.evaluation.models if run.evaluation else {})
+                    },
+                    "cross_validated": {
+                        model: {metric: run.in_folds(model, metric) for metric in self.metrics}
+                        for model in run.record.models
                     },
                 }
                 for run in self.runs
@@ -404,12 +423,31 @@ class RunComparison(TablePage):
                 }
                 for metric, matrix in matrices.items()
             },
+            "over_sets": {metric: ranks_json(matrix) for metric, matrix in over_sets.items() if matrix is not None},
             "modality": {
                 run: {line.name: line.model_dump(mode="json") for line in modality.modalities}
                 for run, modality in self.cross_modal().items()
             },
             "notes": list(self.notes),
         }
+
+
+def _numbered(runs: Sequence[RunSummary]) -> dict[str, int]:
+    numbers: dict[str, int] = {}
+    return {run.name: numbers.setdefault(run.data_key, len(numbers) + 1) for run in runs}
+
+
+def _said_of_data(data: dict[str, int]) -> str:
+    """Say which runs are on the same data; nothing of a single run."""
+    if len(data) < 2:
+        return ""
+    if len(set(data.values())) == 1:
+        return "All runs are on the same data and splits."
+    if len(set(data.values())) == len(data):
+        return "Every run is on data or splits of its own: compare scores within a run, and ranks over runs."
+    by_data = {number: [name for name, own in data.items() if own == number] for number in data.values()}
+    listed = "; ".join(f"{number}: {', '.join(names)}" for number, names in by_data.items())
+    return f"These runs are on different data or splits, so that scores do not compare across: {listed}."
 
 
 def _score_json(score: Interval | None) -> dict[str, float | None] | None:
@@ -424,7 +462,7 @@ def _companion_score(run: RunSummary, model: str) -> str:
     scores = None if run.evaluation is None else run.evaluation.models.get(model)
     if scores is not None and CHOSEN in scores.same:
         return "the same as chosen"
-    return with_interval(run.score(model, DEFAULT_METRIC))
+    return run.text(model, run.lead)
 
 
 def with_interval(score: Interval | None) -> str:
@@ -441,11 +479,7 @@ def _gain_cell(line: Line | None) -> Cell:
         return Cell(ABSENT)
     alone = line.alone
     ends = "" if isnan(alone.low) else f" ({alone.low:+z.4f} to {alone.high:+z.4f})"
-    return Cell(f"{alone.gain:+z.4f}{ends} {line.best}", tone=_tone(alone.gain, noise=alone.noise))
-
-
-def _tone(difference: float, *, noise: bool) -> Tone:
-    return "noise" if noise else "gain" if difference > 0 else "loss"
+    return Cell(f"{alone.gain:+z.4f}{ends} {line.best}", tone=tone_of(alone.gain, noise=alone.noise))
 
 
 def _against_single(run: RunSummary) -> Cell:
@@ -455,7 +489,7 @@ def _against_single(run: RunSummary) -> Cell:
         return Cell("the same" if evaluation is not None and run.record.chosen == run.best_single else ABSENT)
     noise = not found.p_holm <= SIGNIFICANCE
     text = f"{found.difference:+z.4f} {METRICS[found.metric].title}{', noise' if noise else ''}"
-    return Cell(text, tone=_tone(found.difference, noise=noise), note=str(found))
+    return Cell(text, tone=tone_of(found.difference, noise=noise), note=str(found))
 
 
 def _distinct_names(paths: Sequence[Path]) -> list[str]:
@@ -525,19 +559,14 @@ class RunList(TablePage):
     @cached_property
     def data(self) -> dict[str, int]:
         """The data of each run, by its name, numbered: the same number for the same samples, labels and splits."""
-        numbers: dict[str, int] = {}
-        return {run.name: numbers.setdefault(_samples_key(run.run), len(numbers) + 1) for run in self.runs}
+        return _numbered(self.runs)
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What must be known to compare them."""
         said = list(self.left_out)
         if len(set(self.data.values())) > 1:
-            by_data = {
-                number: [name for name, own in self.data.items() if own == number] for number in self.data.values()
-            }
-            listed = "; ".join(f"{number}: {', '.join(names)}" for number, names in by_data.items())
-            said.append(f"These runs are on different data or splits, so that scores do not compare across: {listed}.")
+            said.append(_said_of_data(self.data))
         metrics = dict.fromkeys(run.record.choice.metric for run in self.runs)
         if len(metrics) > 1:
             said.append(f"They chose by different metrics: {', '.join(METRICS[name].title for name in metrics)}.")

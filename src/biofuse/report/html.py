@@ -13,6 +13,7 @@ from typing import Any
 from biofuse.report.content import Cell, Gallery, Part, Report, ScatterPlot, Section, Table
 from biofuse.report.draw import DARK, DARK_PALETTE, LIGHT, PALETTE, css_variables, make_figure
 from biofuse.report.input import ReportInput
+from biofuse.report.plates import Plate
 from biofuse.report.sections import choice, curve, data, maps, novelty, operating, results, subgroups, trust
 
 PARTS: tuple[tuple[str, tuple[Callable[[ReportInput], Section | None], ...]], ...] = (
@@ -108,6 +109,10 @@ class TablePage(ABC):
 
     def galleries(self) -> tuple[Gallery, ...]:
         """Return the pictures that stand before the tables."""
+        return ()
+
+    def plates(self) -> Sequence[Plate]:
+        """Return the figures that stand after the first table, and may be written as files."""
         return ()
 
     @abstractmethod

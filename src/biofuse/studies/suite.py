@@ -1,21 +1,16 @@
 """Several data sets with the same options: one's own, or the 12 two-dimensional MedMNIST+ sets beside published scores.
 
-``published.json`` has the published numbers, and says where they come from. Of MedMNIST+ the official splits are used;
-``auroc`` and ``accuracy`` of :func:`biofuse.evaluation.metrics.score` equal ``AUC`` and ``ACC`` of
-``medmnist.Evaluator`` on the same probabilities.
+Of MedMNIST+ the official splits are used; ``auroc`` and ``accuracy`` of :func:`biofuse.evaluation.metrics.score` equal
+``AUC`` and ``ACC`` of ``medmnist.Evaluator`` on the same probabilities.
 """
 
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
-from importlib import resources
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
-
-from pydantic import BaseModel, ConfigDict
 
 from biofuse.api.estimators import BioFuse
 from biofuse.api.fit import evaluate
@@ -26,166 +21,12 @@ from biofuse.core.hashing import digest_file, digest_json
 from biofuse.core.progress import Progress, Tell, progress_bars
 from biofuse.data.config import DataConfig
 from biofuse.data.medmnist import medmnist_catalogue, medmnist_file, medmnist_path, parse_medmnist_name
-from biofuse.report.compare import ABSENT, TITLES, RunComparison, RunSummary, with_interval
+from biofuse.report.compare import RunComparison
 from biofuse.report.content import Table
 from biofuse.report.html import TablePage
-from biofuse.runs.record import RunRecord
+from biofuse.report.plates import Plate
 from biofuse.runs.run import METRICS, RECORD, REPORT, Run
-from biofuse.search.rules import CHOSEN
-
-
-class PublishedSet(BaseModel):
-    """Published test scores of single encoders on one data set.
-
-    Attributes
-    ----------
-    modality : str
-        What the images are.
-    chosen_on_validation : str
-        The encoder with the best published validation accuracy.
-    auroc, accuracy : dict of str to float
-        By encoder, as BioFuse names it.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    modality: str
-    chosen_on_validation: str
-    auroc: dict[str, float]
-    accuracy: dict[str, float]
-
-    def scores(self, metric: str) -> dict[str, float]:
-        """Return the scores of one metric by encoder."""
-        scores: dict[str, float] = getattr(self, metric)
-        return scores
-
-
-class Published(BaseModel):
-    """Published test scores of single encoders.
-
-    Attributes
-    ----------
-    source : str
-        Where they come from, and how they were made.
-    size : int
-        Pixels of the images.
-    encoders : dict of str to str
-        BioFuse's name of each encoder: the published one.
-    notes : dict of str to str
-        What is to be known of an encoder's numbers.
-    datasets : dict of str to PublishedSet
-        By MedMNIST flag, in the order of the publication.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    source: str
-    size: int
-    encoders: dict[str, str]
-    notes: dict[str, str]
-    datasets: dict[str, PublishedSet]
-
-
-@lru_cache(maxsize=1)
-def published_singles() -> Published:
-    """Return the published scores of single encoders on the 12 two-dimensional MedMNIST+ sets."""
-    content: dict[str, Any] = json.loads(
-        resources.files("biofuse.studies").joinpath("published.json").read_text(encoding="utf-8")
-    )
-    return Published.model_validate(content)
-
-
-def medmnist_modality(record: RunRecord) -> str:
-    """Say what the images of a run are, if its data are a MedMNIST set; otherwise nothing."""
-    named = parse_medmnist_name(Path(record.data.source or "").stem)
-    known = published_singles().datasets.get(named[0]) if named else None
-    return known.modality if known else ""
-
-
-ORACLE = (
-    "The published best single encoder is the best of nine on the test data themselves, by AUC and by ACC; the best "
-    "single encoder here was chosen on development data."
-)
-
-
-def summary_table(comparison: RunComparison, flags: Mapping[str, str]) -> Table:
-    """Return a row per data set: the chosen subset, what it stands beside, and the best published single encoder.
-
-    Parameters
-    ----------
-    comparison : RunComparison
-    flags : mapping of str to str
-        MedMNIST flag of each run.
-    """
-    published = published_singles()
-    rows = []
-    for run in comparison.runs:
-        known = published.datasets.get(flags[run.name])
-        theirs = [_best_published(known.scores(metric)) if known else ABSENT for metric in TITLES]
-        rows.append(
-            (
-                run.name,
-                ABSENT if run.n_test is None else run.n_test,
-                " + ".join(run.record.chosen),
-                *(with_interval(run.score(CHOSEN, metric)) for metric in TITLES),
-                *(_pair(run, model) for model in ("best_single", "all")),
-                *theirs,
-            )
-        )
-    return Table.of(
-        "BioFuse and single encoders, test scores",
-        (
-            "data set", "samples", "chosen encoders", "AUC", "ACC", "best single AUC/ACC", "all AUC/ACC",
-            "published best single AUC", "published best single ACC",
-        ),
-        rows,
-        aligned=("samples", "AUC", "ACC"),
-        notes=(f"Published: {published.source}", ORACLE, *_encoder_notes()),
-    )  # fmt: skip
-
-
-def published_table(comparison: RunComparison, flags: Mapping[str, str], metric: str) -> Table:
-    """Return a row per encoder that has published scores: one's own test score, the published one, the difference."""
-    published = published_singles()
-    rows = []
-    for encoder in comparison.encoders:
-        if encoder not in published.encoders:
-            continue
-        row = []
-        for run in comparison.runs:
-            known = published.datasets.get(flags[run.name])
-            row.append(_beside(run.single(encoder, metric), known.scores(metric).get(encoder) if known else None))
-        rows.append((f"{encoder} ({published.encoders[encoder]})", *row))
-    return Table.of(
-        f"Single encoders, test {TITLES[metric]}: here / published (difference)",
-        ("encoder (as published)", *(run.name for run in comparison.runs)),
-        rows,
-        notes=(f"Published: {published.source}", *_encoder_notes()),
-    )
-
-
-def _encoder_notes() -> list[str]:
-    return [f"{encoder}: {note}" for encoder, note in published_singles().notes.items()]
-
-
-def _best_published(scores: Mapping[str, float]) -> str:
-    best = max(scores.values())
-    return f"{best:.4f} {', '.join(name for name, value in scores.items() if value == best)}"
-
-
-def _pair(run: RunSummary, model: str) -> str:
-    scores = [run.score(model, metric) for metric in TITLES]
-    if not any(scores):
-        return ABSENT
-    named = f" {' + '.join(run.best_single)}" if model == "best_single" else ""
-    return " / ".join(f"{score.estimate:.4f}" if score else ABSENT for score in scores) + named
-
-
-def _beside(mine: float | None, theirs: float | None) -> str:
-    shown = [ABSENT if value is None else f"{value:.4f}" for value in (mine, theirs)]
-    difference = "" if mine is None or theirs is None else f" ({mine - theirs:+z.4f})"
-    return f"{' / '.join(shown)}{difference}"
-
+from biofuse.studies.published import Beside, medmnist_modality, published_results
 
 STATE = "benchmark-state.json"
 """What is finished, and how it is recognised."""
@@ -256,6 +97,10 @@ class SuiteOutcome(TablePage):
     def tables(self) -> list[Table]:
         """Return the comparison of the runs."""
         return self.comparison.tables()
+
+    def plates(self) -> list[Plate]:
+        """Return the figures of the comparison."""
+        return self.comparison.plates()
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON values."""
@@ -445,7 +290,7 @@ SIZES = (28, 64, 128, 224)
 
 def medmnist_sets() -> tuple[str, ...]:
     """Return the flags of the 12 two-dimensional sets, in the order of the paper."""
-    return tuple(published_singles().datasets)
+    return tuple(published_results().datasets)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -474,7 +319,7 @@ class MedMNISTOutcome(SuiteOutcome):
     @property
     def notes(self) -> tuple[str, ...]:
         """What must be known to compare these numbers with published ones."""
-        published = published_singles()
+        published = published_results()
         said = ["AUC and ACC are those of medmnist.Evaluator, on the official test split."]
         if self.size != published.size:
             said.append(f"Published values are of {published.size} pixels, these of {self.size}: they do not compare.")
@@ -485,29 +330,27 @@ class MedMNISTOutcome(SuiteOutcome):
             )
         return (*said, *super().notes)
 
+    @property
+    def beside(self) -> Beside:
+        """The runs beside what was published."""
+        return Beside(comparison=self.comparison, flags=self.flags)
+
     def tables(self) -> list[Table]:
-        """Return the summary, single encoders beside their published values, and the comparison of the runs."""
-        mine = [summary_table(self.comparison, self.flags)]
-        beside = [published_table(self.comparison, self.flags, metric) for metric in TITLES]
-        return [*mine, *(table for table in beside if table.rows), *super().tables()[1:]]
+        """Return the summary, what others reached, and the comparison of the runs."""
+        return [*self.beside.tables(), *super().tables()[1:]]
+
+    def plates(self) -> list[Plate]:
+        """Return the figures of the published methods, and of the comparison."""
+        return [*self.beside.plates(), *super().plates()]
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON values, published scores included."""
-        published = published_singles()
         return {
             "size": self.size,
             "flags": self.flags,
             "altered": list(self.altered),
             **super().to_json(),
-            "published": {
-                "source": published.source,
-                "size": published.size,
-                "names": published.encoders,
-                "notes": published.notes,
-                "datasets": {
-                    name: published.datasets[flag].model_dump(mode="json") for name, flag in self.flags.items()
-                },
-            },
+            "published": self.beside.to_json(),
         }
 
 

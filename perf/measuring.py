@@ -80,9 +80,14 @@ class PeakMemory:
         """The most so far."""
         return round(self.peak / 2**30, 2)
 
+    def look(self) -> int:
+        """Look now; return the most so far in bytes."""
+        self.peak = max(self.peak, sum(_size(process) for process in _family(os.getpid())))
+        return self.peak
+
     def _watch(self) -> None:
         while not self._stop.is_set():
-            self.peak = max(self.peak, sum(_size(process) for process in _family(os.getpid())))
+            self.look()
             self._stop.wait(self._every)
 
 

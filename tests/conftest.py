@@ -16,12 +16,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-# Processes of tests side by side share the cores: libraries that take all of them in each process wait for one another,
-# which makes the algebra of torch twenty times as slow. They read this when they are imported.
+# Processes of tests side by side share the cores. Libraries that take all of them in each process wait for one another,
+# which makes the algebra of torch twenty times as slow; they read the first when they are imported. By the second,
+# BioFuse starts only as many workers as a test asks for, or as its share of the cores: each has libraries to load.
 if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
     _cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _cores // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))))
+    _share = max(1, _cores // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
+    os.environ.setdefault("OMP_NUM_THREADS", str(_share))
+    os.sched_getaffinity = lambda _: set(range(_share))
 
+import hypothesis
 import numpy as np
 import pytest
 from PIL import Image
@@ -53,6 +57,9 @@ os.environ["HF_HUB_OFFLINE"] = (
     "1"  # read when huggingface_hub is imported, which test modules may do before any fixture
 )
 os.environ.pop("BIOFUSE_WEIGHTS_DIR", None)
+# How long an example takes says what else the machine does.
+hypothesis.settings.register_profile("tests", deadline=None)
+hypothesis.settings.load_profile("tests")
 # Rich reads the width of a console once, when it is made; tests set their own afterwards. pytest-xdist sets one.
 os.environ.pop("COLUMNS", None)
 

@@ -47,8 +47,10 @@ MEAN = get_card("test_ray_mean")
 def _ray():
     if importlib.util.find_spec("ray") is None:  # not imported: ray_cluster has something to say to it before
         pytest.skip("ray is not installed")
-    with ray_cluster():
-        yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(clusters, "usable_cores", lambda: 2)
+        with ray_cluster():
+            yield
 
 
 @pytest.fixture

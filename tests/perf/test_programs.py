@@ -138,6 +138,11 @@ RUNS: dict[str, tuple[str, tuple[str, ...], set[str]]] = {
         ("--case", "read", "--rows", "5000", "--rounds", "1"),
         {"rows", "columns", "seconds_write", "store_over_numpy_load", "load_before"},
     ),
+    "store_scale": (
+        "store_scale.py",
+        ("--images", "5000", "--encoders", "2", "--part-rows", "2048"),
+        {"images", "encoders", "columns", "parts_of_each", "load_before", "steps", "with_the_dimensions_of_the_paper"},
+    ),
     "strategies": ("strategies.py", ("--grid", "{grid}"), {"width", "patience", "accuracy", "auroc"}),
 }
 """By name of the test: the program, its arguments, and keys of what it prints."""
@@ -213,6 +218,9 @@ def test_a_program_prints_what_it_measured(name, run):
     if name == "predict":
         assert found["together"]["greatest_difference"] < 1e-6
         assert (found["singles"]["growth"]["handles"], found["singles"]["growth"]["files"]) == (0, 0)
+    if name == "store_scale":
+        assert found["steps"]["gc_with_small_parts"]["removed"] == 1
+        assert found["steps"]["verify"]["parts"] == 6
     if name == "strategies":
         assert found["accuracy"]["mean"]["exhaustive"]["most_short"] == 0
     if name == "rules":

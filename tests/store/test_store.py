@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from biofuse.core.errors import AlignmentError, CorruptPartError
 from biofuse.encoders.card import EncoderCard
 from biofuse.encoders.preprocessing import Preprocessing
-from biofuse.store.parts import locate, locate_ids
+from biofuse.store import parts
+from biofuse.store.parts import HeldPart, Index, locate_ids
 from biofuse.store.store import EmbeddingStore, clean_store, verify_store
 
 DIM = 3
@@ -197,8 +198,6 @@ def test_a_part_of_another_dimension_is_refused(tmp_path):
 
 
 def test_a_store_hashes_each_part_once_and_a_changed_one_again(folder, monkeypatch):
-    from biofuse.store import parts
-
     hashed = []
     real = parts.digest_file
     monkeypatch.setattr(parts, "digest_file", lambda path: hashed.append(path.name) or real(path))
@@ -225,7 +224,14 @@ def test_a_store_hashes_each_part_once_and_a_changed_one_again(folder, monkeypat
 @settings(deadline=None, max_examples=60)
 def test_locating_is_the_first_occurrence(wanted, available):
     expected = [available.index(n) if n in available else -1 for n in wanted]
-    assert locate(rows(wanted)[0], rows(available)[0]).tolist() == expected
+    one = HeldPart.of(Path("none"), *rows(available))
+    index = Index.of([one])
+    for few in (True, False):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(parts, "FEW", 0 if few else 1000)  # looked through once, then sorted; sorted at once
+            assert index.locate(rows(wanted)[0]).tolist() == expected
+    assert index.first().tolist() == [n not in available[:place] for place, n in enumerate(available)]
+    assert index.n_distinct() == len(set(available))
     words = [np.array([f"s{n}" for n in each], dtype=object) for each in (wanted, available)]
     assert locate_ids(*words).tolist() == expected
 
@@ -487,8 +493,6 @@ def test_what_stands_in_place_of_a_part_is_set_aside(folder, kind):
 
 
 def test_parts_that_are_not_needed_are_not_hashed(folder, monkeypatch):
-    from biofuse.store import parts
-
     hashed, real = [], parts.digest_file
     monkeypatch.setattr(parts, "digest_file", lambda path: hashed.append(path.name) or real(path))
     written = [folder.write(*rows([number])) for number in range(5)]

@@ -75,6 +75,7 @@ class EncoderFolder:
     _parts: dict[str, Part] = field(default_factory=dict, repr=False)
     _checked: dict[str, tuple[int, ...]] = field(default_factory=dict, repr=False)
     _index: Index | None = field(default=None, repr=False)
+    _indexes: dict[str, Index] = field(default_factory=dict, repr=False)
     _held: list[HeldPart] | None = field(default=None, repr=False)
     _on_disk: bool = field(default=True, repr=False)
 
@@ -191,7 +192,7 @@ class EncoderFolder:
         if len(whole) < 2:  # another process has merged them
             return 0
         index = Index.of(whole)
-        first = np.flatnonzero(index.locate(index.contents) == np.arange(len(index.contents)))
+        first = np.flatnonzero(index.first())
         written = set()
         try:
             rows = np.concatenate([part.embeddings for part in whole])
@@ -280,8 +281,10 @@ class EncoderFolder:
     def index(self) -> Index:
         """Give the rows of all parts their numbers; made once as long as the parts stay the same."""
         parts = tuple(self.parts())
-        if self._index is None or self._index.parts != parts:
-            self._index = Index.of(parts)
+        known = self._index or self._indexes.get(self.path.name)
+        self._index = known if known is not None and known.parts == parts else Index.of(parts)
+        if not self.held:
+            self._indexes[self.path.name] = self._index
         return self._index
 
     def missing(self, contents: Contents) -> NDArray[np.bool_]:
@@ -414,6 +417,7 @@ class EmbeddingStore:
         # Shared by the folders opened here: parts never change, and are looked at and hashed once per process.
         self._checked: dict[str, tuple[int, ...]] = {}
         self._parts: dict[str, dict[str, Part]] = {}
+        self._indexes: dict[str, Index] = {}
 
     def __repr__(self) -> str:
         return f"EmbeddingStore({str(self.root)!r})"
@@ -424,7 +428,7 @@ class EmbeddingStore:
     def without_keeping(self) -> "EmbeddingStore":
         """Return this store for one who only reads it: what the object returned is given, it holds in memory."""
         reader = EmbeddingStore(self.root, keep=False, on_disk=self.on_disk)
-        reader._checked, reader._parts = self._checked, self._parts
+        reader._checked, reader._parts, reader._indexes = self._checked, self._parts, self._indexes
         return reader
 
     def in_memory(self) -> "EmbeddingStore":
@@ -443,6 +447,7 @@ class EmbeddingStore:
             _parts=parts,
             _checked=self._checked,
             _held=held,
+            _indexes=self._indexes,
             _on_disk=self.on_disk,
         )
 
@@ -676,6 +681,5 @@ def _redundant(folder: EncoderFolder) -> list[Part]:
     """Find parts whose every row stands in a larger part that is kept."""
     parts = sorted(folder.parts(), key=lambda part: (-len(part), part.path.name))
     index = Index.of(parts)
-    # A row that stands in an earlier part is not where its content occurs first.
-    first = index.locate(index.contents) == np.arange(len(index.contents))
+    first = index.first()  # a row that stands in an earlier part is not
     return [part for part, begin in zip(parts, index.begins, strict=True) if not first[begin : begin + len(part)].any()]

@@ -121,11 +121,16 @@ def calibrate(
     smoothing = pseudo / (n + pseudo)
     if not target.several:
         return Calibration(temperatures=(_temperature(_logits(probabilities), labels, smoothing),), n=n)
+    known = target.known(labels)
     temperatures = tuple(
-        _temperature(_logits(_pair(column)), truth, smoothing) if 0 < truth.sum() < len(truth) else 1.0
-        for column, truth in zip(probabilities.T, labels.T, strict=True)
+        _of_label(probabilities[there, column], labels[there, column], smoothing)
+        for column, there in enumerate(known.T)
     )
     return Calibration(temperatures=temperatures, n=n)
+
+
+def _of_label(column: Values, truth: Labels, smoothing: float) -> float:
+    return _temperature(_logits(_pair(column)), truth, smoothing) if 0 < truth.sum() < len(truth) else 1.0
 
 
 def _temperature(logits: Values, truth: Labels, smoothing: float) -> float:
@@ -133,7 +138,7 @@ def _temperature(logits: Values, truth: Labels, smoothing: float) -> float:
     from scipy.special import logsumexp
 
     # Of every sample the logits of its class, or in the share of samples of unknown class the mean over classes.
-    own = (1 - smoothing) * logits[np.arange(len(truth)), truth] + smoothing * logits.mean(axis=1)
+    own = (1 - smoothing) * logits[np.arange(len(truth)), truth.astype(np.int64)] + smoothing * logits.mean(axis=1)
 
     def loss(log_inverse: float) -> float:
         inverse = np.exp(log_inverse)
@@ -293,12 +298,13 @@ def stated(target: Target, labels: Labels, probabilities: Values) -> tuple[Value
 
     Returns
     -------
-    confidence : ndarray of float64, shape (n,) or (n * n_labels,)
+    confidence : ndarray of float64, shape (n,), or of several labels that of all that are known, sample by sample
     right : ndarray of bool, same shape
     """
     truth = target.indicators(labels)
     if target.several:
-        return probabilities.ravel(), truth.ravel()
+        known = target.known(labels)
+        return probabilities[known], truth[known]
     return probabilities.max(axis=1), np.asarray(truth[np.arange(len(truth)), probabilities.argmax(axis=1)])
 
 
@@ -347,10 +353,12 @@ def _quality(target: Target, labels: Labels, probabilities: Values, units: Units
     truth = target.indicators(labels)
     cut = np.clip(probabilities, TINY, 1 - TINY)
     if target.several:
-        loss = -np.where(truth, np.log(cut), np.log1p(-cut)).mean(axis=1)
-        brier = np.square(probabilities - truth).mean(axis=1)
+        known = target.known(labels)
+        units = units.of_entries(np.nonzero(known)[0])
+        loss = -np.where(truth, np.log(cut), np.log1p(-cut))[known]
+        brier = np.square(probabilities - truth)[known]
     else:
-        loss = -np.log(cut[np.arange(len(truth)), labels])
+        loss = -np.log(cut[np.arange(len(truth)), labels.astype(np.int64)])
         brier = np.square(probabilities - truth).sum(axis=1) / (2 if target.n_columns == 2 else 1)
     return Quality(
         loss=Estimate.of_mean(loss, units),
@@ -361,13 +369,9 @@ def _quality(target: Target, labels: Labels, probabilities: Values, units: Units
 
 def _ece(target: Target, labels: Labels, probabilities: Values, units: Units) -> Estimate:
     confidence, right = stated(target, labels, probabilities)
-    gaps, each = (right - confidence)[:, None], len(confidence) // max(len(labels), 1)
+    gaps = (right - confidence)[:, None]
     found = float(_errors(confidence, gaps, np.ones((len(gaps), 1)))[0])
-    parts = [
-        _errors(confidence, gaps * weights, weights)
-        for drawn in units.weights(RESAMPLES, seed=0)
-        for weights in (np.repeat(drawn, each, axis=0),)
-    ]
+    parts = [_errors(confidence, gaps * weights, weights) for weights in units.weights(RESAMPLES, seed=0)]
     low, high = percentile_ends(np.concatenate(parts), confidence=0.95)
     by_chance = found <= float(np.quantile(_chance(confidence), SURE))
     return Estimate(

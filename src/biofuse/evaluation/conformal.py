@@ -106,9 +106,9 @@ class Conformal:
         """
         check_coverage(coverage)
         if not class_conditional and not target.several:
-            return np.full(target.n_columns, _threshold(self.given, self.units, coverage))
+            return np.full(target.n_columns, reached_by(self.given, self.units, coverage))
         own = [self.classes == column for column in range(target.n_columns)]
-        return np.array([_threshold(self.given[rows], self.units[rows], coverage) for rows in own])
+        return np.array([reached_by(self.given[rows], self.units[rows], coverage) for rows in own])
 
     def sets(self, target: Target, probabilities: Values, coverage: float, *, class_conditional: bool = False) -> Sets:
         """Return which classes are in the set of each sample, shape (n, n_classes); for parameters see the thresholds.
@@ -149,13 +149,13 @@ class Conformal:
             return made
 
 
-def _threshold(given: Values, units: NDArray[np.int64], coverage: float) -> float:
-    """Return the largest probability that enough units reach, one more unit counted as reaching none."""
+def reached_by(given: Values, units: NDArray[np.int64], coverage: float, *, otherwise: float = 0.0) -> float:
+    """Return the largest number that enough units reach, one more unit counted as reaching none; or what else."""
     numbers, place, sizes = np.unique(units, return_inverse=True, return_counts=True)
     order = np.argsort(-given, kind="stable")
     reached = np.cumsum(1 / ((len(numbers) + 1) * sizes[place[order]]))
     enough = np.flatnonzero(reached >= coverage - ROUNDING)
-    return float(given[order[enough[0]]]) if len(enough) else 0.0
+    return float(given[order[enough[0]]]) if len(enough) else otherwise
 
 
 class SetsTest(Record):

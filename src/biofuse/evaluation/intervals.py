@@ -120,6 +120,10 @@ class Units:
             raise AlignmentError("Sample ids are not unique.")
         return cls(of_row=of_row, n=len(unique), kind="samples" if groups is None else "groups")
 
+    def of_entries(self, rows: NDArray[np.int64]) -> "Units":
+        """Return the units of entries that are each about one of the rows, of several labels for instance."""
+        return Units(of_row=self.of_row[rows], n=self.n, kind=self.kind)
+
     def weights(self, n_resamples: int, *, seed: int) -> Iterator[NDArray[np.float64]]:
         """Draw units with replacement; yield how often each row was drawn, shape (n_rows, some resamples)."""
         random = generator(seed, "bootstrap", self.kind, self.n)
@@ -271,8 +275,8 @@ class _Spread:
             negative = np.array([count(others[:, column]) for column in columns])
         return cls(
             parts=parts.mean(axis=0),
-            variance=_variance(parts.mean(axis=0)),
-            variances=np.array([_variance(column) for column in parts]),
+            variance=jackknife_variance(parts.mean(axis=0)),
+            variances=np.array([jackknife_variance(column) for column in parts]),
             positive=positive,
             negative=negative,
             grouped=units.kind == "groups",
@@ -338,7 +342,7 @@ def _scaled_ends(
         return float("nan"), float("nan"), scale.method
     # Without one row no error may be left, which has no logarithm.
     finite = np.isfinite(parts).all()
-    variance = _variance(parts) if finite else spread.variance * scale.slope(estimate) ** 2
+    variance = jackknife_variance(parts) if finite else spread.variance * scale.slope(estimate) ** 2
     low, high = scale.back(here[0] + np.array([-1, 1]) * z * np.sqrt(variance))
     return float(low), float(high), scale.method
 
@@ -428,7 +432,7 @@ def _without_each(data: ScoredRows, units: Units, metrics: Sequence[str]) -> dic
     return {name: np.concatenate(values, axis=1) if values else np.empty((1, 0)) for name, values in found.items()}
 
 
-def _variance(parts: NDArray[np.float64]) -> float:
+def jackknife_variance(parts: NDArray[np.float64]) -> float:
     """Return the jackknife's variance of a score from what it is without each part; 0 where there are not two."""
     defined = parts[~np.isnan(parts)]
     if len(defined) < 2:
@@ -639,7 +643,7 @@ def _paired(difference: float, parts: NDArray[np.float64], confidence: float) ->
     freedom = int(np.isfinite(parts).sum()) - 1
     if np.isnan(difference) or freedom < 1:
         return float("nan"), float("nan"), float("nan")
-    error = float(np.sqrt(_variance(parts)))
+    error = float(np.sqrt(jackknife_variance(parts)))
     if error == 0 and difference == 0:
         return 0.0, 0.0, 1.0
     if error == 0:  # scores at the ends of what is possible: so few rows say nothing of how far they may move
@@ -838,7 +842,7 @@ def share_interval(
     left = len(hits) - sizes
     without = np.divide(hits.sum() - found, left, out=np.full(len(sizes), np.nan), where=left > 0)
     count = np.array([len(sizes)])
-    variance = _variance(without)
+    variance = jackknife_variance(without)
     spread = _Spread(
         parts=without, variance=variance, variances=np.array([variance]), positive=count, negative=count, grouped=True,
         n_units=len(sizes),

@@ -213,11 +213,12 @@ class Thresholds:
         rows : ndarray of int64, shape (m,)
             Which sample each prediction is of.
         """
-        indicators = target.indicators(labels)
+        indicators, known = target.indicators(labels), target.known(labels)
         return cls(
             curves=tuple(
-                ThresholdCurve.of(indicators[:, column], probabilities[:, column], rows=rows)
+                ThresholdCurve.of(indicators[there, column], probabilities[there, column], rows=rows[there])
                 for column in target.ranked_columns
+                for there in (known[:, column],)
             )
         )
 
@@ -679,19 +680,22 @@ def measure_operating(
                 continue
             else:
                 called = data.probabilities[:, column] > threshold
+            there = data.known[:, column]
             points.append(
                 OperatingPoint.measure(
-                    data.targets[:, column], called, units,
+                    data.targets[there, column], called[there], units.of_entries(np.flatnonzero(there)),
                     of=data.classes[column], rule=rule, threshold=threshold, prevalence=prevalence,
                 )
             )  # fmt: skip
-    each = np.arange(data.n).repeat(len(data.classes)) if data.target.several else np.arange(data.n)
-    of_answer = units if not data.target.several else Units(of_row=units.of_row[each], n=units.n, kind="groups")
+    of_answer, (sure, right) = units, confidences(data.target, data.targets, data.probabilities)
+    if data.target.several:
+        of_answer = Units(of_row=units.of_row[np.nonzero(data.known)[0]], n=units.n, kind="groups")
+        sure, right = sure[data.known.ravel()], right[data.known.ravel()]
     return Operating(
         sensitivity=sensitivity,
         prevalence=prevalence,
         points=tuple(points),
-        abstention=Abstention.measure(*confidences(data.target, data.targets, data.probabilities), of_answer),
+        abstention=Abstention.measure(sure, right, of_answer),
         notes=_doubts([data.classes[column] for column in columns], thresholds, sensitivity),
     )
 

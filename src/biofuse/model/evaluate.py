@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,11 +22,14 @@ from biofuse.encoders.plugins import naming_plugins
 from biofuse.evaluation.calibration import CalibrationTest, measure_calibration
 from biofuse.evaluation.conformal import TESTED, SetsTest, measure_sets
 from biofuse.evaluation.intervals import Comparison, Interval, compare_with, distinct, named_together, score_intervals
-from biofuse.evaluation.metrics import DEFAULT_METRIC, METRICS, Metrics, score
+from biofuse.evaluation.metrics import METRICS, Metrics, default_metric, score
 from biofuse.evaluation.novelty import Unusual
 from biofuse.evaluation.operating import DEFAULT_SENSITIVITY, Operating, check_stated, measure_operating
+from biofuse.evaluation.risks import GROUPS as RISKS
+from biofuse.evaluation.risks import RisksTest, measure_risks
 from biofuse.evaluation.rows import prepare
 from biofuse.evaluation.subgroups import Breakdown, break_down
+from biofuse.evaluation.values import COVERAGES, ValuesTest, measure_values
 from biofuse.extract.embeddings import EmbeddingSet, Quarantined
 from biofuse.extract.engine import extract
 from biofuse.extract.options import ExtractOptions
@@ -38,6 +41,12 @@ from biofuse.store.store import EmbeddingStore
 if TYPE_CHECKING:
     import pandas as pd
 
+
+TRUE, LOW, HIGH = "true_", "low_", "high_"
+"""What columns of predictions begin with before the name of a column of values: true ones, ends of the interval."""
+
+UNKNOWN = "unknown"
+"""The column of predictions that names the labels of which nothing is known, where there are any."""
 
 FACTS = ("id", "label", "content")
 """Columns of a table of predictions that no model has a part in."""
@@ -122,8 +131,12 @@ def align_classes(samples: Samples, model: BioFuseModel) -> tuple[Samples, tuple
             f"{samples.name} has no labels, so there is nothing to evaluate against.",
             remedy=f"Name the label column: {option('label')}; or use `biofuse predict`.",
         )
-    if model.task.several != samples.task.several:
-        raise DataError(f"{samples.name} is a {samples.task} task, but the model was fitted for {model.task}.")
+    numbers = not (model.target.categorical and samples.task.categorical)
+    if model.task.several != samples.task.several or (numbers and model.task is not samples.task):
+        has = Target(samples.task, samples.classes).text
+        raise DataError(f"{samples.name} has {has}, but the model was fitted for {model.target.text}.")
+    if numbers:
+        return _align_numbers(samples, model), ()
     counts = Target(samples.task, samples.classes).counts(samples.labels)
     present = {name: count for name, count in counts.items() if count or samples.task.several}
     found = match_names(present, model.classes)
@@ -148,6 +161,29 @@ def align_classes(samples: Samples, model: BioFuseModel) -> tuple[Samples, tuple
         labels = np.array([place[label] for label in (samples.labels if samples.labels is not None else ())], np.int64)
     aligned = replace(samples, labels=labels, classes=model.classes, task=model.task)
     return aligned, tuple(notes)
+
+
+def _align_numbers(samples: Samples, model: BioFuseModel) -> Samples:
+    """Put columns of values in the model's order; times to an event have none.
+
+    Raises
+    ------
+    DataError
+        If a column of several is missing; a single one may be called anything.
+    """
+    classes, labels = samples.classes, samples.labels
+    if model.target.measured and labels is not None:
+        classes = model.classes if len(classes) == len(model.classes) == 1 else classes
+        absent = [name for name in model.classes if name not in classes]
+        if absent:
+            raise DataError(
+                f"{samples.name} has no column {listing(absent)}, which the model predicts.",
+                remedy=f"Name the columns: {option('label', ','.join(model.classes))}.",
+            )
+        columns = model.target.columns(labels)[:, [classes.index(name) for name in model.classes]]
+        aligned = columns.reshape(model.target.shape(len(samples)))
+        return replace(samples, labels=aligned, classes=model.classes, task=model.task)
+    return replace(samples, labels=labels, classes=model.classes, task=model.task)
 
 
 def _refuse_misread(
@@ -241,7 +277,10 @@ class Evaluation:
     predictions : DataFrame
         A row per sample: id, label, prediction, group where there are groups, whether it is also development data,
         its content hash, its value of every column that scores are broken down by (``by_<column>``), a probability per
-        class (``p_<class>``), and how unlike the development data it is (``novelty``), where the model knows.
+        class (``p_<class>``), and how unlike the development data it is (``novelty``), where the model knows. Of values
+        the true and the predicted one of every column (``true_<column>``, ``p_<column>``) and the ends of its
+        prediction interval (``low_<column>``, ``high_<column>``); of times to an event ``time``, ``event``, the risk by
+        each horizon, and the risk group.
     quarantined : tuple of Quarantined
     singles : dict of str to Metrics
         Every encoder of the pool by itself; for a ranking of encoders, outside the corrected comparisons.
@@ -252,6 +291,10 @@ class Evaluation:
     operating : Operating or None
         What the chosen model finds and misses at thresholds, and gets right of what it is surest of; None in
         evaluations of earlier versions.
+    values : ValuesTest or None
+        Of values: what prediction intervals hold, and how far predictions are off.
+    risks : RisksTest or None
+        Of times to an event: what became of the risk groups, and whether risks are right.
     subgroups : tuple of Breakdown
         Scores of the chosen model for every value of the columns that were asked for.
     novelty : Unusual or None
@@ -284,6 +327,8 @@ class Evaluation:
     calibration: CalibrationTest | None = None
     sets: tuple[SetsTest, ...] = ()
     operating: Operating | None = None
+    values: ValuesTest | None = None
+    risks: RisksTest | None = None
     subgroups: tuple[Breakdown, ...] = ()
     novelty: Unusual | None = None
     notes: tuple[str, ...] = ()
@@ -348,6 +393,12 @@ class Evaluation:
             "operating": None
             if self.operating is None
             else self.operating.model_dump(mode="json") | {"sentences": list(self.operating.sentences())},
+            "values": None
+            if self.values is None
+            else self.values.model_dump(mode="json") | {"sentences": list(self.values.sentences())},
+            "risks": None
+            if self.risks is None
+            else self.risks.model_dump(mode="json") | {"sentences": list(self.risks.sentences())},
             "subgroups": [each.model_dump(mode="json") | {"sentence": str(each)} for each in self.subgroups],
             "novelty": None if self.novelty is None else self.novelty.model_dump(mode="json"),
             "leak": {
@@ -370,7 +421,8 @@ class Evaluation:
         KeyError, TypeError, ValueError
             If something is missing or of another kind.
         """
-        leak, operating, novelty = found["leak"], found.get("operating"), found.get("novelty")
+        leak, novelty = found["leak"], found.get("novelty")
+        operating, values, risks = (_unsaid(found.get(name)) for name in ("operating", "values", "risks"))
         calibration = found.get("calibration")
         return cls(
             n=found["n"],
@@ -395,9 +447,9 @@ class Evaluation:
             singles={name: Metrics.from_json(each) for name, each in found["singles"].items()},
             calibration=None if calibration is None else CalibrationTest.model_validate(calibration),
             sets=tuple(map(SetsTest.model_validate, found.get("sets", ()))),
-            operating=None
-            if operating is None
-            else Operating(**{key: value for key, value in operating.items() if key != "sentences"}),
+            operating=None if operating is None else Operating.model_validate(operating),
+            values=None if values is None else ValuesTest.model_validate(values),
+            risks=None if risks is None else RisksTest.model_validate(risks),
             subgroups=tuple(
                 Breakdown(**{key: value for key, value in each.items() if key != "sentence"})
                 for each in found.get("subgroups", ())
@@ -424,7 +476,8 @@ class Evaluation:
         said = [*self.notes, *map(str, distinct(self.comparisons))]
         said += [] if self.calibration is None else [str(self.calibration)]
         said += [str(each) for each in self.sets if (each.asked, each.class_conditional) == TESTED[0]]
-        said += () if self.operating is None else self.operating.sentences()
+        for part in (self.operating, self.values, self.risks):
+            said += () if part is None else part.sentences()
         said += map(str, self.subgroups)
         if self.novelty is not None and self.novelty.surprising:
             said.append(str(self.novelty))
@@ -449,6 +502,11 @@ class Evaluation:
         return table + "".join(f"<p>{escape(sentence)}</p>" for sentence in self.sentences())
 
 
+def _unsaid(found: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """Return a part as it was written, without the sentences about it."""
+    return None if found is None else {name: value for name, value in found.items() if name != "sentences"}
+
+
 def evaluate_models(
     models: Mapping[str, BioFuseModel],
     test: Samples,
@@ -459,7 +517,7 @@ def evaluate_models(
     store: EmbeddingStore,
     options: ExtractOptions | None = None,
     progress: Progress | bool = True,
-    metric: str = DEFAULT_METRIC,
+    metric: str | None = None,
     sensitivity: float = DEFAULT_SENSITIVITY,
     prevalence: float | None = None,
 ) -> Evaluation:
@@ -480,8 +538,8 @@ def evaluate_models(
     store : EmbeddingStore
     options : ExtractOptions, optional
     progress : Progress or bool, default True
-    metric : str
-        What the models are compared on.
+    metric : str, optional
+        What the models are compared on; by default what subsets of such a target are chosen by.
     sensitivity : float, default 0.95
         What thresholds are chosen for, on the chosen model's out-of-fold predictions.
     prevalence : float, optional
@@ -496,6 +554,7 @@ def evaluate_models(
     """
     check_stated(sensitivity=sensitivity, prevalence=prevalence)
     chosen = models[CHOSEN]
+    metric = metric or default_metric(chosen.target)
     samples, notes = align_classes(test, chosen)
     singles = singles or {}
     cards = {card.name: card for model in (*models.values(), *singles.values()) for card in model.cards}
@@ -518,7 +577,7 @@ def evaluate_models(
         name: ModelScores(
             encoders=model.encoders,
             metrics=said[name].score(chosen.target, labels),
-            intervals=score_intervals(chosen.task, labels, said[name].probabilities, ids=samples.ids, groups=groups),
+            intervals=score_intervals(chosen.target, labels, said[name].probabilities, ids=samples.ids, groups=groups),
             same=tuple(n for n, p in said.items() if n != name and np.array_equal(p.raw, said[name].raw)),
         )
         for name, model in models.items()
@@ -540,22 +599,13 @@ def evaluate_models(
         positive=Target(chosen.task, chosen.classes).positive,
         models=scores,
         comparisons=compare_with(
-            chosen.task, labels, said[CHOSEN].probabilities, others,
+            chosen.target, labels, said[CHOSEN].probabilities, others,
             ids=samples.ids, groups=groups, name=CHOSEN, metric=metric,
         ),
-        calibration=measure_calibration(
-            chosen.target, labels, said[CHOSEN].raw, said[CHOSEN].probabilities,
-            calibration=chosen.trust.calibration, ids=samples.ids, groups=groups,
-        ),
-        sets=_sets(chosen, samples, said[CHOSEN].probabilities),
-        operating=measure_operating(
-            prepare(chosen.task, labels, said[CHOSEN].probabilities, classes=chosen.classes),
-            ids=samples.ids, groups=groups, thresholds=chosen.trust.thresholds, sensitivity=sensitivity,
-            prevalence=prevalence,
-        ),
+        **_trusted(chosen, samples, said[CHOSEN], sensitivity=sensitivity, prevalence=prevalence),
         subgroups=break_down(
-            chosen.task, labels, said[CHOSEN].probabilities, samples.by, ids=samples.ids, groups=groups,
-            metric=metric if METRICS[metric].interval else DEFAULT_METRIC,
+            chosen.target, labels, said[CHOSEN].probabilities, samples.by, ids=samples.ids, groups=groups,
+            metric=metric if METRICS[metric].interval else None,
         ),
         novelty=_unusual(chosen, predictions, groups),
         leak=_leak(chosen, samples, said, leaking, known_groups),
@@ -588,8 +638,44 @@ class _Said:
         return score(target.kind, labels[chosen], self.probabilities[chosen], classes=target.classes)
 
 
+class _Trusted(TypedDict, total=False):
+    """What an evaluation says of how far to believe a model, by the kind of what it predicts."""
+
+    calibration: CalibrationTest
+    sets: tuple[SetsTest, ...]
+    operating: Operating
+    values: ValuesTest
+    risks: RisksTest
+
+
+def _trusted(
+    model: BioFuseModel, samples: Samples, said: _Said, *, sensitivity: float, prevalence: float | None
+) -> _Trusted:
+    """Measure on test samples what the model knows of itself from development data."""
+    target, labels, ids, groups = model.target, _labels(samples), samples.ids, samples.groups
+    if target.measured:
+        found = measure_values(target, labels, said.probabilities, known=model.trust.values, ids=ids, groups=groups)
+        return {"values": found}
+    if target.timed:
+        risks = measure_risks(target, labels, said.probabilities, known=model.trust.risks, ids=ids, groups=groups)
+        return {"risks": risks}
+    return {
+        "calibration": measure_calibration(
+            target, labels, said.raw, said.probabilities,
+            calibration=model.trust.calibration, ids=ids, groups=groups,
+        ),
+        "sets": _sets(model, samples, said.probabilities),
+        "operating": measure_operating(
+            prepare(target, labels, said.probabilities), ids=ids, groups=groups,
+            thresholds=model.trust.thresholds, sensitivity=sensitivity, prevalence=prevalence,
+        ),
+    }  # fmt: skip
+
+
 def _never_predicted(target: Target, labels: Labels, probabilities: NDArray[np.float64]) -> tuple[str, ...]:
     """Say which classes some samples have and the model predicts for none."""
+    if not target.categorical:
+        return ()
     predicted = target.counts(target.predict(probabilities))
     missed = [(name, n) for name, n in target.counts(labels).items() if n and not predicted[name]]
     if len(missed) == 1:
@@ -639,7 +725,7 @@ def _leak(
 ) -> Leak:
     labels = _labels(samples)
     target = Target(model.task, model.classes)
-    counts = {} if target.several else target.counts(labels[leaking])
+    counts = target.counts(labels[leaking]) if target.exclusive else {}
     rest = ~leaking
     without = {}
     if leaking.any() and rest.any():
@@ -659,6 +745,17 @@ def _unusual(model: BioFuseModel, predictions: "pd.DataFrame", groups: NDArray[n
     return Unusual.of(predictions[NOVELTY].to_numpy(), known=model.trust.novelty.n_units, groups=groups)
 
 
+def _called(model: BioFuseModel, scores: NDArray[np.float64]) -> Sequence[str] | NDArray[np.object_]:
+    """Return what each sample is called: its class, its value, or its risk group."""
+    target = model.target
+    if target.measured:
+        return target.names(target.predict(scores))
+    if target.timed:
+        known = model.trust.risks
+        return [""] * len(scores) if known is None else [RISKS[each] for each in known.group(target, scores)]
+    return model.decide(scores)
+
+
 def _predictions(
     model: BioFuseModel, embeddings: EmbeddingSet, probabilities: NDArray[np.float64], leaking: NDArray[np.bool_]
 ) -> "pd.DataFrame":
@@ -669,7 +766,7 @@ def _predictions(
         {
             "id": samples.ids,
             "label": label_names(samples),
-            "prediction": model.decide(probabilities),
+            "prediction": _called(model, probabilities),
             "in_development": leaking,
             "content": to_hex(embeddings.contents),
         }
@@ -678,8 +775,21 @@ def _predictions(
         frame.insert(3, "group", samples.groups)
     for name, values in samples.by.items():
         frame[f"by_{name}"] = values
+    truth = samples.labels
+    if model.target.timed and truth is not None:
+        frame["time"], frame["event"] = truth[:, 0], truth[:, 1].astype(np.int64)
     for column, name in enumerate(model.classes):
+        if model.target.measured and truth is not None:
+            frame[f"{TRUE}{name}"] = model.target.columns(truth)[:, column]
         frame[f"p_{name}"] = probabilities[:, column]
+    if model.trust.values is not None:
+        for what, ends in zip((LOW, HIGH), model.trust.values.ends(probabilities, COVERAGES[0]), strict=True):
+            for column, name in enumerate(model.classes):
+                frame[f"{what}{name}"] = ends[:, column]
+    if model.target.several and truth is not None:
+        unknown = ~model.target.known(truth)
+        if unknown.any():
+            frame[UNKNOWN] = model.target.names(unknown)
     if model.trust.novelty is not None:
         frame[NOVELTY] = model.trust.novelty.percentiles(embeddings.blocks)
     return frame

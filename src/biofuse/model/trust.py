@@ -17,6 +17,8 @@ from biofuse.evaluation.calibration import Calibration, calibrate
 from biofuse.evaluation.conformal import Conformal
 from biofuse.evaluation.novelty import Novelty
 from biofuse.evaluation.operating import Thresholds
+from biofuse.evaluation.risks import KnownRisks
+from biofuse.evaluation.values import KnownValues
 from biofuse.predictors.fused import below
 from biofuse.search.out_of_fold import OutOfFold
 
@@ -50,12 +52,18 @@ class Trust:
         What true classes were given, from which prediction sets follow.
     thresholds : Thresholds or None
         What each threshold of a calibrated probability finds and spares.
+    values : KnownValues or None
+        How far predicted values were off, from which prediction intervals follow.
+    risks : KnownRisks or None
+        What brings risks of an event to be as they say, and what divides them into risk groups.
     """
 
     calibration: Calibration | None = None
     novelty: Novelty | None = None
     conformal: Conformal | None = None
     thresholds: Thresholds | None = None
+    values: KnownValues | None = None
+    risks: KnownRisks | None = None
 
     @classmethod
     def learn(
@@ -66,7 +74,7 @@ class Trust:
         Parameters
         ----------
         target : Target
-        labels : ndarray of int64, shape (n,) or (n, n_labels)
+        labels : ndarray of int64 or float64
             Of the development rows.
         found : OutOfFold
             The predictions.
@@ -74,9 +82,13 @@ class Trust:
             What stays together, of the development rows; every row is one by default.
         """
         truth, rows = labels[found.rows], found.rows
+        of = rows if units is None else units[rows].astype(str)
+        if target.measured:
+            return cls(values=KnownValues.learn(target, truth, found.probabilities, units=of))
+        if target.timed:
+            return cls(risks=KnownRisks.learn(target, truth, found.probabilities))
         calibration = calibrate(target, truth, found.probabilities, rows=rows)
         probabilities = calibration.apply(target, found.probabilities)
-        of = rows if units is None else units[rows].astype(str)
         return cls(
             calibration=calibration,
             conformal=Conformal.learn(target, truth, probabilities, units=of),
@@ -84,12 +96,15 @@ class Trust:
         )
 
     def calibrated(self, target: Target, probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return calibrated probabilities, same shape; those given where nothing is known of how to calibrate them."""
+        """Return calibrated probabilities, same shape; what is given where nothing is known of how to calibrate it."""
+        if self.risks is not None:
+            return self.risks.apply(probabilities)
         return probabilities if self.calibration is None else self.calibration.apply(target, probabilities)
 
     def fits(self, target: Target) -> bool:
         """Whether what is known is about this target."""
-        return all(part is None or part.fits(target) for part in (self.calibration, self.conformal, self.thresholds))
+        parts = (self.calibration, self.conformal, self.thresholds, self.values, self.risks)
+        return all(part is None or part.fits(target) for part in parts)
 
     def save(self, folder: Path) -> None:
         """Write what is known to a folder, to be sealed with the model; nothing where nothing is known.
@@ -150,5 +165,7 @@ PARTS: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, NDArray[Any]]], An
     "conformal": Conformal.restore,
     "thresholds": Thresholds.restore,
     "novelty": Novelty.restore,
+    "values": KnownValues.restore,
+    "risks": KnownRisks.restore,
 }
 """What builds each field of :class:`Trust` from JSON values and arrays."""

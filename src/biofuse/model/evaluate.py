@@ -181,7 +181,7 @@ def _align_numbers(samples: Samples, model: BioFuseModel) -> Samples:
                 remedy=f"Name the columns: {option('label', ','.join(model.classes))}.",
             )
         columns = model.target.columns(labels)[:, [classes.index(name) for name in model.classes]]
-        aligned = columns.reshape(model.target.shape(len(samples)))
+        aligned: Any = columns.reshape(model.target.shape(len(samples)))
         return replace(samples, labels=aligned, classes=model.classes, task=model.task)
     return replace(samples, labels=labels, classes=model.classes, task=model.task)
 

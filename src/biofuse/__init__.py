@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from biofuse.api.curve import curve
     from biofuse.api.embed import embed, embed_batches
-    from biofuse.api.estimators import BioFuse, FusionClassifier
+    from biofuse.api.estimators import BioFuse, FusionClassifier, FusionRegressor
     from biofuse.api.export import export_onnx
     from biofuse.api.fit import FitResult, evaluate, fit
     from biofuse.api.report import write_report
@@ -31,6 +31,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "BioFuse": "biofuse.api.estimators",
     "FusionClassifier": "biofuse.api.estimators",
+    "FusionRegressor": "biofuse.api.estimators",
     "BioFuseModel": "biofuse.model.model",
     "Evaluation": "biofuse.model.evaluate",
     "DataConfig": "biofuse.data.config",
@@ -65,6 +66,7 @@ __all__ = [
     "ExtractOptions",
     "FitResult",
     "FusionClassifier",
+    "FusionRegressor",
     "SearchConfig",
     "__version__",
     "curve",

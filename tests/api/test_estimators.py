@@ -7,14 +7,16 @@ import pandas as pd
 import pytest
 from sklearn.base import clone, is_classifier
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import r2_score
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from biofuse import BioFuse, FusionClassifier
+from biofuse import BioFuse, FusionClassifier, FusionRegressor
 from biofuse.api.estimators import EMBEDDING, FIRST_VERSION
-from biofuse.core.errors import AlignmentError, BioFuseError, DataError, FirstVersionError
+from biofuse.core.errors import AlignmentError, BioFuseError, DataError, FirstVersionError, LeakageError, SearchError
 from biofuse.core.target import Task
+from biofuse.search.attribution import attribute
 
 NOT_FOR_US = {
     "check_do_not_raise_errors_in_init_or_set_params": "an option that cannot be is refused where it is written, not "
@@ -28,6 +30,8 @@ None of them is run for BioFuse: they are about matrices of numbers, and it take
 parameters, no side effects, the order of classes, unfitted use) is tested below.
 """
 
+LEAK = "y is a column of X: what was written by somebody who knew it"
+
 ONE = {"search": "all", "head": "ridge", "predictor": "fused", "folds": 2, "repeats": 1}
 
 
@@ -37,7 +41,52 @@ def test_scikit_learn_checks_the_estimator_over_embeddings(estimator, check):
     check(estimator)
 
 
+@pytest.mark.slow
+@parametrize_with_checks(
+    [FusionRegressor(search="all", predictor="fused", folds=2, repeats=1)],
+    expected_failed_checks=lambda _: NOT_FOR_US | {"check_regressors_no_decision_function": LEAK},
+)
+def test_scikit_learn_checks_the_regressor_over_embeddings(estimator, check):
+    check(estimator)
+
+
 # --- embeddings
+
+
+@pytest.mark.parametrize(
+    "chosen", [{}, {"predictor": "ensemble"}, {"predictor": "stacking"}, {"metric": "mae"}], ids=str
+)
+def test_a_regressor_predicts_values_and_scikit_learn_scores_it_as_its_own_folds(plant, chosen):
+    embeddings = plant(n=96, pool=("a", "b"))
+    rng = np.random.default_rng(0)
+    y = 60 + 10 * embeddings.blocks["a"][:, 0] + rng.standard_normal(96)
+    fitted = FusionRegressor(folds=3, repeats=1, finalists=2, **chosen).fit(embeddings.blocks, y)
+    search = fitted.search_
+    assert search.selection.metric == chosen.get("metric", "r2")
+    assert "a" in fitted.encoders_
+    held = search.out_of_fold
+    assert r2_score(y[held.rows], held.probabilities[:, 0]) > 0.5
+    assert fitted.predict(embeddings.blocks).shape == y.shape
+    attribution = attribute(search.all_scores, metric="r2")
+    assert attribution.empty == 0
+    assert sum(attribution.shapley) == pytest.approx(attribution.full)
+    if not chosen:
+        both = FusionRegressor(folds=3, repeats=1).fit(embeddings.blocks, np.column_stack([y, -y]))
+        np.testing.assert_allclose(both.predict(embeddings.blocks)[:, 0], fitted.predict(embeddings.blocks), atol=1e-6)
+
+
+def test_what_is_not_for_values_is_refused(plant):
+    embeddings = plant(n=48)
+    y = embeddings.blocks["a"][:, 0] + embeddings.blocks["b"][:, 0]
+    for options, said in (
+        ({"head": "logistic"}, "logistic does not predict a number"),
+        ({"metric": "auroc"}, "AUROC"),
+        ({"class_weight": "balanced"}, "no classes that could be weighted"),
+    ):
+        with pytest.raises(SearchError, match=said):
+            FusionRegressor(**options).fit(embeddings.blocks, y)
+    with pytest.raises(LeakageError, match="Column 0 of encoder a is the value itself"):
+        FusionRegressor().fit(embeddings.blocks, 3 - 2 * embeddings.blocks["a"][:, 0])
 
 
 @pytest.mark.parametrize("task", [Task.BINARY, Task.MULTICLASS])

@@ -5,6 +5,7 @@ import pytest
 from sklearn.compose import ColumnTransformer
 from sklearn.decomposition import PCA
 from sklearn.linear_model import Ridge, RidgeCV
+from sklearn.metrics import r2_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -12,7 +13,7 @@ from biofuse.blocks.blocks import Blocks
 from biofuse.core.errors import AlignmentError, SearchError
 from biofuse.core.target import Target, Task
 from biofuse.data.splits import ValidationPlan
-from biofuse.evaluation.metrics import score
+from biofuse.evaluation.metrics import board_metrics, score
 from biofuse.heads.ridge import RELATIVE_PENALTIES
 from biofuse.heads.ridge import Ridge as RidgeHead
 from biofuse.predictors.fused import fit_predictor
@@ -140,6 +141,35 @@ def test_sample_weights_are_those_of_scikit_learn_refitted_from_scratch(mode, ta
     found = scorer.solve(blocks.encoders, 1)
     expected = Ridge(found.alphas[0], solver="svd").fit(X, targets, sample_weight=weights).predict(X_held)
     assert np.allclose(found.decision[:, columns], expected.reshape(len(held), -1), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["dual", "primal"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_values_are_predicted_as_by_ridge_regression_refitted_from_scratch(mode, weighted):
+    blocks, _ = make_data(Task.BINARY)
+    random = np.random.default_rng(5)
+    scale, centre = np.array([8.0, 1e-3]), np.array([60.0, -5.0])
+    values = np.column_stack([blocks["a"][:, 0], blocks["b"][:, 0]]) + random.standard_normal((blocks.n_samples, 2))
+    values = centre + scale * values
+    given = random.uniform(0.2, 5, len(values)) if weighted else None
+    target = Target(Task.VALUE, ("age", "size"))
+    scorer = ClosedFormScorer(
+        blocks, values, plan=make_plan(blocks.ids), task=target.kind, classes=target.classes, mode=mode,
+        sample_weight=given, metrics=board_metrics(target, closed_form=True),
+    )  # fmt: skip
+    for subset in all_subsets(blocks.encoders):
+        fit, held = make_plan(blocks.ids).folds[1]
+        X, X_held = concatenated(blocks, subset, fit, held)
+        weights = np.ones(len(fit)) if given is None else given[fit]
+        spread = (weights @ np.square(X - np.average(X, axis=0, weights=weights))).sum() / len(fit)
+        found = scorer.solve(subset, 1)
+        for column, alpha in enumerate(found.alphas):
+            chosen = RidgeCV(alphas=spread * scorer.relative).fit(X, values[fit, column], sample_weight=weights)
+            assert chosen.alpha_ == pytest.approx(alpha)
+            expected = Ridge(alpha, solver="svd").fit(X, values[fit, column], sample_weight=weights).predict(X_held)
+            np.testing.assert_allclose(found.estimates[:, column] / scale[column], expected / scale[column], atol=1e-6)
+        score = r2_score(values[held], found.estimates)
+        assert scorer.score_fold(subset, 1).values["r2"] == pytest.approx(score, abs=1e-6)
 
 
 SIX = {"a": 12, "b": 90, "c": 5, "d": 30, "e": 64, "f": 17}

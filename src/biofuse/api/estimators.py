@@ -12,7 +12,7 @@ import numpy as np
 from joblib import effective_n_jobs
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import issparse
-from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, TransformerMixin
 from sklearn.utils import Tags
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import check_array, check_is_fitted, column_or_1d, validate_data
@@ -23,7 +23,7 @@ from biofuse.core.errors import DataError, FirstVersionError, SearchError, optio
 from biofuse.core.hashing import digest
 from biofuse.core.options import Options, accepts, divide
 from biofuse.core.progress import Tell, tell_user
-from biofuse.core.target import Target, Task
+from biofuse.core.target import Labels, Target, Task
 from biofuse.data.config import DataConfig
 from biofuse.data.labels import label_text, match_names
 from biofuse.data.load import load_samples
@@ -38,7 +38,7 @@ from biofuse.model.estimator import column_names, fusion_of
 from biofuse.model.model import BioFuseModel
 from biofuse.model.trust import Trust
 from biofuse.search.config import STARTER, SearchConfig
-from biofuse.search.problem import Problem, check_parts
+from biofuse.search.problem import Problem, check_parts, suited
 from biofuse.search.rules import CHOSEN, Budget
 from biofuse.search.runner import SearchContext
 from biofuse.search.search import fitted_to, predictors_of, run, with_out_of_fold
@@ -282,7 +282,7 @@ class BioFuse(ClassifierMixin, TransformerMixin, BaseEstimator):  # type: ignore
         check_is_fitted(self)
         found = self.model_.predict_proba(X, store=self.store, keep=True, options=self.extraction)
         said = self.model_.target.predict(found)
-        if self.model_.target.several:
+        if not self.model_.target.exclusive:
             return said
         place = np.empty(len(self._columns), dtype=np.int64)
         place[self._columns] = np.arange(len(place))
@@ -380,7 +380,7 @@ def _values_of(rows: Any, target: Target) -> tuple[NDArray[Any], NDArray[np.int6
     Names of classes where there are no labels, or several per image.
     """
     everything = np.arange(len(target.classes))
-    if rows is None or target.several:
+    if rows is None or not target.exclusive:
         return np.array(target.classes, dtype=object), everything
     values = np.unique(np.asarray(rows))
     found = match_names([label_text(value) for value in values], target.classes)
@@ -405,8 +405,148 @@ class _InputError(DataError, ValueError):
     """What scikit-learn's own classifiers call a ValueError."""
 
 
+class _OverBlocks(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """What estimators over blocks of embeddings share; how labels become numbers is each one's own."""
+
+    def __init__(
+        self,
+        *,
+        blocks: Mapping[str, int] | None = None,
+        n_jobs: int | None = None,
+        verbose: bool = False,
+        **chosen: Any,
+    ) -> None:
+        divide(chosen, SearchConfig)
+        self.blocks = blocks
+        self.n_jobs = n_jobs
+        self.verbose = verbose
+        for offer in SearchConfig.offers():
+            if offer.name not in NOT_OF_BLOCKS:
+                setattr(self, offer.name, chosen.pop(offer.name, None))
+        if chosen:
+            raise SearchError(
+                f"{', '.join(map(option, chosen))} is about encoders that embed images.",
+                remedy="Leave it out: the blocks in X are the pool.",
+            )
+        self.config  # noqa: B018 (what cannot be is refused now)
+
+    @property
+    def config(self) -> SearchConfig:
+        """The options of the search, presets resolved."""
+        return SearchConfig(**_chosen(self, SearchConfig, leaving=NOT_OF_BLOCKS))
+
+    def fit(self, X: Any, y: ArrayLike, *, groups: ArrayLike | None = None) -> Self:
+        """Search for the best subset of blocks, and fit it.
+
+        Parameters
+        ----------
+        X : mapping of str to array, Blocks, data frame or array, shape (n, n_columns)
+            Embeddings; row i of every block belongs to row i of ``y``. :class:`biofuse.blocks.blocks.Blocks`, data
+            frames and arrays are divided into folds by scikit-learn's own tools.
+        y : array-like, shape (n,) or (n, n_labels)
+            A class each, or zeros and ones; of a regressor a number each, or several.
+        groups : array-like, shape (n,), optional
+            Patients, slides or the like: rows of one stay together. Rows that are the same in every block do anyway.
+
+        Returns
+        -------
+        object
+            Itself.
+
+        Raises
+        ------
+        DataError
+            If the blocks cannot be used, or there are too few rows of a class to be validated.
+        SearchError
+            If the options cannot be followed.
+        """
+        matrices = self._matrices(X, reset=True)
+        n = len(next(iter(matrices.values())))
+        labels, target = self._encode(y, n)
+        blocks = Blocks(ids=object_array([row_id(row) for row in range(n)]), matrices=matrices)
+        samples = Samples(
+            ids=blocks.ids,
+            sources=tuple(EmbeddedSource(f"row {row}") for row in range(n)),
+            labels=labels,
+            classes=target.classes,
+            task=target.kind,
+            splits=object_array(["train"] * n),
+            groups=None if groups is None else object_array(np.asarray(groups).tolist()),
+            contents=np.array(
+                [digest(*(m[row].tobytes() for m in matrices.values())) for row in range(n)], dtype="S16"
+            ),
+            name="embeddings",
+        )
+        cards = tuple(_card_of(name, matrix) for name, matrix in matrices.items())
+        config = suited(check_parts(self.config.but(encoders=blocks.encoders)), target)
+        problem = Problem.from_embeddings(EmbeddingSet(samples=samples, blocks=blocks, cards=cards), config)
+        context = SearchContext(
+            workers=effective_n_jobs(self.n_jobs),
+            tell=tell_user if self.verbose else lambda _: None,
+            yes=True,
+        )
+        budget = Budget(max_encoders=config.max_encoders)
+        self.search_ = with_out_of_fold(problem, run(problem, context, budget=budget), context)
+        fitted_on = fitted_to(problem, self.search_, problem.fitted_rows, threads=1)
+        self.predictor_ = predictors_of(problem, self.search_, fitted_on, only=(CHOSEN,))[CHOSEN]
+        said = self.search_.out_of_fold
+        self.trust_ = Trust() if said is None else Trust.learn(target, labels, said, units=problem.units)
+        self.encoders_ = self.predictor_.encoders
+        return self
+
+    def transform(self, X: Any) -> NDArray[np.float32]:
+        """Return the matrix that the head is given, shape (n, n_columns).
+
+        Raises
+        ------
+        ArtifactError
+            If the predictor has no such matrix: an ensemble, late fusion.
+        """
+        blocks = self._asked(X)
+        return fusion_of(self.predictor_).transform(blocks)
+
+    def get_feature_names_out(self, input_features: ArrayLike | None = None) -> NDArray[np.object_]:  # noqa: ARG002
+        """Return the names of the columns of :meth:`transform`: ``uni_0``, ``uni_1``, ..."""
+        check_is_fitted(self)
+        return column_names(fusion_of(self.predictor_))
+
+    def _asked(self, X: Any) -> Blocks:
+        check_is_fitted(self)
+        matrices = self._matrices(X, reset=False)
+        n = len(next(iter(matrices.values())))
+        return Blocks(ids=object_array([row_id(row) for row in range(n)]), matrices=matrices)
+
+    def _matrices(self, X: Any, *, reset: bool) -> dict[str, NDArray[np.float32]]:
+        """Return the blocks of the input by name, checked."""
+        least = 2 if reset else 1
+        named = _named_blocks(X)
+        if named is None:
+            matrix = validate_data(self, X, reset=reset, dtype=np.float32, ensure_min_samples=least)
+            return _cut(matrix, self.blocks or {EMBEDDING: matrix.shape[1]})
+        if self.blocks is not None:
+            raise DataError(
+                f"{option('blocks')} is about plain matrices; these data name their blocks.", remedy="Leave it out."
+            )
+        checked = {
+            name: check_array(block, dtype=np.float32, ensure_min_samples=least, input_name=f"block {name}")
+            for name, block in named.items()
+        }
+        if reset:
+            self.n_features_in_ = sum(block.shape[1] for block in checked.values())
+        return checked
+
+    def _encode(self, y: Any, n: int) -> tuple[Labels, Target]:
+        """Return labels as numbers; remember what they are called."""
+        raise NotImplementedError
+
+    def _scores(self, X: Any) -> NDArray[np.float64]:
+        """Return what is predicted, calibrated, shape (n, n_columns)."""
+        blocks = self._asked(X)
+        return self.trust_.calibrated(self._target, self.predictor_.predict_proba(blocks))
+
+
 @accepts(SearchConfig, leaving=NOT_OF_BLOCKS, unset=True)
-class FusionClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
+class FusionClassifier(ClassifierMixin, _OverBlocks):  # type: ignore[misc]
     """Finds which blocks of embeddings, together, serve a task best; no image is needed.
 
     For who has embeddings already. What it searches, and how, is as of :class:`BioFuse`; nothing is written.
@@ -459,88 +599,11 @@ class FusionClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # typ
         verbose: bool = False,
         **chosen: Any,
     ) -> None:
-        divide(chosen, SearchConfig)
-        self.blocks = blocks
-        self.n_jobs = n_jobs
-        self.verbose = verbose
-        for offer in SearchConfig.offers():
-            if offer.name not in NOT_OF_BLOCKS:
-                setattr(self, offer.name, chosen.pop(offer.name, None))
-        if chosen:
-            raise SearchError(
-                f"{', '.join(map(option, chosen))} is about encoders that embed images.",
-                remedy="Leave it out: the blocks in X are the pool.",
-            )
-        self.config  # noqa: B018 (what cannot be is refused now)
-
-    @property
-    def config(self) -> SearchConfig:
-        """The options of the search, presets resolved."""
-        return SearchConfig(**_chosen(self, SearchConfig, leaving=NOT_OF_BLOCKS))
-
-    def fit(self, X: Any, y: ArrayLike, *, groups: ArrayLike | None = None) -> Self:
-        """Search for the best subset of blocks, and fit it.
-
-        Parameters
-        ----------
-        X : mapping of str to array, Blocks, data frame or array, shape (n, n_columns)
-            Embeddings; row i of every block belongs to row i of ``y``. :class:`biofuse.blocks.blocks.Blocks`, data
-            frames and arrays are divided into folds by scikit-learn's own tools.
-        y : array-like, shape (n,) or (n, n_labels)
-            A class each, or zeros and ones.
-        groups : array-like, shape (n,), optional
-            Patients, slides or the like: rows of one stay together. Rows that are the same in every block do anyway.
-
-        Returns
-        -------
-        FusionClassifier
-            Itself.
-
-        Raises
-        ------
-        DataError
-            If the blocks cannot be used, or there are too few rows of a class to be validated.
-        SearchError
-            If the options cannot be followed.
-        """
-        matrices = self._matrices(X, reset=True)
-        n = len(next(iter(matrices.values())))
-        labels, target = self._encode(y, n)
-        blocks = Blocks(ids=object_array([row_id(row) for row in range(n)]), matrices=matrices)
-        samples = Samples(
-            ids=blocks.ids,
-            sources=tuple(EmbeddedSource(f"row {row}") for row in range(n)),
-            labels=labels,
-            classes=target.classes,
-            task=target.kind,
-            splits=object_array(["train"] * n),
-            groups=None if groups is None else object_array(np.asarray(groups).tolist()),
-            contents=np.array(
-                [digest(*(m[row].tobytes() for m in matrices.values())) for row in range(n)], dtype="S16"
-            ),
-            name="embeddings",
-        )
-        cards = tuple(_card_of(name, matrix) for name, matrix in matrices.items())
-        config = check_parts(self.config.but(encoders=blocks.encoders))
-        problem = Problem.from_embeddings(EmbeddingSet(samples=samples, blocks=blocks, cards=cards), config)
-        context = SearchContext(
-            workers=effective_n_jobs(self.n_jobs),
-            tell=tell_user if self.verbose else lambda _: None,
-            yes=True,
-        )
-        budget = Budget(max_encoders=config.max_encoders)
-        self.search_ = with_out_of_fold(problem, run(problem, context, budget=budget), context)
-        fitted_on = fitted_to(problem, self.search_, problem.fitted_rows, threads=1)
-        self.predictor_ = predictors_of(problem, self.search_, fitted_on, only=(CHOSEN,))[CHOSEN]
-        said = self.search_.out_of_fold
-        self.trust_ = Trust() if said is None else Trust.learn(target, labels, said, units=problem.units)
-        self.encoders_ = self.predictor_.encoders
-        return self
+        super().__init__(blocks=blocks, n_jobs=n_jobs, verbose=verbose, **chosen)
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """Return calibrated probabilities, shape (n, n_classes), in the order of ``classes_``."""
-        blocks = self._asked(X)
-        return self.trust_.calibrated(self._target, self.predictor_.predict_proba(blocks))
+        return self._scores(X)
 
     def predict(self, X: Any) -> NDArray[Any]:
         """Return the most probable class of each row, shape (n,); of several labels zeros and ones."""
@@ -554,48 +617,7 @@ class FusionClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # typ
         found = self.predictor_.decision(blocks)
         return found[:, 1] if self._target.kind.has_positive else found
 
-    def transform(self, X: Any) -> NDArray[np.float32]:
-        """Return the matrix that the head is given, shape (n, n_columns).
-
-        Raises
-        ------
-        ArtifactError
-            If the predictor has no such matrix: an ensemble, late fusion.
-        """
-        blocks = self._asked(X)
-        return fusion_of(self.predictor_).transform(blocks)
-
-    def get_feature_names_out(self, input_features: ArrayLike | None = None) -> NDArray[np.object_]:  # noqa: ARG002
-        """Return the names of the columns of :meth:`transform`: ``uni_0``, ``uni_1``, ..."""
-        check_is_fitted(self)
-        return column_names(fusion_of(self.predictor_))
-
-    def _asked(self, X: Any) -> Blocks:
-        check_is_fitted(self)
-        matrices = self._matrices(X, reset=False)
-        n = len(next(iter(matrices.values())))
-        return Blocks(ids=object_array([row_id(row) for row in range(n)]), matrices=matrices)
-
-    def _matrices(self, X: Any, *, reset: bool) -> dict[str, NDArray[np.float32]]:
-        """Return the blocks of the input by name, checked."""
-        least = 2 if reset else 1
-        named = _named_blocks(X)
-        if named is None:
-            matrix = validate_data(self, X, reset=reset, dtype=np.float32, ensure_min_samples=least)
-            return _cut(matrix, self.blocks or {EMBEDDING: matrix.shape[1]})
-        if self.blocks is not None:
-            raise DataError(
-                f"{option('blocks')} is about plain matrices; these data name their blocks.", remedy="Leave it out."
-            )
-        checked = {
-            name: check_array(block, dtype=np.float32, ensure_min_samples=least, input_name=f"block {name}")
-            for name, block in named.items()
-        }
-        if reset:
-            self.n_features_in_ = sum(block.shape[1] for block in checked.values())
-        return checked
-
-    def _encode(self, y: Any, n: int) -> tuple[NDArray[np.int64], Target]:
+    def _encode(self, y: Any, n: int) -> tuple[Labels, Target]:
         """Return labels as numbers; remember what they are called."""
         if y is None:
             raise _InputError(f"This {type(self).__name__} estimator requires y to be passed, but the target y is None")
@@ -616,6 +638,68 @@ class FusionClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # typ
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_label = True
+        tags.transformer_tags.preserves_dtype = []
+        return tags
+
+
+@accepts(SearchConfig, leaving=NOT_OF_BLOCKS, unset=True)
+class FusionRegressor(RegressorMixin, _OverBlocks):  # type: ignore[misc]
+    """Finds which blocks of embeddings, together, predict a number best, or several; no image is needed.
+
+    As :class:`FusionClassifier`, whose attributes it has, ``classes_`` left out.
+
+    Parameters
+    ----------
+    blocks : mapping of str to int, optional
+        As for :class:`FusionClassifier`.
+    n_jobs : int, optional
+        Processes that fit predictors; one by default, -1 for all cores.
+    verbose : bool, default False
+        Whether news are written to standard error.
+    **chosen
+        Fields of :class:`biofuse.SearchConfig`. None stands for "not chosen".
+
+    Examples
+    --------
+    >>> import biofuse
+    >>> embeddings = biofuse.embed("images/", ["colour", "lbp"], progress=False)
+    >>> redness = embeddings["colour"][:, 0] + embeddings["lbp"][:, 0]
+    >>> regressor = biofuse.FusionRegressor(folds=3, repeats=1).fit(dict(embeddings), redness)
+    >>> regressor.predict(dict(embeddings)).shape == redness.shape
+    True
+    """
+
+    def __init__(
+        self,
+        *,
+        blocks: Mapping[str, int] | None = None,
+        n_jobs: int | None = None,
+        verbose: bool = False,
+        **chosen: Any,
+    ) -> None:
+        super().__init__(blocks=blocks, n_jobs=n_jobs, verbose=verbose, **chosen)
+
+    def predict(self, X: Any) -> NDArray[np.float64]:
+        """Return the value of each row, shape (n,); of several columns shape (n, n_columns)."""
+        found = self._scores(X)
+        return np.asarray(self._target.predict(found), dtype=np.float64)
+
+    def _encode(self, y: Any, n: int) -> tuple[Labels, Target]:
+        """Return values as float64; columns are called by their numbers."""
+        if y is None:
+            raise _InputError(f"This {type(self).__name__} estimator requires y to be passed, but the target y is None")
+        values = check_array(y, dtype=np.float64, ensure_2d=False, input_name="y")
+        if len(values) != n:
+            raise _InputError(f"There are {len(values)} labels for {n} rows.")
+        self._target = Target.numbered(Task.VALUE, 1 if values.ndim == 1 else values.shape[1])
+        labels = self._target.as_labels(values)
+        if (np.ptp(labels, axis=0) == 0).any():
+            raise _InputError("All rows have the same value: there is nothing to learn.")
+        return labels, self._target
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
         tags.transformer_tags.preserves_dtype = []
         return tags
 

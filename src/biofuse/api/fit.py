@@ -38,7 +38,7 @@ from biofuse.search.config import STARTER, SearchConfig, names_one_predictor
 from biofuse.search.evidence import Evidence, gather_evidence
 from biofuse.search.leaderboard import Leaderboard
 from biofuse.search.out_of_fold import OutOfFold
-from biofuse.search.problem import Problem, check_parts, check_plan, check_savable
+from biofuse.search.problem import Problem, check_parts, check_plan, check_savable, suited
 from biofuse.search.rules import CHOSEN, Selection
 from biofuse.search.runner import SearchContext
 from biofuse.search.search import (
@@ -412,6 +412,8 @@ def fit(
     notes = (*notes, *predictor_notes(searching))
     for line in (*notes, *development.notes):
         say(line)
+    if development.samples.target is not None:
+        asked = suited(asked, development.samples.target)
     samples = check_plan(development.samples, asked, options=options, progress=progress)
     embeddings = extract(samples, cards, store=kept, options=options, progress=progress, tell=say)
     for skipped in embeddings.skipped:

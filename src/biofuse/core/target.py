@@ -348,6 +348,17 @@ class Target:
             found[-1][event] = parts
         return np.hstack(found)
 
+    def balanced(self, labels: Labels) -> Labels:
+        """Return what folds are planned by: classes or labels as they are, else the strata as zeros and ones.
+
+        Where all samples are in one stratum, they are of one class.
+        """
+        if self.categorical:
+            return labels
+        strata = self.strata(labels)
+        strata = strata[:, ~strata.all(axis=0)]
+        return strata.astype(np.int64) if strata.shape[1] else np.zeros(len(labels), dtype=np.int64)
+
     def decide(self, scores: Scores) -> NDArray[np.bool_]:
         """Return which classes are predicted, shape (n, n_columns).
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from biofuse.core.errors import DataError, LeakageError, UnreadableImageError, in_utf8, option
 from biofuse.core.hashing import Contents, no_contents
 from biofuse.core.progress import Progress, Silent
-from biofuse.core.target import Target, Task
+from biofuse.core.target import Labels, Target, Task
 from biofuse.data.columns import SPLIT_NAMES, split_of
 from biofuse.data.config import COLUMNS, UNGROUPED, DataConfig, named
 from biofuse.data.decoding import DecodePolicy, ItemSource, PillowSource, content_hash
@@ -108,7 +108,7 @@ class Samples:
 
     ids: NDArray[np.object_]
     sources: tuple[Source, ...]
-    labels: NDArray[np.int64] | None = None
+    labels: Labels | None = None
     classes: tuple[str, ...] = ()
     task: Task | None = None
     splits: NDArray[np.object_] | None = None

@@ -116,6 +116,15 @@ class Metric:
         """
         return np.asarray(self.formula(data, weights)[self.kept(data)].mean(axis=0))
 
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The least and the largest value that it can have."""
+        if self.interval == "explained":
+            return -math.inf, 1.0
+        if not self.higher_is_better:
+            return 0.0, math.inf
+        return (-1.0 if self.chance == 0 else 0.0), 1.0
+
     def signed(self, values: Values) -> Values:
         """Turn values of the metric so that more is better."""
         return values if self.higher_is_better else -values

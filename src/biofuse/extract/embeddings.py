@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from biofuse.blocks.blocks import BlockReader, Blocks, Matrix
 from biofuse.core.errors import BioFuseError, DependencyError, StoreError, UnreadableImageError, WeightsError, option
 from biofuse.core.hashing import Contents, generator
+from biofuse.core.target import Labels
 from biofuse.data.decoding import content_hash, decode
 from biofuse.data.samples import Samples, known_contents, require_contents
 from biofuse.encoders.card import IMPORTED, EncoderCard, Precision
@@ -136,8 +137,8 @@ class EmbeddingSet(Mapping[str, Matrix]):
         return known_contents(self.samples)
 
     @property
-    def labels(self) -> NDArray[np.int64] | None:
-        """Class indices, shape (n,), or zeros and ones, shape (n, n_labels); None for unlabelled data."""
+    def labels(self) -> Labels | None:
+        """What was found of each sample, as :class:`biofuse.core.target.Target` says; None for unlabelled data."""
         return self.samples.labels
 
     @property

@@ -146,7 +146,7 @@ def align_classes(samples: Samples, model: BioFuseModel) -> tuple[Samples, tuple
     if samples.task.several:
         labels = np.zeros((len(samples), len(model.classes)), dtype=np.int64)
         for name, match in found.items():
-            labels[:, model.classes.index(match)] |= samples.labels[:, samples.classes.index(name)]
+            labels[:, model.classes.index(match)] |= samples.labels[:, samples.classes.index(name)].astype(np.int64)
         if any(unknown.values()):
             notes.append(f"The model does not know the label(s) {counted(unknown.items())}; they are not scored.")
     else:
@@ -710,7 +710,7 @@ def _doubt(scores: ModelScores) -> tuple[str, ...]:
     return (f"There are only {few[0]} groups: no interval of these scores can be trusted.",) if few else ()
 
 
-def _labels(samples: Samples) -> NDArray[np.int64]:
+def _labels(samples: Samples) -> Labels:
     if samples.labels is None:
         raise DataError(f"{samples.name} has no labels.")
     return samples.labels

@@ -17,6 +17,7 @@ from biofuse.data.splits import ValidationPlan, make_folds
 from biofuse.fusion.base import Fusion
 from biofuse.heads.base import ClassWeight, FittedLinear, Head, Scores
 from biofuse.heads.logistic import Logistic
+from biofuse.heads.ridge import Ridge
 from biofuse.predictors.fused import (
     FusedPredictor,
     Predictor,
@@ -278,9 +279,10 @@ def fit_late_fusion(
 ) -> LateFusion:
     """Fit one predictor per encoder on training rows, and what combines them.
 
-    ``average`` takes the mean of their probabilities. ``stacking`` learns how far to trust each encoder on each class:
-    a logistic regression (softmax; for multi-label tasks one per label) on the logarithms of the probabilities that
-    the encoders give to rows they were not fitted on, from inner folds (Wolpert (1992), Neural Networks 5:241-259; with
+    ``average`` takes the mean of their probabilities, or values. ``stacking`` learns how far to trust each encoder on
+    each class: a logistic regression (softmax; for multi-label tasks one per label) on the logarithms of the
+    probabilities that the encoders give to rows they were not fitted on (of values a ridge regression on what they
+    predict of them), from inner folds (Wolpert (1992), Neural Networks 5:241-259; with
     probabilities as features: Ting and Witten (1999), JAIR 10:271-289). The members are then refitted on all rows.
 
     The result is the same, bit for bit, in whatever order rows and encoders are given.
@@ -343,7 +345,7 @@ def fit_late_fusion(
     remarks: tuple[str, ...] = ()
     if how == "stacking":
         plan = make_folds(
-            ordered,
+            target.balanced(ordered),
             ids=subset.ids,
             groups=None if groups is None else [groups[row] for row in order.tolist()],
             n_folds=n_folds,
@@ -352,7 +354,7 @@ def fit_late_fusion(
         )
         held_out = _out_of_fold(plan, subset, fit, shape=(len(subset), len(order), target.n_columns))
         features, remarks = meta_features(held_out, target.kind), plan.notes
-        learner = Logistic(C=META_C, class_weight=class_weight)
+        learner = Ridge() if target.measured else Logistic(C=META_C, class_weight=class_weight)
         meta = learner.fit(features, ordered, target=target, sample_weight=weights, seed=seed, threads=threads)
     return LateFusion(
         members=tuple(fit(everything, encoder) for encoder in subset.encoders),
@@ -389,8 +391,11 @@ def meta_features(probability: Scores, task: Task) -> Scores:
     Returns
     -------
     ndarray of float64, shape (n, n_members * n_classes)
-        Logarithms of the probabilities (for multi-label tasks their log-odds), those of each member side by side.
+        Logarithms of the probabilities (for multi-label tasks their log-odds), or the values that are predicted, those
+        of each member side by side.
     """
+    if task.measured:
+        return np.concatenate(list(probability), axis=1)
     cut = np.maximum(probability, SMALLEST)
     logs = np.log(cut)
     if task.several:

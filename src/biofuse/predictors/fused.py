@@ -341,14 +341,16 @@ def fit_predictor(
 
 
 def log_odds(probability: Scores, *, task: Task) -> Scores:
-    """Return log-odds, finite, and fine also where probabilities round to 1.
+    """Return log-odds, finite, and fine also where probabilities round to 1; values as they are.
 
     Parameters
     ----------
-    probability : ndarray of float64, shape (n, n_classes)
+    probability : ndarray of float64, shape (n, n_columns)
     task : Task
-        Multi-label: every column by itself. Else each class against the others.
+        Each class against the others where classes exclude each other, else every column by itself.
     """
+    if task.measured:
+        return probability
     others = Target.numbered(task, probability.shape[1]).others(probability)
     with np.errstate(divide="ignore"):
         odds = np.log(probability) - np.log(others)

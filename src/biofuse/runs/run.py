@@ -206,7 +206,9 @@ class Run:
         folder = Path(path)
         if (folder / RECORD).is_file():
             there = _read_or_replace(folder, overwrite=overwrite)
-            if there is not None and there.options != config and not overwrite:
+            # The metric follows the target, unless it is named.
+            same = {} if there is None or "metric" in config.model_fields_set else {"metric": there.options.metric}
+            if there is not None and there.options != config.model_copy(update=same) and not overwrite:
                 raise SearchError(ANOTHER.format(path), remedy=OTHER_PLACE)
 
     def remember(self, *, latency: Mapping[str, float]) -> None:

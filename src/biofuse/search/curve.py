@@ -378,7 +378,7 @@ def plan_curve(problem: Problem, *, repeats: int = REPEATS, per_class: Sequence[
     samples, units, target, seed = problem.samples, problem.units, problem.target, problem.config.seed
     names = samples.ids.astype(str) if units is None else units.astype(str)
     folds = make_folds(
-        problem.labels, ids=samples.ids.tolist(), groups=None if units is None else units.tolist(),
+        target.balanced(problem.labels), ids=samples.ids.tolist(), groups=None if units is None else units.tolist(),
         n_folds=problem.config.folds, n_repeats=repeats, seed=derive_seed(seed, "curve"), classes=problem.classes,
         splits=samples.splits,
     )  # fmt: skip
@@ -431,8 +431,8 @@ def _checked(numbers: Sequence[int]) -> tuple[int, ...]:
 
 
 def _columns(target: Target, labels: Labels) -> NDArray[np.bool_]:
-    """Return what there should be as many of: the classes; of several labels, each label and its absence."""
-    found = target.indicators(labels)
+    """Return what there should be as many of: the strata; of several labels, each label and its absence."""
+    found = target.strata(labels)
     return np.column_stack([found, ~found]) if target.several else found
 
 
@@ -451,10 +451,10 @@ def _first_of_each(ordered: Index, indicators: NDArray[np.bool_], number: int) -
 
 
 def _share(ordered: Index, labels: Labels, share: float, target: Target) -> Index:
-    """Return the first part of the rows: of every class, where classes exclude each other."""
+    """Return the first part of the rows: of every stratum, but where samples have several labels."""
     if target.several:
         return ordered[: max(1, round(share * len(ordered)))]
-    among = target.indicators(labels[ordered])
+    among = target.strata(labels)[ordered]
     wanted = np.maximum(np.ceil(share * among.sum(axis=0)), 1)
     return np.asarray(ordered[(among & (np.cumsum(among, axis=0) <= wanted)).any(axis=1)], dtype=np.int64)
 

@@ -87,8 +87,7 @@ def nested_cv(problem: Problem, context: SearchContext, *, budget: Budget) -> Ne
         context.progress.advance("outer folds", 1)
     folds = {name: tuple(values) for name, values in found.items() if len(values) == len(outer.folds)}
     _, low, high, _ = corrected_t(folds["chosen"], outer.n_train, outer.n_test, confidence=CONFIDENCE)
-    least = -1.0 if get_metric(config.metric).chance == 0 else 0.0  # a correlation, or a share
-    low, high = float(np.clip(low, least, 1)), float(np.clip(high, least, 1))
+    low, high = (float(np.clip(end, *get_metric(config.metric).ends)) for end in (low, high))
     return Nested(metric=config.metric, folds=folds, picked=tuple(picked), low=low, high=high)
 
 
@@ -131,7 +130,7 @@ class Evidence(Record):
     nested : Nested or None
         Scores of the search itself, where asked for.
     robustness : Robustness or None
-        How much of the encoders' and the chosen fusion's neighbourhoods is the site; None without sites.
+        How much of the encoders' and the chosen fusion's neighbourhoods is the site; None without sites or classes.
     """
 
     optimism: Optimism | None = None
@@ -198,9 +197,9 @@ FUSED = "the chosen encoders together"
 
 
 def _robustness(problem: Problem, search: Search) -> Robustness | None:
-    """Measure how much of each encoder is the site, in the columns that a head would see of it."""
+    """Measure how much of each encoder is the site, in the columns that a head would see of it, beside the classes."""
     samples = problem.samples
-    if samples.site is None:
+    if samples.site is None or not problem.target.categorical:
         return None
     subsets = {name: (name,) for name in problem.blocks.encoders} | {FUSED: search.chosen}
     fusion = fusion_of(problem.config)
@@ -239,7 +238,7 @@ def _optimism(problem: Problem, search: Search, context: SearchContext, budget: 
             rows=rows,
             ids=problem.samples.ids,
             groups=problem.units,
-            task=problem.task,
+            task=problem.target,
             rule=problem.config.rule,
             metric=problem.config.metric,
             eligible=budget.allows_row,

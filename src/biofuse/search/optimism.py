@@ -12,7 +12,7 @@ from pydantic import Field
 
 from biofuse.core.errors import AlignmentError, SearchError, UndefinedMetricError
 from biofuse.core.machine import usable_cores
-from biofuse.core.target import Labels, Task
+from biofuse.core.target import Labels, Target, Task
 from biofuse.data.splits import ValidationPlan
 from biofuse.evaluation.intervals import Units, corrected_t, percentile_ends
 from biofuse.evaluation.metrics import Record, Score, get_metric, score
@@ -187,14 +187,15 @@ def cross_validate_choice(
         )
     mean, low, high, _ = corrected_t(values, board.n_train, board.n_test, confidence=confidence)
     units = Units.of(problem.samples.ids, problem.units)
+    least, most = get_metric(config.metric).ends
     return Optimism(
         metric=config.metric,
         rule=config.rule,
         chosen=chosen.subset,
         apparent=float(chosen.values(config.metric)[defined].mean()),
         corrected=mean,
-        low=low,
-        high=min(high, 1.0),  # where every metric of a screen ends
+        low=max(low, least),
+        high=min(high, most),
         confidence=confidence,
         n_subsets=len(board),
         n_resamples=len(values),
@@ -326,7 +327,7 @@ def correct_optimism(
     rows: Sequence[NDArray[np.int64]],
     ids: ArrayLike,
     groups: ArrayLike | None = None,
-    task: Task,
+    task: Task | Target,
     rule: str = DEFAULT_RULE,
     metric: str | None = None,
     eligible: Eligible | None = None,
@@ -356,8 +357,8 @@ def correct_optimism(
         Development samples; with the seed they alone decide what is drawn.
     groups : array-like of str, shape (n,), optional
         Patients or slides; whole groups are drawn then.
-    task : Task
-        What the labels are.
+    task : Task or Target
+        What the labels are; of times to an event a target, which has the horizons.
     rule : str
         As for :func:`biofuse.search.rules.select`.
     metric : str, optional
@@ -457,7 +458,7 @@ class HeldOutPredictions:
         labels: Labels,
         *,
         rows: Sequence[NDArray[np.int64]],
-        task: Task,
+        task: Task | Target,
         metric: str,
         n_rows: int,
     ) -> None:

@@ -8,18 +8,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biofuse.blocks.blocks import Blocks
-from biofuse.core.errors import DataError, LeakageError, option
+from biofuse.core.errors import DataError, LeakageError, SearchError, option
 from biofuse.core.hashing import Contents, digest_json, to_hex
+from biofuse.core.linear import Standard
 from biofuse.core.progress import Progress, progress_bars
 from biofuse.core.target import Labels, Target, Task
 from biofuse.data.samples import Samples, hash_samples, known_contents
 from biofuse.data.splits import ValidationPlan, leave_sites_out, make_folds, merge_groups, with_splits
-from biofuse.evaluation.metrics import check_selectable, get_metric
+from biofuse.evaluation.metrics import check_selectable, default_metric, get_metric
 from biofuse.extract.embeddings import EmbeddingSet
 from biofuse.extract.options import ExtractOptions
 from biofuse.fusion.base import Fusion, fusion_registry, make_fusion
 from biofuse.fusion.concatenation import Concatenation
-from biofuse.heads.base import ESTIMATOR_PREFIX, Head, head_registry, make_head
+from biofuse.heads.base import ESTIMATOR_PREFIX, Head, head_registry, make_head, other_target, takes
 from biofuse.search.config import AUTO, SearchConfig
 
 
@@ -55,6 +56,10 @@ def search_key(
     )
 
 
+COPIED = 1e-9
+"""How far the correlation of an embedding's column with a value may be from 1 where the column is that value: they
+are float32, which rounds by 6e-8, and a correlation loses the square of that, and some rounding of its own."""
+
 ENOUGH_ROWS = 10
 """Rows per class from which a column that is constant within every class cannot be chance in real images."""
 
@@ -64,7 +69,8 @@ def refuse_leaked_labels(blocks: Blocks, labels: Labels) -> None:
 
     An embedding computed from pixels varies within a class. A column that is constant within every class, and differs
     between classes (the label itself, or whether it is a certain class), was written by somebody who knew the labels.
-    Classes of fewer than :data:`ENOUGH_ROWS` samples are not looked at.
+    Classes of fewer than :data:`ENOUGH_ROWS` samples are not looked at. A column that is a value times a constant, plus
+    a constant, is that value.
 
     Parameters
     ----------
@@ -76,6 +82,9 @@ def refuse_leaked_labels(blocks: Blocks, labels: Labels) -> None:
     LeakageError
         Naming the encoder and the column.
     """
+    if np.issubdtype(labels.dtype, np.floating):
+        _refuse_copied_values(blocks, labels)
+        return
     indicators = labels[:, None] if labels.ndim == 1 else labels
     for target in indicators.T:
         classes, counts = np.unique(target, return_counts=True)
@@ -93,6 +102,18 @@ def refuse_leaked_labels(blocks: Blocks, labels: Labels) -> None:
                     "differs between classes.",
                     remedy="Leave this encoder out, or correct the embeddings or files it was made from.",
                 )
+
+
+def _refuse_copied_values(blocks: Blocks, labels: Labels) -> None:
+    values = labels.reshape(len(labels), -1).astype(np.float64)
+    columns = Standard.of(values)(values)
+    for encoder, matrix in blocks.items() if len(labels) >= ENOUGH_ROWS else ():
+        near = 1 - np.abs(Standard.of(matrix)(matrix).T @ columns).max(axis=1) / len(labels)
+        if near.min() < COPIED:
+            raise LeakageError(
+                f"Column {int(near.argmin())} of encoder {encoder} is the value itself.",
+                remedy="Leave this encoder out, or correct the embeddings or files it was made from.",
+            )
 
 
 HOLDOUT = (0.8, 0.2, 0.0)
@@ -265,6 +286,32 @@ def check_savable(config: SearchConfig) -> None:
         head.check_savable()
 
 
+def suited(config: SearchConfig, target: Target) -> SearchConfig:
+    """Return the options as they are for a target: the metric is the first that exists for it, unless one was named.
+
+    Raises
+    ------
+    SearchError
+        If what was named is not for such a target: metric, head, predictor, or weights of classes.
+    """
+    if "metric" not in config.model_fields_set:
+        config = config.but(metric=default_metric(target))
+    check_selectable(config.metric, target)
+    if config.head != AUTO and not takes(head_of(config), target):
+        raise other_target(config.head, target)
+    if config.class_weight is not None and not target.categorical:
+        raise SearchError(
+            f"There are no classes that could be weighted: {target.text} is predicted.",
+            remedy=f"Leave {option('class_weight')} out; {option('weight')} names a column of weights.",
+        )
+    if config.predictor == "stacking" and target.timed:
+        raise SearchError(
+            "Stacking does not predict times to an event.",
+            remedy=f"Use {option('predictor', 'average')}, or leave {option('predictor')} out.",
+        )
+    return config
+
+
 def check_parts(config: SearchConfig) -> SearchConfig:
     """Return the options with head and fusion as they are written here; refuse those that do not exist.
 
@@ -353,30 +400,41 @@ def make_plan(samples: Samples, config: SearchConfig) -> ValidationPlan:
     if samples.labels is None:
         raise DataError(f"{samples.name} has no labels.")
     units = _units(samples)
+    labels, strata = _stratified_by(samples)
     if config.select == "site":
         if samples.site is None:
             raise DataError(
                 f"{samples.name} has no sites to leave out.", remedy=f"Name their column: {option('site', 'hospital')}."
             )
         return leave_sites_out(
-            samples.labels,
+            labels,
             ids=samples.ids.tolist(),
             sites=samples.by[samples.site].tolist(),
             units=None if units is None else units.tolist(),
             seed=config.seed,
-            classes=samples.classes,
+            classes=strata,
             splits=samples.splits,
         )
     return make_folds(
-        samples.labels,
+        labels,
         ids=samples.ids.tolist(),
         groups=None if units is None else units.tolist(),
         n_folds=config.folds,
         n_repeats=config.repeats,
         seed=config.seed,
-        classes=samples.classes,
+        classes=strata,
         splits=samples.splits,
     )
+
+
+def _stratified_by(samples: Samples) -> tuple[Labels, Sequence[str]]:
+    """Return what folds are balanced by: labels, or quantiles of values or times; and what they are called."""
+    if samples.target is None or samples.labels is None:
+        raise DataError(f"{samples.name} has no labels.")
+    found = samples.target.balanced(samples.labels)
+    if samples.target.categorical:
+        return found, samples.classes
+    return found, [f"part {number + 1}" for number in range(found.shape[-1] if found.ndim > 1 else 1)]
 
 
 def _units(samples: Samples) -> NDArray[np.object_] | None:

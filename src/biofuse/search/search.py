@@ -18,7 +18,7 @@ from biofuse.core.machine import limit_threads, usable_cores
 from biofuse.core.progress import Silent, Tell
 from biofuse.core.target import Labels
 from biofuse.encoders.card import EncoderCard
-from biofuse.evaluation.metrics import board_metrics
+from biofuse.evaluation.metrics import board_metrics, get_metric
 from biofuse.extract.embeddings import EmbeddingSet
 from biofuse.extract.local import measure_latency
 from biofuse.extract.options import ExtractOptions
@@ -201,14 +201,17 @@ def choose_head(problem: Problem, screen: Screen | None, context: SearchContext)
         Mean of each head tried.
     """
     config, pool = problem.config, problem.blocks.encoders
-    if config.head != AUTO:
-        return config.head, {}
+    affordable = _affordable(problem)
+    if config.head != AUTO or len(affordable) == 1:
+        return affordable[0] if config.head == AUTO else config.head, {}
     subsets = [pool] if screen is None else list(dict.fromkeys([screen.choice.subset, pool]))
     scores: dict[str, float] = {}
-    for name in _affordable(problem):
+    for name in affordable:
         board, _ = refit(problem, Listed(subsets), head_of(config, name), context, quiet=True)
         scores[name] = float(np.mean([board[subset].quality(config.metric) for subset in subsets]))
     best = max(scores, key=lambda name: round(scores[name], 12))
+    sign = 1 if get_metric(config.metric).higher_is_better else -1
+    scores = {name: sign * value for name, value in scores.items()}
     said = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
     context.tell(f"Head: {best} (mean {config.metric} over the folds: {said}).")
     return best, scores

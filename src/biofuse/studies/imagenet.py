@@ -503,7 +503,7 @@ class _Stream:
             self.options = self.options.but(precisions=done.precisions)
             self.quarantined += done.quarantined
             if done.samples.labels is not None:
-                yield done.contents, done.samples.labels
+                yield done.contents, done.samples.labels.astype(np.int64)
 
     def rows(
         self, contents: NDArray[np.bytes_], labels: NDArray[np.int64]

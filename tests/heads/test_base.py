@@ -17,7 +17,6 @@ from biofuse.heads.base import (
     CERTAIN,
     CHEAP_HEADS,
     OWN_HEADS,
-    FittedLinear,
     Limits,
     Outputs,
     cheap_heads,
@@ -31,6 +30,7 @@ from biofuse.heads.cox import Cox
 from biofuse.heads.kaplan_meier import KaplanMeier
 from biofuse.heads.knn import Neighbours
 from biofuse.heads.lda import LDA
+from biofuse.heads.linear import FittedLinear
 from biofuse.heads.logistic import Logistic
 from biofuse.heads.ridge import Ridge
 from biofuse.heads.xgboost import XGBoost

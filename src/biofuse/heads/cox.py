@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from biofuse.core.errors import SearchError
 from biofuse.core.linear import Matrix64
 from biofuse.core.target import Target
-from biofuse.heads.base import MATRIX_CELLS, Features, FittedLinear, Limits, OwnHead, Setup, TimeToEvent
+from biofuse.heads.base import MATRIX_CELLS, Features, Limits, OwnHead, Setup, TimeToEvent
 from biofuse.heads.hazard import PartialLikelihood
+from biofuse.heads.linear import FittedLinear
 
 VARIANCES = tuple(float(value) for value in 10.0 ** np.arange(-2, 3.5, 0.5))
 """Prior variances of the log hazard ratio that are tried where alpha is not given, the strongest penalty first.

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from biofuse.core.errors import SearchError
 from biofuse.core.linear import ROWS_AT_ONCE, slices
-from biofuse.heads.base import MATRIX_CELLS, Classification, Features, FittedLinear, Limits, OwnHead, Setup
+from biofuse.heads.base import MATRIX_CELLS, Classification, Features, Limits, OwnHead, Setup
+from biofuse.heads.linear import FittedLinear
 from biofuse.heads.logistic import fit_slope, log_loss
 
 Shrinkage = float | Literal["left_out", "auto"]

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biofuse.core.errors import SearchError
-from biofuse.heads.base import MATRIX_CELLS, Classification, Features, FittedLinear, Limits, OwnHead, Setup
+from biofuse.heads.base import MATRIX_CELLS, Classification, Features, Limits, OwnHead, Setup
+from biofuse.heads.linear import FittedLinear
 
 DIRECTIONS = 16
 """Principal directions that are rescaled. Measured on 1,450 x 3,044 real embeddings (4 classes): 32 or 64 save

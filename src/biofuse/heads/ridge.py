@@ -7,7 +7,8 @@ import numpy as np
 from biofuse.core.errors import SearchError
 from biofuse.core.linear import ROUNDING, Matrix64, ridge_path
 from biofuse.core.target import Target
-from biofuse.heads.base import MATRIX_CELLS, Features, FittedLinear, Limits, OwnHead, Setup
+from biofuse.heads.base import MATRIX_CELLS, Features, Limits, OwnHead, Setup
+from biofuse.heads.linear import FittedLinear
 from biofuse.heads.logistic import fit_slope
 
 RELATIVE_PENALTIES = tuple(float(value) for value in 10.0 ** np.arange(-3, 4.5, 0.5))

@@ -21,7 +21,8 @@ from biofuse.evaluation.calibration import TINY, Calibration
 from biofuse.fusion.base import FittedFusion
 from biofuse.fusion.concatenation import FittedConcatenation, FittedWeightedConcatenation
 from biofuse.fusion.projections import FittedProjection
-from biofuse.heads.base import FittedHead, FittedLinear, Outputs
+from biofuse.heads.base import FittedHead, Outputs
+from biofuse.heads.linear import FittedLinear
 from biofuse.model.model import BioFuseModel
 from biofuse.predictors.combined import SMALLEST, EnsemblePredictor, LateFusion
 from biofuse.predictors.fused import FusedPredictor, Predictor

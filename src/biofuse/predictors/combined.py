@@ -15,7 +15,8 @@ from biofuse.core.seals import Sealed
 from biofuse.core.target import Labels, Target, Task
 from biofuse.data.splits import ValidationPlan, make_folds
 from biofuse.fusion.base import Fusion
-from biofuse.heads.base import ClassWeight, FittedLinear, Head, Scores
+from biofuse.heads.base import ClassWeight, Head, Scores
+from biofuse.heads.linear import FittedLinear
 from biofuse.heads.logistic import Logistic
 from biofuse.heads.ridge import Ridge
 from biofuse.predictors.fused import (

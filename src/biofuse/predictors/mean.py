@@ -18,7 +18,8 @@ from biofuse.core.errors import ArtifactError, SearchError, option
 from biofuse.core.machine import limit_threads
 from biofuse.core.target import Labels, Target, Task
 from biofuse.fusion.concatenation import Concatenation, FittedConcatenation
-from biofuse.heads.base import FittedLinear, Head, Scores, cheap_heads, check_limits, make_head
+from biofuse.heads.base import Head, Scores, cheap_heads, check_limits, make_head
+from biofuse.heads.linear import FittedLinear
 from biofuse.predictors.fused import Predictor, below, in_order, log_odds, readable, write_artefact
 
 

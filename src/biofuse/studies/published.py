@@ -212,7 +212,7 @@ BEST_OF_MANY = (
 
 
 MEANS = (
-    "Mean: over the data sets on which all of BioFuse's columns have a score. Mean rank: among all methods of the "
+    "Mean: over the data sets on which every column has a score. Mean rank: among all methods of the "
     "table of published methods that have a score on each of these data sets; 1 is the best."
 )
 
@@ -287,24 +287,26 @@ class Beside:
             own = run.score(CHOSEN, metric)
             best = [published.best(flag, metric, honest=honest) for honest in (True, False)]
             theirs = [each.scores(metric).get(flag) for each in fused]
-            numbers = [None if own is None else own.estimate, *theirs, *(one[0] if one else None for one in best)]
+            numbers = [None if own is None else own.estimate, *(one[0] if one else None for one in best), *theirs]
             values.append([np.nan if number is None else number for number in numbers])
-            rows.append([run.name, *map(_text, numbers[: 1 + len(fused)]), *map(_whose, best)])
+            rows.append([run.name, _text(numbers[0]), *map(_whose, best), *map(_text, theirs)])
         rows += self._summary_rows(metric, np.array(values, dtype=np.float64).reshape(len(rows), 3 + len(fused)), fused)
-        titles = ("data set", OURS, *(each.method for each in fused), "best honest", "best claimed")
+        titles = ("data set", OURS, "best honest", "best claimed", *(each.method for each in fused))
         marks = "; ".join(f"{mark}: {words}" for mark, words in published.protocols.items())
         sure = "; ".join(f"{mark}: {words}" for mark, words in published.confidences.items())
-        known = [published.remarks.get(self.flags[name]) for name in self._names]
+        known: dict[str, list[str]] = {}
+        for name in self._names:
+            known.setdefault(published.remarks.get(self.flags[name], ""), []).append(name)
         return Table.of(
             f"BioFuse and what others reached, test {short}",
             titles,
             rows,
-            aligned=titles[1 : 2 + len(fused)],
+            aligned=titles[1:],
             notes=(
                 f"[protocol, confidence]. Protocol: {marks}. Confidence: {sure}.",
                 BEST_OF_MANY,
                 MEANS,
-                *dict.fromkeys(filter(None, known)),
+                *(f"{', '.join(names)}: {said}" for said, names in known.items() if said),
             ),
         )
 
@@ -314,16 +316,16 @@ class Beside:
 
     def _summary_rows(self, metric: str, values: Any, fused: Sequence[PublishedResult]) -> list[list[Value | Cell]]:
         """Return the rows of means and of mean ranks."""
-        whole = ~np.isnan(values[:, : 1 + len(fused)]).any(axis=1)
+        whole = ~np.isnan(values).any(axis=1)
         n = int(whole.sum())
         if not n:
             return []
         means: list[Value | Cell] = [_text(float(mean)) for mean in values[whole].mean(axis=0)]
         ranks = self.methods(metric).mean_ranks
-        named = [OURS, *map(_name, fused)]
+        named = [OURS, "", "", *map(_name, fused)]
         return [
             [f"mean of {n}", *means],
-            ["mean rank", *(f"{ranks[name]:.2f}" if name in ranks else ABSENT for name in named), ABSENT, ABSENT],
+            ["mean rank", *(f"{ranks[name]:.2f}" if name in ranks else ABSENT for name in named)],
         ]
 
     def methods(self, metric: str) -> ScoreMatrix:
@@ -353,20 +355,23 @@ class Beside:
         by_name = {_name(each): each for each in published.results}
         table = matrix.to_table()
         rows: list[list[Value | Cell]] = []
+        notes: dict[str, list[str]] = {}
         for row in table.rows:
             about = by_name.get(str(row[0]))
-            note = "" if about is None else f"{about.source}{f': {about.note}' if about.note else ''}"
-            rows.append([*row, None if about is None else about.size, note or "this benchmark"])
+            rows.append([*row, *((None, "this benchmark") if about is None else (about.size, about.source))])
+            if about is not None and about.note:
+                notes.setdefault(about.note, []).append(about.method)
         sources = {by_name[name].source for name in matrix.rows if name in by_name}
         titles = [column.title for column in table.columns]
         return Table.of(
             matrix.title,
             (*titles, "pixels", "source"),
             rows,
-            aligned=(*titles[1:], "pixels"),
+            aligned=(*titles[1:], "pixels", "source"),
             notes=(
                 *table.notes,
                 *(f"{name}: {words}." for name, words in published.sources.items() if name in sources),
+                *(f"{'; '.join(methods)}: {said}." for said, methods in notes.items()),
             ),
         )
 

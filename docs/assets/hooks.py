@@ -10,6 +10,7 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[2]
 FROM_ROOT = {"contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.md"}
+WIDE = ("encoders.md",)
 LONG = ("encoders.md", "options.md", "studies.md", "changelog.md", "contributing.md", "api/")
 """What llms-full.txt leaves out: llms.txt leads to it."""
 
@@ -22,10 +23,12 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
-def on_page_markdown(markdown: str, **_: object) -> str:
-    """Lead from the pages to the files of the root where the site has them."""
-    for page, name in FROM_ROOT.items():
-        markdown = markdown.replace(f"](../{name}", f"]({page}")
+def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
+    """Give wide tables the whole width, and lead to the files of the root where the site has them."""
+    if page.file.src_uri in WIDE:
+        page.meta["hide"] = ["navigation", "toc"]
+    for there, name in FROM_ROOT.items():
+        markdown = markdown.replace(f"](../{name}", f"]({there}")
     return markdown
 
 

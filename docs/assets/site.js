@@ -1,5 +1,8 @@
 // The table of encoders can be narrowed: by words, and by what stands in some of its columns.
 document.addEventListener("DOMContentLoaded", () => {
+  // What a screen reader and a keyboard need and the theme lacks.
+  document.querySelector(".md-search")?.setAttribute("aria-label", "Search");
+  document.querySelectorAll(".md-typeset__scrollwrap").forEach((wide) => wide.setAttribute("tabindex", "0"));
   const FILTERS = ["trained on", "access"];
   for (const table of document.querySelectorAll(".md-content table")) {
     const heads = [...table.querySelectorAll("th")].map((head) => head.textContent.trim());

@@ -137,7 +137,11 @@ def run_lines(text: str, patched: pytest.MonkeyPatch) -> None:
             continue
         assert program == "biofuse", f"{line}: say above the block what it needs"
         arguments = [each for word in words for each in (sorted(glob.glob(word)) if "*" in word else [word])]  # noqa: PTH207
-        if arguments[0] == "fit" and arguments[1:] != ["images/", "--out", "run"]:  # another run in the place of the one that is there
+        if arguments[0] == "fit" and arguments[1:] != [
+            "images/",
+            "--out",
+            "run",
+        ]:  # another run in the place of the one that is there
             shutil.rmtree(arguments[arguments.index("--out") + 1], ignore_errors=True)
         run_command(arguments, patched)
 

@@ -430,6 +430,8 @@ def _check(path: Path, prepared: Prepared, *, what: str) -> Checked:
 
 
 def _decision(model: BioFuseModel) -> str:
+    if model.target.measured:
+        return "none: each column is a value, in its own unit"
     if model.target.several:
         return f"every label whose probability exceeds {THRESHOLD}"
     if model.target.positive is not None:

@@ -267,8 +267,16 @@ def similar(
 
 def _called(model: BioFuseModel, blocks: Blocks) -> str:
     probabilities = model.probabilities(blocks)
-    said, best = model.decide(probabilities)[0], float(probabilities[0].max())
-    called = f"The model says {said or 'none of the labels'}" + ("" if model.target.several else f" ({best:.1%})")
+    said, best = np.atleast_1d(model.decide(probabilities)[0]), float(probabilities[0].max())
+    if model.target.categorical:
+        sure = "" if model.target.several else f" ({best:.1%})"
+        called = f"The model says {said[0] or 'none of the labels'}{sure}"
+    elif model.target.measured:
+        called = "The model says " + ", ".join(
+            f"{of} {value:.4g}" for of, value in zip(model.classes, said, strict=True)
+        )
+    else:
+        called = f"The model gives a risk of {said[0]:.1%}"
     novelty = model.trust.novelty
     if novelty is None:
         return f"{called}."

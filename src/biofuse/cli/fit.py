@@ -274,7 +274,9 @@ def predict(
     coverage: Annotated[
         float | None,
         typer.Option(
-            help="Add a column with the classes among which the true one is with this probability.", metavar="SHARE"
+            help="Add a column with the classes among which the true one is with this probability, or columns with the "
+            "ends of an interval in which the true value is.",
+            metavar="SHARE",
         ),
     ] = None,
     class_conditional: Annotated[
@@ -290,7 +292,7 @@ def predict(
     ] = False,
     **chosen: Any,
 ) -> None:
-    """Predict new images: a table of ids, classes and probabilities.
+    """Predict new images: a table of ids, classes and probabilities, or values.
 
     [bold]Examples[/bold]
 
@@ -335,6 +337,9 @@ def predict(
 
 def _say_sets(model: "biofuse.BioFuseModel", coverage: float, *, class_conditional: bool) -> None:
     """Say where there were too few development samples to promise the coverage asked for."""
+    known = model.trust.values
+    if known is not None and not np.isfinite(known.reach(coverage)).all():
+        note(f"There are too few development samples, or groups, to promise {coverage:.0%}: intervals have no ends.")
     conformal = model.trust.conformal
     if conformal is None:
         return

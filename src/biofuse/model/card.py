@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from biofuse.core.target import Target, Task
+from biofuse.core.target import TEXTS, Target, Task
 from biofuse.encoders.card import EncoderCard
 from biofuse.encoders.hub import is_repository
 from biofuse.evaluation.calibration import CalibrationTest
@@ -158,6 +158,9 @@ MODELS = {
 
 UNKNOWN = "not recorded"
 
+TOLD = ("operating", "values", "risks")
+"""Parts of test scores whose own sentences the card repeats."""
+
 
 class DescribedModel(Protocol):
     """What the card needs to know of a model; :class:`~biofuse.model.model.BioFuseModel` has it."""
@@ -230,12 +233,13 @@ def model_card(
 def _front_matter(model: DescribedModel, data: str, metrics: Mapping[str, Any] | None) -> str:
     from huggingface_hub import EvalResult, ModelCardData
 
-    licence = combine_licences(model.cards)
+    licence, target = combine_licences(model.cards), Target(model.task, model.classes)
+    categorical = target.categorical
     chosen = (metrics or {}).get("models", {}).get("chosen", {}).get("metrics", {})
     results = [
         EvalResult(
-            task_type="image-classification",
-            task_name="Image classification",
+            task_type="image-classification" if categorical else "other",
+            task_name="Image classification" if categorical else TEXTS[model.task].capitalize(),
             dataset_type=_slug(data),
             dataset_name=data,
             dataset_split=str((metrics or {}).get("split", "test")),
@@ -251,9 +255,9 @@ def _front_matter(model: DescribedModel, data: str, metrics: Mapping[str, Any] |
         license=licence.identifier,
         license_name=_slug(licence.name) if licence.identifier == OTHER else None,
         library_name="biofuse",
-        pipeline_tag="image-classification",
+        pipeline_tag="image-classification" if categorical else None,
         tags=["biofuse", "biomedical-imaging", "embedding-fusion", "frozen-encoders", str(model.task)],
-        metrics=list(HUB_METRICS.values()),
+        metrics=[theirs for name, theirs in HUB_METRICS.items() if METRICS[name].applies(target)],
         base_model=[name for name in repositories if is_repository(name)] or None,
         model_name=f"BioFuse model for {data}",
         eval_results=results or None,
@@ -263,9 +267,12 @@ def _front_matter(model: DescribedModel, data: str, metrics: Mapping[str, Any] |
 
 def _summary(model: DescribedModel, data: str) -> str:
     names = ", ".join(card.title for card in model.cards)
+    target = Target(model.task, model.classes)
+    what = f"A classifier of {len(model.classes)} {target.noun} ({model.task})"
+    if not target.categorical:
+        what = f"A predictor of {target.text} ({', '.join(map(_plain, model.classes))})"
     return (
-        f"A classifier of {len(model.classes)} {Target(model.task, model.classes).noun} "
-        f"({model.task}) on the embeddings of {len(model.cards)} frozen encoder{'s' if len(model.cards) > 1 else ''} "
+        f"{what} on the embeddings of {len(model.cards)} frozen encoder{'s' if len(model.cards) > 1 else ''} "
         f"({names}), fitted on {_plain(data)} with BioFuse {model.facts.get('version', '')}. This repository holds the "
         "fitted part alone; the weights of the encoders come from their own authors, under their own licences."
     )
@@ -282,11 +289,11 @@ def _example(repository: str) -> str:
 
 
 def _intended(model: DescribedModel) -> str:
+    odd = f"that is none of the {len(model.classes)} classes" if model.task.categorical else "unlike them"
     return (
         "Research on images like those it was fitted on. **Not for clinical use**: it is no medical device, it was not "
         "validated on any patient's behalf, and no decision about a person may rest on it. Images of other scanners, "
-        f"stains, sites or populations, and anything that is none of the {len(model.classes)} classes, get a confident "
-        "answer too."
+        f"stains, sites or populations, and anything {odd}, get a confident answer too."
     )
 
 
@@ -296,10 +303,12 @@ def _data(model: DescribedModel, data: str, run: Mapping[str, Any] | None) -> st
     positive = Target(model.task, model.classes).positive
     lines += [] if positive is None else [f"- Positive class: {_plain(positive)}"]
     counts = (run or {}).get("counts") or {}
+    noun = Target(model.task, model.classes).noun
     if not counts:
-        return "\n".join([*lines, f"- Classes: {', '.join(map(_plain, model.classes))}"])
+        return "\n".join([*lines, f"- {noun.capitalize()}: {', '.join(map(_plain, model.classes))}"])
     splits = list(counts)
-    rows = [(name, *(counts[split].get(name, 0) for split in splits)) for name in model.classes]
+    names = dict.fromkeys(name for split in splits for name in (model.classes if noun != "horizons" else counts[split]))
+    rows = [(name, *(counts[split].get(name, 0) for split in splits)) for name in names]
     return "\n".join(lines) + "\n\n" + _markdown_table(("class", *splits), rows)
 
 
@@ -339,7 +348,8 @@ def _scores(metrics: Mapping[str, Any] | None) -> str:
     calibration, sets = metrics.get("calibration"), metrics.get("sets", ())
     trusted = [] if calibration is None else [str(CalibrationTest.model_validate(calibration))]
     trusted += [str(SetsTest.model_validate(each)) for each in sets[:1]]
-    sentences = map(_plain, (*said, *trusted, *(metrics.get("operating") or {}).get("sentences", ())))
+    trusted += [each for part in TOLD for each in (metrics.get(part) or {}).get("sentences", ())]
+    sentences = map(_plain, (*said, *trusted))
     return "\n\n".join(
         [f"{metrics['n']} samples of split {metrics.get('split', 'test')}; 95 % intervals.", table, *sentences]
     )
@@ -382,7 +392,11 @@ def _limits(model: DescribedModel, data: str, metrics: Mapping[str, Any] | None)
         for card in model.cards
         if card.unverified
     ]
-    said.append("Probabilities were not checked for calibration on data from elsewhere.")
+    said.append(
+        "Prediction intervals were not checked on data from elsewhere."
+        if model.task.measured
+        else "Probabilities were not checked for calibration on data from elsewhere."
+    )
     return "\n".join(f"- {_plain(sentence)}" for sentence in said)
 
 

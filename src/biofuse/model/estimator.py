@@ -128,14 +128,14 @@ class ScikitModel:
         return self
 
     def score(self: Embeds, X: Any, y: Any, sample_weight: ArrayLike | None = None, **given: Any) -> float:
-        """Return the accuracy on images; of several labels, the share of images with all of them right.
+        """Return the accuracy on images; of several labels, the share of images with all of them right; of values R².
 
         Parameters
         ----------
         X : anything :func:`biofuse.load_samples` takes
             Images.
         y : array-like, shape (n,) or (n, n_labels)
-            Class names, or zeros and ones.
+            Class names, zeros and ones, or values.
         sample_weight : array-like, shape (n,), optional
         **given
             As for :meth:`biofuse.BioFuseModel.predict_proba`.
@@ -144,12 +144,19 @@ class ScikitModel:
         ------
         DataError
             If a label is no class of the model.
+        ArtifactError
+            If the model predicts times to an event, of which scikit-learn has no score.
         """
-        from sklearn.metrics import accuracy_score
+        from sklearn.metrics import accuracy_score, r2_score
 
+        if self.target.timed:
+            raise ArtifactError(
+                "scikit-learn has no score of times to an event.", remedy="Use biofuse.evaluate on the run."
+            )
         truth = as_codes(y, self.target)
         said = self.target.predict(self.predict_proba(X, **given))
-        return float(accuracy_score(truth, said, sample_weight=sample_weight))
+        measure = r2_score if self.target.measured else accuracy_score
+        return float(measure(truth, said, sample_weight=sample_weight))
 
     def __sklearn_is_fitted__(self) -> bool:
         return True
@@ -158,14 +165,15 @@ class ScikitModel:
         return self
 
     def __sklearn_tags__(self: Any) -> "Tags":
-        from sklearn.utils import ClassifierTags, InputTags, Tags, TargetTags, TransformerTags
+        from sklearn.utils import ClassifierTags, InputTags, RegressorTags, Tags, TargetTags, TransformerTags
 
-        several = self.target.several
+        several, classes = self.target.several, self.target.categorical
         return Tags(
-            estimator_type="classifier",
-            target_tags=TargetTags(required=False, multi_output=several),
+            estimator_type="classifier" if classes else "regressor",
+            target_tags=TargetTags(required=False, multi_output=several or len(self.target.shape(0)) > 1),
             transformer_tags=TransformerTags(preserves_dtype=[]),
-            classifier_tags=ClassifierTags(multi_label=several),
+            classifier_tags=ClassifierTags(multi_label=several) if classes else None,
+            regressor_tags=None if classes else RegressorTags(),
             input_tags=InputTags(one_d_array=True, two_d_array=False, string=True),
             requires_fit=False,
         )

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from biofuse.core.errors import ArtifactError, EncoderError, option
-from biofuse.core.target import Target
+from biofuse.core.target import Target, Task
 from biofuse.encoders.card import EncoderCard
 from biofuse.encoders.encoder import Encoder, TorchEncoder
 from biofuse.encoders.loaders import loader_of
@@ -89,6 +89,11 @@ class Linear(nn.Module):
         _keep(self, "coef", head.coef * slope)
         _keep(self, "intercept", head.intercept * slope)
         self.outputs: Outputs = head.outputs
+        if self.outputs.task.timed:
+            raise ArtifactError(
+                "Times to an event have no graph: their probabilities are no function of the margins alone.",
+                remedy="Load the model with BioFuse.",
+            )
 
     def forward(self, X: torch.Tensor) -> torch.Tensor:
         """Return probabilities, shape (n, n_classes); see :meth:`biofuse.heads.base.Outputs.probabilities`."""
@@ -100,7 +105,12 @@ class Linear(nn.Module):
         for places, width in zip(self.outputs.columns, self.outputs.widths, strict=True):
             part = margins[:, start : start + width]
             start += width
-            found = torch.cat([torch.sigmoid(-part), torch.sigmoid(part)], 1) if width == 1 else torch.softmax(part, 1)
+            if self.outputs.task.measured:
+                found = part
+            elif width == 1:
+                found = torch.cat([torch.sigmoid(-part), torch.sigmoid(part)], 1)
+            else:
+                found = torch.softmax(part, 1)
             for place, column in enumerate(places, start=found.shape[1] - len(places)):
                 columns[column] = found[:, place : place + 1]
         return torch.cat(columns, dim=1)
@@ -134,16 +144,18 @@ class Chain(nn.Module):
 class Stacked(nn.Module):
     """Log-probabilities of several parts, side by side; see :func:`biofuse.predictors.combined.meta_features`."""
 
-    def __init__(self, parts: Sequence[nn.Module], *, several: bool) -> None:
+    def __init__(self, parts: Sequence[nn.Module], *, task: Task) -> None:
         super().__init__()
         self.parts = nn.ModuleList(parts)
-        self.several = several
+        self.task = task
 
     def forward(self, blocks: Tensors) -> torch.Tensor:
         """Return what the meta-learner sees, shape (n, n_parts * n_classes)."""
         found = torch.cat([part(blocks) for part in self.parts], dim=1)
+        if self.task.measured:
+            return found
         logs = torch.log(found.clamp(min=SMALLEST))
-        return logs - torch.log((1 - found).clamp(min=SMALLEST)) if self.several else logs
+        return logs - torch.log((1 - found).clamp(min=SMALLEST)) if self.task.several else logs
 
 
 class Calibrated(nn.Module):
@@ -180,7 +192,7 @@ def predictor_graph(predictor: Predictor) -> nn.Module:
     if isinstance(predictor, EnsemblePredictor | LateFusion):
         members = [predictor_graph(member) for member in predictor.members]
         if isinstance(predictor, LateFusion) and predictor.meta is not None:
-            return Chain(Stacked(members, several=predictor.task.several), Linear(predictor.meta, name="stacking"))
+            return Chain(Stacked(members, task=predictor.task), Linear(predictor.meta, name="stacking"))
         return Mean(members)
     raise ArtifactError(
         f"The predictor {type(predictor).__name__} has no graph.",

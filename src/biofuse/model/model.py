@@ -277,7 +277,8 @@ class BioFuseModel(ScikitModel):
     ) -> NDArray[np.float64]:
         """Return class probabilities of images, shape (n, n_classes); one independent column per label for multi-label.
 
-        They are calibrated, where the model knows how (:class:`biofuse.model.trust.Trust`).
+        They are calibrated, where the model knows how (:class:`biofuse.model.trust.Trust`). A model of values gives the
+        values, one of times to an event the probability of the event by each horizon.
 
         Parameters and errors are those of :meth:`embed`.
         """
@@ -300,12 +301,14 @@ class BioFuseModel(ScikitModel):
         options: ExtractOptions | None = None,
         progress: Progress | bool = True,
         **chosen: Any,
-    ) -> NDArray[np.object_]:
+    ) -> NDArray[Any]:
         """Return the most probable class name of each image, shape (n,).
 
         For multi-label tasks: names of all labels with probability above one half, joined by ``|``. With ``threshold``
         or ``sensitivity`` (:meth:`decide`) each class is decided by itself; a class for which no threshold is known is
-        never named. Other parameters and errors are those of :meth:`embed`.
+        never named. A model of values gives the values, shape (n,) or (n, n_columns), one of times to an event the
+        risk, which is the mean of the probabilities by its horizons, shape (n,); neither takes a threshold. Other
+        parameters and errors are those of :meth:`embed`.
         """
         self.refuse_questions(threshold=threshold, sensitivity=sensitivity, coverage=None)
         probabilities = self.predict_proba(
@@ -337,7 +340,9 @@ class BioFuseModel(ScikitModel):
 
         With ``options.on_error="quarantine"`` unreadable images have no row and stand in ``EmbeddingSet.quarantined``.
         ``threshold`` and ``sensitivity`` are those of :meth:`predict`. With ``coverage`` there is a column ``set``: the
-        classes of :meth:`sets`, joined by ``|``.
+        classes of :meth:`sets`, joined by ``|``. A model of values has no columns of probabilities: a single value is
+        ``prediction``, several are ``prediction_<column>``; with ``coverage`` the ends of a prediction interval that
+        holds the true value with that probability follow, ``low_<column>`` and ``high_<column>``.
         """
         self.refuse_questions(threshold=threshold, sensitivity=sensitivity, coverage=coverage)
         embeddings = self.embed_blocks(
@@ -398,11 +403,11 @@ class BioFuseModel(ScikitModel):
     def refuse_questions(
         self, *, threshold: Threshold | None, sensitivity: float | None, coverage: float | None
     ) -> None:
-        """Raise what :meth:`decide` and :meth:`sets` would, before an image is read."""
+        """Raise what :meth:`decide`, :meth:`sets` and :meth:`intervals` would, before an image is read."""
         none = np.empty((0, len(self.classes)))
         self.decide(none, threshold=threshold, sensitivity=sensitivity)
         if coverage is not None:
-            self.sets(none, coverage=coverage)
+            (self.intervals if self.target.measured else self.sets)(none, coverage=coverage)
 
     def tabulate(
         self,
@@ -429,15 +434,28 @@ class BioFuseModel(ScikitModel):
 
         probabilities = self.probabilities(blocks)
         said = self.decide(probabilities, threshold=threshold, sensitivity=sensitivity)
-        frame = pd.DataFrame({"id": blocks.ids if ids is None else list(ids), "prediction": said})
-        if coverage is not None:
+        frame = pd.DataFrame({"id": blocks.ids if ids is None else list(ids)})
+        if self.target.measured:
+            self._tabulate_values(frame, probabilities, coverage=coverage)
+        else:
+            frame["prediction"] = said
+        if coverage is not None and not self.target.measured:
             inside = self.sets(probabilities, coverage=coverage, class_conditional=class_conditional)
             frame["set"] = [SEPARATOR.join(np.array(self.classes, dtype=object)[row]) for row in inside]
-        for column, name in enumerate(self.classes):
+        for column, name in enumerate(() if self.target.measured else self.classes):
             frame[f"p_{name}"] = probabilities[:, column]
         if self.trust.novelty is not None:
             frame[NOVELTY] = self.trust.novelty.percentiles(blocks)
         return frame
+
+    def _tabulate_values(self, frame: "pd.DataFrame", values: NDArray[np.float64], *, coverage: float | None) -> None:
+        """Add columns of values, and of the ends of their intervals where a coverage is asked for."""
+        for column, name in enumerate(self.classes):
+            frame["prediction" if len(self.classes) == 1 else f"prediction_{name}"] = values[:, column]
+        if coverage is not None:
+            low, high = self.intervals(values, coverage=coverage)
+            for column, name in enumerate(self.classes):
+                frame[f"low_{name}"], frame[f"high_{name}"] = low[:, column], high[:, column]
 
     @accepts(DataConfig, ExtractOptions)
     def embed_blocks(
@@ -544,6 +562,11 @@ class BioFuseModel(ScikitModel):
             If the model does not know what its predictors said of images that they were not fitted on.
         """
         check_coverage(coverage)
+        if not self.target.categorical:
+            raise ArtifactError(
+                f"There are no classes that could be in a set: the model predicts {self.target.text}.",
+                remedy=f"Leave {option('coverage')} out.",
+            )
         if self.trust.conformal is None:
             raise ArtifactError(
                 "This model knows no prediction sets: it has no out-of-fold predictions of its development samples.",
@@ -551,14 +574,44 @@ class BioFuseModel(ScikitModel):
             )
         return self.trust.conformal.sets(self.target, probabilities, coverage, class_conditional=class_conditional)
 
+    def intervals(
+        self, values: NDArray[np.float64], *, coverage: float
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the ends of prediction intervals of values, each of shape (n, n_columns).
+
+        An interval holds the true value of a new image with the probability asked for; it is infinitely wide where
+        there are too few development samples, or groups, to promise that.
+
+        Parameters
+        ----------
+        values : ndarray of float64, shape (n, n_columns)
+            As :meth:`predict_proba` returns them.
+        coverage : float
+            The probability that is asked for.
+
+        Raises
+        ------
+        DataError
+            If the coverage is no share.
+        ArtifactError
+            If the model does not know how far its predictions were off for images that they were not fitted on.
+        """
+        check_coverage(coverage)
+        if self.trust.values is None:
+            raise ArtifactError(
+                "This model knows no prediction intervals: it has no out-of-fold predictions of values.",
+                remedy="Fit again, on values.",
+            )
+        return self.trust.values.ends(values, coverage)
+
     def decide(
         self,
         probabilities: NDArray[np.float64],
         *,
         threshold: Threshold | None = None,
         sensitivity: float | None = None,
-    ) -> NDArray[np.object_]:
-        """Turn probabilities, shape (n, n_classes), into names, shape (n,).
+    ) -> NDArray[Any]:
+        """Turn probabilities, shape (n, n_classes), into names, shape (n,); of other models see :meth:`predict`.
 
         Without a threshold the most probable class; with one each class is decided by itself: of two classes the second
         where its probability exceeds the threshold, of more all that exceed theirs, joined by ``|``, or none.
@@ -574,6 +627,13 @@ class BioFuseModel(ScikitModel):
         UndefinedMetricError, ArtifactError
             As of :meth:`thresholds`.
         """
+        if not self.target.categorical:
+            if threshold is not None or sensitivity is not None:
+                raise ArtifactError(
+                    f"Thresholds decide about classes, and the model predicts {self.target.text}.",
+                    remedy=f"Leave {option('threshold')} and {option('sensitivity')} out.",
+                )
+            return np.asarray(self.target.predict(probabilities), dtype=np.float64)
         if threshold is None and sensitivity is None:
             return np.array(self.target.names(self.target.predict(probabilities)), dtype=object)
         limits = self.thresholds(threshold if threshold is not None else "sensitivity", sensitivity=sensitivity)
@@ -758,13 +818,13 @@ class BioFuseModel(ScikitModel):
     def __repr__(self) -> str:
         return (
             f"<BioFuseModel: {' + '.join(self.encoders)} ({self.dim} columns), "
-            f"{self.task} over {len(self.classes)} classes>"
+            f"{self.task} over {len(self.classes)} {self.target.noun}>"
         )
 
     def _repr_html_(self) -> str:
         rows = "".join(f"<tr><td>{c.name}</td><td>{escape(c.title)}</td><td>{c.dim}</td></tr>" for c in self.cards)
         return (
-            f"<p><b>BioFuseModel</b>: {self.task} over {len(self.classes)} classes</p>"
+            f"<p><b>BioFuseModel</b>: {self.task} over {len(self.classes)} {self.target.noun}</p>"
             f"<table><tr><th>encoder</th><th>name</th><th>columns</th></tr>{rows}</table>"
         )
 

@@ -81,8 +81,6 @@ class Trust:
         units : ndarray of str, shape (n,), optional
             What stays together, of the development rows; every row is one by default.
         """
-        if not target.categorical:
-            return cls()
         truth, rows = labels[found.rows], found.rows
         of = rows if units is None else units[rows].astype(str)
         if target.measured:

@@ -56,6 +56,11 @@ class Served:
         version, model = _version_of(seal), BioFuseModel.load(folder, variant=variant)
         if version is None or version != _version_of(seal):  # an answer must name the model that gave it
             raise ArtifactError(f"{seal.parent} is being written just now.", remedy="Try again when that is done.")
+        if not model.target.categorical:
+            raise ArtifactError(
+                f"The service answers with classes, and this model predicts {model.target.text}.",
+                remedy=f"Use biofuse predict {folder} IMAGES --out predictions.csv; in Python, model.resident().",
+            )
         run = Run.open(folder) if (folder / RECORD).exists() else None
         return cls(
             model=model, version=version, seal=seal, evaluation=None if run is None else run.evaluation, variant=variant

@@ -30,8 +30,8 @@ ModalityOf = Callable[[RunRecord], str]
 
 GAINS = (
     "Cross-validated gain, on development data, of the best encoder of each modality by itself over the baseline by "
-    "itself, with 95 % intervals; grey where, after Holm's correction, it may be chance. Where subsets were screened, "
-    "the scores are those of the screen's ridge regression."
+    "itself, with 95 % intervals; {noise} where, after Holm's correction, it may be chance. Where subsets were "
+    "screened, the scores are those of the screen's ridge regression."
 )
 
 CROSS_VALIDATED = "(cross-validated)"
@@ -203,9 +203,10 @@ class RunComparison(TablePage):
         for run in self.runs:
             found = run.evaluation
             if found is None:
+                screened = "" if run.run.screen is None else " Those of its single encoders are the screen's."
                 said.append(
-                    f"{run.name} was not evaluated: its scores are cross-validated, of development data, and stand "
-                    "beside no test scores. Run `biofuse evaluate RUN`."
+                    f"{run.name} was not evaluated: its scores are cross-validated, of development data, and do not "
+                    f"compare with test scores.{screened} Run `biofuse evaluate RUN`."
                 )
             elif not found.singles:
                 said.append(f"{run.name} has no test scores of single encoders: it was fitted without a search.")
@@ -239,7 +240,8 @@ class RunComparison(TablePage):
             return single(encoder, metric)
 
         values = [[score(run, encoder) for run in self.runs] for encoder in self.encoders]
-        untested = all(run.evaluation is None for run in self.runs)
+        without = [run.evaluation is None for run in self.runs]
+        untested = all(without)
         return ScoreMatrix(
             title=f"{'Cross-validated' if untested else 'Test'} {METRICS[metric].title} of single encoders",
             rows=self.encoders,
@@ -248,6 +250,7 @@ class RunComparison(TablePage):
                 for run in self.runs
             ),
             values=np.array(values, dtype=np.float64).reshape(len(self.encoders), len(self.runs)),
+            alike=untested or not any(without),
         )
 
     def over_sets(self, metric: str) -> ScoreMatrix | None:
@@ -313,7 +316,7 @@ class RunComparison(TablePage):
             table,
             np.array(values, dtype=np.float64).reshape(shape),
             title="Gains of encoders by modality, as a heat map",
-            summary=" ".join(table.notes),
+            summary=" ".join([GAINS.format(noise="in italics"), *table.notes[1:]]),
         )
 
     def chosen_table(self) -> Table:
@@ -384,7 +387,7 @@ class RunComparison(TablePage):
                 (name, *(_gain_cell(lines.get((run.name, name))) for run in self.runs))
                 for name in dict.fromkeys(name for _, name in lines)
             ],
-            notes=(GAINS, f"Baselines: {'; '.join(baselines)}."),
+            notes=(GAINS.format(noise="grey"), f"Baselines: {'; '.join(baselines)}."),
         )
 
     def to_json(self) -> dict[str, Any]:

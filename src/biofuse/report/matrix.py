@@ -74,6 +74,8 @@ class ScoreMatrix:
         Decimals that are shown, and compared.
     what : str
         What a row is.
+    alike : bool
+        Whether the columns are scores of one kind, so that a mean over them says something.
     """
 
     title: str
@@ -82,6 +84,7 @@ class ScoreMatrix:
     values: NDArray[np.float64]
     digits: int = 4
     what: str = "encoder"
+    alike: bool = True
 
     def __post_init__(self) -> None:
         if self.values.shape != (len(self.rows), len(self.columns)):
@@ -127,7 +130,7 @@ class ScoreMatrix:
 
         Over several columns, two more have the mean and the mean rank of the complete rows.
         """
-        several = len(self.columns) > 1
+        several = self.alike and len(self.columns) > 1 and len(self.complete.rows) > 0
         means = (
             dict(zip(self.complete.rows, self.complete.values.mean(axis=1).tolist(), strict=True)) if several else {}
         )

@@ -183,9 +183,12 @@ def _overlap(
 def _label_names(samples: Samples, row: int) -> tuple[str, ...]:
     if samples.labels is None:
         return ()
+    target = samples.target
+    if target is not None and not target.categorical:
+        return tuple(target.names(samples.labels[row : row + 1]))
     if samples.labels.ndim == 2:
-        return tuple(samples.classes[label] for label in np.flatnonzero(samples.labels[row]).tolist())
-    return (samples.classes[samples.labels[row]],)
+        return tuple(samples.classes[label] for label in np.flatnonzero(samples.labels[row] == 1).tolist())
+    return (samples.classes[int(samples.labels[row])],)
 
 
 LOOKED_AT = 4096
@@ -233,7 +236,7 @@ class CheckReport:
     task : str or None
         None where unlabelled.
     classes : tuple of str
-        The class table.
+        The class table; of values their columns, of times to an event what is counted: events, and those censored.
     counts : dict of str to dict of str to int
         Samples by split and class; the split is "all" where there are none, and unlabelled data have no classes.
     split_sizes : dict of str to int
@@ -345,12 +348,13 @@ def check_samples(
     for row, image in enumerate(seen):
         contents[row], pixels[row] = image.content, image.pixels
     facts = [image.facts for image in seen if image.facts is not None]
+    counts = _class_counts(samples)
     report = CheckReport(
         name=samples.name,
         n_samples=len(samples),
         task=None if samples.task is None else str(samples.task),
-        classes=samples.classes,
-        counts=_class_counts(samples),
+        classes=tuple(next(iter(counts.values()), samples.classes)),
+        counts=counts,
         split_sizes=dict(Counter(_splits(samples))),
         n_groups=None if samples.groups is None else len(set(samples.groups.tolist())),
         torn_groups=groups_across_splits(samples),
@@ -414,16 +418,13 @@ def _splits(samples: Samples) -> list[str]:
 
 
 def _class_counts(samples: Samples) -> dict[str, dict[str, int]]:
-    if samples.labels is None:
+    target, labels = samples.target, samples.labels
+    if target is None or labels is None:
         return {}
-    held = samples.labels if samples.labels.ndim == 2 else np.eye(len(samples.classes), dtype=np.int64)[samples.labels]
     if samples.splits is None:
-        return {WHOLE: dict(zip(samples.classes, held.sum(axis=0).tolist(), strict=True))}
+        return {WHOLE: target.counts(labels)}
     present = [split for split in SPLITS if split in set(samples.splits.tolist())]
-    return {
-        split: dict(zip(samples.classes, held[samples.splits == split].sum(axis=0).tolist(), strict=True))
-        for split in present
-    }
+    return {split: target.counts(labels[samples.splits == split]) for split in present}
 
 
 def _spread(values: Sequence[int]) -> Spread | None:
@@ -526,7 +527,7 @@ def _class_size_warnings(samples: Samples, report: CheckReport) -> Iterator[str]
 
 
 def _single_group_classes(samples: Samples, report: CheckReport) -> list[str]:
-    if samples.labels is None:
+    if samples.labels is None or not (samples.target and samples.target.categorical):
         return []
     names = samples.ids if samples.groups is None else samples.groups
     units = merge_groups(names.tolist(), report.contents)
@@ -551,7 +552,7 @@ def _image_warnings(samples: Samples, report: CheckReport, seen: Sequence[_Seen]
         yield f"Colour modes are mixed: {_tally(report.modes)}."
     if len(report.formats) > 1:
         yield f"File formats are mixed: {_tally(report.formats)}."
-    if samples.labels is None or samples.labels.ndim == 2:
+    if samples.labels is None or not (samples.target and samples.target.exclusive):
         return
     labels = [int(label) for label, image in zip(samples.labels, seen, strict=True) if image.facts is not None]
     facts = [image.facts for image in seen if image.facts is not None]

@@ -24,6 +24,13 @@ def _several(value: Any) -> Any:
     return (value,) if isinstance(value, str) else tuple(map(str, value))
 
 
+def _times(value: Any) -> Any:
+    """Read one number as a table of one."""
+    if value is None:
+        return ()
+    return tuple(value) if isinstance(value, list | tuple | set) else (value,)
+
+
 def _table(value: Any) -> Any:
     """Read a class table, which may be written as one text with commas."""
     if isinstance(value, str):
@@ -73,6 +80,25 @@ class DataConfig(Options):
         "ones, a multi-label task.",
         examples=["diagnosis"],
     )
+    time: Annotated[str | None, Option(panel="Data", metavar="COLUMN")] = Field(
+        default=None,
+        description="Column of the time to an event, or to the end of the observation; with `event`, instead of "
+        "`label`.",
+        examples=["months"],
+    )
+    event: Annotated[str | None, Option(panel="Data", metavar="COLUMN")] = Field(
+        default=None,
+        description="Column that says whether the event happened then (1) or had not happened yet (0).",
+        examples=["died"],
+    )
+    horizon: Annotated[
+        tuple[float, ...], BeforeValidator(_times), Option(panel="Data", metavar="TIME", several=True)
+    ] = Field(
+        default=(),
+        description="Time by which the risk of the event is predicted, in the unit of `time`. May be given again; by "
+        "default the quartiles of the times of events.",
+        examples=[365],
+    )
     group: Annotated[str | None, Option(panel="Data", metavar="COLUMN|none")] = Field(
         default=None,
         description="Column of patients, slides or the like, whose samples stay together. none: there are none.",
@@ -110,8 +136,14 @@ class DataConfig(Options):
         default=None, description="What names in the path column lack.", examples=[".jpg"]
     )
     task: Annotated[
-        Literal["binary", "multiclass", "multilabel", "ordinal"] | None, BeforeValidator(_task), Option(panel="Data")
-    ] = Field(default=None, description="What is learned; inferred by default. ordinal must be said.")
+        Literal["binary", "multiclass", "multilabel", "ordinal", "value", "survival"] | None,
+        BeforeValidator(_task),
+        Option(panel="Data"),
+    ] = Field(
+        default=None,
+        description="What is learned; inferred by default. ordinal and value must be said; survival follows from "
+        "`time` and `event`.",
+    )
     positive: Annotated[str | None, Option(panel="Data", metavar="CLASS")] = Field(
         default=None,
         description="Of two classes the one that is looked for.",
@@ -168,6 +200,8 @@ class DataConfig(Options):
     @property
     def target(self) -> Task | None:
         """What is learned, where it was said."""
+        if self.task is None and (self.time is not None or self.event is not None):
+            return Task.SURVIVAL
         return None if self.task is None else Task(self.task)
 
     @property
@@ -203,15 +237,15 @@ class DataConfig(Options):
 
 
 INHERITED = frozenset({
-    "label", "group", "by", "site", "split", "id", "path", "extension", "label_separator", "blank_as", "exclude",
-    "use_splits", "page", "sixteen_bit",
+    "label", "time", "event", "group", "by", "site", "split", "id", "path", "extension", "label_separator", "blank_as",
+    "exclude", "use_splits", "page", "sixteen_bit",
 })  # fmt: skip
 """What holds of other data that are read like these: not where they lie, nor what is fitted on them."""
 
 OF_IMAGES = frozenset({"path", "id", "extension", "exclude"})
 """What of it a fitted model remembers, for images without labels."""
 
-COLUMNS = ("label", "group", "by", "site", "split", "id", "path")
+COLUMNS = ("label", "time", "event", "group", "by", "site", "split", "id", "path")
 """Options that name columns."""
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biofuse.core.errors import DataError, option
-from biofuse.core.target import Task, is_negative
+from biofuse.core.target import Labels, Task, is_negative
 
 INTEGER = re.compile(r"[+-]?\d+")
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)")
@@ -58,7 +58,7 @@ class EncodedLabels:
         What looks as if it was not meant.
     """
 
-    labels: NDArray[np.int64]
+    labels: Labels
     classes: tuple[str, ...]
     task: Task
     kept: NDArray[np.bool_] | None = None
@@ -354,8 +354,9 @@ def _refuse_measurements(counts: Counter[str]) -> None:
         return
     raise DataError(
         f"The label has {len(counts)} different numbers in {n} rows, from {values[0]:g} to {values[-1]:g}: it looks "
-        "like a measurement, and BioFuse predicts classes.",
-        remedy=f"Give {option('task', 'multiclass')} if every number is a class of its own, "
+        "like a measurement.",
+        remedy=f"Give {option('task', 'value')} to predict the number, "
+        f"{option('task', 'multiclass')} if every number is a class of its own, "
         f"{option('task', 'ordinal')} if they are grades, or a column of ranges, such as 'under 50'.",
     )
 

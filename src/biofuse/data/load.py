@@ -238,8 +238,12 @@ def describe_task(samples: Samples) -> str:
     if samples.labels is None or samples.task is None:
         return f"{samples.name}: {n}, no labels"
     target = Target(samples.task, samples.classes)
-    table = ", ".join(f"{name} ({count})" for name, count in target.counts(samples.labels).items())
+    counts = target.counts(samples.labels).items()
+    table = ", ".join(f"{name} ({count})" for name, count in counts)
     groups = "" if samples.groups is None else f" in {len(set(samples.groups.tolist()))} groups"
+    if not target.categorical:
+        shown = ", ".join(f"{count} {name}" for name, count in counts) if target.timed else listing(target.classes)
+        return f"{samples.name}: {n}{groups}, {samples.task}: {shown}"
     what = f"{target.noun}, lowest first" if samples.task.ordered else target.noun
     return f"{samples.name}: {n}{groups}, {samples.task}, {len(samples.classes)} {what}: {table}"
 
@@ -385,7 +389,8 @@ def _joined(first: Samples, second: Samples, split: str, config: DataConfig) -> 
 
     Splits that the first has stay; ids get the split's name in front where both use the same one.
     """
-    known = first.classes if set(second.classes) <= set(first.classes) else None
+    horizons = first.task is not None and first.task.timed
+    known = first.classes if horizons or set(second.classes) <= set(first.classes) else None
     samples = load_samples({"train": first, split: second}, task=config.task, classes=known, name=first.name)
     ids = np.concatenate([first.ids, second.ids])
     if len(set(ids.tolist())) == len(ids):

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from biofuse.core.errors import DataError, LeakageError, UnreadableImageError, in_utf8, option
 from biofuse.core.hashing import Contents, no_contents
 from biofuse.core.progress import Progress, Silent
-from biofuse.core.target import Labels, Target, Task
+from biofuse.core.target import TEXTS, Labels, Target, Task
 from biofuse.data.columns import SPLIT_NAMES, split_of
 from biofuse.data.config import COLUMNS, UNGROUPED, DataConfig, named
 from biofuse.data.decoding import DecodePolicy, ItemSource, PillowSource, content_hash
 from biofuse.data.labels import RawLabels, encode_labels, label_text, listing
+from biofuse.data.numbers import encode_numbers
 
 SPLITS = ("train", "val", "test")
 """Names of the splits; the first two are development data."""
@@ -76,11 +77,11 @@ class Samples:
         Unique, stable names: they do not depend on the order of the rows.
     sources : tuple of Source
         Where each image is read from.
-    labels : ndarray of int64 or None
-        Shape (n,) class indices into ``classes``, or (n, n_labels) zeros and ones for multi-label tasks.
-        None where the data are unlabelled.
+    labels : ndarray or None
+        What was found of each sample, as :class:`biofuse.core.target.Target` says: class indices, zeros and ones,
+        values, or times and events. None where the data are unlabelled.
     classes : tuple of str
-        Class (or label) names; one table for all splits.
+        Names of classes, labels, columns of values, or horizons; one table for all splits.
     task : Task or None
         None where the data are unlabelled.
     splits : ndarray of str (dtype object), shape (n,), or None
@@ -351,7 +352,7 @@ class Request:
 
 
 GENERAL = frozenset({
-    "task", "classes", "positive", "drop_classes_below", "use_splits", "page", "sixteen_bit",
+    "task", "classes", "positive", "drop_classes_below", "horizon", "use_splits", "page", "sixteen_bit",
 })  # fmt: skip
 """Options that mean something for every kind of data."""
 
@@ -411,15 +412,16 @@ class SampleTable:
     def of(cls, samples: Samples) -> Self:
         """Turn samples back into rows with label names, so that they can be joined with others."""
         labels, task = samples.labels, samples.task
-        multi = labels is not None and labels.ndim == 2
+        numbers = task is not None and not task.categorical
+        multi = numbers or (labels is not None and labels.ndim == 2)
         return cls(
             name=samples.name,
             ids=samples.ids.tolist(),
             sources=samples.sources,
             labels=labels if labels is None or multi else [samples.classes[label] for label in labels],
-            columns=samples.classes if multi else (),
+            columns=samples.classes if multi and not (task and task.timed) else (),
             classes=None if labels is None else samples.classes,
-            task=task if task and (task.ordered or task.several) else None,
+            task=task if task and (numbers or task.ordered or task.several) else None,
             groups=None if samples.groups is None else samples.groups.tolist(),
             weights=None if samples.weights is None else samples.weights.tolist(),
             by={name: values.tolist() for name, values in samples.by.items()},
@@ -526,20 +528,45 @@ def _in_utf8(table: SampleTable) -> SampleTable:
     )
 
 
+def _refuse_options_of_classes(request: Request, task: Task) -> None:
+    strange = request.given() & {"positive", "blank_as", "drop_classes_below", "label_separator"}
+    if strange - request.inherited:
+        raise DataError(f"{named(strange)} cannot be used where {TEXTS[task]} is predicted.", remedy="Leave it out.")
+
+
 def _with_labels(samples: Samples, table: SampleTable, request: Request) -> Samples:
     config = request.config
-    encoded = encode_labels(
-        () if table.labels is None else table.labels,
-        rows=table.ids,
-        columns=table.columns,
-        task=config.target or table.task,
-        classes=config.classes,
-        known=table.classes,
-        positive=config.positive,
-        blank_as=config.blank_as,
-        drop_below=config.drop_classes_below,
-        strict=request.strict,
-    )
+    task, values = config.target or table.task, () if table.labels is None else table.labels
+    if config.horizon and not (task and task.timed):
+        raise DataError(
+            f"{option('horizon')} is for times to an event, and there are none.",
+            remedy=f"Name their columns: {option('time', 'months')} {option('event', 'died')}.",
+        )
+    if task is None or task.categorical:
+        encoded = encode_labels(
+            values,
+            rows=table.ids,
+            columns=table.columns,
+            task=task,
+            classes=config.classes,
+            known=table.classes,
+            positive=config.positive,
+            blank_as=config.blank_as,
+            drop_below=config.drop_classes_below,
+            strict=request.strict,
+        )
+    else:
+        _refuse_options_of_classes(request, task)
+        encoded = encode_numbers(
+            values,
+            task,
+            rows=table.ids,
+            columns=table.columns,
+            classes=config.classes or table.classes,
+            horizons=config.horizon,
+            development=None if samples.splits is None else samples.splits != "test",
+            strict=request.strict,
+        )
     return replace(
         samples if encoded.kept is None else samples.take(encoded.kept),
         labels=encoded.labels,

@@ -229,11 +229,19 @@ def with_splits(
         np.flatnonzero(samples.splits == "train") if carve and samples.splits is not None else np.arange(len(samples))
     )
     part = samples.take(rows)
-    units = _make_units(part.ids, part.labels, part.groups, part.contents)
+    units = _make_units(part.ids, _stratified_by(part), part.groups, part.contents)
     shares = (fractions[0], fractions[1], 0.0) if carve else fractions
     splits = object_array(["test"] * len(samples)) if samples.splits is None else samples.splits.copy()
     splits[rows] = _cut(units, np.array(shares) / sum(shares), seed)[units.of_row]
     return replace(samples, splits=splits)
+
+
+def _stratified_by(samples: Samples) -> Labels | None:
+    """Return what splits are stratified by: labels, or quantiles of values or times as zeros and ones."""
+    target, labels = samples.target, samples.labels
+    if target is None or labels is None or target.categorical:
+        return labels
+    return target.strata(labels).astype(np.int64)
 
 
 def without_untrained_classes(development: Samples, held_out: Samples) -> tuple[Samples, list[str]]:
@@ -254,7 +262,7 @@ def without_untrained_classes(development: Samples, held_out: Samples) -> tuple[
         If fewer than two classes are left.
     """
     target = development.target
-    if target is None or target.several or development.labels is None or held_out.labels is None:
+    if target is None or not target.exclusive or development.labels is None or held_out.labels is None:
         return development, []
     counts, tested = target.counts(development.labels), target.counts(held_out.labels)
     gone = [name for name, count in counts.items() if not count and tested[name]]

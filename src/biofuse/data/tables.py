@@ -48,8 +48,8 @@ SPREADSHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
 """Names of files that are tables, and of those that must be exported first."""
 
 TABLE_OPTIONS = (
-    "label", "group", "weight", "by", "site", "split", "id", "path", "root", "extension", "label_separator", "blank_as",
-    "exclude",
+    "label", "time", "event", "group", "weight", "by", "site", "split", "id", "path", "root", "extension",
+    "label_separator", "blank_as", "exclude",
 )  # fmt: skip
 """Options that mean something for a table."""
 
@@ -513,7 +513,7 @@ class _Roles:
 
 def _roles(columns: Columns, request: Request, image: str, where: str) -> _Roles:
     config = request.config
-    asked = tuple(asked_column(columns, name, "label", where) for name in config.label_columns(columns))
+    asked = _asked_labels(columns, request, where)
     site = None if config.site is None else asked_column(columns, config.site, "site", where)
     named = [asked_column(columns, name, "by", where) for name in config.by]
     by = tuple(dict.fromkeys([*named, *([] if site is None else [site])]))
@@ -549,12 +549,32 @@ def _roles(columns: Columns, request: Request, image: str, where: str) -> _Roles
     )
 
 
+def _asked_labels(columns: Columns, request: Request, where: str) -> tuple[str, ...]:
+    """Return the columns of labels, or of time and event, that were asked for."""
+    config = request.config
+    if not (config.time or config.event):
+        return tuple(asked_column(columns, name, "label", where) for name in config.label_columns(columns))
+    if config.label and "label" not in request.inherited:
+        raise DataError(
+            f"{option('label')} and {option('time')} are both given.",
+            remedy=f"Predict one of them: leave {option('label')} out, or {option('time')} and {option('event')}.",
+        )
+    if not config.time or not config.event:
+        here, lacks = ("time", "event") if config.time else ("event", "time")
+        raise DataError(
+            f"{option(here)} is given without {option(lacks)}.",
+            remedy=f"A time to an event is two columns: {option('time', 'months')} {option('event', 'died')}.",
+        )
+    return asked_column(columns, config.time, "time", where), asked_column(columns, config.event, "event", where)
+
+
 def _labels(
     read: Read, request: Request, names: tuple[str, ...], kept: Sequence[int]
 ) -> tuple[tuple[str, ...], RawLabels | None, tuple[str, ...] | None]:
     if not names:
         return (), None, None
-    if len(names) > 1:
+    numbers = request.config.target is not None and not request.config.target.categorical
+    if len(names) > 1 or numbers:
         cells = np.empty((len(kept), len(names)), dtype=object)
         for position, name in enumerate(names):
             cells[:, position] = [read.columns[name][row] for row in kept]

@@ -266,8 +266,8 @@ class LineChart:
         Names of 0, 1, 2, ... on the x axis; none in the unit square. The y axis is then as long as the values need.
     marks : tuple of Line
         Points that stand out, a symbol for each group of them.
-    height : pair of float or None
-        Ends of the y axis, where it is not from 0 to 1.
+    height, width : pair of float or None
+        Ends of the y axis, and of the x axis, where they are not from 0 to 1.
     """
 
     lines: tuple[LineSeries, ...]
@@ -278,6 +278,7 @@ class LineChart:
     places: tuple[str, ...] = ()
     marks: tuple[LineSeries, ...] = ()
     height: tuple[float, float] | None = None
+    width: tuple[float, float] | None = None
     shape: Literal["lines"] = "lines"
 
 
@@ -385,6 +386,8 @@ class ScatterPlot:
     x_axis, y_axis : str
     front : Line or None
         A staircase drawn over the points.
+    lines : tuple of Line
+        Straight lines drawn over the points, named in what the chart says.
     thumbnails : ThumbnailGrid or None
         Thumbnails of the points.
     """
@@ -393,6 +396,7 @@ class ScatterPlot:
     x_axis: str
     y_axis: str
     front: LineSeries | None = None
+    lines: tuple[LineSeries, ...] = ()
     thumbnails: ThumbnailGrid | None = None
     shape: Literal["points"] = "points"
 

@@ -271,7 +271,9 @@ def _lines(body: LineChart) -> Drawn:
     data += [_marks(marks, symbol) for symbol, marks in zip(SYMBOLS, body.marks, strict=False)]
     upwards = {} if body.places else {"range": list(body.height or UNIT)}
     layout = {
-        "xaxis": _names(body.places, body.x_axis) if body.places else _axis(body.x_axis, range=list(UNIT)),
+        "xaxis": _names(body.places, body.x_axis)
+        if body.places
+        else _axis(body.x_axis, range=list(body.width or UNIT)),
         "yaxis": _axis(body.y_axis, **upwards),
         "height": 400 + 18 * (len(body.lines) + len(body.marks)),
     }
@@ -335,6 +337,8 @@ def _scatter(body: ScatterPlot) -> Drawn:
     data = [_group(group) for group in body.groups]
     if body.front is not None:
         data.append(_line(_numbers(body.front.x), _numbers(body.front.y), "line", shape="hv"))
+    for number, line in enumerate(body.lines):
+        data.append(_line(_numbers(line.x), _numbers(line.y), "line", dash="solid" if number == 0 else "dash"))
     layout = {
         "xaxis": _axis(body.x_axis, fixedrange=False),
         "yaxis": _axis(body.y_axis, fixedrange=False),
@@ -478,7 +482,8 @@ def _static_lines(axes: "Axes", body: LineChart) -> None:
     if body.places:
         axes.set_xticks(range(len(body.places)), [_short(name) for name in body.places])
     else:
-        axes.set(xlim=UNIT, ylim=body.height or UNIT, aspect="equal" if body.height is None else "auto")
+        square = body.height is None and body.width is None
+        axes.set(xlim=body.width or UNIT, ylim=body.height or UNIT, aspect="equal" if square else "auto")
     axes.grid(linewidth=0.4)
     axes.legend(fontsize=7, frameon=False)
 
@@ -531,5 +536,7 @@ def _static_scatter(axes: "Axes", body: ScatterPlot) -> None:
         )
     if body.front is not None:
         axes.step(body.front.x, body.front.y, where="post", color=LIGHT["quiet"], linewidth=1)
+    for number, line in enumerate(body.lines):
+        axes.plot(line.x, line.y, DASHES["solid" if number == 0 else "dash"], color=LIGHT["quiet"], linewidth=1)
     axes.set(xlabel=body.x_axis, ylabel=body.y_axis)
     axes.grid(linewidth=0.4)

@@ -14,13 +14,27 @@ from biofuse.report.content import Cell, Gallery, Part, Report, ScatterPlot, Sec
 from biofuse.report.draw import DARK, DARK_PALETTE, LIGHT, PALETTE, css_variables, make_figure
 from biofuse.report.input import ReportInput
 from biofuse.report.plates import Plate
-from biofuse.report.sections import choice, curve, data, maps, novelty, operating, results, subgroups, trust
+from biofuse.report.sections import (
+    choice,
+    curve,
+    data,
+    maps,
+    novelty,
+    operating,
+    results,
+    risks,
+    subgroups,
+    trust,
+    values,
+)
 
 PARTS: tuple[tuple[str, tuple[Callable[[ReportInput], Section | None], ...]], ...] = (
     (
         "On test data",
         (
             results.results_section,
+            values.values_section,
+            risks.risks_section,
             operating.operating_section,
             results.mistakes_section,
             trust.trust_section,

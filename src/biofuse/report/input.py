@@ -233,7 +233,7 @@ class Predicted:
 def _read_predicted(given: "ReportInput") -> Predicted | None:
     evaluation, target, classes = given.evaluation, given.record.target, given.record.classes
     frame = None if evaluation is None else evaluation.predictions
-    if frame is None or not len(frame):
+    if frame is None or not len(frame) or not target.categorical:
         return None
     place = {name: column for column, name in enumerate(classes)}
     missing = [name for name in classes if f"p_{name}" not in frame.columns]
@@ -316,7 +316,7 @@ class ReportInput:
 
     @cached_property
     def predicted(self) -> Predicted | None:
-        """Predictions of the chosen model for test samples; None where there are none.
+        """Predictions of classes by the chosen model for test samples; None where there are none.
 
         Raises
         ------

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biofuse.core.errors import in_command_words
+from biofuse.core.target import Target
 from biofuse.evaluation.intervals import Comparison, distinct, wilson
 from biofuse.evaluation.metrics import ACCURACY, AUROC, auroc_columns, get_metric
 from biofuse.evaluation.operating import Operating, OperatingPoint
@@ -164,7 +165,7 @@ CONFUSIONS = 300
 def results_section(given: ReportInput) -> content.Section:
     """Show how the chosen model does on data that the search never saw."""
     title, found, predicted = "Test results", given.evaluation, given.predicted
-    if found is None or predicted is None:
+    if found is None or (predicted is None and given.record.target.categorical):
         return content.Section(
             id="test",
             title=title,
@@ -185,7 +186,11 @@ def results_section(given: ReportInput) -> content.Section:
         items.append(_side_by_side(given))
     if found.leak.without:
         items.append(_without_leak(found))
-    items += [_per_class(found), *_curves(predicted, found.operating)]
+    if given.record.target.n_columns > 1:
+        items.append(_per_class(found, given.record.target))
+    if predicted is None:  # what is not about classes has sections of its own
+        return content.Section(id="test", title=title, paragraphs=tuple(said), warnings=warnings, items=tuple(items))
+    items += _curves(predicted, found.operating)
     if predicted.multilabel:
         items.append(_label_counts(predicted))
     else:
@@ -270,13 +275,16 @@ def _without_leak(found: Evaluation) -> content.Table:
     )
 
 
-def _per_class(found: Evaluation) -> content.Table:
+def _per_class(found: Evaluation, target: Target) -> content.Table:
     table = found.models[CHOSEN].metrics.per_class
     names = list(dict.fromkeys(name for row in table.values() for name in row if name != "n"))
+    of, caption = target.noun, f"Scores of the chosen model for each of the {target.noun}"
+    if target.categorical:
+        of, caption = "class", "Scores of the chosen model per class, each against the rest"
     return content.Table(
         id="per-class",
-        caption="Scores of the chosen model per class, each against the rest",
-        columns=content.words("class") + content.numbers("samples", *(get_metric(name).title for name in names)),
+        caption=caption,
+        columns=content.words(of) + content.numbers("samples", *(get_metric(name).title for name in names)),
         rows=tuple((name, int(row["n"]), *(row.get(metric) for metric in names)) for name, row in table.items()),
     )
 
@@ -488,8 +496,10 @@ SIDE = 176
 """Pixels of their images."""
 
 
-def mistakes_section(given: ReportInput) -> content.Section:
-    """Show what the model is wrong about with the greatest confidence."""
+def mistakes_section(given: ReportInput) -> content.Section | None:
+    """Show what the model is wrong about with the greatest confidence; None where there are no classes."""
+    if not given.record.target.categorical:
+        return None
     title, predicted = "Most confident mistakes", given.predicted
     if predicted is None:
         return content.Section(id="mistakes", title=title, paragraphs=("The model has not been tested yet.",))

@@ -11,7 +11,14 @@ from biofuse.core.progress import Log, Tell, progress_bars, tell_user
 from biofuse.data.samples import EmbeddedSource, Samples
 from biofuse.extract.embeddings import EmbeddingSet
 from biofuse.runs.run import LOG, Run
-from biofuse.search.curve import REPEATS, LearningCurve, measure_curve, models_to_fit, plan_curve
+from biofuse.search.curve import (
+    REPEATS,
+    LearningCurve,
+    measure_curve,
+    models_to_fit,
+    plan_curve,
+    refuse_without_classes,
+)
 from biofuse.search.problem import Problem, fusion_of
 from biofuse.search.rules import CHOSEN
 from biofuse.search.runner import SearchContext
@@ -106,6 +113,7 @@ def _problem(run: Run, store: EmbeddingStore) -> Problem:
     """Pose the search of a run again, with its development embeddings from the store and the head that it chose."""
     record, frame = run.record, run.samples[run.samples["split"] != "test"]
     ids, target = frame["id"].to_numpy(dtype=object), record.target
+    refuse_without_classes(target)
     reader = BlockReader(
         store=store,
         cards=tuple(record.cards.values()),

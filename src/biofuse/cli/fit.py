@@ -33,7 +33,10 @@ PAIRS = 3
 """Pairs of encoders that are named, of those whose interaction the folds can tell; run.json has them all."""
 
 WIDE = 120
-"""Columns of output from which a score and its interval stand in one line."""
+"""Columns of output from which up to three scores and their intervals stand in one line."""
+
+SCORE = 24
+"""Columns of output for one score with its interval more."""
 
 
 def show_fit(result: "biofuse.FitResult") -> None:
@@ -188,7 +191,7 @@ def show_evaluation(evaluation: "biofuse.Evaluation") -> None:
     names = list(evaluation.models["chosen"].intervals)
     heads = [heading(name) for name in names]
     pool = max(len(scores.encoders) for scores in evaluation.models.values())
-    wide = output.width >= WIDE
+    wide = output.width >= WIDE + SCORE * max(0, len(names) - 3)
     rows = []
     for called, scores in evaluation.distinct_models.items():
         cells = [with_interval(scores.metrics[name], scores.intervals[name], wide=wide) for name in names]

@@ -231,6 +231,11 @@ class Target:
         return {Task.MULTILABEL: "labels", Task.VALUE: "columns", Task.SURVIVAL: "horizons"}.get(self.kind, "classes")
 
     @property
+    def counted(self) -> str:
+        """How many there are, and what they are called: ``4 classes``, ``1 column``."""
+        return "1 " + self.noun.removesuffix("s") if len(self.classes) == 1 else f"{len(self.classes)} {self.noun}"
+
+    @property
     def text(self) -> str:
         """The kind in words."""
         return TEXTS[self.kind]

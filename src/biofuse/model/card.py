@@ -268,7 +268,7 @@ def _front_matter(model: DescribedModel, data: str, metrics: Mapping[str, Any] |
 def _summary(model: DescribedModel, data: str) -> str:
     names = ", ".join(card.title for card in model.cards)
     target = Target(model.task, model.classes)
-    what = f"A classifier of {len(model.classes)} {target.noun} ({model.task})"
+    what = f"A classifier of {target.counted} ({model.task})"
     if not target.categorical:
         what = f"A predictor of {target.text} ({', '.join(map(_plain, model.classes))})"
     return (

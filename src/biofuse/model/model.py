@@ -817,14 +817,13 @@ class BioFuseModel(ScikitModel):
 
     def __repr__(self) -> str:
         return (
-            f"<BioFuseModel: {' + '.join(self.encoders)} ({self.dim} columns), "
-            f"{self.task} over {len(self.classes)} {self.target.noun}>"
+            f"<BioFuseModel: {' + '.join(self.encoders)} ({self.dim} columns), {self.task} over {self.target.counted}>"
         )
 
     def _repr_html_(self) -> str:
         rows = "".join(f"<tr><td>{c.name}</td><td>{escape(c.title)}</td><td>{c.dim}</td></tr>" for c in self.cards)
         return (
-            f"<p><b>BioFuseModel</b>: {self.task} over {len(self.classes)} {self.target.noun}</p>"
+            f"<p><b>BioFuseModel</b>: {self.task} over {self.target.counted}</p>"
             f"<table><tr><th>encoder</th><th>name</th><th>columns</th></tr>{rows}</table>"
         )
 

@@ -118,7 +118,9 @@ class SearchConfig(Options):
         + ".",
     )
     metric: Annotated[MetricName, BeforeValidator(selectable), Option(panel="Search")] = Field(
-        default=DEFAULT_METRIC, description="What subsets are chosen by; other names for it will do: auc, acc."
+        default=DEFAULT_METRIC,
+        description="What subsets are chosen by; other names for it will do: auc, acc. Unless named, what "
+        "suits the target: auroc of classes and labels, r2 of values, harrell_c of times.",
     )
     max_encoders: Annotated[int | None, Option(panel="Search")] = Field(
         default=None, ge=1, description="Most encoders that may be chosen."

@@ -215,7 +215,8 @@ class LearningCurve(Record):
 
     def best(self, place: int) -> str:
         """Return the name of what scores best with one number of labels; among ties the first."""
-        means = {name: each.points[place].mean for name, each in self.everything.items()}
+        sign = 1 if get_metric(self.metric).higher_is_better else -1
+        means = {name: sign * each.points[place].mean for name, each in self.everything.items()}
         return max(means, key=lambda name: -np.inf if np.isnan(means[name]) else round(means[name], 12))
 
     def named(self, model: str) -> str:
@@ -227,12 +228,14 @@ class LearningCurve(Record):
 
     def advantages(self) -> tuple[Advantage, ...]:
         """Compare every other model with the chosen one at every number of labels per class."""
-        own = self.models[CHOSEN].points
+        own, signed = self.models[CHOSEN].points, get_metric(self.metric).signed
         places = [place for place in self.shown if self.sets[place].per_class is not None]
         pairs = [(name, place) for name in self.everything if name != CHOSEN for place in places]
         found = [
             corrected_t(
-                np.subtract(self.everything[name].points[place].values, own[place].values), self.n_train, self.n_test
+                signed(np.subtract(self.everything[name].points[place].values, own[place].values)),
+                self.n_train,
+                self.n_test,
             )
             for name, place in pairs
         ]
@@ -244,7 +247,8 @@ class LearningCurve(Record):
 
     def doubling(self, model: str = CHOSEN) -> Doubling:
         """Say what the last doubling of the labels has added to the score of a model, and what one more may add."""
-        points = {each.share: np.array(self.models[model].points[place].values) for place, each in enumerate(self.sets)}
+        signed, own = get_metric(self.metric).signed, self.models[model].points
+        points = {each.share: signed(np.array(own[place].values)) for place, each in enumerate(self.sets)}
         # Of one draw the smaller training set is part of the larger and both are scored on the same fold: what folds
         # have in common cancels, and a correction for it would make the interval twice as wide as it has to be.
         gain, low, high, p_value = corrected_t(points[1.0] - points[0.5], 1, 0)
@@ -354,6 +358,21 @@ def numbers_per_class(largest: int) -> tuple[int, ...]:
     return tuple(found)
 
 
+def refuse_without_classes(target: Target) -> None:
+    """Refuse a curve over labelled samples per class where there are no classes.
+
+    Raises
+    ------
+    SearchError
+        Saying what to do instead.
+    """
+    if not target.categorical:
+        raise SearchError(
+            f"A learning curve counts labelled samples per class, and this predicts {target.text}.",
+            remedy="Fit on fewer samples, and compare the runs: biofuse compare RUN OTHER-RUN.",
+        )
+
+
 def plan_curve(problem: Problem, *, repeats: int = REPEATS, per_class: Sequence[int] | None = None) -> CurvePlan:
     """Draw training sets of growing size from the development samples, and the folds that they are scored on.
 
@@ -373,12 +392,13 @@ def plan_curve(problem: Problem, *, repeats: int = REPEATS, per_class: Sequence[
     DataError
         If a class has samples in one group only.
     SearchError
-        If a number per class is less than 1 or repeats.
+        If a number per class is less than 1 or repeats, or there are no classes.
     """
+    refuse_without_classes(problem.target)
     samples, units, target, seed = problem.samples, problem.units, problem.target, problem.config.seed
     names = samples.ids.astype(str) if units is None else units.astype(str)
     folds = make_folds(
-        target.balanced(problem.labels), ids=samples.ids.tolist(), groups=None if units is None else units.tolist(),
+        problem.labels, ids=samples.ids.tolist(), groups=None if units is None else units.tolist(),
         n_folds=problem.config.folds, n_repeats=repeats, seed=derive_seed(seed, "curve"), classes=problem.classes,
         splits=samples.splits,
     )  # fmt: skip
@@ -431,8 +451,8 @@ def _checked(numbers: Sequence[int]) -> tuple[int, ...]:
 
 
 def _columns(target: Target, labels: Labels) -> NDArray[np.bool_]:
-    """Return what there should be as many of: the strata; of several labels, each label and its absence."""
-    found = target.strata(labels)
+    """Return what there should be as many of: the classes; of several labels, each label and its absence."""
+    found = target.indicators(labels)
     return np.column_stack([found, ~found]) if target.several else found
 
 
@@ -451,10 +471,10 @@ def _first_of_each(ordered: Index, indicators: NDArray[np.bool_], number: int) -
 
 
 def _share(ordered: Index, labels: Labels, share: float, target: Target) -> Index:
-    """Return the first part of the rows: of every stratum, but where samples have several labels."""
+    """Return the first part of the rows: of every class, where classes exclude each other."""
     if target.several:
         return ordered[: max(1, round(share * len(ordered)))]
-    among = target.strata(labels)[ordered]
+    among = target.indicators(labels[ordered])
     wanted = np.maximum(np.ceil(share * among.sum(axis=0)), 1)
     return np.asarray(ordered[(among & (np.cumsum(among, axis=0) <= wanted)).any(axis=1)], dtype=np.int64)
 

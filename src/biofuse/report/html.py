@@ -10,7 +10,7 @@ from functools import lru_cache
 from importlib import metadata, resources
 from typing import Any
 
-from biofuse.report.content import Cell, Chapter, Gallery, Report, ScatterPlot, Section, Table
+from biofuse.report.content import Cell, Gallery, Part, Report, ScatterPlot, Section, Table
 from biofuse.report.draw import DARK, DARK_PALETTE, LIGHT, PALETTE, css_variables, make_figure
 from biofuse.report.input import ReportInput
 from biofuse.report.plates import Plate
@@ -46,7 +46,9 @@ PARTS: tuple[tuple[str, tuple[Callable[[ReportInput], Section | None], ...]], ..
         "The choice",
         (
             choice.leaderboard_section,
+            choice.singles_section,
             choice.contribution_section,
+            maps.similarity_section,
             choice.cost_section,
             curve.curve_section,
         ),
@@ -72,9 +74,8 @@ def build_report(given: ReportInput) -> Report:
         subtitle=f"Run {given.name}, {record.task}, {len(given.pool)} encoders, {made}",
         answer=choice.answer(given),
         facts=choice.facts(given),
-        picture=choice.picture(given),
         parts=tuple(
-            Chapter(title=title, sections=tuple(filter(None, (make(given) for make in sections))))
+            Part(title=title, sections=tuple(filter(None, (make(given) for make in sections))))
             for title, sections in PARTS
         ),
         footer=f"Written by BioFuse {_version()}. For research; not a medical device, not for clinical use.",

@@ -37,7 +37,7 @@ format: $(STAMP) ## Format the code and apply the safe fixes
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-tutorials: $(STAMP) ## Run the tutorials and write their outputs and pictures anew
+tutorials: $(STAMP) ## Run the tutorials and write their outputs, pictures and notebooks anew
 	$(BIN)/python docs/tutorials/run.py
 
 docs: $(STAMP) ## Write the generated pages anew: docs/options.md and docs/encoders.md

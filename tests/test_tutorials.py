@@ -4,6 +4,7 @@ import importlib.util
 import re
 from pathlib import Path
 
+import nbformat
 import pytest
 from PIL import Image
 
@@ -87,8 +88,22 @@ def test_every_page_is_run_and_complete():
         assert sum(cell.shown is not None for cell in cells) >= 3
         assert all(cell.shown.strip() for cell in cells if cell.shown is not None), f"{name}: run docs/tutorials/run.py"
         assert tutorials.pictures(page)
-        for picture in tutorials.pictures(page):
+        for picture in (*tutorials.pictures(page), *tutorials.pictures(tutorials.GALLERY.read_text(encoding="utf-8"))):
             assert (tutorials.IMAGES / picture).is_file()
+
+
+@pytest.mark.parametrize("name", tutorials.PAGES)
+def test_the_notebook_is_that_of_the_page(name):
+    page = (FOLDER / name).read_text(encoding="utf-8")
+    kept = nbformat.read((FOLDER / name).with_suffix(".ipynb"), as_version=4)
+    nbformat.validate(kept)
+    assert kept == tutorials.notebook(page), f"{name}: run make tutorials"
+    code = [cell for cell in kept.cells if cell.cell_type == "code"]
+    assert [cell.outputs[0].text if cell.outputs else None for cell in code] == [
+        cell.shown for cell in tutorials.cells(page)
+    ]
+    attached = [picture for cell in kept.cells for picture in cell.get("attachments", {})]
+    assert sorted(attached) == sorted(Path(picture).name for picture in tutorials.pictures(page))
 
 
 def test_outputs_are_written_below_their_cells():

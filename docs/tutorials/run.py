@@ -7,8 +7,11 @@ that can be run, what it printed. ``tests/test_tutorials.py`` compares that with
 A page is Markdown. Cells are fenced blocks: ``python`` ones share one namespace, ``console`` ones hold commands that
 begin with ``biofuse``. A ``text`` block right after a cell is what the cell prints on standard output; ``text head=6``
 shows the first six lines alone. Blocks of any other language, such as ``sh``, are not run.
+
+Beside each page lies a notebook that is made of it: the same text, pictures, cells and outputs.
 """
 
+import base64
 import contextlib
 import importlib.metadata
 import io
@@ -26,12 +29,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import nbformat
+from nbformat import NotebookNode
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
 HERE = Path(__file__).resolve().parent
 IMAGES = HERE.parent / "images" / "tutorials"
+GALLERY = HERE.parent / "gallery.md"
+"""Shows more figures of the same runs."""
 
 BLOCK = re.compile(r"^```(?P<kind>[^\n]*)\n(?P<body>.*?)^```$", flags=re.DOTALL | re.MULTILINE)
-PICTURE = re.compile(r"!\[[^\]]*\]\(\.\./images/tutorials/(?P<name>[^)]+)\)")
+PICTURE = re.compile(r"!\[(?P<what>[^\]]*)\]\((?:\.\./)?images/tutorials/(?P<name>[^)]+)\)")
 MADE_WITH = re.compile(r"<!-- Printed with: (?P<what>.*) -->")
+
+AS_NOTEBOOK = re.compile(r"^\[As a notebook\]\([^)]*\)\.\n", flags=re.MULTILINE)
+
+KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
 DECIDING = ("biofuse-embed", "numpy", "scikit-learn", "torch", "timm", "xgboost")
 """Packages whose versions decide what is printed."""
@@ -162,6 +175,44 @@ def rewrite(page: str, printed: Sequence[str]) -> str:
     return MADE_WITH.sub(f"<!-- Printed with: {made_with()} -->", page)
 
 
+def notebook(page: str) -> NotebookNode:
+    """Return a page as a notebook: its text with the pictures inside, and its cells with what they print."""
+    found, end = [], 0
+    blocks = {block.start("body"): block for block in BLOCK.finditer(page)}
+    places = {cell.place[0]: cell for cell in cells(page) if cell.place is not None}
+    for start, block in blocks.items():
+        kind = (block["kind"].split() or [""])[0]
+        if kind in {"python", "console"}:
+            found += _text(page[end : block.start()])
+            found.append(
+                new_code_cell(block["body"].rstrip() if kind == "python" else f"%%bash\n{block['body'].rstrip()}")
+            )
+        elif start in places:
+            found[-1].outputs = [new_output("stream", text=block["body"])]
+        else:
+            continue
+        end = block.end()
+    found += _text(page[end:])
+    for number, cell in enumerate(found):
+        cell["id"] = f"cell-{number}"  # the same every time, so that only what was printed changes
+    count = 0
+    for cell in found:
+        if cell.cell_type == "code":
+            cell.execution_count = count = count + 1
+    return new_notebook(cells=found, metadata={"kernelspec": KERNEL, "language_info": {"name": "python"}})
+
+
+def _text(text: str) -> list[NotebookNode]:
+    """Return the cell of a piece of text, its pictures attached; none where there are only blanks."""
+    words = AS_NOTEBOOK.sub("", MADE_WITH.sub("", text))
+    words = PICTURE.sub(lambda match: f"![{match['what']}](attachment:{Path(match['name']).name})", words)
+    cell = new_markdown_cell(words.strip())
+    if pictures(text):
+        data = {name: base64.b64encode((IMAGES / name).read_bytes()).decode() for name in pictures(text)}
+        cell["attachments"] = {Path(name).name: {"image/png": coded} for name, coded in data.items()}
+    return [cell] if cell.source else []
+
+
 def pictures(page: str) -> list[str]:
     """Return the pictures a page shows, each as ``page/file``; the page's run makes ``file`` in ``figures``."""
     return [match["name"] for match in PICTURE.finditer(page)]
@@ -173,9 +224,16 @@ def build(path: Path) -> None:
         printed = execute(path, Path(name))
         text = path.read_text(encoding="utf-8")
         path.write_text(rewrite(text, printed), encoding="utf-8")
-        for picture in pictures(text):
+        gallery = pictures(GALLERY.read_text(encoding="utf-8"))
+        for picture in {*pictures(text), *(each for each in gallery if Path(each).parent.name == path.stem)}:
             (IMAGES / picture).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(Path(name) / "figures" / Path(picture).name, IMAGES / picture)
+    write_notebook(path)
+
+
+def write_notebook(path: Path) -> None:
+    """Write the notebook of a page beside it."""
+    nbformat.write(notebook(path.read_text(encoding="utf-8")), path.with_suffix(".ipynb"))
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from biofuse.api.curve import curve
     from biofuse.api.embed import embed, embed_batches
-    from biofuse.api.estimators import BioFuse, FusionClassifier, FusionRegressor
+    from biofuse.api.estimators import BioFuse, BioFuseRegressor, FusionClassifier, FusionRegressor
     from biofuse.api.export import export_onnx
     from biofuse.api.fit import FitResult, evaluate, fit
     from biofuse.api.report import write_report
@@ -30,6 +30,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "BioFuse": "biofuse.api.estimators",
+    "BioFuseRegressor": "biofuse.api.estimators",
     "FusionClassifier": "biofuse.api.estimators",
     "FusionRegressor": "biofuse.api.estimators",
     "BioFuseModel": "biofuse.model.model",
@@ -60,6 +61,7 @@ __all__ = [
     "BioFuse",
     "BioFuseError",
     "BioFuseModel",
+    "BioFuseRegressor",
     "DataConfig",
     "EmbeddingSet",
     "Evaluation",

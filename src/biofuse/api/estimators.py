@@ -349,6 +349,46 @@ class BioFuse(ClassifierMixin, TransformerMixin, BaseEstimator):  # type: ignore
         return tags
 
 
+class BioFuseRegressor(RegressorMixin, BioFuse):  # type: ignore[misc]
+    """Finds which encoders, together, predict a number best: a regressor over images, as scikit-learn means it.
+
+    Parameters and attributes are those of :class:`BioFuse`; ``y`` holds a number for each image, or several, and
+    :meth:`~BioFuse.predict` gives them.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from biofuse import BioFuseRegressor
+    >>> paths = sorted(Path("images").rglob("*.png"))
+    >>> sizes = [float(len(path.read_bytes())) for path in paths]
+    >>> BioFuseRegressor(["colour", "lbp"], folds=3).fit(paths, sizes).predict(["new.png"]).shape
+    (1,)
+    """
+
+    @accepts(DataConfig)
+    def fit(self, X: Any, y: Any = None, **given: Any) -> Self:
+        """Embed development images, search for the best subset of encoders, and fit it, on values.
+
+        Parameters
+        ----------
+        X, y : as for :meth:`BioFuse.fit`
+        **given
+            What else :meth:`BioFuse.fit` takes.
+
+        Returns
+        -------
+        BioFuseRegressor
+            Itself.
+        """
+        super().fit(X, y, **{"task": str(Task.VALUE), **given})
+        return self
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags, tags.target_tags.multi_output = None, True
+        return tags
+
+
 def _refuse_validation_as_y(y: Any) -> None:
     """Refuse what can only be meant as validation data, which the second argument once was."""
     rows = list(y[:2]) if isinstance(y, list | tuple | np.ndarray) else []

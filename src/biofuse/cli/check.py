@@ -13,6 +13,7 @@ from biofuse.cli import options
 from biofuse.cli.console import human_bytes, output, say, show_json, show_table
 from biofuse.core.errors import advised, in_command_words, option
 from biofuse.core.progress import progress_bars
+from biofuse.core.target import Task
 from biofuse.data.config import DataConfig
 
 if TYPE_CHECKING:
@@ -116,7 +117,9 @@ def _show_counts(report: "CheckReport") -> None:
         sums = (sum(report.counts[split][name] for name in rest) for split in splits)
         rows.append((f"{len(rest)} smaller classes", *sums))
     if rows:
-        show_table("", ("class", *splits), [*rows, ("all", *report.split_sizes.values())], numbers=splits)
+        what = "class" if report.task is None or Task(report.task).categorical else "samples with"
+        total = [("all", *report.split_sizes.values())] if len(rows) > 1 else []
+        show_table("", (what, *splits), [*rows, *total], numbers=splits)
     elif set(report.split_sizes) != {"all"}:
         say("splits: " + ", ".join(f"{count} {split}" for split, count in report.split_sizes.items()))
 

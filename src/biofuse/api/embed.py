@@ -10,7 +10,8 @@ from biofuse.core.options import accepts, divide
 from biofuse.core.progress import Progress, Tell
 from biofuse.data.config import DataConfig, named
 from biofuse.data.load import load_samples
-from biofuse.data.samples import Samples, Shard
+from biofuse.data.samples import Samples
+from biofuse.data.shards import Shard
 from biofuse.encoders.card import EncoderCard
 from biofuse.encoders.registry import resolve
 from biofuse.extract.embeddings import EmbeddingSet

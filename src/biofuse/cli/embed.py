@@ -98,7 +98,7 @@ def embed(
         if refused:
             raise typer.BadParameter(reason)
 
-    from biofuse.data.samples import Shard
+    from biofuse.data.shards import Shard
     from biofuse.extract.engine import extract, plan_extraction
     from biofuse.store.exchange import check_format
 

@@ -459,7 +459,7 @@ class KeyFact:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Part:
+class Chapter:
     """Sections that belong together, under one heading of the contents."""
 
     title: str
@@ -476,7 +476,7 @@ class Report:
     answer : str
         One sentence: which encoders, how much better, is it noise.
     facts : tuple of Fact
-    parts : tuple of Part
+    parts : tuple of Chapter
     footer : str
     """
 
@@ -484,7 +484,7 @@ class Report:
     subtitle: str
     answer: str
     facts: tuple[KeyFact, ...]
-    parts: tuple[Part, ...]
+    parts: tuple[Chapter, ...]
     footer: str
 
     @property

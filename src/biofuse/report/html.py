@@ -10,7 +10,7 @@ from functools import lru_cache
 from importlib import metadata, resources
 from typing import Any
 
-from biofuse.report.content import Cell, Gallery, Part, Report, ScatterPlot, Section, Table
+from biofuse.report.content import Cell, Chapter, Gallery, Report, ScatterPlot, Section, Table
 from biofuse.report.draw import DARK, DARK_PALETTE, LIGHT, PALETTE, css_variables, make_figure
 from biofuse.report.input import ReportInput
 from biofuse.report.plates import Plate
@@ -75,7 +75,7 @@ def build_report(given: ReportInput) -> Report:
         answer=choice.answer(given),
         facts=choice.facts(given),
         parts=tuple(
-            Part(title=title, sections=tuple(filter(None, (make(given) for make in sections))))
+            Chapter(title=title, sections=tuple(filter(None, (make(given) for make in sections))))
             for title, sections in PARTS
         ),
         footer=f"Written by BioFuse {_version()}. For research; not a medical device, not for clinical use.",

@@ -99,12 +99,15 @@ def measure(root: Path, cards: Sequence[EncoderCard], contents: Contents) -> dic
     found["find_one_image_in_a_new_process"], _ = step(
         lambda: [store.open(card).missing(contents[:1]).any() for card in cards]
     )
-    found["find_one_image_more"], _ = step(lambda: [store.open(card).missing(contents[-1:]).any() for card in cards])
-    found["find_all_in_order"], absent = step(
-        lambda: sum(opened().open(card).missing(contents).sum() for card in cards)
-    )
-    if absent:
-        sys.exit("Rows that were written were not found.")
+    for name, row in (("find_a_second_image", -1), ("find_a_third_image", 1)):
+        found[name], _ = step(lambda row=row: [store.open(card).missing(contents[[row]]).any() for card in cards])
+    for name, wanted in (("find_all_in_order", contents), ("find_all_shuffled", contents[shuffled])):
+        again = opened()
+        found[name], absent = step(
+            lambda wanted=wanted, store=again: sum(store.open(card).missing(wanted).sum() for card in cards)
+        )
+        if absent:
+            sys.exit("Rows that were written were not found.")
     ids = np.array([f"s{row:09d}" for row in range(len(contents))], dtype=object)
     reader = BlockReader(store=store, cards=tuple(cards), ids=ids, contents=contents)
     found["join_on_shuffled_ids"], joined = step(lambda: reader.join(ids[shuffled]))

@@ -382,10 +382,20 @@ class Page:
         return next(element for element in self.tree.iter() if element.get("id") == id_)
 
     def table(self, id_: str) -> list[dict[str, Any]]:
-        """Rows of a table by column: numbers in full precision where there are any, text elsewhere."""
+        """Rows of a table by column: numbers in full precision where there are any, text elsewhere.
+
+        The ends of an interval in the column ``x`` are those of ``low x`` and ``high x``.
+        """
         table = self.find(id_)
         heads = ["".join(cell.itertext()) for cell in table.find("thead").find("tr")]
-        return [dict(zip(heads, map(_cell_value, row), strict=True)) for row in table.find("tbody").findall("tr")]
+        rows = []
+        for row in table.find("tbody").findall("tr"):
+            cells = {}
+            for head, cell in zip(heads, row, strict=True):
+                ends = [float(end.get("value")) for end in cell.iter("data") if cell.find("span") is not None][1:]
+                cells |= {head: _cell_value(cell)} | dict(zip((f"low {head}", f"high {head}"), ends, strict=False))
+            rows.append(cells)
+        return rows
 
     def figures(self) -> dict[str, Any]:
         """What the page's script draws."""

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from biofuse.encoders.registry import EncoderRegistry
+
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -20,7 +22,7 @@ def blocks(language):
 
 
 @pytest.fixture
-def workplace(tmp_path):
+def workplace(tmp_path, monkeypatch):
     """The folders that the README speaks of: class folders, a manifest with patients and splits, and new images."""
     generator = np.random.default_rng(0)
     rows = ["path,label,patient,split"]
@@ -34,6 +36,9 @@ def workplace(tmp_path):
         Image.fromarray(pixels).save(tmp_path / "images" / name)
         split = ("train", "train", "train", "val", "test")[number // 2 % 5]
         rows.append(f"{name},{'malignant' if sick else 'benign'},p{number // 2},{split}")
+    # The demo and the tutorials run the whole starter pool; commands are the same with two descriptors.
+    aliases = EncoderRegistry.aliases
+    monkeypatch.setattr(EncoderRegistry, "aliases", lambda self: aliases(self) | {"starter": ("colour", "hog")})
     shutil.copy(tmp_path / "images/benign/000.png", tmp_path / "new-images/x.png")
     shutil.copy(tmp_path / "images/benign/000.png", tmp_path / "images/a0.png")
     (tmp_path / "images/manifest.csv").write_text("\n".join(rows) + "\n")

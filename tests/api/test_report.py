@@ -64,6 +64,19 @@ def test_the_most_unusual_test_samples_are_listed_and_shown(page, evaluated):
     assert metrics["novelty"]["above"] == (predictions["novelty"] > 99).sum()
 
 
+def test_occlusion_maps_are_of_what_was_tested(evaluated, study, tmp_path, take_apart):
+    path = write_report(
+        evaluated, out=tmp_path / "p.html", store=EmbeddingStore(study.store), occlusion=2, options=ALONE
+    )
+    rows = take_apart(path).table("occlusion-data")
+    predictions = pd.read_parquet(evaluated / "predictions.parquet").set_index("id")
+    assert 0 < len(rows) <= 2
+    for row in rows:
+        assert row["class"] == predictions.loc[row["sample"], "prediction"] != predictions.loc[row["sample"], "label"]
+        assert row["probability"] == pytest.approx(predictions.loc[row["sample"], f"p_{row['class']}"], abs=1e-4)
+        assert row["least covered"] < row["most covered"]
+
+
 def test_images_come_from_the_data(page):
     images = [image.get("alt") for image in page.tree.iter("img")]
     assert len([alt for alt in images if "labelled ctl" in alt]) >= 6
@@ -122,7 +135,7 @@ def test_images_that_are_gone_are_said_to_be_gone(evaluated, study, tmp_path, ta
 
 def test_embeddings_that_are_gone_are_said_to_be_gone(evaluated, tmp_path, take_apart):
     page = take_apart(write_report(evaluated, out=tmp_path / "page.html", store=EmbeddingStore(tmp_path / "empty")))
-    assert "embeddings are not in this store" in page.words("similarity")
+    assert "embeddings are not in this store" in page.words("contribution")
     assert "embeddings are not in this store" in page.words("map")
     assert list(page.tree.iter("img"))
 

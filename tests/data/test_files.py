@@ -345,7 +345,7 @@ def test_joined_labels(tmp_path: Path) -> None:
         ("path,label\n1.png,a\n2.png,b\n", {"task": "ranking"}, "no task 'ranking'"),
         ("path,label\n1.png,a\n2.png,b\n", {"task": "ordinal"}, "needs the order of its classes"),
         ("path,label\n1.png,a\n2.png,b\n", {"classes": ["a", "c"]}, "not in the class table: b"),
-        ("path,m,e\n1.png,1,-1\n2.png,1,0\n", {"label": ["m", "e"]}, r"0 or 1, but do not in 1.png \(e = -1\)"),
+        ("path,m,e\n1.png,1,2\n2.png,1,0\n", {"label": ["m", "e"]}, r"0 or 1, but do not in 1.png \(e = 2\)"),
         # bug 15 of the original: a row longer than its header
         ("path,label\n1.png,a\n2.png,b,0.9\n", {}, "line 3: 3 values, but the header names 2 columns"),
         ("path,label\n1.png,a\n2.png,b\n", {"labels": [0, 1]}, "`labels=` cannot be used with a table"),

@@ -86,7 +86,7 @@ def read(truth: Truth) -> Found:
     if samples.labels is None:
         labels = by_file([frozenset()] * len(samples))
     elif samples.labels.ndim == 2:
-        labels = by_file(frozenset(names[k] for k in row.nonzero()[0]) for row in samples.labels)
+        labels = by_file(frozenset(names[k] for k in (row == 1).nonzero()[0]) for row in samples.labels)
     else:
         labels = by_file(frozenset([names[k]]) for k in samples.labels)
     return Found(said=said, labels=labels, splits=None if samples.splits is None else by_file(samples.splits))

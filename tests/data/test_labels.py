@@ -104,9 +104,10 @@ def test_joined_labels_called_multilabel_are_told_how_to_be_taken_apart() -> Non
 
 def test_blank_cells_are_counted_and_mean_what_is_said() -> None:
     frame = table([None] * 4, mass=[1, None, 0, 1], edema=[None, 1, 1, None])
-    with pytest.raises(DataError, match=r"blank cells: mass \(1\), edema \(2\), of 4 rows") as caught:
-        load_samples(frame, label=("mass", "edema"))
-    assert "--blank-as 0" in in_command_words(caught.value.remedy)
+    missing = load_samples(frame, label=("mass", "edema"))
+    assert missing.labels.tolist() == [[1, -1], [-1, 1], [0, 1], [1, -1]]
+    assert "left out of fits and scores of its label: mass (1), edema (2), of 4 samples" in missing.notes[-1]
+    assert "--blank-as 0" in in_command_words(missing.notes[-1])
     samples = load_samples(frame, label=("mass", "edema"), blank_as="0")
     assert samples.labels.tolist() == [[1, 0], [0, 1], [0, 1], [1, 0]]
     assert "Blank cells count as '0': mass (1), edema (2)." in samples.notes
@@ -114,6 +115,26 @@ def test_blank_cells_are_counted_and_mean_what_is_said() -> None:
     assert (one.classes, one.labels.tolist()) == (("0", "1"), [1, 0, 1])
     sets = load(["a|b", None, "b"], label_separator="|", blank_as="0")
     assert sets.labels.tolist() == [[1, 1], [0, 0], [0, 1]]
+
+
+@pytest.mark.parametrize(("way", "labels"), [("ignore", [-1, 1]), ("zeros", [0, 1]), ("ones", [1, 1])])
+def test_uncertain_labels_are_what_was_said(way: str, labels: list[int]) -> None:
+    frame = table([None] * 3, mass=[1, 0, 1], edema=[-1.0, 1, 0])
+    samples = load_samples(frame, label=("mass", "edema"), uncertain_as=way)
+    assert samples.labels[:2, 1].tolist() == labels
+    assert "Labels of -1" in " ".join(samples.notes)
+
+
+def test_samples_without_any_label_are_left_out_where_that_was_asked_for() -> None:
+    frame = table([None] * 4, mass=[1, None, 0, 1], edema=[None, None, 1, 0])
+    with pytest.raises(DataError, match="1 sample") as caught:
+        load_samples(frame, label=("mass", "edema"))
+    assert "--on-missing drop" in in_command_words(caught.value.remedy)
+    samples = load_samples(frame, label=("mass", "edema"), on_missing="drop")
+    assert samples.labels.tolist() == [[1, -1], [0, 1], [1, 0]]
+    assert "1 sample(s) have no label and are left out" in " ".join(samples.notes)
+    joined = load_samples({"train": samples.take([0, 1]), "test": samples.take([2])})
+    assert joined.labels.tolist() == samples.labels.tolist()
 
 
 def test_a_label_that_never_occurs_is_pointed_out() -> None:

@@ -10,6 +10,7 @@ from PIL import Image
 from biofuse.core.errors import DataError
 from biofuse.core.target import Target, Task
 from biofuse.data.check import check_samples
+from biofuse.data.config import DataConfig
 from biofuse.data.load import describe_task, development_data, load_samples
 
 N = 60
@@ -134,3 +135,27 @@ def test_check_counts_events_and_finds_images_of_two_times(folder: Path) -> None
     }
     assert len(report.duplicates.conflicts) == 1
     assert not report.refusals
+
+
+def test_default_horizons_are_those_of_the_development_data_where_the_split_is_made_here(folder: Path) -> None:
+    frame = table(folder).drop(columns="split")
+    found = development_data(frame, config=DataConfig(root=folder, **TIMES), test="auto")
+    assert found.held_out is not None
+    assert found.samples.classes == found.held_out.classes
+    inner = frame[frame.path.isin(found.samples.ids)]
+    used = inner[inner.died == 1].months
+    assert found.samples.target == Target.until([float(f"{used.quantile(share):.3g}") for share in (0.25, 0.5, 0.75)])
+    asked = development_data(frame, config=DataConfig(root=folder, horizon=[7], **TIMES), test="auto")
+    assert asked.samples.classes == ("by 7",)
+
+
+def test_samples_without_a_number_are_left_out_where_that_was_asked_for(folder: Path) -> None:
+    frame = table(folder, months=[np.nan, *range(1, N)])
+    with pytest.raises(DataError, match="blank for 1 sample") as caught:
+        load_samples(frame, root=folder, **TIMES)
+    assert "on_missing" in caught.value.remedy
+    samples = load_samples(frame, root=folder, on_missing="drop", **TIMES)
+    assert samples.ids.tolist() == frame.path[1:].tolist()
+    assert "1 sample(s) have no label and are left out: 0.png." in samples.notes
+    numbers = check_samples(samples).numbers
+    assert (numbers["train"]["time"].minimum, numbers["test"]["time"].maximum) == (1, 56)

@@ -7,6 +7,7 @@ from scipy.stats import binomtest, fisher_exact
 from biofuse.core.target import Target, Task
 from biofuse.evaluation import subgroups
 from biofuse.evaluation.intervals import score_intervals
+from biofuse.evaluation.metrics import score
 from biofuse.evaluation.subgroups import break_down, cut
 
 
@@ -67,14 +68,13 @@ def test_the_test_is_wrong_about_as_often_as_it_says(kind, monkeypatch):
     assert binomtest(wrong, times, 0.05).pvalue > 0.01
 
 
-def _only_estimates(task, labels, probabilities, *, ids, groups):
+def _only_estimates(target, labels, probabilities, *, ids, groups):
     """Score without the intervals, which the test has no part in."""
     from biofuse.evaluation.intervals import Interval
-    from biofuse.evaluation.metrics import INTERVAL_METRICS, METRICS, score
+    from biofuse.evaluation.metrics import INTERVAL_METRICS, METRICS
 
-    target = Target.numbered(task, 2)
     metrics = [name for name in INTERVAL_METRICS if METRICS[name].applies(target)]
-    scores = score(task, labels, probabilities, metrics=metrics)
+    scores = score(target, labels, probabilities, metrics=metrics)
     same = {"low": 0, "high": 1, "confidence": 0.95, "method": "wilson", "unit": "samples", "n_units": len(ids)}
     return {name: Interval(metric=name, estimate=value, **same) for name, value in scores.items()}
 
@@ -136,3 +136,26 @@ def test_ranges_hold_what_their_names_say():
     assert list(order) == sorted(set(parts), key=order.index)
     assert cut(["7", "x", ""])[:2] == (["7", "x", ""], ("7", "x"))
     assert cut(["10", "9", "9"])[1] == ("9", "10")
+
+
+@pytest.mark.parametrize("kind", ["values", "times", "gaps"])
+def test_subgroups_of_numbers_and_of_labels_with_gaps_are_told_apart_where_they_differ(kind):
+    random, n = np.random.default_rng(3), 160
+    site, signal = np.where(np.arange(n) % 2, "a", "b"), random.normal(size=n)
+    said = signal + random.normal(0, np.where(site == "a", 0.2, 3.0), n)
+    if kind == "times":
+        target, scores = Target.until([5, 10]), -np.expm1(-np.array([0.5, 1]) * np.exp(np.clip(said, -5, 3))[:, None])
+        labels = np.column_stack([random.exponential(10 * np.exp(-2 * signal)), random.random(n) < 0.8]).astype(float)
+    elif kind == "values":
+        target, labels, scores = Target(Task.VALUE, ("age",)), signal, said[:, None]
+    else:
+        target, scores = Target.numbered(Task.MULTILABEL, 2), 1 / (1 + np.exp(-np.column_stack([said, said])))
+        labels = np.where(random.random((n, 2)) < 0.3, -1, (signal > 0)[:, None])
+    shuffled = random.permutation(site)
+    found = break_down(target, labels, scores, {"site": site, "none": shuffled}, ids=np.arange(n))
+    assert (found[0].gap.best, found[0].gap.worst) == ("a", "b")
+    assert found[0].gap.p_holm <= 0.01
+    assert found[1].gap.noise
+    rows = site == "a"
+    own = found[0].subgroup("a").intervals[found[0].metric].estimate
+    assert own == pytest.approx(score(target, labels[rows], scores[rows])[found[0].metric])

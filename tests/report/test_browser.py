@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 pytestmark = pytest.mark.slow
 
@@ -28,7 +29,8 @@ def until(page: Any, condition: str, *, seconds: float = 30) -> None:
 
 
 def walk(page: Any) -> None:
-    """Scroll to the end, so that everything is drawn."""
+    """Open what is closed and scroll to the end, so that everything is drawn."""
+    page.evaluate("document.querySelectorAll('details').forEach(each => { each.open = true; })")
     for y in range(0, page.evaluate("document.documentElement.scrollHeight"), 1200):
         page.evaluate(f"scrollTo(0, {y})")
         page.wait_for_timeout(20)
@@ -47,8 +49,9 @@ def test_everything_is_drawn_fits_the_width_and_has_no_violation_for_axe(
     walk(page)
     assert page.locator(".plot").count() >= 10
     assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
-    assert page.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
-    page.evaluate("document.querySelectorAll('details').forEach(each => { each.open = true; })")
+    assert page.evaluate(
+        "[...document.querySelectorAll('main img')].every(image => image.complete && image.naturalWidth > 0)"
+    )
     assert violations(page) == []
 
 
@@ -86,14 +89,14 @@ def test_the_leaderboard_sorts_by_number_and_by_name(open_page: Callable[..., An
 def test_the_leaderboard_filters_by_words(open_page: Callable[..., Any], report: Path) -> None:
     page = open_page(report)
     box = page.get_by_role("searchbox").first
-    assert len(first_column(page)) == 20
+    assert len(first_column(page)) == 10
     page.get_by_role("button", name="Show all 63").click()
     assert len(first_column(page)) == 63
     box.fill("encoder_2 encoder_4 -encoder_0")
     shown = first_column(page)
     assert len(shown) == 2**3
     assert all("encoder_2" in name and "encoder_4" in name and "encoder_0" not in name for name in shown)
-    assert page.locator(".tools output").first.inner_text() == "8 of 8 rows shown (63 in all)"
+    assert page.locator("#leaderboard .tools output").inner_text() == "8 of 8 rows shown (63 in all)"
     box.fill("best single")
     assert len(first_column(page)) == 1
 
@@ -138,6 +141,29 @@ def test_arrow_keys_step_through_the_samples(open_page: Callable[..., Any], repo
     assert page.locator("#tip").is_visible()
     plot.press("Escape")
     assert page.locator("#tip").is_hidden()
+
+
+def test_an_image_is_enlarged_and_the_next_one_too(open_page: Callable[..., Any], report: Path) -> None:
+    page = open_page(report)
+    images = page.locator("#mistakes .enlarge img")
+    images.first.click()
+    zoom = page.locator("#zoom")
+    assert zoom.locator("img").get_attribute("src") == images.first.get_attribute("src")
+    assert zoom.locator("img").bounding_box()["width"] > 2 * images.first.bounding_box()["width"]
+    assert zoom.locator("figcaption").inner_text() in page.locator("#mistakes figcaption").all_inner_texts()
+    page.keyboard.press("ArrowRight")
+    assert zoom.locator("img").get_attribute("src") == images.nth(1).get_attribute("src")
+    page.keyboard.press("Escape")
+    assert zoom.is_hidden()
+
+
+def test_a_figure_is_saved_at_300_dots_per_inch(open_page: Callable[..., Any], report: Path, tmp_path: Path) -> None:
+    page = open_page(report)
+    page.locator("[data-figure=roc] .main-svg").first.wait_for()
+    with page.expect_download() as saved:
+        page.locator("[data-save=roc]").click()
+    saved.value.save_as(tmp_path / "roc.png")
+    assert Image.open(tmp_path / "roc.png").width == pytest.approx(6.5 * 300, abs=2)
 
 
 def test_colours_follow_the_theme(open_page: Callable[..., Any], report: Path) -> None:
@@ -192,7 +218,7 @@ def test_what_is_written_on_a_heat_map_can_be_read(open_page: Callable[..., Any]
     """WCAG 2 asks for a contrast of 4.5."""
     for scheme in ("light", "dark"):
         page = open_page(report, color_scheme=scheme)
-        for name in ("similarity", "interaction", "confusion"):
+        for name in ("similarity", "confusion"):
             page.locator(f"[data-figure={name}]").scroll_into_view_if_needed()
             page.wait_for_selector(f"[data-figure={name}] .heatmap-label text")
             assert min(page.locator(f"[data-figure={name}]").evaluate(CONTRASTS)) >= 4.5, (scheme, name)

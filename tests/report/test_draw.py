@@ -22,8 +22,10 @@ def test_every_chart_becomes_an_svg_and_a_png(make_run: Callable[..., Any], tmp_
         if path.suffix == ".svg":
             assert ET.parse(path).getroot().tag.endswith("svg")  # noqa: S314 - written here
         else:
-            pixels = np.asarray(Image.open(path).convert("L"))
-            assert pixels.shape[1] > 800
+            picture = Image.open(path)
+            assert picture.info["dpi"] == pytest.approx((300, 300), abs=0.1)
+            pixels = np.asarray(picture.convert("L"))
+            assert pixels.shape[1] > 1200
             assert pixels.std() > 5
 
 

@@ -72,6 +72,9 @@ def test_a_picture_keeps_its_shape_and_fits(images: SampleImages) -> None:
     assert image is not None
     picture = picture_of(image, side=112, alternative="a", caption="b")
     assert (picture.width, picture.height) == opened(picture.source).size == (112, 56)
+    enlarged = picture_of(image.resize((1000, 500)), side=112, alternative="a", caption="b")
+    assert (enlarged.width, enlarged.height) == (112, 56)
+    assert opened(enlarged.source).size == (336, 168)
     assert picture.source.startswith("data:image/jpeg;base64,")
 
 

@@ -20,7 +20,8 @@ from biofuse.report.sections.values import values_section
 
 def given(predictions: pd.DataFrame, **found: Any) -> Any:
     return SimpleNamespace(
-        evaluation=SimpleNamespace(predictions=predictions, **({"values": None, "risks": None} | found))
+        evaluation=SimpleNamespace(predictions=predictions, **({"values": None, "risks": None} | found)),
+        of_chosen="test samples, ridge head, a + b",
     )
 
 

@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,9 @@ from sklearn.metrics import (
 from sklearn.preprocessing import StandardScaler
 
 from biofuse.encoders.doctor import Skipped
+from biofuse.report.sections import choice
 from biofuse.report.sections.data import contamination
+from biofuse.report.sections.results import banded, precision_recall_curves, roc_curves
 from biofuse.runs.run import write_record
 from biofuse.search.attribution import CrossModal, Gain, Line
 
@@ -121,10 +123,31 @@ def _scores(rows: Rows, files: Files) -> None:
     models = files.metrics["models"]
     assert [row["model"] for row in rows] == [name.replace("_", " ") for name in models]
     for row, model in zip(rows, models.values(), strict=True):
-        for name, value in model["metrics"].items():
-            assert row[TITLES[name]] == value
         for name, interval in model["intervals"].items():
+            assert row[TITLES[name]] == model["metrics"][name]
             assert (row[f"low {TITLES[name]}"], row[f"high {TITLES[name]}"]) == (interval["low"], interval["high"])
+        compared = files.metrics["comparisons"].get(row["model"].replace(" ", "_"))
+        if compared is not None:
+            assert (row["chosen less this"], row["p"]) == (compared["difference"], compared["p_holm"])
+            assert (row["low chosen less this"], row["high chosen less this"]) == (compared["low"], compared["high"])
+
+
+@checks("scores-other")
+def _other_scores(rows: Rows, files: Files) -> None:
+    for row, model in zip(rows, files.metrics["models"].values(), strict=True):
+        others = {name: value for name, value in model["metrics"].items() if name not in model["intervals"]}
+        assert {name: row[TITLES[name]] for name in others} == others
+
+
+@checks("answer-data")
+def _answer(rows: Rows, files: Files) -> None:
+    models = list(files.metrics["models"].values())
+    assert [row["encoders"] for row in rows] == [" + ".join(model["encoders"]) for model in models]
+    for row, model in zip(rows, models, strict=True):
+        interval = model["intervals"]["auroc"]
+        assert (row["AUROC"], row["low AUROC"], row["high AUROC"]) == (
+            model["metrics"]["auroc"], interval["low"], interval["high"],
+        )  # fmt: skip
 
 
 @checks("without-leak")
@@ -207,7 +230,8 @@ def _modality(rows: Rows, files: Files) -> None:
     for row, line in zip(rows, [*facts["modalities"], *facts["encoders"]], strict=True):
         assert row["best alone"] == line["score"]
         for how, part in (("alone", line["alone"]), ("joined", line["added"])):
-            found = [row[f"{how}: {what}"] for what in ("gain", "low", "high", "p")]
+            gain = f"{how}: gain"
+            found = [row.get(name, "") for name in (gain, f"low {gain}", f"high {gain}", f"{how}: p")]
             assert found == (["", "", "", ""] if part is None else [part[k] for k in ("gain", "low", "high", "p_holm")])
 
 
@@ -421,9 +445,8 @@ def test_the_table_holds_what_the_files_say(table: str, page: Any, files: Files)
 
 def test_what_is_read_is_the_number_rounded(page: Any) -> None:
     for cell in page.tree.iter("td"):
-        number = cell.find("data")
-        if number is not None:
-            shown, value = "".join(cell.itertext()).strip().replace(",", ""), float(number.get("value"))
+        for number in cell.iter("data"):
+            shown, value = "".join(number.itertext()).strip().replace(",", ""), float(number.get("value"))
             decimals = len(shown.partition(".")[2])
             assert float(shown) == pytest.approx(value, abs=0.5 * 10**-decimals * (1 + 1e-9))
 
@@ -461,6 +484,59 @@ def test_figures_show_what_their_tables_hold(page: Any, files: Files) -> None:
     assert {name.replace(" + ", "+") for name in points} == set(files.screen.index)
     for name, y in points.items():
         assert y == pytest.approx(files.screen.loc[name.replace(" + ", "+"), "auroc_mean"], rel=1e-5)
+
+
+def test_every_score_says_what_it_is_of(files: Files) -> None:
+    """Whether by the screen or a head, on which samples, and of which encoders."""
+    report = files.made.report
+    items = [item for section in report.sections for item in (*section.items, *section.more)] + [report.picture]
+    plain = {"balance", "map", "encoders", "overlaps", "run", "versions", "skipped", "quarantine"}
+    scored = [item for item in items if item.kind != "gallery" and item.id not in plain]
+    assert len(scored) > 15
+    for item in scored:
+        assert any(word in item.basis for word in ("head", "screen", "embeddings")), item.id
+        assert any(word in item.basis for word in ("test samples", "cross-validation", "development")), item.id
+    assert {fact.name: fact.basis for fact in report.facts if fact.value is not None and fact.value < 1} == {
+        "Test AUROC": "test samples, mean over several heads, all 4 encoders",
+        "Test accuracy": "test samples, mean over several heads, all 4 encoders",
+        "Cross-validated AUROC": "cross-validation, ridge head, all 4 encoders",
+    }
+
+
+def test_bands_are_the_intervals_of_the_thresholds(files: Files) -> None:
+    """What the band of a ROC curve says at a threshold is Wilson's interval of the sensitivity there."""
+    predicted = replace(files.made.read().predicted, groups=None)
+    name = predicted.classes[0]
+    target, values = predicted.targets[:, 0], predicted.probabilities[:, 0]
+    curve = banded(roc_curves(predicted)[name], predicted, recalled=True)
+    _, _, thresholds = roc_curve(target, values)
+    for place in range(0, len(thresholds), 7):
+        found = binomtest(int((target & (values >= thresholds[place])).sum()), int(target.sum()))
+        own = found.proportion_ci(method="wilson")
+        assert (curve.low[place], curve.high[place]) == pytest.approx((own.low, own.high), abs=1e-12)
+    right = banded(precision_recall_curves(predicted)[name], predicted, recalled=False)
+    _, _, thresholds = precision_recall_curve(target, values)
+    for place in range(0, len(thresholds), 7):
+        called = values >= thresholds[place]
+        own = binomtest(int(target[called].sum()), int(called.sum())).proportion_ci(method="wilson")
+        assert (right.low[place], right.high[place]) == pytest.approx((own.low, own.high), abs=1e-12)
+    assert (curve.high - curve.low).min() > 0
+
+
+def test_which_encoders_go_together_is_drawn_where_it_can_be_told(make_run: Callable[..., Any]) -> None:
+    given = make_run().given
+    facts = given.record.evidence.attribution
+    wide = {name: tuple(tuple(sign * 9.0 for _ in row) for row in facts.interaction) for name, sign in
+            (("interaction_low", -1), ("interaction_high", 1))}  # fmt: skip
+    drawn = {}
+    for told, changes in ((True, {"interaction_low": facts.interaction}), (False, wide)):
+        evidence = given.record.evidence.model_copy(update={"attribution": facts.model_copy(update=changes)})
+        run = replace(given.run, record=given.record.model_copy(update={"evidence": evidence}))
+        section = choice.contribution_section(replace(given, run=run))
+        drawn[told] = [item.id for item in section.items]
+        assert (choice.ADD_UP in section.paragraphs) is not told
+    assert "interaction" in drawn[True]
+    assert "interaction" not in drawn[False]
 
 
 def test_curves_on_the_page_are_scikit_learns(page: Any, files: Files) -> None:

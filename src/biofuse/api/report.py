@@ -2,8 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
+
+import numpy as np
 
 from biofuse.blocks.blocks import BlockReader
 from biofuse.core.errors import AlignmentError, BioFuseError, DataError, StoreError
@@ -20,6 +23,8 @@ from biofuse.model.model import BioFuseModel
 from biofuse.report.draw import write_figures
 from biofuse.report.html import build_report, render_html
 from biofuse.report.input import Embedded, ReportInput, SampleImages
+from biofuse.report.occlusion import occlude
+from biofuse.report.sections.results import mistaken_column, worst_mistakes
 from biofuse.runs.run import CARD, REPORT, Run
 from biofuse.store.exchange import label_names
 from biofuse.store.store import EmbeddingStore, as_store
@@ -40,6 +45,8 @@ def write_report(
     development: EmbeddingSet | Samples | None = None,
     test: Samples | None = None,
     latency: bool = False,
+    umap: bool = False,
+    occlusion: int = 0,
     options: ExtractOptions | None = None,
     **chosen: Any,
 ) -> Path:
@@ -62,6 +69,11 @@ def write_report(
         Test images, likewise.
     latency : bool, default False
         Whether to time the encoders on this machine, so that costs are in milliseconds.
+    umap : bool, default False
+        Whether the map shows the samples by UMAP beside their principal components; umap-learn has to be installed.
+    occlusion : int, default 0
+        Of so many of the most confident mistakes to show what the prediction rests on. Each takes 50 predictions with
+        all chosen encoders.
     options : ExtractOptions, optional
         How that is done; what is given by name wins.
     **chosen
@@ -78,6 +90,8 @@ def write_report(
         If there is no complete run, or a file of it is missing or damaged.
     DiskError
         If the page or the figures cannot be written.
+    BioFuseError
+        If UMAP is asked for and not installed.
 
     Examples
     --------
@@ -86,16 +100,53 @@ def write_report(
     >>> biofuse.write_report("run").name
     'report.html'
     """
+    if umap and not has_umap():
+        raise BioFuseError(
+            "umap-learn is not installed.", remedy="Install it: pip install 'biofuse-embed[umap]'; or leave out UMAP."
+        )
     run = run if isinstance(run, Run) else Run.open(run)
-    given = _gather(run, as_store(store), development=development, test=test)
+    extraction = ExtractOptions.of(options, chosen)
+    given = replace(_gather(run, as_store(store), development=development, test=test), umap=umap)
     if latency:
         samples = development.samples if isinstance(development, EmbeddingSet) else development
-        given = replace(given, timed=_time(run, samples or run.load_samples()[0], ExtractOptions.of(options, chosen)))
+        given = replace(given, timed=_time(run, samples or run.load_samples()[0], extraction))
+    if occlusion:
+        given = _occluded(given, occlusion, extraction)
     report, page = build_report(given), Path(out) if out is not None else run.path / REPORT
     if figures is not None:
         write_figures(report.charts, Path(figures))
     write_text(page, render_html(report))
     return page
+
+
+def has_umap() -> bool:
+    """Tell whether umap-learn is installed."""
+    return find_spec("umap") is not None
+
+
+DIFFERENCE = 1e-3
+"""Most that a probability may differ from the evaluation's for the image that is covered to be the one tested."""
+
+
+def _occluded(given: ReportInput, count: int, options: ExtractOptions) -> ReportInput:
+    """Add what the most confident mistakes rest on, as far as their images are at hand and are what was tested."""
+    predicted, images = given.predicted, given.test_images
+    if predicted is None or images is None:
+        return given
+    model, wanted, known = BioFuseModel.load(given.run.model_path()), [], []
+    for row, _, _ in worst_mistakes(predicted, count):
+        image, column = images.image(predicted.ids[row]), mistaken_column(predicted, row)
+        if image is not None:
+            wanted.append((predicted.ids[row], column, np.asarray(image)))
+            known.append(float(predicted.probabilities[row, column]))
+    if not wanted:
+        return given
+    found = occlude(
+        wanted, model.classes, lambda covered: model.predict_proba(covered, options=options.but(use_store=False))
+    )
+    # A sample of several images is not what one of them alone is.
+    same = tuple(o for o, p in zip(found, known, strict=True) if abs(o.probability - p) <= DIFFERENCE)
+    return replace(given, occlusions=same)
 
 
 def attempt_report(run: Run | Path | str, *, tell: Callable[[str], None], **options: Any) -> Path | None:

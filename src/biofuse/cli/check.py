@@ -122,6 +122,10 @@ def _show_counts(report: "CheckReport") -> None:
         show_table("", (what, *splits), [*rows, *total], numbers=splits)
     elif set(report.split_sizes) != {"all"}:
         say("splits: " + ", ".join(f"{count} {split}" for split, count in report.split_sizes.items()))
+    for split, columns in report.numbers.items():
+        for name, spread in columns.items():
+            where = f"{spread.minimum:g} to {spread.maximum:g} (half below {spread.median:g})"
+            say(f"{name}{'' if split == 'all' else f', {split}'}: {where}")
 
 
 def _show_images(report: "CheckReport") -> None:

@@ -187,6 +187,23 @@ def report(
     latency: Annotated[
         bool, typer.Option("--latency", help="Time the encoders here, so that costs are in milliseconds.")
     ] = False,
+    umap: Annotated[
+        bool | None,
+        typer.Option(
+            "--umap/--no-umap",
+            help="Map the samples by UMAP, too; by default where umap-learn is installed.",
+            show_default=False,
+        ),
+    ] = None,
+    occlusion: Annotated[
+        int,
+        typer.Option(
+            "--occlusion",
+            min=0,
+            metavar="N",
+            help="Show what N of the most confident mistakes rest on: 50 predictions for each.",
+        ),
+    ] = 0,
     store: options.Store = None,
     **chosen: Any,
 ) -> None:
@@ -199,10 +216,21 @@ def report(
       biofuse report run
 
       biofuse report run --figures paper/figures
-    """
-    from biofuse.api.report import write_report
 
-    path = write_report(run, out=out, figures=figures, store=store, latency=latency, **chosen)
+      biofuse report run --occlusion 6
+    """
+    from biofuse.api.report import has_umap, write_report
+
+    path = write_report(
+        run,
+        out=out,
+        figures=figures,
+        store=store,
+        latency=latency,
+        umap=has_umap() if umap is None else umap,
+        occlusion=occlusion,
+        **chosen,
+    )
     note(f"Written to {path}.")
     if figures is not None:
         note(f"Figures are in {figures}.")

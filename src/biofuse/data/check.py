@@ -11,6 +11,7 @@ import numpy as np
 from biofuse.core.errors import DataError, UnreadableImageError, advised, option
 from biofuse.core.hashing import Contents, no_contents, to_hex
 from biofuse.core.progress import Progress, Silent
+from biofuse.core.target import Labels
 from biofuse.data.decoding import DecodePolicy, ImageFacts, Remarks, content_hash, decode_with_facts, pixel_hash
 from biofuse.data.labels import listing
 from biofuse.data.samples import SPLITS, Samples, Source, groups_across_splits
@@ -239,6 +240,8 @@ class CheckReport:
         The class table; of values their columns, of times to an event what is counted: events, and those censored.
     counts : dict of str to dict of str to int
         Samples by split and class; the split is "all" where there are none, and unlabelled data have no classes.
+    numbers : dict of str to dict of str to Spread
+        Where values or times lie, by split and column.
     split_sizes : dict of str to int
         Samples by split.
     n_groups : int or None
@@ -274,6 +277,7 @@ class CheckReport:
     task: str | None
     classes: tuple[str, ...]
     counts: dict[str, dict[str, int]]
+    numbers: dict[str, dict[str, Spread]]
     split_sizes: dict[str, int]
     n_groups: int | None
     torn_groups: dict[str, tuple[str, ...]]
@@ -300,6 +304,9 @@ class CheckReport:
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
         values = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name != "contents"}
+        values["numbers"] = {
+            split: {name: asdict(spread) for name, spread in columns.items()} for split, columns in self.numbers.items()
+        }
         for name in ("width", "height", "duplicates"):
             values[name] = None if values[name] is None else asdict(values[name])
         values["unreadable"] = [asdict(image) for image in self.unreadable]
@@ -355,6 +362,7 @@ def check_samples(
         task=None if samples.task is None else str(samples.task),
         classes=tuple(next(iter(counts.values()), samples.classes)),
         counts=counts,
+        numbers=_numbers(samples),
         split_sizes=dict(Counter(_splits(samples))),
         n_groups=None if samples.groups is None else len(set(samples.groups.tolist())),
         torn_groups=groups_across_splits(samples),
@@ -418,16 +426,34 @@ def _splits(samples: Samples) -> list[str]:
 
 
 def _class_counts(samples: Samples) -> dict[str, dict[str, int]]:
-    target, labels = samples.target, samples.labels
-    if target is None or labels is None:
+    if samples.target is None:
+        return {}
+    return {split: samples.target.counts(labels) for split, labels in _labels_by_split(samples).items()}
+
+
+def _numbers(samples: Samples) -> dict[str, dict[str, Spread]]:
+    target = samples.target
+    if target is None or target.categorical:
+        return {}
+    names = ("time",) if target.timed else target.classes
+    found = {}
+    for split, labels in _labels_by_split(samples).items():
+        columns = target.columns(labels).T.tolist()
+        spreads = {name: _spread(column) for name, column in zip(names, columns, strict=False)}
+        found[split] = {name: spread for name, spread in spreads.items() if spread is not None}
+    return found
+
+
+def _labels_by_split(samples: Samples) -> dict[str, Labels]:
+    if samples.labels is None:
         return {}
     if samples.splits is None:
-        return {WHOLE: target.counts(labels)}
+        return {WHOLE: samples.labels}
     present = [split for split in SPLITS if split in set(samples.splits.tolist())]
-    return {split: target.counts(labels[samples.splits == split]) for split in present}
+    return {split: samples.labels[samples.splits == split] for split in present}
 
 
-def _spread(values: Sequence[int]) -> Spread | None:
+def _spread(values: Sequence[float]) -> Spread | None:
     if not values:
         return None
     return Spread(minimum=float(min(values)), median=float(np.median(values)), maximum=float(max(values)))

@@ -171,7 +171,18 @@ class DataConfig(Options):
         default=None, min_length=1, description="What stands between several labels in one cell.", examples=["|"]
     )
     blank_as: Annotated[str | None, Option(panel="Advanced", metavar="TEXT")] = Field(
-        default=None, description="What a blank cell of a label column stands for: 0 means absent.", examples=["0"]
+        default=None,
+        description="What a blank cell of a label column stands for: 0 means absent. By default nothing is known of "
+        "that label of that sample.",
+        examples=["0"],
+    )
+    uncertain_as: Annotated[Literal["ignore", "zeros", "ones"], Option(panel="Advanced")] = Field(
+        default="ignore",
+        description="What -1 in a column of zeros and ones stands for, as in CheXpert's table: nothing known, absent "
+        "or present.",
+    )
+    on_missing: Annotated[Literal["error", "drop"], Option(panel="Advanced")] = Field(
+        default="error", description="What happens with samples that have no label: an error, or they are left out."
     )
     classes: Annotated[
         tuple[str, ...] | None, BeforeValidator(_table), Option(panel="Advanced", metavar="NAMES", several=True)
@@ -238,7 +249,7 @@ class DataConfig(Options):
 
 INHERITED = frozenset({
     "label", "time", "event", "group", "by", "site", "split", "id", "path", "extension", "label_separator", "blank_as",
-    "exclude", "use_splits", "page", "sixteen_bit",
+    "uncertain_as", "on_missing", "exclude", "use_splits", "page", "sixteen_bit",
 })  # fmt: skip
 """What holds of other data that are read like these: not where they lie, nor what is fitted on them."""
 

@@ -5,18 +5,21 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from biofuse.core.errors import DataError, option
-from biofuse.core.target import Labels, Task, is_negative
+from biofuse.core.target import MISSING, Labels, Task, is_negative
 
 INTEGER = re.compile(r"[+-]?\d+")
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)")
 WHOLE = re.compile(r"([+-]?\d+)\.0*")
 """A whole number as a column of floats is saved."""
+
+UNCERTAIN = frozenset({"-1", "-1.0"})
+"""How CheXpert's table marks a finding that its report leaves open (Irvin et al., AAAI 2019, section 3)."""
 
 ZERO_ONE = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "False": 0, "True": 1, "false": 0, "true": 1}
 """How tables write absent and present; a text file keeps the 1.0 that a column of floats was saved as."""
@@ -44,8 +47,8 @@ class EncodedLabels:
 
     Attributes
     ----------
-    labels : ndarray of int64, shape (n,) or (n, n_labels)
-        Class indices, or zeros and ones.
+    labels : ndarray
+        Class indices, zeros and ones, or numbers, as :class:`biofuse.core.target.Target` says.
     classes : tuple of str
         The class table.
     task : Task
@@ -162,6 +165,7 @@ def encode_labels(
     known: Sequence[str] | None = None,
     positive: str | None = None,
     blank_as: str | None = None,
+    uncertain_as: Literal["ignore", "zeros", "ones"] = "ignore",
     drop_below: int | None = None,
     strict: bool = True,
 ) -> EncodedLabels:
@@ -185,7 +189,9 @@ def encode_labels(
     positive : str, optional
         Of two classes the one that comes second.
     blank_as : str, optional
-        What a blank label stands for.
+        What a blank label stands for; of a table of zeros and ones by default that nothing is known.
+    uncertain_as : {"ignore", "zeros", "ones"}
+        What -1 in a table of zeros and ones stands for: that nothing is known, absent, or present.
     drop_below : int, optional
         Rows of classes with fewer are left out; so are labels with fewer rows.
     strict : bool, default True
@@ -210,6 +216,8 @@ def encode_labels(
         if compared and table is not None:
             array, columns, left = _known_columns(array, columns, table)
             notes += left
+        array, said = _certain(array, columns, uncertain_as)
+        notes += said
         found = _encode_matrix(array, rows, columns, task, table)
     elif _are_sets(values):
         found, notes = _encode_sets(
@@ -355,9 +363,8 @@ def _refuse_measurements(counts: Counter[str]) -> None:
     raise DataError(
         f"The label has {len(counts)} different numbers in {n} rows, from {values[0]:g} to {values[-1]:g}: it looks "
         "like a measurement.",
-        remedy=f"Give {option('task', 'value')} to predict the number, "
-        f"{option('task', 'multiclass')} if every number is a class of its own, "
-        f"{option('task', 'ordinal')} if they are grades, or a column of ranges, such as 'under 50'.",
+        remedy=f"Give {option('task', 'value')} to predict the number, {option('task', 'multiclass')} if every number "
+        f"is a class of its own, or {option('task', 'ordinal')} if they are grades.",
     )
 
 
@@ -452,15 +459,15 @@ def _with_positive(found: EncodedLabels, positive: str | None, *, chosen: bool) 
 def _unscored(found: EncodedLabels) -> Iterator[str]:
     """Say which labels every sample has, or none, so that nothing can be told apart."""
     if found.task.several and len(found.labels):
-        constant = (found.labels == found.labels[0]).all(axis=0)
-        names = [name for name, same in zip(found.classes, constant, strict=True) if same]
+        one_value = ~((found.labels == 0).any(axis=0) & (found.labels == 1).any(axis=0))
+        names = [name for name, same in zip(found.classes, one_value, strict=True) if same]
         if names:
             yield f"No sample has, or every one has: {listing(names, limit=20)}. That cannot be scored; the others are."
 
 
 def _without_small_classes(found: EncodedLabels, fewest: int, task: Task | None) -> EncodedLabels:
     several = found.task.several
-    counts = found.labels.sum(axis=0) if several else np.bincount(found.labels, minlength=len(found.classes))
+    counts = (found.labels == 1).sum(axis=0) if several else np.bincount(found.labels, minlength=len(found.classes))
     large = counts >= fewest
     if large.all():
         return found
@@ -558,28 +565,57 @@ def _encode_matrix(
         matrix = matrix[:, [names.index(name) for name in table]]
         names = tuple(table)
     texts = [[label_text(value) for value in row] for row in matrix.tolist()]
-    if any("" in cells for cells in texts):
-        _refuse_blank_cells(texts, rows, names)
+    unknown = np.array([[not cell for cell in cells] for cells in texts], dtype=np.bool_).reshape(len(rows), -1)
+    if unknown.any() and (task is None or task.several):
+        _refuse_missing([rows[row] for row in np.flatnonzero(unknown.all(axis=1)).tolist()])
+    elif unknown.any():
+        _refuse_missing([rows[row] for row in np.flatnonzero(unknown.any(axis=1)).tolist()])
     wrong = [
         f"{row} ({name} = {cell})"
         for row, cells in zip(rows, texts, strict=True)
         for name, cell in zip(names, cells, strict=True)
-        if cell not in ZERO_ONE
+        if cell and cell not in ZERO_ONE
     ]
     if wrong:
         raise DataError(
             f"Label columns must hold 0 or 1, but do not in {listing(wrong)}.",
-            remedy="Decide on uncertain labels first, for instance count -1 as 0 or as 1, or leave those rows out.",
+            remedy="Leave a cell blank where nothing is known; to predict the numbers themselves give "
+            f"{option('task', 'value')}.",
         )
-    labels = np.array([[ZERO_ONE[cell] for cell in cells] for cells in texts], dtype=np.int64).reshape(len(rows), -1)
+    coded = [[ZERO_ONE[cell] if cell else MISSING for cell in cells] for cells in texts]
+    labels = np.array(coded, dtype=np.int64).reshape(len(rows), -1)
     if task is not None and not task.several:
         return _one_hot(labels, names, rows, task)
-    exclusive = task is None and len(rows) > 1 and bool((labels.sum(axis=1) == 1).all())
+    exclusive = task is None and len(rows) > 1 and bool(((labels == 1).sum(axis=1) == 1).all())
+    exclusive = exclusive and not unknown.any()
     note = (
         f"Every sample has exactly one of the {len(names)} labels: give {option('task', 'multiclass')} if they exclude "
         f"each other, {option('task', 'multilabel')} if not."
     )
-    return EncodedLabels(labels, names, Task.MULTILABEL, notes=(note,) if exclusive else ())
+    notes = [note] if exclusive else []
+    if unknown.any():
+        counts = [(name, int(count)) for name, count in zip(names, unknown.sum(axis=0), strict=True) if count]
+        notes.append(
+            f"Of blank labels nothing is known, and each is left out of fits and scores of its label: "
+            f"{counted(counts, limit=20)}, of {len(rows)} samples. {option('blank_as', '0')} counts them as absent."
+        )
+    return EncodedLabels(labels, names, Task.MULTILABEL, notes=tuple(notes))
+
+
+def _certain(
+    matrix: NDArray[Any], columns: Sequence[str], uncertain_as: Literal["ignore", "zeros", "ones"]
+) -> tuple[NDArray[Any], list[str]]:
+    """Put what -1 stands for into a table of zeros and ones, and say how many there are."""
+    marked = np.array([[label_text(cell) in UNCERTAIN for cell in row] for row in matrix.tolist()])
+    if not marked.any():
+        return matrix, []
+    names = columns or [str(column) for column in range(matrix.shape[1])]
+    counts = [(name, int(count)) for name, count in zip(names, marked.sum(axis=0), strict=True) if count]
+    filled = matrix.astype(object)
+    filled[marked] = {"ignore": "", "zeros": "0", "ones": "1"}[uncertain_as]
+    means = {"ignore": "are left out as unknown", "zeros": "count as absent", "ones": "count as present"}[uncertain_as]
+    others = " or ".join(option("uncertain_as", way) for way in ("ignore", "zeros", "ones") if way != uncertain_as)
+    return filled, [f"Labels of -1 {means}: {counted(counts, limit=20)}. {others} reads them otherwise."]
 
 
 def _one_hot(labels: NDArray[np.int64], names: tuple[str, ...], rows: Sequence[str], task: Task) -> EncodedLabels:
@@ -592,22 +628,22 @@ def _one_hot(labels: NDArray[np.int64], names: tuple[str, ...], rows: Sequence[s
     return EncodedLabels(labels.argmax(axis=1).astype(np.int64), names, _single_task(task, len(names)))
 
 
-def _refuse_blank_cells(texts: list[list[str]], rows: Sequence[str], names: Sequence[str]) -> None:
-    """Refuse a table with blank cells, which may mean absent, or not looked at."""
-    if all(any(cells) != ("" in cells) for cells in texts):
-        _refuse_missing([row for row, cells in zip(rows, texts, strict=True) if not any(cells)])
-    blank = [(name, sum(not cells[place] for cells in texts)) for place, name in enumerate(names)]
-    raise DataError(
-        f"Label columns have blank cells: {counted([one for one in blank if one[1]], limit=20)}, of {len(rows)} rows.",
-        remedy=f"Give {option('blank_as', '0')} if a blank cell means that the label is absent; otherwise fill them "
-        "in, or leave these rows out.",
-    )
+def unlabelled(values: RawLabels, *, every: bool) -> NDArray[np.bool_]:
+    """Return which rows have no label, shape (n,): every cell of a row is blank, or one is."""
+    test = all if every else any
+    return np.array([test(not label_text(cell) for cell in _cells(value)) for value in values], dtype=np.bool_)
+
+
+def _cells(value: Any) -> Iterable[Any]:
+    several = isinstance(value, list | tuple | set | frozenset) or (isinstance(value, np.ndarray) and value.ndim > 0)
+    return value if several else (value,)
 
 
 def _refuse_missing(rows: list[str]) -> None:
     if rows:
         raise DataError(
             f"{len(rows)} sample(s) have no label: {listing(rows)}.",
-            remedy="Fill in the labels or take these rows out; to embed without labels give "
-            f"{option('labelled', False)}. Where a blank label has a meaning, {option('blank_as')} gives it.",
+            remedy=f"Fill in the labels, or leave these samples out: {option('on_missing', 'drop')}; to embed without "
+            f"labels give {option('labelled', False)}. Where a blank label has a meaning, {option('blank_as')} gives "
+            "it.",
         )

@@ -20,6 +20,7 @@ from biofuse.data.files import load_folder, load_image_file
 from biofuse.data.labels import RawLabels, listing
 from biofuse.data.lookup import is_image_name
 from biofuse.data.medmnist import load_medmnist, load_npz, medmnist_catalogue, parse_medmnist_name
+from biofuse.data.numbers import default_horizons
 from biofuse.data.objects import is_hugging_face, is_row_data, load_arrays, load_hugging_face, load_rows
 from biofuse.data.samples import Request, Samples, SampleTable, TornGroups, assemble, hash_samples, join_tables
 from biofuse.data.splits import with_splits, without_untrained_classes
@@ -341,9 +342,28 @@ def development_data(
         raise DataError(f"{samples.name} has no training samples.", remedy="Give samples of split train.")
     development, gone = without_untrained_classes(development, held_out)
     notes += gone
+    if (
+        development.target is not None
+        and development.target.timed
+        and not (config.horizon or isinstance(train, Samples))
+    ):
+        development, held_out, said = _at_own_horizons(development, held_out)
+        notes += said
     if len(held_out):
         notes.append(f"{len(held_out)} test samples are set aside; the search does not read them.")
     return Development(samples=development, held_out=held_out if len(held_out) else None, notes=tuple(notes))
+
+
+def _at_own_horizons(development: Samples, held_out: Samples) -> tuple[Samples, Samples, list[str]]:
+    """Take the times by which an event is predicted, where one is, from the development data alone."""
+    timed = development.target is not None and development.target.timed
+    chosen = default_horizons(development.labels) if timed and development.labels is not None else []
+    if not chosen:
+        return development, held_out, []
+    classes = Target.until(chosen).classes
+    said = [f"Of the development data alone these quartiles are {listing([f'{each:.12g}' for each in chosen])}."]
+    changed = classes != development.classes
+    return replace(development, classes=classes), replace(held_out, classes=classes), said if changed else []
 
 
 def split_off_test(samples: Samples, *, seed: int, progress: Progress | None = None) -> tuple[Samples, str | None]:

@@ -118,7 +118,7 @@ def _refuse_blank(blank: Sequence[str], name: str) -> None:
     if blank:
         raise DataError(
             f"Column {name!r} is blank for {len(blank)} sample(s): {listing(blank)}.",
-            remedy="Fill it in, or leave these rows out.",
+            remedy=f"Fill it in, or leave these samples out: {option('on_missing', 'drop')}.",
         )
 
 
@@ -172,9 +172,21 @@ def _span(times: NDArray[np.float64]) -> str:
     return f"times from {times.min():g} to {times.max():g}" if len(times) else "no time"
 
 
+def default_horizons(labels: Labels) -> list[float]:
+    """Return the quartiles of the times of events, to three digits, ascending; those above 0.
+
+    Parameters
+    ----------
+    labels : ndarray of float64, shape (n, 2)
+        Times and events.
+    """
+    times = labels[labels[:, 1] == 1, 0]
+    quartiles = np.quantile(times, QUARTERS) if len(times) else np.zeros(0)
+    return sorted({float(f"{each:.{DIGITS}g}") for each in quartiles if each > 0})
+
+
 def _horizons(labels: Labels, asked: Sequence[float]) -> tuple[list[float], str]:
     """Return the horizons that were asked for, or the quartiles of the times of events, and say so."""
-    times = labels[labels[:, 1] == 1, 0]
     if asked:
         beyond = [f"{horizon:g}" for horizon in asked if not 0 < horizon < labels[:, 0].max()]
         if beyond:
@@ -184,8 +196,7 @@ def _horizons(labels: Labels, asked: Sequence[float]) -> tuple[list[float], str]
             )
         chosen = sorted(set(asked))
         return chosen, f"Risks are predicted by {listing([f'{each:.12g}' for each in chosen])}."
-    quartiles = np.quantile(times, QUARTERS) if len(times) else np.zeros(0)
-    chosen = sorted({float(f"{each:.{DIGITS}g}") for each in quartiles if each > 0})
+    chosen = default_horizons(labels)
     shown = listing([f"{each:.12g}" for each in chosen])
     return (
         chosen,

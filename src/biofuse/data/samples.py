@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from biofuse.core.errors import DataError, LeakageError, UnreadableImageError, in_utf8, option
 from biofuse.core.hashing import Contents, no_contents
 from biofuse.core.progress import Progress, Silent
-from biofuse.core.target import TEXTS, Labels, Target, Task
+from biofuse.core.target import MISSING, TEXTS, Labels, Target, Task
 from biofuse.data.columns import SPLIT_NAMES, split_of
 from biofuse.data.config import COLUMNS, UNGROUPED, DataConfig, named
 from biofuse.data.decoding import DecodePolicy, ItemSource, PillowSource, content_hash
-from biofuse.data.labels import RawLabels, encode_labels, label_text, listing
+from biofuse.data.labels import RawLabels, encode_labels, label_text, listing, unlabelled
 from biofuse.data.numbers import encode_numbers
 
 SPLITS = ("train", "val", "test")
@@ -304,7 +304,7 @@ class Request:
 
 
 GENERAL = frozenset({
-    "task", "classes", "positive", "drop_classes_below", "horizon", "use_splits", "page", "sixteen_bit",
+    "task", "classes", "positive", "drop_classes_below", "horizon", "on_missing", "use_splits", "page", "sixteen_bit",
 })  # fmt: skip
 """Options that mean something for every kind of data."""
 
@@ -363,7 +363,11 @@ class SampleTable:
     @classmethod
     def of(cls, samples: Samples) -> Self:
         """Turn samples back into rows with label names, so that they can be joined with others."""
-        labels, task = samples.labels, samples.task
+        labels: Any = samples.labels
+        task, target = samples.task, samples.target
+        if labels is not None and target is not None and target.several:
+            labels = labels.astype(object)
+            labels[labels == MISSING] = None
         numbers = task is not None and not task.categorical
         multi = numbers or (labels is not None and labels.ndim == 2)
         return cls(
@@ -481,9 +485,24 @@ def _in_utf8(table: SampleTable) -> SampleTable:
 
 
 def _refuse_options_of_classes(request: Request, task: Task) -> None:
-    strange = request.given() & {"positive", "blank_as", "drop_classes_below", "label_separator"}
+    strange = request.given() & {"positive", "blank_as", "uncertain_as", "drop_classes_below", "label_separator"}
     if strange - request.inherited:
         raise DataError(f"{named(strange)} cannot be used where {TEXTS[task]} is predicted.", remedy="Leave it out.")
+
+
+def _without_unlabelled(
+    samples: Samples, values: RawLabels, task: Task | None, config: DataConfig
+) -> tuple[Samples, RawLabels]:
+    """Leave out samples without a label, where that was asked for."""
+    if config.on_missing == "error" or config.blank_as is not None or len(values) != len(samples):
+        return samples, values
+    blank = unlabelled(values, every=task is None or task.categorical)
+    if blank.all() or not blank.any():
+        return samples, values
+    left = f"{int(blank.sum())} sample(s) have no label and are left out: {listing(samples.ids[blank].tolist())}."
+    kept = np.flatnonzero(~blank)
+    some = values[kept] if isinstance(values, np.ndarray) else [values[row] for row in kept.tolist()]
+    return replace(samples.take(kept), notes=(*samples.notes, left)), some
 
 
 def _with_labels(samples: Samples, table: SampleTable, request: Request) -> Samples:
@@ -494,16 +513,18 @@ def _with_labels(samples: Samples, table: SampleTable, request: Request) -> Samp
             f"{option('horizon')} is for times to an event, and there are none.",
             remedy=f"Name their columns: {option('time', 'months')} {option('event', 'died')}.",
         )
+    samples, values = _without_unlabelled(samples, values, task, config)
     if task is None or task.categorical:
         encoded = encode_labels(
             values,
-            rows=table.ids,
+            rows=samples.ids.tolist(),
             columns=table.columns,
             task=task,
             classes=config.classes,
             known=table.classes,
             positive=config.positive,
             blank_as=config.blank_as,
+            uncertain_as=config.uncertain_as,
             drop_below=config.drop_classes_below,
             strict=request.strict,
         )
@@ -512,7 +533,7 @@ def _with_labels(samples: Samples, table: SampleTable, request: Request) -> Samp
         encoded = encode_numbers(
             values,
             task,
-            rows=table.ids,
+            rows=samples.ids.tolist(),
             columns=table.columns,
             classes=config.classes or table.classes,
             horizons=config.horizon,

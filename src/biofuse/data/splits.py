@@ -498,7 +498,7 @@ def _make_units(ids: Names, labels: Labels | None, groups: Names | None, content
 
 def _indicators(labels: Labels) -> NDArray[np.float64]:
     if labels.ndim == 2:
-        return labels.astype(np.float64)
+        return np.asarray(labels == 1, dtype=np.float64)
     return np.asarray(np.eye(int(labels.max(initial=0)) + 1)[labels.astype(np.int64)])
 
 

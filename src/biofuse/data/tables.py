@@ -49,7 +49,7 @@ SPREADSHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
 
 TABLE_OPTIONS = (
     "label", "time", "event", "group", "weight", "by", "site", "split", "id", "path", "root", "extension",
-    "label_separator", "blank_as", "exclude",
+    "label_separator", "blank_as", "uncertain_as", "exclude",
 )  # fmt: skip
 """Options that mean something for a table."""
 

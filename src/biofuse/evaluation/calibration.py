@@ -200,7 +200,7 @@ def reliability(confidence: Values, right: NDArray[np.bool_]) -> Reliability:
     confidence : ndarray of float64, shape (n,)
     right : ndarray of bool, shape (n,)
     """
-    place = _bins(confidence)
+    place = bins_of(confidence)
     counts = np.bincount(place, minlength=BINS)
     there = counts > 0
     means = np.bincount(place, confidence, minlength=BINS)[there] / counts[there]
@@ -209,7 +209,8 @@ def reliability(confidence: Values, right: NDArray[np.bool_]) -> Reliability:
     return Reliability(confidence=means, accuracy=shares, counts=counts[there], error=gap)
 
 
-def _bins(confidence: Values) -> NDArray[np.int64]:
+def bins_of(confidence: Values) -> NDArray[np.int64]:
+    """Return which of :data:`BINS` each confidence falls into; one on an edge belongs to the bin below it."""
     return np.asarray(np.searchsorted(np.linspace(0.0, 1.0, BINS + 1)[1:-1], confidence))
 
 
@@ -387,5 +388,5 @@ def _chance(confidence: Values) -> Values:
 
 def _errors(confidence: Values, gaps: Values, weights: Values) -> Values:
     """Return the expected calibration error of weighted gaps, shape (n_weightings,)."""
-    member = (_bins(confidence)[:, None] == np.arange(BINS)).astype(np.float64)
+    member = (bins_of(confidence)[:, None] == np.arange(BINS)).astype(np.float64)
     return np.asarray(np.abs(member.T @ gaps).sum(axis=0) / weights.sum(axis=0))

@@ -275,7 +275,7 @@ def break_down(
         rows_of = {value: np.flatnonzero(place == code) for code, value in enumerate(order)}
         shown = sorted(rows_of, key=lambda value: -len(rows_of[value]))[:LISTED]
         subgroups = tuple(
-            _scored(task, data, value, rows_of[value], names=names, groups=groups, units=units, metric=metric)
+            _scored(data, value, rows_of[value], names=names, groups=groups, units=units, metric=metric)
             for value in order
             if value in shown
         )
@@ -313,7 +313,6 @@ def _corrected(found: Sequence[Breakdown]) -> tuple[Breakdown, ...]:
 
 
 def _scored(
-    task: Task | Target,
     data: ScoredRows,
     value: str,
     rows: Index,
@@ -324,7 +323,7 @@ def _scored(
     metric: str,
 ) -> Subgroup:
     intervals = score_intervals(
-        task,
+        data.target,
         data.labels[rows],
         data.probabilities[rows],
         ids=names[rows],
@@ -376,7 +375,7 @@ def _gap(
     seed: int,
 ) -> Gap:
     """Compare the values that rows have, ``codes`` from 0, -1 for none of them."""
-    dealt = _Dealt.of(data, codes, units, within_classes=metric.interval != "share")
+    dealt = _Dealt.of(data, codes, units, within_classes=_of_classes(data, metric))
     n_values = len(scores)
     most = max(FEWEST_PERMUTATIONS, min(PERMUTATIONS, WEIGHED // max(1, data.n * n_values)))
     distance = float(_distances(data, codes[:, None], n_values, metric)[0])
@@ -473,6 +472,11 @@ class _Dealt:
         return np.asarray(dealt[self.of_row], dtype=np.int64)
 
 
+def _of_classes(data: ScoredRows, metric: Metric) -> bool:
+    """Tell whether a metric speaks of how classes are told apart, and not of how frequent they are."""
+    return data.target.categorical and metric.interval not in {"share", "error"}
+
+
 def _distances(data: ScoredRows, codes: Index, n_values: int, metric: Metric) -> NDArray[np.float64]:
     """Return the weighted sum of squared distances of the values' scores from their mean, for each dealing.
 
@@ -496,7 +500,7 @@ def _distances(data: ScoredRows, codes: Index, n_values: int, metric: Metric) ->
 def _sizes(data: ScoredRows, weights: NDArray[np.float64], metric: Metric) -> NDArray[np.float64]:
     """Return what the variance of each score is about inverse to: rows, or of pairs the harmonic mean of both kinds."""
     total = weights.sum(axis=0)
-    if metric.interval in {"share", "agreement"}:
+    if metric.interval == "agreement" or not _of_classes(data, metric):
         return np.asarray(total)
     positive = np.asarray(data.target_sums @ weights)
     pairs = positive * (total - positive)

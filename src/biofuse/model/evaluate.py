@@ -83,7 +83,7 @@ def load_test(
     if isinstance(data, Samples):
         samples = load_samples(data, labels=labels, config=config).decoded_by(model.decode)
     else:
-        known: dict[str, Any] = {"classes": model.classes} if model.task.several else {}
+        known: dict[str, Any] = {"classes": model.classes} if model.task.several or model.task.timed else {}
         try:
             samples = load_samples(
                 data, labels=labels, config=config, like=like, task=model.task, decode=model.decode, strict=False,
@@ -146,7 +146,8 @@ def align_classes(samples: Samples, model: BioFuseModel) -> tuple[Samples, tuple
     if samples.task.several:
         labels = np.zeros((len(samples), len(model.classes)), dtype=np.int64)
         for name, match in found.items():
-            labels[:, model.classes.index(match)] |= samples.labels[:, samples.classes.index(name)].astype(np.int64)
+            at, column = model.classes.index(match), samples.labels[:, samples.classes.index(name)]
+            labels[:, at] = column if name == match else np.maximum(labels[:, at], column)
         if any(unknown.values()):
             notes.append(f"The model does not know the label(s) {counted(unknown.items())}; they are not scored.")
     else:

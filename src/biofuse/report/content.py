@@ -32,12 +32,15 @@ class Cell:
         0 to 1: where the value stands between the lowest and the highest of its column; None for no colour.
     note : str
         What a reader is told who asks more of it.
+    ends : pair of float or None
+        Of the 95 % interval of the value.
     """
 
     value: Value
     tone: Tone = ""
     shade: float | None = None
     note: str = ""
+    ends: tuple[float, float] | None = None
 
     @property
     def background(self) -> str:
@@ -50,7 +53,7 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
-    """How a column of a table is read.
+    """How a column of a table is read; the ends of intervals have no more than three decimals, but of differences all.
 
     Attributes
     ----------
@@ -73,12 +76,26 @@ class Column:
 
     def text(self, cell: Value | Cell) -> str:
         """Return a cell as people read it; empty where there is no value."""
+        if isinstance(cell, Cell) and cell.ends is not None:
+            low, high = map(self.end, cell.ends)
+            return f"{self.text(cell.value)} ({low}\u2013{high})"
         value = cell.value if isinstance(cell, Cell) else cell
         if value is None or (isinstance(value, float) and np.isnan(value)):
             return ""
         if isinstance(value, float):
             return f"{value:{'+' if self.signed else ''}.{self.decimals}f}"
         return f"{value:,}" if isinstance(value, int) else value
+
+    def end(self, value: float) -> str:
+        """Return the end of an interval as people read it."""
+        return f"{value:+z.{self.decimals}f}" if self.signed else f"{value:.{min(self.decimals, 3)}f}"
+
+
+def spanned(value: float | None, low: float | None, high: float | None, *, tone: Tone = "") -> Cell:
+    """Return a cell with a 95 % interval, where there is one."""
+    if low is None or high is None or np.isnan(low) or np.isnan(high):
+        return Cell(value, tone=tone)
+    return Cell(value, tone=tone, ends=(float(low), float(high)))
 
 
 def words(*titles: str, code: bool = False) -> tuple[Column, ...]:
@@ -109,6 +126,8 @@ class Table:
         Rows that stand out.
     filtered : bool
         Whether the reader is offered a filter.
+    basis : str
+        What its scores are of: which samples, which head or the screen, which encoders.
     """
 
     id: str
@@ -118,6 +137,7 @@ class Table:
     notes: tuple[str, ...] = ()
     marked: frozenset[int] = frozenset()
     filtered: bool = False
+    basis: str = ""
     kind: Literal["table"] = "table"
 
     @classmethod
@@ -157,7 +177,7 @@ class Picture:
         What it shows, in words.
     caption : str
     width, height : int
-        Pixels.
+        Pixels at which it is shown; it may have more, which are seen when it is enlarged.
     """
 
     source: str
@@ -169,11 +189,12 @@ class Picture:
 
 @dataclass(frozen=True, kw_only=True)
 class Gallery:
-    """Pictures beside one another under a title."""
+    """Pictures beside one another under a title; where they have a basis, that is seen in its place."""
 
     id: str
     title: str
     pictures: tuple[Picture, ...]
+    basis: str = ""
     kind: Literal["gallery"] = "gallery"
 
 
@@ -414,6 +435,10 @@ class Chart:
     body : DotPlot, BarChart, LineChart, Heatmap or ScatterPlot
     table : Table
         The same data to read.
+    basis : str
+        What its scores are of: which samples, which head or the screen, which encoders.
+    wide : bool
+        Whether it needs the whole width of the page.
     """
 
     id: str
@@ -421,6 +446,8 @@ class Chart:
     summary: str
     body: DotPlot | BarChart | LineChart | Heatmap | ScatterPlot
     table: Table
+    basis: str = ""
+    wide: bool = False
     kind: Literal["chart"] = "chart"
 
 
@@ -429,7 +456,7 @@ Item = Chart | Table | Gallery
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Section:
-    """A chapter of the report.
+    """A section of the report.
 
     Attributes
     ----------
@@ -439,6 +466,10 @@ class Section:
     warnings : tuple of str
         What a careful reader must know.
     items : tuple of Chart, Table or Gallery
+    remarks : tuple of str
+        What is to be said to who asks for more.
+    more : tuple of Chart, Table or Gallery
+        What is seen by who asks for more.
     """
 
     id: str
@@ -446,15 +477,25 @@ class Section:
     paragraphs: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     items: tuple[Item, ...] = ()
+    remarks: tuple[str, ...] = ()
+    more: tuple[Item, ...] = ()
+
+    @property
+    def within(self) -> str:
+        """What who asks for more will see, in words."""
+        titles = [item.caption if isinstance(item, Table) else item.title for item in self.more]
+        named = list(dict.fromkeys(title.partition(",")[0].partition(":")[0] for title in titles))
+        return " \u00b7 ".join(named[:4] + ([f"{len(named) - 4} more"] if len(named) > 4 else []))
 
 
 @dataclass(frozen=True, kw_only=True)
 class KeyFact:
-    """A number that stands out at the top: its name, how it is written, and a remark."""
+    """A number that stands out at the top: its name, how it is written, what it is of, and a remark."""
 
     name: str
     text: str
     remark: str = ""
+    basis: str = ""
     value: float | None = None
 
 
@@ -476,6 +517,8 @@ class Report:
     answer : str
         One sentence: which encoders, how much better, is it noise.
     facts : tuple of Fact
+    picture : Chart or None
+        The answer as a figure.
     parts : tuple of Chapter
     footer : str
     """
@@ -484,6 +527,7 @@ class Report:
     subtitle: str
     answer: str
     facts: tuple[KeyFact, ...]
+    picture: Chart | None
     parts: tuple[Chapter, ...]
     footer: str
 
@@ -495,4 +539,5 @@ class Report:
     @property
     def charts(self) -> tuple[Chart, ...]:
         """All figures, in the order of the page."""
-        return tuple(item for section in self.sections for item in section.items if isinstance(item, Chart))
+        items = (item for section in self.sections for item in (*section.items, *section.more))
+        return tuple(item for item in (self.picture, *items) if isinstance(item, Chart))

@@ -29,21 +29,21 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as StaticFigure
     from plotly.graph_objects import Figure
 
-PALETTE = ("#0b6bb8", "#c2500a", "#1a7f4e", "#a3328f", "#8a6d00", "#c42b45", "#00808f", "#6a4fc4", "#5d6670")
-"""Colours of series and classes on white, each with a contrast of at least 4.5 to 1."""
+PALETTE = ("#0b6bb8", "#b35c00", "#1a7f4e", "#a3328f", "#00808f", "#6a4fc4", "#7a6a00", "#7b4a2d", "#5d6670")
+"""Colours of series and classes on white, each with a contrast of at least 4.5 to 1. Red is for what is worse."""
 
-DARK_PALETTE = ("#63aef0", "#f2975a", "#5fc690", "#e08cd2", "#dcbc4a", "#f57f92", "#4cc4d2", "#ad99f5", "#a9b3bd")
+DARK_PALETTE = ("#63aef0", "#f2a65a", "#5fc690", "#e08cd2", "#4cc4d2", "#ad99f5", "#dcbc4a", "#cf9f82", "#a9b3bd")
 """The same on a dark page."""
 
 LIGHT = {
-    "text": "#1b1f24", "quiet": "#545c66", "grid": "#e3e8ed", "muted": "#a3adb8", "emphasis": "#c42b45",
-    "low": "#f2f6fa", "high": "#0b4f8a", "below": "#b3471b", "middle": "#f4f4f2", "above": "#0b5f9e",
+    "text": "#1b1f24", "quiet": "#545c66", "grid": "#e3e8ed", "muted": "#a3adb8", "emphasis": "#14181d",
+    "low": "#f2f6fa", "high": "#0b4f8a", "below": "#7a5a12", "middle": "#f4f4f2", "above": "#0b5f9e",
 }  # fmt: skip
 """Colours of the roles on white: ``low`` to ``high`` is a scale, and ``below`` over ``middle`` to ``above`` another."""
 
 DARK = {
-    "text": "#e8ecf0", "quiet": "#a9b3bd", "grid": "#2b333b", "muted": "#5c6772", "emphasis": "#ff8095",
-    "low": "#1d2329", "high": "#7db8f0", "below": "#f2975a", "middle": "#242a31", "above": "#63aef0",
+    "text": "#e8ecf0", "quiet": "#a9b3bd", "grid": "#2b333b", "muted": "#5c6772", "emphasis": "#ffffff",
+    "low": "#1d2329", "high": "#7db8f0", "below": "#d9b45a", "middle": "#242a31", "above": "#63aef0",
 }  # fmt: skip
 """The same on a dark page."""
 
@@ -68,6 +68,9 @@ UNIT = (-0.02, 1.02)
 NAMED = "%{text}<br>%{y:.4f}<extra>%{fullData.name}</extra>"
 """What is shown of a point whose place has a name."""
 
+BAND = 0.16
+"""How dark the band of an interval is beside its line."""
+
 DIGITS = 6
 """Significant digits of what is drawn: a pixel is a thousandth of an axis. Tables keep the full precision."""
 
@@ -78,7 +81,7 @@ def css_variables(palette: tuple[str, ...], roles: dict[str, str]) -> str:
     return " ".join(f"--{name}: {colour};" for name, colour in colours.items())
 
 
-def _short(name: str, most: int = 28) -> str:
+def _short(name: str, most: int = 36) -> str:
     """Leave out the middle of a long name: names often differ at their ends."""
     return name if len(name) <= most else f"{name[: most // 2 - 1]}…{name[-(most // 2) :]}"
 
@@ -162,7 +165,7 @@ def _names(labels: tuple[str, ...], title: str = "", *, reverse: bool = False, *
     return _axis(title, **common, showgrid=False, **more)
 
 
-def _line(x: Any, y: Any, role: str, **line: Any) -> dict[str, Any]:
+def _line(x: Any, y: Any, role: str | int, **line: Any) -> dict[str, Any]:
     """Return a line that is no series: nothing to point at, and not in the legend."""
     return {
         "type": "scatter", "mode": "lines", "x": x, "y": y, "line": {"width": 1.5} | line,
@@ -200,7 +203,7 @@ def _dots(body: DotPlot) -> Drawn:
     layout: dict[str, Any] = {
         "xaxis": _axis(body.axis),
         "yaxis": _names(body.labels, reverse=True),
-        "height": 110 + 30 * len(body.labels) + 24 * several,
+        "height": 110 + (30 if len(body.labels) <= 8 else 26) * len(body.labels) + 24 * several,
     }
     if body.baseline is not None:
         at = {"x0": body.baseline, "x1": body.baseline, "xref": "x", "y0": 0, "y1": 1, "yref": "paper"}
@@ -259,9 +262,10 @@ def _lines(body: LineChart) -> Drawn:
             "meta": {"role": number},
             "showlegend": True,
         }
-        | _interval(line.y, line.low, line.high, axis="y")
+        | (_interval(line.y, line.low, line.high, axis="y") if body.dotted else {})
         for number, line in enumerate(body.lines)
     ]
+    bands = [] if body.dotted else [_band(line, number) for number, line in enumerate(body.lines)]
     if body.diagonal:
         data.append(_line([0, 1], [0, 1], "muted", dash="dot"))
     if body.places:
@@ -269,15 +273,26 @@ def _lines(body: LineChart) -> Drawn:
             names = [body.places[round(x)] for x in line.x]
             trace |= {"text": [_text(name) for name in names], "hovertemplate": NAMED}
     data += [_marks(marks, symbol) for symbol, marks in zip(SYMBOLS, body.marks, strict=False)]
+    data += [band for band in bands if band is not None]
     upwards = {} if body.places else {"range": list(body.height or UNIT)}
     layout = {
         "xaxis": _names(body.places, body.x_axis)
         if body.places
         else _axis(body.x_axis, range=list(body.width or UNIT)),
         "yaxis": _axis(body.y_axis, **upwards),
-        "height": 400 + 18 * (len(body.lines) + len(body.marks)),
+        "height": 360 + 16 * (len(body.lines) + len(body.marks)),
     }
     return data, layout
+
+
+def _band(line: LineSeries, number: int) -> dict[str, Any] | None:
+    """Return what lies between the ends of a line's intervals; None where it has none."""
+    if line.low is None or line.high is None:
+        return None
+    there = np.isfinite(line.low) & np.isfinite(line.high)
+    x, low, high = line.x[there], line.low[there], line.high[there]
+    around = {"x": _numbers(np.concatenate([x, x[::-1]])), "y": _numbers(np.concatenate([high, low[::-1]]))}
+    return _line(**around, role=number, width=0) | {"fill": "toself"}
 
 
 def _marks(marks: LineSeries, symbol: str) -> dict[str, Any]:
@@ -377,7 +392,8 @@ def _group(group: PointGroup) -> dict[str, Any]:
 WIDTH = 6.5
 """Inches: the width of a page's text."""
 
-DPI = 200
+DPI = 300
+"""What journals ask of figures with lines and shades."""
 
 FORMATS = ("svg", "png")
 
@@ -475,7 +491,10 @@ def _static_lines(axes: "Axes", body: LineChart) -> None:
         style = DASHES[_dash(number)]
         axes.plot(line.x, line.y, style, marker=marker, color=colour, linewidth=1.4, label=line.name)
         if line.low is not None and line.high is not None:
-            axes.vlines(line.x, line.low, line.high, color=colour, linewidth=1)
+            if body.dotted:
+                axes.vlines(line.x, line.low, line.high, color=colour, linewidth=1)
+            else:
+                axes.fill_between(line.x, line.low, line.high, color=colour, alpha=BAND, linewidth=0)
     for symbol, marks in zip(SYMBOLS.values(), body.marks, strict=False):
         axes.plot(marks.x, marks.y, symbol, color=LIGHT["emphasis"], markersize=6, label=marks.name)
     axes.set(xlabel=body.x_axis, ylabel=body.y_axis)

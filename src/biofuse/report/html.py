@@ -46,9 +46,7 @@ PARTS: tuple[tuple[str, tuple[Callable[[ReportInput], Section | None], ...]], ..
         "The choice",
         (
             choice.leaderboard_section,
-            choice.singles_section,
             choice.contribution_section,
-            maps.similarity_section,
             choice.cost_section,
             curve.curve_section,
         ),
@@ -74,6 +72,7 @@ def build_report(given: ReportInput) -> Report:
         subtitle=f"Run {given.name}, {record.task}, {len(given.pool)} encoders, {made}",
         answer=choice.answer(given),
         facts=choice.facts(given),
+        picture=choice.picture(given),
         parts=tuple(
             Chapter(title=title, sections=tuple(filter(None, (make(given) for make in sections))))
             for title, sections in PARTS

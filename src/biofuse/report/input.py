@@ -21,9 +21,11 @@ from biofuse.core.target import Target
 from biofuse.data.decoding import ItemSource, PillowSource, RGBImage, decode
 from biofuse.data.samples import Samples
 from biofuse.encoders.card import EncoderCard
+from biofuse.evaluation.intervals import Units
 from biofuse.evaluation.metrics import get_metric
 from biofuse.model.evaluate import Evaluation
 from biofuse.report.content import Picture, ThumbnailGrid
+from biofuse.report.occlusion import Occlusion
 from biofuse.runs.record import RunRecord
 from biofuse.runs.run import EVALUATE, Run
 from biofuse.search.leaderboard import Leaderboard
@@ -45,6 +47,16 @@ PATIENCE = 20.0
 
 THREADS = 4
 """Decoding releases the interpreter lock."""
+
+
+PREDICTED_BY = {
+    "mean": "mean over several heads",
+    "fused": "{}",
+    "ensemble": "average of several subsets, {}",
+    "average": "average of encoders, {}",
+    "stacking": "stacked encoders, {}",
+}
+"""What a model is, by the option ``predictor``, around the name of its head."""
 
 
 class SampleImages:
@@ -77,12 +89,16 @@ class SampleImages:
         return Image.fromarray(pixels)
 
 
+ENLARGED = 3
+"""Times the side at which a picture is shown: how large it may be when it is enlarged."""
+
+
 def picture_of(image: Image.Image, *, side: int, alternative: str, caption: str) -> Picture:
-    """Shrink an image to fit a square of so many pixels."""
-    small = _fit(image, side)
-    return Picture(
-        source=_uri(_jpeg(small)), alternative=alternative, caption=caption, width=small.width, height=small.height
-    )
+    """Show an image in a square of so many pixels, with what it has beyond them for who enlarges it."""
+    kept = _fit(image, min(ENLARGED * side, max(side, *image.size)))
+    scale = side / max(kept.size)
+    width, height = (max(1, round(scale * length)) for length in kept.size)
+    return Picture(source=_uri(_jpeg(kept)), alternative=alternative, caption=caption, width=width, height=height)
 
 
 def make_thumbnails(
@@ -192,6 +208,11 @@ class Predicted:
     predictions: tuple[str, ...]
     groups: tuple[str, ...] | None = None
 
+    @cached_property
+    def units(self) -> Units:
+        """What varies independently: groups where there are groups."""
+        return Units.of(self.ids, self.groups)
+
     @property
     def n(self) -> int:
         """Number of samples."""
@@ -289,6 +310,10 @@ class ReportInput:
         Milliseconds per image of each encoder, where measured for this report.
     absent : tuple of str
         Sentences that say what could not be had, and why.
+    occlusions : tuple of Occlusion
+        What the most confident mistakes rest on, where that was asked for.
+    umap : bool
+        Whether the samples are mapped by UMAP, too.
     """
 
     run: Run
@@ -298,6 +323,8 @@ class ReportInput:
     test_images: SampleImages | None = None
     timed: Mapping[str, float] = field(default_factory=dict)
     absent: tuple[str, ...] = ()
+    occlusions: tuple[Occlusion, ...] = ()
+    umap: bool = False
 
     @property
     def record(self) -> RunRecord:
@@ -370,6 +397,38 @@ class ReportInput:
         """Milliseconds per image; empty unless known for every encoder of the pool."""
         known = self.record.latency | dict(self.timed)
         return known if all(name in known for name in self.pool) else {}
+
+    @property
+    def head(self) -> str:
+        """What the head that compared subsets is called in prose."""
+        return f"{self.record.head} head"
+
+    @property
+    def on_test(self) -> str:
+        """What scores on test data are of."""
+        split = "test" if self.evaluation is None else self.evaluation.split
+        return f"{split} samples, {PREDICTED_BY[self.record.options.predictor].format(self.head)}"
+
+    @property
+    def of_chosen(self) -> str:
+        """What scores of the chosen model on test data are of."""
+        return f"{self.on_test}, {name_of(self.chosen, len(self.pool))}"
+
+    @property
+    def on_folds(self) -> str:
+        """What scores of refitted subsets are of."""
+        return f"{'cross-validation' if self.board.n_folds > 1 else 'validation split'}, {self.head}"
+
+    @property
+    def on_screen(self) -> str:
+        """What the scores of most subsets are of: the screen's, or those of refitting where there was no screen."""
+        how = "cross-validation" if self.all_scores.n_folds > 1 else "validation split"
+        return self.on_folds if self.run.screen is None else f"{how}, ridge screen"
+
+    @property
+    def on_evidence(self) -> str:
+        """What contributions are of."""
+        return self.on_screen if self.record.evidence.screened else self.on_folds
 
     @property
     def why(self) -> str:

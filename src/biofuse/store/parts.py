@@ -249,7 +249,10 @@ class Index:
     def of(cls, parts: Sequence[Part]) -> Self:
         """Give the rows of all parts their numbers."""
         contents = np.concatenate([np.empty(0, dtype=f"S{CONTENT_BYTES}"), *(part.contents for part in parts)])
-        return cls(parts=tuple(parts), contents=contents, ends=np.cumsum([len(part) for part in parts], dtype=np.int64))
+        ends = np.cumsum([len(part) for part in parts], dtype=np.int64)
+        for part, end in zip(parts, ends.tolist(), strict=True):  # the same hashes, held once
+            object.__setattr__(part, "contents", contents[end - len(part) : end])
+        return cls(parts=tuple(parts), contents=contents, ends=ends)
 
     @property
     def begins(self) -> NDArray[np.int64]:

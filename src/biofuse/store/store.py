@@ -29,6 +29,7 @@ from biofuse.store.parts import (
     scratch_matrix,
     state_of,
     too_large,
+    whole_parts,
 )
 
 
@@ -294,6 +295,8 @@ class EncoderFolder:
         -------
         ndarray of bool, shape (n,)
         """
+        if whole_parts(self.parts(), contents) is not None:  # the data as they were when they were embedded
+            return np.zeros(len(contents), dtype=np.bool_)
         return self.index().locate(contents) < 0
 
     def read(self, contents: Contents, *, memory: Memory = "auto") -> NDArray[np.float32]:

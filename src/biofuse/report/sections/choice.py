@@ -12,6 +12,7 @@ from biofuse.evaluation.metrics import SELECTABLE, get_metric
 from biofuse.model.evaluate import Evaluation
 from biofuse.report import content
 from biofuse.report.input import ReportInput, name_of
+from biofuse.report.sections.maps import SQUARE, similarity_chart
 from biofuse.search.attribution import Attribution, CrossModal, Gain, paired_gain
 from biofuse.search.evidence import Nested
 from biofuse.search.leaderboard import Row, label
@@ -142,19 +143,18 @@ def facts(given: ReportInput) -> tuple[content.KeyFact, ...]:
     found = [content.KeyFact(name="Chosen", text=chosen, remark="encoders: " + ", ".join(given.chosen))]
     if given.evaluation is not None:
         found += _test_facts(given, given.evaluation)
-    by_one_head = f", one {given.record.head} head" if given.record.options.compared(given.record.head) else ""
     own, n_folds, optimism = given.record.mean, given.board.n_folds, given.record.evidence.optimism
     corrected = ""
     if optimism is not None:
         # Measured on the screen, whose scores are another head's: the size carries over, the level does not.
-        how = " (measured with ridge regression)" if given.record.evidence.screened else ""
         by = f"by about {optimism.optimism:.4f}" if optimism.optimism > 0 else "by nothing that can be measured"
-        corrected = f"; choosing among {optimism.n_subsets:,} flatters {by}{how}"
+        corrected = f"; choosing among {optimism.n_subsets:,} flatters {by} ({given.on_evidence})"
     found.append(
         content.KeyFact(
             name=f"Cross-validated {given.metric_title}" if n_folds > 1 else "Validation",
             text=f"{own:.4f}",
-            remark=(f"mean over {n_folds} folds" if n_folds > 1 else "validation split") + by_one_head + corrected,
+            remark=(f"mean over {n_folds} folds" if n_folds > 1 else "validation split") + corrected,
+            basis=f"{given.on_folds}, {name_of(given.chosen, len(given.pool))}",
             value=own,
         )
     )
@@ -173,8 +173,89 @@ def _test_facts(given: ReportInput, evaluation: Evaluation) -> list[content.KeyF
         known = interval is not None and not isnan(interval.low) and not isnan(interval.high)
         ends = f"95 % interval {interval.low:.3f} to {interval.high:.3f}" if interval is not None and known else ""
         title = f"{evaluation.split.capitalize()} {get_metric(name).title}"
-        found.append(content.KeyFact(name=title, text=f"{value:.4f}", remark=ends, value=value))
+        found.append(content.KeyFact(name=title, text=f"{value:.4f}", remark=ends, basis=given.of_chosen, value=value))
     return found
+
+
+PICTURED = 8
+"""Encoders by themselves on the answer's picture, the best of them."""
+
+
+def picture(given: ReportInput) -> content.Chart | None:
+    """Draw the chosen model's score beside all that it is compared with; None where no score is known."""
+    found = _tested_rows(given) if given.evaluation is not None else _validated_rows(given)
+    found = [row for row in found if not isnan(row[2])]
+    if not found:
+        return None
+    title, scored = given.metric_title, given.on_test if given.evaluation is not None else given.on_folds
+    names, encoders = tuple(row[0] for row in found), [row[1] for row in found]
+    values, low, high = (np.array([row[place] for row in found]) for place in (2, 3, 4))
+    return content.Chart(
+        id="answer-figure",
+        title=f"{title} of the chosen model and of what it stands beside",
+        basis=f"{scored}; each row's own encoders",
+        summary="Bars are 95 % intervals of each score by itself, and say little about differences."
+        + (" Those are in the table of test results." if given.evaluation is not None else ""),
+        body=content.DotPlot(
+            labels=names,
+            series=(content.Series(name=title, values=values, low=low, high=high),),
+            axis=f"{title}, 95 % interval",
+            emphasised=frozenset({0}),
+            baseline=float(values[0]),
+            baseline_name="chosen",
+        ),
+        table=content.Table(
+            id="answer-data",
+            caption=f"{title} by model",
+            columns=content.words("model") + content.numbers(title) + content.words("encoders"),
+            rows=tuple(
+                (name, content.spanned(*map(float, each)), " + ".join(own))
+                for name, own, *each in zip(names, encoders, values, low, high, strict=True)
+            ),
+            marked=frozenset({0}),
+        ),
+        wide=True,
+    )
+
+
+Drawn = tuple[str, Sequence[str], float, float, float]
+"""Name, encoders, score and interval of a model."""
+
+
+def _tested_rows(given: ReportInput) -> list[Drawn]:
+    rows: list[Drawn] = []
+    if (found := given.evaluation) is None:
+        return rows
+    for called, scores in found.distinct_models.items():
+        interval, value = scores.intervals.get(given.metric), scores.metrics.get(given.metric, float("nan"))
+        ends = (float("nan"),) * 2 if interval is None else (interval.low, interval.high)
+        names = " = ".join(MARKS.get(name, name) for name in called)
+        rows.append((f"{names} ({_count(scores.encoders)})", scores.encoders, value, *ends))
+    there = {tuple(row[1]) for row in rows}
+    sign = 1 if get_metric(given.metric).higher_is_better else -1
+    alone = {name: each.get(given.metric, float("nan")) for name, each in found.singles.items()}
+    best = sorted((name for name in alone if not isnan(alone[name])), key=lambda name: -sign * alone[name])
+    none = (float("nan"),) * 2
+    return rows + [(f"{name} alone", (name,), alone[name], *none) for name in best if (name,) not in there][:PICTURED]
+
+
+def _validated_rows(given: ReportInput) -> list[Drawn]:
+    board, metric, record = given.board, given.metric, given.record
+    named = {CHOSEN: record.choice.chosen} if record.ensemble is None else {}
+    rows: dict[tuple[str, ...], list[str]] = {}
+    for name, row in (named | record.companions).items():
+        rows.setdefault(row.subset, []).append(MARKS.get(name, name))
+    found: list[Drawn] = []
+    for subset, names in rows.items():
+        scored = board.get(subset)
+        if scored is not None:
+            mean, low, high, _ = corrected_t(scored.values(metric), board.n_train, board.n_test)
+            found.append((f"{' = '.join(names)} ({_count(subset)})", subset, mean, low, high))
+    return found
+
+
+def _count(encoders: Sequence[str]) -> str:
+    return encoders[0] if len(encoders) == 1 else f"{len(encoders)} encoders"
 
 
 LISTED = 5000
@@ -209,10 +290,7 @@ def leaderboard_section(given: ReportInput) -> content.Section:
     """List every scored subset."""
     record, board, screen = given.record, given.board, given.run.screen
     folds = f"means over {board.n_folds} folds" if board.n_folds > 1 else "scores of the validation split"
-    said = [
-        record.reason,
-        f"Scores are {folds} of the development data, with the {record.head} head.",
-    ]
+    said = [f"Scores are {folds} of the development data, with the {record.head} head."]
     if screen is not None:
         said.append(
             f"{len(screen):,} subsets were screened in closed form, by {SCREENED_BY}; {len(board):,} were then "
@@ -230,9 +308,10 @@ def leaderboard_section(given: ReportInput) -> content.Section:
     return content.Section(
         id="leaderboard",
         title="Leaderboard",
-        paragraphs=tuple(said),
+        paragraphs=(record.reason,),
         warnings=warnings,
         items=(_leaderboard(given),),
+        remarks=tuple(said),
     )
 
 
@@ -285,6 +364,7 @@ def _leaderboard(given: ReportInput) -> content.Table:
             place for place, (encoders, _) in enumerate(everything) if "chosen" in remarks.get(encoders, "").split(", ")
         ),
         filtered=True,
+        basis=f"{given.on_folds}" + (f"; the column “screened” by {SCREENED_BY}" if screen is not None else ""),
     )
 
 
@@ -326,10 +406,9 @@ def cost_section(given: ReportInput) -> content.Section:
     groups = [group("other subsets", others, "muted"), group("Pareto front", front, "plain")]
     if picked:
         groups.append(group("chosen", picked, "emphasis"))
-    scored = "the screen: ridge regression" if given.run.screen is not None else "the folds"
     table = content.Table(
         id="cost-data",
-        caption=f"Subsets than which none is both cheaper and better ({title} of {scored})",
+        caption="Subsets than which none is both cheaper and better",
         columns=content.words("encoders")
         + content.numbers(unit, decimals=2)
         + content.numbers(title)
@@ -358,6 +437,8 @@ def cost_section(given: ReportInput) -> content.Section:
             ),
         ),
         table=table,
+        basis=f"{given.on_screen}, every subset",
+        wide=True,
     )
     return content.Section(id="cost", title="Score against cost", paragraphs=(said,), items=(chart,))
 
@@ -387,28 +468,24 @@ EXPLAINED = (
 )
 
 
-def singles_section(given: ReportInput) -> content.Section:
-    """Rank the encoders by themselves."""
+def _singles(given: ReportInput) -> content.Chart | None:
+    """Rank the encoders by themselves; None where none was scored alone."""
     metric, title = given.metric, given.metric_title
     refitted = len(given.board.singles) >= len(given.pool)
     board = given.board if refitted else given.all_scores
-    by = f"the {given.record.head} head" if refitted or given.run.screen is None else "the screen's ridge regression"
     found = [(row, *corrected_t(row.values(metric), board.n_train, board.n_test)[:3]) for row in board.singles]
     found = sorted((one for one in found if not np.isnan(one[1])), key=lambda one: -one[1])
     if not found:
-        return content.Section(
-            id="singles",
-            title="Single encoders",
-            paragraphs=('No encoder was scored by itself; `search="all"` fuses all of them without a search.',),
-        )
+        return None
     names = tuple(row.subset[0] for row, *_ in found)
     mean, low, high = (np.array([one[place] for one in found]) for place in (1, 2, 3))
-    # A score cannot leave its range, which an interval from a few folds does not know.
-    low, high = (np.clip(ends, 0.0, 1.0) for ends in (low, high))
+    if given.record.target.categorical:
+        # A score cannot leave its range, which an interval from a few folds does not know.
+        low, high = (np.clip(ends, 0.0, 1.0) for ends in (low, high))
     gap = f", {found[0][1] - found[1][1]:+z.4f} before {names[1]}" if len(found) > 1 else ""
     table = content.Table(
         id="singles-data",
-        caption=f"Encoders by themselves, mean {title} of {by} over folds with its 95 % interval",
+        caption=f"Encoders by themselves, mean {title} over folds with its 95 % interval",
         columns=content.words("encoder")
         + content.numbers(title, "low", "high", "columns")
         + content.words("trained on"),
@@ -418,9 +495,10 @@ def singles_section(given: ReportInput) -> content.Section:
         ),
         marked=given.marked(names),
     )
-    chart = content.Chart(
+    return content.Chart(
         id="singles",
         title="Score of each encoder by itself",
+        basis=f"{given.on_folds if refitted else given.on_screen}, single encoders",
         summary=f"{names[0]} is the best single encoder with a mean {title} of {mean[0]:.4f}{gap}. "
         "Encoders of the chosen model stand out.",
         body=content.DotPlot(
@@ -433,23 +511,43 @@ def singles_section(given: ReportInput) -> content.Section:
         ),
         table=table,
     )
-    return content.Section(id="singles", title="Single encoders", items=(chart,))
 
 
 def contribution_section(given: ReportInput) -> content.Section:
-    """Say what each encoder contributes, and which go together."""
+    """Say what each encoder is worth by itself and with others, and which go together."""
     facts, modality = given.record.evidence.attribution, given.record.evidence.modality
-    items: list[content.Item] = []
+    alone = _singles(given)
+    items: list[content.Item] = [] if alone is None else [alone]
+    said: list[str] = []
+    remarks: list[str] = []
+    if alone is None:
+        said.append('No encoder was scored by itself; `search="all"` fuses all of them without a search.')
     if facts is None:
-        said = ["Contributions need the score of every subset of at least two and at most twelve encoders."]
+        said.append("Contributions need the score of every subset of at least two and at most twelve encoders.")
     else:
-        scale = INTERACTIONS if facts.additive else ""
-        said = [EXPLAINED, *filter(None, [scale, given.record.evidence.scored_by])]
-        items = [_shapley(facts, given), _interaction(facts)]
+        remarks = [EXPLAINED, *filter(None, [given.record.evidence.scored_by])]
+        items.append(_shapley(facts, given))
+        told = facts.additive and any(pair.told for pair in facts.pairs)
+        if told:
+            items.append(_interaction(facts, given.on_evidence))
+            remarks.append(INTERACTIONS)
+        elif len(facts.pairs):
+            said.append(ADD_UP if facts.additive else SATURATED)
+    alike = similarity_chart(given)
+    if alike is not None:
+        items.append(alike)
+    elif given.development is None:
+        said.append(f"How alike the encoders are is not known. {given.why}")
+    more: list[content.Item] = []
     if modality is not None:
-        items.append(_modality(modality, " by the screen" if given.record.evidence.screened else ""))
+        more.append(_modality(modality, given.on_evidence))
     return content.Section(
-        id="contribution", title="Contribution of each encoder", paragraphs=tuple(said), items=tuple(items)
+        id="contribution",
+        title="What each encoder is worth",
+        paragraphs=tuple(said),
+        items=tuple(items),
+        remarks=tuple(remarks),
+        more=tuple(more),
     )
 
 
@@ -465,6 +563,7 @@ def _shapley(facts: Attribution, given: ReportInput) -> content.Chart:
     return content.Chart(
         id="contribution",
         title=f"Contribution to {title}",
+        basis=f"{given.on_evidence}, every subset",
         summary=f"From {facts.empty:.4f} by guessing to {facts.full:.4f} with all encoders; {names[0]} "
         f"contributes most ({shapley[0]:+z.4f}), {names[-1]} least ({shapley[-1]:+z.4f}).",
         body=content.DotPlot(
@@ -499,21 +598,25 @@ INTERACTIONS = (
 )
 
 
-def _interaction(facts: Attribution) -> content.Chart:
+ADD_UP = (
+    "Of no pair can the folds tell that its encoders do anything but add up, so that no picture is drawn of which go "
+    "together."
+)
+
+SATURATED = (
+    "Which encoders go together is not drawn: the score saturates, so that interactions are below zero even where "
+    "encoders know different things."
+)
+
+
+def _interaction(facts: Attribution, basis: str) -> content.Chart:
     names, matrix, low, high = (
         facts.encoders, *map(np.array, (facts.interaction, facts.interaction_low, facts.interaction_high)),
     )  # fmt: skip
     pairs = [(names.index(pair.first), names.index(pair.second)) for pair in facts.pairs]
     known = [pair for pair in pairs if not np.isnan(matrix[pair])]
     told = [pair for pair in facts.pairs if pair.told]
-    if not facts.additive:
-        summary = "Interactions of a score that saturates: below zero even where encoders know different things."
-    elif told:
-        summary = " ".join(str(pair) for pair in (told[0], told[-1])[: len(told)])
-    elif known:
-        summary = "Of no pair can the folds tell that its encoders do anything but add up."
-    else:
-        summary = "Scores are at their end, so that it cannot be told which encoders go together."
+    summary = " ".join(str(pair) for pair in (told[0], told[-1])[: len(told)])
     if known:
         (a, b), (c, d) = known[0], known[-1]
         summary += (
@@ -524,6 +627,8 @@ def _interaction(facts: Attribution) -> content.Chart:
     return content.Chart(
         id="interaction",
         title="Which encoders go together",
+        basis=f"{basis}, every subset",
+        wide=len(names) > SQUARE,
         summary=f"Above zero, two encoders complement each other; below, they know much of the same. {summary}",
         body=content.Heatmap(
             rows=names,
@@ -555,19 +660,16 @@ def _everybody(modality: str) -> str:
     return "all descriptors" if modality == "none" else f"all {modality} encoders"
 
 
-def _modality(facts: CrossModal, scored: str) -> content.Table:
-    def numbers_of(gain: Gain | None) -> tuple[float | None, ...]:
-        return (None,) * 4 if gain is None else (gain.gain, gain.low, gain.high, gain.p_holm)
+def _modality(facts: CrossModal, basis: str) -> content.Table:
+    def numbers_of(gain: Gain | None) -> tuple[content.Cell | float | None, ...]:
+        return (None, None) if gain is None else (content.spanned(gain.gain, gain.low, gain.high), gain.p_holm)
 
     columns = [*content.words("encoder", "trained on"), *content.numbers("best alone")]
     for how in ("alone:", "joined:"):
-        columns += [
-            *content.numbers(f"{how} gain", f"{how} low", f"{how} high", signed=True),
-            *content.numbers(f"{how} p"),
-        ]
+        columns += [*content.numbers(f"{how} gain", signed=True), *content.numbers(f"{how} p")]
     return content.Table(
         id="modality",
-        caption=f"Gain in {get_metric(facts.metric).title}{scored} over {facts.baseline} "
+        caption=f"Gain in {get_metric(facts.metric).title} over {facts.baseline} "
         f"({facts.baseline_score:.4f}), the best encoder trained on everyday photographs: in its place (alone), and "
         "beside it (joined); p-values and intervals after Holm",
         columns=tuple(columns),
@@ -581,4 +683,5 @@ def _modality(facts: CrossModal, scored: str) -> content.Table:
             )
             for line in (*facts.modalities, *facts.encoders)
         ),
+        basis=basis,
     )

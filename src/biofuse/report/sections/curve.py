@@ -11,17 +11,18 @@ DODGE = 0.04
 """Between the curves at one place, where places are 1 apart, so that intervals do not hide one another."""
 
 
-def curve_section(given: ReportInput) -> content.Section:
-    """Show which encoders serve best when labels are few, and whether more labels would help."""
+def curve_section(given: ReportInput) -> content.Section | None:
+    """Show which encoders serve best when labels are few; None where ``biofuse curve`` has not measured it."""
     title, found = "Few labels", given.run.curve
     if found is None:
-        said = "How the scores grow with the number of labels has not been measured: biofuse curve RUN does it."
-        return content.Section(id="labels", title=title, paragraphs=(said,))
+        return None
     return content.Section(
         id="labels",
         title=title,
-        paragraphs=(*found.sentences(), _how(found)),
-        items=(curve_chart(found), *([_singles(found)] if found.singles else [])),
+        paragraphs=tuple(found.sentences()),
+        items=(curve_chart(found),),
+        remarks=(_how(found),),
+        more=(_singles(found),) if found.singles else (),
     )
 
 
@@ -59,6 +60,7 @@ def curve_chart(found: LearningCurve) -> content.Chart:
     return content.Chart(
         id="learning-curve",
         title=f"{title} against the number of labels",
+        basis=f"cross-validation, {found.fitted}",
         summary=f"The chosen encoders: {chosen.points[first].mean:.4f} with {found.sets[first].text}, "
         f"{chosen.points[last].mean:.4f} with all labels ({found.sets[last].rows:,.0f} samples). Bars are 95 % "
         "intervals.",
@@ -100,4 +102,5 @@ def _singles(found: LearningCurve) -> content.Table:
             *content.numbers(*(found.sets[place].text for place in found.shown)),
         ),
         rows=tuple((name, *(found.singles[name].points[place].mean for place in found.shown)) for name in order),
+        basis=f"cross-validation, {found.fitted}, single encoders",
     )

@@ -50,26 +50,26 @@ def data_section(given: ReportInput) -> content.Section:
     paragraphs += [in_command_words(sentence) for sentence in record.reading]
     paragraphs += record.plan.notes
     items: list[content.Item] = [_balance(given)]
-    if given.development_images is not None:
-        items += _examples(given, given.development_images)
+    more = [] if given.development_images is None else _examples(given, given.development_images)
     duplicates, warnings = _duplicates(given)
     paragraphs += duplicates
-    leaks, more = _leaks(given)
+    leaks, leaking = _leaks(given)
     paragraphs += leaks
     unread = [(entry, "fit") for entry in given.run.quarantined]
     if given.evaluation is not None:
         unread += [(entry, "evaluate") for entry in given.evaluation.quarantined]
     if unread:
         warnings.append(f"{len(unread):,} images could not be read and were set aside.")
-        items.append(_quarantine(unread))
+        more.insert(0, _quarantine(unread))
     else:
         paragraphs.append("Every image could be read.")
     return content.Section(
         id="data",
         title="Task and data",
         paragraphs=tuple(paragraphs),
-        warnings=(*warnings, *more),
+        warnings=(*warnings, *leaking),
         items=tuple(items),
+        more=tuple(more),
     )
 
 
@@ -84,6 +84,8 @@ def _balance(given: ReportInput) -> content.Chart:
     summary = (
         f"{largest} is the most frequent with {max(totals):,} samples, {smallest} the rarest with {min(totals):,}."
     )
+    if max(totals) == min(totals):
+        summary = f"Each has {max(totals):,} samples."
     if len(names) > SHOWN_CLASSES:
         summary += f" The {SHOWN_CLASSES} most frequent of {len(names)} are drawn."
     return content.Chart(
@@ -188,7 +190,7 @@ def provenance_section(given: ReportInput) -> content.Section:
         title="Provenance",
         paragraphs=tuple(meaning),
         warnings=tuple(warnings),
-        items=tuple(items),
+        more=tuple(items),
     )
 
 

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from biofuse.blocks.blocks import Blocks, linear_cka
 from biofuse.core.hashing import hash_order
 from biofuse.report import content
-from biofuse.report.input import Embedded, ReportInput, make_thumbnails
+from biofuse.report.input import Embedded, ReportInput, make_thumbnails, name_of
 
 MAPPED = 2000
 """Most points of the map."""
@@ -45,7 +46,7 @@ class Points:
 
 
 def map_section(given: ReportInput) -> content.Section:
-    """Draw the samples where the first two principal components of the chosen fusion put them."""
+    """Draw the samples in two dimensions of the chosen fusion: principal components, and UMAP where it is wanted."""
     title = "Map of the chosen fusion"
     development, test = given.development, given.test
     if development is None or development.blocks.n_samples < 3:
@@ -55,7 +56,8 @@ def map_section(given: ReportInput) -> content.Section:
     images = dict(zip(sources, (given.development_images, given.test_images), strict=False))
     total = sum(source.blocks.n_samples for source in sources.values())
     drawn = _draw(sources)
-    place, shares = _project(drawn, given.chosen)
+    matrices = _standardised(drawn, given.chosen)
+    place, shares = _project(matrices)
     grid, tiles = make_thumbnails([(images[part], sample) for part, own in drawn.items() for sample in own.blocks.ids])
     points = Points(
         parts=np.array([part for part, own in drawn.items() for _ in own.labels], dtype=object),
@@ -64,19 +66,52 @@ def map_section(given: ReportInput) -> content.Section:
         place=place,
         tiles=np.array(tiles, dtype=np.int64),
     )
-    explained = (
-        f"Each point is a sample, where the first two principal components of the standardised columns of "
-        f"{' + '.join(given.chosen)} put it. They are the components of the development samples and know no labels; "
-        f"they hold {shares[0]:.0%} and {shares[1]:.0%} of the variance, so that classes which overlap here may well "
-        "be apart in the other dimensions."
-    )
-    said, without = [explained], int((points.tiles < 0).sum())
+    said, without = [], int((points.tiles < 0).sum())
     if without and grid is not None:
         said.append(f"{without:,} points have no image: it could not be read, or reading took too long.")
     elif grid is None:
         said.append("The images are not at hand, so points have no thumbnails.")
-    chart = _chart(points, tuple(drawn), shares, grid, total)
-    return content.Section(id="map", title=title, paragraphs=tuple(said), items=(chart,))
+    axes = [f"component {number} ({share:.0%} of variance)" for number, share in zip((1, 2), shares, strict=True)]
+    how = (
+        f"Components of the development samples, which know no labels. They hold {shares[0]:.0%} and {shares[1]:.0%} "
+        "of the variance: classes that overlap here may be apart in the other dimensions."
+    )
+    common: dict[str, Any] = {"parts": tuple(drawn), "grid": grid, "total": total, "basis": _basis(given)}
+    charts = [_chart(points, "map", "Samples along two principal components", how, axes=axes, **common)]
+    if given.umap and len(matrices[0]) > NEIGHBOURS:
+        near = replace(points, place=_umap(matrices))
+        charts.append(
+            _chart(near, "umap", "Samples by UMAP", UMAP_SAYS, axes=["first dimension", "second dimension"], **common)
+        )
+    return content.Section(
+        id="map", title=title, paragraphs=tuple(said), items=tuple(replace(c, wide=len(charts) == 1) for c in charts)
+    )
+
+
+def _basis(given: ReportInput) -> str:
+    return f"embeddings of {name_of(given.chosen, len(given.pool))}, standardised columns, no head"
+
+
+NEIGHBOURS = 15
+"""Of each sample that UMAP keeps near it: the default of umap-learn."""
+
+UMAP_SAYS = (
+    f"The {NEIGHBOURS} nearest samples of each stay near it (McInnes, Healy and Melville 2018); distances between "
+    "clusters, and their sizes, say nothing. It is fitted on all samples that are shown, without their labels."
+)
+
+
+def _umap(matrices: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Return where UMAP puts the points of all parts."""
+    from sklearn.decomposition import PCA
+    from umap import UMAP
+
+    everything = np.concatenate(matrices)
+    # Of many columns the first fifty components, as is usual: neighbours are then found quickly.
+    width = min(50, *everything.shape)
+    reduced = PCA(width, svd_solver="randomized", random_state=0).fit_transform(everything)
+    place = UMAP(n_neighbors=NEIGHBOURS, random_state=0, n_jobs=1).fit_transform(reduced)
+    return np.asarray(place, dtype=np.float64)
 
 
 def _draw(sources: dict[str, Embedded]) -> dict[str, Embedded]:
@@ -92,19 +127,25 @@ def _draw(sources: dict[str, Embedded]) -> dict[str, Embedded]:
     return drawn
 
 
-def _project(sources: dict[str, Embedded], encoders: Sequence[str]) -> tuple[NDArray[np.float64], tuple[float, float]]:
-    """Return where the points of all parts are, and the share of the variance that both components hold."""
-    from sklearn.decomposition import PCA
+def _standardised(sources: dict[str, Embedded], encoders: Sequence[str]) -> list[NDArray[np.float64]]:
+    """Return the columns of all parts, as standard deviations of the development samples from their mean."""
     from sklearn.preprocessing import StandardScaler
 
     matrices = [
         np.concatenate([source.blocks[name] for name in encoders], axis=1).astype(np.float64)
         for source in sources.values()
     ]
+    scaler = StandardScaler().fit(matrices[0])
+    return [scaler.transform(matrix) for matrix in matrices]
+
+
+def _project(matrices: Sequence[NDArray[np.float64]]) -> tuple[NDArray[np.float64], tuple[float, float]]:
+    """Return where the points of all parts are, and the share of the variance that both components hold."""
+    from sklearn.decomposition import PCA
+
     width = min(2, matrices[0].shape[1])
-    scaler, pca = StandardScaler().fit(matrices[0]), PCA(width, svd_solver="randomized", random_state=0)
-    pca.fit(scaler.transform(matrices[0]))
-    places = np.concatenate([pca.transform(scaler.transform(matrix)) for matrix in matrices])
+    pca = PCA(width, svd_solver="randomized", random_state=0).fit(matrices[0])
+    places = np.concatenate([pca.transform(matrix) for matrix in matrices])
     shares = [*np.nan_to_num(pca.explained_variance_ratio_).tolist(), 0.0][:2]
     if width == 1:
         places = np.hstack([places, np.zeros_like(places)])
@@ -113,22 +154,27 @@ def _project(sources: dict[str, Embedded], encoders: Sequence[str]) -> tuple[NDA
 
 def _chart(
     points: Points,
+    name: str,
+    title: str,
+    how: str,
+    *,
+    axes: Sequence[str],
     parts: Sequence[str],
-    shares: tuple[float, float],
     grid: content.ThumbnailGrid | None,
     total: int,
+    basis: str,
 ) -> content.Chart:
     counts = Counter(points.labels.tolist())
-    frequent = [name for name, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:COLOURS]]
+    frequent = [each for each, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:COLOURS]]
     several = len(parts) > 1
     groups = []
-    for colour, name in enumerate([*frequent, OTHERS] if len(counts) > COLOURS else frequent):
-        own = points.labels == name if name in frequent else ~np.isin(points.labels, frequent)
+    for colour, label in enumerate([*frequent, OTHERS] if len(counts) > COLOURS else frequent):
+        own = points.labels == label if label in frequent else ~np.isin(points.labels, frequent)
         for part in parts:
             rows = np.flatnonzero(own & (points.parts == part))
             if len(rows):
                 group = content.PointGroup(
-                    name=name or UNLABELLED,
+                    name=label or UNLABELLED,
                     x=points.place[rows, 0],
                     y=points.place[rows, 1],
                     texts=tuple(f"{points.ids[row]}: {points.labels[row]} ({part})" for row in rows),
@@ -139,12 +185,12 @@ def _chart(
                 groups.append(group)
     tested = {group.colour for group in groups if not group.hollow}
     shown = len(points.ids)
-    axes = [f"component {number} ({share:.0%} of variance)" for number, share in zip((1, 2), shares, strict=True)]
     return content.Chart(
-        id="map",
-        title="Samples along two principal components",
+        id=name,
+        title=title,
+        basis=basis,
         summary=f"{f'{shown:,} of' if shown < total else 'All'} {total:,} samples, coloured by class"
-        f"{'; development samples are hollow' if several else ''}. Point at a sample to see it, or focus the "
+        f"{'; development samples are hollow' if several else ''}. {how} Point at a sample to see it, or focus the "
         "map and step through the samples with the arrow keys.",
         body=content.ScatterPlot(
             groups=tuple(replace(group, named=not group.hollow or group.colour not in tested) for group in groups),
@@ -152,17 +198,17 @@ def _chart(
             y_axis=axes[1],
             thumbnails=grid,
         ),
-        table=_centres(groups),
+        table=_centres(groups, name),
     )
 
 
-def _centres(groups: Sequence[content.PointGroup]) -> content.Table:
+def _centres(groups: Sequence[content.PointGroup], name: str) -> content.Table:
     def spread(values: NDArray[np.float64]) -> tuple[float, float]:
         return float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else float("nan")
 
     return content.Table(
-        id="map-data",
-        caption="Where the points of each class are: mean and standard deviation along both components",
+        id=f"{name}-data",
+        caption="Where the points of each class are: mean and standard deviation along both axes",
         columns=content.words("points")
         + content.numbers("number")
         + content.numbers("mean 1", "± 1", "mean 2", "± 2", decimals=2),
@@ -173,29 +219,25 @@ def _centres(groups: Sequence[content.PointGroup]) -> content.Table:
     )
 
 
+SQUARE = 12
+"""Encoders or classes above which a heat map of them takes the width of the page."""
+
 COMPARED = 2000
 """Samples on which encoders are compared: enough for two decimals, few enough for a second."""
 
 
-def similarity_section(given: ReportInput) -> content.Section:
-    """Compare encoders by linear CKA."""
-    title = "Similarity of the encoders"
-    if given.development is None:
-        return content.Section(id="similarity", title=title, paragraphs=(given.why,))
+def similarity_chart(given: ReportInput) -> content.Chart | None:
+    """Compare encoders by linear CKA; None where there is only one, or their embeddings are not at hand."""
+    if len(given.pool) < 2 or given.development is None:
+        return None
     blocks = _some(given.development.blocks, COMPARED)
-    if len(blocks) < 2:
-        return content.Section(id="similarity", title=title, paragraphs=("There is only one encoder.",))
-    matrix = linear_cka(blocks)
-    explained = (
-        f"Linear CKA over {blocks.n_samples:,} development samples: 1 where two encoders arrange the samples alike, 0 "
-        "where they have nothing in common. Encoders that are alike add little to one another."
+    said = (
+        f"Over {blocks.n_samples:,} development samples: 1 where two encoders arrange them alike, and so add little to "
+        "one another, 0 where they have nothing in common."
     )
-    said = [explained]
     if blocks.n_samples < max(blocks.dims.values()):
-        said.append("With fewer samples than columns, as here, CKA comes out too high for the widest encoders.")
-    return content.Section(
-        id="similarity", title=title, paragraphs=tuple(said), items=(_similarity(blocks.encoders, matrix),)
-    )
+        said += " With fewer samples than columns, as here, it comes out too high for the widest encoders."
+    return _similarity(blocks.encoders, linear_cka(blocks), said)
 
 
 def _some(blocks: Blocks, count: int) -> Blocks:
@@ -204,7 +246,7 @@ def _some(blocks: Blocks, count: int) -> Blocks:
     return blocks.take(np.sort(hash_order(blocks.ids.tolist(), seed=0)[:count]))
 
 
-def _similarity(names: Sequence[str], matrix: NDArray[np.float64]) -> content.Chart:
+def _similarity(names: Sequence[str], matrix: NDArray[np.float64], said: str) -> content.Chart:
     tree, order = _tree(matrix)
     names = [names[index] for index in order]
     matrix = matrix[np.ix_(order, order)]
@@ -212,16 +254,18 @@ def _similarity(names: Sequence[str], matrix: NDArray[np.float64]) -> content.Ch
         ((i, j) for i in range(len(names)) for j in range(i + 1, len(names)) if not np.isnan(matrix[i, j])),
         key=lambda pair: -matrix[pair],
     )
-    summary = "Encoders are in the order of the tree, which joins the most similar first."
+    summary = said
     if pairs:
         (a, b), (c, d) = pairs[0], pairs[-1]
         summary = (
             f"{names[a]} and {names[b]} are most alike ({matrix[a, b]:.2f}), {names[c]} and {names[d]} least "
-            f"({matrix[c, d]:.2f}). {summary}"
+            f"({matrix[c, d]:.2f}). {said}"
         )
     return content.Chart(
         id="similarity",
-        title="Linear CKA between encoders",
+        title="How alike the encoders are",
+        basis="development embeddings, no head; pairs of encoders",
+        wide=len(names) > SQUARE,
         summary=summary,
         body=content.Heatmap(
             rows=tuple(names),

@@ -9,7 +9,7 @@ from biofuse.evaluation.novelty import UNUSUAL
 from biofuse.model.evaluate import Evaluation
 from biofuse.model.model import NOVELTY
 from biofuse.report import content
-from biofuse.report.input import ReportInput, picture_of
+from biofuse.report.input import ReportInput, name_of, picture_of
 from biofuse.report.sections.results import SIDE
 
 if TYPE_CHECKING:
@@ -35,27 +35,28 @@ def novelty_section(given: ReportInput) -> content.Section | None:
     )
     said, warned = ((how,), (str(found.novelty),)) if found.novelty.surprising else ((str(found.novelty), how), ())
     pictures = _pictures(given, most)
+    items: tuple[content.Item, ...] = (
+        _distribution(found),
+        *([content.Gallery(id="novelty-images", title="The most unusual images", pictures=pictures)] * bool(pictures)),
+        content.Table(
+            id="novelty-list",
+            caption=f"The {len(most)} most unusual samples",
+            basis=f"embeddings of {name_of(given.chosen, len(given.pool))}",
+            columns=(*content.words("sample", "label", "prediction"), *content.numbers("percentile", decimals=1)),
+            rows=tuple(
+                (str(row["id"]), str(row["label"] or ""), str(row["prediction"]), float(row[NOVELTY]))
+                for _, row in most.iterrows()
+            ),
+        ),
+    )
+    shown = items[:2] if found.novelty.surprising else ()
     return content.Section(
         id="novelty",
         title="Unlike the development data",
         paragraphs=said,
         warnings=warned,
-        items=(
-            _distribution(found),
-            *(
-                [content.Gallery(id="novelty-images", title="The most unusual images", pictures=pictures)]
-                * bool(pictures)
-            ),
-            content.Table(
-                id="novelty-list",
-                caption=f"The {len(most)} most unusual samples",
-                columns=(*content.words("sample", "label", "prediction"), *content.numbers("percentile", decimals=1)),
-                rows=tuple(
-                    (str(row["id"]), str(row["label"] or ""), str(row["prediction"]), float(row[NOVELTY]))
-                    for _, row in most.iterrows()
-                ),
-            ),
-        ),
+        items=shown,
+        more=items[len(shown) :],
     )
 
 

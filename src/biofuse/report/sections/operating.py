@@ -1,13 +1,17 @@
 """Operating points: what is found and missed at thresholds, what that is worth, and what may be left unanswered."""
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
 from biofuse.core.errors import in_command_words
+from biofuse.evaluation.intervals import share_interval
 from biofuse.evaluation.metrics import AUROC, auroc_columns
 from biofuse.evaluation.operating import (
     GRID,
     Operating,
+    OperatingPoint,
     RiskCoverage,
     Share,
     confidences,
@@ -30,24 +34,40 @@ def operating_section(given: ReportInput) -> content.Section | None:
     found = None if given.evaluation is None else given.evaluation.operating
     if found is None or predicted is None:
         return None
-    items: list[content.Item] = [] if not found.points else [_points(found)]
-    items += [chart for chart in (_decision(predicted), _abstention(predicted, found)) if chart is not None]
+    items: list[content.Item] = []
+    more: list[content.Item] = []
+    if found.points:
+        items.append(_points(given, found, every=False))
+        if len({point.of for point in found.points}) < len(found.points) != len(_shown(found)):
+            more.append(_points(given, found, every=True))
+    basis = given.of_chosen
+    more += [c for c in (_decision(predicted, basis), _abstention(predicted, found, basis)) if c is not None]
     doubts = [*found.notes]
     if any(point.few_groups for point in found.points):
         doubts.append("There are too few groups for these intervals to be trusted.")
     return content.Section(
         id="operating",
         title="Operating points",
-        paragraphs=(*found.sentences(), *map(in_command_words, doubts)),
+        paragraphs=(*found.sentences()[:1], *map(in_command_words, doubts)),
         items=tuple(items),
+        remarks=found.sentences()[1:],
+        more=tuple(more),
     )
 
 
-def _points(found: Operating) -> content.Table:
-    """List every point; of too many, those of the classes whose sensitivity is least."""
-    least = {point.of: point.sensitivity.estimate for point in reversed(found.points)}
+def _shown(found: Operating) -> tuple[OperatingPoint, ...]:
+    """Return what is seen first: of one class every point, of several those for the wanted sensitivity."""
+    if len({point.of for point in found.points}) == 1:
+        return found.points
+    return found.at("sensitivity") or found.at("default")
+
+
+def _points(given: ReportInput, found: Operating, *, every: bool) -> content.Table:
+    """List points; of too many, those of the classes whose sensitivity is least."""
+    points = found.points if every else _shown(found)
+    least = {point.of: point.sensitivity.estimate for point in reversed(points)}
     order = sorted(least, key=lambda name: (np.isnan(least[name]), least[name]))
-    per_class = max(len(found.points) // max(len(least), 1), 1)
+    per_class = max(len(points) // max(len(least), 1), 1)
     kept = set(order[: LISTED // per_class])
     more = f", the {len(kept)} classes that are found least" if len(kept) < len(least) else ""
     prevalence = (
@@ -57,12 +77,12 @@ def _points(found: Operating) -> content.Table:
     )
     heads = ("sensitivity", "specificity", "positive predictive value", "negative predictive value")
     columns = [*content.words("class", "threshold is"), *content.numbers("threshold")]
-    for head in heads:
-        columns += content.numbers(head, f"low {head}", f"high {head}", decimals=3)
+    columns += content.numbers(*heads, decimals=3)
     columns += content.numbers("net benefit", decimals=3)
     return content.Table(
-        id="operating-points",
-        caption=f"Sensitivity, specificity and predictive values, with 95 % intervals{more}",
+        id="operating-every" if every else "operating-points",
+        caption=f"{'Every threshold' if every else 'Sensitivity, specificity and predictive values'}{more}",
+        basis=given.of_chosen,
         columns=tuple(columns),
         rows=tuple(
             (
@@ -72,19 +92,19 @@ def _points(found: Operating) -> content.Table:
                 *_cells(point.sensitivity, point.specificity, point.ppv, point.npv),
                 point.net_benefit,
             )
-            for point in found.points
+            for point in points
             if point.of in kept
         ),
         notes=(f"Predictive values are at {prevalence}.",),
-        filtered=len(found.points) > LISTED // 10,
+        filtered=len(points) > LISTED // 10,
     )
 
 
-def _cells(*shares: Share) -> list[float]:
-    return [value for share in shares for value in (share.estimate, share.low, share.high)]
+def _cells(*shares: Share) -> list[content.Cell]:
+    return [content.spanned(share.estimate, share.low, share.high) for share in shares]
 
 
-def _decision(predicted: Predicted) -> content.Chart | None:
+def _decision(predicted: Predicted, basis: str) -> content.Chart | None:
     """Draw what acting on the model is worth, beside acting on everybody and on nobody."""
     columns = [c for c in predicted.ranked if predicted.targets[:, c].any() and not predicted.targets[:, c].all()]
     if not columns:
@@ -108,6 +128,7 @@ def _decision(predicted: Predicted) -> content.Chart | None:
     return content.Chart(
         id="decision",
         title="Decision curve" if one else "Decision curves",
+        basis=basis,
         summary=_worth_said(worth, predicted) + more,
         body=content.LineChart(
             lines=tuple(
@@ -154,24 +175,26 @@ def _worth_said(worth: dict[int, tuple[NDArray[np.float64], NDArray[np.float64]]
     return f"{said}The model is worth more than calling all positive, or none, at thresholds {ends}."
 
 
-def _abstention(predicted: Predicted, found: Operating) -> content.Chart | None:
+def _abstention(predicted: Predicted, found: Operating, basis: str) -> content.Chart | None:
     """Draw the accuracy of the surest answers."""
     sure, right = confidences(predicted.target, predicted.targets, predicted.probabilities)
     if not len(right) or right.all():
         return None
     curve, best = RiskCoverage.of(sure, right), RiskCoverage.of(right.astype(np.float64), right)
+    drawn = _banded(thinned(content.LineSeries(name="the model", x=curve.coverage, y=1 - curve.risk)), predicted)
     lowest = float(min(1 - curve.risk.max(), right.mean()))
     pad = 0.05 * (1 - lowest)
     what = "labels" if predicted.multilabel else "samples"
     return content.Chart(
         id="abstention",
         title="Accuracy against the share answered",
+        basis=basis,
         summary=f"How much is right if only the {what} are answered that the model is surest of. Area under risk over "
         f"coverage {curve.area:.4f}; {best.area:.4f} if every mistake were less sure than all that is right, "
         f"{float(curve.risk[-1]):.4f} if being sure meant nothing.",
         body=content.LineChart(
             lines=(
-                thinned(content.LineSeries(name="the model", x=curve.coverage, y=1 - curve.risk)),
+                drawn,
                 thinned(content.LineSeries(name="in the best order", x=best.coverage, y=1 - best.risk)),
             ),
             x_axis=f"share of the {what} answered, the surest first",
@@ -189,3 +212,14 @@ def _abstention(predicted: Predicted, found: Operating) -> content.Chart | None:
             ),
         ),
     )
+
+
+def _banded(line: content.LineSeries, predicted: Predicted) -> content.LineSeries:
+    """Add the 95 % interval of the share that is right, of the surest answers up to each point."""
+    sure, right = confidences(predicted.target, predicted.targets, predicted.probabilities)
+    order = np.argsort(-sure, kind="stable")
+    right, units = right[order], predicted.units.of_row.repeat(len(right) // predicted.n)[order]
+    grouped = predicted.multilabel or predicted.groups is not None
+    counts = np.rint(line.x * len(right)).astype(np.int64)
+    ends = np.array([share_interval(right[:n], units[:n], grouped=grouped)[1:] for n in counts])
+    return replace(line, low=ends[:, 0], high=ends[:, 1])

@@ -10,10 +10,11 @@ from biofuse.core.errors import in_command_words
 from biofuse.core.target import Target
 from biofuse.evaluation.intervals import Comparison, distinct, wilson
 from biofuse.evaluation.metrics import ACCURACY, AUROC, auroc_columns, get_metric
-from biofuse.evaluation.operating import Operating, OperatingPoint
+from biofuse.evaluation.operating import Operating, OperatingPoint, Share
 from biofuse.model.evaluate import Evaluation
 from biofuse.report import content
 from biofuse.report.input import Predicted, ReportInput, name_of, picture_of
+from biofuse.report.sections.maps import SQUARE
 from biofuse.runs.run import OWN
 from biofuse.search.rules import CHOSEN
 
@@ -26,12 +27,45 @@ DRAWN_POINTS = 300
 
 def thinned(curve: content.LineSeries) -> content.LineSeries:
     """Return at most :data:`DRAWN_POINTS` of the points, evenly along the curve, the ends among them."""
+    kept = _kept(curve)
+    return replace(curve, x=curve.x[kept], y=curve.y[kept])
+
+
+def _kept(curve: content.LineSeries) -> NDArray[np.intp]:
     if len(curve.x) <= DRAWN_POINTS:
-        return curve
+        return np.arange(len(curve.x))
     length = np.concatenate([[0.0], np.cumsum(np.abs(np.diff(curve.x)) + np.abs(np.diff(curve.y)))])
     kept = np.searchsorted(length, np.linspace(0, length[-1], DRAWN_POINTS))
-    kept = np.unique(np.concatenate([[0], kept.clip(0, len(curve.x) - 1), [len(curve.x) - 1]]))
-    return replace(curve, x=curve.x[kept], y=curve.y[kept])
+    return np.unique(np.concatenate([[0], kept.clip(0, len(curve.x) - 1), [len(curve.x) - 1]]))
+
+
+BANDED = 2
+"""Curves up to which each has a band; of more only the hardest has one, since bands over one another say nothing."""
+
+
+def banded(curve: content.LineSeries, predicted: Predicted, *, recalled: bool) -> content.LineSeries:
+    """Return at most :data:`DRAWN_POINTS` of a class's curve, with a 95 % interval of y at the threshold of each point.
+
+    Parameters
+    ----------
+    curve : LineSeries
+        Of :func:`roc_curves` or :func:`precision_recall_curves`.
+    predicted : Predicted
+    recalled : bool
+        Whether y is the share of a class that is found (ROC), not the share of what is called it that is right.
+    """
+    from sklearn.metrics import precision_recall_curve, roc_curve
+
+    column = predicted.classes.index(curve.name)
+    target, values = predicted.targets[:, column], predicted.probabilities[:, column]
+    thresholds = (roc_curve if recalled else precision_recall_curve)(target, values)[2]
+    kept, ends = _kept(curve), []
+    for place in kept:
+        called = values >= thresholds[place] if place < len(thresholds) else np.zeros(len(values), dtype=bool)
+        share = Share.of(called, target, predicted.units) if recalled else Share.of(target, called, predicted.units)
+        ends.append((share.low, share.high))
+    low, high = np.array(ends).T
+    return replace(curve, x=curve.x[kept], y=curve.y[kept], low=low, high=high)
 
 
 def roc_curves(predicted: Predicted) -> dict[str, content.LineSeries]:
@@ -123,6 +157,12 @@ def group_scores(predicted: Predicted) -> tuple[GroupScore, ...]:
     return tuple(scored(group, ranked=rank < RANKED_GROUPS) for rank, group in enumerate(order))
 
 
+def mistaken_column(predicted: Predicted, row: int) -> int:
+    """Return the column of the class that a mistake is about: the predicted one, or the label told most wrongly."""
+    values = predicted.probabilities[row]
+    return int((np.abs(predicted.targets[row] - values) if predicted.multilabel else values).argmax())
+
+
 def worst_mistakes(predicted: Predicted, count: int) -> list[tuple[int, str, float]]:
     """Return the rows that are wrong with the greatest confidence: row, what is wrong in words, and how confident."""
     gap = np.abs(predicted.targets - predicted.probabilities)
@@ -176,7 +216,6 @@ def results_section(given: ReportInput) -> content.Section:
     split = found.split
     said = [f"{found.n:,} {split} samples of {found.data or 'the data given'}."]
     said += [in_command_words(note) for note in found.notes]
-    said += [_readable(comparison) for comparison in distinct(found.comparisons)]
     said += found.models[CHOSEN].metrics.remarks()
     warnings = (
         () if split == "test" else (f"These are {split} samples, which the search has seen: scores are too good.",)
@@ -185,20 +224,25 @@ def results_section(given: ReportInput) -> content.Section:
     if len(given.run.evaluations) > 1:
         items.append(_side_by_side(given))
     if found.leak.without:
-        items.append(_without_leak(found))
-    if given.record.target.n_columns > 1:
-        items.append(_per_class(found, given.record.target))
-    if predicted is None:  # what is not about classes has sections of its own
-        return content.Section(id="test", title=title, paragraphs=tuple(said), warnings=warnings, items=tuple(items))
-    items += _curves(predicted, found.operating)
-    if predicted.multilabel:
-        items.append(_label_counts(predicted))
-    else:
-        items.append(_confusion(predicted))
-    groups = group_item(predicted)
-    if groups is not None:
-        items.append(groups)
-    return content.Section(id="test", title=title, paragraphs=tuple(said), warnings=warnings, items=tuple(items))
+        items.append(_without_leak(found, given.on_test))
+    basis, target = given.of_chosen, given.record.target
+    more: list[content.Item | None] = [_other_scores(given, found)]
+    if target.n_columns > 1:
+        more.append(_per_class(found, target, basis))
+    if predicted is not None:  # what is not about classes has sections of its own
+        curves = _curves(predicted, found.operating, basis)
+        items += curves[:1]
+        items.append(_label_counts(predicted, basis) if predicted.multilabel else _confusion(predicted, basis))
+        more += [*curves[1:], group_item(predicted, basis)]
+    return content.Section(
+        id="test",
+        title=title,
+        paragraphs=tuple(said),
+        warnings=warnings,
+        items=tuple(items),
+        remarks=tuple(_readable(comparison) for comparison in distinct(found.comparisons)),
+        more=tuple(filter(None, more)),
+    )
 
 
 def _readable(comparison: Comparison) -> str:
@@ -208,30 +252,62 @@ def _readable(comparison: Comparison) -> str:
 
 def _scores(given: ReportInput, found: Evaluation) -> content.Table:
     chosen = found.models[CHOSEN]
-    columns = [*content.words("model", "encoders")]
-    for name in chosen.metrics:
-        title = get_metric(name).title
-        columns += (
-            content.numbers(title, f"low {title}", f"high {title}")
-            if name in chosen.intervals
-            else content.numbers(title)
-        )
+    columns = [
+        *content.words("model", "encoders"),
+        *content.numbers(*(get_metric(name).title for name in chosen.intervals)),
+        *content.numbers("chosen less this", signed=True),
+        *content.numbers("p", decimals=3),
+    ]
     rows = []
     for called, scores in found.distinct_models.items():
-        cells: list[content.Value] = [" = ".join(called).replace("_", " "), name_of(scores.encoders, len(given.pool))]
-        for name in chosen.metrics:
-            cells.append(scores.metrics.get(name))
-            if name in chosen.intervals:
-                interval = scores.intervals.get(name)
-                cells += [None, None] if interval is None else [interval.low, interval.high]
-        rows.append(tuple(cells))
+        cells: list[content.Value | content.Cell] = [" = ".join(called).replace("_", " ")]
+        cells.append(name_of(scores.encoders, len(given.pool)))
+        for name in chosen.intervals:
+            interval, value = scores.intervals.get(name), scores.metrics.get(name)
+            ends = (None, None) if interval is None else (interval.low, interval.high)
+            cells.append(content.spanned(value, *ends))
+        rows.append((*cells, *_against(found.comparisons.get(called[0]))))
+    compared = next(iter(found.comparisons.values()), None)
+    how = "" if compared is None else (
+        f"Differences are of {get_metric(compared.metric).title}, with {compared.confidence:.0%} intervals over "
+        f"{compared.n_units:,} {compared.unit} and p-values after Holm's correction; those within noise are grey."
+    )  # fmt: skip
     return content.Table(
         id="scores",
-        caption="Scores of the chosen model and of what it stands beside, with 95 % intervals",
+        caption="The chosen model and what it stands beside, with 95 % intervals",
+        basis=f"{given.on_test}; each row's own encoders",
         columns=tuple(columns),
         rows=tuple(rows),
+        notes=tuple(filter(None, [how])),
         marked=frozenset({0}),
     )
+
+
+def _other_scores(given: ReportInput, found: Evaluation) -> content.Table | None:
+    """Return the scores that have no interval; None where every one has."""
+    chosen = found.models[CHOSEN]
+    names = [name for name in chosen.metrics if name not in chosen.intervals]
+    if not names:
+        return None
+    return content.Table(
+        id="scores-other",
+        caption="Other scores of these models",
+        basis=f"{given.on_test}; each row's own encoders",
+        columns=content.words("model") + content.numbers(*(get_metric(name).title for name in names)),
+        rows=tuple(
+            (" = ".join(called).replace("_", " "), *(scores.metrics.get(name) for name in names))
+            for called, scores in found.distinct_models.items()
+        ),
+        marked=frozenset({0}),
+    )
+
+
+def _against(comparison: Comparison | None) -> tuple[content.Value | content.Cell, ...]:
+    if comparison is None:
+        return None, None
+    better = (comparison.difference > 0) == get_metric(comparison.metric).higher_is_better
+    tone: content.Tone = "noise" if comparison.noise else "gain" if better else "loss"
+    return content.spanned(comparison.difference, comparison.low, comparison.high, tone=tone), comparison.p_holm
 
 
 def _side_by_side(given: ReportInput) -> content.Table:
@@ -241,31 +317,31 @@ def _side_by_side(given: ReportInput) -> content.Table:
     ordered = {OWN: own, **every} if own is not None else every
     names = list(dict.fromkeys(name for found in ordered.values() for name in found.models[CHOSEN].intervals))
     columns = [*content.words("data", "split"), *content.numbers("samples", decimals=0)]
-    for name in names:
-        title = get_metric(name).title
-        columns += content.numbers(title, f"low {title}", f"high {title}")
+    columns += content.numbers(*(get_metric(name).title for name in names))
     rows = []
     for called, found in ordered.items():
         scores = found.models[CHOSEN]
-        cells: list[content.Value] = ["the run's own" if called == OWN else called, found.split, found.n]
+        cells: list[content.Value | content.Cell] = ["the run's own" if called == OWN else called, found.split, found.n]
         for name in names:
             interval = scores.intervals.get(name)
             ends = (None, None) if interval is None else (interval.low, interval.high)
-            cells += [scores.metrics.get(name), *ends]
+            cells.append(content.spanned(scores.metrics.get(name), *ends))
         rows.append(tuple(cells))
     return content.Table(
         id="side-by-side",
         caption="The chosen model on everything that it was evaluated on, with 95 % intervals",
+        basis=given.of_chosen,
         columns=tuple(columns),
         rows=tuple(rows),
         notes=() if own is None else ("All else on this page is of the run's own test samples.",),
     )
 
 
-def _without_leak(found: Evaluation) -> content.Table:
+def _without_leak(found: Evaluation, basis: str) -> content.Table:
     names = list(found.models[CHOSEN].metrics)
     return content.Table(
         id="without-leak",
+        basis=f"{basis}; each row's own encoders",
         caption="The same without the tested images that are also development images",
         columns=content.words("model") + content.numbers(*(get_metric(name).title for name in names)),
         rows=tuple(
@@ -275,7 +351,7 @@ def _without_leak(found: Evaluation) -> content.Table:
     )
 
 
-def _per_class(found: Evaluation, target: Target) -> content.Table:
+def _per_class(found: Evaluation, target: Target, basis: str) -> content.Table:
     table = found.models[CHOSEN].metrics.per_class
     names = list(dict.fromkeys(name for row in table.values() for name in row if name != "n"))
     of, caption = target.noun, f"Scores of the chosen model for each of the {target.noun}"
@@ -283,13 +359,14 @@ def _per_class(found: Evaluation, target: Target) -> content.Table:
         of, caption = "class", "Scores of the chosen model per class, each against the rest"
     return content.Table(
         id="per-class",
+        basis=basis,
         caption=caption,
         columns=content.words(of) + content.numbers("samples", *(get_metric(name).title for name in names)),
         rows=tuple((name, int(row["n"]), *(row.get(metric) for metric in names)) for name, row in table.items()),
     )
 
 
-def _curves(predicted: Predicted, operating: Operating | None) -> list[content.Chart]:
+def _curves(predicted: Predicted, operating: Operating | None, basis: str) -> list[content.Chart]:
     from sklearn.metrics import auc
 
     roc, precision = roc_curves(predicted), precision_recall_curves(predicted)
@@ -298,9 +375,10 @@ def _curves(predicted: Predicted, operating: Operating | None) -> list[content.C
         at = (0.01, 0.05, 0.1, 0.2)
         charts.append(
             _curve_chart(
-                "roc", "ROC curves", roc, {name: float(auc(curve.x, curve.y)) for name, curve in roc.items()},
+                "roc", "ROC curves", roc,
+                {name: float(auc(curve.x, curve.y)) for name, curve in roc.items()},
                 {name: interpolated(curve, at) for name, curve in roc.items()},
-                axes=("false positive rate", "true positive rate"), area="AUROC",
+                predicted=predicted, basis=basis, axes=("false positive rate", "true positive rate"), area="AUROC",
                 heads=[f"true positives at {value:.0%} false" for value in at], diagonal=True,
                 operating=operating,
             )
@@ -312,7 +390,7 @@ def _curves(predicted: Predicted, operating: Operating | None) -> list[content.C
                 "precision-recall", "Precision-recall curves", precision,
                 {name: float(-np.sum(np.diff(c.x) * c.y[:-1])) for name, c in precision.items()},
                 {name: best_beyond(curve, at) for name, curve in precision.items()},
-                axes=("recall", "precision"), area="average precision",
+                predicted=predicted, basis=basis, axes=("recall", "precision"), area="average precision",
                 heads=[f"precision at {value:.0%} recall" for value in at], diagonal=False,
             )
         )  # fmt: skip
@@ -326,6 +404,8 @@ def _curve_chart(
     areas: dict[str, float],
     points: dict[str, list[float]],
     *,
+    predicted: Predicted,
+    basis: str,
     axes: tuple[str, str],
     area: str,
     heads: list[str],
@@ -341,12 +421,19 @@ def _curve_chart(
         summary = (
             f"Each class against the rest, {area} from {areas[worst]:.4f} ({worst}) to {areas[best]:.4f} ({best})."
         )
+    with_band = set(drawn if len(drawn) <= BANDED else hardest[:1])
+    whose = "Bands are" if len(drawn) <= BANDED else f"The band of {worst}, the hardest, is"
+    lines = {
+        each: banded(curves[each], predicted, recalled=diagonal) if each in with_band else thinned(curves[each])
+        for each in drawn
+    }
     return content.Chart(
         id=name,
         title=title,
-        summary=summary + more,
+        basis=basis,
+        summary=f"{summary}{more} {whose} 95 % intervals of the {axes[1]} at each threshold.",
         body=content.LineChart(
-            lines=tuple(replace(thinned(curves[each]), name=f"{each} ({areas[each]:.3f})") for each in drawn),
+            lines=tuple(replace(line, name=f"{each} ({areas[each]:.3f})") for each, line in lines.items()),
             x_axis=axes[0],
             y_axis=axes[1],
             diagonal=diagonal,
@@ -361,7 +448,7 @@ def _curve_chart(
     )
 
 
-def _confusion(predicted: Predicted) -> content.Chart:
+def _confusion(predicted: Predicted, basis: str) -> content.Chart:
     from sklearn.metrics import confusion_matrix
 
     counts = confusion_matrix(predicted.labels, predicted.predictions, labels=predicted.classes)
@@ -387,6 +474,8 @@ def _confusion(predicted: Predicted) -> content.Chart:
     return content.Chart(
         id="confusion",
         title="Confusion matrix",
+        basis=basis,
+        wide=len(names) > SQUARE,
         summary=summary,
         body=content.Heatmap(
             rows=names,
@@ -421,7 +510,7 @@ def _confusion_table(
     )
 
 
-def _label_counts(predicted: Predicted) -> content.Table:
+def _label_counts(predicted: Predicted, basis: str) -> content.Table:
     said = predicted.probabilities > 0.5
     rows: list[tuple[content.Value, ...]] = []
     for name, truth, guess in zip(predicted.classes, predicted.targets.T, said.T, strict=True):
@@ -431,6 +520,7 @@ def _label_counts(predicted: Predicted) -> content.Table:
     return content.Table(
         id="confusion-data",
         caption="Labels that are present and predicted, at a probability above one half",
+        basis=basis,
         columns=content.words("label") + content.numbers(*heads),
         rows=tuple(rows),
     )
@@ -443,7 +533,7 @@ DRAWN_FROM = 3
 """Samples of a group that is drawn: with fewer, the interval of its accuracy spans two thirds of the scale."""
 
 
-def group_item(predicted: Predicted) -> content.Item | None:
+def group_item(predicted: Predicted, basis: str) -> content.Item | None:
     """Return a figure of the worst groups, or a table where too few can be drawn; None without groups."""
     scores = group_scores(predicted)
     if len(scores) < 2:
@@ -458,6 +548,7 @@ def group_item(predicted: Predicted) -> content.Item | None:
     table = content.Table(
         id="groups-data",
         caption=f"Scores per group{listed}",
+        basis=basis,
         columns=content.words("group")
         + content.numbers("samples")
         + content.numbers(ACCURACY.title, "low", "high", AUROC.title, decimals=3),
@@ -469,6 +560,7 @@ def group_item(predicted: Predicted) -> content.Item | None:
     return content.Chart(
         id="groups",
         title="Scores per group",
+        basis=basis,
         summary=f"{len(scores):,} groups; in {perfect:,} of them everything is right. The worst is {scores[0].name}: "
         f"accuracy {scores[0].accuracy:.3f} over {scores[0].n} samples.{more}",
         body=content.DotPlot(
@@ -492,7 +584,7 @@ def group_item(predicted: Predicted) -> content.Item | None:
 MISTAKES = 12
 """Most confident mistakes that are shown."""
 
-SIDE = 176
+SIDE = 164
 """Pixels of their images."""
 
 
@@ -516,15 +608,63 @@ def mistakes_section(given: ReportInput) -> content.Section | None:
     said = ["What looks like a mistake may be a wrong label: these are the first images to look at again."]
     if len(pictures) < len(worst):
         said.append("Where no image is shown, it is not at hand.")
-    items: list[content.Item] = []
-    if pictures:
-        items.append(content.Gallery(id="mistake-images", title="Images", pictures=tuple(pictures)))
-    items.append(
-        content.Table(
-            id="mistake-list",
-            caption=f"The {len(worst)} most confident mistakes",
-            columns=content.words("sample", "what is wrong") + content.numbers("probability"),
-            rows=tuple((predicted.ids[row], what, confidence) for row, what, confidence in worst),
-        )
+    table = content.Table(
+        id="mistake-list",
+        caption=f"The {len(worst)} most confident mistakes",
+        basis=given.of_chosen,
+        columns=content.words("sample", "what is wrong") + content.numbers("probability"),
+        rows=tuple((predicted.ids[row], what, confidence) for row, what, confidence in worst),
     )
-    return content.Section(id="mistakes", title=title, paragraphs=tuple(said), items=tuple(items))
+    if not pictures:
+        return content.Section(id="mistakes", title=title, paragraphs=tuple(said), items=(table,))
+    gallery = content.Gallery(
+        id="mistake-images",
+        title=f"The {len(pictures)} most confident",
+        pictures=tuple(pictures),
+        basis=given.of_chosen,
+    )
+    return content.Section(
+        id="mistakes",
+        title=title,
+        paragraphs=tuple(said),
+        items=(gallery, *_occlusions(given)),
+        remarks=(*([RESTS_ON] if given.occlusions else []),),
+        more=(*([_occlusion_table(given)] if given.occlusions else []), table),
+    )
+
+
+RESTS_ON = (
+    "An occlusion map shows what a prediction rests on, not why: a window of a quarter of each side is covered with "
+    "the mean colour of the image, at 49 places, and the model predicts again. Colours are relative to the greatest "
+    "change in each image, which the table has; where covering changes little, they say little."
+)
+
+
+def _occlusions(given: ReportInput) -> list[content.Item]:
+    """Return what the mistakes rest on, as a gallery; nothing where it was not asked for."""
+    pictures = []
+    for each in given.occlusions:
+        change = float(each.probability - each.covered.min())
+        caption = f"{each.called} {each.probability:.0%}, {each.probability - change:.0%} covered: {each.id}"
+        alternative = f"occlusion map of {each.id} for {each.called}"
+        pictures.append(picture_of(each.picture(), side=SIDE, alternative=alternative, caption=caption))
+    basis = (
+        f"{given.of_chosen}. Blue: what the probability of the class that the mistake is about rests on; brown: what "
+        "speaks against it."
+    )
+    return [content.Gallery(id="occlusion", title="Occlusion maps", pictures=tuple(pictures), basis=basis)] * bool(
+        pictures
+    )
+
+
+def _occlusion_table(given: ReportInput) -> content.Table:
+    return content.Table(
+        id="occlusion-data",
+        caption="Probability with the window covered that changes it most",
+        basis=given.of_chosen,
+        columns=content.words("sample", "class") + content.numbers("probability", "least covered", "most covered"),
+        rows=tuple(
+            (each.id, each.called, each.probability, float(each.covered.min()), float(each.covered.max()))
+            for each in given.occlusions
+        ),
+    )

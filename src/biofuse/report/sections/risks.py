@@ -1,5 +1,7 @@
 """Predicted risks of an event on test data: what became of the risk groups, and whether risks are right."""
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -31,7 +33,12 @@ def risks_section(given: ReportInput) -> content.Section | None:
     time, event = frame["time"].to_numpy(np.float64), frame["event"].to_numpy() == 1
     names = frame["prediction"].fillna("").astype(str).to_numpy(dtype=object)
     items: list[content.Item] = [_curves(found, time, event, names), _calibration(found)]
-    return content.Section(id="risks", title="Predicted risks", paragraphs=tuple(said), items=tuple(items))
+    return content.Section(
+        id="risks",
+        title="Predicted risks",
+        paragraphs=tuple(said),
+        items=tuple(replace(item, basis=given.of_chosen) for item in items),
+    )
 
 
 def _rows_of(found: RisksTest) -> tuple[RiskGroup, ...]:

@@ -19,7 +19,7 @@ def subgroups_section(given: ReportInput) -> content.Section | None:
     if not found and sites is None:
         return None
     paragraphs, warnings = _said(found) if found else ([], [])
-    items = [_item(each, number) for number, each in enumerate(found)]
+    items = [_item(each, number, given.of_chosen) for number, each in enumerate(found)]
     if sites is not None:
         paragraphs.append(str(sites))
         items += [_robustness(sites)] if sites.embeddings else []
@@ -63,6 +63,7 @@ def _robustness(found: Robustness) -> content.Chart:
     return content.Chart(
         id="robustness",
         title=f"Robustness to {found.column}",
+        basis="development embeddings, no head; each row's own encoders",
         summary=f"Of the {found.neighbours} nearest development samples of each, those count that share either the "
         f"class or the {found.column}, but not both: the share that has the class, over {found.n:,} samples of "
         f"{found.n_sites} values. Below the line the {found.column} shapes the embedding more than the class; with any "
@@ -91,23 +92,22 @@ def _robustness(found: Robustness) -> content.Chart:
     )
 
 
-def _item(found: Breakdown, number: int) -> content.Item:
+def _item(found: Breakdown, number: int, basis: str) -> content.Item:
     """Return a forest plot; a table where fewer than two values can be drawn."""
     title, metrics = get_metric(found.metric).title, list(found.subgroups[0].intervals) if found.subgroups else []
     columns = [*content.words("value"), *content.numbers("samples", "units")]
-    for name in metrics:
-        what = get_metric(name).title
-        columns += content.numbers(what, f"low {what}", f"high {what}", decimals=3)
+    columns += content.numbers(*(get_metric(name).title for name in metrics), decimals=3)
     rows = []
     for each in found.subgroups:
-        cells: list[content.Value] = [each.value, each.n, each.n_units]
+        cells: list[content.Value | content.Cell] = [each.value, each.n, each.n_units]
         for name in metrics:
             interval = each.intervals[name]
-            cells += [interval.estimate, interval.low, interval.high]
+            cells.append(content.spanned(interval.estimate, interval.low, interval.high))
         rows.append(tuple(cells))
     table = content.Table(
         id=f"subgroups-{number}-data",
         caption=f"Scores by {found.column}, with 95 % intervals",
+        basis=basis,
         columns=tuple(columns),
         rows=tuple(rows),
         filtered=len(rows) > DRAWN,
@@ -126,6 +126,7 @@ def _item(found: Breakdown, number: int) -> content.Item:
     return content.Chart(
         id=f"subgroups-{number}",
         title=f"{title[:1].upper()}{title[1:]} by {found.column}",
+        basis=basis,
         summary=summary,
         body=content.DotPlot(
             labels=tuple(f"{each.value} ({each.n})" for each in drawn),

@@ -1,5 +1,6 @@
 """Predicted values on test data: against the true ones, how far they are off, and what prediction intervals hold."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -45,7 +46,12 @@ def values_section(given: ReportInput) -> content.Section | None:
             _agreement(place, column, frame, truth, predicted),
         ]
     items += [_ranges(found), _cuts(found)]
-    return content.Section(id="values", title="Predicted values", paragraphs=tuple(said), items=tuple(items))
+    return content.Section(
+        id="values",
+        title="Predicted values",
+        paragraphs=tuple(said),
+        items=tuple(replace(item, basis=given.of_chosen) for item in items),
+    )
 
 
 def _points(frame: "pd.DataFrame", x: Values, y: Values) -> content.PointGroup:

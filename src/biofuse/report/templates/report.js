@@ -5,7 +5,7 @@
   const fine = matchMedia("(pointer: fine)");
   const tip = document.getElementById("tip");
   const said = document.getElementById("said");
-  const SHOWN = 20; // rows of a filtered table before it is asked for all of them
+  const SHOWN = 10; // rows of a filtered table before it is asked for all of them
 
   // --- colours
 
@@ -22,19 +22,21 @@
     return colours.map((colour, place) => [place / (colours.length - 1), colour]);
   }
 
-  function painted(figure, colours, narrow) {
+  function painted(figure, colours, width) {
+    const narrow = width < 480;
     const data = figure.data.map((trace) => {
       const role = trace.meta.role;
       if (role === "sequential" || role === "diverging") {
         const bar = { ...trace.colorbar, tickfont: { color: colours.quiet }, title: { ...trace.colorbar.title, font: { color: colours.quiet } } };
-        const crowded = narrow && trace.x.length > 6;
-        return { ...trace, colorscale: scale(colours[role]), colorbar: bar, showscale: !narrow, texttemplate: crowded ? "" : trace.texttemplate };
+        const crowded = (width - 130) / trace.x.length < 38; // pixels of a cell
+        return { ...trace, colorscale: scale(colours[role]), colorbar: bar, showscale: width > 640, texttemplate: crowded ? "" : trace.texttemplate };
       }
       const colour = typeof role === "number" ? colours.palette[role % colours.palette.length] : colours[role];
       const own = { ...trace, marker: { ...trace.marker, color: colour } };
       if (trace.type === "scatter") own.line = { ...trace.line, color: colour };
       if (trace.error_x) own.error_x = { ...trace.error_x, color: colour };
       if (trace.error_y) own.error_y = { ...trace.error_y, color: colour };
+      if (trace.fill) own.fillcolor = `${colour}29`; // an alpha of .16
       return own;
     });
     const layout = { ...figure.layout, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
@@ -43,12 +45,18 @@
     for (const name of Object.keys(layout).filter((key) => /^[xy]axis/.test(key))) {
       layout[name] = { ...layout[name], gridcolor: colours.grid, linecolor: colours.grid };
       if (narrow && layout[name].ticktext) {
-        layout[name].ticktext = layout[name].ticktext.map((words) => (words.length > 16 ? `${words.slice(0, 7)}…${words.slice(-8)}` : words));
+        layout[name].ticktext = layout[name].ticktext.map(shortened);
       }
     }
     layout.shapes = (layout.shapes || []).map((shape) => ({ ...shape, line: { ...shape.line, color: colours.quiet, width: 1.5 } }));
     if (figure.sheet || layout.yaxis.fixedrange === false) layout.dragmode = fine.matches ? "zoom" : false;
     return { data, layout };
+  }
+
+  function shortened(words) { // which are HTML: what they say is counted
+    const said = plain(words);
+    const escaped = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+    return said.length > 16 ? `${escaped(said.slice(0, 7))}…${escaped(said.slice(-8))}` : words;
   }
 
   function brightness(colour) { // relative luminance as in WCAG 2
@@ -75,7 +83,7 @@
 
   function draw(plot) {
     const figure = figures[plot.dataset.figure];
-    const { data, layout } = painted(figure, theme(), plot.clientWidth < 560);
+    const { data, layout } = painted(figure, theme(), plot.clientWidth);
     const first = !plot.dataset.drawn;
     plot.dataset.drawn = "yes";
     plot.style.minHeight = `${layout.height}px`;
@@ -101,6 +109,10 @@
   dark.addEventListener("change", redraw);
   matchMedia("(max-width: 40rem)").addEventListener("change", redraw);
   addEventListener("beforeprint", () => {
+    for (const more of document.querySelectorAll("details.more:not([open])")) {
+      more.open = true;
+      more.dataset.printed = "yes";
+    }
     document.documentElement.dataset.printing = "yes"; // paper is white
     for (const plot of plots) {
       watcher.unobserve(plot);
@@ -110,10 +122,62 @@
   });
   addEventListener("afterprint", () => {
     delete document.documentElement.dataset.printing;
+    for (const more of document.querySelectorAll("details.more[data-printed]")) {
+      more.open = false;
+      delete more.dataset.printed;
+    }
     for (const plot of plots) {
       Plotly.relayout(plot, { width: null, autosize: true });
       draw(plot);
     }
+  });
+
+  // --- pictures of figures: 6.5 inches wide at 300 dpi
+
+  const WIDTH = 1950;
+  for (const button of document.querySelectorAll("[data-save]")) {
+    button.addEventListener("click", () => {
+      const plot = document.querySelector(`.plot[data-figure="${button.dataset.save}"]`);
+      const { width, height } = plot.getBoundingClientRect();
+      const drawn = { data: plot.data, layout: { ...plot.layout, paper_bgcolor: getComputedStyle(document.body).backgroundColor } };
+      Plotly.downloadImage(drawn, { format: "png", filename: button.dataset.save, width, height, scale: WIDTH / width });
+    });
+  }
+
+  // --- images, enlarged on click; arrow keys go to the next of the same gallery
+
+  const zoom = document.getElementById("zoom");
+  const enlarged = document.createElement("img");
+  zoom.querySelector("figure").prepend(enlarged);
+  let album = [];
+  let place = 0;
+
+  function enlarge(step = 0) {
+    place = (place + step + album.length) % album.length;
+    enlarged.src = album[place].src;
+    enlarged.alt = album[place].alt;
+    zoom.querySelector("figcaption").textContent = album[place].closest("figure").querySelector("figcaption").textContent;
+    if (!zoom.open) zoom.showModal();
+  }
+
+  for (const image of document.querySelectorAll(".gallery img")) {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = "enlarge";
+    image.replaceWith(button);
+    button.append(image);
+    button.addEventListener("click", () => {
+      album = [...image.closest(".gallery").querySelectorAll("img")];
+      place = album.indexOf(image);
+      enlarge();
+    });
+  }
+  zoom.addEventListener("click", (event) => {
+    if (event.target === zoom || event.target.closest(".close")) zoom.close();
+  });
+  zoom.addEventListener("keydown", (event) => {
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (step) enlarge(step);
   });
 
   // --- thumbnails, by pointer, finger and keyboard

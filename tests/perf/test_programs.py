@@ -111,6 +111,11 @@ RUNS: dict[str, tuple[str, tuple[str, ...], set[str]]] = {
         (*BLOCKS, "--workers", "1", "--sample", "1"),
         {"n", "subsets", "seconds", "peak_memory_gib_with_workers", "mlxtend", "load_before"},
     ),
+    "survival": (
+        "survival.py",
+        ("{images}", "--encoders", "haralick,colour", "--rows", "40", "--folds", "2"),
+        {"data", "encoders", "rows", "events", "ranking", "heads"},
+    ),
     "serve": (
         "serve.py",
         ("{run}", "{folder}", "--requests", "20", "--at-once", "10", "--megabytes", "70", "--times", "1"),

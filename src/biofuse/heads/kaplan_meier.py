@@ -116,7 +116,9 @@ class KaplanMeier(OwnHead[FittedCurves]):
     Parameters
     ----------
     k : int, default 40
-        Neighbours; all rows if there are fewer.
+        Neighbours; all rows if there are fewer. With 10, 20, 40, 80 and 160 of them, 600 real images of blood cells
+        with simulated times, five encoders, 5 grouped folds (``perf/survival.py``): Harrell's C .658, .662, .668, .670,
+        .661, integrated Brier score .198, .189, .183, .184, .187.
     metric : {"cosine", "euclidean"}, default "cosine"
         Distance between rows.
     class_weight : None

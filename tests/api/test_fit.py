@@ -569,12 +569,16 @@ def test_every_result_is_shown_with_its_numbers(fitted, test_scores):
     best = fitted.leaderboard.best_first()[0]
     assert f"{best.mean('auroc'):.4f}" in words(fitted.leaderboard._repr_html_())
     assert fitted.search.reason in words(fitted._repr_html_())
+    (picture,) = parse(fitted._repr_html_()).iter("img")
+    assert f"{best.mean('auroc'):.4f}" in picture.get("alt")
     assert fitted.selection.reason in repr(fitted)
     assert repr(fitted.model).startswith("<BioFuseModel: t_")
     assert "3 classes" in fitted.model._repr_html_()
     assert repr(BioFuse(["t_edge"], head="ridge", seed=3)) == "BioFuse(encoders=['t_edge'], head='ridge', seed=3)"
     assert f"{test_scores['auroc']:.4f}" in words(test_scores._repr_html_())
     assert all(sentence in words(test_scores._repr_html_()) for sentence in test_scores.sentences())
+    interval = test_scores.models["chosen"].intervals["auroc"]
+    assert f"({interval.low:.3f}\u2013{interval.high:.3f})" in words(test_scores._repr_html_())
     assert all(name in words(fitted.model._repr_html_()) for name in fitted.model.encoders)
     assert f"{len(fitted.embeddings.samples)} samples" in words(fitted.embeddings._repr_html_())
 

@@ -46,6 +46,8 @@ def test_everything_is_drawn_fits_the_width_and_has_no_violation_for_axe(
     open_page: Callable[..., Any], violations: Callable[..., Any], report: Path, size: dict[str, int], scheme: str
 ) -> None:
     page = open_page(report, size, color_scheme=scheme)
+    if size is DESKTOP:  # the answer, test results, operating points and mistakes
+        assert page.evaluate("document.getElementById('mistakes').getBoundingClientRect().bottom") < 4000
     walk(page)
     assert page.locator(".plot").count() >= 10
     assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]

@@ -32,6 +32,8 @@ from biofuse.model.model import BioFuseModel
 from biofuse.model.trust import Trust
 from biofuse.model.versions import versions_of
 from biofuse.predictors.fused import Predictor
+from biofuse.report.draw import inline_picture
+from biofuse.report.sections.choice import leaderboard_chart
 from biofuse.runs.record import DataSource
 from biofuse.runs.run import LOG, OWN, Run
 from biofuse.search.config import STARTER, SearchConfig, names_one_predictor
@@ -272,8 +274,15 @@ class FitResult:
         return f"<FitResult: {self.search.reason}>"
 
     def _repr_html_(self) -> str:
-        said = "".join(f"<p>{escape(sentence)}</p>" for sentence in (self.search.reason, *self.evidence.sentences()))
-        return said + self.leaderboard._repr_html_()
+        reason, *more = (self.search.reason, *self.evidence.sentences())
+        picture = ""
+        if self.leaderboard.n_folds > 1 and len(self.leaderboard):
+            picture = inline_picture(
+                leaderboard_chart(self.leaderboard, self.search.selection.chosen.subset, head=self.search.head)
+            )
+        said = "".join(f"<p>{escape(sentence)}</p>" for sentence in more)
+        details = f"<details><summary>How far to trust it</summary>{said}</details>" if said else ""
+        return f"<p><b>{escape(reason)}</b></p>{picture}{details}{self.leaderboard._repr_html_()}"
 
     def _of(self, split: str) -> EmbeddingSet:
         samples = self.embeddings.samples

@@ -499,8 +499,28 @@ class Evaluation:
         return f"<Evaluation on {self.n} samples: {shown}>"
 
     def _repr_html_(self) -> str:
-        table: str = self.to_frame().to_html(index=False, float_format="{:.4f}".format)
-        return table + "".join(f"<p>{escape(sentence)}</p>" for sentence in self.sentences())
+        import pandas as pd
+
+        def cell(scores: ModelScores, metric: str) -> str:
+            value, interval = scores.metrics.get(metric, float("nan")), scores.intervals.get(metric)
+            ends = (
+                "" if interval is None or np.isnan(interval.low) else f" ({interval.low:.3f}\u2013{interval.high:.3f})"
+            )
+            return f"{value:.4f}{ends}"
+
+        names = self.models[CHOSEN].metrics
+        rows = [
+            {"model": " = ".join(called), "encoders": " + ".join(scores.encoders)}
+            | {METRICS[metric].title: cell(scores, metric) for metric in names}
+            for called, scores in self.distinct_models.items()
+        ]
+        said = "".join(f"<p>{escape(sentence)}</p>" for sentence in self.sentences())
+        with pd.option_context("display.max_colwidth", None):
+            table = pd.DataFrame(rows).to_html(index=False, border=0)
+        return (
+            f"<p><b>{self.n:,} {self.split} samples</b>, 95 % intervals in parentheses</p>{table}"
+            f"<details><summary>In words</summary>{said}</details>"
+        )
 
 
 def _unsaid(found: Mapping[str, Any] | None) -> Mapping[str, Any] | None:

@@ -3,6 +3,8 @@
 Plotly's figures have roles in place of colours, which the page fills in: it knows whether it is light or dark.
 """
 
+import base64
+import io
 from collections.abc import Iterable
 from html import escape
 from pathlib import Path
@@ -420,6 +422,17 @@ def write_figures(charts: Iterable[Chart], folder: Path) -> tuple[Path, ...]:
                     figure.savefig(temporary, format=kind, dpi=DPI, bbox_inches="tight", metadata=nothing)
                 written.append(path)
     return tuple(written)
+
+
+def inline_picture(chart: Chart) -> str:
+    """Return a chart as an HTML image, for a notebook."""
+    from matplotlib import rc_context
+
+    with rc_context({"svg.hashsalt": chart.id, "font.size": 9, "text.parse_math": False}):
+        file = io.BytesIO()
+        static_figure(chart).savefig(file, format="svg", bbox_inches="tight", metadata={"Date": None})
+    source = base64.b64encode(file.getvalue()).decode()
+    return f'<img src="data:image/svg+xml;base64,{source}" alt="{escape(f"{chart.title}. {chart.summary}")}">'
 
 
 def static_figure(chart: Chart) -> "StaticFigure":

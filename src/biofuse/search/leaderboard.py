@@ -388,7 +388,10 @@ class Leaderboard:
         return f"{self._title()}\n{self._top().to_string(index=False)}" if self.rows else self._title()
 
     def _repr_html_(self) -> str:
-        return f"<p>{self._title()}</p>{self._top().to_html(index=False, border=0)}"
+        import pandas as pd
+
+        with pd.option_context("display.max_colwidth", None):
+            return f"<p>{self._title()}</p>{self._top().to_html(index=False, border=0)}"
 
 
 VERSION = 2

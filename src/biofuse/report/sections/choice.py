@@ -15,7 +15,7 @@ from biofuse.report.input import ReportInput, name_of
 from biofuse.report.sections.maps import SQUARE, similarity_chart
 from biofuse.search.attribution import Attribution, CrossModal, Gain, paired_gain
 from biofuse.search.evidence import Nested
-from biofuse.search.leaderboard import Row, label
+from biofuse.search.leaderboard import Leaderboard, Row, label
 from biofuse.search.rules import CHOSEN, LEAN, LEAN_RULE, pareto_front, summed_cost
 from biofuse.search.screen import SCREENED_BY
 
@@ -256,6 +256,49 @@ def _validated_rows(given: ReportInput) -> list[Drawn]:
 
 def _count(encoders: Sequence[str]) -> str:
     return encoders[0] if len(encoders) == 1 else f"{len(encoders)} encoders"
+
+
+NOTED = 10
+"""Subsets on the picture of a leaderboard, besides the chosen one."""
+
+
+def leaderboard_chart(board: Leaderboard, chosen: Sequence[str], *, head: str) -> content.Chart:
+    """Draw the best subsets of a leaderboard, and the chosen one, with their intervals.
+
+    Parameters
+    ----------
+    board : Leaderboard
+        Its first metric is drawn.
+    chosen : sequence of str
+        Encoders of the chosen subset.
+    head : str
+        What the scores are of.
+    """
+    metric = board.metrics[0]
+    title, rows = get_metric(metric).title, board.best_first(metric)
+    picked = [row for place, row in enumerate(rows) if place < NOTED or row.subset == tuple(chosen)]
+    mean, low, high, _ = np.array([corrected_t(row.values(metric), board.n_train, board.n_test) for row in picked]).T
+    names = tuple(" + ".join(row.subset) for row in picked)
+    return content.Chart(
+        id="leaderboard",
+        title=f"{title} of the best subsets",
+        summary=f"{names[0]} is best with a mean {title} of {mean[0]:.4f}.",
+        basis=f"cross-validation, {head} head",
+        body=content.DotPlot(
+            labels=names,
+            series=(content.Series(name=title, values=mean, low=low, high=high),),
+            axis=f"mean {title} over folds ({head} head), 95 % interval",
+            emphasised=frozenset(place for place, row in enumerate(picked) if row.subset == tuple(chosen)),
+        ),
+        table=content.Table(
+            id="leaderboard-data",
+            caption=f"{title} of the best subsets",
+            columns=content.words("encoders") + content.numbers(title),
+            rows=tuple(
+                (name, content.spanned(*map(float, each))) for name, *each in zip(names, mean, low, high, strict=True)
+            ),
+        ),
+    )
 
 
 LISTED = 5000

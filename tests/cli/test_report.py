@@ -1,11 +1,11 @@
 def test_report_writes_the_page_and_says_where(fitted, succeeds):
-    ran = succeeds("report", fitted)
+    ran = succeeds("report", fitted, "--no-umap")
     assert f"Written to {fitted / 'report.html'}." in ran.err
     assert "<!doctype html>" in (fitted / "report.html").read_text()[:20]
 
 
 def test_report_writes_elsewhere_with_figures(fitted, succeeds, tmp_path):
-    ran = succeeds("report", fitted, "--out", tmp_path / "page.html", "--figures", tmp_path / "figures")
+    ran = succeeds("report", fitted, "--no-umap", "--out", tmp_path / "page.html", "--figures", tmp_path / "figures")
     assert (tmp_path / "page.html").is_file()
     assert (tmp_path / "figures" / "singles.svg").is_file()
     assert "Figures are in" in ran.err

@@ -257,7 +257,7 @@ def row_path(
         Inner products of the training rows, whose (unweighted) mean is 0; overwritten.
     targets : ndarray of float64, shape (n, n_columns)
     weights : ndarray of float64, shape (n,)
-        Positive.
+        Not negative; a row of weight 0 is as good as none.
     relative : ndarray of float64, shape (n_alphas,)
         Penalties in units of the mean squared (weighted) distance of a training row from the mean row.
     groups : sequence of slice
@@ -283,7 +283,7 @@ def row_path(
         K *= root
     offset, centred = _centred(targets, share, root)
     own = np.diag(K).copy()
-    spread = float(own.sum()) / n or 1.0
+    spread = float(own.sum()) / np.count_nonzero(weights) or 1.0
     alphas = relative * spread
     # Along the weights' root K is 0, and so are the targets. As large a value as any other there spares the solutions
     # the rounding error of that 0, which smallest penalties would show.
@@ -343,7 +343,7 @@ def column_path(
     n = len(Z)
     share, root = weights / weights.sum(), np.sqrt(weights)
     offset, centred = _centred(targets, share, root)
-    alphas = relative * (float(np.trace(products)) / n or 1.0)
+    alphas = relative * (float(np.trace(products)) / np.count_nonzero(weights) or 1.0)
     values, vectors = eigh(products, driver="evd", check_finite=False)
     values = np.maximum(values, 0)
     shrunk = 1 / (values[:, None] + alphas)  # (d, n_alphas)
@@ -402,7 +402,7 @@ def ridge_path(
     centred = X - mean
     weighted = weights[:, None] * centred
     if alpha is not None:
-        spread = float(np.vdot(weighted, centred)) / n or 1.0
+        spread = float(np.vdot(weighted, centred)) / np.count_nonzero(weights) or 1.0
         relative = np.array([max(alpha / spread, SMALLEST)])
     options: dict[str, Any] = {"targets": targets, "weights": weights, "relative": relative, "groups": groups}
     if n <= d:

@@ -549,7 +549,7 @@ def _affordable_folds(
     holders = (units.counts > 0).sum(axis=0)
     noun = "group" if grouped else "sample"
     if labels.ndim == 2:
-        return _folds_of_labels(units, holders, n_folds, classes, noun)
+        return _folds_of_labels(units, labels, n_folds, classes, noun)
     usable = np.where(holders == 0, np.iinfo(np.int64).max, holders)
     scarcest = int(np.argmin(usable))
     fewest = int(min(usable[scarcest], len(units.names)))
@@ -564,10 +564,12 @@ def _affordable_folds(
 
 
 def _folds_of_labels(
-    units: _Units, holders: Index, n_folds: int, classes: Sequence[str], noun: str
+    units: _Units, labels: Labels, n_folds: int, classes: Sequence[str], noun: str
 ) -> tuple[int, list[str]]:
     """Let the commonest label decide on the number of folds; rarer ones are scored in the folds that have them."""
-    usable = np.minimum(holders, (units.counts < units.sizes[:, None]).sum(axis=0))
+    holders, absent = (units.counts > 0).sum(axis=0), np.zeros_like(units.counts)
+    np.add.at(absent, units.of_row, np.asarray(labels == 0, dtype=np.float64))
+    usable = np.minimum(holders, (absent > 0).sum(axis=0))
     unscored = [_class_name(classes, label) for label in np.flatnonzero(usable == 0).tolist()]
     most, commonest = int(usable.max()), int(usable.argmax())
     if most < 2:

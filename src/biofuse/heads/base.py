@@ -5,7 +5,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +14,9 @@ from biofuse.core.errors import ArtifactError, DataError, SearchError, option
 from biofuse.core.machine import limit_threads
 from biofuse.core.registry import Registry
 from biofuse.core.seals import Arrays, OwnPart, reading
-from biofuse.core.target import Labels, Target, Task
+from biofuse.core.target import MISSING, Labels, Target, Task
 from biofuse.heads.hazard import PartialLikelihood
+from biofuse.heads.masked import PARTS, FittedPerLabel, fit_per_label, has_gaps
 
 Features = NDArray[np.float32] | NDArray[np.float64]
 """A fused matrix, shape (n, d)."""
@@ -549,14 +550,20 @@ def _one_problem_per_label(
     labels: NDArray[np.int64], *, weights: NDArray[np.float64], class_weight: ClassWeight
 ) -> Setup:
     problems, columns, constant, notes = [], [], {}, []
-    for label, codes in enumerate(labels.T):
-        if codes.min() == codes.max():
+    for label, given in enumerate(labels.T):
+        known = given != MISSING
+        codes = given[known]
+        if not len(codes):
+            constant[label] = 0.0
+            notes.append(f"Nothing is known of label {label} in the training rows: probability 0.")
+        elif codes.min() == codes.max():
             constant[label] = float(codes[0])
             notes.append(f"Label {label} is {codes[0]} in all training rows: always predicted.")
         else:
-            problems.append(
-                Classification(codes=codes, n_codes=2, weights=weights * _class_weights(codes, class_weight, weights))
-            )
+            # A row that weighs nothing is as good as none.
+            row_weights = np.zeros(len(given))
+            row_weights[known] = weights[known] * _class_weights(codes, class_weight, weights[known])
+            problems.append(Classification(codes=np.maximum(given, 0), n_codes=2, weights=row_weights))
             columns.append((label,))
     outputs = Outputs(task=Task.MULTILABEL, n_classes=labels.shape[1], columns=tuple(columns), constant=constant)
     return Setup(problems=tuple(problems), outputs=outputs, notes=tuple(notes))
@@ -662,9 +669,23 @@ class OwnHead(OwnPart[Fitted]):
         """Learn from training rows; see :meth:`Head.fit`."""
         if not self.takes(target):
             raise other_target(self.name, target)
+        if has_gaps(np.asarray(labels), target):
+            parts = fit_per_label(
+                X, labels, target=target, sample_weight=sample_weight,
+                fit=lambda rows, own, alone, weights: self.fit(
+                    rows, own, target=alone, sample_weight=weights, seed=seed, threads=threads
+                ),
+            )  # fmt: skip
+            return cast("Fitted", self.fitted.side_by_side(parts))
         setup = set_up(X, labels, target=target, class_weight=self.class_weight, sample_weight=sample_weight)
         with limit_threads(threads):
             return self.solve(X, setup, seed=seed, threads=threads)
+
+    def restore(self, json: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Fitted:
+        """Build a fitted head of this kind from its state, whatever this object's own options."""
+        if PARTS in json:
+            return cast("Fitted", FittedPerLabel.restore(json, arrays, super().restore))
+        return super().restore(json, arrays)
 
     @abstractmethod
     def solve(self, X: Features, setup: Setup, *, seed: int, threads: int) -> Fitted:
@@ -701,6 +722,11 @@ class FittedOwnHead:
         """Columns of its probabilities."""
         return self.outputs.n_classes
 
+    @classmethod
+    def side_by_side(cls, labels: FittedPerLabel) -> "FittedOwnHead | FittedPerLabel":
+        """Return one head of those of several labels, where such heads can be put side by side."""
+        return labels
+
     def common_state(self) -> dict[str, Any]:
         """Return the JSON values of what all heads share."""
         return {"outputs": self.outputs.to_json(), "notes": list(self.notes)}
@@ -718,12 +744,14 @@ ENTRY_POINT_GROUP = "biofuse.heads"
 class _Row(NamedTuple):
     where: str
     cheap: bool = False
+    linear: bool = True
 
 
 HEADS = {
     "logistic": _Row("biofuse.heads.logistic:Logistic", cheap=True),
     "ridge": _Row("biofuse.heads.ridge:Ridge", cheap=True),
     "lda": _Row("biofuse.heads.lda:LDA", cheap=True),
+    "ordinal": _Row("biofuse.heads.ordinal:Ordinal", cheap=True, linear=False),
     "knn": _Row("biofuse.heads.knn:Neighbours"),
     "xgboost": _Row("biofuse.heads.xgboost:XGBoost"),
     "cox": _Row("biofuse.heads.cox:Cox", cheap=True),
@@ -788,6 +816,10 @@ def make_head(head: "str | Head", *, class_weight: "ClassWeight" = None) -> "Hea
             remedy="Give them to the head: its class takes class_weight=.",
         )
     return head
+
+
+LINEAR_HEADS = tuple(name for name, row in HEADS.items() if row.cheap and row.linear)
+"""Those of them that are one linear map, which can be averaged."""
 
 
 def cheap_heads(target: Target) -> tuple[str, ...]:

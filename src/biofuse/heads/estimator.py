@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import ModuleType
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,7 @@ from biofuse.heads.base import (
     other_target,
     set_up,
 )
+from biofuse.heads.masked import PARTS, FittedPerLabel, fit_per_label, has_gaps
 
 SHOWN = 60
 """Letters of what a classifier calls itself that its name as a head begins with."""
@@ -252,6 +253,14 @@ class EstimatorHead:
             )
         if not target.categorical:
             raise other_target(self.name, target)
+        if has_gaps(np.asarray(labels), target):
+            parts = fit_per_label(
+                X, labels, target=target, sample_weight=sample_weight,
+                fit=lambda rows, own, alone, weights: self.fit(
+                    rows, own, target=alone, sample_weight=weights, seed=seed, threads=threads
+                ),
+            )  # fmt: skip
+            return cast("FittedEstimators", parts)
         setup = set_up(X, labels, target=target, class_weight=self.class_weight, sample_weight=sample_weight)
         fitted, said = [], dict.fromkeys(setup.notes)
         with limit_threads(threads):
@@ -295,6 +304,8 @@ class EstimatorHead:
 
     def restore(self, json: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> FittedEstimators:
         """Build a fitted head of this kind from its state, whatever this object's own options."""
+        if PARTS in json:
+            return cast("FittedEstimators", FittedPerLabel.restore(json, arrays, FittedEstimators.restore))
         return FittedEstimators.restore(json, arrays)
 
     def check_savable(self) -> None:

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from biofuse.core.errors import ArtifactError
 from biofuse.core.linear import ROWS_AT_ONCE, slices
 from biofuse.core.seals import Arrays, reading
-from biofuse.heads.base import Features, FittedOwnHead, Scores, Setup, check_features
+from biofuse.heads.base import Features, FittedOwnHead, Outputs, Scores, Setup, check_features
+from biofuse.heads.masked import FittedPerLabel
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -53,6 +54,27 @@ class FittedLinear(FittedOwnHead):
             slope=slope,
             penalty=tuple(penalty),
             notes=setup.notes + notes,
+        )
+
+    @classmethod
+    def side_by_side(cls, labels: FittedPerLabel) -> Self:
+        """Return one linear map for the labels that have one each."""
+        heads: tuple[Self, ...] = labels.heads
+        held = [place for place, head in enumerate(heads) if head.outputs.columns]
+        outputs = Outputs(
+            task=heads[0].outputs.task,
+            n_classes=len(heads),
+            columns=tuple((place,) for place in held),
+            constant={place: head.outputs.constant[0] for place, head in enumerate(heads) if place not in held},
+        )
+        slopes = [head.slope for head in heads if head.slope is not None]
+        return cls(
+            outputs=outputs,
+            coef=np.hstack([head.coef for head in heads]),
+            intercept=np.concatenate([head.intercept for head in heads]),
+            slope=np.concatenate(slopes) if slopes else None,
+            penalty=tuple(penalty for head in heads for penalty in head.penalty),
+            notes=labels.notes,
         )
 
     @property

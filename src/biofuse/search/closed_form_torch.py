@@ -226,6 +226,10 @@ class _Weighting:
         return self.weights / self.weights.sum()
 
     @property
+    def n_rows(self) -> int:
+        return int((self.weights > 0).sum())
+
+    @property
     def alike(self) -> bool:
         return bool((self.weights == 1).all())
 
@@ -344,7 +348,7 @@ class _RowFold(_FoldArrays):
             K *= root[:, None] * root
         offset = share @ each.targets
         centred = root[:, None] * (each.targets - offset)
-        spread = K.diagonal(dim1=1, dim2=2).sum(dim=1) / n
+        spread = K.diagonal(dim1=1, dim2=2).sum(dim=1) / each.n_rows
         spread = torch.where(spread == 0, 1.0, spread)
         # As in biofuse.core.linear.row_path: along the weights' root the products are 0, and so are the targets.
         K += spread[:, None, None] * torch.outer(root, root) / each.weights.sum()
@@ -391,7 +395,7 @@ class _ColumnFold(_FoldArrays):
         for row, kept in enumerate(columns):
             P[row, : len(kept), : len(kept)] = products[kept][:, kept]
             S[row, : len(kept)] = crossed[kept]
-        trace = P.diagonal(dim1=1, dim2=2).sum(dim=1) / len(self.train)
+        trace = P.diagonal(dim1=1, dim2=2).sum(dim=1) / each.n_rows
         alphas = self.relative * torch.where(trace == 0, 1.0, trace)[:, None]
         offset = each.share @ each.targets
 

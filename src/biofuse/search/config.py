@@ -216,11 +216,11 @@ class SearchConfig(Options):
         return self
 
     def _check_mean(self) -> None:
-        from biofuse.heads.base import CHEAP_HEADS
+        from biofuse.heads.base import LINEAR_HEADS
 
-        if self.head not in (AUTO, *CHEAP_HEADS):
+        if self.head not in (AUTO, *LINEAR_HEADS):
             raise SearchError(
-                f"The predictor 'mean' averages the linear heads {', '.join(CHEAP_HEADS)}, and not {self.head}.",
+                f"The predictor 'mean' averages the linear heads {', '.join(LINEAR_HEADS)}, and not {self.head}.",
                 remedy=f"Use {option('predictor', 'fused')}, or {option('head', AUTO)}.",
             )
         if self.fusion.casefold() != CONCATENATION:

@@ -406,7 +406,8 @@ def run_screen(problem: Problem, context: SearchContext, *, budget: Budget) -> S
 
 
 def _size(problem: Problem, *, n_subsets: int) -> Size:
-    weighted = problem.target.several and problem.config.class_weight is not None
+    gaps = not bool(problem.target.known(problem.labels).all())
+    weighted = problem.target.several and (problem.config.class_weight is not None or gaps)
     return Size(
         dims=tuple(problem.blocks.dims.values()),
         n_train=problem.plan.n_train,

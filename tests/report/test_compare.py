@@ -454,3 +454,13 @@ def test_two_runs_on_the_same_data_are_not_two_data_sets(tmp_path):
     again = make_run(tmp_path / "again", ids=["set0-train", "set0-test"])
     assert RunComparison.read([*runs, again]).over_sets("auroc") is None
     assert RunComparison.read(runs[:2]).over_sets("auroc") is None
+
+
+def test_of_a_loss_the_lowest_value_is_the_best():
+    values = np.array([[0.1, 0.3], [0.2, 0.2], [0.3, 0.1]])
+    columns, rows = ("one", "two"), ("a", "b", "c")
+    loss = ScoreMatrix(title="error", rows=rows, columns=columns, values=values, higher_is_better=False)
+    gain = ScoreMatrix(title="gain", rows=rows, columns=columns, values=1 - values)
+    assert loss.ranks.tolist() == gain.ranks.tolist() == [[1, 3], [2, 2], [3, 1]]
+    assert loss.mean_ranks == gain.mean_ranks
+    assert [each.median for each in loss.against("a")] == pytest.approx([each.median for each in gain.against("a")])

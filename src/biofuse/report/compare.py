@@ -251,6 +251,7 @@ class RunComparison(TablePage):
             ),
             values=np.array(values, dtype=np.float64).reshape(len(self.encoders), len(self.runs)),
             alike=untested or not any(without),
+            higher_is_better=METRICS[metric].higher_is_better,
         )
 
     def over_sets(self, metric: str) -> ScoreMatrix | None:
@@ -277,6 +278,7 @@ class RunComparison(TablePage):
             rows=tuple(rows.values()),
             columns=tuple(run.name for run in tested),
             values=np.array(list(rows), dtype=np.float64).reshape(len(rows), len(tested)),
+            higher_is_better=METRICS[metric].higher_is_better,
         )
 
     def cross_modal(self) -> dict[str, CrossModal]:

@@ -61,7 +61,7 @@ def dense_ranks(values: ArrayLike, *, digits: int) -> NDArray[np.int64]:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ScoreMatrix:
-    """Scores of encoders over data sets; more is better.
+    """Scores of encoders over data sets.
 
     Attributes
     ----------
@@ -76,6 +76,8 @@ class ScoreMatrix:
         What a row is.
     alike : bool
         Whether the columns are scores of one kind, so that a mean over them says something.
+    higher_is_better : bool
+        False for losses: then the lowest value is the best.
     """
 
     title: str
@@ -85,6 +87,7 @@ class ScoreMatrix:
     digits: int = 4
     what: str = "encoder"
     alike: bool = True
+    higher_is_better: bool = True
 
     def __post_init__(self) -> None:
         if self.values.shape != (len(self.rows), len(self.columns)):
@@ -93,9 +96,14 @@ class ScoreMatrix:
             )
 
     @property
+    def signed(self) -> NDArray[np.float64]:
+        """The values, turned so that more is better."""
+        return self.values if self.higher_is_better else -self.values
+
+    @property
     def ranks(self) -> NDArray[np.int64]:
         """Dense ranks within each column; see :func:`dense_ranks`."""
-        return dense_ranks(self.values, digits=self.digits)
+        return dense_ranks(self.signed, digits=self.digits)
 
     @cached_property
     def complete(self) -> Self:
@@ -108,7 +116,7 @@ class ScoreMatrix:
     def mean_ranks(self) -> dict[str, float]:
         """Mean rank over the columns of every complete row, among these; equal values share the mean of their ranks."""
         whole = self.complete
-        return dict(zip(whole.rows, mean_ranks(whole.values).tolist(), strict=True)) if len(whole.rows) else {}
+        return dict(zip(whole.rows, mean_ranks(whole.signed).tolist(), strict=True)) if len(whole.rows) else {}
 
     @property
     def tested(self) -> MeanRanks | None:
@@ -116,14 +124,14 @@ class ScoreMatrix:
         whole = self.complete
         if len(whole.rows) < 2 or len(whole.columns) < FEWEST_SETS:
             return None
-        return MeanRanks.of(whole.rows, whole.values)
+        return MeanRanks.of(whole.rows, whole.signed)
 
     def against(self, name: str) -> tuple[SignedRank, ...]:
         """Compare one complete row with each of the others."""
         whole = self.complete
         place = whole.rows.index(name)
         others = [row for row in range(len(whole.rows)) if row != place]
-        return signed_ranks(whole.values[place], whole.values[others], [whole.rows[row] for row in others])
+        return signed_ranks(whole.signed[place], whole.signed[others], [whole.rows[row] for row in others])
 
     def to_table(self) -> Table:
         """Return it as a table of shaded and marked cells; the shades compare within one column.
@@ -143,7 +151,7 @@ class ScoreMatrix:
                 *([None, None] if several and name not in means else []),
             ]
             for name, values, ranks, shades in zip(
-                self.rows, self.values, self.ranks, _shades(self.values), strict=True
+                self.rows, self.values, self.ranks, _shades(self.signed), strict=True
             )
         ]
         numbers = (*self.columns, *(("mean", "mean rank") if several else ()))

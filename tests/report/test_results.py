@@ -50,6 +50,24 @@ def test_a_binary_task_has_the_curve_of_its_second_class() -> None:
     assert list(roc_curves(predicted(task=Task.BINARY, classes=("no", "yes")))) == ["yes"]
 
 
+def test_labels_of_which_nothing_is_known_are_neither_drawn_nor_counted() -> None:
+    data = predicted(task=Task.MULTILABEL)
+    unknown = np.random.default_rng(1).random(data.targets.shape) < 0.3
+    gaps = replace(data, unknown=unknown, targets=data.targets & ~unknown)
+    for column, (name, curve) in enumerate(roc_curves(gaps).items()):
+        known = ~unknown[:, column]
+        expected = roc_auc_score(data.targets[known, column], data.probabilities[known, column])
+        assert auc(curve.x, curve.y) == pytest.approx(expected), name
+    assert gaps.confidence.shape == gaps.right.shape == ((~unknown).sum(),)
+    assert gaps.right.mean() == data.targets[~unknown].mean()
+    first = group_scores(gaps)[0]
+    rows = np.array(data.groups) == first.name
+    right = ((data.probabilities > 0.5) == data.targets) & ~unknown
+    assert first.accuracy == pytest.approx((right.sum(axis=1) / (~unknown).sum(axis=1).clip(1))[rows].mean())
+    for row, what, _ in worst_mistakes(gaps, 12):
+        assert not unknown[row, next(c for c, name in enumerate(CLASSES) if f" {name}" in what.replace(",", ""))]
+
+
 def test_absent_classes_have_no_curves() -> None:
     data = predicted(classes=("a", "b", "c"))
     targets = data.targets.copy()

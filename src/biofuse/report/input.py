@@ -17,13 +17,13 @@ from PIL import Image
 
 from biofuse.blocks.blocks import Blocks
 from biofuse.core.errors import ArtifactError, UnreadableImageError
-from biofuse.core.target import Target
+from biofuse.core.target import SEPARATOR, Target
 from biofuse.data.decoding import ItemSource, PillowSource, RGBImage, decode
 from biofuse.data.samples import Samples
 from biofuse.encoders.card import EncoderCard
 from biofuse.evaluation.intervals import Units
 from biofuse.evaluation.metrics import get_metric
-from biofuse.model.evaluate import Evaluation
+from biofuse.model.evaluate import UNKNOWN, Evaluation
 from biofuse.report.content import Picture, ThumbnailGrid
 from biofuse.report.occlusion import Occlusion
 from biofuse.runs.record import RunRecord
@@ -198,6 +198,8 @@ class Predicted:
     labels, predictions : tuple of str
         In words.
     groups : tuple of str, or None
+    unknown : ndarray of bool, shape (n, n_classes), or None
+        Labels of which nothing is known; None where there are none.
     """
 
     target: Target
@@ -207,6 +209,12 @@ class Predicted:
     labels: tuple[str, ...]
     predictions: tuple[str, ...]
     groups: tuple[str, ...] | None = None
+    unknown: NDArray[np.bool_] | None = None
+
+    @cached_property
+    def known(self) -> NDArray[np.bool_]:
+        """Of which labels something is known, shape (n, n_classes): no other is drawn or counted."""
+        return np.ones(self.targets.shape, dtype=np.bool_) if self.unknown is None else ~self.unknown
 
     @cached_property
     def units(self) -> Units:
@@ -236,13 +244,13 @@ class Predicted:
     @property
     def confidence(self) -> NDArray[np.float64]:
         """Probability of the predicted class, shape (n,); of multi-label tasks that of each label, flattened."""
-        return self.probabilities.ravel() if self.multilabel else self.probabilities.max(axis=1)
+        return self.probabilities[self.known] if self.multilabel else self.probabilities.max(axis=1)
 
     @property
     def right(self) -> NDArray[np.bool_]:
         """Whether what the confidence belongs to is true: the prediction, or that the label is present."""
         if self.multilabel:
-            return self.targets.ravel()
+            return self.targets[self.known]
         return np.asarray(self.targets[np.arange(self.n), self.probabilities.argmax(axis=1)])
 
     @property
@@ -280,7 +288,15 @@ def _read_predicted(given: "ReportInput") -> Predicted | None:
         labels=tuple(labels),
         predictions=tuple(frame["prediction"].fillna("").astype(str).tolist()),
         groups=_groups_of(given, frame, ids),
+        unknown=_unknown_of(frame, classes),
     )
+
+
+def _unknown_of(frame: "pd.DataFrame", classes: Sequence[str]) -> NDArray[np.bool_] | None:
+    if UNKNOWN not in frame.columns:
+        return None
+    named = [set(text.split(SEPARATOR)) for text in frame[UNKNOWN].fillna("").astype(str)]
+    return np.array([[name in names for name in classes] for names in named], dtype=np.bool_)
 
 
 def _groups_of(given: "ReportInput", frame: "pd.DataFrame", ids: list[str]) -> tuple[str, ...] | None:

@@ -104,13 +104,24 @@ def _cells(*shares: Share) -> list[content.Cell]:
     return [content.spanned(share.estimate, share.low, share.high) for share in shares]
 
 
+def _answers(predicted: Predicted) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.int64]]:
+    """Return how sure the model is of each answer, whether it is right, and which sample it is about."""
+    sure, right = confidences(predicted.target, predicted.targets, predicted.probabilities)
+    if not predicted.multilabel:
+        return sure, right, np.arange(predicted.n)
+    known = predicted.known.ravel()
+    return sure[known], right[known], np.nonzero(predicted.known)[0]
+
+
 def _decision(predicted: Predicted, basis: str) -> content.Chart | None:
     """Draw what acting on the model is worth, beside acting on everybody and on nobody."""
-    columns = [c for c in predicted.ranked if predicted.targets[:, c].any() and not predicted.targets[:, c].all()]
+    each = {c: predicted.targets[predicted.known[:, c], c] for c in predicted.ranked}
+    columns = [c for c, truth in each.items() if truth.any() and not truth.all()]
     if not columns:
         return None
-    worth = {c: net_benefit(predicted.targets[:, c], predicted.probabilities[:, c]) for c in columns}
-    areas = auroc_columns(predicted.targets[:, columns], predicted.probabilities[:, columns])
+    said = {c: predicted.probabilities[predicted.known[:, c], c] for c in columns}
+    worth = {c: net_benefit(each[c], said[c]) for c in columns}
+    areas = np.array([float(auroc_columns(each[c][:, None], said[c][:, None])[0]) for c in columns])
     hardest = set(np.array(columns)[np.argsort(areas, kind="stable")[:DRAWN]].tolist())
     one, names = len(columns) == 1, predicted.classes
     if one:
@@ -177,7 +188,7 @@ def _worth_said(worth: dict[int, tuple[NDArray[np.float64], NDArray[np.float64]]
 
 def _abstention(predicted: Predicted, found: Operating, basis: str) -> content.Chart | None:
     """Draw the accuracy of the surest answers."""
-    sure, right = confidences(predicted.target, predicted.targets, predicted.probabilities)
+    sure, right, _ = _answers(predicted)
     if not len(right) or right.all():
         return None
     curve, best = RiskCoverage.of(sure, right), RiskCoverage.of(right.astype(np.float64), right)
@@ -216,9 +227,9 @@ def _abstention(predicted: Predicted, found: Operating, basis: str) -> content.C
 
 def _banded(line: content.LineSeries, predicted: Predicted) -> content.LineSeries:
     """Add the 95 % interval of the share that is right, of the surest answers up to each point."""
-    sure, right = confidences(predicted.target, predicted.targets, predicted.probabilities)
+    sure, right, rows = _answers(predicted)
     order = np.argsort(-sure, kind="stable")
-    right, units = right[order], predicted.units.of_row.repeat(len(right) // predicted.n)[order]
+    right, units = right[order], predicted.units.of_row[rows][order]
     grouped = predicted.multilabel or predicted.groups is not None
     counts = np.rint(line.x * len(right)).astype(np.int64)
     ends = np.array([share_interval(right[:n], units[:n], grouped=grouped)[1:] for n in counts])

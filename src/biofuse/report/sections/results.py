@@ -57,12 +57,14 @@ def banded(curve: content.LineSeries, predicted: Predicted, *, recalled: bool) -
     from sklearn.metrics import precision_recall_curve, roc_curve
 
     column = predicted.classes.index(curve.name)
-    target, values = predicted.targets[:, column], predicted.probabilities[:, column]
+    there = predicted.known[:, column]
+    target, values = predicted.targets[there, column], predicted.probabilities[there, column]
+    units = predicted.units.of_entries(np.flatnonzero(there))
     thresholds = (roc_curve if recalled else precision_recall_curve)(target, values)[2]
     kept, ends = _kept(curve), []
     for place in kept:
         called = values >= thresholds[place] if place < len(thresholds) else np.zeros(len(values), dtype=bool)
-        share = Share.of(called, target, predicted.units) if recalled else Share.of(target, called, predicted.units)
+        share = Share.of(called, target, units) if recalled else Share.of(target, called, units)
         ends.append((share.low, share.high))
     low, high = np.array(ends).T
     return replace(curve, x=curve.x[kept], y=curve.y[kept], low=low, high=high)
@@ -93,8 +95,12 @@ def precision_recall_curves(predicted: Predicted) -> dict[str, content.LineSerie
 
 def _present(predicted: Predicted) -> list[tuple[str, NDArray[np.bool_], NDArray[np.float64]]]:
     """Return name, targets and probabilities of the ranked classes that occur."""
-    targets, values = predicted.targets, predicted.probabilities
-    return [(predicted.classes[c], targets[:, c], values[:, c]) for c in predicted.ranked if targets[:, c].any()]
+    targets, values, known = predicted.targets, predicted.probabilities, predicted.known
+    return [
+        (predicted.classes[c], targets[known[:, c], c], values[known[:, c], c])
+        for c in predicted.ranked
+        if targets[:, c].any()
+    ]
 
 
 def marks_of(found: Operating | None, drawn: Sequence[str]) -> tuple[content.LineSeries, ...]:
@@ -132,7 +138,8 @@ def group_scores(predicted: Predicted) -> tuple[GroupScore, ...]:
     if predicted.groups is None:
         return ()
     if predicted.multilabel:
-        right = ((predicted.probabilities > 0.5) == predicted.targets).mean(axis=1)
+        agree = ((predicted.probabilities > 0.5) == predicted.targets) & predicted.known
+        right = agree.sum(axis=1) / np.maximum(predicted.known.sum(axis=1), 1)
     else:
         right = predicted.agrees.astype(np.float64)
     names, place, counts = np.unique(np.array(predicted.groups, dtype=str), return_inverse=True, return_counts=True)
@@ -165,7 +172,7 @@ def mistaken_column(predicted: Predicted, row: int) -> int:
 
 def worst_mistakes(predicted: Predicted, count: int) -> list[tuple[int, str, float]]:
     """Return the rows that are wrong with the greatest confidence: row, what is wrong in words, and how confident."""
-    gap = np.abs(predicted.targets - predicted.probabilities)
+    gap = np.abs(predicted.targets - predicted.probabilities) * predicted.known
     worst = gap.argmax(axis=1)
     size = gap.max(axis=1) if predicted.multilabel else predicted.confidence
     rows = np.flatnonzero(size > 0.5 if predicted.multilabel else ~predicted.agrees)
@@ -513,8 +520,10 @@ def _confusion_table(
 def _label_counts(predicted: Predicted, basis: str) -> content.Table:
     said = predicted.probabilities > 0.5
     rows: list[tuple[content.Value, ...]] = []
-    for name, truth, guess in zip(predicted.classes, predicted.targets.T, said.T, strict=True):
-        cases = (truth & guess, ~truth & guess, truth & ~guess, ~truth & ~guess)
+    for name, truth, guess, known in zip(
+        predicted.classes, predicted.targets.T, said.T, predicted.known.T, strict=True
+    ):
+        cases = (truth & guess, ~truth & guess & known, truth & ~guess, ~truth & ~guess & known)
         rows.append((name, *(int(case.sum()) for case in cases)))
     heads = ("present and predicted", "predicted only", "present only", "neither")
     return content.Table(

@@ -105,7 +105,7 @@ def _before(predicted: Predicted, tested: CalibrationTest) -> tuple[NDArray[np.f
     """Return confidences before calibration: another, at one over the temperatures, takes it back."""
     back = Calibration(temperatures=tuple(1 / each for each in tested.temperatures), n=predicted.n)
     before = back.apply(predicted.target, predicted.probabilities)
-    return before.ravel() if predicted.multilabel else before.max(axis=1), predicted.right
+    return before[predicted.known] if predicted.multilabel else before.max(axis=1), predicted.right
 
 
 def _qualities(found: CalibrationTest, basis: str) -> content.Table:

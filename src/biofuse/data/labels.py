@@ -323,6 +323,11 @@ def _encode_single(
         )
     labels = np.array([place[name] for name in names], dtype=np.int64)
     warnings = tuple(_suspicions(counts)) if table is None else ()
+    if strict and task is None and table is None and len(order) > 2 and all(map(is_number, order)):
+        notes.append(
+            f"The {len(order)} different numbers of the label are read as classes without an order; "
+            f"{option('task', 'ordinal')} takes them for grades, {option('task', 'value')} for values."
+        )
     return EncodedLabels(
         labels, order, _single_task(task, len(order), strict=strict), notes=tuple(notes), warnings=warnings
     )

@@ -177,8 +177,8 @@ class SearchConfig(Options):
         if self.predictor != "mean":
             return ""
         return (
-            f"Subsets were compared by one {head} head; every model is the mean over several heads, on its encoders "
-            "together and on each by itself."
+            f"Subsets were compared by one {head} head; every model is the mean over all heads that are cheap to "
+            "fit, on its encoders together and on each by itself."
         )
 
     @model_validator(mode="before")

@@ -74,7 +74,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tables = {name: [columns] for name, columns in {
         "manifest.csv": "path,diagnosis,patient,sex", "grades.csv": "path,grade", "chest.csv": "path,mass,edema",
         "nih.csv": "Image Index,Finding Labels", "isic.csv": "path,MEL,NV,BCC",
-        "patients.csv": "path,patient,months,died",
+        "patients.csv": "path,patient,months,died,age,weight",
     }.items()}  # fmt: skip
     for number in range(60):
         name = ("benign", "malignant")[number % 2]
@@ -89,7 +89,10 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Path:
         tables["manifest.csv"].append(f"{file},{name},p{number // 2},{'fm'[number // 2 % 2]}")
         tables["grades.csv"].append(f"{file},{number % 3}")
         tables["chest.csv"].append(f"{file},{number % 2},{int(number % 3 == 0)}")
-        tables["patients.csv"].append(f"{file},p{number // 2},{3 + number * 17 % 47},{int(number % 3 > 0)}")
+        tables["patients.csv"].append(
+            f"{file},p{number // 2},{3 + number * 17 % 47},{int(number % 3 > 0)},"
+            f"{40.5 + number * 13 % 31},{60 + number % 17}"
+        )
         tables["nih.csv"].append(f"{file},{('mass', 'edema', 'mass|edema')[number % 3]}")
         tables["isic.csv"].append(f"{file}," + ",".join(str(int(number % 3 == column)) for column in range(3)))
     for name, rows in tables.items():

@@ -22,7 +22,7 @@ from biofuse.evaluation.metrics import board_metrics, get_metric
 from biofuse.extract.embeddings import EmbeddingSet
 from biofuse.extract.local import measure_latency
 from biofuse.extract.options import ExtractOptions
-from biofuse.heads.base import Head, cheap_heads, within_limits
+from biofuse.heads.base import LINEAR_HEADS, Head, cheap_heads, within_limits
 from biofuse.predictors.combined import average, fit_late_fusion
 from biofuse.predictors.fused import Predictor, fit_predictor
 from biofuse.predictors.mean import MeanFits
@@ -219,7 +219,8 @@ def choose_head(problem: Problem, screen: Screen | None, context: SearchContext)
 
 def _affordable(problem: Problem) -> tuple[str, ...]:
     rows, features = max(problem.plan.n_train), sum(problem.blocks.dims.values())
-    names = cheap_heads(problem.target)
+    averaged = problem.config.predictor == "mean"  # a mean takes linear heads alone
+    names = tuple(name for name in cheap_heads(problem.target) if name in LINEAR_HEADS or not averaged)
     heads = {name: head_of(problem.config, name) for name in names}
     fitting = tuple(
         name

@@ -126,6 +126,7 @@ def prepare(folder: Path, patched: pytest.MonkeyPatch) -> None:
     patched.setenv("MLFLOW_TRACKING_URI", (folder / "tracked").as_uri())
     patched.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     patched.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    patched.setattr("biofuse.api.report.has_umap", lambda: False)  # whose compilation takes longer than any page
 
 
 def run_command(arguments: list[str], patched: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 from biofuse.core import ray as clusters
 from biofuse.core.errors import BioFuseError, DependencyError, EncoderError, UnreadableImageError, option
 from biofuse.core.ray import named_address, ray_cluster, require_ray
-from biofuse.encoders.function import register_encoder
+from biofuse.encoders.function import pack_builders, register_encoder
 from biofuse.encoders.registry import get_card
 from biofuse.extract import ray as engines
 from biofuse.extract import ray as stages
@@ -168,11 +168,13 @@ def test_unreadable_images_are_refused_or_set_aside_as_ever(ray, pictures, store
     assert len(done.samples) == 19
 
 
-@pytest.mark.slow
-@uses_ray
-def test_an_encoder_that_cannot_be_loaded_on_an_actor_is_named(ray, pictures, network, store):
+def test_an_actor_whose_encoder_cannot_be_loaded_answers_with_the_error(network):
+    card = network("test_ray_room", room=0)
+    actor = stages.EncodeStage({card.name: card}, {card.name: "fp32"}, pack_builders([card]), RAY, 8)
+    ((number, error),) = stages.rows_of(actor(stages.table([(3, None)])))
+    assert number == 3
     with pytest.raises(EncoderError, match=r"test_ray_room cannot be loaded on .*allocate memory"):
-        extract(pictures(4), [network("test_ray_room", room=0)], store=store, options=RAY)
+        raise error
 
 
 @pytest.mark.slow

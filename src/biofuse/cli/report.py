@@ -124,10 +124,14 @@ def show_tables(tables: "Sequence[Table]") -> None:
 
 
 def narrowest(table: "Table") -> int:
-    """Return the columns of output below which a table has to break words."""
+    """Return the columns of output below which a table has to break words, or cut names or numbers."""
     by_column = zip([column.title for column in table.columns], *table.texts(), strict=True)
-    words = [[word for text in texts for word in text.split()] for texts in by_column]
-    return sum(max(map(len, each), default=0) + BETWEEN for each in words)
+    whole = [place == 0 or column.number for place, column in enumerate(table.columns)]
+    parts = [
+        [part for text in texts for part in (text.split("\n") if stays else text.split())]
+        for texts, stays in zip(by_column, whole, strict=True)
+    ]
+    return sum(max(map(len, each), default=0) + BETWEEN for each in parts)
 
 
 def _show_rows(table: "Table") -> None:

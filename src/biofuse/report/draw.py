@@ -492,7 +492,7 @@ def _static_dots(axes: "Axes", body: DotPlot, number: int, series: Series, colou
         axes.hlines(places[there], series.low[there], series.high[there], colors=colour, linewidth=1.2)
     for marker, wanted in (("o", False), ("D", True)):
         rows = [row for row in range(len(body.labels)) if (row in body.emphasised) is wanted]
-        label = series.name if not wanted or len(rows) == len(body.labels) else None
+        label = series.name if wanted is (len(body.emphasised) == len(body.labels)) else None
         axes.plot(series.values[rows], places[rows], marker, color=colour, markersize=5, label=label)
 
 

@@ -16,7 +16,7 @@ from biofuse.report.plates import Plate, rank_plate
 MARKS = ("\u00b9", "\u00b2", "\u00b3")
 """Superscripts of the first three ranks: the marks must not rest on colour alone."""
 
-LEGEND = f"{', '.join(MARKS)}: best of its column (white), second and third (red); equal values share a mark."
+LEGEND = f"{', '.join(MARKS)}: best of its column, second and third; equal values share a mark."
 
 RANKED = (
     "A mean rank is taken among these, column by column: 1 is the best, and equal values share the mean of their ranks."
@@ -28,7 +28,7 @@ SIGNED_RANKS = (
 )
 
 TONES: tuple[Tone, ...] = ("best", "next", "next")
-"""The best in white, the second and third in red, as in Figures 4 and 5 of the BioFuse paper."""
+"""The best, and the second and third, of each column, as in Figures 4 and 5 of the BioFuse paper."""
 
 
 def dense_ranks(values: ArrayLike, *, digits: int) -> NDArray[np.int64]:

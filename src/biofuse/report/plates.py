@@ -25,8 +25,8 @@ WIDTH = 6.5
 DPI = 300
 """Pixels per inch of the PNG files, which journals ask for."""
 
-BEST, NEXT, TEXT = "#08519c", "#a50f15", "#1a1a1a"
-"""Behind the best of a column; of the second and third; of everything else, as on the page."""
+BEST, TEXT = "#08519c", "#1a1a1a"
+"""Behind the best of a column, and the letters of everything else, as on the page."""
 
 LEAST_SPAN = 0.02
 """The least gain that the end of the colours stands for, so that noise alone does not shine."""
@@ -138,7 +138,7 @@ def rank_plate(ranks: MeanRanks, *, id: str, title: str) -> Plate:  # noqa: A002
 
 
 def table_plate(table: Table, *, summary: str) -> Plate:
-    """Draw the shaded and marked cells of a table: the best on dark, second and third in red, as on its page."""
+    """Draw the shaded and marked cells of a table: the best on dark, second and third in bold, as on its page."""
     from matplotlib.colors import to_rgb
 
     rows = [[_as_cell(cell) for cell in row[1:]] for row in table.rows]
@@ -148,7 +148,7 @@ def table_plate(table: Table, *, summary: str) -> Plate:
     axes.imshow(np.array(colours), aspect="auto")
     for y, row in enumerate(rows):
         for x, cell in enumerate(row):
-            ink = {"best": "white", "next": NEXT}.get(cell.tone, TEXT)
+            ink = "white" if cell.tone == "best" else TEXT
             weight = "bold" if cell.tone in {"best", "next"} else "normal"
             axes.text(x, y, str(cell.value or ""), ha="center", va="center", fontsize=8, color=ink, weight=weight)
     return Plate(id=table.id, title=table.caption, summary=summary, figure=figure)

@@ -90,5 +90,7 @@ def test_what_values_have_not_is_refused_before_an_image_is_read(valued, unread)
         result.model.predict(samples, threshold=0.5)
     with pytest.raises(ArtifactError, match="The service answers with classes"):
         Served.load(out)
+    with pytest.raises(ArtifactError, match="biofuse predict RUN"):
+        Served.in_memory(result.model)
     with pytest.raises(SearchError, match="counts labelled samples per class"):
         biofuse.curve(out, progress=False)

@@ -39,7 +39,7 @@ def test_fit_writes_the_run_directory_of_the_design(fitted):
 def test_fit_says_what_it_did_and_a_second_time_that_nothing_was_to_do(images, succeeds, tmp_path):
     first = succeeds("fit", images, *SMALL, "--out", tmp_path / "run")
     assert "Splits were made by a hash of ids" in first.err
-    head = re.search(r"^Head: (logistic|ridge|lda) \(mean auroc over the folds: logistic", first.err, re.MULTILINE)[1]
+    head = re.search(r"^Head: (logistic|ridge|lda) \(mean AUROC over the folds: logistic", first.err, re.MULTILINE)[1]
     assert "Search: " in first.err
     assert "Choosing again without each fold needs 3 folds; there are 2." in first.err
     assert "No fit had to be computed" not in first.err

@@ -1,6 +1,8 @@
 """What the page's own tables do not show of curves, calibration, groups and mistakes; the rest is in test_sections."""
 
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from biofuse.report.sections.results import (
     thinned,
     worst_mistakes,
 )
+from biofuse.report.sections.trust import _ends
 
 CLASSES = ("a", "b", "c")
 
@@ -134,3 +137,14 @@ def test_a_multilabel_mistake_names_the_label_it_is_about() -> None:
         column = int(np.abs(data.targets[row] - data.probabilities[row]).argmax())
         assert CLASSES[column] in what
         assert size > 0.5
+
+
+def test_bins_of_calibration_count_the_labels_that_are_known() -> None:
+    known = np.array([[True, False], [True, True], [False, True]])
+    gaps: Any = SimpleNamespace(
+        confidence=np.array([0.9, 0.9, 0.1, 0.9]), right=np.array([True, True, False, True]), n=3, multilabel=True,
+        known=known, groups=None, units=SimpleNamespace(of_row=np.array([0, 1, 2])),
+    )  # fmt: skip
+    low, high = _ends(gaps)
+    np.testing.assert_allclose(low[0], 0, atol=1e-12)
+    assert len(low) == len(high) == 2

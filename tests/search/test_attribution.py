@@ -232,6 +232,7 @@ def test_of_a_loss_the_contribution_is_what_it_saves():
     found = attribute(board("ab", lambda subset: 1.0 - 0.2 * len(subset), metric="log_loss"), empty=1.0)
     assert found.shapley == pytest.approx([0.2, 0.2])
     assert (found.empty, found.full) == pytest.approx((-1.0, -0.6))
+    assert "log-loss, from 1.0000 to 0.6000: a +0.2000" in str(found)
 
 
 def test_guessing_must_be_known():

@@ -212,6 +212,12 @@ def test_chance_is_corrected_for_the_subsets_that_may_be_chosen():
     assert select(board, rule="best", eligible=lambda row: row.subset == ("a",)).better_than_chance is True
 
 
+@pytest.mark.parametrize(("loss", "better"), [(0.3, True), (1.7, False)])
+def test_a_loss_is_better_than_chance_where_it_is_lower(loss, better):
+    table = {subset: [loss, loss + 0.01, loss - 0.01, loss] for subset in TABLE}
+    assert select(search(table, metric="log_loss", **FOLDS), rule="best", chance=1.0).better_than_chance is better
+
+
 def test_the_greedy_path_takes_no_step_that_may_not_be_taken():
     board = search(TABLE, **FOLDS)
     assert ["".join(row.subset) for row in greedy_path(board, eligible=few(1))] == ["b"]

@@ -126,17 +126,18 @@ def show_contributions(attribution: Attribution, *, screened: bool) -> None:
     rows = [
         (
             attribution.encoders[i],
-            f"{attribution.alone[i]:.4f}",
+            f"{attribution.score(attribution.alone[i]):.4f}",
             f"{attribution.shapley[i]:+z.4f}",
             "" if np.isnan(attribution.low[i]) else f"{attribution.low[i]:+z.4f} to {attribution.high[i]:+z.4f}",
             f"{attribution.added_last[i]:+z.4f}",
         )
         for i in np.argsort(np.negative(attribution.shapley), kind="stable").tolist()
     ]
-    title = get_metric(attribution.metric).title
+    metric = get_metric(attribution.metric)
+    what = f"in the {metric.title} of all together" if metric.higher_is_better else f"in lowering the {metric.title}"
     show_table(
-        f"Share of each encoder in the {title} of all together ({attribution.empty:.2f} by guessing, "
-        f"{attribution.full:.4f} with all{', by ridge regression' if screened else ''})",
+        f"Share of each encoder {what} ({attribution.score(attribution.empty):.2f} by guessing, "
+        f"{attribution.score(attribution.full):.4f} with all{', by ridge regression' if screened else ''})",
         ("encoder", "alone", "Shapley value", "95 % interval", "added last"),
         rows,
         numbers=("alone", "Shapley value", "95 % interval", "added last"),

@@ -117,6 +117,17 @@ class Metric:
         return np.asarray(self.formula(data, weights)[self.kept(data)].mean(axis=0))
 
     @property
+    def mean_title(self) -> str:
+        """What the mean of several of its values is called; a mean error is one already.
+
+        Examples
+        --------
+        >>> METRICS["auroc"].mean_title, METRICS["mae"].mean_title
+        ('mean AUROC', 'mean absolute error')
+        """
+        return self.title if self.title.startswith("mean ") else f"mean {self.title}"
+
+    @property
     def ends(self) -> tuple[float, float]:
         """The least and the largest value that it can have."""
         if self.interval == "explained":

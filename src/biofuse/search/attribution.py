@@ -210,6 +210,10 @@ class Attribution(Record):
     n_folds: int
     additive: bool = False
 
+    def score(self, value: float) -> float:
+        """Return what v stands for, as the metric counts it: of a loss the loss."""
+        return value if get_metric(self.metric).higher_is_better else -value
+
     @property
     def pairs(self) -> tuple[Pair, ...]:
         """All pairs of encoders, the most complementary first."""
@@ -251,7 +255,8 @@ class Attribution(Record):
     def __str__(self) -> str:
         order = np.argsort(np.negative(self.shapley), kind="stable").tolist()
         shares = ", ".join(f"{self.encoders[i]} {self.shapley[i]:+z.4f}" for i in order)
-        return f"Shapley values of {get_metric(self.metric).title}, from {self.empty:.4f} to {self.full:.4f}: {shares}."
+        ends = f"from {self.score(self.empty):.4f} to {self.score(self.full):.4f}"
+        return f"Shapley values of {get_metric(self.metric).title}, {ends}: {shares}."
 
 
 def attribute(
@@ -518,7 +523,7 @@ class CrossModal(Record):
 
     def __str__(self) -> str:
         head = (
-            f"{self.baseline} ({self.baseline_modality}) by itself: mean {get_metric(self.metric).title} "
+            f"{self.baseline} ({self.baseline_modality}) by itself: {get_metric(self.metric).mean_title} "
             f"{self.baseline_score:.4f}."
         )
         return "\n".join([head, *self.sentences])

@@ -110,7 +110,7 @@ class Optimism(Record):
         return f"{self.confidence:.0%} interval {self.low:.4f} to {self.high:.4f}"
 
     def __str__(self) -> str:
-        title = get_metric(self.metric).title
+        title = get_metric(self.metric).mean_title
         looks = f"{self.optimism:.4f} too good" if self.optimism > 0 else "no better than it is"
         undefined = f", undefined in {self.n_undefined}" if self.n_undefined else ""
         again = {
@@ -120,7 +120,7 @@ class Optimism(Record):
         noun = {"nested": "folds", "bootstrap": "resamples"}[self.method]
         text = (
             f"Choosing among {self.n_subsets} subset{'s' if self.n_subsets > 1 else ''} by the rule {self.rule} makes "
-            f"the mean {title} of {label(self.chosen)} look {looks}: {self.apparent:.4f} as chosen, "
+            f"the {title} of {label(self.chosen)} look {looks}: {self.apparent:.4f} as chosen, "
             f"{self.corrected:.4f} corrected ({self.ends}; {again}{undefined})."
         )
         share = self.picked.get(self.chosen, 0.0)

@@ -456,15 +456,16 @@ def _better_than_chance(
 
 
 def _p_above(leaderboard: Leaderboard, row: Row, metric: str, level: float) -> float:
-    gain, _, _, p = corrected_t(row.values(metric) - level, leaderboard.n_train, leaderboard.n_test)
+    above = get_metric(metric).signed(row.values(metric) - level)
+    gain, _, _, p = corrected_t(above, leaderboard.n_train, leaderboard.n_test)
     return p / 2 if gain > 0 else 1 - p / 2
 
 
 def _reason(
     selection: Selection, leaderboard: Leaderboard, *, offered: Sequence[Row], screen: Leaderboard | None
 ) -> str:
-    title, chosen, best = get_metric(selection.metric).title, selection.chosen, selection.best
-    mean = f"mean {title} {chosen.mean(selection.metric):.4f}"
+    title, chosen, best = get_metric(selection.metric).mean_title, selection.chosen, selection.best
+    mean = f"{title} {chosen.mean(selection.metric):.4f}"
     scored = f"{len(leaderboard)} scored subset{'s' if len(leaderboard) > 1 else ''}"
     if screen is not None:
         scored = f"{len(leaderboard)} finalists out of {len(screen)} screened subsets"
@@ -491,7 +492,7 @@ def _inclusive_reason(selection: Selection, leaderboard: Leaderboard, *, scored:
     """Say how many encoders are kept, and what the scores say against those that are left out."""
     metric, chosen, best, pool = selection.metric, selection.chosen, selection.best, leaderboard.encoders
     names = "" if chosen.subset == pool else f" ({label(chosen.subset)})"
-    text = f"Kept {chosen.n_encoders} of {len(pool)} encoders{names}, mean {get_metric(metric).title} "
+    text = f"Kept {chosen.n_encoders} of {len(pool)} encoders{names}, {get_metric(metric).mean_title} "
     text += f"{chosen.mean(metric):.4f}: "
     if chosen is best:
         text += f"the best of {scored}"
@@ -757,7 +758,7 @@ class Ensemble(Record):
         tried = ", ".join(f"{size}: {np.nanmean(values):.4f}" for size, values in self.scores.items())
         named = ", ".join(label(member) for member in self.members)
         return (
-            f"The average of the best {len(self.members)} subsets has mean {get_metric(self.metric).title} "
+            f"The average of the best {len(self.members)} subsets has {get_metric(self.metric).mean_title} "
             f"{self.mean:.4f} over the folds (by number of subsets: {tried}). It needs {len(self.encoders)} encoders: "
             f"{named}."
         )

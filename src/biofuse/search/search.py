@@ -213,7 +213,7 @@ def choose_head(problem: Problem, screen: Screen | None, context: SearchContext)
     sign = 1 if get_metric(config.metric).higher_is_better else -1
     scores = {name: sign * value for name, value in scores.items()}
     said = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
-    context.tell(f"Head: {best} (mean {config.metric} over the folds: {said}).")
+    context.tell(f"Head: {best} ({get_metric(config.metric).mean_title} over the folds: {said}).")
     return best, scores
 
 

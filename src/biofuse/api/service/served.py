@@ -41,6 +41,13 @@ class Served:
     evaluation: Evaluation | None = None
     variant: str = CHOSEN
 
+    def __post_init__(self) -> None:
+        if not self.model.target.categorical:
+            raise ArtifactError(
+                f"The service answers with classes, and this model predicts {self.model.target.text}.",
+                remedy="Use biofuse predict RUN IMAGES --out predictions.csv; in Python, model.resident().",
+            )
+
     @classmethod
     def load(cls, path: Path | str, *, variant: str = CHOSEN) -> Self:
         """Read a model that was saved, or one of a run.
@@ -48,7 +55,7 @@ class Served:
         Raises
         ------
         ArtifactError
-            If there is none, or a file is missing, was changed, or is of a newer format.
+            If there is none, a file is missing, was changed, or is of a newer format, or it predicts no classes.
         """
         folder = Path(path)
         alone = variant == CHOSEN and (folder / SEAL).exists()
@@ -56,11 +63,6 @@ class Served:
         version, model = _version_of(seal), BioFuseModel.load(folder, variant=variant)
         if version is None or version != _version_of(seal):  # an answer must name the model that gave it
             raise ArtifactError(f"{seal.parent} is being written just now.", remedy="Try again when that is done.")
-        if not model.target.categorical:
-            raise ArtifactError(
-                f"The service answers with classes, and this model predicts {model.target.text}.",
-                remedy=f"Use biofuse predict {folder} IMAGES --out predictions.csv; in Python, model.resident().",
-            )
         run = Run.open(folder) if (folder / RECORD).exists() else None
         return cls(
             model=model, version=version, seal=seal, evaluation=None if run is None else run.evaluation, variant=variant

@@ -93,9 +93,9 @@ def _tested(given: ReportInput, found: Evaluation) -> str:
 
 
 def _cross_validated(given: ReportInput) -> str:
-    metric, board, title = given.metric, given.board, given.metric_title
+    metric, board = given.metric, given.board
     how = f"in cross-validation over {board.n_folds} folds" if board.n_folds > 1 else "on the validation split"
-    text = f"{_subject(given)} a mean {title} of {given.record.mean:.4f} {how}"
+    text = f"{_subject(given)} a {get_metric(metric).mean_title} of {given.record.mean:.4f} {how}"
     said, verdicts = [], []
     row = None if given.record.members else board.get(given.chosen)
     for name in OTHERS:
@@ -282,12 +282,12 @@ def leaderboard_chart(board: Leaderboard, chosen: Sequence[str], *, head: str) -
     return content.Chart(
         id="leaderboard",
         title=f"{title} of the best subsets",
-        summary=f"{names[0]} is best with a mean {title} of {mean[0]:.4f}.",
+        summary=f"{names[0]} is best with a {get_metric(metric).mean_title} of {mean[0]:.4f}.",
         basis=f"cross-validation, {head} head",
         body=content.DotPlot(
             labels=names,
             series=(content.Series(name=title, values=mean, low=low, high=high),),
-            axis=f"mean {title} over folds ({head} head), 95 % interval",
+            axis=f"{get_metric(metric).mean_title} over folds ({head} head), 95 % interval",
             emphasised=frozenset(place for place, row in enumerate(picked) if row.subset == tuple(chosen)),
         ),
         table=content.Table(
@@ -472,7 +472,7 @@ def cost_section(given: ReportInput) -> content.Section:
         body=content.ScatterPlot(
             groups=tuple(groups),
             x_axis=unit,
-            y_axis=f"mean {title}",
+            y_axis=get_metric(metric).mean_title,
             front=content.LineSeries(
                 name="Pareto front",
                 x=np.array([price[row.subset] for row in front]),
@@ -528,7 +528,7 @@ def _singles(given: ReportInput) -> content.Chart | None:
     gap = f", {found[0][1] - found[1][1]:+z.4f} before {names[1]}" if len(found) > 1 else ""
     table = content.Table(
         id="singles-data",
-        caption=f"Encoders by themselves, mean {title} over folds with its 95 % interval",
+        caption=f"Encoders by themselves, {get_metric(metric).mean_title} over folds with its 95 % interval",
         columns=content.words("encoder")
         + content.numbers(title, "low", "high", "columns")
         + content.words("trained on"),
@@ -542,12 +542,12 @@ def _singles(given: ReportInput) -> content.Chart | None:
         id="singles",
         title="Score of each encoder by itself",
         basis=f"{given.on_folds if refitted else given.on_screen}, single encoders",
-        summary=f"{names[0]} is the best single encoder with a mean {title} of {mean[0]:.4f}{gap}. "
+        summary=f"{names[0]} is the best single encoder with a {get_metric(metric).mean_title} of {mean[0]:.4f}{gap}. "
         "Encoders of the chosen model stand out.",
         body=content.DotPlot(
             labels=names,
-            series=(content.Series(name=f"mean {title}", values=mean, low=low, high=high),),
-            axis=f"mean {title}, 95 % interval",
+            series=(content.Series(name=get_metric(metric).mean_title, values=mean, low=low, high=high),),
+            axis=f"{get_metric(metric).mean_title}, 95 % interval",
             emphasised=table.marked,
             baseline=given.record.mean,
             baseline_name="chosen",
@@ -602,13 +602,15 @@ def _shapley(facts: Attribution, given: ReportInput) -> content.Chart:
         np.array(values)[order]
         for values in (facts.shapley, facts.low, facts.high, facts.marginal, facts.added_last, facts.alone)
     )
+    alone = get_metric(facts.metric).signed(alone)
+    what = f"share of {title}" if get_metric(facts.metric).higher_is_better else f"by how much it lowers {title}"
     marked = given.marked(names)
     return content.Chart(
         id="contribution",
         title=f"Contribution to {title}",
         basis=f"{given.on_evidence}, every subset",
-        summary=f"From {facts.empty:.4f} by guessing to {facts.full:.4f} with all encoders; {names[0]} "
-        f"contributes most ({shapley[0]:+z.4f}), {names[-1]} least ({shapley[-1]:+z.4f}).",
+        summary=f"From {facts.score(facts.empty):.4f} by guessing to {facts.score(facts.full):.4f} with all encoders; "
+        f"{names[0]} contributes most ({shapley[0]:+z.4f}), {names[-1]} least ({shapley[-1]:+z.4f}).",
         body=content.DotPlot(
             labels=names,
             series=(
@@ -616,7 +618,7 @@ def _shapley(facts: Attribution, given: ReportInput) -> content.Chart:
                 content.Series(name="marginal gain", values=marginal),
                 content.Series(name="added last", values=added_last),
             ),
-            axis=f"share of {title}",
+            axis=what,
             emphasised=marked,
             baseline=0.0,
         ),

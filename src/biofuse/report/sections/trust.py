@@ -93,7 +93,9 @@ def _line(name: str, found: Reliability) -> content.LineSeries:
 def _ends(predicted: Predicted) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the ends of the interval of the share that is right in each bin."""
     confidence, right = predicted.confidence, predicted.right
-    units = predicted.units.of_row.repeat(len(right) // predicted.n)
+    units = predicted.units.of_row
+    if predicted.multilabel:  # an entry of each label that is known
+        units = np.broadcast_to(units[:, None], predicted.known.shape)[predicted.known]
     bins = bins_of(confidence)
     grouped = predicted.multilabel or predicted.groups is not None
     found = [share_interval(right[bins == b], units[bins == b], grouped=grouped)[1:] for b in np.unique(bins)]

@@ -49,6 +49,8 @@ def _ray():
         pytest.skip("ray is not installed")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(clusters, "usable_cores", lambda: 2)
+        # Workers that wait are kept for the next test: each that is started imports everything again.
+        patch.setenv("RAY_idle_worker_killing_time_threshold_ms", "600000")
         with ray_cluster():
             yield
 

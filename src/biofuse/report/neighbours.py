@@ -78,9 +78,12 @@ class SimilarImages(TablePage):
         """What must be known to read it."""
         labels = [each.label for each in self.nearest]
         counts = {label: labels.count(label) for label in dict.fromkeys(labels)}
-        listed = ", ".join(f"{count} {label}" for label, count in sorted(counts.items(), key=lambda each: -each[1]))
+        often = ", ".join(f"{count} {label}" for label, count in sorted(counts.items(), key=lambda each: -each[1]))
+        listed = f"Of the {len(labels)} nearest development images, {often}"
+        if len(counts) == len(labels) > 1:  # numbers, of which each is another
+            listed = f"The {len(labels)} nearest development images have {', '.join(labels)}"
         return (
-            f"{self.called} Of the {len(self.nearest)} nearest development images, {listed}.",
+            f"{self.called} {listed}.",
             f"Distances are Euclidean, between the embeddings of {' + '.join(self.encoders)}, standardised so that "
             f"every encoder counts the same. {self.typical}".rstrip(),
             *self.remarks,

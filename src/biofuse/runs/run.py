@@ -364,8 +364,8 @@ class Run:
         # Splits were checked, or made, when the run began; the run's own record of them counts. Classes are matched by
         # name where scores are taken: some may have been left out.
         samples = load_samples(
-            data.source, config=options, classes=record.classes if record.target.several else None,
-            task=record.task, decode=record.decode, strict=False, torn_groups="allow",
+            data.source, config=options, classes=None if record.target.exclusive or record.target.measured
+            else record.classes, task=record.task, decode=record.decode, strict=False, torn_groups="allow",
         )  # fmt: skip
         samples = replace(samples, splits=None)
         return samples, samples

@@ -8,6 +8,7 @@ import numpy as np
 from biofuse.blocks.blocks import BlockReader
 from biofuse.core.hashing import from_hex
 from biofuse.core.progress import Log, Tell, progress_bars, tell_user
+from biofuse.core.target import MISSING
 from biofuse.data.samples import EmbeddedSource, Samples
 from biofuse.extract.embeddings import EmbeddingSet
 from biofuse.runs.run import LOG, Run
@@ -125,6 +126,9 @@ def _problem(run: Run, store: EmbeddingStore) -> Problem:
     indicators = np.zeros((len(ids), len(place)), dtype=np.int64)
     for row, text in enumerate(frame["label"].fillna("").astype(str)):
         indicators[row, [place[name] for name in target.named(text) if name]] = 1
+    if "unknown" in frame:
+        for row, text in enumerate(frame["unknown"].fillna("").astype(str)):
+            indicators[row, [place[name] for name in target.named(text) if name]] = MISSING
     groups = None if frame["group"].isna().any() else frame["group"].to_numpy(dtype=object)
     samples = Samples(
         ids=ids,

@@ -29,6 +29,7 @@ from biofuse.core.files import (
 )
 from biofuse.core.hashing import digest_file, to_hex
 from biofuse.core.seals import unsealed, verify, write_sealed
+from biofuse.core.target import SEPARATOR
 from biofuse.data.config import DataConfig
 from biofuse.data.load import Development, development_data, load_samples
 from biofuse.data.samples import Samples
@@ -327,14 +328,15 @@ class Run:
 
     @cached_property
     def samples(self) -> "pd.DataFrame":
-        """The samples of the run: id, content hash (none of unread test samples), label, split, group, maybe weight.
+        """Its samples: id, content hash (none of unread test samples), label, split, group; maybe weight, unknown.
 
         Raises
         ------
         ArtifactError
             If the table is missing or damaged.
         """
-        return _read_frame(self._file(SAMPLES, remedy=GO_ON), ["id", "content", "label", "split", "group"], ["weight"])
+        columns = ["id", "content", "label", "split", "group"]
+        return _read_frame(self._file(SAMPLES, remedy=GO_ON), columns, ["weight", "unknown"])
 
     def load_samples(self, config: DataConfig | None = None) -> tuple[Samples, Samples]:
         """Look for the run's data where the fit found them, read in the same way where ``config`` says no other.
@@ -735,6 +737,14 @@ def _write_frame(frame: "pd.DataFrame", path: Path) -> None:
             frame.to_parquet(temporary, index=False)
 
 
+def _unknown(samples: Samples) -> dict[str, list[str]]:
+    """Return a column of the labels of which nothing is known; none where all are."""
+    if samples.target is None or samples.labels is None or samples.target.known(samples.labels).all():
+        return {}
+    names = np.array(samples.classes, dtype=object)
+    return {"unknown": [SEPARATOR.join(names[~row]) for row in samples.target.known(samples.labels)]}
+
+
 def _sample_rows(embeddings: EmbeddingSet, development: Development) -> "pd.DataFrame":
     """Return a row per sample of the run; test samples are unread, hence without content."""
     import pandas as pd
@@ -751,6 +761,7 @@ def _sample_rows(embeddings: EmbeddingSet, development: Development) -> "pd.Data
                 "split": samples.splits,
                 "group": [None] * len(samples) if samples.groups is None else samples.groups,
                 **({} if samples.weights is None else {"weight": samples.weights}),
+                **_unknown(samples),
             }
         )
         for samples, contents in parts

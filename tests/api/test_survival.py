@@ -1,5 +1,6 @@
 """Times to an event from a table of images to a report, with the scores of scikit-survival on the same embeddings."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,11 @@ from sksurv.metrics import concordance_index_censored
 from sksurv.util import Surv
 
 import biofuse
-from biofuse.core.errors import SearchError
+from biofuse.api.report import write_report
+from biofuse.core.errors import ArtifactError, SearchError, UndefinedMetricError
+from biofuse.core.target import Target
+from biofuse.model.card import model_card
+from biofuse.search.config import SearchConfig
 
 pytestmark = pytest.mark.slow
 
@@ -59,6 +64,31 @@ def test_scores_are_those_of_scikit_survival_on_the_exported_embeddings(table: P
     expected = concordance_index_censored(y[test]["event"], y[test]["time"], risk)[0]
     assert expected > 0.65
     assert found.models["chosen"].metrics["harrell_c"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_page_and_the_card_speak_of_events_not_of_classes(table: Path, run: Path) -> None:
+    biofuse.embed(table, "colour,lbp", progress=False, **READ)  # the map is drawn from the store
+    biofuse.evaluate(run, progress=False)
+    page = write_report(run).read_text(encoding="utf-8")
+    assert "event is the most frequent with" in page or "censored is the most frequent with" in page
+    assert "coloured by the first horizon by which the event came" in page
+    assert "event by 100" in page
+    assert not [said for said in ("Class balance", "coloured by class", "Each has 0 samples") if said in page]
+    record = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    card = model_card(biofuse.BioFuseModel.load(run / "model"), run=record)
+    assert "| samples with |" in card
+    target = Target.until(READ["horizon"])
+    assert "the mean over fits of that head" in SearchConfig(encoders=("colour",)).compared("cox", target)
+
+
+def test_options_about_classes_are_refused_where_times_are_evaluated(run: Path) -> None:
+    for chosen in ({"sensitivity": 0.9}, {"prevalence": 0.1}):
+        with pytest.raises(UndefinedMetricError, match="about classes") as caught:
+            biofuse.evaluate(run, progress=False, **chosen)
+        assert f"{next(iter(chosen))}=" in caught.value.remedy
+    for rule in (0.5, "youden", "sensitivity"):
+        with pytest.raises(ArtifactError, match="decide about classes"):
+            biofuse.BioFuseModel.load(run / "model").thresholds(rule)
 
 
 def test_predictions_of_new_images_are_risks_by_each_horizon(table: Path, run: Path) -> None:

@@ -76,7 +76,8 @@ def test_usual_headers_of_labels_are_recognised_and_said(folder: Path, header: s
 def test_labels_that_are_not_recognised_are_said(folder: Path) -> None:
     nothing = load(folder, "path,age\n1.png,3\n2.png,4\n")
     assert nothing.labels is None
-    assert "no label column was recognised among age. Name it with `label=`." in nothing.notes[0]
+    named = "Name it with `label=`, or a time to an event with `time=` and `event=`."
+    assert f"no label column was recognised among age. {named}" in nothing.notes[0]
     several = load(folder, "path,dx,grade\n1.png,a,1\n2.png,b,2\n")
     assert several.labels is None
     assert "dx, grade may hold the labels, and none is used. Choose one: `label='dx'` or" in several.warnings[0]

@@ -30,13 +30,23 @@ def test_risks_that_are_too_extreme_and_too_high_are_brought_back():
     assert (np.diff(found, axis=1) >= 0).all()
     assert (np.diff(found[np.argsort(said[:, 0])], axis=0) >= -1e-12).all()  # the order of samples stays
     honest = KnownRisks.learn(TARGET, *made(1, 4000)[:2])
-    assert (honest.slope, honest.shift) == (pytest.approx(1, abs=0.08), pytest.approx(0, abs=0.08))
+    assert (honest.slope, honest.shift) == (pytest.approx(1, abs=0.08), pytest.approx([0, 0, 0], abs=0.08))
     json, arrays = known.state()
     assert (KnownRisks.restore(json, arrays).apply(said) == found).all()
     with pytest.raises(ArtifactError):
         KnownRisks.restore(json, arrays | {"cuts": np.zeros(3)})
     assert known.fits(TARGET)
     assert not known.fits(Target.until([1]))
+
+
+def test_risks_of_few_neighbours_some_of_them_0_stay_right_on_the_whole():
+    """A curve of forty neighbours is 0 where none of them had the event: the others are not pulled along."""
+    labels, _, true = made(7, 2000)
+    said = np.maximum.accumulate(np.random.default_rng(8).binomial(40, true) / 40, axis=1)
+    assert (said == 0).any()
+    found = KnownRisks.learn(TARGET, labels, said).apply(said)
+    happened = 1 - kaplan_meier(labels[:, 0], labels[:, 1] == 1).at(np.array(HORIZONS))
+    assert found.mean(axis=0) == pytest.approx(happened, abs=0.01)
 
 
 def test_risk_groups_are_thirds_of_the_development_samples_and_keep_their_thresholds():
@@ -74,7 +84,7 @@ def test_what_was_not_observed_has_no_share():
     assert np.isfinite(found[0].estimate)
     assert np.isnan(found[1].estimate)
     none = KnownRisks.learn(TARGET, early * [1, 0], risks)  # no event, nothing to learn
-    assert (none.shift, none.slope) == (0, 1)
+    assert (none.shift.tolist(), none.slope) == ([0, 0, 0], 1)
 
 
 @pytest.mark.slow

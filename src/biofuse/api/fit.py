@@ -438,7 +438,7 @@ def fit(
         say.write_to(run.path / LOG)
     search, evidence = _search(problem, embeddings, run, options=options, yes=yes, progress=progress, tell=say)
     models, singles, reused = _fitted(problem, search, evidence, embeddings, run, read=read, tell=say)
-    for sentence in (search.reason, asked.compared(search.head), *evidence.sentences()):
+    for sentence in (search.reason, asked.compared(search.head, problem.target), *evidence.sentences()):
         if sentence:
             say(sentence)
     return FitResult(
@@ -619,7 +619,7 @@ def evaluate(
         If there is no such split, the run's data are no longer there, or the data have no labels or a class that the
         model does not know.
     UndefinedMetricError
-        If the sensitivity or prevalence is no share.
+        If the sensitivity or prevalence is no share, or is given where there are no classes.
 
     Examples
     --------

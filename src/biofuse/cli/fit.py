@@ -296,7 +296,7 @@ def predict(
     ] = False,
     **chosen: Any,
 ) -> None:
-    """Predict new images: a table of ids, classes and probabilities, or values.
+    """Predict new images: a table of ids, classes and probabilities, values, or risks of an event.
 
     [bold]Examples[/bold]
 

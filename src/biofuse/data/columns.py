@@ -250,7 +250,8 @@ def label_column(columns: Columns, used: Collection[str], where: str) -> tuple[s
         return None, [f"{where}: no column but that of the images, so there are no labels."], []
     if not found:
         among = listing(list(free), limit=12)
-        return None, [f"{where}: no label column was recognised among {among}. Name it with {option('label')}."], []
+        names = f"{option('label')}, or a time to an event with {option('time')} and {option('event')}"
+        return None, [f"{where}: no label column was recognised among {among}. Name it with {names}."], []
     others = [name for name in rest if name != found[0]]
     if not sure or others:
         over = f", not {listing(others)}" if others else ""

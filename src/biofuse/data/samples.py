@@ -142,8 +142,9 @@ class Samples:
     def __repr__(self) -> str:
         facts = [f"{len(self)} samples", "no labels" if self.task is None else str(self.task)]
         if self.classes:
+            counted = f"{len(self.classes)} classes" if self.task is None else Target(self.task, self.classes).counted
             shown = ", ".join(self.classes[:4]) + (", ..." if len(self.classes) > 4 else "")
-            facts.append(f"{len(self.classes)} classes ({shown})")
+            facts.append(f"{counted} ({shown})")
         if self.splits is not None:
             names, counts = np.unique(self.splits.astype(str), return_counts=True)
             facts.append(", ".join(f"{count} {name}" for name, count in zip(names, counts, strict=True)))

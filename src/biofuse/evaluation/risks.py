@@ -1,7 +1,7 @@
 """Predicted risks of an event: calibrated on development data, put into groups, and compared with what happened."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -21,7 +21,7 @@ GROUPS = ("low", "middle", "high")
 """Risk groups, each a third of the development samples by predicted risk."""
 
 LEAST = 1e-12
-"""Probabilities nearer to 0 or 1 count as so much: ``log(-log)`` of either end is infinite."""
+"""Calibrated risks nearer to 0 or 1 count as so much in the loss, whose logarithm of either end is infinite."""
 
 SLOPES, SHIFTS = (0.0, 10.0), (-10.0, 10.0)
 """Between these the slope and the shift are looked for: e to the tenth is no hazard ratio that data tell."""
@@ -31,23 +31,28 @@ SLOPES, SHIFTS = (0.0, 10.0), (-10.0, 10.0)
 class KnownRisks:
     """What brings risks to what happened to development samples, and the risks that divide these into thirds.
 
-    On the scale of ``log(-log(1 - risk))``, on which a proportional hazards model is linear, risks are moved by one
-    shift and drawn together, or apart, around their mean at each horizon by one slope (van Houwelingen 2000): what a
-    predictor that has learned its samples by heart says too extremely is said less so. Order by horizon is kept, and at
-    each horizon the order of samples.
+    On the scale of ``log(-log(1 - risk))``, on which a proportional hazards model is linear, risks are moved by a
+    shift of each horizon and drawn together, or apart, around their mean there by one slope (van Houwelingen 2000):
+    what a predictor that has learned its samples by heart says too extremely is said less so. Order by horizon is kept,
+    and at each horizon the order of samples. On that scale a risk of 0, as Kaplan-Meier curves of few neighbours have,
+    lies infinitely far out: risks count as no nearer to 0 or 1 than development samples can tell, ``least``.
 
     Attributes
     ----------
     centres : ndarray of float64, shape (n_horizons,)
         The means of the out-of-fold risks on that scale.
-    shift, slope : float
+    shift : ndarray of float64, shape (n_horizons,)
+    slope : float
+    least : float
+        Half an event among the out-of-fold predictions.
     cuts : ndarray of float64, shape (2,)
         Calibrated risks (:meth:`biofuse.core.target.Target.risk`) between low and middle, and middle and high.
     """
 
     centres: Values
-    shift: float
+    shift: Values
     slope: float
+    least: float
     cuts: Values
 
     @classmethod
@@ -64,25 +69,27 @@ class KnownRisks:
         """
         from scipy.optimize import minimize
 
-        rows, scaled = prepare(target, labels, risks).observed, _scaled(risks)
+        rows, least = prepare(target, labels, risks).observed, 1 / (2 * len(risks))
+        scaled = _scaled(risks, least)
         centres, happened, weights = scaled.mean(axis=0), rows.happened(), rows.at_horizons
-        unknown = cls(centres=centres, shift=0.0, slope=1.0, cuts=np.zeros(2))
 
         def loss(found: Values) -> float:
-            p = np.clip(_risks(centres + found[0] + found[1] * (scaled - centres)), LEAST, 1 - LEAST)
+            p = np.clip(_risks(centres + found[:-1] + found[-1] * (scaled - centres)), LEAST, 1 - LEAST)
             return float(-(weights * np.where(happened, np.log(p), np.log1p(-p))).sum() / weights.sum())
 
-        shift, slope = 0.0, 1.0
-        if (weights * happened).any() and (weights * ~happened).any():
-            best = minimize(loss, np.array([0.0, 1.0]), method="L-BFGS-B", bounds=(SHIFTS, SLOPES))
-            shift, slope = map(float, best.x)
-        made = cls(centres=centres, shift=shift, slope=slope, cuts=unknown.cuts)
-        cuts = np.quantile(target.risk(made.apply(risks)), [1 / 3, 2 / 3])
-        return cls(centres=centres, shift=shift, slope=slope, cuts=cuts)
+        found = np.append(np.zeros(len(centres)), 1.0)
+        known = weights > 0
+        both = np.asarray(np.any(known & happened, axis=0) & np.any(known & ~happened, axis=0))
+        if both.any():
+            # Where all that is known to have happened is one thing, the shift would have no end.
+            bounds = [SHIFTS if each else (0.0, 0.0) for each in both.tolist()]
+            found = minimize(loss, found, method="L-BFGS-B", bounds=[*bounds, SLOPES]).x
+        made = cls(centres=centres, shift=found[:-1], slope=float(found[-1]), least=least, cuts=np.zeros(2))
+        return replace(made, cuts=np.quantile(target.risk(made.apply(risks)), [1 / 3, 2 / 3]))
 
     def apply(self, risks: Values) -> Values:
         """Return calibrated risks, same shape, none smaller than at an earlier horizon."""
-        moved = _risks(self.centres + self.shift + self.slope * (_scaled(risks) - self.centres))
+        moved = _risks(self.centres + self.shift + self.slope * (_scaled(risks, self.least) - self.centres))
         return np.maximum.accumulate(moved, axis=1)
 
     def group(self, target: Target, risks: Values) -> NDArray[np.int64]:
@@ -95,7 +102,8 @@ class KnownRisks:
 
     def state(self) -> tuple[dict[str, Any], Arrays]:
         """Return what is saved: JSON values, and arrays by name."""
-        return {"shift": self.shift, "slope": self.slope}, {"centres": self.centres, "cuts": self.cuts}
+        json = {"slope": self.slope, "least": self.least}
+        return json, {"centres": self.centres, "shift": self.shift, "cuts": self.cuts}
 
     @classmethod
     def restore(cls, json: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Self:
@@ -107,14 +115,14 @@ class KnownRisks:
             If that is malformed.
         """
         with reading("calibration of risks"):
-            centres, cuts = (arrays[name].astype(np.float64) for name in ("centres", "cuts"))
-            if centres.ndim != 1 or cuts.shape != (len(GROUPS) - 1,):
+            centres, shift, cuts = (arrays[name].astype(np.float64) for name in ("centres", "shift", "cuts"))
+            if centres.ndim != 1 or shift.shape != centres.shape or cuts.shape != (len(GROUPS) - 1,):
                 raise ValueError("there are not as many means and thresholds as there should be")
-            return cls(centres=centres, shift=float(json["shift"]), slope=float(json["slope"]), cuts=cuts)
+            return cls(centres=centres, shift=shift, slope=float(json["slope"]), least=float(json["least"]), cuts=cuts)
 
 
-def _scaled(risks: Values) -> Values:
-    return np.asarray(np.log(-np.log1p(-np.clip(risks, LEAST, 1 - LEAST))))
+def _scaled(risks: Values, least: float) -> Values:
+    return np.asarray(np.log(-np.log1p(-np.clip(risks, least, 1 - least))))
 
 
 def _risks(scaled: Values) -> Values:

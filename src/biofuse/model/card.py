@@ -309,7 +309,8 @@ def _data(model: DescribedModel, data: str, run: Mapping[str, Any] | None) -> st
     splits = list(counts)
     names = dict.fromkeys(name for split in splits for name in (model.classes if noun != "horizons" else counts[split]))
     rows = [(name, *(counts[split].get(name, 0) for split in splits)) for name in names]
-    return "\n".join(lines) + "\n\n" + _markdown_table(("class", *splits), rows)
+    what = "class" if model.task.categorical else "samples with"
+    return "\n".join(lines) + "\n\n" + _markdown_table((what, *splits), rows)
 
 
 def _encoders(cards: Sequence[EncoderCard]) -> str:
@@ -329,7 +330,10 @@ def _choice(model: DescribedModel, run: Mapping[str, Any] | None) -> str:
     if run is not None:
         pool = [encoder["card"]["name"] for encoder in run["encoders"]]
         said.append(f"The pool had {len(pool)} encoders: {', '.join(pool)}.")
-        said.append(SearchConfig(**run["options"]).compared(run["head"]) or f"Head: {run['head']}.")
+        said.append(
+            SearchConfig(**run["options"]).compared(run["head"], Target(model.task, model.classes))
+            or f"Head: {run['head']}."
+        )
     said.append("The choice was made on development data; test data were not read for it.")
     return "\n\n".join(map(_plain, said))
 

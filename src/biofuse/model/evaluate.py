@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biofuse.blocks.blocks import Blocks
-from biofuse.core.errors import DataError, option
+from biofuse.core.errors import DataError, UndefinedMetricError, option
 from biofuse.core.hashing import Contents, to_hex
 from biofuse.core.progress import Progress
 from biofuse.core.target import Labels, Target
@@ -571,10 +571,17 @@ def evaluate_models(
     DataError
         If the test data are unlabelled, or have no class that the models know.
     UndefinedMetricError
-        If the sensitivity or prevalence is no share.
+        If the sensitivity or prevalence is no share, or is given where there are no classes.
     """
     check_stated(sensitivity=sensitivity, prevalence=prevalence)
     chosen = models[CHOSEN]
+    stated = {"sensitivity": None if sensitivity == DEFAULT_SENSITIVITY else sensitivity, "prevalence": prevalence}
+    for name, value in stated.items():
+        if value is not None and not chosen.target.categorical:
+            raise UndefinedMetricError(
+                f"{option(name, value)} is about classes, and this model predicts {chosen.target.text}.",
+                remedy=f"Leave {option(name)} out.",
+            )
     metric = metric or default_metric(chosen.target)
     samples, notes = align_classes(test, chosen)
     singles = singles or {}

@@ -524,8 +524,13 @@ class BioFuseModel(ScikitModel):
         UndefinedMetricError
             If there is no such threshold, or the sensitivity is no share.
         ArtifactError
-            If the model knows no thresholds.
+            If the model knows no thresholds, or predicts no classes.
         """
+        if not self.target.categorical:
+            raise ArtifactError(
+                f"Thresholds decide about classes, and the model predicts {self.target.text}.",
+                remedy=f"Leave {option('threshold')} and {option('sensitivity')} out.",
+            )
         rule = read_threshold(threshold, sensitivity=sensitivity)
         if isinstance(rule, float):
             return np.full(len(self.classes), rule)
@@ -627,14 +632,9 @@ class BioFuseModel(ScikitModel):
         UndefinedMetricError, ArtifactError
             As of :meth:`thresholds`.
         """
-        if not self.target.categorical:
-            if threshold is not None or sensitivity is not None:
-                raise ArtifactError(
-                    f"Thresholds decide about classes, and the model predicts {self.target.text}.",
-                    remedy=f"Leave {option('threshold')} and {option('sensitivity')} out.",
-                )
-            return np.asarray(self.target.predict(probabilities), dtype=np.float64)
         if threshold is None and sensitivity is None:
+            if not self.target.categorical:
+                return np.asarray(self.target.predict(probabilities), dtype=np.float64)
             return np.array(self.target.names(self.target.predict(probabilities)), dtype=object)
         limits = self.thresholds(threshold if threshold is not None else "sensitivity", sensitivity=sensitivity)
         return np.array(self.target.names(self.target.call(probabilities, limits)), dtype=object)

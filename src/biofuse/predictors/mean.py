@@ -195,7 +195,7 @@ class MeanFits:
         order, self._blocks = in_order(blocks, None, {"labels": labels, "sample weights": sample_weight})
         self._labels = np.asarray(labels)[order]
         self._weights = None if sample_weight is None else np.asarray(sample_weight)[order]
-        self._heads = [make_head(head) for head in (_linear_heads(target) if heads is None else heads)]
+        self._heads = [make_head(head) for head in (averaged_heads(target) if heads is None else heads)]
         if not self._heads or len({head.name for head in self._heads}) < len(self._heads):
             raise SearchError("A mean over heads needs at least one head, and each once.")
         self._target, self._seed, self._threads = target, seed, threads
@@ -266,13 +266,14 @@ class MeanFits:
             raise SearchError(
                 f"The head {head.name} is not linear: a mean over sub-subsets could not be made one map.",
                 remedy=f"Use {option('predictor', 'fused')}, or one of the heads "
-                f"{', '.join(_linear_heads(self._target))}.",
+                f"{', '.join(averaged_heads(self._target))}.",
             )
         self._fitted[head.name, encoders] = fitted
         return fitted
 
 
-def _linear_heads(target: Target) -> tuple[str, ...]:
+def averaged_heads(target: Target) -> tuple[str, ...]:
+    """Return the heads that are averaged for such a target: cheap and linear."""
     return tuple(name for name in cheap_heads(target) if name in LINEAR_HEADS)
 
 

@@ -216,6 +216,7 @@ class RunComparison(TablePage):
             "heads": {run.name: run.record.head or "none" for run in self.runs},
             "ways to select": {run.name: run.record.options.select for run in self.runs},
             "presets": {run.name: run.record.options.preset or "none" for run in self.runs},
+            "horizons": {run.name: ", ".join(run.record.classes) for run in self.runs if run.record.target.timed},
         }
         for what, values in choices.items():
             if len(set(values.values())) > 1:

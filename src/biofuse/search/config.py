@@ -7,6 +7,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from biofuse.core.errors import BioFuseError, SearchError, option
 from biofuse.core.options import Option, Options
+from biofuse.core.target import Target
 from biofuse.evaluation.metrics import ACCURACY, DEFAULT_METRIC, MetricName, selectable
 from biofuse.search.rules import DEFAULT_RULE, PUBLISHED_RULE, RULES, RuleName
 
@@ -172,13 +173,16 @@ class SearchConfig(Options):
         """Return the same with a head that has been chosen."""
         return self.model_copy(update={"head": head})
 
-    def compared(self, head: str) -> str:
+    def compared(self, head: str, target: Target) -> str:
         """Say which head compared subsets, and what the models are, where that is something else; else nothing."""
+        from biofuse.predictors.mean import averaged_heads
+
         if self.predictor != "mean":
             return ""
+        over = "all heads that are cheap to fit" if len(averaged_heads(target)) > 1 else "fits of that head"
         return (
-            f"Subsets were compared by one {head} head; every model is the mean over all heads that are cheap to "
-            "fit, on its encoders together and on each by itself."
+            f"Subsets were compared by one {head} head; every model is the mean over {over}, on its encoders together "
+            "and on each by itself."
         )
 
     @model_validator(mode="before")

@@ -339,7 +339,7 @@ def leaderboard_section(given: ReportInput) -> content.Section:
             f"{len(screen):,} subsets were screened in closed form, by {SCREENED_BY}; {len(board):,} were then "
             "refitted, and the choice is made among those."
         )
-    said += filter(None, [record.options.compared(record.head)])
+    said += filter(None, [record.options.compared(record.head, record.target)])
     if record.heads:
         tried = ", ".join(f"{name} {value:.4f}" for name, value in record.heads.items())
         said.append(f"The head was chosen by the same folds: {tried}.")

@@ -76,7 +76,10 @@ def data_section(given: ReportInput) -> content.Section:
 def _balance(given: ReportInput) -> content.Chart:
     counts = given.record.counts
     splits = [split for split in SPLITS if split in counts]
-    names = given.record.classes
+    categorical = given.record.target.categorical
+    names = (
+        given.record.classes if categorical else tuple(dict.fromkeys(name for own in counts.values() for name in own))
+    )
     by_class = {name: [counts[split].get(name, 0) for split in splits] for name in names}
     totals = [sum(by_class[name]) for name in names]
     order = sorted(range(len(names)), key=lambda index: -totals[index])[:SHOWN_CLASSES]
@@ -90,7 +93,7 @@ def _balance(given: ReportInput) -> content.Chart:
         summary += f" The {SHOWN_CLASSES} most frequent of {len(names)} are drawn."
     return content.Chart(
         id="balance",
-        title="Class balance",
+        title="Class balance" if categorical else "Number of samples",
         summary=summary,
         body=content.BarChart(
             labels=tuple(names[index] for index in order),
@@ -102,8 +105,8 @@ def _balance(given: ReportInput) -> content.Chart:
         ),
         table=content.Table(
             id="balance-data",
-            caption="Samples per class and split",
-            columns=content.words("class") + content.numbers(*splits, "all"),
+            caption="Samples per class and split" if categorical else "Samples with each, per split",
+            columns=content.words("class" if categorical else "samples with") + content.numbers(*splits, "all"),
             rows=tuple((name, *each, sum(each)) for name, each in by_class.items()),
         ),
     )

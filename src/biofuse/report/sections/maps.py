@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from biofuse.blocks.blocks import Blocks, linear_cka
 from biofuse.core.hashing import hash_order
+from biofuse.core.target import CENSORED, Target
 from biofuse.report import content
 from biofuse.report.input import Embedded, ReportInput, make_thumbnails, name_of
 
@@ -31,8 +32,8 @@ class Points:
 
     Attributes
     ----------
-    parts, ids, labels : ndarray of object, shape (n,)
-        A part is development, or the split that was tested.
+    parts, ids, labels, kinds : ndarray of object, shape (n,)
+        A part is development, or the split that was tested; samples of a kind share a colour.
     place : ndarray of float64, shape (n, 2)
     tiles : ndarray of int64, shape (n,)
         Place of each thumbnail, -1 for none.
@@ -41,6 +42,7 @@ class Points:
     parts: NDArray[np.object_]
     ids: NDArray[np.object_]
     labels: NDArray[np.object_]
+    kinds: NDArray[np.object_]
     place: NDArray[np.float64]
     tiles: NDArray[np.int64]
 
@@ -59,10 +61,12 @@ def map_section(given: ReportInput) -> content.Section:
     matrices = _standardised(drawn, given.chosen)
     place, shares = _project(matrices)
     grid, tiles = make_thumbnails([(images[part], sample) for part, own in drawn.items() for sample in own.blocks.ids])
+    labels = [label for own in drawn.values() for label in own.labels]
     points = Points(
         parts=np.array([part for part, own in drawn.items() for _ in own.labels], dtype=object),
         ids=np.concatenate([own.blocks.ids for own in drawn.values()]),
-        labels=np.array([label for own in drawn.values() for label in own.labels], dtype=object),
+        labels=np.array(labels, dtype=object),
+        kinds=np.array(_kinds(given.record.target, labels), dtype=object),
         place=place,
         tiles=np.array(tiles, dtype=np.int64),
     )
@@ -74,9 +78,10 @@ def map_section(given: ReportInput) -> content.Section:
     axes = [f"component {number} ({share:.0%} of variance)" for number, share in zip((1, 2), shares, strict=True)]
     how = (
         f"Components of the development samples, which know no labels. They hold {shares[0]:.0%} and {shares[1]:.0%} "
-        "of the variance: classes that overlap here may be apart in the other dimensions."
+        "of the variance: what overlaps here may be apart in the other dimensions."
     )
     common: dict[str, Any] = {"parts": tuple(drawn), "grid": grid, "total": total, "basis": _basis(given)}
+    common["by"] = "the first horizon by which the event came" if given.record.target.timed else "class"
     charts = [_chart(points, "map", "Samples along two principal components", how, axes=axes, **common)]
     if given.umap and len(matrices[0]) > NEIGHBOURS:
         near = replace(points, place=_umap(matrices))
@@ -86,6 +91,21 @@ def map_section(given: ReportInput) -> content.Section:
     return content.Section(
         id="map", title=title, paragraphs=tuple(said), items=tuple(replace(c, wide=len(charts) == 1) for c in charts)
     )
+
+
+def _kinds(target: Target, labels: Sequence[str]) -> list[str]:
+    """Return what each sample is coloured by: its label, of a time by which horizon the event came."""
+    if not target.timed:
+        return list(labels)
+    found = []
+    for label in labels:
+        by = [name for name, horizon in zip(target.classes, target.horizons, strict=True) if _time(label) <= horizon]
+        found.append("no event seen" if label.endswith(CENSORED) else f"event {by[0] if by else 'later'}")
+    return found
+
+
+def _time(label: str) -> float:
+    return float(label.removesuffix(CENSORED))
 
 
 def _basis(given: ReportInput) -> str:
@@ -163,13 +183,14 @@ def _chart(
     grid: content.ThumbnailGrid | None,
     total: int,
     basis: str,
+    by: str,
 ) -> content.Chart:
-    counts = Counter(points.labels.tolist())
+    counts = Counter(points.kinds.tolist())
     frequent = [each for each, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:COLOURS]]
     several = len(parts) > 1
     groups = []
     for colour, label in enumerate([*frequent, OTHERS] if len(counts) > COLOURS else frequent):
-        own = points.labels == label if label in frequent else ~np.isin(points.labels, frequent)
+        own = points.kinds == label if label in frequent else ~np.isin(points.kinds, frequent)
         for part in parts:
             rows = np.flatnonzero(own & (points.parts == part))
             if len(rows):
@@ -189,7 +210,7 @@ def _chart(
         id=name,
         title=title,
         basis=basis,
-        summary=f"{f'{shown:,} of' if shown < total else 'All'} {total:,} samples, coloured by class"
+        summary=f"{f'{shown:,} of' if shown < total else 'All'} {total:,} samples, coloured by {by}"
         f"{'; development samples are hollow' if several else ''}. {how} Point at a sample to see it, or focus the "
         "map and step through the samples with the arrow keys.",
         body=content.ScatterPlot(
@@ -208,7 +229,7 @@ def _centres(groups: Sequence[content.PointGroup], name: str) -> content.Table:
 
     return content.Table(
         id=f"{name}-data",
-        caption="Where the points of each class are: mean and standard deviation along both axes",
+        caption="Where the points of each colour are: mean and standard deviation along both axes",
         columns=content.words("points")
         + content.numbers("number")
         + content.numbers("mean 1", "± 1", "mean 2", "± 2", decimals=2),

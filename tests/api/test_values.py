@@ -75,6 +75,7 @@ def test_a_loaded_model_gives_numbers_and_the_ends_of_their_intervals(valued, st
     card = model_card(model)
     assert "A predictor of a number per sample" in card
     assert "image-classification" not in card
+    assert f"with BioFuse {biofuse.__version__}." in card
 
 
 def test_what_values_have_not_is_refused_before_an_image_is_read(valued, unread):
@@ -92,5 +93,13 @@ def test_what_values_have_not_is_refused_before_an_image_is_read(valued, unread)
         Served.load(out)
     with pytest.raises(ArtifactError, match="biofuse predict RUN"):
         Served.in_memory(result.model)
+    with pytest.raises(ArtifactError, match="gives probabilities of classes"):
+        biofuse.export_onnx(out, out.parent / "onnx")
     with pytest.raises(SearchError, match="counts labelled samples per class"):
         biofuse.curve(out, progress=False)
+
+
+def test_the_map_is_coloured_by_quarters_of_the_values(valued, study):
+    page = biofuse.write_report(valued[2], store=study.store).read_text()
+    assert "coloured by the quarter of age it lies in" in page
+    assert all(f"{which} quarter" in page for which in ("lowest", "second", "third", "highest"))

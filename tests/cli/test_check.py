@@ -1,7 +1,9 @@
 """`biofuse check`."""
 
+import io
 import json
 import shutil
+import sys
 
 import numpy as np
 import pandas as pd
@@ -141,3 +143,22 @@ def test_brain_mri_overlaps_are_those_its_readme_states(shared_data, biofuse):
     for part in ("106 meningioma", "105 no", "22 pituitary", "18 glioma"):
         assert part in leak
     assert "176 images of split train repeat among themselves" in ran.out
+
+
+def test_a_column_of_many_numbers_is_asked_about_at_a_terminal_and_refused_elsewhere(
+    tmp_path, make_images, biofuse, monkeypatch
+):
+    paths = make_images(tmp_path / "images", classes=("a", "b"), per_class=10)
+    table = tmp_path / "ages.csv"
+    table.write_text("path,age\n" + "".join(f"{path},{40.5 + row}\n" for row, path in enumerate(paths)))
+    refused = biofuse("check", table, "--label", "age")
+    assert refused.code == 1
+    assert all(f"--task {way}" in refused.err for way in ("value", "ordinal", "multiclass"))
+    monkeypatch.setattr("sys.stdin", io.StringIO("classes\nvalue\n"))
+    for stream in (sys.stdin, sys.stderr):
+        monkeypatch.setattr(stream, "isatty", lambda: True)
+    asked = biofuse("check", table, "--label", "age")
+    assert asked.code == 0
+    assert "Which is it?" in asked.err
+    assert "--task value" in asked.err
+    assert "age: 40.5 to 59.5" in asked.out

@@ -4,6 +4,7 @@ What is imported here loads scikit-learn, which the rest of the top-level packag
 """
 
 import re
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -575,9 +576,9 @@ class _OverBlocks(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             self.n_features_in_ = sum(block.shape[1] for block in checked.values())
         return checked
 
+    @abstractmethod
     def _encode(self, y: Any, n: int) -> tuple[Labels, Target]:
         """Return labels as numbers; remember what they are called."""
-        raise NotImplementedError
 
     def _scores(self, X: Any) -> NDArray[np.float64]:
         """Return what is predicted, calibrated, shape (n, n_columns)."""

@@ -3,6 +3,7 @@
 import contextlib
 import importlib.metadata
 import logging
+import shlex
 import shutil
 import uuid
 import warnings
@@ -210,6 +211,12 @@ def export_onnx(
     """
     _require_libraries()
     model, target = BioFuseModel.load(run, variant=variant), Path(folder).absolute()
+    if not model.target.categorical:
+        raise ArtifactError(
+            f"The graph gives probabilities of classes, and this model predicts {model.target.text}.",
+            remedy=f"Predict with BioFuse: biofuse predict {shlex.quote(str(run))} IMAGES --out predictions.csv; in "
+            "Python, model.resident().",
+        )
     if target.exists() and (not target.is_dir() or {each.name for each in target.iterdir()} - set(_FILES)):
         raise ArtifactError(f"{folder} exists and is no export.", remedy="Choose an empty folder.")
     if embeddings:

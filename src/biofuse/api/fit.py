@@ -309,8 +309,8 @@ class FitResult:
 
 
 ONE_PREDICTOR = (
-    "A head or a fusion was named, so the predictor is one head on the fused encoders; otherwise it would be the mean "
-    "of several heads."
+    "A head or a fusion was named, so the predictor is one head on the fused encoders; otherwise it would be a mean "
+    "of linear heads."
 )
 """Said where options decide the predictor without naming it."""
 

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -9,11 +10,14 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 from pydantic import BeforeValidator, TypeAdapter, ValidationError
+from rich.prompt import Prompt
 
 from biofuse.api.service.options import ServeOptions
-from biofuse.core.errors import BioFuseError, did_you_mean, in_command_words, squashed
+from biofuse.cli.console import note
+from biofuse.core.errors import BioFuseError, UnsettledTaskError, did_you_mean, in_command_words, option, squashed
 from biofuse.core.files import open_regular
 from biofuse.core.options import Offer, Options, Panel, unknown_option
+from biofuse.core.progress import errors
 from biofuse.data.config import DataConfig
 from biofuse.extract.options import ExtractOptions
 from biofuse.runs.tracking import TRACKERS
@@ -89,11 +93,27 @@ def offers(*models: type[Options]) -> Callable[[Command], Command]:
         @functools.wraps(command)
         def run(**given: Any) -> None:
             read = {n: _value(by_name[n], value) if n in by_name else value for n, value in given.items()}
-            command(**{name: value for name, value in read.items() if name not in by_name or value is not None})
+            chosen = {name: value for name, value in read.items() if name not in by_name or value is not None}
+            try:
+                command(**chosen)
+            except UnsettledTaskError as error:
+                if "task" not in by_name or not (sys.stdin.isatty() and sys.stderr.isatty()):
+                    raise
+                command(**{**chosen, "task": _ask_for_task(error)})
 
         return _with_signature(run, sorted([*own, *parameters], key=_place))
 
     return derive
+
+
+def _ask_for_task(error: UnsettledTaskError) -> str:
+    """Ask at a terminal how the numbers of a label are meant."""
+    note(error.message)
+    for way, meaning in error.ways.items():
+        note(f"  {way}: {meaning}")
+    chosen = Prompt.ask("Which is it?", choices=list(error.ways), console=errors)
+    note(f"The same without being asked: {option('task', chosen)}.")
+    return chosen
 
 
 def _value(offer: Offer, value: Any) -> Any:

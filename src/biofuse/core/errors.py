@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import PurePath
-from typing import Any
+from typing import Any, ClassVar
 
 OPTION = re.compile(r"`([a-z_]+)=([^`]*)`")
 """An option in a message, as :func:`option` writes it."""
@@ -210,6 +210,17 @@ class BioFuseWarning(UserWarning):
 
 class DataError(BioFuseError):
     """The data set cannot be used as it is: layout, labels, ids, splits or groups."""
+
+
+class UnsettledTaskError(DataError):
+    """The numbers of a label may be read in several ways, and nobody has said in which."""
+
+    ways: ClassVar[dict[str, str]] = {
+        "value": "predict the number",
+        "ordinal": "they are grades",
+        "multiclass": "every number is a class of its own",
+    }
+    """What ``task`` may be, and what that means."""
 
 
 class UnreadableImageError(DataError):

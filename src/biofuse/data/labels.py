@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from biofuse.core.errors import DataError, option
+from biofuse.core.errors import DataError, UnsettledTaskError, option
 from biofuse.core.target import MISSING, Labels, Task, is_negative
 
 INTEGER = re.compile(r"[+-]?\d+")
@@ -365,11 +365,11 @@ def _refuse_measurements(counts: Counter[str]) -> None:
     numbered = values[0] in {0.0, 1.0} and values == [values[0] + place for place in range(len(values))]
     if len(counts) <= FEW_NUMBERS or not (seldom or (len(counts) > MANY_NUMBERS and not numbered)):
         return
-    raise DataError(
+    raise UnsettledTaskError(
         f"The label has {len(counts)} different numbers in {n} rows, from {values[0]:g} to {values[-1]:g}: it looks "
         "like a measurement.",
-        remedy=f"Give {option('task', 'value')} to predict the number, {option('task', 'multiclass')} if every number "
-        f"is a class of its own, or {option('task', 'ordinal')} if they are grades.",
+        remedy=f"Give {option('task', 'value')} to predict the number, {option('task', 'ordinal')} if they are grades, "
+        f"or {option('task', 'multiclass')} if every number is a class of its own.",
     )
 
 

@@ -255,11 +255,8 @@ class EstimatorHead:
             raise other_target(self.name, target)
         if has_gaps(np.asarray(labels), target):
             parts = fit_per_label(
-                X, labels, target=target, sample_weight=sample_weight,
-                fit=lambda rows, own, alone, weights: self.fit(
-                    rows, own, target=alone, sample_weight=weights, seed=seed, threads=threads
-                ),
-            )  # fmt: skip
+                self, X, labels, target=target, sample_weight=sample_weight, seed=seed, threads=threads
+            )
             return cast("FittedEstimators", parts)
         setup = set_up(X, labels, target=target, class_weight=self.class_weight, sample_weight=sample_weight)
         fitted, said = [], dict.fromkeys(setup.notes)

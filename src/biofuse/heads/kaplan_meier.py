@@ -2,32 +2,25 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.neighbors import NearestNeighbors
 
-from biofuse.core.errors import ArtifactError, SearchError
+from biofuse.core.errors import ArtifactError
 from biofuse.core.linear import ROWS_AT_ONCE, slices
 from biofuse.core.seals import Arrays, reading
 from biofuse.core.target import Target
-from biofuse.heads.base import Features, FittedOwnHead, Limits, OwnHead, Scores, Setup, TimeToEvent, check_features
-from biofuse.heads.knn import Metric
+from biofuse.heads.base import Features, Limits, OwnHead, Scores, Setup, TimeToEvent, check_features
+from biofuse.heads.knn import FittedRows, Metric, check_metric
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class FittedCurves(FittedOwnHead):
-    """The training rows, and when what happened to them.
+class FittedCurves(FittedRows):
+    """The training rows in the order of their times, at one time those with an event first, and what happened to them.
 
     Attributes
     ----------
-    k : int
-        Neighbours of a curve.
-    metric : {"cosine", "euclidean"}
-    rows : ndarray of float32, shape (n, n_features)
-        The training rows, in the order of their times; at one time those with an event first.
     labels : ndarray of float64, shape (n, 2)
         Time and event of each.
     weights : ndarray of float64, shape (n,)
@@ -36,29 +29,16 @@ class FittedCurves(FittedOwnHead):
         Times by which the event is predicted.
     """
 
-    k: int
-    metric: Metric
-    rows: NDArray[np.float32]
     labels: Scores
     weights: Scores
     horizons: tuple[float, ...]
-
-    @property
-    def n_features(self) -> int:
-        """Columns of the matrices it takes."""
-        return int(self.rows.shape[1])
-
-    @cached_property
-    def _index(self) -> NearestNeighbors:
-        return NearestNeighbors(n_neighbors=self.k, metric=self.metric, algorithm="brute").fit(self.rows)
 
     def predict_proba(self, X: Features) -> Scores:
         """Return the share of the neighbours with an event by each horizon, by their Kaplan-Meier curve."""
         check_features(X, n_features=self.n_features)
         found = np.empty((len(X), len(self.horizons)))
         for some in slices(len(X), ROWS_AT_ONCE):
-            near = self._index.kneighbors(np.asarray(X[some], dtype=np.float32), return_distance=False)
-            found[some] = 1 - self._survival(np.sort(near, axis=1))
+            found[some] = 1 - self._survival(np.sort(self.nearest(X[some]), axis=1))
         return found
 
     def _survival(self, near: NDArray[np.int64]) -> Scores:
@@ -72,38 +52,27 @@ class FittedCurves(FittedOwnHead):
         reached = np.stack([(times <= horizon).sum(axis=1) for horizon in self.horizons], axis=1)
         return np.asarray(np.take_along_axis(curve, reached, axis=1))
 
-    def decision(self, X: Features) -> Scores:
-        """Return the probabilities: curves are all there is to rank by."""
-        return self.predict_proba(X)
-
     def state(self) -> tuple[dict[str, Any], Arrays]:
         """Return JSON values and arrays."""
-        values = {"k": self.k, "metric": self.metric, "horizons": list(self.horizons)}
-        return self.common_state() | values, {"rows": self.rows, "labels": self.labels, "weights": self.weights}
+        values = self.common_state() | {"horizons": list(self.horizons)}
+        return values, {"rows": self.rows, "labels": self.labels, "weights": self.weights}
 
     @classmethod
     def restore(cls, json: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Self:
         """Build the fitted head whose state this is."""
         with reading("Kaplan-Meier head"):
             fitted = cls(
-                **cls.read_common(json),
-                k=int(json["k"]),
-                metric=json["metric"],
-                rows=np.array(arrays["rows"], dtype=np.float32, order="C"),
+                **cls.read_rows(json, arrays),
                 labels=np.array(arrays["labels"], dtype=np.float64),
                 weights=np.array(arrays["weights"], dtype=np.float64),
                 horizons=tuple(float(horizon) for horizon in json["horizons"]),
             )
+        fitted.check_rows()
         n = len(fitted.rows)
-        if fitted.rows.ndim != 2 or fitted.labels.shape != (n, 2) or fitted.weights.shape != (n,):
+        if fitted.labels.shape != (n, 2) or fitted.weights.shape != (n,):
             raise ArtifactError("The saved Kaplan-Meier head's arrays do not fit together.", remedy="Fit again.")
-        if (
-            not all(np.isfinite(array).all() for array in (fitted.rows, fitted.labels))
-            or not (fitted.weights > 0).all()
-        ):
+        if not np.isfinite(fitted.labels).all() or not (fitted.weights > 0).all():
             raise ArtifactError("The saved Kaplan-Meier head holds values that are no numbers.", remedy="Fit again.")
-        if not 1 <= fitted.k <= n or fitted.metric not in {"cosine", "euclidean"}:
-            raise ArtifactError("The saved Kaplan-Meier head's options are malformed.", remedy="Fit again.")
         if len(fitted.horizons) != fitted.n_classes:
             raise ArtifactError("The saved Kaplan-Meier head has other horizons than columns.", remedy="Fit again.")
         return fitted
@@ -133,8 +102,7 @@ class KaplanMeier(OwnHead[FittedCurves]):
     metric: Metric = "cosine"
 
     def __post_init__(self) -> None:
-        if self.k < 1 or self.metric not in {"cosine", "euclidean"}:
-            raise SearchError(f"k must be at least 1, the metric cosine or euclidean, not {self.k} and {self.metric}.")
+        check_metric(self.k, self.metric)
 
     def takes(self, target: Target) -> bool:
         """Return whether it predicts such a target: times to an event."""

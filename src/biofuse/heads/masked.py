@@ -99,24 +99,26 @@ def has_gaps(labels: Labels, target: Target) -> bool:
 
 
 def fit_per_label(
+    head: Any,
     X: NDArray[Any],
     labels: Labels,
     *,
     target: Target,
     sample_weight: NDArray[np.float64] | None,
-    fit: Callable[[NDArray[Any], Labels, Target, NDArray[np.float64] | None], Any],
+    seed: int,
+    threads: int,
 ) -> FittedPerLabel:
     """Fit a head for each label, on the rows of which it is known.
 
     Parameters
     ----------
+    head : Head
+        What is fitted for each.
     X : ndarray, shape (n, d)
     labels : ndarray of int64, shape (n, n_labels)
         -1 where nothing is known.
-    target : Target
-    sample_weight : ndarray of float64, shape (n,), optional
-    fit : callable
-        Takes rows, the labels of one column, their target and the weights of the rows.
+    target, sample_weight, seed, threads
+        As for :meth:`biofuse.heads.base.Head.fit`.
     """
     heads, notes = [], []
     for place, (name, known) in enumerate(zip(target.classes, target.known(labels).T, strict=True)):
@@ -125,9 +127,10 @@ def fit_per_label(
         if not len(rows):
             notes.append(f"Nothing is known of label {place} in the training rows: probability 0.")
             rows, own = np.arange(1), np.zeros((1, 1), dtype=np.int64)
-        head = fit(X[rows], own, alone, None if sample_weight is None else np.asarray(sample_weight)[rows])
-        notes += _called(head.notes, place) if len(known[known]) else []
-        heads.append(head)
+        weights = None if sample_weight is None else np.asarray(sample_weight)[rows]
+        fitted = head.fit(X[rows], own, target=alone, sample_weight=weights, seed=seed, threads=threads)
+        notes += _called(fitted.notes, place) if known.any() else []
+        heads.append(fitted)
     return FittedPerLabel(heads=tuple(heads), n_features=X.shape[1], notes=tuple(notes))
 
 

@@ -12,6 +12,7 @@ from biofuse.evaluation.calibration import CalibrationTest
 from biofuse.evaluation.conformal import SetsTest
 from biofuse.evaluation.intervals import named_together
 from biofuse.evaluation.metrics import INTERVAL_METRICS, METRICS
+from biofuse.model.versions import UNVERSIONED, fitted_with
 from biofuse.search.config import SearchConfig
 
 
@@ -273,8 +274,9 @@ def _summary(model: DescribedModel, data: str) -> str:
         what = f"A predictor of {target.text} ({', '.join(map(_plain, model.classes))})"
     return (
         f"{what} on the embeddings of {len(model.cards)} frozen encoder{'s' if len(model.cards) > 1 else ''} "
-        f"({names}), fitted on {_plain(data)} with BioFuse {model.facts.get('version', '')}. This repository holds the "
-        "fitted part alone; the weights of the encoders come from their own authors, under their own licences."
+        f"({names}), fitted on {_plain(data)} with BioFuse {fitted_with(model.facts, otherwise=UNVERSIONED)}. This "
+        "repository holds the fitted part alone; the weights of the encoders come from their own authors, under their "
+        "own licences."
     )
 
 
@@ -419,7 +421,7 @@ def _licence(cards: Sequence[EncoderCard]) -> str:
 
 
 def _provenance(model: DescribedModel, run: Mapping[str, Any] | None) -> str:
-    lines = [f"- BioFuse {model.facts.get('version', UNKNOWN)}"]
+    lines = [f"- BioFuse {fitted_with(model.facts, otherwise=UNKNOWN)}"]
     if run is not None:
         libraries = ", ".join(
             f"{name} {version}" for name, version in run["environment"]["libraries"].items() if version

@@ -2,18 +2,25 @@
 
 import importlib.metadata
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from biofuse.encoders.card import EncoderCard
 from biofuse.encoders.loaders import libraries_of
 
-ALWAYS = ("biofuse-embed", "numpy", "pillow")
+OWN = "biofuse-embed"
+"""The distribution that BioFuse is."""
+
+UNVERSIONED = "of an unknown version"
+"""What is said in a sentence where a model does not know it."""
+
+ALWAYS = (OWN, "numpy", "pillow")
 """Every prediction goes through these."""
 
 HEADS = {"xgboost": ("xgboost",), "sklearn": ("scikit-learn",)}
 """Libraries that compute a head, by how its name begins; BioFuse's own heads are numpy."""
 
 MATTER = {
-    "biofuse-embed": 2,
+    OWN: 2,
     "scikit-image": 2,
     "scikit-learn": 2,
     "xgboost": 2,
@@ -53,6 +60,11 @@ def versions_of(cards: Iterable[EncoderCard], *, head: str) -> dict[str, str]:
     used |= {library for name, libraries in HEADS.items() if head.startswith(name) for library in libraries}
     found = {name: installed(name) for name in sorted(used)}
     return {name: version for name, version in found.items() if version is not None}
+
+
+def fitted_with(facts: Mapping[str, Any], *, otherwise: str) -> str:
+    """Return the version of BioFuse that a model was fitted with, by its facts."""
+    return str(facts.get("versions", {}).get(OWN, otherwise))
 
 
 def installed(distribution: str) -> str | None:

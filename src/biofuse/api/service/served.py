@@ -14,6 +14,7 @@ from biofuse.evaluation.metrics import INTERVAL_METRICS, METRICS
 from biofuse.model.card import licence_sentences, seen_before
 from biofuse.model.evaluate import Evaluation
 from biofuse.model.model import SEAL, BioFuseModel, model_folder
+from biofuse.model.versions import UNVERSIONED, fitted_with
 from biofuse.runs.run import RECORD, Run
 from biofuse.search.rules import CHOSEN
 
@@ -95,7 +96,7 @@ class Served:
             "How well": " ".join(self._scores()),
             "Limits": " ".join(self._limits()),
             "Licences": " ".join(warning for warnings in licence_sentences(model.cards)[::-1] for warning in warnings),
-            "Version": f"{self.version}, fitted with BioFuse {model.facts.get('version', 'of an unknown version')}",
+            "Version": f"{self.version}, fitted with BioFuse {fitted_with(model.facts, otherwise=UNVERSIONED)}",
         }
         return {heading: text for heading, text in said.items() if text}
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from biofuse.blocks.blocks import Blocks, linear_cka
 from biofuse.core.hashing import hash_order
-from biofuse.core.target import CENSORED, Target
+from biofuse.core.target import CENSORED, SEPARATOR, Target
 from biofuse.report import content
 from biofuse.report.input import Embedded, ReportInput, make_thumbnails, name_of
 
@@ -81,7 +81,7 @@ def map_section(given: ReportInput) -> content.Section:
         "of the variance: what overlaps here may be apart in the other dimensions."
     )
     common: dict[str, Any] = {"parts": tuple(drawn), "grid": grid, "total": total, "basis": _basis(given)}
-    common["by"] = "the first horizon by which the event came" if given.record.target.timed else "class"
+    common["by"] = _coloured_by(given.record.target)
     charts = [_chart(points, "map", "Samples along two principal components", how, axes=axes, **common)]
     if given.umap and len(matrices[0]) > NEIGHBOURS:
         near = replace(points, place=_umap(matrices))
@@ -93,15 +93,28 @@ def map_section(given: ReportInput) -> content.Section:
     )
 
 
+QUARTERS = ("lowest quarter", "second quarter", "third quarter", "highest quarter")
+
+
 def _kinds(target: Target, labels: Sequence[str]) -> list[str]:
-    """Return what each sample is coloured by: its label, of a time by which horizon the event came."""
-    if not target.timed:
+    """Return what each sample is coloured by: its class, its quarter of the values, or when the event came."""
+    if target.measured:
+        values = np.array([float(label.split(SEPARATOR)[0]) for label in labels])
+        quarter = np.searchsorted(np.quantile(values, (0.25, 0.5, 0.75)), values)
+        return [QUARTERS[place] for place in quarter.tolist()]
+    if target.categorical:
         return list(labels)
     found = []
     for label in labels:
         by = [name for name, horizon in zip(target.classes, target.horizons, strict=True) if _time(label) <= horizon]
         found.append("no event seen" if label.endswith(CENSORED) else f"event {by[0] if by else 'later'}")
     return found
+
+
+def _coloured_by(target: Target) -> str:
+    if target.timed:
+        return "the first horizon by which the event came"
+    return f"the quarter of {target.classes[0]} it lies in" if target.measured else "class"
 
 
 def _time(label: str) -> float:

@@ -497,8 +497,8 @@ def test_every_score_says_what_it_is_of(files: Files) -> None:
         assert any(word in item.basis for word in ("head", "screen", "embeddings")), item.id
         assert any(word in item.basis for word in ("test samples", "cross-validation", "development")), item.id
     assert {fact.name: fact.basis for fact in report.facts if fact.value is not None and fact.value < 1} == {
-        "Test AUROC": "test samples, mean over several heads, all 4 encoders",
-        "Test accuracy": "test samples, mean over several heads, all 4 encoders",
+        "Test AUROC": "test samples, mean of heads, all 4 encoders",
+        "Test accuracy": "test samples, mean of heads, all 4 encoders",
         "Cross-validated AUROC": "cross-validation, ridge head, all 4 encoders",
     }
 

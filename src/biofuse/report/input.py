@@ -50,7 +50,7 @@ THREADS = 4
 
 
 PREDICTED_BY = {
-    "mean": "mean over several heads",
+    "mean": "mean of heads",
     "fused": "{}",
     "ensemble": "average of several subsets, {}",
     "average": "average of encoders, {}",

@@ -126,7 +126,7 @@ def test_uncertain_labels_are_what_was_said(way: str, labels: list[int]) -> None
 
 
 def test_samples_without_any_label_are_left_out_where_that_was_asked_for() -> None:
-    frame = table([None] * 4, mass=[1, None, 0, 1], edema=[None, None, 1, 0])
+    frame = table([None] * 4, mass=[1, "NA", 0, 1], edema=[None, "nan", 1, 0])
     with pytest.raises(DataError, match="1 sample") as caught:
         load_samples(frame, label=("mass", "edema"))
     assert "--on-missing drop" in in_command_words(caught.value.remedy)

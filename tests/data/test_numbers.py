@@ -150,7 +150,7 @@ def test_default_horizons_are_those_of_the_development_data_where_the_split_is_m
 
 
 def test_samples_without_a_number_are_left_out_where_that_was_asked_for(folder: Path) -> None:
-    frame = table(folder, months=[np.nan, *range(1, N)])
+    frame = table(folder, months=["NA", *range(1, N)])
     with pytest.raises(DataError, match="blank for 1 sample") as caught:
         load_samples(frame, root=folder, **TIMES)
     assert "on_missing" in caught.value.remedy

@@ -106,6 +106,12 @@ def label_text(value: object) -> str:
     return str(value).strip()
 
 
+def cell_text(value: object) -> str:
+    """Return what a cell of a column of numbers holds; empty also where a word such as NA says that it is missing."""
+    text = label_text(value)
+    return "" if text.casefold() in MISSING_WORDS else text
+
+
 def listing(items: Sequence[str], *, limit: int = 5) -> str:
     """Name the first few of many for a message."""
     shown = ", ".join(str(item) for item in items[:limit])
@@ -543,7 +549,7 @@ def _encode_sets(
 
 def _filled(matrix: NDArray[Any], columns: Sequence[str], blank_as: str | None) -> tuple[NDArray[Any], list[str]]:
     """Put what blank cells stand for into them, and say how many there are."""
-    blank = np.array([[not label_text(cell) for cell in row] for row in matrix.tolist()]).reshape(matrix.shape)
+    blank = np.array([[not cell_text(cell) for cell in row] for row in matrix.tolist()]).reshape(matrix.shape)
     if blank_as is None or not blank.any():
         return matrix, []
     names = columns or [str(column) for column in range(matrix.shape[1])]
@@ -569,7 +575,7 @@ def _encode_matrix(
             )
         matrix = matrix[:, [names.index(name) for name in table]]
         names = tuple(table)
-    texts = [[label_text(value) for value in row] for row in matrix.tolist()]
+    texts = [[cell_text(value) for value in row] for row in matrix.tolist()]
     unknown = np.array([[not cell for cell in cells] for cells in texts], dtype=np.bool_).reshape(len(rows), -1)
     if unknown.any() and (task is None or task.several):
         _refuse_missing([rows[row] for row in np.flatnonzero(unknown.all(axis=1)).tolist()])
@@ -633,10 +639,12 @@ def _one_hot(labels: NDArray[np.int64], names: tuple[str, ...], rows: Sequence[s
     return EncodedLabels(labels.argmax(axis=1).astype(np.int64), names, _single_task(task, len(names)))
 
 
-def unlabelled(values: RawLabels, *, every: bool) -> NDArray[np.bool_]:
-    """Return which rows have no label, shape (n,): every cell of a row is blank, or one is."""
-    test = all if every else any
-    return np.array([test(not label_text(cell) for cell in _cells(value)) for value in values], dtype=np.bool_)
+def unlabelled(values: RawLabels, *, numbers: bool) -> NDArray[np.bool_]:
+    """Return which rows have no label, shape (n,): every cell of a row is blank; of numbers one is enough."""
+    test = any if numbers else all
+    table = isinstance(values, np.ndarray) and values.ndim == 2 and values.shape[1] > 1
+    read = cell_text if numbers or table else label_text
+    return np.array([test(not read(cell) for cell in _cells(value)) for value in values], dtype=np.bool_)
 
 
 def _cells(value: Any) -> Iterable[Any]:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from biofuse.core.errors import DataError, option
 from biofuse.core.target import Labels, Target, Task
 from biofuse.data.columns import YES
-from biofuse.data.labels import EncodedLabels, RawLabels, label_text, listing
+from biofuse.data.labels import EncodedLabels, RawLabels, cell_text, listing
 
 EVENTS = YES | {
     "event": True, "dead": True, "deceased": True, "died": True, "1:deceased": True,
@@ -95,7 +95,7 @@ def _numbers(cells: Sequence[object], rows: Sequence[str], name: str) -> NDArray
     """Read the cells of a column; a comma for the point, or words, are refused by the row."""
     found, wrong, blank = np.zeros(len(cells)), [], []
     for place, (cell, row) in enumerate(zip(cells, rows, strict=True)):
-        text = label_text(cell)
+        text = cell_text(cell)
         try:
             found[place] = float(text or "nan")
         except ValueError:
@@ -133,7 +133,7 @@ def _times(
     strict: bool,
 ) -> EncodedLabels:
     time = _numbers([row[0] for row in table], rows, names[0])
-    words = [label_text(row[1]).casefold() for row in table]
+    words = [cell_text(row[1]).casefold() for row in table]
     _refuse_blank([row for row, word in zip(rows, words, strict=True) if not word], names[1])
     wrong = [f"{row} ({word})" for row, word in zip(rows, words, strict=True) if word not in EVENTS]
     if wrong:

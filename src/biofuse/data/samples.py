@@ -497,7 +497,7 @@ def _without_unlabelled(
     """Leave out samples without a label, where that was asked for."""
     if config.on_missing == "error" or config.blank_as is not None or len(values) != len(samples):
         return samples, values
-    blank = unlabelled(values, every=task is None or task.categorical)
+    blank = unlabelled(values, numbers=task is not None and not task.categorical)
     if blank.all() or not blank.any():
         return samples, values
     left = f"{int(blank.sum())} sample(s) have no label and are left out: {listing(samples.ids[blank].tolist())}."

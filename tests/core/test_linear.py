@@ -83,6 +83,33 @@ def test_bounds_never_rule_out_the_best_penalty(way, size, signal, seed, weighte
         assert own[place] <= own.min() * (1 + 1e-6) + 1e-12  # a target that never varies leaves rounding errors
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    size=st.tuples(st.integers(5, 80), st.integers(3, 200)),
+    signal=st.sampled_from([0.0, 0.5, 3.0]),
+    seed=st.integers(0, 10_000),
+    weighted=st.booleans(),
+    twice=st.booleans(),
+)
+def test_single_precision_finds_the_penalty_and_the_solution_of_double_precision(size, signal, seed, weighted, twice):
+    X, targets, weights = make_problem(*size, signal=signal, seed=seed, weighted=weighted)
+    if twice:  # rows with a copy, whose errors fall towards the smallest penalty
+        X, targets, weights = np.vstack([X, X]), np.vstack([targets, targets]), np.concatenate([weights, weights])
+    long = solve("rows", X, targets, weights, groups=GROUPS)
+    quick = solve("rows", X, targets, weights, groups=GROUPS, quick=True)
+    for place, other, columns in zip(long.best(GROUPS), quick.best(GROUPS), GROUPS, strict=True):
+        assert quick.alphas[other] == pytest.approx(long.alphas[place])
+        # A group of which nothing can be learnt has coefficients of nothing but rounding.
+        close = {"rtol": 1e-7, "atol": 1e-12 * np.abs(targets).max() / long.alphas[place]}
+        assert np.allclose(quick.coef[other][:, columns], long.coef[place][:, columns], **close)
+
+
+def test_single_precision_leaves_few_penalties_and_gives_way_where_it_confuses_many():
+    assert len(solve("rows", *make_problem(150, 400, signal=3.0), quick=True).alphas) == 1
+    X, targets, weights = make_problem(30, 5)
+    assert len(solve("rows", np.zeros_like(X), targets, weights, quick=True).alphas) == len(RELATIVE)
+
+
 @pytest.mark.parametrize(("way", "n", "d", "least"), [("rows", 150, 400, 4), ("columns", 2500, 12, 5)])
 def test_bounds_spare_work_where_there_is_something_to_learn(way, n, d, least):
     X, targets, weights = make_problem(n, d, signal=3.0)

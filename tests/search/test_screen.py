@@ -31,7 +31,7 @@ def test_few_rows_are_screened_whole_by_products_of_rows():
 
 
 def test_many_rows_are_reduced_as_little_as_will_do():
-    found = plan(1500, classes=7)
+    found = plan(1700, classes=7)
     assert (found.mode, found.reduce_to) == ("primal", 128)
     assert "by products of columns, each block reduced to 128 components" in str(found)
     many = plan(89_996, classes=9)

@@ -35,12 +35,13 @@ from biofuse.search.runner import FoldPart, FoldScores, gather
 
 Way = Literal["dual", "primal"]
 
-TRIDIAGONAL = 8 / 3
-"""Operations, times n^3, of tridiagonalising (4/3) and of forming the orthogonal matrix (4/3): Golub and Van Loan,
-Matrix Computations, 4th edition, section 8.3."""
+TRIDIAGONAL = 8 / 3 / 2 + 1 / 3
+"""Operations, times n^3, of tridiagonalising (4/3) and of forming the orthogonal matrix (4/3), both in single precision
+and so at half the cost, and of one Cholesky decomposition: Golub and Van Loan, Matrix Computations, 4th edition,
+sections 8.3 and 4.2."""
 
-RECURRENCE = 5
-"""Passes over n numbers per row and penalty of the recurrence for the leverages."""
+RECURRENCE = 2.5
+"""Passes over n numbers per row and penalty of the recurrence for the leverages: 5 in single precision."""
 
 EIGEN = 9
 """Operations, times n^3, of a symmetric eigendecomposition with vectors: same book and section."""
@@ -133,7 +134,8 @@ class Size:
             scoring += self.n_subsets * (self.n_weightings * solving + blocks / 2 * (n * n + 2 * t * n * c))
         n, t = max(self.n_train), max(self.n_test)
         # While a block is standardised, its columns are held in float64 a few at a time and its products once more.
-        scratch = 2 * (n + t) * n + 3 * n**2 + (4 + STEPS_AT_ONCE) * a * n * (1 + c)
+        # Where single precision does not do, both precisions hold their matrices.
+        scratch = 2 * (n + t) * n + 6 * n**2 + (4 + STEPS_AT_ONCE) * a * n * (1 + c)
         return Work(held=int(8 * held), scratch=int(8 * scratch), preparing=preparing, scoring=scoring)
 
     def _of_columns(self, kept: list[int], reducing: list[float]) -> Work:
@@ -500,6 +502,7 @@ class ClosedFormScorer:
                 weights=weighting.weights,
                 relative=self.relative,
                 groups=weighting.columns,
+                quick=True,
                 workspace=self._workspace,
             )
         mean, products, crossed = fold.moments[number]

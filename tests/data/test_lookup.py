@@ -135,13 +135,12 @@ def test_formats_that_are_not_read_are_named(tmp_path: Path) -> None:
     assert "scans/1.dcm exists, but images of this kind are not read" in caught.value.remedy
 
 
-def test_addresses_are_not_fetched_and_home_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_home_is_known_and_addresses_stay_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     home = tmp_path.as_posix()
     for text in ("~/a b.png", "$HOME/a b.png", "file:///" + home.lstrip("/") + "/a%20b.png"):
         assert as_path(text) == f"{home}/a b.png"
-    with pytest.raises(DataError, match=r"https://host/1\.png is an address"):
-        load_samples(table(tmp_path, ["https://host/1.png"]))
+    assert as_path("https://host/a%20b.png") == "https://host/a%20b.png"
 
 
 def test_a_hundred_thousand_rows_are_found_with_one_listing_of_each_folder(tmp_path: Path) -> None:

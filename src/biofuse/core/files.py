@@ -18,6 +18,15 @@ from typing import Any, BinaryIO
 
 from biofuse.core.errors import BioFuseWarning, DiskError, LockedError, in_utf8
 
+
+def home() -> Path:
+    """Return BioFuse's folder: ``BIOFUSE_HOME`` if set, else the user's cache folder."""
+    from platformdirs import user_cache_path
+
+    override = os.environ.get("BIOFUSE_HOME", "").strip()
+    return Path(override).expanduser() if override else user_cache_path("biofuse", appauthor=False)
+
+
 TEMPORARY_SUFFIX = ".tmp"
 """Suffix of a file still being written; a reader never opens one."""
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from biofuse.core.errors import DataError, option
 from biofuse.data.labels import label_text, listing
-from biofuse.data.lookup import ImageFinder, as_path, is_image_name
+from biofuse.data.lookup import ImageFinder, as_path, is_address, is_image_name
 
 Columns = Mapping[str, Sequence[Any]]
 """The cells of a table, by header."""
@@ -196,7 +196,7 @@ def _share(values: Sequence[Any], finder: ImageFinder) -> float:
 
 
 def _looks_like_paths(values: Sequence[Any]) -> bool:
-    names = _sample(values)
+    names = [name.partition("?")[0] if is_address(name) else name for name in _sample(values)]
     return bool(names) and sum(map(is_image_name, names)) > ENOUGH * len(names)
 
 
@@ -403,7 +403,7 @@ def paths_of(columns: Columns, name: str, where: str) -> list[str]:
     Raises
     ------
     DataError
-        If a cell is blank, or an address that would have to be fetched.
+        If a cell is blank.
     """
     written = [label_text(value) for value in columns[name]]
     blank = [f"row {row + 1}" for row, text in enumerate(written) if not text]

@@ -45,7 +45,10 @@ def _task(value: Any) -> Any:
 
 
 def _home(value: Any) -> Any:
-    return None if value is None else Path(value).expanduser()
+    """Read a folder of this machine, or the address of one on another."""
+    if value is None or (isinstance(value, str) and "://" in value):
+        return value
+    return Path(value).expanduser()
 
 
 def _suffix(value: Any) -> Any:
@@ -127,9 +130,10 @@ class DataConfig(Options):
     path: Annotated[str | None, Option(panel="Data", metavar="COLUMN")] = Field(
         default=None, description="Column of image paths or names.", examples=["image_id"]
     )
-    root: Annotated[Path | None, BeforeValidator(_home), Option(panel="Data", metavar="FOLDER")] = Field(
+    root: Annotated[Path | str | None, BeforeValidator(_home), Option(panel="Data", metavar="FOLDER")] = Field(
         default=None,
-        description="What relative paths are relative to; by default the folder of the table.",
+        description="What relative paths are relative to, be it an address (s3://bucket/images); by default the folder "
+        "of the table.",
         examples=["train"],
     )
     extension: Annotated[str | None, BeforeValidator(_suffix), Option(panel="Data", metavar="SUFFIX")] = Field(
@@ -151,6 +155,11 @@ class DataConfig(Options):
     )
     split: Annotated[str | None, Option(panel="Data", metavar="COLUMN")] = Field(
         default=None, description="Column of the splits: train, val, test, or words for them."
+    )
+    allow_remote: Annotated[bool, Option(panel="Data")] = Field(
+        default=False,
+        description="Fetch images that a table or a list names by address: https://, http://, s3:// or gs://. A fitted "
+        "model does not remember it.",
     )
     use_splits: Annotated[bool, Option(panel="Data", off="--no-splits")] = Field(
         default=True,
@@ -203,6 +212,16 @@ class DataConfig(Options):
         "brightest value; full: from the least to the largest value of their type.",
     )
 
+    allow_private: Annotated[bool, Option(panel="Advanced")] = Field(
+        default=False,
+        description="With `allow_remote`, fetch from web servers of this machine and of private networks, too.",
+    )
+    remote_cache: Annotated[float, Option(panel="Advanced", metavar="GB")] = Field(
+        default=20.0,
+        gt=0,
+        description="Gigabytes that copies of fetched images may take on this machine; the longest unread make way.",
+    )
+
     def label_columns(self, columns: Collection[str]) -> tuple[str, ...]:
         """Return the label columns asked for; ``a,b`` names two where no column of a table is called that."""
         parts = [[name] if name in columns else [part.strip() for part in name.split(",")] for name in self.label]
@@ -224,6 +243,16 @@ class DataConfig(Options):
     def ungrouped(self) -> bool:
         """Whether it was said that samples have no groups."""
         return self.group is not None and self.group.lower() == UNGROUPED
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder of this machine that paths are relative to, where one was named."""
+        return self.root if isinstance(self.root, Path) else None
+
+    @property
+    def root_address(self) -> str | None:
+        """The address of another machine that paths are relative to, where one was named."""
+        return self.root if isinstance(self.root, str) else None
 
     def decoding(self, otherwise: "DecodePolicy | None" = None) -> "DecodePolicy | None":
         """Return how pixels are decoded: as chosen here, and for the rest as ``otherwise`` says."""

@@ -45,8 +45,21 @@ NEAR, FEW_FOLDERS = 2, 1_000
 """The same below its parent, where the like of what is missing is looked for to be named, never to be taken."""
 
 ADDRESS = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]+)://")
+FILE_ADDRESS = re.compile(r"file://(localhost)?", re.IGNORECASE)
 DRIVE = re.compile(r"[a-zA-Z]:/")
 """How absolute paths of Windows begin; here they are relative."""
+
+
+def is_address(text: object) -> bool:
+    """Tell whether a text is the address of something on another machine, be it fetched or not.
+
+    Examples
+    --------
+    >>> [is_address(text) for text in ("s3://bucket/1.png", "ftp://host/1.png", "C:/1.png", "file:///1.png")]
+    [True, True, False, False]
+    """
+    found = ADDRESS.match(text) if isinstance(text, str) else None
+    return found is not None and found["scheme"].lower() != "file"
 
 
 def is_image_name(path: os.PathLike[str] | str) -> bool:
@@ -447,20 +460,14 @@ def _difference(name: str, file: str, *, whole: bool) -> str | None:
 def as_path(text: str) -> str:
     """Return the path that a cell means, with ``/``: ``~``, ``$HOME`` and ``file://`` are resolved.
 
-    Raises
-    ------
-    DataError
-        If it is the address of something that would have to be fetched.
+    The address of something on another machine stays as it is.
     """
+    if is_address(text):
+        return text
     text = text.replace("\\", "/")
-    address = ADDRESS.match(text)
-    if address:
-        if address["scheme"].lower() != "file":
-            raise DataError(
-                f"{text} is an address, and images are not fetched.",
-                remedy=f"Download them, and name the column of files with {option('path')}.",
-            )
-        text = unquote(text[address.end() :].removeprefix("localhost"))
+    here = FILE_ADDRESS.match(text)
+    if here:
+        text = unquote(text[here.end() :])
     if text.startswith("$"):
         text = os.path.expandvars(text)
     if text.startswith("~"):

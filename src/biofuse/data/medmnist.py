@@ -139,6 +139,8 @@ def medmnist_path(flag: str, size: int = SMALLEST, *, root: Path | None = None) 
 def load_medmnist(name: str, request: Request) -> SampleTable:
     """Read a MedMNIST data set by name (``breastmnist_64``, or ``breastmnist`` and ``size=64``)."""
     request.only("a MedMNIST name", "root", "size", "download")
+    if request.config.root_address is not None:
+        raise DataError(f"{name} is not fetched from {request.config.root_address}.", remedy="Give a folder as root.")
     flag, named = parse_medmnist_name(name) or ("", None)
     if flag.endswith("3d"):
         raise DataError(
@@ -148,7 +150,7 @@ def load_medmnist(name: str, request: Request) -> SampleTable:
     if named is not None and request.size not in {None, named}:
         raise DataError(f"{name!r} and size={request.size} contradict each other.", remedy="Give the size once.")
     size = named or request.size or SMALLEST
-    path = medmnist_file(flag, size, root=request.config.root, download=request.download)
+    path = medmnist_file(flag, size, root=request.config.folder, download=request.download)
     return _archive_table(path, flag, size)
 
 

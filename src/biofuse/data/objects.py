@@ -11,8 +11,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from biofuse.core.errors import DataError, UnreadableImageError, option
+from biofuse.data.config import DataConfig
 from biofuse.data.decoding import ArraySource, FileSource, ItemSource, PillowSource, Rows, raw_image
 from biofuse.data.labels import listing
+from biofuse.data.lookup import is_address
+from biofuse.data.remote import address_names, below_address, remote_sources
 from biofuse.data.samples import Request, SampleTable, Source, row_id
 from biofuse.data.tables import Located, Read, samples_of
 
@@ -27,21 +30,23 @@ def load_arrays(images: Sequence[Any] | NDArray[Any], request: Request) -> Sampl
         have one value per image.
     """
     request.only(
-        "images in memory or a list of paths", "labels", "group", "weight", "by", "site", "split", "id", "root"
-    )
+        "images in memory or a list of paths", "labels", "group", "weight", "by", "site", "split", "id", "root",
+        "allow_remote", "allow_private", "remote_cache",
+    )  # fmt: skip
     if isinstance(images, np.ndarray) and images.ndim == 1 and all(isinstance(path, str | Path) for path in images):
         images = images.tolist()
     if isinstance(images, np.ndarray):
         check_stack(images)
     n = len(images)
     paths = n > 0 and all(isinstance(image, str | Path) for image in images)
-    root = request.config.root or Path()
-    ids = [Path(image).as_posix() for image in images] if paths else [row_id(row) for row in range(n)]
+    ids = [row_id(row) for row in range(n)]
+    if paths:
+        ids = address_names([image if is_address(image) else Path(image).as_posix() for image in images])
     if paths and len(set(ids)) != n:
         twice = sorted(name for name, count in Counter(ids).items() if count > 1)
         raise DataError(f"The list names {len(twice)} image(s) more than once: {listing(twice)}.")
-    sources = [_source(image, row, root) for row, image in enumerate(images)]
-    return _with_columns(SampleTable(name="images", ids=ids, sources=sources), request, request.labels)
+    sources, notes = _sources(images, request.config)
+    return _with_columns(SampleTable(name="images", ids=ids, sources=sources, notes=notes), request, request.labels)
 
 
 def check_stack(images: NDArray[Any]) -> None:
@@ -71,6 +76,16 @@ def check_stack(images: NDArray[Any]) -> None:
             f"An array of shape {images.shape} is no stack of images.",
             remedy="Give [n, height, width] or [n, height, width, channels].",
         )
+
+
+def _sources(images: Sequence[Any] | NDArray[Any], config: DataConfig) -> tuple[list[Source], tuple[str, ...]]:
+    if config.root_address is not None:
+        images = [below_address(config.root_address, str(image)) for image in images]
+    there = [row for row, image in enumerate(images) if is_address(image)]
+    remote, notes = remote_sources([images[row] for row in there], config, "The list")
+    by_row = dict(zip(there, remote, strict=True))
+    here = config.folder or Path()
+    return [by_row.get(row) or _source(image, row, here) for row, image in enumerate(images)], tuple(notes)
 
 
 def _source(image: Any, row: int, root: Path) -> Source:

@@ -33,7 +33,8 @@ from biofuse.data.columns import (
 )
 from biofuse.data.decoding import FileSource, ItemSource
 from biofuse.data.labels import RawLabels, label_text, listing
-from biofuse.data.lookup import ImageFinder, excluding, is_image_name, left_out
+from biofuse.data.lookup import ImageFinder, bare_name, excluding, is_address, is_image_name, left_out
+from biofuse.data.remote import address_names, below_address, remote_sources
 from biofuse.data.samples import Request, SampleTable, Source, row_id, ungrouped_warnings
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ SPREADSHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
 
 TABLE_OPTIONS = (
     "label", "time", "event", "group", "weight", "by", "site", "split", "id", "path", "root", "extension",
-    "label_separator", "blank_as", "uncertain_as", "exclude",
+    "label_separator", "blank_as", "uncertain_as", "exclude", "allow_remote", "allow_private", "remote_cache",
 )  # fmt: skip
 """Options that mean something for a table."""
 
@@ -99,7 +100,7 @@ def load_manifest(path: Path, request: Request, read: Read | None = None) -> Sam
     DataError
         If the table is malformed, a column is missing or ambiguous, or images are missing, ambiguous or listed twice.
     """
-    root = request.config.root
+    root = request.config.folder
     if root is not None and not root.is_dir() and (path.parent / root).is_dir():
         root = path.parent / root
     read = read_table(path) if read is None else read
@@ -117,7 +118,7 @@ def load_frame(frame: "pd.DataFrame", request: Request) -> SampleTable:
         if getattr(frame.dtypes.iloc[position], "ordered", False)
     }
     read = Read(columns=columns, orders=orders)
-    return _table(read, request, name="data frame", root=request.config.root or Path(), where="The data frame")
+    return _table(read, request, name="data frame", root=request.config.folder or Path(), where="The data frame")
 
 
 def load_shards(root: Path, splits: Mapping[Path, str], request: Request) -> SampleTable:
@@ -161,7 +162,7 @@ def load_shards(root: Path, splits: Mapping[Path, str], request: Request) -> Sam
     how = ", the splits by their names" if request.config.use_splits and request.config.split is None else ""
     notes = [f"{root}: read from {listing([path.name for path in splits])}{how}."]
     read = Read(columns=columns, names=parts[0].names, notes=[*notes, *(note for read in parts for note in read.notes)])
-    return _table(read, request, name=root.resolve().name, root=request.config.root or root, where=str(root))
+    return _table(read, request, name=root.resolve().name, root=request.config.folder or root, where=str(root))
 
 
 def read_table(path: Path) -> Read:
@@ -404,22 +405,32 @@ def _table(read: Read, request: Request, *, name: str, root: Path, where: str) -
     image, notes = path_column(columns, config.path, finder, where, config.label_columns(columns))
     held = holds_images(columns[image])
     paths = _held_names(columns[image]) if held else paths_of(columns, image, where)
-
+    names = paths
+    if not held:
+        names = address_names([path if is_address(path) else _relative(Path(path), root) for path in paths])
+    if not held and config.root_address is not None:
+        whole = [name if config.extension is None else bare_name(name) + config.extension for name in paths]
+        paths = [below_address(config.root_address, name) for name in whole]
     matched = [excluding(path, config.exclude) for path in paths]
     gone, unlike = left_out(where, "rows", config.exclude, Counter(itertools.chain.from_iterable(matched)))
 
     def locate(kept: Sequence[int]) -> Located:
         if held:
             return Located([ItemSource(columns[image], row, None, f"{where}: {paths[row]}") for row in kept])
-        found = finder.find([paths[row] for row in kept], where=where)
-        _refuse_one_file_twice(found.paths, [paths[row] for row in kept], where)
-        return Located([FileSource(path) for path in found.paths], found.notes, found.warnings)
+        there = [row for row in kept if is_address(paths[row])]
+        here = [row for row in kept if not is_address(paths[row])]
+        remote, notes = remote_sources([paths[row] for row in there], config, where)
+        found = finder.find([paths[row] for row in here], where=where)
+        _refuse_one_file_twice(found.paths, [paths[row] for row in here], where)
+        sources: dict[int, Source] = dict(zip(there, remote, strict=True))
+        sources |= dict(zip(here, map(FileSource, found.paths), strict=True))
+        return Located([sources[row] for row in kept], (*notes, *found.notes), found.warnings)
 
     table = samples_of(
         read,
         request,
         image=image,
-        ids=paths if held else [_relative(Path(path), root) for path in paths],
+        ids=names,
         rows=[row for row, by in enumerate(matched) if not by],
         locate=locate,
         name=name,

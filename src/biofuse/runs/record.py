@@ -139,8 +139,8 @@ class DataSource(Record):
             How they are read.
         """
         config = config or DataConfig()
-        if config.root is not None:
-            config = config.but(root=config.root.resolve())
+        if config.folder is not None:
+            config = config.but(root=config.folder.resolve())
         parts = {
             name: cls.of(part)
             for name, part in (("val", val), ("test", test))

@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import json
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biofuse.core.errors import AlignmentError, CorruptPartError, DiskError, StoreError, UnknownEncoderError
-from biofuse.core.files import TEMPORARY_SUFFIX, disk_errors, read_json, refuse_odd_path, write_text
+from biofuse.core.files import TEMPORARY_SUFFIX, disk_errors, home, read_json, refuse_odd_path, write_text
 from biofuse.core.hashing import Contents
 from biofuse.core.linear import slices
 from biofuse.encoders.card import IMPORTED, EncoderCard, Precision
@@ -31,15 +30,6 @@ from biofuse.store.parts import (
     too_large,
     whole_parts,
 )
-
-
-def home() -> Path:
-    """Return BioFuse's folder: ``BIOFUSE_HOME`` if set, else the user's cache folder."""
-    from platformdirs import user_cache_path
-
-    override = os.environ.get("BIOFUSE_HOME", "").strip()
-    return Path(override).expanduser() if override else user_cache_path("biofuse", appauthor=False)
-
 
 BROKEN_SUFFIX = ".broken"
 """Added to the name of a part that failed its checksum; such a file is never read again."""

@@ -1,6 +1,7 @@
 """What a loaded encoder can do, what goes in and must come out, and the encoder that is a PyTorch network."""
 
 import contextlib
+import copy
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol
@@ -119,7 +120,8 @@ class TorchEncoder:
     precision : {"fp32", "fp16", "bf16"}
         The lower precisions run under autocast. The weights of linear layers and convolutions, which autocast would
         cast in every pass, are cast once and for all, which gives the same numbers in half the memory; everything else
-        stays in float32, as autocast wants it.
+        stays in float32, as autocast wants it. On a CPU, batch normalisations are folded into the convolutions before
+        them, which moves an embedding by 2e-6 of its largest value (EfficientNet-Lite).
     forward : callable, optional
         Used in place of calling the network, where the embedding is not what the network itself returns.
 
@@ -142,15 +144,14 @@ class TorchEncoder:
 
         self._card = card
         self._device = require_device(device)
-        self._precision: Precision = precision
-        if precision != "fp32":
-            for module in network.modules():
-                if isinstance(module, torch.nn.Linear | torch.nn.Conv2d):
-                    module.to(getattr(torch, DTYPES[precision]))
-        # Channels last: twice the speed for depthwise convolutions in batches on a CPU (measured on EfficientNet-Lite).
-        frozen = network.eval().requires_grad_(False).to(self._device)
-        self._network = frozen.to(memory_format=torch.channels_last)
+        self._parameters = sum(parameter.numel() for parameter in network.parameters())
+        self._network = network.eval().requires_grad_(False)
         self._forward = network if forward is None else forward
+        if self._device.type == "cpu":
+            self._fold()
+        # Channels last: twice the speed for depthwise convolutions in batches on a CPU (measured on EfficientNet-Lite).
+        network.to(self._device).to(memory_format=torch.channels_last)
+        self._set(precision)
 
     @property
     def card(self) -> EncoderCard:
@@ -174,8 +175,8 @@ class TorchEncoder:
 
     @property
     def parameters(self) -> int:
-        """Number of learned parameters of the network that is run."""
-        return sum(parameter.numel() for parameter in self._network.parameters())
+        """Number of learned parameters of the network, before anything was folded."""
+        return self._parameters
 
     def encode(self, images: UInt8Images) -> Embeddings:
         """Embed a batch that ``card.preprocessing.apply`` has prepared.
@@ -231,9 +232,26 @@ class TorchEncoder:
 
     def at(self, precision: Precision) -> "TorchEncoder":
         """Return the same network at a lower precision; this one must not be used any more."""
-        return TorchEncoder(
-            self._card, self._network, device=str(self._device), precision=precision, forward=self._forward
-        )
+        lower = copy.copy(self)
+        lower._set(precision)
+        return lower
+
+    def _set(self, precision: Precision) -> None:
+        import torch
+
+        self._precision: Precision = precision
+        if precision != "fp32":
+            for module in self._network.modules():
+                if isinstance(module, torch.nn.Linear | torch.nn.Conv2d):
+                    module.to(getattr(torch, DTYPES[precision]))
+
+    def _fold(self) -> None:
+        """Fold normalisations into convolutions; EfficientNet-Lite then takes 1 / 1.4 of the time on a CPU."""
+        from biofuse.encoders.folding import fold_normalisations
+
+        prepared = probe_images(self._card.preprocessing.output_size)[:1]
+        probe = self._card.preprocessing.normalise(as_tensor(prepared))
+        fold_normalisations(self._network, self._forward, probe, tolerance=TOLERANCE["fp32"])
 
 
 def as_tensor(images: UInt8Images) -> "torch.Tensor":

@@ -3,11 +3,23 @@
 import numpy as np
 import pytest
 import skimage.data
+from scipy.stats import moment
+from skimage.color import rgb2lab
 from skimage.filters import gabor_kernel
 
 from biofuse.core.errors import EncoderError
 from biofuse.encoders import get_card, load_encoder
-from biofuse.encoders.loaders.descriptors import DESCRIPTORS, GABOR_FREQUENCIES, colour, gabor, grey, haralick, hog, lbp
+from biofuse.encoders.loaders.descriptors import (
+    DESCRIPTORS,
+    GABOR_FREQUENCIES,
+    ROUNDING,
+    colour,
+    gabor,
+    grey,
+    haralick,
+    hog,
+    lbp,
+)
 
 NAMES = tuple(DESCRIPTORS)
 
@@ -56,6 +68,16 @@ def test_colour_skewness_has_the_sign_of_the_tail():
     image[:8] = 255
     assert (colour(image)[12:15] > 0).all()
     assert (colour(255 - image)[12:15] < 0).all()
+
+
+@pytest.mark.parametrize("image", [cat(), np.repeat(cat()[..., :1], 3, axis=2)], ids=["colours", "grey"])
+def test_colour_is_that_of_the_pixels_one_by_one(image):
+    pixels = np.hstack([image.reshape(-1, 3) / 255, rgb2lab(image).reshape(-1, 3) / 100])
+    third = moment(pixels, 3)
+    third[abs(third) < ROUNDING] = 0  # rounding errors, of which a cube root would make something
+    histogram = np.histogramdd(image.reshape(-1, 3), bins=4, range=[(0, 256)] * 3)[0].ravel() / len(pixels)
+    expected = np.concatenate([pixels.mean(0), pixels.std(0), np.cbrt(third), np.sqrt(histogram)])
+    np.testing.assert_allclose(colour(image), expected, rtol=1e-6, atol=1e-7)
 
 
 def test_colour_ignores_position_and_texture_ignores_colour_position():

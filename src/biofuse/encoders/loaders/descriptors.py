@@ -69,16 +69,19 @@ def colour(image: Image) -> Vector:
     The skewness is the cube root of the third central moment (Stricker and Orengo, 1995): 0 where nothing varies.
     The histogram holds square roots of shares, so that Euclidean distance becomes Hellinger's.
     """
-    pixels = image.reshape(-1, 3)
-    channels = np.hstack([pixels / 255, rgb2lab(image).reshape(-1, 3) / 100])
-    mean = channels.mean(axis=0)
+    # Each colour once, with the share of the pixels that have it: a grey image has at most 256.
+    packed = image.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], dtype=np.uint32)
+    found, counts = np.unique(packed, return_counts=True)
+    colours = np.stack([found >> 16, found >> 8 & 255, found & 255], axis=1).astype(np.uint8)
+    shares = counts / packed.size
+    channels = np.hstack([colours / 255, rgb2lab(colours[None])[0] / 100])
+    mean = shares @ channels
     centred = channels - mean
-    third = (centred**3).mean(axis=0)
+    third = shares @ centred**3
     third[np.abs(third) < ROUNDING] = 0
-    moments = [mean, np.sqrt((centred**2).mean(axis=0)), np.cbrt(third)]
-    bins = (pixels.astype(np.int64) * COLOUR_BINS // 256) @ np.array([COLOUR_BINS**2, COLOUR_BINS, 1])
-    shares = np.bincount(bins, minlength=COLOUR_BINS**3) / len(pixels)
-    return np.concatenate([*moments, np.sqrt(shares)])
+    moments = [mean, np.sqrt(shares @ centred**2), np.cbrt(third)]
+    bins = (colours.astype(np.int64) * COLOUR_BINS // 256) @ np.array([COLOUR_BINS**2, COLOUR_BINS, 1])
+    return np.concatenate([*moments, np.sqrt(np.bincount(bins, weights=shares, minlength=COLOUR_BINS**3))])
 
 
 def lbp(image: Image) -> Vector:

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from biofuse.blocks.blocks import BlockReader
 from biofuse.core.hashing import from_hex
 from biofuse.core.progress import Log, Tell, progress_bars, tell_user
 from biofuse.core.target import MISSING
+from biofuse.data.cuts import Bag
 from biofuse.data.samples import EmbeddedSource, Samples
 from biofuse.extract.embeddings import EmbeddingSet
 from biofuse.runs.run import LOG, Run
@@ -115,13 +115,7 @@ def _problem(run: Run, store: EmbeddingStore) -> Problem:
     record, frame = run.record, run.samples[run.samples["split"] != "test"]
     ids, target = frame["id"].to_numpy(dtype=object), record.target
     refuse_without_classes(target)
-    reader = BlockReader(
-        store=store,
-        cards=tuple(record.cards.values()),
-        ids=ids,
-        contents=from_hex(frame["content"]),
-        precisions=record.precisions,
-    )
+    reader = run.reader(frame, record.pool, store)
     place = {name: column for column, name in enumerate(target.classes)}
     indicators = np.zeros((len(ids), len(place)), dtype=np.int64)
     for row, text in enumerate(frame["label"].fillna("").astype(str)):
@@ -132,16 +126,21 @@ def _problem(run: Run, store: EmbeddingStore) -> Problem:
     groups = None if frame["group"].isna().any() else frame["group"].to_numpy(dtype=object)
     samples = Samples(
         ids=ids,
-        sources=tuple(map(EmbeddedSource, ids.tolist())),
+        sources=tuple(map(EmbeddedSource, ids.tolist()))
+        if reader.sizes is None
+        else tuple(Bag((EmbeddedSource(n),) * size, n) for n, size in zip(ids.tolist(), reader.sizes, strict=True)),
         labels=indicators if target.several else indicators.argmax(axis=1),
         classes=target.classes,
         task=target.kind,
         splits=frame["split"].to_numpy(dtype=object),
         groups=groups,
         weights=frame["weight"].to_numpy(dtype=np.float64) if "weight" in frame else None,
-        contents=reader.contents,
+        contents=from_hex(frame["content"]),
+        image_contents=None if reader.sizes is None else reader.contents,
         decode=record.decode,
         name=record.name,
     )
-    embeddings = EmbeddingSet(samples=samples, blocks=reader.read(), cards=reader.cards, precisions=record.precisions)
+    embeddings = EmbeddingSet(
+        samples=samples, blocks=reader.read(), cards=reader.cards, precisions=record.precisions, pooling=record.pooling
+    )
     return Problem.from_embeddings(embeddings, record.options.with_head(record.head))

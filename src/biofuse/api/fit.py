@@ -13,7 +13,6 @@ import numpy as np
 from biofuse.api.report import attempt_report
 from biofuse.blocks.blocks import Blocks
 from biofuse.core.errors import DataError, in_utf8
-from biofuse.core.hashing import from_hex
 from biofuse.core.machine import usable_cores
 from biofuse.core.options import accepts, divide
 from biofuse.core.progress import Log, Progress, Tell, progress_bars, tell_user
@@ -54,7 +53,7 @@ from biofuse.search.search import (
     with_out_of_fold,
 )
 from biofuse.search.search import run as run_search
-from biofuse.store.exchange import label_names
+from biofuse.store.exchange import images_of, label_names
 from biofuse.store.store import EmbeddingStore, as_store
 
 
@@ -85,6 +84,7 @@ def fit_models(
         "data": problem.samples.name,
         "selection": search.reason,
         "config": problem.config.with_head(search.head).model_dump(mode="json"),
+        "pooling": embeddings.pooling,
         "read": {} if read is None else read.model_dump(mode="json", include=set(read.given & OF_IMAGES)),
     }
 
@@ -259,7 +259,7 @@ class FitResult:
             self.models,
             samples,
             singles=self.singles,
-            known_contents=self.embeddings.contents,
+            known_contents=self.embeddings.image_contents,
             known_groups=frozenset() if groups is None else frozenset(groups.tolist()),
             store=self.store,
             options=ExtractOptions.of(self.options, extraction),
@@ -295,6 +295,7 @@ class FitResult:
             blocks=blocks,
             cards=tuple(card for card in self.embeddings.cards if card.name in chosen),
             precisions={name: p for name, p in self.embeddings.precisions.items() if name in chosen},
+            pooling=self.embeddings.pooling,
         )
 
     def _test_samples(self, test: Any, *, labels: Any, config: DataConfig) -> Samples:
@@ -424,6 +425,7 @@ def fit(
     if development.samples.target is not None:
         asked = suited(asked, development.samples.target)
     samples = check_plan(development.samples, asked, options=options, progress=progress)
+    options = options if samples.bagged else options.but(pooling="mean")  # of one image there is nothing to pool
     embeddings = extract(samples, cards, store=kept, options=options, progress=progress, tell=say)
     for skipped in embeddings.skipped:
         say(f"{skipped.name} is left out: {skipped.reason}")
@@ -649,7 +651,7 @@ def evaluate(
         models,
         samples,
         singles=singles,
-        known_contents=from_hex(development["content"]),
+        known_contents=images_of(development)[0],
         known_groups=frozenset(development["group"].dropna()),
         store=where,
         options=ExtractOptions.of(options, extraction),

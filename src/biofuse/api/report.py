@@ -8,10 +8,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from biofuse.blocks.blocks import BlockReader
 from biofuse.core.errors import AlignmentError, BioFuseError, DataError, StoreError
 from biofuse.core.files import write_text
-from biofuse.core.hashing import from_hex, hash_order
+from biofuse.core.hashing import hash_order
 from biofuse.core.options import accepts
 from biofuse.data.samples import Samples
 from biofuse.extract.embeddings import EmbeddingSet
@@ -265,13 +264,7 @@ def _test(run: Run, store: EmbeddingStore) -> Embedded | None:
 
 def _embedded(run: Run, store: EmbeddingStore, encoders: tuple[str, ...], frame: Any) -> Embedded:
     """Read embeddings of the rows of a table with ids, content hashes and labels."""
-    reader = BlockReader(
-        store=store,
-        cards=tuple(run.record.cards[name] for name in encoders),
-        ids=frame["id"].to_numpy(dtype=object),
-        contents=from_hex(frame["content"]),
-        precisions=run.record.precisions,
-    )
+    reader = run.reader(frame, encoders, store)
     return Embedded(blocks=reader.read(), labels=tuple(frame["label"].fillna("").astype(str)))
 
 

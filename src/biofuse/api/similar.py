@@ -13,7 +13,7 @@ from PIL import Image
 from biofuse.blocks.blocks import BlockReader, Blocks
 from biofuse.core.errors import AlignmentError, ArtifactError, BioFuseError, DataError, StoreError, option
 from biofuse.core.files import atomic_path, disk_errors, write_text
-from biofuse.core.hashing import from_hex, to_hex
+from biofuse.core.hashing import to_hex
 from biofuse.core.options import accepts
 from biofuse.data.config import DataConfig
 from biofuse.data.samples import Samples
@@ -48,14 +48,7 @@ def development_reader(run: Run, encoders: Sequence[str], store: EmbeddingStore)
         Of its pool.
     store : EmbeddingStore
     """
-    frame = run.samples[run.samples["split"] != "test"]
-    return BlockReader(
-        store=store,
-        cards=tuple(run.record.cards[name] for name in encoders),
-        ids=frame["id"].to_numpy(dtype=object),
-        contents=from_hex(frame["content"]),
-        precisions=run.record.precisions,
-    )
+    return run.reader(run.samples[run.samples["split"] != "test"], encoders, store)
 
 
 class _Space:

@@ -7,8 +7,10 @@ from typing import Any, Self, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from biofuse.blocks.pooling import Bags, Pooling, pool
 from biofuse.core.errors import AlignmentError, DataError
 from biofuse.core.hashing import Contents
+from biofuse.data.samples import ranges
 from biofuse.encoders.card import EncoderCard, Precision
 from biofuse.store.parts import ROWS_AT_ONCE, Memory, locate_ids
 from biofuse.store.store import EmbeddingStore, EncoderFolder
@@ -29,10 +31,13 @@ class Blocks(Mapping[str, Matrix]):
         Sample ids; row i of every block belongs to ``ids[i]``.
     matrices : mapping of str to ndarray of float32, shape (n, dim)
         In pool order.
+    bags : Bags or None
+        The images behind the rows, where samples are bags.
     """
 
     ids: NDArray[np.object_]
     matrices: Mapping[str, Matrix]
+    bags: Bags | None = None
 
     def __post_init__(self) -> None:
         if len(set(self.ids.tolist())) != len(self.ids):
@@ -40,6 +45,8 @@ class Blocks(Mapping[str, Matrix]):
         for name, matrix in self.matrices.items():
             if matrix.ndim != 2 or len(matrix) != len(self.ids):
                 raise AlignmentError(f"Block {name} has shape {matrix.shape} for {len(self.ids)} samples.")
+        if self.bags is not None and len(self.bags.sizes) != len(self.ids):
+            raise AlignmentError(f"{len(self.bags.sizes)} bags for {len(self.ids)} samples.")
 
     @overload
     def __getitem__(self, key: str) -> Matrix: ...
@@ -99,7 +106,11 @@ class Blocks(Mapping[str, Matrix]):
 
     def take(self, rows: NDArray[np.integer] | NDArray[np.bool_]) -> Self:
         """Return the given rows of every block (indices or a boolean mask)."""
-        return type(self)(ids=self.ids[rows], matrices={name: matrix[rows] for name, matrix in self.matrices.items()})
+        return type(self)(
+            ids=self.ids[rows],
+            matrices={name: matrix[rows] for name, matrix in self.matrices.items()},
+            bags=None if self.bags is None else self.bags.take(rows),
+        )
 
     def only(self, encoders: Sequence[str]) -> Self:
         """Return the blocks of the named encoders, in this object's order whatever the order of the names.
@@ -113,8 +124,16 @@ class Blocks(Mapping[str, Matrix]):
         if missing:
             raise AlignmentError(f"No block for encoder(s) {', '.join(missing)}; there are {', '.join(self.encoders)}.")
         return type(self)(
-            ids=self.ids, matrices={name: m for name, m in self.matrices.items() if name in set(encoders)}
+            ids=self.ids,
+            matrices={name: m for name, m in self.matrices.items() if name in set(encoders)},
+            bags=None if self.bags is None else self.bags.only(encoders),
         )
+
+    def pooled(self, pooling: Pooling) -> Self:
+        """Return the blocks pooled in another way; blocks without bags are returned as they are."""
+        if self.bags is None:
+            return self
+        return type(self)(ids=self.ids, matrices=self.bags.pooled(pooling), bags=replace(self.bags, pooling=pooling))
 
     def join(self, ids: Sequence[str] | NDArray[np.object_]) -> Self:
         """Return the rows of the given ids, in the order given.
@@ -211,8 +230,12 @@ class BlockReader:
         The pool; blocks come in this order.
     ids : ndarray of str (dtype object), shape (n,)
         Sample ids: the rows of every block, in this order.
-    contents : ndarray of S16, shape (n,)
-        Content hash of each sample.
+    contents : ndarray of S16, shape (n_images,)
+        Content hash of each image, sample by sample.
+    sizes : ndarray of int64, shape (n,), or None
+        Images of each sample; None where each sample is one image.
+    pooling : {"mean", "max", "mean+max", "mean+std"}
+        How the embeddings of a sample's images become one row; no choice where each sample is one image.
     precisions : mapping of str to {"fp32", "fp16", "bf16"}
         What each encoder's embeddings were computed in; fp32 for those not named.
 
@@ -226,10 +249,13 @@ class BlockReader:
     cards: tuple[EncoderCard, ...]
     ids: NDArray[np.object_]
     contents: Contents
+    sizes: NDArray[np.int64] | None = None
+    pooling: Pooling = "mean"
     precisions: Mapping[str, Precision] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if len(self.ids) != len(self.contents):
+        images = len(self.ids) if self.sizes is None else int(self.sizes.sum())
+        if images != len(self.contents) or (self.sizes is not None and len(self.sizes) != len(self.ids)):
             raise AlignmentError(f"{len(self.ids)} sample ids for {len(self.contents)} content hashes.")
         repeated = np.flatnonzero(locate_ids(self.ids, self.ids) != np.arange(len(self.ids)))
         if len(repeated):
@@ -243,7 +269,10 @@ class BlockReader:
 
     def take(self, rows: NDArray[np.integer] | NDArray[np.bool_]) -> Self:
         """Return the reader of the given rows (indices or a boolean mask)."""
-        return replace(self, ids=self.ids[rows], contents=self.contents[rows])
+        if self.sizes is None:
+            return replace(self, ids=self.ids[rows], contents=self.contents[rows])
+        starts, sizes = (np.cumsum(self.sizes) - self.sizes)[rows], self.sizes[rows]
+        return replace(self, ids=self.ids[rows], contents=self.contents[ranges(starts, sizes)], sizes=sizes)
 
     def join(self, ids: Sequence[str] | NDArray[np.object_]) -> Self:
         """Return the reader of the given ids, in the order given.
@@ -264,7 +293,12 @@ class BlockReader:
             If a sample has no embedding.
         """
         matrices = {name: folder.read(self.contents, memory=memory) for name, folder in self.folders().items()}
-        return Blocks(ids=self.ids, matrices=matrices)
+        if self.sizes is None:
+            return Blocks(ids=self.ids, matrices=matrices)
+        starts = np.cumsum(self.sizes) - self.sizes
+        bags = Bags(matrices=matrices, starts=starts, sizes=self.sizes, pooling=self.pooling)
+        pooled = {name: pool(matrix, self.sizes, self.pooling) for name, matrix in matrices.items()}
+        return Blocks(ids=self.ids, matrices=pooled, bags=bags)
 
     def iter_blocks(self, *, rows: int = ROWS_AT_ONCE) -> Iterator[Blocks]:
         """Read the blocks piece by piece, all encoders of a piece at once.
@@ -277,13 +311,17 @@ class BlockReader:
         Yields
         ------
         Blocks
-            Of the next samples, in order.
+            Of the next samples, in order; of bags as many at a time.
 
         Raises
         ------
         AlignmentError
             If a sample has no embedding; before the first piece.
         """
+        if self.sizes is not None:
+            for start in range(0, len(self.ids), rows):
+                yield self.take(np.arange(start, min(start + rows, len(self.ids)))).read()
+            return
         pieces = {name: folder.iter_blocks(self.contents, rows=rows) for name, folder in self.folders().items()}
         for start in range(0, len(self.ids), rows):
             ids = self.ids[start : start + rows]

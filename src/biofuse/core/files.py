@@ -31,6 +31,36 @@ TEMPORARY_SUFFIX = ".tmp"
 """Suffix of a file still being written; a reader never opens one."""
 
 
+def home() -> Path:
+    """Return BioFuse's folder: ``BIOFUSE_HOME`` if set, else the user's cache folder."""
+    from platformdirs import user_cache_path
+
+    override = os.environ.get("BIOFUSE_HOME", "").strip()
+    return Path(override).expanduser() if override else user_cache_path("biofuse", appauthor=False)
+
+
+def secret_key(path: Path) -> bytes:
+    """Return the random key (32 bytes) that a file holds; it is made the first time, for this user's eyes only.
+
+    Raises
+    ------
+    DiskError
+        If it is not there and cannot be written.
+    """
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Of several processes, the first makes it.
+        with contextlib.suppress(FileExistsError), _temporary(path.parent, path.name) as temporary:
+            temporary.write_bytes(os.urandom(KEY_BYTES))
+            temporary.chmod(0o600)
+            os.link(temporary, path)
+        return path.read_bytes()
+
+
+KEY_BYTES = 32
+"""Length of a secret key."""
+
+
 @contextlib.contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
     """Turn the operating system's refusals to write into one error that says what to do.

@@ -12,9 +12,10 @@ from biofuse.core.errors import DataError, UnreadableImageError, advised, option
 from biofuse.core.hashing import Contents, no_contents, to_hex
 from biofuse.core.progress import Progress, Silent
 from biofuse.core.target import Labels
+from biofuse.data.cuts import Source
 from biofuse.data.decoding import DecodePolicy, ImageFacts, Remarks, content_hash, decode_with_facts, pixel_hash
 from biofuse.data.labels import listing
-from biofuse.data.samples import SPLITS, Samples, Source, groups_across_splits
+from biofuse.data.samples import SPLITS, Samples, groups_across_splits
 from biofuse.data.splits import merge_groups
 
 WHOLE = "all"

@@ -16,6 +16,15 @@ if TYPE_CHECKING:
 UNGROUPED = "none"
 """The group of data that are meant to have none."""
 
+FOLDER = "folder"
+"""The bag of images that lie in one folder."""
+
+IDENTIFIERS = ("patient", "study", "series")
+"""What files of hospitals say they belong to; a bag or a group where no column is called so."""
+
+KEPT_TOGETHER = (FOLDER, *IDENTIFIERS)
+"""Words for bags of images that no table names."""
+
 
 def _several(value: Any) -> Any:
     """Read one text as a table of one."""
@@ -105,6 +114,12 @@ class DataConfig(Options):
     group: Annotated[str | None, Option(panel="Data", metavar="COLUMN|none")] = Field(
         default=None,
         description="Column of patients, slides or the like, whose samples stay together. none: there are none.",
+        examples=["patient"],
+    )
+    bag: Annotated[str | None, Option(panel="Data", metavar="COLUMN|folder")] = Field(
+        default=None,
+        description="Column by which several images are one sample: those of a patient, of a lesion. folder: those "
+        "that lie in one folder. Volumes and slides are such samples by themselves.",
         examples=["patient"],
     )
     by: Annotated[tuple[str, ...], BeforeValidator(_several), Option(panel="Data", metavar="COLUMN", several=True)] = (
@@ -240,6 +255,11 @@ class DataConfig(Options):
         return None if self.ungrouped else self.group
 
     @property
+    def bag_column(self) -> str | None:
+        """The column of bags that was asked for."""
+        return None if self.bag in KEPT_TOGETHER else self.bag
+
+    @property
     def ungrouped(self) -> bool:
         """Whether it was said that samples have no groups."""
         return self.group is not None and self.group.lower() == UNGROUPED
@@ -277,15 +297,15 @@ class DataConfig(Options):
 
 
 INHERITED = frozenset({
-    "label", "time", "event", "group", "by", "site", "split", "id", "path", "extension", "label_separator", "blank_as",
-    "uncertain_as", "on_missing", "exclude", "use_splits", "page", "sixteen_bit",
+    "label", "time", "event", "group", "bag", "by", "site", "split", "id", "path", "extension", "label_separator",
+    "blank_as", "uncertain_as", "on_missing", "exclude", "use_splits", "page", "sixteen_bit",
 })  # fmt: skip
 """What holds of other data that are read like these: not where they lie, nor what is fitted on them."""
 
-OF_IMAGES = frozenset({"path", "id", "extension", "exclude"})
+OF_IMAGES = frozenset({"path", "id", "extension", "exclude", "bag"})
 """What of it a fitted model remembers, for images without labels."""
 
-COLUMNS = ("label", "time", "event", "group", "by", "site", "split", "id", "path")
+COLUMNS = ("label", "time", "event", "group", "bag", "by", "site", "split", "id", "path")
 """Options that name columns."""
 
 

@@ -79,6 +79,12 @@ class DecodePolicy(BaseModel):
     sixteen_bit: Literal["minmax", "full"] = "minmax"
     page: int = Field(default=0, ge=0)
 
+    def hashed(self) -> dict[str, object]:
+        """Return what takes part in content hashes: choices that came later only where they are made."""
+        said = self.model_dump(mode="json")
+        first = {"page", "sixteen_bit"}
+        return {name: said[name] for name in said if name in first or name in self.model_dump(exclude_defaults=True)}
+
 
 @dataclass(frozen=True)
 class ImageFacts:
@@ -123,7 +129,7 @@ def content_hash(raw: RawImage, policy: DecodePolicy) -> bytes:
     """
     misread = isinstance(raw, bytes) and (page := tiff_page(raw, policy.page)) is not None and page.misread
     version = MISREAD_VERSION if misread else DECODE_VERSION
-    rules = canonical_json({"version": version, **policy.model_dump(mode="json")})
+    rules = canonical_json({"version": version, **policy.hashed()})
     if isinstance(raw, bytes):
         return digest(b"file", raw, rules)
     if raw.dtype.hasobject:

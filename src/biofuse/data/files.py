@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from biofuse.core.errors import DataError, option
 from biofuse.data.columns import plain, split_of
+from biofuse.data.config import IDENTIFIERS
 from biofuse.data.decoding import FileSource
 from biofuse.data.labels import listing, natural_key
 from biofuse.data.lookup import (
@@ -112,7 +113,7 @@ def load_folder(root: Path, request: Request) -> SampleTable:
     with_table = _metadata(root, tree, quiet)
     if with_table is not None:
         return with_table
-    request.only("a folder", "exclude")
+    request.only("a folder", "exclude", "bag", *(["group"] if request.config.group in IDENTIFIERS else []))
     if not tree.images:
         _refuse_no_images(root, tree)
     read = layout(root, tree.images, labelled=request.labelled is not False, use_splits=request.config.use_splits)
@@ -136,7 +137,7 @@ def load_folder(root: Path, request: Request) -> SampleTable:
 
 def load_image_file(path: Path, request: Request) -> SampleTable:
     """Read one image file as an unlabelled data set of one sample."""
-    request.only("a single image")
+    request.only("a single image", "bag")
     return SampleTable(name=path.stem, ids=[path.name], sources=[FileSource(path)])
 
 

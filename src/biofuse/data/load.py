@@ -15,6 +15,7 @@ from biofuse.core.progress import Progress
 from biofuse.core.target import Target
 from biofuse.data.columns import split_of
 from biofuse.data.config import DataConfig, named
+from biofuse.data.containers import open_containers
 from biofuse.data.decoding import DecodePolicy
 from biofuse.data.files import load_folder, load_image_file
 from biofuse.data.labels import RawLabels, listing
@@ -32,6 +33,7 @@ def load_samples(
     data: object,
     *,
     group: str | Sequence[object] | None = None,
+    bag: str | Sequence[object] | None = None,
     split: str | Sequence[object] | None = None,
     id: str | Sequence[object] | None = None,  # noqa: A002
     by: str | Sequence[str] | Mapping[str, Sequence[object]] | None = None,
@@ -61,6 +63,8 @@ def load_samples(
     group : str or sequence, optional
         Column of patients, slides or the like, whose samples stay together, or ``"none"``; one value per image for
         images in memory.
+    bag : str or sequence, optional
+        Column by which several images are one sample, or ``"folder"``; one value per image for images in memory.
     split : str or sequence, optional
         Column of splits; one value per image for images in memory.
     id : str or sequence, optional
@@ -117,7 +121,7 @@ def load_samples(
     >>> biofuse.load_samples("table.csv", label="finding", group="patient").ids[:2]
     array(['images/benign/000.png', 'images/malignant/001.png'], dtype=object)
     """
-    columns = {"group": group, "split": split, "id": id, "site": site, "weight": weight}
+    columns = {"group": group, "bag": bag, "split": split, "id": id, "site": site, "weight": weight}
     chosen |= {key: value for key, value in columns.items() if isinstance(value, str)}
     values = {key: None if value is None or isinstance(value, str) else value for key, value in columns.items()}
     if by is not None and not isinstance(by, Mapping):
@@ -128,6 +132,7 @@ def load_samples(
         inherited=inherited,
         labels=labels,
         groups=values["group"],
+        bags=values["bag"],
         splits=values["split"],
         ids=values["id"],
         by=by if isinstance(by, Mapping) else None,
@@ -148,7 +153,7 @@ def load_samples(
                 remedy="Give these options when the samples are loaded.",
             )
         return data
-    return assemble(_table(data, request), request)
+    return assemble(open_containers(_table(data, request), request), request)
 
 
 def _table(data: Any, request: Request) -> SampleTable:
@@ -413,6 +418,12 @@ def _joined(first: Samples, second: Samples, split: str, config: DataConfig) -> 
     known = first.classes if horizons or set(second.classes) <= set(first.classes) else None
     samples = load_samples({"train": first, split: second}, task=config.task, classes=known, name=first.name)
     ids = np.concatenate([first.ids, second.ids])
+    shared = sorted(set(first.ids.tolist()) & set(second.ids.tolist())) if config.bag is not None else []
+    if shared:
+        raise LeakageError(
+            f"{len(shared)} bag(s) lie in {split} and elsewhere: {listing(shared)}.",
+            remedy="Keep the images of a sample in one split.",
+        )
     if len(set(ids.tolist())) == len(ids):
         samples = replace(samples, ids=ids)
     if first.splits is None or samples.splits is None:

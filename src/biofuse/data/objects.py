@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from biofuse.core.errors import DataError, UnreadableImageError, option
-from biofuse.data.config import DataConfig
+from biofuse.data.config import IDENTIFIERS, DataConfig
+from biofuse.data.cuts import Source
 from biofuse.data.decoding import ArraySource, FileSource, ItemSource, PillowSource, Rows, raw_image
 from biofuse.data.labels import listing
 from biofuse.data.lookup import is_address
 from biofuse.data.remote import address_names, below_address, remote_sources
-from biofuse.data.samples import Request, SampleTable, Source, row_id
+from biofuse.data.samples import Request, SampleTable, row_id
 from biofuse.data.tables import Located, Read, samples_of
 
 
@@ -30,7 +31,7 @@ def load_arrays(images: Sequence[Any] | NDArray[Any], request: Request) -> Sampl
         have one value per image.
     """
     request.only(
-        "images in memory or a list of paths", "labels", "group", "weight", "by", "site", "split", "id", "root",
+        "images in memory or a list of paths", "labels", "group", "bag", "weight", "by", "site", "split", "id", "root",
         "allow_remote", "allow_private", "remote_cache",
     )  # fmt: skip
     if isinstance(images, np.ndarray) and images.ndim == 1 and all(isinstance(path, str | Path) for path in images):
@@ -163,6 +164,7 @@ def load_hugging_face(data: Any, request: Request) -> SampleTable:
         "a Hugging Face data set",
         "label",
         "group",
+        "bag",
         "weight",
         "by",
         "site",
@@ -216,7 +218,7 @@ def load_rows(data: Rows, request: Request) -> SampleTable:
     DataError
         If rows are no images, or differ from one reading to the next.
     """
-    request.only("a torch data set", "labels", "group", "weight", "by", "site", "split", "id")
+    request.only("a torch data set", "labels", "group", "bag", "weight", "by", "site", "split", "id")
     n = len(data)
     if n == 0:
         raise DataError("The data set has no rows.", remedy="Check how it was made.")
@@ -242,12 +244,15 @@ def load_rows(data: Rows, request: Request) -> SampleTable:
 def _with_columns(base: SampleTable, request: Request, labels: Any) -> SampleTable:
     n = len(base.ids)
     ids = per_row(request.config.id or request.ids, n, "id")
+    files = all(isinstance(source, FileSource) for source in base.sources)
+    said_by_files = files and request.config.group in IDENTIFIERS
     return replace(
         base,
         ids=base.ids if ids is None else [str(value) for value in ids],
         labels=None if labels is None else as_label_rows(labels),
         splits=per_row(request.config.split or request.splits, n, "split"),
-        groups=per_row(request.config.group_column or request.groups, n, "group"),
+        groups=None if said_by_files else per_row(request.config.group_column or request.groups, n, "group"),
+        bags=per_row(request.config.bag_column or request.bags, n, "bag"),
         weights=per_row(request.config.weight or request.weights, n, "weight"),
         by=_columns(request, n),
         site=None if request.sites is None else "site",

@@ -4,7 +4,8 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol, Self
+from functools import cached_property
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,35 +15,17 @@ from biofuse.core.hashing import Contents, no_contents
 from biofuse.core.progress import Progress, Silent
 from biofuse.core.target import MISSING, TEXTS, Labels, Target, Task
 from biofuse.data.columns import SPLIT_NAMES, split_of
-from biofuse.data.config import COLUMNS, UNGROUPED, DataConfig, named
-from biofuse.data.decoding import DecodePolicy, ItemSource, PillowSource, content_hash
+from biofuse.data.config import COLUMNS, KEPT_TOGETHER, UNGROUPED, DataConfig, named
+from biofuse.data.cuts import Bag, FileFacts, Source, bag_content, content_of
+from biofuse.data.decoding import DecodePolicy, ItemSource, PillowSource
 from biofuse.data.labels import RawLabels, encode_labels, label_text, listing, unlabelled
 from biofuse.data.numbers import encode_numbers
 
 SPLITS = ("train", "val", "test")
 """Names of the splits; the first two are development data."""
 
-PER_ROW = ("labels", "splits", "groups", "weights", "contents")
+PER_ROW = ("labels", "splits", "groups", "weights", "contents", "opened")
 """Arrays of :class:`Samples` that have a row for each sample, where there are any."""
-
-
-class Source(Protocol):
-    """Where one image comes from. Must survive a trip to a worker process."""
-
-    @property
-    def description(self) -> str:
-        """What a person would call it: a path, or "row 3 of array X"."""
-        ...
-
-    def read(self) -> bytes | NDArray[np.generic]:
-        """Read the undecoded bytes of an image file, or the pixel array.
-
-        Raises
-        ------
-        UnreadableImageError
-            If there is nothing to read.
-        """
-        ...
 
 
 @dataclass(frozen=True)
@@ -76,7 +59,7 @@ class Samples:
     ids : ndarray of str (dtype object), shape (n,)
         Unique, stable names: they do not depend on the order of the rows.
     sources : tuple of Source
-        Where each image is read from.
+        Where each image is read from; of a sample of several images a :class:`biofuse.data.cuts.Bag`.
     labels : ndarray or None
         What was found of each sample, as :class:`biofuse.core.target.Target` says: class indices, zeros and ones,
         values, or times and events. None where the data are unlabelled.
@@ -95,8 +78,12 @@ class Samples:
     site : str or None
         Which of them holds the sites: hospitals, scanners.
     contents : ndarray of S16, shape (n,), or None
-        Content hash of each image, found once by :func:`hash_samples` and carried from then on; empty where an image
-        has not been read yet or cannot be. None where none has been read.
+        Content hash of each sample, found once by :func:`hash_samples` and carried from then on: that of its image, or
+        of its bag; empty where an image has not been read yet or cannot be. None where none has been read.
+    image_contents : ndarray of S16, shape (n_images,), or None
+        Where there are bags, the content hashes of all images, sample by sample.
+    opened : ndarray of tuple of FileFacts (dtype object), shape (n,), or None
+        What the files of each sample say of themselves, where any was opened: a volume, a slide.
     decode : DecodePolicy
         How files become pixels; part of every content hash (see :meth:`decoded_by`).
     name : str
@@ -118,6 +105,8 @@ class Samples:
     by: Mapping[str, NDArray[np.object_]] = field(default_factory=dict)
     site: str | None = None
     contents: Contents | None = None
+    image_contents: Contents | None = None
+    opened: NDArray[np.object_] | None = None
     decode: DecodePolicy = field(default_factory=DecodePolicy)
     name: str = "data"
     notes: tuple[str, ...] = ()
@@ -138,9 +127,12 @@ class Samples:
             )
         if self.labels is not None and self.task is None:
             raise DataError(f"{self.name}: labels without a task.")
+        if self.image_contents is not None and len(self.image_contents) != self.n_images:
+            raise DataError(f"{self.name}: {self.n_images} images but {len(self.image_contents)} image contents.")
 
     def __repr__(self) -> str:
-        facts = [f"{len(self)} samples", "no labels" if self.task is None else str(self.task)]
+        images = f"{len(self)} samples of {self.n_images} images" if self.bagged else f"{len(self)} samples"
+        facts = [images, "no labels" if self.task is None else str(self.task)]
         if self.classes:
             counted = f"{len(self.classes)} classes" if self.task is None else Target(self.task, self.classes).counted
             shown = ", ".join(self.classes[:4]) + (", ..." if len(self.classes) > 4 else "")
@@ -155,6 +147,48 @@ class Samples:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @cached_property
+    def bagged(self) -> bool:
+        """Whether any sample is a bag."""
+        return any(isinstance(source, Bag) for source in self.sources)
+
+    @cached_property
+    def sizes(self) -> NDArray[np.int64]:
+        """How many images each sample has, shape (n,)."""
+        return np.array([len(source) if isinstance(source, Bag) else 1 for source in self.sources], dtype=np.int64)
+
+    @property
+    def n_images(self) -> int:
+        """Images of all samples."""
+        return int(self.sizes.sum()) if self.bagged else len(self)
+
+    @property
+    def owners(self) -> NDArray[np.int64]:
+        """The sample that each image belongs to, shape (n_images,)."""
+        return np.repeat(np.arange(len(self)), self.sizes)
+
+    def images(self) -> Self:
+        """Return the images one by one: what is embedded and stored. Samples without a bag are returned as they are.
+
+        Their ids are those of the samples, with the number of the image in its bag: ``patient7#003``.
+        """
+        if not self.bagged:
+            return self
+        ids, sources = [], list[Source]()
+        for name, source in zip(self.ids.tolist(), self.sources, strict=True):
+            several = source.images if isinstance(source, Bag) else (source,)
+            ids += [f"{name}#{number:03d}" for number in range(len(several))]
+            sources += several
+        return type(self)(
+            ids=object_array(ids),
+            sources=tuple(sources),
+            splits=None if self.splits is None else self.splits[self.owners],
+            groups=None if self.groups is None else self.groups[self.owners],
+            contents=self.image_contents,
+            decode=self.decode,
+            name=self.name,
+        )
+
     def take(self, rows: Sequence[int] | NDArray[np.integer] | NDArray[np.bool_]) -> Self:
         """Return the given rows, in the given order (indices or a boolean mask)."""
         chosen = np.asarray(rows)
@@ -166,12 +200,17 @@ class Samples:
             ids=self.ids[index],
             sources=tuple(self.sources[i] for i in index),
             by={name: values[index] for name, values in self.by.items()},
+            image_contents=None if self.image_contents is None else self.image_contents[self._images_of(index)],
             **{name: values[index] for name, values in columns.items() if values is not None},
         )
 
     def decoded_by(self, decode: DecodePolicy) -> Self:
         """Return the samples under another decode policy; content hashes, of which it is a part, are then unknown."""
-        return self if decode == self.decode else replace(self, decode=decode, contents=None)
+        return self if decode == self.decode else replace(self, decode=decode, contents=None, image_contents=None)
+
+    def _images_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the places of the images of some samples among all images."""
+        return ranges(np.cumsum(self.sizes)[rows] - self.sizes[rows], self.sizes[rows])
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -198,6 +237,18 @@ class Samples:
         return self.take(np.isin(self.splits.astype(str), names))
 
 
+def ranges(starts: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the numbers from each start on, as many as its size says, one range behind the other.
+
+    Examples
+    --------
+    >>> ranges(np.array([5, 0]), np.array([3, 2])).tolist()
+    [5, 6, 7, 0, 1]
+    """
+    before = np.cumsum(sizes) - sizes
+    return np.asarray(np.arange(int(sizes.sum())) + np.repeat(starts - before, sizes), dtype=np.int64)
+
+
 TornGroups = Literal["error", "allow"]
 """What to do with a group that lies in more than one of the given splits."""
 
@@ -213,7 +264,7 @@ class Request:
         Options of it that were said of other data: they count where they mean something here.
     labels : sequence or ndarray, optional
         Labels of images in memory.
-    groups, splits, ids : sequence, optional
+    groups, splits, ids, bags : sequence, optional
         One value per image in memory.
     by : mapping of str to sequence, optional
         Columns of one value per image in memory.
@@ -235,6 +286,7 @@ class Request:
     groups: Sequence[object] | None = None
     splits: Sequence[object] | None = None
     ids: Sequence[object] | None = None
+    bags: Sequence[object] | None = None
     by: Mapping[str, Sequence[object]] | None = None
     sites: Sequence[object] | None = None
     weights: Sequence[object] | None = None
@@ -254,7 +306,7 @@ class Request:
     def given(self) -> set[str]:
         """Return the names of what is not at its default, as a user gave them."""
         fields = type(self).__dataclass_fields__
-        apart = {"groups": "group", "splits": "split", "ids": "id", "sites": "site", "weights": "weight"}
+        apart = {"groups": "group", "splits": "split", "ids": "id", "bags": "bag", "sites": "site", "weights": "weight"}
         # Identity, because labels may be an array.
         said = fields.keys() - {"config", "inherited"}
         changed = {name for name in said if getattr(self, name) is not fields[name].default}
@@ -271,7 +323,7 @@ class Request:
         absent = {
             name: value
             for name, value in asked.items()
-            if not set(value if isinstance(value, tuple) else [value]) <= {*columns, UNGROUPED}
+            if not set(value if isinstance(value, tuple) else [value]) <= {*columns, UNGROUPED, *KEPT_TOGETHER}
         }
         defaults = DataConfig()
         kept = {name: getattr(defaults, name) for name in absent}
@@ -336,7 +388,11 @@ class SampleTable:
         Columns by whose values scores are given, one value per row.
     site : str or None
         Which of them holds the sites.
-    contents : ndarray of S16 or None
+    bags : sequence or None
+        Rows of one value are the images of one sample: one value per row.
+    opened : sequence of tuple of FileFacts, or None
+        What the files of each row say of themselves.
+    contents, image_contents : ndarray of S16 or None
         Where the data carry content hashes already.
     decode : DecodePolicy or None
         Where the data carry one already.
@@ -356,7 +412,10 @@ class SampleTable:
     weights: Sequence[object] | None = None
     by: Mapping[str, Sequence[object]] = field(default_factory=dict)
     site: str | None = None
+    bags: Sequence[object] | None = None
+    opened: Sequence[tuple[FileFacts, ...]] | None = None
     contents: Contents | None = None
+    image_contents: Contents | None = None
     decode: DecodePolicy | None = None
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -383,7 +442,9 @@ class SampleTable:
             weights=None if samples.weights is None else samples.weights.tolist(),
             by={name: values.tolist() for name, values in samples.by.items()},
             site=samples.site,
+            opened=None if samples.opened is None else samples.opened.tolist(),
             contents=samples.contents,
+            image_contents=samples.image_contents,
             decode=samples.decode,
             notes=samples.notes,
             warnings=samples.warnings,
@@ -421,6 +482,8 @@ def assemble(table: SampleTable, request: Request) -> Samples:
         by={name: object_array([label_text(value) for value in values]) for name, values in table.by.items()},
         site=table.site,
         contents=table.contents,
+        image_contents=table.image_contents,
+        opened=None if table.opened is None else _objects(table.opened),
         decode=table.decode or DecodePolicy(),
         name=request.name or table.name,
         notes=table.notes,
@@ -682,9 +745,12 @@ def join_tables(parts: Mapping[str, SampleTable]) -> SampleTable:
             name: [value for table in tables for value in table.by.get(name, [""] * len(table.ids))]
             for name in dict.fromkeys(name for table in tables for name in table.by)
         },
+        bags=_filled(tables, "bags", None),
+        opened=_filled(tables, "opened", ()),
         contents=np.concatenate(
             [no_contents(len(table.ids)) if table.contents is None else table.contents for table in tables]
         ),
+        image_contents=None,
         notes=tuple(dict.fromkeys(note for table in tables for note in table.notes)),
         warnings=tuple(dict.fromkeys(warning for table in tables for warning in table.warnings)),
     )
@@ -717,6 +783,24 @@ def object_array(values: Sequence[object]) -> NDArray[np.object_]:
     array = np.empty(len(values), dtype=object)
     array[:] = [str(value) for value in values]
     return array
+
+
+def _objects(values: Sequence[object]) -> NDArray[np.object_]:
+    array = np.empty(len(values), dtype=object)
+    for place, value in enumerate(values):  # numpy would take tuples apart
+        array[place] = value
+    return array
+
+
+def _filled(tables: Sequence[SampleTable], what: str, otherwise: Any) -> list[Any] | None:
+    """Join what some tables have and others have not; None where none has it."""
+    if all(getattr(table, what) is None for table in tables):
+        return None
+    return [
+        value
+        for table in tables
+        for value in ([otherwise] * len(table.ids) if getattr(table, what) is None else getattr(table, what))
+    ]
 
 
 def _join_labels(labels: list[RawLabels]) -> RawLabels | None:
@@ -767,20 +851,29 @@ def hash_samples(
     reasons : dict of int to UnreadableImageError
         Why a row could not be read; its content stays empty. Whether that is an error is the caller's choice.
     """
-    contents = no_contents(len(samples)) if samples.contents is None else samples.contents.copy()
-    unknown = np.flatnonzero((contents == b"") if rows is None else (contents == b"") & rows).tolist()
-    if not unknown and samples.contents is not None:
+    images = samples.images()
+    contents = no_contents(len(images)) if images.contents is None else images.contents.copy()
+    wanted = contents == b"" if rows is None else (contents == b"") & rows[samples.owners]
+    unknown = np.flatnonzero(wanted).tolist()
+    if not unknown and images.contents is not None and samples.contents is not None:
         return samples, {}
     progress = progress or Silent()
     progress.begin("reading", len(unknown))
     reasons: dict[int, UnreadableImageError] = {}
-    for row, outcome in zip(unknown, _outcomes(samples, unknown), strict=True):
+    for row, outcome in zip(unknown, _outcomes(images, unknown), strict=True):
         if isinstance(outcome, UnreadableImageError):
-            reasons[row] = outcome
+            reasons.setdefault(int(samples.owners[row]) if samples.bagged else row, outcome)
         else:
             contents[row] = outcome
         progress.advance("reading", 1)
-    return replace(samples, contents=contents), reasons
+    if not samples.bagged:
+        return replace(samples, contents=contents), reasons
+    ends = np.cumsum(samples.sizes).tolist()
+    of_bags = no_contents(len(samples))
+    for row, (source, end) in enumerate(zip(samples.sources, ends, strict=True)):
+        own = contents[end - int(samples.sizes[row]) : end]
+        of_bags[row] = bag_content(own) if isinstance(source, Bag) else own[0]
+    return replace(samples, contents=of_bags, image_contents=contents), reasons
 
 
 AT_ONCE = 16
@@ -790,7 +883,7 @@ AT_ONCE = 16
 def _outcomes(samples: Samples, rows: Sequence[int]) -> Iterator[bytes | UnreadableImageError]:
     def outcome(row: int) -> bytes | UnreadableImageError:
         try:
-            return content_hash(samples.sources[row].read(), samples.decode)
+            return content_of(samples.sources[row], samples.decode)
         except UnreadableImageError as error:
             return error
 
@@ -839,6 +932,17 @@ def require_contents(samples: Samples) -> tuple[Samples, Contents]:
     samples, reasons = hash_samples(samples)
     refuse_unreadable(reasons, otherwise="Or take these files out of the data set.")
     return samples, known_contents(samples)
+
+
+def contents_of_images(samples: Samples) -> Contents:
+    """Return the content hashes of the images of samples that have been read, shape (n_images,).
+
+    Raises
+    ------
+    DataError
+        If they have not.
+    """
+    return known_contents(samples.images())
 
 
 def known_contents(samples: Samples) -> Contents:

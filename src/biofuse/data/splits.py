@@ -14,7 +14,7 @@ from biofuse.core.errors import DataError, LeakageError, SearchError, option
 from biofuse.core.hashing import Contents, derive_seed, digest, digest_json, hash_order, to_hex
 from biofuse.core.target import Labels, Task
 from biofuse.data.labels import counted, listing
-from biofuse.data.samples import Samples, object_array
+from biofuse.data.samples import Samples, known_contents, object_array
 
 FRACTIONS = (0.60, 0.15, 0.25)
 """Default shares of train, val and test."""
@@ -132,7 +132,9 @@ class _Units:
     sizes: NDArray[np.float64]
 
 
-def merge_groups(groups: Names | None, contents: Contents | None) -> NDArray[np.object_]:
+def merge_groups(
+    groups: Names | None, contents: Contents | None, *, owners: Index | None = None
+) -> NDArray[np.object_]:
     """Join groups that share content: rows of one group, or of one content, get one name.
 
     Parameters
@@ -141,6 +143,8 @@ def merge_groups(groups: Names | None, contents: Contents | None) -> NDArray[np.
         Group names; None where every row is on its own.
     contents : ndarray of S16, shape (n,), or None
         Content hashes; an empty one (of an image that was not read) is like nothing else.
+    owners : ndarray of int, shape (n_images,), optional
+        Where rows are bags: the row of each image, whose hashes ``contents`` then are. One image in common is enough.
 
     Returns
     -------
@@ -160,10 +164,36 @@ def merge_groups(groups: Names | None, contents: Contents | None) -> NDArray[np.
     content_names = [text or f"unreadable {row}" for row, text in enumerate(to_hex(contents))]
     if groups is None:
         return object_array(content_names)
-    n = len(groups)
-    if len(contents) != n:
-        raise DataError(f"{n} groups but {len(contents)} contents.")
-    return object_array(_joined([str(group) for group in groups], content_names))
+    names = [str(group) for group in groups]
+    if len(contents) != (len(names) if owners is None else len(owners)):
+        raise DataError(f"{len(names)} groups but {len(contents)} contents.")
+    if owners is None:
+        return object_array(_joined(names, content_names))
+    of_images = _joined([names[row] for row in owners], content_names)
+    joined = {names[row]: name for row, name in zip(owners.tolist(), of_images, strict=True)}
+    return object_array([joined[name] for name in names])
+
+
+def units_of(samples: Samples) -> NDArray[np.object_] | None:
+    """Return what must stay whole in every division of samples: groups, joined where they share an image.
+
+    Returns
+    -------
+    ndarray of str (dtype object), shape (n,), or None
+        None where there are no groups and no two samples share an image.
+
+    Raises
+    ------
+    DataError
+        If the samples have not been read.
+    """
+    contents = known_contents(samples.images())
+    owners = samples.owners if samples.bagged else None
+    shared = np.unique(contents, return_counts=True)[1].max(initial=1) > 1
+    if not shared:
+        return samples.groups
+    groups = None if samples.groups is None else samples.groups.tolist()
+    return merge_groups(samples.ids.tolist() if groups is None and samples.bagged else groups, contents, owners=owners)
 
 
 def _joined(names: Sequence[str], others: Sequence[str]) -> list[str]:
@@ -229,7 +259,11 @@ def with_splits(
         np.flatnonzero(samples.splits == "train") if carve and samples.splits is not None else np.arange(len(samples))
     )
     part = samples.take(rows)
-    units = _make_units(part.ids, _stratified_by(part), part.groups, part.contents)
+    keys = [str(name) for name in (part.ids if part.groups is None else part.groups)]
+    contents = None if part.contents is None else part.images().contents
+    if contents is not None:
+        keys = merge_groups(keys, contents, owners=part.owners if part.bagged else None).tolist()
+    units = _make_units(keys, _stratified_by(part))
     shares = (fractions[0], fractions[1], 0.0) if carve else fractions
     splits = object_array(["test"] * len(samples)) if samples.splits is None else samples.splits.copy()
     splits[rows] = _cut(units, np.array(shares) / sum(shares), seed)[units.of_row]
@@ -333,7 +367,7 @@ def make_folds(
         raise DataError(
             f"{n_folds} folds and {n_repeats} repeats are no cross-validation: at least 2 and 1 are needed."
         )
-    units = _make_units(ids, labels, groups, None)
+    units = _make_units([str(name) for name in (ids if groups is None else groups)], labels)
     n_folds, notes = _affordable_folds(units, labels, n_folds, classes, grouped=groups is not None)
     divisions = _divisions(units, n_folds, n_repeats, seed)
     if len(divisions) < n_repeats:
@@ -411,7 +445,7 @@ def leave_sites_out(
             f"All {len(set(names))} sites share groups or images with one another, so none can be left out.",
             remedy=f"Use {option('select', 'cv')}.",
         )  # fmt: skip
-    made = _make_units(ids, labels, merged, None)
+    made = _make_units([str(name) for name in merged], labels)
     _refuse_classes_of_one_site(made, classes)
     if len(held) > MOST_SITES:
         notes.append(f"The {len(held)} sites are dealt to {MOST_SITES} folds.")
@@ -485,10 +519,8 @@ def _folds(
     return tuple(checked)
 
 
-def _make_units(ids: Names, labels: Labels | None, groups: Names | None, contents: Contents | None) -> _Units:
-    keys = [str(name) for name in (ids if groups is None else groups)]
-    if contents is not None:
-        keys = merge_groups(keys, contents).tolist()
+def _make_units(keys: Sequence[str], labels: Labels | None) -> _Units:
+    """Count what each unit holds; ``keys`` name the unit of every row."""
     names, of_row = np.unique(np.array(keys, dtype=str), return_inverse=True)
     counts = np.zeros((len(names), 1 if labels is None else _indicators(labels).shape[1]))
     np.add.at(counts, of_row, np.ones((len(keys), 1)) if labels is None else _indicators(labels))

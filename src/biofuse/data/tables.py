@@ -31,11 +31,13 @@ from biofuse.data.columns import (
     split_of,
     split_values,
 )
+from biofuse.data.config import IDENTIFIERS
+from biofuse.data.cuts import Source
 from biofuse.data.decoding import FileSource, ItemSource
 from biofuse.data.labels import RawLabels, label_text, listing
 from biofuse.data.lookup import ImageFinder, bare_name, excluding, is_address, is_image_name, left_out
 from biofuse.data.remote import address_names, below_address, remote_sources
-from biofuse.data.samples import Request, SampleTable, Source, row_id, ungrouped_warnings
+from biofuse.data.samples import Request, SampleTable, row_id, ungrouped_warnings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,7 +51,7 @@ SPREADSHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
 """Names of files that are tables, and of those that must be exported first."""
 
 TABLE_OPTIONS = (
-    "label", "time", "event", "group", "weight", "by", "site", "split", "id", "path", "root", "extension",
+    "label", "time", "event", "group", "bag", "weight", "by", "site", "split", "id", "path", "root", "extension",
     "label_separator", "blank_as", "uncertain_as", "exclude", "allow_remote", "allow_private", "remote_cache",
 )  # fmt: skip
 """Options that mean something for a table."""
@@ -421,7 +423,8 @@ def _table(read: Read, request: Request, *, name: str, root: Path, where: str) -
         here = [row for row in kept if not is_address(paths[row])]
         remote, notes = remote_sources([paths[row] for row in there], config, where)
         found = finder.find([paths[row] for row in here], where=where)
-        _refuse_one_file_twice(found.paths, [paths[row] for row in here], where)
+        if config.bag is None:  # bags may share images
+            _refuse_one_file_twice(found.paths, [paths[row] for row in here], where)
         sources: dict[int, Source] = dict(zip(there, remote, strict=True))
         sources |= dict(zip(here, map(FileSource, found.paths), strict=True))
         return Located([sources[row] for row in kept], (*notes, *found.notes), found.warnings)
@@ -479,7 +482,7 @@ def samples_of(
     kept, merged = _merged(ids, range(len(ids)) if rows is None else rows, roles, where)
     located = locate(kept)
     used = {image, *roles.used}
-    ungrouped = roles.group is None and not request.config.ungrouped and request.labelled is not False
+    ungrouped = roles.group is None and request.config.group is None and request.labelled is not False
     held = {name: [values[row] for row in kept] for name, values in columns.items() if name not in used}
     label_columns, labels, classes = _labels(read, request, roles.labels, kept)
     return SampleTable(
@@ -494,6 +497,7 @@ def samples_of(
         weights=None if roles.weight is None else [columns[roles.weight][row] for row in kept],
         by={name: [columns[name][row] for row in kept] for name in roles.by},
         site=roles.site,
+        bags=None if roles.bag is None else [columns[roles.bag][row] for row in kept],
         notes=(*read.notes, *roles.notes, *located.notes, *merged),
         warnings=(*roles.warnings, *located.warnings, *(ungrouped_warnings(held, used) if ungrouped else ())),
     )
@@ -509,6 +513,7 @@ class _Roles:
     ids: list[str] | None
     splits: list[Any] | None
     group: str | None
+    bag: str | None
     weight: str | None
     by: tuple[str, ...]
     site: str | None
@@ -539,8 +544,14 @@ def _roles(columns: Columns, request: Request, image: str, where: str) -> _Roles
             label, said, warned = label_column(columns, used, where)
         labels, notes, warnings = (label,) if label else (), said, warned
     used |= set(labels)
-    group = None if config.group_column is None else asked_column(columns, config.group_column, "group", where)
-    if group is None and not config.ungrouped:
+    bag = None if config.bag_column is None and config.bag not in columns else config.bag
+    bag = None if bag is None else asked_column(columns, bag, "bag", where)
+    group = config.group_column
+    if group is not None and (group in columns or group not in IDENTIFIERS):  # files may say whose they are
+        group = asked_column(columns, group, "group", where)
+    elif group is not None:
+        group = None
+    elif not config.ungrouped:
         group = next((name for name in columns if plain(name) == "group" and name not in used), None)
     name, said = id_column(columns, config.id, used, where)
     taken = {*used, *by}
@@ -548,10 +559,11 @@ def _roles(columns: Columns, request: Request, image: str, where: str) -> _Roles
     return _Roles(
         columns=columns,
         labels=labels,
-        used=used | {column for column in (name, group, config.split) if column is not None},
+        used=used | {column for column in (name, group, bag, config.split) if column is not None},
         ids=None if name is None else [label_text(value) for value in columns[name]],
         splits=splits,
         group=group,
+        bag=bag,
         weight=weight,
         by=by,
         site=site,
@@ -639,6 +651,8 @@ def _relative(path: Path, root: Path) -> str:
 
 def _merged(ids: Sequence[str], rows: Sequence[int], roles: _Roles, where: str) -> tuple[list[int], list[str]]:
     """Return one row per image; rows of one image must say the same."""
+    if roles.bag is not None:  # an image may be of two bags
+        ids = [f"{name} of {label_text(roles.columns[roles.bag][row])}" for row, name in enumerate(ids)]
     first: dict[str, int] = {}
     twice: dict[str, int] = {}
     for row in rows:

@@ -11,11 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biofuse.blocks.blocks import BlockReader, Blocks, Matrix
+from biofuse.blocks.pooling import Pooling, pooled_width
 from biofuse.core.errors import BioFuseError, DependencyError, StoreError, UnreadableImageError, WeightsError, option
 from biofuse.core.hashing import Contents, generator
 from biofuse.core.target import Labels
-from biofuse.data.decoding import content_hash, decode
-from biofuse.data.samples import Samples, known_contents, require_contents
+from biofuse.data.cuts import content_of
+from biofuse.data.decoding import decode
+from biofuse.data.samples import Samples, contents_of_images, known_contents, require_contents
 from biofuse.encoders.card import IMPORTED, EncoderCard, Precision
 from biofuse.encoders.doctor import Skipped
 from biofuse.encoders.registry import load_encoder
@@ -85,6 +87,8 @@ class EmbeddingSet(Mapping[str, Matrix]):
         Damaged parts of the store whose rows were computed again.
     precisions : mapping of str to {"fp32", "bf16", "fp16"}
         What each encoder computed in; part of the fingerprint under which its embeddings lie.
+    pooling : {"mean", "max", "mean+max", "mean+std"}
+        How the embeddings of a bag's images became one row.
     kept : bool
         Whether the store has them.
     seconds : float
@@ -112,6 +116,7 @@ class EmbeddingSet(Mapping[str, Matrix]):
     skipped: tuple[Skipped, ...] = ()
     recomputed: tuple[str, ...] = ()
     precisions: Mapping[str, Precision] = field(default_factory=dict)
+    pooling: Pooling = "mean"
     kept: bool = True
     seconds: float = 0.0
     plan: ExtractionPlan | None = None
@@ -135,6 +140,11 @@ class EmbeddingSet(Mapping[str, Matrix]):
     def contents(self) -> Contents:
         """Content hash of each sample, shape (n,)."""
         return known_contents(self.samples)
+
+    @property
+    def image_contents(self) -> Contents:
+        """Content hash of each image, sample by sample, shape (n_images,)."""
+        return contents_of_images(self.samples)
 
     @property
     def labels(self) -> Labels | None:
@@ -237,6 +247,7 @@ def read_stored(
     *,
     store: EmbeddingStore,
     precision: Precision | None = None,
+    pooling: Pooling = "mean",
 ) -> EmbeddingSet:
     """Return the stored embeddings of a table of samples; nothing is computed, and no weights are needed.
 
@@ -249,6 +260,8 @@ def read_stored(
     store : EmbeddingStore
     precision : {"fp32", "fp16", "bf16"}, optional
         Which embeddings are meant where an encoder has been run in several.
+    pooling : {"mean", "max", "mean+max", "mean+std"}
+        How the embeddings of a bag's images become one row.
 
     Returns
     -------
@@ -263,7 +276,8 @@ def read_stored(
     UnreadableImageError
         If a file cannot be read, so that nobody can tell which embedding is its own.
     """
-    samples, contents = require_contents(samples)
+    samples, _ = require_contents(samples)
+    contents = contents_of_images(samples)
     folders = [each for each in store.folders() if precision in {None, each.precision}]
     if encoders is None:
         chosen = [each for each in folders if not each.missing(contents).any()]
@@ -284,8 +298,28 @@ def read_stored(
         chosen = [_named(name, folders, contents, store) for name in dict.fromkeys(encoders)]
     cards = tuple(folder.card for folder in chosen)
     precisions = {folder.card.name: folder.precision for folder in chosen}
-    reader = BlockReader(store=store, cards=cards, ids=samples.ids, contents=contents, precisions=precisions)
-    return EmbeddingSet(samples=samples, blocks=reader.read(), cards=cards, precisions=precisions)
+    reader = reader_of(samples, store=store, cards=cards, precisions=precisions, pooling=pooling)
+    return EmbeddingSet(samples=samples, blocks=reader.read(), cards=cards, precisions=precisions, pooling=pooling)
+
+
+def reader_of(
+    samples: Samples,
+    *,
+    store: EmbeddingStore,
+    cards: tuple[EncoderCard, ...],
+    precisions: Mapping[str, Precision],
+    pooling: Pooling,
+) -> BlockReader:
+    """Return the reader of the embeddings of samples that have been read; of bags, all their images."""
+    return BlockReader(
+        store=store,
+        cards=cards,
+        ids=samples.ids,
+        contents=contents_of_images(samples),
+        sizes=samples.sizes if samples.bagged or pooled_width(pooling) > 1 else None,
+        pooling=pooling,
+        precisions=precisions,
+    )
 
 
 def recompute(
@@ -332,7 +366,7 @@ def recompute(
         If an image cannot be read.
     """
     options = options or ExtractOptions()
-    samples, contents = require_contents(samples)
+    samples, contents = require_contents(samples.images())
     folders = [each for each in store.folders() if encoder is None or _is_called(each, encoder)]
     if encoder is not None and not folders:
         raise _unknown(encoder, store)
@@ -403,7 +437,7 @@ def _embed(
 def _image(samples: Samples, row: int, contents: Contents, card: EncoderCard) -> NDArray[np.uint8]:
     source = samples.sources[row]
     raw = source.read()
-    if content_hash(raw, samples.decode) != contents[row : row + 1].tobytes():
+    if content_of(source, samples.decode) != contents[row : row + 1].tobytes():
         raise UnreadableImageError(f"{source.description} changed while it was being read.")
     return card.preprocessing.apply(decode(raw, samples.decode, description=source.description))
 

@@ -17,17 +17,16 @@ from typing import Any, ClassVar, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from biofuse.blocks.blocks import BlockReader
 from biofuse.core.errors import BioFuseError, DiskError, UnreadableImageError, option
 from biofuse.core.hashing import CONTENT_BYTES, Contents
 from biofuse.core.machine import exit_with_parent, keep_freed_memory, workers_ignore_interrupts
 from biofuse.core.progress import Progress, Silent, Tell, duration, progress_bars
 from biofuse.data.decoding import DecodePolicy, Remarks
-from biofuse.data.samples import Samples, hash_samples, known_contents, refuse_unreadable
+from biofuse.data.samples import Samples, contents_of_images, hash_samples, refuse_unreadable
 from biofuse.encoders.card import EncoderCard
 from biofuse.encoders.doctor import available, pinned_here
 from biofuse.encoders.function import Builders, pack_builders
-from biofuse.extract.embeddings import EmbeddingSet, EncoderWork, Quarantined
+from biofuse.extract.embeddings import EmbeddingSet, EncoderWork, Quarantined, reader_of
 from biofuse.extract.local import Sink, devices_of
 from biofuse.extract.options import ExtractOptions
 from biofuse.extract.plan import PARITY_COSINE, ExtractionPlan, Hardware, Job, make_plan, plan_job, remember_rates
@@ -135,8 +134,8 @@ def extract(
     if options.on_error == "error":
         _refuse(reasons)
     readable = samples.take(np.array([row not in reasons for row in range(len(samples))], dtype=bool))
-    contents, precisions = known_contents(readable), job.precisions
-    reader = BlockReader(store=store, cards=cards, ids=readable.ids, contents=contents, precisions=precisions)
+    precisions, pooling = job.precisions, options.pooling
+    reader = reader_of(readable, store=store, cards=cards, precisions=precisions, pooling=pooling)
     return EmbeddingSet(
         samples=readable,
         blocks=reader.read(),
@@ -149,6 +148,7 @@ def extract(
         skipped=skipped,
         recomputed=tuple(job.recomputed),
         precisions=precisions,
+        pooling=pooling,
         kept=store.keep,
         seconds=time.perf_counter() - start,
         plan=plan,
@@ -199,7 +199,7 @@ class _Run:
             samples, reasons = hash_samples(samples, progress=self.progress)
         if self.options.on_error == "error":
             _refuse(reasons)
-        job = self.job(samples, cards, store, check=check)
+        job = self.job(samples.images(), cards, store, check=check)
         return samples, reasons, job, self.plan(job)
 
     def resolve_precisions(self, job: Job, plan: ExtractionPlan) -> ExtractionPlan:
@@ -536,11 +536,11 @@ def _check_space(job: Job, store: EmbeddingStore) -> None:
 
 def _undecodable(samples: Samples, job: Job) -> dict[int, UnreadableImageError]:
     """Give every sample that shares an undecodable content its reason, not only the one that was tried."""
-    contents = known_contents(samples)
+    contents, owners = contents_of_images(samples), samples.owners
     return {
-        int(sample): why
+        int(owners[image]): why
         for row, why in job.failures.items()
-        for sample in np.flatnonzero(contents == job.contents[row])
+        for image in np.flatnonzero(contents == job.contents[row])
     }
 
 

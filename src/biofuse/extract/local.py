@@ -532,6 +532,7 @@ def measure_latency(
     device = "cpu"
     if any(card.runtime == "torch" for card in cards):
         device = choose_device(options.device)
+    samples = samples.images()
     rows = hash_order(samples.ids.tolist(), seed=0)[: min(n_images, options.batch_size or n_images)]
     sources = [samples.sources[row] for row in rows]
     images = [decode(source.read(), samples.decode, description=source.description) for source in sources]

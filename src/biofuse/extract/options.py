@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
+from biofuse.blocks.pooling import Pooling
 from biofuse.core.errors import BioFuseError, DependencyError, option
 from biofuse.core.machine import usable_cores
 from biofuse.core.options import Option, Options
@@ -67,6 +68,11 @@ class ExtractOptions(Options):
 
     on_error: Annotated[OnError, Option(panel="Data")] = Field(
         default="error", description="error: stop at an unreadable image; quarantine: set it aside and list it."
+    )
+    pooling: Annotated[Pooling, Option(panel="Running")] = Field(
+        default="mean",
+        description="How the embeddings of the images of one sample become one vector, where samples are several "
+        "images: a volume, a slide, a patient. A fitted model keeps its own.",
     )
     device: Annotated[str, Option(panel="Running")] = Field(
         default="auto",

@@ -35,7 +35,7 @@ from biofuse.extract.engine import extract
 from biofuse.extract.options import ExtractOptions
 from biofuse.model.model import NOVELTY, BioFuseModel
 from biofuse.search.rules import CHOSEN
-from biofuse.store.exchange import label_names
+from biofuse.store.exchange import image_column, label_names
 from biofuse.store.store import EmbeddingStore
 
 if TYPE_CHECKING:
@@ -592,7 +592,7 @@ def evaluate_models(
         for model in (*models.values(), *singles.values())
         for card in model.cards
     }
-    options = (options or ExtractOptions()).but(precisions=precisions)
+    options = (options or ExtractOptions()).but(precisions=precisions, pooling=chosen.pooling)
     with naming_plugins(models[CHOSEN].plugins):
         embeddings = extract(samples, tuple(cards.values()), store=store, options=options, progress=progress)
     samples = embeddings.samples
@@ -600,7 +600,8 @@ def evaluate_models(
         raise DataError(f"No image of {test.name} could be read.", remedy="See the quarantine list for the reasons.")
     said = {name: _Said.by(model, embeddings.blocks) for name, model in models.items()}
     labels, groups = _labels(samples), samples.groups
-    leaking = np.isin(embeddings.contents, known_contents)
+    leaking = np.zeros(len(samples), dtype=bool)
+    leaking[samples.owners[np.isin(embeddings.image_contents, known_contents)]] = True
     scores = {
         name: ModelScores(
             encoders=model.encoders,
@@ -797,6 +798,7 @@ def _predictions(
             "prediction": _called(model, probabilities),
             "in_development": leaking,
             "content": to_hex(embeddings.contents),
+            **image_column(samples),
         }
     )
     if samples.groups is not None:

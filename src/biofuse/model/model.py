@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biofuse.blocks.blocks import Blocks
+from biofuse.blocks.pooling import Pooling, pooled_width
 from biofuse.core.errors import ArtifactError, BioFuseError, BioFuseWarning, DataError, HubUnreachableError, option
 from biofuse.core.files import TEMPORARY_SUFFIX, disk_errors
 from biofuse.core.options import accepts, divide
@@ -181,7 +182,13 @@ class BioFuseModel(ScikitModel):
     @property
     def dim(self) -> int:
         """Columns of what :meth:`embed` returns."""
-        return sum(card.dim for card in self.cards)
+        return sum(card.dim for card in self.cards) * pooled_width(self.pooling)
+
+    @property
+    def pooling(self) -> Pooling:
+        """How the embeddings of the images of one sample become one vector; learned from samples of several images."""
+        found: Pooling = self.facts.get("pooling", "mean")
+        return found
 
     @property
     def plugins(self) -> tuple[Plugin, ...]:
@@ -483,7 +490,8 @@ class BioFuseModel(ScikitModel):
         kept = as_store(store) if keep else as_store(store).without_keeping()
         cards = tuple(pin(card) for card in self.cards)
         precisions = {name: self.precisions.get(name, "fp32") for name in self.encoders}
-        options = ExtractOptions.of(options, {**extraction, "precisions": precisions, "on_unavailable": "error"})
+        own = {"precisions": precisions, "pooling": self.pooling, "on_unavailable": "error"}
+        options = ExtractOptions.of(options, {**extraction, **own})
         if keep and not options.use_store:
             raise BioFuseError(
                 "Embeddings cannot be kept in a store that is not used.",

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biofuse.blocks.blocks import Blocks
+from biofuse.blocks.pooling import Pooling, pool, pooled_width
 from biofuse.core.errors import BioFuseError, BioFuseWarning, DataError
 from biofuse.core.machine import keep_freed_memory
 from biofuse.data.decoding import DecodePolicy, FileSource, decode, raw_image
@@ -57,6 +58,11 @@ class Answering(Protocol):
     @property
     def precisions(self) -> Mapping[str, Precision]:
         """What they compute in."""
+        ...
+
+    @property
+    def pooling(self) -> Pooling:
+        """How the embeddings of the images of one sample become one vector."""
         ...
 
     @property
@@ -241,7 +247,11 @@ class ResidentPredictor:
             for name, embeddings in self._embed([self._decode(each, start + row) for row, each in enumerate(some)]):
                 pieces[name].append(embeddings)
         ids = np.array([row_id(row) for row in range(len(images))], dtype=object)
-        return Blocks(ids=ids, matrices={name: np.concatenate(found) for name, found in pieces.items()})
+        matrices = {name: np.concatenate(found) for name, found in pieces.items()}
+        if pooled_width(self._model.pooling) > 1:  # a model of bags takes each image for a bag of one
+            ones = np.ones(len(images), dtype=np.int64)
+            matrices = {name: pool(matrix, ones, self._model.pooling) for name, matrix in matrices.items()}
+        return Blocks(ids=ids, matrices=matrices)
 
     def _decode(self, image: Any, row: int) -> RGBImage:
         named = isinstance(image, str | Path)

@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from biofuse.blocks.pooling import Pooling
 from biofuse.core.errors import in_utf8
 from biofuse.core.hashing import digest_json
 from biofuse.core.target import Target, Task
@@ -231,6 +232,8 @@ class RunRecord(Record):
         Where they came from and how they were read.
     decode : DecodePolicy
         How pixels were read.
+    pooling : {"mean", "max", "mean+max", "mean+std"}
+        How the embeddings of a bag's images became one row.
     task : Task
     classes : tuple of str
     counts : dict of str to dict of str to int
@@ -282,6 +285,7 @@ class RunRecord(Record):
     name: str
     data: DataSource = DataSource()
     decode: DecodePolicy = DecodePolicy()
+    pooling: Pooling = "mean"
     task: Task
     classes: tuple[str, ...]
     counts: dict[str, dict[str, int]]
@@ -316,6 +320,7 @@ class RunRecord(Record):
             name=problem.samples.name,
             data=source,
             decode=problem.samples.decode,
+            pooling=embeddings.pooling,
             task=problem.task,
             classes=problem.classes,
             counts=_counts(problem.samples, development.held_out),

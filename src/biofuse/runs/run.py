@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from biofuse.blocks.blocks import BlockReader
 from biofuse.core.errors import ArtifactError, DataError, SearchError, option
 from biofuse.core.files import (
     LOCK,
@@ -45,7 +46,8 @@ from biofuse.search.out_of_fold import OutOfFold
 from biofuse.search.problem import Problem
 from biofuse.search.rules import CHOSEN
 from biofuse.search.search import Search, encoders_to_fit, singles_to_fit
-from biofuse.store.exchange import label_names
+from biofuse.store.exchange import IMAGES, image_column, images_of, label_names
+from biofuse.store.store import EmbeddingStore
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -336,7 +338,29 @@ class Run:
             If the table is missing or damaged.
         """
         columns = ["id", "content", "label", "split", "group"]
-        return _read_frame(self._file(SAMPLES, remedy=GO_ON), columns, ["weight", "unknown"])
+        return _read_frame(self._file(SAMPLES, remedy=GO_ON), columns, [IMAGES, "weight", "unknown"])
+
+    def reader(self, frame: "pd.DataFrame", encoders: Sequence[str], store: EmbeddingStore) -> BlockReader:
+        """Return the stored embeddings of some samples of the run.
+
+        Parameters
+        ----------
+        frame : DataFrame
+            Rows of :attr:`samples`, or of the predictions of an evaluation.
+        encoders : sequence of str
+            Of the pool.
+        store : EmbeddingStore
+        """
+        contents, sizes = images_of(frame)
+        return BlockReader(
+            store=store,
+            cards=tuple(self.record.cards[name] for name in encoders),
+            ids=frame["id"].to_numpy(dtype=object),
+            contents=contents,
+            sizes=sizes,
+            pooling=self.record.pooling,
+            precisions=self.record.precisions,
+        )
 
     def load_samples(self, config: DataConfig | None = None) -> tuple[Samples, Samples]:
         """Look for the run's data where the fit found them, read in the same way where ``config`` says no other.
@@ -757,6 +781,7 @@ def _sample_rows(embeddings: EmbeddingSet, development: Development) -> "pd.Data
             {
                 "id": samples.ids,
                 "content": contents,
+                **image_column(samples),
                 "label": label_names(samples),
                 "split": samples.splits,
                 "group": [None] * len(samples) if samples.groups is None else samples.groups,

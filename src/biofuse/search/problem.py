@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 from biofuse.blocks.blocks import Blocks
 from biofuse.core.errors import DataError, LeakageError, SearchError, option
-from biofuse.core.hashing import Contents, digest_json, to_hex
+from biofuse.core.hashing import digest_json, to_hex
 from biofuse.core.linear import Standard
 from biofuse.core.progress import Progress, progress_bars
 from biofuse.core.target import Labels, Target, Task
-from biofuse.data.samples import Samples, hash_samples, known_contents
-from biofuse.data.splits import ValidationPlan, leave_sites_out, make_folds, merge_groups, with_splits
+from biofuse.data.samples import Samples, contents_of_images, hash_samples, known_contents
+from biofuse.data.splits import ValidationPlan, leave_sites_out, make_folds, units_of, with_splits
 from biofuse.evaluation.metrics import check_selectable, default_metric, get_metric
 from biofuse.extract.embeddings import EmbeddingSet
 from biofuse.extract.options import ExtractOptions
@@ -195,7 +195,7 @@ class Problem:
     @property
     def units(self) -> NDArray[np.object_] | None:
         """What stays together: groups, joined where samples are byte for byte the same; None where every row is one."""
-        return _units(self.samples)
+        return units_of(self.samples)
 
     @property
     def weights(self) -> NDArray[np.float64] | None:
@@ -232,6 +232,8 @@ class Problem:
             "classes": list(self.classes),
             "contents": digest_json(to_hex(contents)),
         }
+        if self.blocks.bags is not None:
+            common["pooling"] = self.blocks.bags.pooling
         if self.samples.weights is not None:
             common["weights"] = digest_json(self.samples.weights[order].tolist())
         return search_key(
@@ -396,10 +398,10 @@ def make_plan(samples: Samples, config: SearchConfig) -> ValidationPlan:
         if samples.splits is None:
             raise DataError(f"{samples.name} has no validation split.")
         plan = ValidationPlan.holdout(ids=samples.ids, splits=samples.splits)
-        return replace(plan, notes=_shared_by_splits(known_contents(samples), samples.splits))
+        return replace(plan, notes=_shared_by_splits(samples, samples.splits))
     if samples.labels is None:
         raise DataError(f"{samples.name} has no labels.")
-    units = _units(samples)
+    units = units_of(samples)
     labels, strata = _stratified_by(samples)
     if config.select == "site":
         if samples.site is None:
@@ -437,15 +439,11 @@ def _stratified_by(samples: Samples) -> tuple[Labels, Sequence[str]]:
     return found, [f"part {number + 1}" for number in range(found.shape[-1] if found.ndim > 1 else 1)]
 
 
-def _units(samples: Samples) -> NDArray[np.object_] | None:
-    contents = known_contents(samples)
-    if len(np.unique(contents)) == len(contents):
-        return samples.groups
-    return merge_groups(None if samples.groups is None else samples.groups.tolist(), contents)
-
-
-def _shared_by_splits(contents: Contents, splits: NDArray[np.object_]) -> tuple[str, ...]:
-    shared = int(np.isin(contents[splits == "val"], contents[splits == "train"]).sum())
+def _shared_by_splits(samples: Samples, splits: NDArray[np.object_]) -> tuple[str, ...]:
+    """Say how many validation samples have an image in common with training samples."""
+    contents, owners = contents_of_images(samples), samples.owners
+    val = splits[owners] == "val"
+    shared = len(np.unique(owners[val][np.isin(contents[val], contents[splits[owners] == "train"])]))
     if not shared:
         return ()
     overlap = f"{shared} of {int((splits == 'val').sum())} validation samples are also training samples, byte for byte"

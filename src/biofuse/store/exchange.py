@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from biofuse.core.errors import AlignmentError, BioFuseError, DataError, DependencyError, EncoderError, option
 from biofuse.core.files import atomic_path, refuse_odd_path, refuse_special_file
-from biofuse.core.hashing import Contents, digest_file
+from biofuse.core.hashing import Contents, digest_file, from_hex, to_hex
 from biofuse.core.linear import slices
-from biofuse.data.samples import Samples, require_contents
+from biofuse.data.samples import Samples, contents_of_images, require_contents
 from biofuse.encoders.card import IMPORTED, EncoderCard, Precision
 from biofuse.encoders.loaders.imported import imported_card
 from biofuse.encoders.registry import ENCODERS
@@ -112,6 +112,35 @@ FORMATS = (".parquet", ".npz", ".csv", ".h5ad")
 
 RESERVED = frozenset({"id", "label", "split", "group", "file", "allow_pickle"})
 """Names of the other columns, and what ``numpy.savez`` keeps for itself: no block can have them."""
+
+
+IMAGES = "images"
+"""Column of the content hashes of a bag's images, with blanks between them; of samples that are bags only."""
+
+
+def image_column(samples: Samples) -> dict[str, list[str]]:
+    """Return the column of the images of samples that are bags; none where each sample is one image."""
+    if not samples.bagged:
+        return {}
+    if samples.contents is None:
+        return {IMAGES: [""] * len(samples)}
+    parts = np.split(np.array(to_hex(contents_of_images(samples)), dtype=object), np.cumsum(samples.sizes)[:-1])
+    return {IMAGES: [" ".join(part) for part in parts]}
+
+
+def images_of(frame: "pd.DataFrame") -> tuple[Contents, NDArray[np.int64] | None]:
+    """Return the content hashes of the images of a table's samples, and how many images each sample has.
+
+    Returns
+    -------
+    contents : ndarray of S16, shape (n_images,)
+    sizes : ndarray of int64, shape (n,), or None
+        None where each sample is one image.
+    """
+    if IMAGES not in frame:
+        return from_hex(frame["content"]), None
+    parts = [str(text).split() for text in frame[IMAGES].fillna("")]
+    return from_hex([text for part in parts for text in part]), np.array([len(part) for part in parts], dtype=np.int64)
 
 
 def label_names(samples: Samples) -> list[str]:

@@ -394,7 +394,7 @@ class EmbeddingStore:
     Parameters
     ----------
     root : Path, optional
-        The store's folder; by default ``embeddings`` in :func:`biofuse.store.store.home`.
+        The store's folder; by default ``embeddings`` in :func:`biofuse.core.files.home`.
     keep : bool, default True
         Whether what is added is written. Otherwise this object holds it in memory, and the folder is only read.
     look : bool, default True

@@ -1,0 +1,291 @@
+"""Files that hold several images, or need a library of their own; and rows that are the images of one sample."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import Any, Protocol
+
+import numpy as np
+
+from biofuse.core.errors import DataError, LeakageError, UnreadableImageError, option
+from biofuse.core.files import home, secret_key
+from biofuse.core.hashing import digest
+from biofuse.data.config import FOLDER, IDENTIFIERS, DataConfig
+from biofuse.data.cuts import Bag, FileFacts, Opened, Source, UnopenedSource
+from biofuse.data.decoding import FileSource
+from biofuse.data.labels import label_text, listing, natural_key
+from biofuse.data.samples import Request, SampleTable
+
+START_BYTES = 512
+"""What a kind of file is recognised by, where its name does not tell."""
+
+
+class Container(Protocol):
+    """A kind of files that hold images: a module of this room, whose libraries are imported where they are used."""
+
+    SUFFIXES: frozenset[str]
+    """How their names end, in lower case, with the dot."""
+
+    def recognises(self, path: Path, start: bytes) -> bool:
+        """Tell whether a file, or a folder, is one, by its first 512 bytes; a folder has none."""
+        ...
+
+    def open_file(self, path: Path, config: DataConfig) -> Opened:
+        """Read what comes before the pixels.
+
+        Raises
+        ------
+        UnreadableImageError
+            If it cannot be read, or holds no images.
+        DependencyError
+            If the library that reads it is not installed.
+        """
+        ...
+
+
+CONTAINERS: tuple[Container, ...] = ()
+"""Every kind, in the order in which they are asked."""
+
+
+def open_containers(table: SampleTable, request: Request) -> SampleTable:
+    """Open the files of a table that hold several images, and put rows of one bag together.
+
+    Parameters
+    ----------
+    table : SampleTable
+        As it was read.
+    request : Request
+
+    Returns
+    -------
+    SampleTable
+        With a row per sample.
+
+    Raises
+    ------
+    DataError
+        If rows of one bag differ in what they say of the sample, or identifiers are asked for that the files lack.
+    """
+    found = [_opened(source, request.config) for source in table.sources]
+    table = _with_opened(table, found) if any(each is not None for each in found) else table
+    table = _grouped(table, request, found)
+    bags = _bags(table, request, found)
+    return table if bags is None else _together(table, bags, found)
+
+
+def _opened(source: Source, config: DataConfig) -> Opened | None:
+    """Open a file that one of the kinds recognises; None of any other source."""
+    if not isinstance(source, FileSource):
+        return None
+    kind = kind_of(source.path)
+    if kind is None:
+        return None
+    try:
+        return kind.open_file(source.path, config)
+    except UnreadableImageError as error:
+        unopened = UnopenedSource(source.description, error)
+        return Opened(images=(unopened,), is_bag=False, about=FileFacts(kind="unreadable file"))
+
+
+def kind_of(path: Path) -> Container | None:
+    """Return the kind of files that a file belongs to; None of an ordinary image."""
+    name = path.name.lower()
+    able = [kind for kind in CONTAINERS if name.endswith(tuple(kind.SUFFIXES))]
+    if not able and path.suffix and not path.is_dir():
+        return None
+    try:
+        start = b""
+        if not path.is_dir():
+            with path.open("rb") as file:
+                start = file.read(START_BYTES)
+    except OSError:
+        return None  # reading it as an image says why
+    return next((kind for kind in able or CONTAINERS if kind.recognises(path, start)), None)
+
+
+def _with_opened(table: SampleTable, found: Sequence[Opened | None]) -> SampleTable:
+    sources = [
+        source if each is None else Bag(each.images, source.description) if each.is_bag else each.images[0]
+        for source, each in zip(table.sources, found, strict=True)
+    ]
+    opened = [each for each in found if each is not None]
+    return replace(
+        table,
+        sources=sources,
+        opened=[() if each is None else (each.about,) for each in found],
+        notes=tuple(dict.fromkeys((*table.notes, *(note for each in opened for note in each.notes)))),
+        warnings=tuple(dict.fromkeys((*table.warnings, *(said for each in opened for said in each.warnings)))),
+    )
+
+
+# --- what belongs together
+
+
+@lru_cache(maxsize=1)
+def _key(folder: Path) -> bytes:
+    return secret_key(folder / "identifiers.key")
+
+
+def private_name(identifier: str) -> str:
+    """Name a patient, study or series so that nobody can tell who it is, the same for all data of this user.
+
+    Parameters
+    ----------
+    identifier : str
+        A hash, as of :attr:`biofuse.data.cuts.Opened.identifiers`.
+
+    Returns
+    -------
+    str
+        16 hexadecimal digits: a hash with a key that lies in BioFuse's folder and nowhere else. Without the key, trying
+        out the identifiers there are tells nothing.
+    """
+    return digest(_key(home()), identifier.encode(), size=8).hex()
+
+
+def _identified(what: str, found: Sequence[Opened | None], table: SampleTable) -> list[str]:
+    """Return the private name of the patient, study or series of every row."""
+    without = [
+        name for name, each in zip(table.ids, found, strict=True) if each is None or what not in each.identifiers
+    ]
+    if without:
+        raise DataError(
+            f"{table.name} has no column {what!r}, and {len(without)} file(s) do not say to which {what} they belong: "
+            f"{listing(without)}.",
+            remedy="DICOM files say it. Of others, list the images in a table with a column for it.",
+        )
+    return [f"{what} {private_name(each.identifiers[what])}" for each in found if each is not None]
+
+
+def _grouped(table: SampleTable, request: Request, found: Sequence[Opened | None]) -> SampleTable:
+    """Group rows by what their files say they belong to, where that was asked for; advise it where it was not."""
+    asked = request.config.group_column
+    if table.groups is None and asked in IDENTIFIERS:
+        return replace(table, groups=_identified(asked, found, table))
+    said = [each.identifiers["patient"] for each in found if each is not None and "patient" in each.identifiers]
+    if table.groups is not None or request.config.ungrouped or request.labelled is False:
+        return table
+    if not 1 < len(set(said)) < len(said):
+        return table
+    advice = (
+        f"The files name {len(set(said))} patients for {len(found)} rows: add {option('group', 'patient')}, so that "
+        f"what belongs together stays together in every split, or {option('group', 'none')}."
+    )
+    return replace(table, warnings=(*table.warnings, advice))
+
+
+def _bags(table: SampleTable, request: Request, found: Sequence[Opened | None]) -> list[str] | None:
+    """Return the bag of every row; None where rows are samples by themselves."""
+    asked = request.config.bag
+    if table.bags is not None:
+        names = [label_text(value) for value in table.bags]
+        blank = [name for name, bag in zip(table.ids, names, strict=True) if not bag]
+        if blank:
+            raise DataError(
+                f"{table.name}: {len(blank)} row(s) name no bag: {listing(blank)}.",
+                remedy="Write in every row to which sample its image belongs.",
+            )
+        return names
+    if asked is None:
+        return None
+    if asked in IDENTIFIERS:
+        return _identified(asked, found, table)
+    if asked == FOLDER and all(isinstance(name, str) and "/" in name for name in table.ids):
+        return [PurePosixPath(name).parent.as_posix() for name in table.ids]
+    raise DataError(
+        f"{table.name} has no column {asked!r} of bags"
+        + (": some images lie in no folder." if asked == FOLDER else "."),
+        remedy=f"Name a column of a table ({option('bag', 'patient')}), or {option('bag', FOLDER)} where the images of "
+        "each sample lie in a folder of their own.",
+    )
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One row of a bag, in the place that its image has in it."""
+
+    position: float
+    name: Any
+    row: int
+
+
+def _together(table: SampleTable, bags: Sequence[str], found: Sequence[Opened | None]) -> SampleTable:
+    """Make one row of the rows of each bag; images come in the order of their positions, else of their names."""
+    rows: dict[str, list[_Row]] = {}
+    for row, (bag, each, source) in enumerate(zip(bags, found, table.sources, strict=True)):
+        place = 0.0 if each is None or each.position is None else each.position
+        rows.setdefault(bag, []).append(_Row(place, natural_key(source.description), row))
+    order = {
+        bag: [each.row for each in sorted(own, key=lambda one: (one.position, one.name))] for bag, own in rows.items()
+    }
+    _refuse_unlike(table, order)
+    first = [own[0] for own in order.values()]
+    images = sum(len(_images(source)) for source in table.sources)
+    note = f"{images} images make up {len(order)} samples: those of one bag belong together."
+
+    def of_first(values: Any) -> Any:
+        return (
+            values
+            if values is None
+            else values[first]
+            if isinstance(values, np.ndarray)
+            else [values[row] for row in first]
+        )
+
+    return replace(
+        table,
+        ids=list(order),
+        sources=[
+            Bag(tuple(image for row in own for image in _images(table.sources[row])), bag) for bag, own in order.items()
+        ],
+        labels=of_first(table.labels),
+        splits=of_first(table.splits),
+        groups=of_first(table.groups),
+        weights=of_first(table.weights),
+        by={name: of_first(values) for name, values in table.by.items()},
+        bags=None,
+        opened=None
+        if table.opened is None
+        else [tuple(facts for row in own for facts in (table.opened or ())[row]) for own in order.values()],
+        contents=None,
+        image_contents=None,
+        notes=(*table.notes, note),
+    )
+
+
+def _images(source: Source) -> tuple[Source, ...]:
+    return source.images if isinstance(source, Bag) else (source,)
+
+
+def _refuse_unlike(table: SampleTable, order: Mapping[str, Sequence[int]]) -> None:
+    """Refuse a bag whose rows do not agree in what they say of the sample."""
+    for what, values in _said(table):
+        texts = [_text(value) for value in values]
+        for bag, own in order.items():
+            if len({texts[row] for row in own}) > 1:
+                other = next(row for row in own if texts[row] != texts[own[0]])
+                kind = LeakageError if what in {"split", "group"} else DataError
+                shown = [f"{table.ids[row]} ({texts[row] or 'blank'})" for row in (own[0], other)]
+                raise kind(
+                    f"{table.name}: the images of {bag!r} are one sample but differ in their {what}: {listing(shown)}.",
+                    remedy=f"Give all rows of a bag the same {what}, or name another column of bags: {option('bag')}.",
+                )
+
+
+def _said(table: SampleTable) -> Iterator[tuple[str, Sequence[Any]]]:
+    named: dict[str, Any] = {
+        "label": table.labels,
+        "split": table.splits,
+        "group": table.groups,
+        "weight": table.weights,
+    }
+    for what, values in {**named, **{f"column {name!r}": values for name, values in table.by.items()}}.items():
+        if values is not None:
+            yield what, values
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list | tuple | np.ndarray):
+        return "|".join(map(label_text, value))
+    return label_text(value)

@@ -1,0 +1,263 @@
+"""Images that are cut from a file (frames, slices, tiles), and bags of images that make up one sample."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Protocol, Self, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from biofuse.core.errors import UnreadableImageError, printable
+from biofuse.core.files import refuse_special_file
+from biofuse.core.hashing import canonical_json, digest, digest_file
+from biofuse.data.decoding import REMEDY, DecodePolicy, RawImage, content_hash
+
+CUT_VERSION = 1
+"""Raised when the same file and cut would give other pixels; part of the content hash."""
+
+JSON = str | int | float | bool | None | Sequence["JSON"] | Mapping[str, "JSON"]
+
+
+class Source(Protocol):
+    """Where one image comes from. Must survive a trip to a worker process."""
+
+    @property
+    def description(self) -> str:
+        """What a person would call it: a path, or "row 3 of array X"."""
+        ...
+
+    def read(self) -> RawImage:
+        """Read the undecoded bytes of an image file, or the pixel array.
+
+        Raises
+        ------
+        UnreadableImageError
+            If there is nothing to read.
+        """
+        ...
+
+
+@runtime_checkable
+class Cut(Source, Protocol):
+    """A :class:`Source` of an image that is a part of a file, and is named by the file and by what is cut."""
+
+    def content(self, policy: DecodePolicy) -> bytes:
+        """Return the content hash (16 bytes), without decoding anything: what :func:`cut_content` makes.
+
+        Raises
+        ------
+        UnreadableImageError
+            If the file cannot be read.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class StampedFile:
+    """A file as it was when the data were read.
+
+    Attributes
+    ----------
+    path : Path
+    n_bytes : int
+    changed : int
+        When it was last written, in nanoseconds since 1970.
+
+    Examples
+    --------
+    >>> from biofuse.data.cuts import StampedFile
+    >>> file = StampedFile.of(Path("new.png"))
+    >>> file.require_unchanged()
+    >>> len(file.digest())
+    16
+    """
+
+    path: Path
+    n_bytes: int
+    changed: int
+
+    @classmethod
+    def of(cls, path: Path) -> Self:
+        """Look at a file.
+
+        Raises
+        ------
+        UnreadableImageError
+            If it is not there.
+        """
+        try:
+            refuse_special_file(path)
+            found = path.stat()
+        except OSError as error:
+            raise UnreadableImageError(f"{path}: cannot be read: {error.strerror}.", remedy=REMEDY) from error
+        return cls(path=path, n_bytes=found.st_size, changed=found.st_mtime_ns)
+
+    @property
+    def description(self) -> str:
+        """The path."""
+        return printable(str(self.path)).replace("\n", "\\n")
+
+    def digest(self) -> bytes:
+        """Hash its bytes (16 bytes), once in a process.
+
+        Raises
+        ------
+        UnreadableImageError
+            If it cannot be read, or is another than it was.
+        """
+        self.require_unchanged()
+        try:
+            return _digest(self)
+        except OSError as error:
+            raise UnreadableImageError(f"{self.path}: cannot be read: {error.strerror}.", remedy=REMEDY) from error
+
+    def require_unchanged(self) -> None:
+        """Refuse a file that was written to since.
+
+        Raises
+        ------
+        UnreadableImageError
+            If it is another than it was, or gone.
+        """
+        if self.of(self.path) != self:
+            raise UnreadableImageError(
+                f"{self.description} changed after the data were read.", remedy="Read the data again."
+            )
+
+
+@lru_cache(maxsize=4096)
+def _digest(file: StampedFile) -> bytes:
+    return bytes.fromhex(digest_file(file.path))
+
+
+def cut_content(files: Sequence[StampedFile], cut: Mapping[str, JSON], policy: DecodePolicy) -> bytes:
+    """Name an image that is cut from one file, or made of several: 16 bytes.
+
+    Parameters
+    ----------
+    files : sequence of StampedFile
+        Their bytes take part, and their order; their names do not.
+    cut : mapping
+        What is cut and how it becomes pixels, as JSON: ``{"slice": 40, "axis": 2, "window": [40.0, 80.0]}``.
+    policy : DecodePolicy
+
+    Raises
+    ------
+    UnreadableImageError
+        If a file cannot be read.
+    """
+    rules = canonical_json({"version": CUT_VERSION, "cut": cut, **policy.hashed()})
+    return digest(b"cut", rules, *(file.digest() for file in files))
+
+
+def content_of(source: Source, policy: DecodePolicy) -> bytes:
+    """Return the content hash of an image (16 bytes): of its bytes or pixels, or of the file and what is cut from it.
+
+    Raises
+    ------
+    UnreadableImageError
+        If it cannot be read.
+    """
+    return source.content(policy) if isinstance(source, Cut) else content_hash(source.read(), policy)
+
+
+@dataclass(frozen=True)
+class Bag:
+    """The images of one sample, in an order that does not depend on that of the rows.
+
+    As a :class:`Source` it is its middle image: what is shown of a sample where there is room for one.
+
+    Attributes
+    ----------
+    images : tuple of Source
+        At least one.
+    description : str
+    """
+
+    images: tuple[Source, ...] = field(repr=False)
+    description: str
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def read(self) -> RawImage:
+        """Read the middle image."""
+        return self.images[len(self.images) // 2].read()
+
+
+@dataclass(frozen=True)
+class UnopenedSource:
+    """The :class:`Source` of a file that is known to hold images and whose beginning cannot be read.
+
+    Attributes
+    ----------
+    description : str
+    error : UnreadableImageError
+        Why; raised by every reading, so that the file is named wherever unreadable images are.
+    """
+
+    description: str
+    error: UnreadableImageError
+
+    def read(self) -> RawImage:
+        """Raise what was found.
+
+        Raises
+        ------
+        UnreadableImageError
+            Always.
+        """
+        raise self.error
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileFacts:
+    """What a file that holds images says of itself; nothing in it identifies a person.
+
+    Attributes
+    ----------
+    kind : str
+        What a person would call it: "NIfTI volume".
+    facts : mapping of str to str or float
+        By a short name in plain words, with its unit: ``{"slices": 32, "spacing (mm)": 2.0}``.
+    """
+
+    kind: str
+    facts: Mapping[str, str | float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """What a file that holds images was opened as.
+
+    Attributes
+    ----------
+    images : tuple of Source
+        In their natural order, at least one.
+    is_bag : bool
+        Whether they are a bag even where there is one: a volume, a slide. Otherwise one image is a sample by itself.
+    about : FileFacts
+    identifiers : mapping of str to str
+        What the file says it belongs to, by "patient", "study" and "series": a hash of the text, never the text.
+        Where it becomes the name of a group, :func:`biofuse.data.containers.private_name` hashes it again, with a key.
+    position : float or None
+        Where the image lies among those of its series, in mm.
+    notes, warnings : tuple of str
+        As of :class:`biofuse.data.samples.Samples`.
+    """
+
+    images: tuple[Source, ...]
+    is_bag: bool
+    about: FileFacts
+    identifiers: Mapping[str, str] = field(default_factory=dict)
+    position: float | None = None
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def bag_content(contents: NDArray[np.bytes_]) -> bytes:
+    """Name a bag by the content hashes of its images (16 bytes), whatever their order; empty where one is missing."""
+    items = sorted(contents[place : place + 1].tobytes() for place in range(len(contents)))
+    return b"" if not items or not items[0].strip(b"\0") else digest(b"bag", *items)

@@ -100,7 +100,7 @@ def test_folders_are_bags(tmp_path: Path, folder: Path) -> None:
     samples = load_samples(root, bag="folder")
     assert samples.ids.tolist() == ["a/one", "a/two", "b/three"]
     assert samples.sizes.tolist() == [2, 1, 3]
-    with pytest.raises(DataError, match="no column 'patient'.* do not say"):
+    with pytest.raises(DataError, match=r"no column 'patient'.* do not say"):
         load_samples(root, bag="patient")
 
 

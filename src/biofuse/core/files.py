@@ -31,14 +31,6 @@ TEMPORARY_SUFFIX = ".tmp"
 """Suffix of a file still being written; a reader never opens one."""
 
 
-def home() -> Path:
-    """Return BioFuse's folder: ``BIOFUSE_HOME`` if set, else the user's cache folder."""
-    from platformdirs import user_cache_path
-
-    override = os.environ.get("BIOFUSE_HOME", "").strip()
-    return Path(override).expanduser() if override else user_cache_path("biofuse", appauthor=False)
-
-
 def secret_key(path: Path) -> bytes:
     """Return the random key (32 bytes) that a file holds; it is made the first time, for this user's eyes only.
 

@@ -9,9 +9,9 @@ from PIL import Image
 
 from biofuse.core.errors import DataError, LeakageError
 from biofuse.data.containers import private_name
-from biofuse.data.cuts import Bag
+from biofuse.data.cuts import Bag, ranges
 from biofuse.data.load import load_samples
-from biofuse.data.samples import Samples, hash_samples, ranges
+from biofuse.data.samples import Samples, hash_samples
 from biofuse.data.splits import units_of
 
 PATIENTS = ["p1", "p1", "p2", "p3", "p3", "p3"]

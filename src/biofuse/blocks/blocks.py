@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from biofuse.blocks.pooling import Bags, Pooling, pool
 from biofuse.core.errors import AlignmentError, DataError
 from biofuse.core.hashing import Contents
-from biofuse.data.samples import ranges
+from biofuse.data.cuts import ranges
 from biofuse.encoders.card import EncoderCard, Precision
 from biofuse.store.parts import ROWS_AT_ONCE, Memory, locate_ids
 from biofuse.store.store import EmbeddingStore, EncoderFolder

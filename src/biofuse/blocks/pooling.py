@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biofuse.core.errors import AlignmentError
-from biofuse.data.samples import ranges
+from biofuse.data.cuts import ranges
 
 Pooling = Literal["mean", "max", "mean+max", "mean+std"]
 """Of a bag's embeddings, column by column: the mean, the largest value, both, or the mean and the standard deviation

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from biofuse.core.errors import DataError, option
@@ -410,3 +410,52 @@ def paths_of(columns: Columns, name: str, where: str) -> list[str]:
     if blank:
         raise DataError(f"{where}: no path in {listing(blank)}.", remedy="Fill in the paths or remove the rows.")
     return [as_path(text) for text in written]
+
+
+GROUPING = frozenset({
+    "accession", "animal", "biopsy", "case", "donor", "exam", "examination", "individual", "lesion", "mouse",
+    "participant", "patient", "person", "slide", "smear", "specimen", "study", "subject", "volunteer", "wsi",
+})  # fmt: skip
+NAMING = frozenset({
+    "code", "hash", "id", "identifier", "instance", "key", "name", "no", "nr", "num", "number", "pid", "uid",
+})  # fmt: skip
+"""Words for what several images have in common, and for the name of such a thing."""
+
+
+def looks_like_groups(column: str) -> bool:
+    """Tell whether a column names patients, slides or the like, by its own name.
+
+    Examples
+    --------
+    >>> [looks_like_groups(name) for name in ("patientId", "Patient ID", "subjects", "StudyInstanceUID", "smear")]
+    [True, True, True, True, True]
+    >>> [looks_like_groups(name) for name in ("Patient Age", "id", "image_name")]
+    [False, False, False]
+    """
+    words = [word.casefold() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[^\W\d_A-Z]+", column)]
+    things = [word for word in words if word in GROUPING or word.removesuffix("s") in GROUPING or word == "pid"]
+    return bool(things) and all(word in NAMING or word in things for word in words)
+
+
+def ungrouped_warnings(columns: Mapping[str, Sequence[Any]], used: Collection[str | None]) -> Iterator[str]:
+    """Point out columns that name patients or the like and repeat, where samples are given no groups.
+
+    Parameters
+    ----------
+    columns : mapping of str to sequence
+        Values of the rows that are used, by column.
+    used : collection of str
+        Columns that have a role already.
+    """
+    found = []
+    for name, values in columns.items():
+        if name not in used and looks_like_groups(name):
+            texts = [text for value in values if (text := label_text(value))]
+            if 1 < len(set(texts)) < len(texts):
+                found.append((len(set(texts)), name))
+    if found:
+        shown = " and ".join(f"{name} has {n} values" for n, name in sorted(found))
+        yield (
+            f"{shown} for {len(next(iter(columns.values())))} rows: add {option('group', min(found)[1])}, so that what "
+            f"belongs together stays together in every split, or {option('group', 'none')}."
+        )

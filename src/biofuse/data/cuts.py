@@ -261,3 +261,16 @@ def bag_content(contents: NDArray[np.bytes_]) -> bytes:
     """Name a bag by the content hashes of its images (16 bytes), whatever their order; empty where one is missing."""
     items = sorted(contents[place : place + 1].tobytes() for place in range(len(contents)))
     return b"" if not items or not items[0].strip(b"\0") else digest(b"bag", *items)
+
+
+def ranges(starts: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the numbers from each start on, as many as its size says, one range behind the other.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> ranges(np.array([5, 0]), np.array([3, 2])).tolist()
+    [5, 6, 7, 0, 1]
+    """
+    before = np.cumsum(sizes) - sizes
+    return np.asarray(np.arange(int(sizes.sum())) + np.repeat(starts - before, sizes), dtype=np.int64)

@@ -1,6 +1,5 @@
 """The one table every data source becomes."""
 
-import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -16,7 +15,7 @@ from biofuse.core.progress import Progress, Silent
 from biofuse.core.target import MISSING, TEXTS, Labels, Target, Task
 from biofuse.data.columns import SPLIT_NAMES, split_of
 from biofuse.data.config import COLUMNS, KEPT_TOGETHER, UNGROUPED, DataConfig, named
-from biofuse.data.cuts import Bag, FileFacts, Source, bag_content, content_of
+from biofuse.data.cuts import Bag, FileFacts, Source, bag_content, content_of, ranges
 from biofuse.data.decoding import DecodePolicy, ItemSource, PillowSource
 from biofuse.data.labels import RawLabels, encode_labels, label_text, listing, unlabelled
 from biofuse.data.numbers import encode_numbers
@@ -235,18 +234,6 @@ class Samples:
                 f"{self.name} has no splits.", remedy="Call biofuse.data.splits.with_splits(samples) first."
             )
         return self.take(np.isin(self.splits.astype(str), names))
-
-
-def ranges(starts: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the numbers from each start on, as many as its size says, one range behind the other.
-
-    Examples
-    --------
-    >>> ranges(np.array([5, 0]), np.array([3, 2])).tolist()
-    [5, 6, 7, 0, 1]
-    """
-    before = np.cumsum(sizes) - sizes
-    return np.asarray(np.arange(int(sizes.sum())) + np.repeat(starts - before, sizes), dtype=np.int64)
 
 
 TornGroups = Literal["error", "allow"]
@@ -612,55 +599,6 @@ def _with_labels(samples: Samples, table: SampleTable, request: Request) -> Samp
         notes=tuple(dict.fromkeys((*samples.notes, *encoded.notes))),
         warnings=tuple(dict.fromkeys((*samples.warnings, *encoded.warnings))),
     )
-
-
-GROUPING = frozenset({
-    "accession", "animal", "biopsy", "case", "donor", "exam", "examination", "individual", "lesion", "mouse",
-    "participant", "patient", "person", "slide", "smear", "specimen", "study", "subject", "volunteer", "wsi",
-})  # fmt: skip
-NAMING = frozenset({
-    "code", "hash", "id", "identifier", "instance", "key", "name", "no", "nr", "num", "number", "pid", "uid",
-})  # fmt: skip
-"""Words for what several images have in common, and for the name of such a thing."""
-
-
-def looks_like_groups(column: str) -> bool:
-    """Tell whether a column names patients, slides or the like, by its own name.
-
-    Examples
-    --------
-    >>> [looks_like_groups(name) for name in ("patientId", "Patient ID", "subjects", "StudyInstanceUID", "smear")]
-    [True, True, True, True, True]
-    >>> [looks_like_groups(name) for name in ("Patient Age", "id", "image_name")]
-    [False, False, False]
-    """
-    words = [word.casefold() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[^\W\d_A-Z]+", column)]
-    things = [word for word in words if word in GROUPING or word.removesuffix("s") in GROUPING or word == "pid"]
-    return bool(things) and all(word in NAMING or word in things for word in words)
-
-
-def ungrouped_warnings(columns: Mapping[str, Sequence[Any]], used: Collection[str | None]) -> Iterator[str]:
-    """Point out columns that name patients or the like and repeat, where samples are given no groups.
-
-    Parameters
-    ----------
-    columns : mapping of str to sequence
-        Values of the rows that are used, by column.
-    used : collection of str
-        Columns that have a role already.
-    """
-    found = []
-    for name, values in columns.items():
-        if name not in used and looks_like_groups(name):
-            texts = [text for value in values if (text := label_text(value))]
-            if 1 < len(set(texts)) < len(texts):
-                found.append((len(set(texts)), name))
-    if found:
-        shown = " and ".join(f"{name} has {n} values" for n, name in sorted(found))
-        yield (
-            f"{shown} for {len(next(iter(columns.values())))} rows: add {option('group', min(found)[1])}, so that what "
-            f"belongs together stays together in every split, or {option('group', 'none')}."
-        )
 
 
 def check_groups(samples: Samples) -> None:

@@ -30,6 +30,7 @@ from biofuse.data.columns import (
     plain,
     split_of,
     split_values,
+    ungrouped_warnings,
 )
 from biofuse.data.config import IDENTIFIERS
 from biofuse.data.cuts import Source
@@ -37,7 +38,7 @@ from biofuse.data.decoding import FileSource, ItemSource
 from biofuse.data.labels import RawLabels, label_text, listing
 from biofuse.data.lookup import ImageFinder, bare_name, excluding, is_address, is_image_name, left_out
 from biofuse.data.remote import address_names, below_address, remote_sources
-from biofuse.data.samples import Request, SampleTable, row_id, ungrouped_warnings
+from biofuse.data.samples import Request, SampleTable, row_id
 
 if TYPE_CHECKING:
     import pandas as pd

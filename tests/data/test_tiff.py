@@ -98,9 +98,9 @@ def test_pages_beyond_pillow_are_counted_and_chosen() -> None:
         (
             np.zeros((8, 8, 2), "u2"),
             {"planarconfig": "contig", "photometric": "minisblack"},
-            "2 channels of uint16 grey",
+            "has 2 channels, which are no colours",
         ),
-        (np.zeros((5, 8, 8), "u1"), {"planarconfig": "separate", "photometric": "minisblack"}, "5 channels of uint8"),
+        (np.zeros((5, 8, 8), "u1"), {"planarconfig": "separate", "photometric": "minisblack"}, "has 5 channels"),
         (np.zeros((8, 8), "c8"), {}, "1 channel of 64-bit grey"),
         (np.zeros((8, 8, 3), "i2"), {"photometric": "rgb"}, "int16 colour has no agreed brightness range"),
         (np.full((8, 8), np.nan), {}, "NaN"),

@@ -10,6 +10,7 @@ from biofuse.core.options import accepts, divide
 from biofuse.core.progress import Progress, Tell
 from biofuse.data.config import DataConfig, named
 from biofuse.data.load import load_samples
+from biofuse.data.microscopy import with_windows
 from biofuse.data.samples import Samples
 from biofuse.data.shards import Shard
 from biofuse.encoders.card import EncoderCard
@@ -88,7 +89,7 @@ def embed(
     (array([0, 0, 0]), ('benign', 'malignant'))
     """
     reading, embedding = divide(chosen, DataConfig, ExtractOptions)
-    samples = load_samples(data, labels=labels, labelled=labelled, config=DataConfig.of(config, reading))
+    samples = with_windows(load_samples(data, labels=labels, labelled=labelled, config=DataConfig.of(config, reading)))
     if shard is not None:
         samples = Shard.parse(shard).take(samples)
     if tell is not None:
@@ -190,7 +191,7 @@ def embed_batches(
             )
         pieces: Iterable[Samples] = _checked(data)
     else:
-        pieces = [load_samples(data, labels=labels, labelled=labelled, config=read)]
+        pieces = [with_windows(load_samples(data, labels=labels, labelled=labelled, config=read))]
     return _embedded(pieces, cards, rows=most, store=kept, options=extraction, progress=progress)
 
 

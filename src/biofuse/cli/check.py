@@ -40,8 +40,9 @@ def check(data: options.Data, *, as_json: options.Json = False, **chosen: Any) -
       biofuse check manifest.csv --label diagnosis --group patient --json
     """
     from biofuse.data.check import check_samples
+    from biofuse.data.microscopy import with_windows
 
-    samples = biofuse.load_samples(data, torn_groups="allow", **chosen)
+    samples = with_windows(biofuse.load_samples(data, torn_groups="allow", **chosen))
     with progress_bars() as bars:
         report = check_samples(samples, ungrouped=DataConfig(**chosen).ungrouped, progress=bars)
     command = next_command(data, chosen, report)

@@ -98,6 +98,7 @@ def embed(
         if refused:
             raise typer.BadParameter(reason)
 
+    from biofuse.data.microscopy import with_windows
     from biofuse.data.shards import Shard
     from biofuse.extract.engine import extract, plan_extraction
     from biofuse.store.exchange import check_format
@@ -116,8 +117,10 @@ def embed(
         fitted = biofuse.BioFuseModel.load(model)
         cards, decode, like = fitted.cards, fitted.decode, fitted.data_config
         extraction = extraction.but(precisions={name: fitted.precisions.get(name, "fp32") for name in fitted.encoders})
-    samples = biofuse.load_samples(
-        data, labelled=False if no_labels else None, decode=decode, like=like, config=DataConfig(**reading)
+    samples = with_windows(
+        biofuse.load_samples(
+            data, labelled=False if no_labels else None, decode=decode, like=like, config=DataConfig(**reading)
+        )
     )
     tell_remarks(samples)
     if part is not None:

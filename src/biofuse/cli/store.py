@@ -103,11 +103,12 @@ def verify(
         _tell_unreadable(unreadable)
     compared: list[Recomputed] = []
     if recompute is not None and data is not None:
+        from biofuse.data.microscopy import with_windows
         from biofuse.extract.embeddings import recompute as compute_again
 
         reading, embedding = divide(chosen, DataConfig, ExtractOptions)
         compared = compute_again(
-            tell_remarks(biofuse.load_samples(data, labelled=False, config=DataConfig(**reading))),
+            tell_remarks(with_windows(biofuse.load_samples(data, labelled=False, config=DataConfig(**reading)))),
             store=kept,
             rows=recompute,
             encoder=encoder,
@@ -181,12 +182,13 @@ def export(
 
       biofuse store export images/ --encoders efficientnet_lite0,lbp --out embeddings.h5ad
     """
+    from biofuse.data.microscopy import with_windows
     from biofuse.extract.embeddings import read_stored
     from biofuse.store.exchange import check_format, save_embeddings
 
     check_format(out)
     check_target(out)
-    samples = tell_remarks(biofuse.load_samples(data, config=DataConfig(**chosen)))
+    samples = tell_remarks(with_windows(biofuse.load_samples(data, config=DataConfig(**chosen))))
     names = None if encoders is None else [name.strip() for name in encoders.split(",") if name.strip()]
     found = read_stored(samples, names, store=EmbeddingStore(store), precision=precision)
     save_embeddings(found.samples, found.blocks, out, cards=found.cards, precisions=found.precisions)
@@ -225,11 +227,12 @@ def import_(
 
       biofuse fit images/ --encoders lbp,imported:ctranspath --out run
     """
+    from biofuse.data.microscopy import with_windows
     from biofuse.store.exchange import import_embeddings
 
     done = import_embeddings(
         file,
-        tell_remarks(biofuse.load_samples(data, labelled=False, config=DataConfig(**chosen))),
+        tell_remarks(with_windows(biofuse.load_samples(data, labelled=False, config=DataConfig(**chosen)))),
         encoder=encoder,
         store=EmbeddingStore(store),
         title=title,

@@ -47,6 +47,12 @@ def _table(value: Any) -> Any:
     return None if value is None else tuple(map(str, value))
 
 
+def _names(value: Any) -> Any:
+    """Read names or numbers, which may be written as one text with commas."""
+    parts = value if isinstance(value, list | tuple) else () if value is None else (value,)
+    return tuple(name.strip() for part in parts for name in str(part).split(",") if name.strip())
+
+
 def _task(value: Any) -> Any:
     if value not in {None, *Task}:
         raise DataError(f"There is no task {value!r}.", remedy=f"Choose one of {', '.join(Task)}.")
@@ -221,10 +227,20 @@ class DataConfig(Options):
     page: Annotated[int, Option(panel="Advanced")] = Field(
         default=0, ge=0, description="Which page of a file with several is read, from 0."
     )
-    sixteen_bit: Annotated[Literal["minmax", "full"], Option(panel="Advanced")] = Field(
+    channels: Annotated[
+        tuple[str, ...], BeforeValidator(_names), Option(panel="Advanced", metavar="CHANNELS", several=True)
+    ] = Field(
+        default=(),
+        max_length=3,
+        description="Which channels of a microscope's images become red, green and blue: one to three numbers, from 0, "
+        "or the names that the files give them.",
+        examples=["0,1,2"],
+    )
+    sixteen_bit: Annotated[Literal["minmax", "full", "percentile"], Option(panel="Advanced")] = Field(
         default="minmax",
         description="How grey images of more than 8 bits become 8-bit. minmax: from each image's darkest to its "
-        "brightest value; full: from the least to the largest value of their type.",
+        "brightest value; full: from the least to the largest value of their type; percentile: by one window for all "
+        "images, from the 0.1st to the 99.9th percentile of the development data.",
     )
 
     allow_private: Annotated[bool, Option(panel="Advanced")] = Field(
@@ -278,7 +294,7 @@ class DataConfig(Options):
         """Return how pixels are decoded: as chosen here, and for the rest as ``otherwise`` says."""
         from biofuse.data.decoding import DecodePolicy
 
-        names = {"page", "sixteen_bit"} & self.model_fields_set
+        names = {"page", "sixteen_bit", "channels"} & self.model_fields_set
         chosen: dict[str, Any] = {name: getattr(self, name) for name in names}
         return (otherwise or DecodePolicy()).model_copy(update=chosen) if chosen else otherwise
 
@@ -298,7 +314,7 @@ class DataConfig(Options):
 
 INHERITED = frozenset({
     "label", "time", "event", "group", "bag", "by", "site", "split", "id", "path", "extension", "label_separator",
-    "blank_as", "uncertain_as", "on_missing", "exclude", "use_splits", "page", "sixteen_bit",
+    "blank_as", "uncertain_as", "on_missing", "exclude", "use_splits", "page", "sixteen_bit", "channels",
 })  # fmt: skip
 """What holds of other data that are read like these: not where they lie, nor what is fitted on them."""
 

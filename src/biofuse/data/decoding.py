@@ -10,6 +10,9 @@ The policy, which the decode version and :class:`DecodePolicy` put into every co
   and maximum to 0 and 255 (a constant image becomes 0); ``full`` maps the full range of the type, and floats must be
   0-1.
 - TIFF in which zero is white is turned around, whatever its type; signed values are read as such.
+- ``percentile`` maps one range of values, found on the development data, to 0 and 255, the same for all images.
+- ``channels`` names one to three channels that become red, green and blue, each as grey would; two leave blue black.
+  Channels that are no colours are refused where none is named.
 - Colour is never stretched: floating-point colour must be 0-1, 16-bit colour arrays are divided by 257, and Pillow
   keeps the high byte of 16-bit colour files.
 - Of a file with several pages or frames, ``page`` is read.
@@ -34,7 +37,17 @@ from pydantic import BaseModel, ConfigDict, Field
 from biofuse.core.errors import DataError, UnknownFormatError, UnreadableImageError, option, printable
 from biofuse.core.files import refuse_special_file
 from biofuse.core.hashing import canonical_json, digest
-from biofuse.data.tiff import TiffPage, UnsupportedTiffError, tiff_length, tiff_page
+from biofuse.data.stacks import Channels, channels_of, hidden_channels, read_stack
+from biofuse.data.tiff import (
+    BLACK_IS_ZERO,
+    RGB,
+    WHITE_IS_ZERO,
+    TiffPage,
+    UnsupportedTiffError,
+    is_tiff,
+    tiff_length,
+    tiff_page,
+)
 
 DECODE_VERSION, MISREAD_VERSION = 1, 2
 """Raised when the same bytes and policy would give other pixels; part of the content hash. The second is that of TIFF
@@ -57,8 +70,10 @@ ORIENTATION_TAG = 0x0112
 JPEG2000_END = b"\xff\xd9"
 """ISO/IEC 15444-1, table A.1: end of codestream."""
 
-RawImage = bytes | NDArray[np.generic]
+PlainImage = bytes | NDArray[np.generic]
 """An undecoded image: a file's bytes, or a pixel array [H,W], [H,W,1], [H,W,3] or [H,W,4]."""
+RawImage = PlainImage | Channels
+"""The same, or channels that were read already."""
 RGBImage = NDArray[np.uint8]
 """A decoded image, shape (height, width, 3), red-green-blue, 0-255."""
 
@@ -68,22 +83,45 @@ class DecodePolicy(BaseModel):
 
     Attributes
     ----------
-    sixteen_bit : {"minmax", "full"}
+    sixteen_bit : {"minmax", "full", "percentile"}
         How 16-bit, 32-bit and floating-point grey images become 8-bit.
     page : int
         Which page of a multi-page file is read, from 0.
+    channels : tuple of str
+        Names or numbers, from 0, of the one to three channels that become red, green and blue.
+    windows : tuple of pairs of float
+        With ``percentile``: the values that become 0 and 255, for each channel; empty until they are found, by
+        :func:`biofuse.data.microscopy.with_windows`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    sixteen_bit: Literal["minmax", "full"] = "minmax"
+    sixteen_bit: Literal["minmax", "full", "percentile"] = "minmax"
     page: int = Field(default=0, ge=0)
+    channels: tuple[str, ...] = Field(default=(), max_length=3)
+    windows: tuple[tuple[float, float], ...] = ()
 
     def hashed(self) -> dict[str, object]:
         """Return what takes part in content hashes: choices that came later only where they are made."""
         said = self.model_dump(mode="json")
         first = {"page", "sixteen_bit"}
         return {name: said[name] for name in said if name in first or name in self.model_dump(exclude_defaults=True)}
+
+    def window(self, place: int, description: str) -> tuple[float, float]:
+        """Return the values of a channel that become 0 and 255.
+
+        Raises
+        ------
+        DataError
+            If none were found.
+        """
+        if place < len(self.windows):
+            return self.windows[place]
+        raise DataError(
+            f"{description}: is of more than 8 bits, and nothing like it was among the images that the window of "
+            f"{option('sixteen_bit', 'percentile')} was to be found on.",
+            remedy=f"Choose another {option('sixteen_bit')}, or have such images among the development data.",
+        )
 
 
 @dataclass(frozen=True)
@@ -132,6 +170,8 @@ def content_hash(raw: RawImage, policy: DecodePolicy) -> bytes:
     rules = canonical_json({"version": version, **policy.hashed()})
     if isinstance(raw, bytes):
         return digest(b"file", raw, rules)
+    if isinstance(raw, Channels):
+        raw = raw.pixels
     if raw.dtype.hasobject:
         raise DataError("An array of Python objects is not an image.", remedy="Give numeric arrays, one per image.")
     pixels = np.ascontiguousarray(raw, dtype=raw.dtype.newbyteorder("<"))
@@ -178,16 +218,33 @@ def decode_with_facts(raw: RawImage, policy: DecodePolicy, *, description: str) 
         As :func:`decode`; also if there is no memory for its pixels.
     """
     try:
-        if isinstance(raw, bytes):
-            pixels, facts = _pixels_of_file(raw, policy, description)
-        else:
-            pixels, facts = raw, _array_facts(raw)
+        pixels, facts = read_pixels(raw, policy, description=description)
         return _to_rgb(pixels, policy, description), facts
     except MemoryError as error:
         raise UnreadableImageError(f"{description}: there is no memory to decode it.", remedy=TOO_LARGE) from error
 
 
-def _array_facts(array: NDArray[np.generic], *, file_format: str = "array", pages: int = 1) -> ImageFacts:
+def read_pixels(
+    raw: RawImage, policy: DecodePolicy, *, description: str
+) -> tuple[NDArray[np.generic] | Channels, ImageFacts]:
+    """Read the page and the channels that a policy names, as they are stored, and say what the image is.
+
+    Raises
+    ------
+    UnreadableImageError
+        As :func:`decode`.
+    """
+    if isinstance(raw, Channels):
+        return raw, _array_facts(raw.pixels, deep=_is_deep(raw))
+    if isinstance(raw, bytes):
+        return _pixels_of_file(raw, policy, description)
+    pixels = channels_of(raw, policy.channels, description=description) if policy.channels else raw
+    return pixels, _array_facts(raw, deep=_is_deep(pixels))
+
+
+def _array_facts(
+    array: NDArray[np.generic], *, file_format: str = "array", pages: int = 1, deep: bool | None = None
+) -> ImageFacts:
     channels = array.shape[2] if array.ndim == 3 else 1
     return ImageFacts(
         format=file_format,
@@ -195,11 +252,13 @@ def _array_facts(array: NDArray[np.generic], *, file_format: str = "array", page
         width=int(array.shape[1]) if array.ndim > 1 else 0,
         height=int(array.shape[0]) if array.ndim else 0,
         pages=pages,
-        deep=_is_deep(array),
+        deep=_is_deep(array) if deep is None else deep,
     )
 
 
-def _is_deep(pixels: NDArray[np.generic]) -> bool:
+def _is_deep(pixels: NDArray[np.generic] | Channels) -> bool:
+    if isinstance(pixels, Channels):
+        return pixels.pixels.dtype.kind in "iuf" and pixels.pixels.dtype != np.uint8
     return pixels.dtype.kind in "iuf" and pixels.dtype != np.uint8 and (pixels.ndim == 2 or pixels.shape[-1] == 1)
 
 
@@ -240,7 +299,7 @@ class Remarks:
         written = {
             "pages": f"have several pages, of which page {policy.page} (from 0) is read: {option('page')} chooses",
             "deep": f"are grey of more than 8 bits and were made 8-bit by {option('sixteen_bit', policy.sixteen_bit)}"
-            + (": each from its own darkest to its own brightest value" if policy.sixteen_bit == "minmax" else ""),
+            + SIXTEEN_BITS[policy.sixteen_bit],
             "large": "have so many pixels that decoding one takes much memory; consider tiles",
         }
         said = []
@@ -250,6 +309,13 @@ class Remarks:
             said.append(f"{count} image(s) {written[kind]}: {', '.join(names)}{more}.")
         return said
 
+
+SIXTEEN_BITS = {
+    "minmax": ": each from its own darkest to its own brightest value",
+    "full": "",
+    "percentile": ": all by one window",
+}
+"""What is added of how images of more than 8 bits became 8-bit."""
 
 REMARKED = 3
 """Images named in a remark."""
@@ -278,8 +344,18 @@ def pillow_pixels(image: Image.Image) -> NDArray[np.generic]:
     return np.asarray(image if image.mode in {"1", "L", "RGB"} else image.convert("RGB"))
 
 
-def _pixels_of_file(raw: bytes, policy: DecodePolicy, description: str) -> tuple[NDArray[np.generic], ImageFacts]:
+def _pixels_of_file(
+    raw: bytes, policy: DecodePolicy, description: str
+) -> tuple[NDArray[np.generic] | Channels, ImageFacts]:
+    if policy.channels:
+        return _channels_of_file(raw, policy, description)
     page = tiff_page(raw, policy.page)
+    hidden = hidden_channels(page) if policy.page == 0 else 1
+    if hidden > 1 or (page is not None and page.several):
+        raise UnreadableImageError(
+            f"{description}: has {max(hidden, page.channels if page else 1)} channels, which are no colours.",
+            remedy=f"Choose up to three as red, green and blue: {option('channels', '0,1,2')}.",
+        )
     try:
         with Image.open(io.BytesIO(raw), formats=FORMATS) as image:
             pages = _seek(image, policy.page, description)
@@ -297,6 +373,23 @@ def _pixels_of_file(raw: bytes, policy: DecodePolicy, description: str) -> tuple
         return pixels, _array_facts(pixels, file_format="TIFF", pages=tiff_length(raw))
     except PILLOW_ERRORS as error:
         raise _undecodable(error, description) from error
+
+
+def _channels_of_file(raw: bytes, policy: DecodePolicy, description: str) -> tuple[Channels, ImageFacts]:
+    page = tiff_page(raw, 0)
+    coloured = page is not None and page.photometric not in {WHITE_IS_ZERO, BLACK_IS_ZERO, RGB}
+    if coloured or not is_tiff(raw):
+        pixels, facts = _pixels_of_file(raw, policy.model_copy(update={"channels": ()}), description)
+        found = channels_of(np.asarray(pixels), policy.channels, description=description)
+        return found, replace(facts, deep=_is_deep(found))
+    try:
+        layout, stack = read_stack(raw)
+    except PILLOW_ERRORS as error:
+        raise _undecodable(error, description) from error
+    if policy.page >= layout.pages:
+        raise _no_page(policy.page, layout.pages, description)
+    found = layout.choose(policy.channels, stack[policy.page], description=description)
+    return found, _array_facts(found.pixels, file_format="TIFF", pages=layout.pages, deep=_is_deep(found))
 
 
 def _undecodable(error: Exception, description: str) -> UnreadableImageError:
@@ -381,14 +474,18 @@ def _refuse_open_end(image: Image.Image, raw: bytes) -> None:
 def _seek(image: Image.Image, page: int, description: str) -> int:
     pages = int(getattr(image, "n_frames", 1))
     if page >= pages:
-        raise UnreadableImageError(
-            f"{description}: page {page} was asked for, but it has {pages} (counted from 0).",
-            remedy=f"Choose another {option('page')}, or remove the file.",
-        )
+        raise _no_page(page, pages, description)
     if page:
         image.seek(page)
     # What a phone keeps beside a picture (MPO: the other eye, a depth map) is no page of a stack.
     return pages if image.format != "MPO" else 1
+
+
+def _no_page(page: int, pages: int, description: str) -> UnreadableImageError:
+    return UnreadableImageError(
+        f"{description}: page {page} was asked for, but it has {pages} (counted from 0).",
+        remedy=f"Choose another {option('page')}, or remove the file.",
+    )
 
 
 def _stored_integer(image: Image.Image) -> np.dtype[np.generic] | None:
@@ -411,7 +508,9 @@ def _page_of(image: Image.Image) -> TiffPage | None:
         return None
 
 
-def _to_rgb(pixels: NDArray[np.generic], policy: DecodePolicy, description: str) -> RGBImage:
+def _to_rgb(pixels: NDArray[np.generic] | Channels, policy: DecodePolicy, description: str) -> RGBImage:
+    if isinstance(pixels, Channels):
+        return _coloured(pixels, policy, description)
     stacked = _channels_last(pixels, description)
     eight = _eight_bit(stacked, policy, description)
     channels = eight.shape[2]
@@ -420,6 +519,16 @@ def _to_rgb(pixels: NDArray[np.generic], policy: DecodePolicy, description: str)
     elif channels == 4:
         eight = _on_white(eight)
     return np.ascontiguousarray(eight)
+
+
+def _coloured(channels: Channels, policy: DecodePolicy, description: str) -> RGBImage:
+    """Make red, green and blue of up to three channels; of one, grey."""
+    n = len(channels.places)
+    eight = [
+        _eight_bit(channels.pixels[:, :, at : at + 1], policy, description, channels.places[at]) for at in range(n)
+    ]
+    black = [np.zeros_like(eight[0])] * (n == 2)
+    return np.ascontiguousarray(np.concatenate(eight * 3 if n == 1 else [*eight, *black], axis=2))
 
 
 def _channels_last(pixels: NDArray[np.generic], description: str) -> NDArray[np.generic]:
@@ -440,7 +549,9 @@ def _channels_last(pixels: NDArray[np.generic], description: str) -> NDArray[np.
     )
 
 
-def _eight_bit(pixels: NDArray[np.generic], policy: DecodePolicy, description: str) -> NDArray[np.uint8]:
+def _eight_bit(
+    pixels: NDArray[np.generic], policy: DecodePolicy, description: str, place: int = 0
+) -> NDArray[np.uint8]:
     kind = pixels.dtype.kind
     if kind not in "buif":
         raise UnreadableImageError(
@@ -455,6 +566,8 @@ def _eight_bit(pixels: NDArray[np.generic], policy: DecodePolicy, description: s
     grey = pixels.shape[2] == 1
     if grey and policy.sixteen_bit == "minmax":
         return _rescale(pixels, *_range(pixels))
+    if grey and policy.sixteen_bit == "percentile":
+        return _rescale(pixels, *policy.window(place, description))
     if kind == "f":
         return _unit_floats(pixels, description)
     # 64-bit integers, and 32-bit ones in colour, are nearly always 0-255 in a careless type: full range would be black.
@@ -482,7 +595,7 @@ def _rescale(pixels: NDArray[np.generic], low: float, high: float) -> NDArray[np
         return np.zeros(pixels.shape, dtype=np.uint8)
 
     def scaled(rows: NDArray[Any]) -> NDArray[Any]:
-        return (rows.astype(np.float64) - low) * (255.0 / (high - low))
+        return (rows.astype(np.float64).clip(low, high) - low) * (255.0 / (high - low))
 
     return _in_bands(pixels, pixels.shape[2], scaled)
 
@@ -590,7 +703,7 @@ class PillowSource:
     image: Image.Image = field(repr=False)
     description: str
 
-    def read(self) -> RawImage:
+    def read(self) -> PlainImage:
         """Return the upright pixels.
 
         Raises
@@ -671,7 +784,7 @@ class ItemSource:
     key: int | str | None
     description: str
 
-    def read(self) -> RawImage:
+    def read(self) -> PlainImage:
         """Fetch the row and return its image's bytes or pixels.
 
         Raises
@@ -711,7 +824,7 @@ def read_file(path: Path) -> bytes:
         ) from error
 
 
-def raw_image(item: object, *, description: str) -> RawImage:
+def raw_image(item: object, *, description: str) -> PlainImage:
     """Turn what users and data sets call an image into bytes or pixels.
 
     Parameters

@@ -21,6 +21,7 @@ from biofuse.data.files import load_folder, load_image_file
 from biofuse.data.labels import RawLabels, listing
 from biofuse.data.lookup import is_image_name
 from biofuse.data.medmnist import load_medmnist, load_npz, medmnist_catalogue, parse_medmnist_name
+from biofuse.data.microscopy import with_windows
 from biofuse.data.numbers import default_horizons
 from biofuse.data.objects import is_hugging_face, is_row_data, load_arrays, load_hugging_face, load_rows
 from biofuse.data.samples import Request, Samples, SampleTable, TornGroups, assemble, hash_samples, join_tables
@@ -339,6 +340,10 @@ def development_data(
             )
         apart = replace(_load(test, config.but(weight=None)), splits=None)
         samples = _joined(samples, apart, "test", config)
+    if samples.decode.sixteen_bit == "percentile":
+        windowed = with_windows(samples)
+        notes += windowed.notes[len(samples.notes) :]
+        samples = windowed
     if samples.splits is None:
         samples = replace(samples, splits=np.array(["train"] * len(samples), dtype=object))
         return Development(samples=samples, held_out=None, notes=tuple(notes))

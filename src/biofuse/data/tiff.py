@@ -63,6 +63,8 @@ class TiffPage:
         Rows and columns of a tile or strip.
     offsets, counts : tuple of int
         Where the segments lie, and their bytes.
+    description : str
+        What the program that wrote it says of it.
     """
 
     order: str
@@ -80,6 +82,7 @@ class TiffPage:
     segment: tuple[int, int]
     offsets: tuple[int, ...]
     counts: tuple[int, ...]
+    description: str = ""
 
     @classmethod
     def of(cls, tags: Mapping[int, Any], order: str = "<") -> Self:
@@ -116,12 +119,23 @@ class TiffPage:
             segment=(one(323), one(322)) if tiled else (min(one(278, height), height), width),
             offsets=several(324 if tiled else 273),
             counts=several(325 if tiled else 279, 0),
+            description=str(tags.get(270, "")),
         )
 
     @property
     def channels(self) -> int:
         """How many values a pixel has."""
         return len(self.bits)
+
+    @property
+    def several(self) -> bool:
+        """Whether it has channels that are no colours: more than grey or red, green and blue with transparency."""
+        if self.photometric == RGB:
+            return self.channels > 4
+        deep = max(self.bits) > 8
+        return self.photometric in {WHITE_IS_ZERO, BLACK_IS_ZERO} and (
+            self.channels > 2 or (self.channels > 1 and deep)
+        )
 
     @property
     def misread(self) -> bool:
@@ -231,9 +245,14 @@ class TiffPage:
         return values
 
 
+def is_tiff(raw: bytes) -> bool:
+    """Tell a TIFF file by its first bytes."""
+    return raw.startswith(tuple(TiffImagePlugin.PREFIXES))
+
+
 def tiff_page(raw: bytes, page: int) -> TiffPage | None:
     """Read what a page of a TIFF file says of itself; None where the file is none, or its directory is damaged."""
-    if not raw.startswith(tuple(TiffImagePlugin.PREFIXES)):
+    if not is_tiff(raw):
         return None
     try:
         for number, directory in enumerate(_directories(raw)):
@@ -242,6 +261,42 @@ def tiff_page(raw: bytes, page: int) -> TiffPage | None:
     except (OSError, ValueError, TypeError, LookupError, SyntaxError, ArithmeticError, AttributeError, struct.error):
         return None
     return None
+
+
+VALUE_BYTES = {
+    1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8,
+}  # fmt: skip
+"""TIFF 6.0 and BigTIFF: the bytes of a value of each type."""
+
+
+def require_whole_directories(raw: bytes) -> None:
+    """Refuse a TIFF file that is cut off within or before a directory, or what it points to.
+
+    Raises
+    ------
+    OSError
+        If it is.
+    """
+    order, big = "<" if raw.startswith(b"II") else ">", b"+" in raw[2:4]
+    count, entry, place = (
+        (f"{order}Q", f"{order}HHQQ", f"{order}Q") if big else (f"{order}H", f"{order}HHLL", f"{order}L")
+    )
+    inside = struct.calcsize(place)
+    try:
+        seen, (start,) = set[int](), struct.unpack_from(place, raw, 8 if big else 4)
+        while start and start not in seen:
+            seen.add(start)
+            (entries,) = struct.unpack_from(count, raw, start)
+            start += struct.calcsize(count)
+            for _, kind, values, offset in struct.iter_unpack(
+                entry, raw[start : start + entries * struct.calcsize(entry)]
+            ):
+                size = VALUE_BYTES.get(kind, 0) * values
+                if size > inside and offset + size > len(raw):
+                    raise OSError("image file is truncated")
+            (start,) = struct.unpack_from(place, raw, start + entries * struct.calcsize(entry))
+    except struct.error as error:
+        raise OSError("image file is truncated") from error
 
 
 def tiff_length(raw: bytes) -> int:

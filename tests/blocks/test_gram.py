@@ -8,7 +8,7 @@ from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
 from biofuse.blocks.blocks import Blocks, linear_cka
-from biofuse.blocks.gram import column_blocks, gram_blocks
+from biofuse.blocks.gram import column_blocks, gram_blocks, reduced_columns
 from biofuse.core.errors import AlignmentError, DataError
 from biofuse.fusion.concatenation import Concatenation
 
@@ -94,6 +94,22 @@ def test_reduction_is_pca_fitted_on_the_training_rows():
             assert np.allclose(found * signs if name != "a" else found, expected, rtol=0, atol=1e-9)
         assert np.allclose(grams.train[place], train @ train.T, rtol=0, atol=1e-8)
         assert np.allclose(grams.test[place], test @ train.T, rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("scaling", ["none", "block"])
+def test_folds_reduced_together_are_those_reduced_one_by_one(scaling):
+    blocks = make_blocks({"narrow": 7, "wide": 300, "shared": 30, "flat": 12})
+    blocks["flat"][:] = 0.1
+    folds = [(TRAIN, TEST), (np.arange(40), np.arange(40, 60)), (np.arange(20, 60), np.arange(20))]
+    together = reduced_columns(blocks, folds, scaling=scaling, reduce_to=9, threads=2)
+    for found, fold in zip(together, folds, strict=True):
+        alone = column_blocks(blocks, *fold, scaling=scaling, reduce_to=9)
+        assert found.dims == alone.dims == (7, 9, 9, 1)
+        assert np.allclose(found.train, alone.train, rtol=0, atol=1e-9)
+        assert np.allclose(found.test, alone.test, rtol=0, atol=1e-9)
+        products = found.train.T @ found.train
+        columns = found.columns(("shared", "narrow"))
+        assert np.array_equal(found.between(("shared", "narrow"), products), products[np.ix_(columns, columns)])
 
 
 def test_held_out_rows_decide_nothing():

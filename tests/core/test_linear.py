@@ -9,10 +9,12 @@ from sklearn.preprocessing import StandardScaler
 from biofuse.core.errors import SearchError
 from biofuse.core.linear import (
     SMALLEST,
+    FoldMoments,
     Path,
     Standard,
     Workspace,
     column_path,
+    generalised_path,
     leading_eigenvectors,
     principal_components,
     ridge_path,
@@ -50,15 +52,20 @@ def solve(way, X, targets, weights, *, relative=RELATIVE, **options):
         return row_path(X @ X.T, targets=targets, weights=weights, relative=relative, **options)
     mean, offset = weights @ X / weights.sum(), weights @ targets / weights.sum()
     weighted = weights[:, None] * (X - mean)
+    known = {
+        "mean": mean,
+        "products": weighted.T @ (X - mean),
+        "crossed": weighted.T @ (targets - offset),
+        "targets": targets,
+        "weights": weights,
+        "relative": relative,
+    }
+    if way == "generalised":
+        return generalised_path(**known, **options)
     return column_path(
         np.hstack([X[:, :2], np.full((len(X), 1), 7.0), X[:, 2:]]),  # a column between that is not used
         columns=[slice(0, 2), slice(3, X.shape[1] + 1)],
-        mean=mean,
-        products=weighted.T @ (X - mean),
-        crossed=weighted.T @ (targets - offset),
-        targets=targets,
-        weights=weights,
-        relative=relative,
+        **known,
         **options,
     )
 
@@ -148,6 +155,27 @@ def test_products_that_are_none_are_refused():
             row_path(-10 * (X @ X.T) + np.eye(10) * 1e3, targets=targets, weights=weights, relative=-np.array(relative))
 
 
+@pytest.mark.parametrize(("d", "weighted"), [(1, False), (9, False), (9, True)])
+def test_generalised_cross_validation_divides_by_the_mean_of_what_remains(d, weighted):
+    X, targets, weights = make_problem(40, d, signal=2.0, weighted=weighted)
+    weights[:3] *= 0 if weighted else 1
+    rows = np.flatnonzero(weights)
+    found = solve("generalised", X, targets, weights, groups=GROUPS)
+    mean = weights @ X / weights.sum()
+    alphas = RELATIVE * (weights @ (X - mean) ** 2).sum() / len(rows)
+    models = [Ridge(alpha, solver="svd").fit(X[rows], targets[rows], sample_weight=weights[rows]) for alpha in alphas]
+    residuals = np.array([weights @ (targets - model.predict(X)) ** 2 for model in models])
+    A = np.sqrt(weights)[:, None] * (X - mean)
+    degrees = np.array([1 + np.trace(np.linalg.solve(A.T @ A + alpha * np.eye(d), A.T @ A)) for alpha in alphas])
+    expected = residuals / (1 - degrees / len(rows))[:, None] ** 2
+    for place, columns in zip(found.best(GROUPS), GROUPS, strict=True):
+        best = expected[:, columns].sum(axis=1).argmin()
+        assert found.alphas[place] == pytest.approx(alphas[best])
+        assert np.allclose(found.errors[place], expected[best], rtol=1e-9)
+        assert np.allclose(found.coef[place].T, models[best].coef_, rtol=0, atol=1e-9)
+        assert np.allclose(found.intercept[place], models[best].intercept_, rtol=0, atol=1e-9)
+
+
 def refitted(X, targets, weights, alpha):
     """The prediction of every row by a fit without it."""
     found = np.empty_like(targets)
@@ -235,6 +263,21 @@ def test_principal_components_are_those_of_scikit_learn(n, d):
     new = np.arange(n, n + 10)
     expected = pca.transform(standard.transform(block[new].astype(np.float64)))
     assert np.allclose(found.project(block, new), expected, rtol=0, atol=1e-8)
+
+
+def test_folds_that_share_rows_have_the_components_of_their_own_rows():
+    block = make_block(300, 40) + 1000  # far from 0
+    where = np.arange(300) % 3
+    folds = [np.flatnonzero(where != fold) for fold in range(3)] + [np.arange(0, 290, 2)]
+    for rows, moments in zip(folds, FoldMoments.of_folds(block, folds), strict=True):
+        found, expected = moments.components(7), principal_components(block, count=7, rows=rows)
+        assert np.allclose(found.standard.scale, expected.standard.scale, rtol=1e-9)
+        assert np.allclose(found.variances, expected.variances, rtol=1e-9)
+        assert np.allclose(found.project(block, rows), expected.project(block, rows), rtol=0, atol=1e-6)
+    block[where != 0, 5] = 3  # constant where the first fold trains, and only there
+    first, second, *_ = FoldMoments.of_folds(block, folds)
+    assert first.components(7) is None
+    assert second.components(7) is not None
 
 
 def test_directions_without_variance_are_no_components():

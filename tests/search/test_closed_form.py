@@ -17,7 +17,7 @@ from biofuse.evaluation.metrics import board_metrics, score
 from biofuse.heads.ridge import RELATIVE_PENALTIES
 from biofuse.heads.ridge import Ridge as RidgeHead
 from biofuse.predictors.fused import fit_predictor
-from biofuse.search.closed_form import ClosedFormScorer, Size, cheapest
+from biofuse.search.closed_form import MANY_ROWS, ClosedFormScorer, Size, cheapest, choice_of_penalty
 from biofuse.search.leaderboard import all_subsets
 from biofuse.search.runner import FoldwiseScorer, RefitScorer, run_search
 from biofuse.search.strategies import make_strategy
@@ -123,6 +123,33 @@ def test_decision_values_are_those_of_scikit_learn_refitted_from_scratch(mode, s
         ):
             expected = Ridge(alpha, solver="svd").fit(X, targets, sample_weight=weights).predict(X_held)
             assert np.allclose(found.decision[:, columns], expected.reshape(len(held), -1), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("task", "class_weight"), [(Task.BINARY, None), (Task.MULTILABEL, BALANCED)])
+def test_penalties_of_generalised_cross_validation_give_the_decision_values_of_scikit_learn(task, class_weight):
+    blocks, labels = make_data(task)
+    options = {"class_weight": class_weight, "choice": "generalised", "reduce_to": 6}
+    scorer = make_scorer(blocks, labels, task, mode="primal", **options)
+    assert not sum(len(fold.algebra.train) for fold in scorer.folds)  # no training row is kept
+    fit, held = make_plan(blocks.ids).folds[1]
+    for subset in [("a", "c"), blocks.encoders]:
+        X, X_held = concatenated(blocks, subset, fit, held, reduce_to=6)
+        found = scorer.solve(subset, 1)
+        for (columns, targets, weights), alpha in zip(
+            problems(labels[fit], task, class_weight), found.alphas, strict=True
+        ):
+            expected = Ridge(alpha, solver="svd").fit(X, targets, sample_weight=weights).predict(X_held)
+            assert np.allclose(found.decision[:, columns], expected.reshape(len(held), -1), rtol=0, atol=1e-6)
+
+
+def test_many_rows_of_few_columns_are_not_left_out_one_by_one():
+    def choice(way, rows, columns):
+        return choice_of_penalty(way, n_train=(rows, rows + 1), kept=(columns, 1))
+
+    assert choice("primal", MANY_ROWS, 10) == "generalised"
+    assert choice("primal", MANY_ROWS - 1, 10) == "leave_one_out"
+    assert choice("primal", MANY_ROWS, MANY_ROWS // 2) == "leave_one_out"
+    assert choice("dual", MANY_ROWS, 10) == "leave_one_out"
 
 
 @pytest.mark.parametrize("mode", ["dual", "primal"])

@@ -33,6 +33,7 @@ def close(found, expected):
         (Task.MULTICLASS, {"class_weight": "balanced"}),
         (Task.ORDINAL, {"class_weight": {0: 3.0, 2: 0.2}, "reduce_to": 12}),
         (Task.MULTILABEL, {"class_weight": "balanced", "sample_weight": WEIGHTS}),
+        (Task.MULTILABEL, {"class_weight": "balanced", "reduce_to": 5, "choice": "generalised"}),
     ],
 )
 def test_scores_and_predictions_of_all_subsets_equal_those_of_the_processor(task, options, mode, choosing):

@@ -35,7 +35,8 @@ def test_many_rows_are_reduced_as_little_as_will_do():
     assert (found.mode, found.reduce_to) == ("primal", 128)
     assert "by products of columns, each block reduced to 128 components" in str(found)
     many = plan(89_996, classes=9)
-    assert (many.mode, many.reduce_to) == ("primal", 64)
+    assert (many.mode, many.reduce_to, many.penalties) == ("primal", 128, "generalised")
+    assert "128 components, penalties by generalised cross-validation" in str(many)
     assert many.memory < 8 * GIB
 
 

@@ -5,15 +5,27 @@ rows), and makes the products of columns of S a principal submatrix of those of 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from biofuse.blocks.blocks import Blocks, Matrix
 from biofuse.core.errors import AlignmentError, DataError
-from biofuse.core.linear import COLUMNS_AT_ONCE, ROWS_AT_ONCE, Matrix64, Standard, principal_components, slices
+from biofuse.core.linear import (
+    COLUMNS_AT_ONCE,
+    ROWS_AT_ONCE,
+    Components,
+    FoldMoments,
+    Matrix64,
+    Standard,
+    principal_components,
+    slices,
+)
+from biofuse.core.machine import limit_threads
 
 Rows = NDArray[np.integer]
 Scaling = Literal["none", "block"]
@@ -77,13 +89,17 @@ class ColumnBlocks:
     dims : tuple of int
         Columns kept of each block.
     train, test : ndarray of float64, shape (n_rows, sum of dims)
-        Training and held-out rows.
+        Training and held-out rows; :meth:`without_training` has none of the former.
     """
 
     encoders: tuple[str, ...]
     dims: tuple[int, ...]
     train: Matrix64
     test: Matrix64
+
+    def without_training(self) -> Self:
+        """Return the same without the training rows, for whoever has taken their moments."""
+        return replace(self, train=self.train[:0].copy())
 
     def columns(self, subset: Sequence[str]) -> NDArray[np.int64]:
         """Return the indices of a subset's columns, in pool order."""
@@ -102,10 +118,17 @@ class ColumnBlocks:
 
     def apply(self, subset: Sequence[str], coef: Matrix64) -> Matrix64:
         """Return held-out rows of a subset times coefficients of its columns: shape (n_test, n_columns)."""
-        # No copy of the subset's columns is made.
-        placed = np.zeros((self.test.shape[1], coef.shape[1]))
-        placed[self.columns(subset)] = coef
-        return np.asarray(self.test @ placed, dtype=np.float64)
+        found, begin = np.zeros((len(self.test), coef.shape[1])), 0
+        for part in self.slices(subset):  # no copy of the subset's columns is made
+            end = begin + part.stop - part.start
+            found += self.test[:, part] @ coef[begin:end]
+            begin = end
+        return found
+
+    def between(self, subset: Sequence[str], products: Matrix64) -> Matrix64:
+        """Return the part of products of all columns that is of a subset's, shape (d, d): a copy."""
+        parts = self.slices(subset)
+        return np.concatenate([np.concatenate([products[row, part] for part in parts], axis=1) for row in parts])
 
     def moments(self, weights: Matrix64, targets: Matrix64) -> tuple[Matrix64, Matrix64, Matrix64]:
         """Return the weighted mean of the training rows, and the weighted sums of products about it.
@@ -168,7 +191,7 @@ def gram_blocks(
     for place, matrix in enumerate(blocks.values()):
         divisor = _divisor(matrix, scaling)
         if reduce_to is not None and reduce_to < matrix.shape[1]:
-            kept, other = _reduced(matrix, train, test, reduce_to=reduce_to)
+            kept, other = _transformed(matrix, train, test, reduce_to=reduce_to)
             grams[place], crossed[place] = kept @ kept.T, other @ kept.T
         else:
             standard = Standard.of(matrix, train)
@@ -192,30 +215,77 @@ def column_blocks(
     _check(blocks, train, reduce_to)
     parts = []
     for matrix in blocks.values():
-        if reduce_to is not None and reduce_to < matrix.shape[1]:
-            kept, other = _reduced(matrix, train, test, reduce_to=reduce_to)
-        else:
-            standard = Standard.of(matrix, train)
-            kept, other = standard(matrix[train]), standard(matrix[test])
-        kept /= _divisor(matrix, scaling)
-        other /= _divisor(matrix, scaling)
-        parts.append((kept, other))
+        kept, other = _transformed(matrix, train, test, reduce_to=reduce_to)
+        parts.append((kept / _divisor(matrix, scaling), other / _divisor(matrix, scaling)))
+    return _side_by_side(blocks, parts)
+
+
+def _side_by_side(blocks: Blocks, parts: Sequence[tuple[Matrix64, Matrix64]]) -> ColumnBlocks:
     return ColumnBlocks(
         encoders=blocks.encoders,
         dims=tuple(kept.shape[1] for kept, _ in parts),
         train=np.hstack([kept for kept, _ in parts]),
-        test=np.hstack([other for _, other in parts]),
+        test=np.asfortranarray(np.hstack([other for _, other in parts])),  # columns are taken out of them
     )
+
+
+def reduced_columns(
+    blocks: Blocks,
+    folds: Sequence[tuple[Rows, Rows]],
+    *,
+    scaling: Scaling = "none",
+    reduce_to: int,
+    threads: int = 1,
+) -> list[ColumnBlocks]:
+    """Return :func:`column_blocks` of every fold, several of which share the products of the rows they have in common.
+
+    Parameters
+    ----------
+    blocks, scaling, reduce_to
+        As for :func:`gram_blocks`.
+    folds : sequence of (train, test)
+        Rows.
+    threads : int
+        Cores.
+    """
+    parts: list[list[tuple[Matrix64, Matrix64]]] = [[] for _ in folds]
+    for train, _ in folds:
+        _check(blocks, train, reduce_to)
+    workers = min(threads, len(folds))
+    for matrix in blocks.values():
+        alike: list[FoldMoments | None] = [None] * len(folds)
+        if reduce_to < matrix.shape[1] <= min(len(train) for train, _ in folds):
+            with limit_threads(threads):
+                alike = [*FoldMoments.of_folds(matrix, [train for train, _ in folds])]
+
+        transform = partial(_fold_of, matrix, divisor=_divisor(matrix, scaling), reduce_to=reduce_to)
+        with limit_threads(threads // workers), ThreadPoolExecutor(workers) as pool:
+            for fold, found in zip(parts, pool.map(transform, folds, alike), strict=True):
+                fold.append(found)
+    return [_side_by_side(blocks, each) for each in parts]
+
+
+def _fold_of(
+    matrix: Matrix, fold: tuple[Rows, Rows], moments: FoldMoments | None, *, divisor: float, reduce_to: int
+) -> tuple[Matrix64, Matrix64]:
+    known = None if moments is None else moments.components(reduce_to)
+    kept, other = _transformed(matrix, *fold, reduce_to=reduce_to, known=known)
+    return kept / divisor, other / divisor
 
 
 def _divisor(matrix: Matrix, scaling: Scaling) -> float:
     return float(np.sqrt(matrix.shape[1])) if scaling == "block" else 1.0
 
 
-def _reduced(matrix: Matrix, train: Rows, test: Rows, *, reduce_to: int) -> tuple[Matrix64, Matrix64]:
-    """Return the leading principal components of a block, fitted on its training rows."""
-    components = principal_components(matrix, count=reduce_to, rows=train)
-    return components.project(matrix, train), components.project(matrix, test)
+def _transformed(
+    matrix: Matrix, train: Rows, test: Rows, *, reduce_to: int | None, known: Components | None = None
+) -> tuple[Matrix64, Matrix64]:
+    """Return a block's standardised rows, or their leading principal components, as learnt from its training rows."""
+    if reduce_to is not None and reduce_to < matrix.shape[1]:
+        components = known or principal_components(matrix, count=reduce_to, rows=train)
+        return components.project(matrix, train), components.project(matrix, test)
+    standard = Standard.of(matrix, train)
+    return standard(matrix[train]), standard(matrix[test])
 
 
 def _places(encoders: tuple[str, ...], subset: Sequence[str]) -> list[int]:

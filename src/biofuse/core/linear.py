@@ -30,6 +30,13 @@ def slices(n: int, size: int) -> Iterator[slice]:
     return (slice(start, min(n, start + size)) for start in range(0, n, size))
 
 
+def _divisors(mean: Matrix64, variance: Matrix64, n: int) -> Matrix64:
+    """Return standard deviations; 1 below scikit-learn's bound on the rounding error of the variance of a constant."""
+    tiny = np.finfo(np.float64).eps
+    constant = variance <= n * tiny * variance + (n * mean * tiny) ** 2
+    return np.where(constant, 1.0, np.sqrt(np.maximum(variance, 0)))
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Standard:
     """Means and divisors of the columns of one block, as scikit-learn's ``StandardScaler`` finds them.
@@ -56,10 +63,7 @@ class Standard:
             part -= mean[columns]
             # Corrected for the rounding of the mean (Chan, Golub and LeVeque 1983, the corrected two-pass algorithm).
             variance[columns] = (np.einsum("ij,ij->j", part, part) - part.sum(axis=0) ** 2 / n) / n
-        # scikit-learn's bound on the rounding error of a variance, below which a column is constant: divisor 1.
-        tiny = np.finfo(np.float64).eps
-        constant = variance <= n * tiny * variance + (n * mean * tiny) ** 2
-        return cls(mean=mean, scale=np.where(constant, 1.0, np.sqrt(np.maximum(variance, 0))))
+        return cls(mean=mean, scale=_divisors(mean, variance, n))
 
     def __call__(self, part: NDArray[np.floating[Any]], *, columns: slice = slice(None)) -> Matrix64:
         """Standardise rows, shape (n, d), or some of their columns."""
@@ -111,8 +115,9 @@ class Components:
     def project(self, matrix: NDArray[np.floating[Any]], rows: NDArray[np.integer]) -> Matrix64:
         """Return the components of some rows of the block, shape (n_rows, k)."""
         projected = np.empty((len(rows), self.axes.shape[1]))
+        axes = self.axes / self.standard.scale[:, None]
         for part in slices(len(rows), ROWS_AT_ONCE):
-            projected[part] = self.standard(matrix[rows[part]]) @ self.axes
+            projected[part] = (matrix[rows[part]] - self.standard.mean) @ axes
         return projected
 
 
@@ -145,6 +150,14 @@ def principal_components(
         for part in slices(n, ROWS_AT_ONCE):
             standardised = standard(matrix[train[part]])
             products += standardised.T @ standardised
+    return _components(standard, products, n=n, count=count, smallest=smallest, wide=wide)
+
+
+def _components(
+    standard: Standard, products: Matrix64, *, n: int, count: int, smallest: float = 0.0, wide: Matrix64 | None = None
+) -> Components:
+    """Take components from the products of the columns of n rows, or, where the matrix is ``wide``, of its rows."""
+    d = len(standard.mean)
     rounding = max(n, d) * float(np.finfo(np.float64).eps)
     values, vectors = leading_eigenvectors(products, count, smallest=max(smallest, rounding))
     values, vectors = values[: n - 1], vectors[:, : n - 1]  # centred rows have one direction less than there are rows
@@ -152,6 +165,74 @@ def principal_components(
         return Components(standard=standard, axes=np.zeros((d, 1)), variances=np.zeros(1))
     axes = vectors if wide is None else wide.T @ (vectors / np.sqrt(values))
     return Components(standard=standard, axes=axes * signs(axes), variances=values / (n - 1))
+
+
+LOST = 1e-6
+"""Least variance of a column among training rows, relative to the square of how far their mean is from that of all
+rows, for sums about the latter to be trusted: they keep ten digits of it then."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FoldMoments:
+    """Sums over training rows of a block, of which those of several folds have most rows in common.
+
+    Attributes
+    ----------
+    n : int
+        Rows.
+    about : ndarray of float64, shape (d,)
+        What is subtracted from every row first: the mean of all rows.
+    sums : ndarray of float64, shape (d,)
+    products : ndarray of float64, shape (d, d)
+        Of the columns with each other.
+    """
+
+    n: int
+    about: Matrix64
+    sums: Matrix64
+    products: Matrix64
+
+    @classmethod
+    def of_folds(cls, matrix: NDArray[np.floating[Any]], folds: Sequence[NDArray[np.integer]]) -> list["FoldMoments"]:
+        """Return those of the training rows of every fold, of which each row is multiplied once.
+
+        Parameters
+        ----------
+        matrix : ndarray, shape (n_all, d)
+        folds : sequence of ndarray of int
+            Training rows.
+        """
+        d = matrix.shape[1]
+        about = matrix.mean(axis=0, dtype=np.float64)
+        trains = np.zeros((len(folds), len(matrix)), dtype=bool)
+        for number, rows in enumerate(folds):
+            trains[number, rows] = True
+        found = [cls(n=len(rows), about=about, sums=np.zeros(d), products=np.zeros((d, d))) for rows in folds]
+        # Rows that the same folds train on are added up together, then to each of those folds.
+        alike, which = np.unique(trains, axis=1, return_inverse=True)
+        for number, members in enumerate(alike.T):
+            sums, products = np.zeros(d), np.zeros((d, d))
+            chosen = np.flatnonzero(which.ravel() == number)
+            for part in slices(len(chosen) if members.any() else 0, ROWS_AT_ONCE):
+                centred = matrix[chosen[part]] - about
+                sums += centred.sum(axis=0)
+                products += centred.T @ centred
+            for fold in np.flatnonzero(members):
+                np.add(found[fold].sums, sums, out=found[fold].sums)
+                np.add(found[fold].products, products, out=found[fold].products)
+        return found
+
+    def components(self, count: int) -> Components | None:
+        """Return what :func:`principal_components` does; None where a column varies too little for its digits."""
+        apart = self.sums / self.n
+        mean, variance = self.about + apart, np.diag(self.products) / self.n - np.square(apart)
+        standard = Standard(mean=mean, scale=_divisors(mean, variance, self.n))
+        if (variance[standard.scale != 1] <= LOST * np.square(apart[standard.scale != 1])).any():
+            return None
+        products = self.products - np.outer(self.sums, apart)
+        products /= standard.scale[:, None]
+        products /= standard.scale
+        return _components(standard, products, n=self.n, count=count)
 
 
 def signs(axes: Matrix64) -> Matrix64:
@@ -464,6 +545,62 @@ def column_path(
     return Path(alphas=alphas, errors=errors, leaving=leaving, coef=coef, intercept=intercept)
 
 
+def generalised_path(
+    *,
+    mean: Matrix64,
+    products: Matrix64,
+    crossed: Matrix64,
+    targets: Matrix64,
+    weights: Matrix64,
+    relative: Matrix64,
+    groups: Sequence[slice] = WHOLE,
+) -> Path:
+    """Solve as :func:`column_path` does, with the penalty chosen by generalised cross-validation.
+
+    All residuals are divided by the mean of what each would be divided by to leave its row out (Golub, Heath and Wahba
+    1979), so that the rows are not looked at again, and a tridiagonal matrix has all that it needs. Parameters are
+    those of :func:`column_path`; ``products`` are overwritten.
+
+    Returns
+    -------
+    Path
+        Of the best penalty of each group; ``leaving`` is not known.
+    """
+    n, d, offset = np.count_nonzero(weights), len(products), weights @ targets / weights.sum()
+    alphas = relative * (float(np.trace(products)) / n or 1.0)
+    sytrd, lwork, ormqr = _lapack(products, "sytrd", "sytrd_lwork", "ormqr")
+    size, _ = lwork(d, lower=1)
+    reflectors, diagonal, beside, factors, _ = sytrd(products.T, lower=1, lwork=int(size), overwrite_a=1)
+
+    def rotated(columns: Matrix64, way: Literal["N", "T"]) -> Matrix64:
+        found = columns.copy()
+        if d > 1:
+            found[1:] = ormqr("L", way, reflectors[1:, :-1], factors, columns[1:], lwork=64 * d)[0]
+        return found
+
+    slopes = rotated(crossed, "T")
+    pivots, links, solved = _factors(diagonal, beside, slopes, alphas)
+    residual = weights @ np.square(targets - offset) - np.einsum("acd,dc->ac", solved, slopes)
+    residual -= alphas[:, None] * np.square(solved).sum(axis=2)
+    leaving = 1 - (1 + d - alphas * _inverse_traces(pivots, links)) / n
+    errors = np.maximum(residual, 0) / np.square(leaving)[:, None]
+    unknown = np.full((len(alphas), len(weights)), np.nan)
+    whole = Path(alphas=alphas, errors=errors, leaving=unknown, coef=solved, intercept=errors)
+    kept = sorted(set(whole.best(groups)))
+    coef = np.stack([rotated(solved[place].T, "N") for place in kept])
+    return Path(
+        alphas=alphas[kept], errors=errors[kept], leaving=unknown[kept], coef=coef, intercept=offset - mean @ coef
+    )
+
+
+def _inverse_traces(pivots: Matrix64, links: Matrix64) -> Matrix64:
+    """Return the traces of ``(L D L')^-1`` for every penalty, from the last row of ``L`` to the first."""
+    found, squares = 1 / pivots.T, np.square(links.T)
+    for row in range(len(found) - 2, -1, -1):
+        found[row] += squares[row] * found[row + 1]
+    return np.asarray(found.sum(axis=0))
+
+
 def ridge_path(
     X: Matrix64,
     *,
@@ -628,6 +765,9 @@ def _factors(
     pivots = np.empty((len(alphas), len(diagonal)), dtype=diagonal.dtype)
     links = np.empty((len(alphas), len(beside)), dtype=diagonal.dtype)
     solved = np.empty((len(alphas), targets.shape[1], len(diagonal)), dtype=diagonal.dtype)
+    if len(diagonal) == 1:  # which LAPACK's wrapper refuses
+        pivots[:] = diagonal + alphas[:, None]
+        return pivots, links, targets.T / pivots[:, :, None]
     for place, alpha in enumerate(alphas):
         pivots[place], links[place], failed = pttrf(diagonal + alpha, beside)
         if failed:

@@ -4,13 +4,13 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from biofuse.blocks.blocks import Blocks
-from biofuse.blocks.gram import ColumnBlocks, GramBlocks, Scaling, column_blocks, gram_blocks
+from biofuse.blocks.gram import ColumnBlocks, GramBlocks, Scaling, column_blocks, gram_blocks, reduced_columns
 from biofuse.core.errors import AlignmentError, SearchError
 from biofuse.core.linear import (
     COLUMNS_AT_ONCE,
@@ -21,6 +21,7 @@ from biofuse.core.linear import (
     Path,
     Workspace,
     column_path,
+    generalised_path,
     row_path,
 )
 from biofuse.core.machine import limit_threads
@@ -35,6 +36,33 @@ from biofuse.search.runner import FoldPart, FoldScores, gather
 
 Way = Literal["dual", "primal"]
 
+Choice = Literal["leave_one_out", "generalised"]
+"""How the penalty of a subset is chosen on a training fold: by the error of leaving each row out, or by generalised
+cross-validation, which does not look at the rows."""
+
+MANY_ROWS = 2_000
+"""Training rows from which penalties are chosen by generalised cross-validation, where products are of columns."""
+
+ROWS_PER_COLUMN = 4
+"""And as many training rows for each column of all blocks together: leaving a row out then changes little, and all rows
+nearly alike. (The regret is measured by ``perf/penalties.py``; figures in docs/search.md.)"""
+
+
+def choice_of_penalty(way: Way, *, n_train: Sequence[int], kept: Sequence[int]) -> Choice:
+    """Return how penalties are chosen; the same for all subsets of a search.
+
+    Parameters
+    ----------
+    way : {"dual", "primal"}
+    n_train : sequence of int
+        Rows fitted on, per fold.
+    kept : sequence of int
+        Columns of each block, after any reduction.
+    """
+    many = min(n_train) >= max(MANY_ROWS, ROWS_PER_COLUMN * sum(kept))
+    return "generalised" if way == "primal" and many else "leave_one_out"
+
+
 TRIDIAGONAL = 8 / 3 / 2 + 1 / 3
 """Operations, times n^3, of tridiagonalising (4/3) and of forming the orthogonal matrix (4/3), both in single precision
 and so at half the cost, and of one Cholesky decomposition: Golub and Van Loan, Matrix Computations, 4th edition,
@@ -45,6 +73,9 @@ RECURRENCE = 2.5
 
 EIGEN = 9
 """Operations, times n^3, of a symmetric eigendecomposition with vectors: same book and section."""
+
+REDUCTION = 8 / 3
+"""Operations, times n^3, of a tridiagonalisation alone: 4/3, half of them products with a vector, which are slower."""
 
 RIVALS = 5
 """Penalties, of 15, that bounds leave to be compared by all their leave-one-out errors when rows are many."""
@@ -111,16 +142,24 @@ class Size:
     n_subsets: int
     n_alphas: int = len(RELATIVE_PENALTIES)
 
+    def kept(self, reduce_to: int | None) -> list[int]:
+        """Return the columns kept of each block."""
+        return [dim if reduce_to is None else min(dim, reduce_to) for dim in self.dims]
+
     def works(self, reduce_to: int | None) -> dict[Way, Work]:
         """Return what both ways need, with so many principal components kept of each block."""
-        kept = [dim if reduce_to is None else min(dim, reduce_to) for dim in self.dims]
+        kept = self.kept(reduce_to)
+        folds = len(self.n_train)
         reducing = [
             sum(
-                2.0 * n * dim * min(n, dim) + EIGEN / 2 * min(n, dim) ** 3 + 2.0 * n * dim * few
+                # Rows are multiplied once for all folds where they are more than columns; of a symmetric product, half.
+                (2.0 * n * dim * n if n < dim else (n + t) * dim**2 / folds)
+                + EIGEN / 2 * min(n, dim) ** 3
+                + 2.0 * (n + t) * dim * few
                 for dim, few in zip(self.dims, kept, strict=True)
                 if few < dim
             )
-            for n in self.n_train
+            for n, t in zip(self.n_train, self.n_test, strict=True)
         ]
         return {"dual": self._of_rows(kept, reducing), "primal": self._of_columns(kept, reducing)}
 
@@ -140,15 +179,18 @@ class Size:
 
     def _of_columns(self, kept: list[int], reducing: list[float]) -> Work:
         total, a, c = sum(kept), self.n_alphas, self.n_columns
+        generalised = choice_of_penalty("primal", n_train=self.n_train, kept=kept) == "generalised"
         # Moments of the columns of a subset, each block in or out at even odds.
         mean, variance = total / 2, sum(few**2 for few in kept) / 4
         square, cube = mean**2 + variance, mean**3 + 3 * mean * variance
         held = preparing = scoring = 0.0
         for n, t, reduction in zip(self.n_train, self.n_test, reducing, strict=True):
-            held += (n + t) * total + self.n_weightings * (total + c) * total
-            preparing += self.n_weightings * 2.0 * n * total**2 + reduction
-            comparing = 2 * n * square + 2 * n * mean * (a + min(a, RIVALS) * c) + 2 * a * c * square
-            scoring += self.n_subsets * (self.n_weightings * (EIGEN * cube + comparing) + 2 * t * mean * c)
+            held += (t if generalised else n + t) * total + self.n_weightings * (total + c) * total
+            preparing += self.n_weightings * n * total**2 + reduction
+            solving = REDUCTION * cube + 4 * c * square
+            if not generalised:
+                solving = EIGEN * cube + 2 * n * square + 2 * n * mean * (a + min(a, RIVALS) * c) + 2 * a * c * square
+            scoring += self.n_subsets * (self.n_weightings * solving + 2 * t * mean * c)
         n, t = max(self.n_train), max(self.n_test)
         solving = 3 * total**2 + (a + c) * n + ROWS_AT_ONCE * (3 * total + 3 * a * c)
         # A block in float64 a few columns at a time, its products and their axes, and the parts before they are joined.
@@ -258,6 +300,7 @@ def prepare_folds(
     *,
     problems: Sequence[Problems],
     mode: Way,
+    choice: Choice,
     scaling: Scaling,
     reduce_to: int | None,
     keep: NDArray[np.bool_] | None,
@@ -271,18 +314,28 @@ def prepare_folds(
         If values are not finite.
     """
     build = gram_blocks if mode == "dual" else column_blocks
+    reduced: list[ColumnBlocks] | None = None
+    if mode == "primal" and reduce_to is not None:
+        reduced = reduced_columns(blocks, plan.folds, scaling=scaling, reduce_to=reduce_to, threads=threads)
 
     def prepare(number: int) -> Fold:
         fit, held_out = plan.folds[number]
         setup, alike = problems[number]
-        algebra = build(blocks, fit, held_out, scaling=scaling, reduce_to=reduce_to)
+        algebra: GramBlocks | ColumnBlocks
+        if reduced is None:
+            algebra = build(blocks, fit, held_out, scaling=scaling, reduce_to=reduce_to)
+        else:
+            algebra = reduced[number]
+        moments: tuple[tuple[Matrix64, Matrix64, Matrix64], ...] = ()
+        if isinstance(algebra, ColumnBlocks):
+            moments = tuple(algebra.moments(each.weights, each.targets) for each in alike)
+            if choice == "generalised":
+                algebra = algebra.without_training()
         return Fold(
             algebra=algebra,
             setup=setup,
             weightings=alike,
-            moments=()
-            if isinstance(algebra, GramBlocks)
-            else tuple(algebra.moments(each.weights, each.targets) for each in alike),
+            moments=moments,
             labels=labels[held_out],
             kept=None if keep is None or keep[held_out].all() else np.flatnonzero(keep[held_out]),
         )
@@ -314,13 +367,14 @@ class ClosedForm:
 
 
 class ClosedFormScorer:
-    """Ridge regression on values, or -1 and 1 for classes, for every fold, its penalty chosen by leave-one-out in it.
+    """Ridge regression on values, or -1 and 1 for classes, for every fold, its penalty chosen on the training rows.
 
     Decision values are those of the ``ridge`` head on concatenated blocks, up to that fusion's rounding to float32:
     standardised on the training rows, intercept not penalised, one class against the rest, the penalty with the least
     (weighted) squared leave-one-out error, chosen for all classes together and for each label of a multi-label task by
-    itself. Of three or more classes the head ranks by the softmax of these values, and here each class is ranked by its
-    own value: the head's slope would have to be found for every subset.
+    itself. With many rows the penalty is that of generalised cross-validation, which has no look at the rows. Of three
+    or more classes the head ranks by the softmax of these values, and here each class is ranked by its own value: the
+    head's slope would have to be found for every subset.
 
     Parameters
     ----------
@@ -347,6 +401,9 @@ class ClosedFormScorer:
     mode : {"auto", "dual", "primal"}
         Products of rows (dual), of columns (primal), or whichever needs fewer operations and fits into memory. Scores
         do not depend on it.
+    choice : {"leave_one_out", "generalised"}, optional
+        How penalties are chosen; by default as :func:`choice_of_penalty` says. Products of rows leave each out in turn
+        whatever is asked for.
     reduce_to : int, optional
         Principal components kept of each block, fitted inside the fold; all columns if not given.
     metrics : sequence of str
@@ -362,6 +419,8 @@ class ClosedFormScorer:
     ----------
     mode : {"dual", "primal"}
         The way chosen.
+    choice : {"leave_one_out", "generalised"}
+        How penalties are chosen.
     relative : ndarray of float64, shape (n_alphas,)
         The penalties, ascending.
     folds : tuple of Fold
@@ -390,6 +449,7 @@ class ClosedFormScorer:
         sample_weight: Matrix64 | None = None,
         alphas: Sequence[float] = RELATIVE_PENALTIES,
         mode: Literal["auto", "dual", "primal"] = "auto",
+        choice: Choice | None = None,
         reduce_to: int | None = None,
         metrics: Sequence[str] = SCREEN_METRICS,
         keep: NDArray[np.bool_] | None = None,
@@ -411,7 +471,7 @@ class ClosedFormScorer:
         self._workspace = Workspace()
         truth, target = np.ascontiguousarray(labels), Target(task, tuple(classes))
         problems = state_problems(truth, plan, target=target, class_weight=class_weight, sample_weight=sample_weight)
-        works = Size(
+        size = Size(
             dims=tuple(blocks.dims.values()),
             n_train=self.n_train,
             n_test=self.n_test,
@@ -419,19 +479,22 @@ class ClosedFormScorer:
             n_weightings=max(1, *(len(alike) for _, alike in problems)),
             n_subsets=2 ** len(blocks) - 1,
             n_alphas=len(self.relative),
-        ).works(reduce_to)
+        )
+        works = size.works(reduce_to)
         offered = works if mode == "auto" else {mode: works[mode]}
         limit = usual_memory_limit() if memory_limit is None else memory_limit
         way = cheapest(offered, memory_limit=limit)
         if way is None:
             raise too_large(offered, memory_limit=limit)
         self.mode: Way = way
+        self.choice: Choice = choice or choice_of_penalty(way, n_train=self.n_train, kept=size.kept(reduce_to))
         self.folds = prepare_folds(
             blocks,
             truth,
             plan,
             problems=problems,
             mode=self.mode,
+            choice=self.choice,
             scaling=scaling,
             reduce_to=reduce_to,
             keep=keep,
@@ -507,17 +570,18 @@ class ClosedFormScorer:
             )
         mean, products, crossed = fold.moments[number]
         columns = algebra.columns(names)
-        return column_path(
-            algebra.train,
-            columns=algebra.slices(names),
-            mean=mean[columns],
-            products=products[np.ix_(columns, columns)],
-            crossed=crossed[columns],
-            targets=weighting.targets,
-            weights=weighting.weights,
-            relative=self.relative,
-            groups=weighting.columns,
-        )
+        known: dict[str, Any] = {
+            "mean": mean[columns],
+            "products": algebra.between(names, products),
+            "crossed": crossed[columns],
+            "targets": weighting.targets,
+            "weights": weighting.weights,
+            "relative": self.relative,
+            "groups": weighting.columns,
+        }
+        if self.choice == "generalised":
+            return generalised_path(**known)
+        return column_path(algebra.train, columns=algebra.slices(names), **known)
 
 
 def _check(metrics: Sequence[str], alphas: Sequence[float], reduce_to: int | None) -> None:

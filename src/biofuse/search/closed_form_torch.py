@@ -255,7 +255,7 @@ def _fold_on(device: str, fold: Fold, scorer: ClosedFormScorer, choosing: Choosi
     if isinstance(fold.algebra, GramBlocks):
         return _RowFold(**common)
     moments = tuple(tuple(map(moved, each)) for each in fold.moments)
-    return _ColumnFold(algebra=fold.algebra, moments=moments, **common)
+    return _ColumnFold(algebra=fold.algebra, moments=moments, generalised=scorer.choice == "generalised", **common)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -373,10 +373,14 @@ class _RowFold(_FoldArrays):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _ColumnFold(_FoldArrays):
-    """Products of columns: ``train`` (n, d_all), ``test`` (t, d_all), and the moments of each weighting."""
+    """Products of columns: ``train`` (n, d_all), ``test`` (t, d_all), and the moments of each weighting.
+
+    Where penalties are chosen by generalised cross-validation, ``train`` has no rows.
+    """
 
     algebra: ColumnBlocks
     moments: "tuple[tuple[Tensor, ...], ...]"
+    generalised: bool
 
     @property
     def bytes_each(self) -> int:
@@ -398,10 +402,16 @@ class _ColumnFold(_FoldArrays):
         trace = P.diagonal(dim1=1, dim2=2).sum(dim=1) / each.n_rows
         alphas = self.relative * torch.where(trace == 0, 1.0, trace)[:, None]
         offset = each.share @ each.targets
+        total = each.weights @ (each.targets - offset).square()
 
         def errors_of(rows: "Tensor", place: int, dtype: Any) -> tuple["Tensor", "Tensor"]:
-            inverse = _inverse_factor(P[rows].to(dtype), alphas[rows, place].to(dtype))
+            alpha = alphas[rows, place].to(dtype)
+            inverse = _inverse_factor(P[rows].to(dtype), alpha)
             coef = inverse.mT @ (inverse @ S[rows].to(dtype))
+            if self.generalised:  # as in biofuse.core.linear.generalised_path
+                residual = total - (coef * S[rows]).sum(dim=1) - alpha[:, None] * coef.square().sum(dim=1)
+                leaving = 1 - (1 + widest - alpha * inverse.square().sum(dim=(1, 2))) / each.n_rows
+                return _by_group(residual.clamp(min=0) / leaving.square()[:, None], each.columns), coef
             wrong = torch.zeros(len(rows), c, dtype=P.dtype, device=P.device)
             for row, number in enumerate(rows.tolist()):
                 kept = columns[number]

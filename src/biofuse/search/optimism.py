@@ -17,7 +17,7 @@ from biofuse.data.splits import ValidationPlan
 from biofuse.evaluation.intervals import Units, corrected_t, percentile_ends
 from biofuse.evaluation.metrics import Record, Score, get_metric, score
 from biofuse.evaluation.rows import ScoredRows, prepare
-from biofuse.search.closed_form import ClosedForm, ClosedFormScorer
+from biofuse.search.closed_form import Choice, ClosedForm, ClosedFormScorer
 from biofuse.search.closed_form_torch import TorchScorer, accelerator
 from biofuse.search.leaderboard import Leaderboard, Row, Subset, SubsetKey, label
 from biofuse.search.problem import Problem
@@ -219,7 +219,12 @@ def _choices_without_each(
         for one, other in combinations(range(plan.n_folds), 2)
         if min(other - one, plan.n_folds - other + one) <= NEIGHBOURS
     ]
-    scorer = PairScorer(problem, [(folds[one], folds[other]) for one, other in pairs], reduce_to=screen.plan.reduce_to)
+    scorer = PairScorer(
+        problem,
+        [(folds[one], folds[other]) for one, other in pairs],
+        choice=screen.plan.penalties,
+        reduce_to=screen.plan.reduce_to,
+    )
     device = accelerator(context.device, operations=screen.plan.operations)
     found = run_search(
         board.encoders,
@@ -234,6 +239,7 @@ def _choices_without_each(
             scaling=config.scaling,
             class_weight=config.class_weight,
             reduce_to=screen.plan.reduce_to,
+            penalties=screen.plan.penalties,
         ),
         workers=context.workers,
         progress=context.progress,
@@ -269,11 +275,12 @@ class PairScorer(ClosedFormScorer):
     problem : Problem
     pairs : sequence of pair of (fit_rows, score_rows)
         Folds of one repeat.
+    choice : {"leave_one_out", "generalised"}
     reduce_to : int or None
         As for :class:`biofuse.search.closed_form.ClosedFormScorer`.
     """
 
-    def __init__(self, problem: Problem, pairs: Sequence[Any], *, reduce_to: int | None) -> None:
+    def __init__(self, problem: Problem, pairs: Sequence[Any], *, choice: Choice, reduce_to: int | None) -> None:
         plan = ValidationPlan.cross_validation(
             [(np.intersect1d(one[0], other[0]), np.concatenate([one[1], other[1]])) for one, other in pairs],
             ids=problem.blocks.ids,
@@ -287,6 +294,7 @@ class PairScorer(ClosedFormScorer):
             scaling=problem.config.scaling,
             class_weight=problem.config.class_weight,
             sample_weight=problem.weights,
+            choice=choice,
             reduce_to=reduce_to,
             metrics=(problem.config.metric,),
             keep=np.ones(problem.blocks.n_samples, dtype=np.bool_),

@@ -18,7 +18,7 @@ from biofuse.core.target import Labels, Task
 from biofuse.data.splits import ValidationPlan
 from biofuse.evaluation.metrics import DEFAULT_METRIC, board_metrics
 from biofuse.heads.base import ClassWeight
-from biofuse.search.closed_form import ClosedFormScorer, Size, Way, cheapest, too_large
+from biofuse.search.closed_form import Choice, ClosedFormScorer, Size, Way, cheapest, choice_of_penalty, too_large
 from biofuse.search.closed_form_torch import TorchScorer, accelerator
 from biofuse.search.leaderboard import Leaderboard, Row, SubsetKey, label
 from biofuse.search.problem import Problem
@@ -190,6 +190,8 @@ class ScreenPlan:
         Bytes of all processes together, beyond the blocks.
     operations : float
         Floating-point operations of a processor; 0 in runs of before that was kept.
+    penalties : {"leave_one_out", "generalised"}
+        How the penalty of each subset is chosen on a training fold.
     """
 
     mode: Way
@@ -197,13 +199,15 @@ class ScreenPlan:
     n_subsets: int
     memory: int
     operations: float = 0.0
+    penalties: Choice = "leave_one_out"
 
     def __str__(self) -> str:
         of = {"dual": "rows", "primal": "columns"}[self.mode]
         reduced = "" if self.reduce_to is None else f", each block reduced to {self.reduce_to} components"
         size = self.memory
         amount = f"{size / 2**30:.1f} GiB" if size >= 2**30 / 20 else f"{max(1, round(size / 2**20))} MiB"
-        return f"Screen: {self.n_subsets:,} subsets by products of {of}{reduced}, about {amount}"
+        chosen = ", penalties by generalised cross-validation" if self.penalties == "generalised" else ""
+        return f"Screen: {self.n_subsets:,} subsets by products of {of}{reduced}{chosen}, about {amount}"
 
 
 def plan_screen(size: Size, *, workers: int = 1, memory_limit: int | None = None) -> ScreenPlan:
@@ -245,6 +249,7 @@ def plan_screen(size: Size, *, workers: int = 1, memory_limit: int | None = None
         n_subsets=size.n_subsets,
         memory=work.bytes(workers),
         operations=work.operations,
+        penalties=choice_of_penalty(mode, n_train=size.n_train, kept=size.kept(reduce_to)),
     )
 
 
@@ -365,6 +370,7 @@ def run_screen(problem: Problem, context: SearchContext, *, budget: Budget) -> S
         problem.labels,
         plan=problem.plan,
         mode=plan.mode,
+        choice=plan.penalties,
         reduce_to=plan.reduce_to,
         metrics=board_metrics(problem.target, closed_form=True),
         keep=kept,
@@ -390,6 +396,7 @@ def run_screen(problem: Problem, context: SearchContext, *, budget: Budget) -> S
             scaling=config.scaling,
             class_weight=config.class_weight,
             reduce_to=plan.reduce_to,
+            penalties=plan.penalties,
         ),
         workers=context.workers,
         progress=context.progress,

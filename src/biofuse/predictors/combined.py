@@ -19,6 +19,7 @@ from biofuse.heads.base import ClassWeight, Head, Scores
 from biofuse.heads.linear import FittedLinear
 from biofuse.heads.logistic import Logistic
 from biofuse.heads.ridge import Ridge
+from biofuse.predictors.attention import AttentionPredictor
 from biofuse.predictors.fused import (
     FusedPredictor,
     Predictor,
@@ -405,7 +406,8 @@ def meta_features(probability: Scores, task: Task) -> Scores:
 
 
 KINDS: Mapping[str, Callable[[Path, Mapping[str, Any], Mapping[str, NDArray[Any]], Sequence[Predictor]], Predictor]] = {
-    kind.kind: kind.from_artefact for kind in (FusedPredictor, MeanPredictor, EnsemblePredictor, LateFusion)
+    kind.kind: kind.from_artefact
+    for kind in (FusedPredictor, MeanPredictor, EnsemblePredictor, LateFusion, AttentionPredictor)
 }
 """What builds each kind of predictor of its folder (which errors name), content, arrays and members."""
 

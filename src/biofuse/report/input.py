@@ -55,6 +55,7 @@ PREDICTED_BY = {
     "ensemble": "average of several subsets, {}",
     "average": "average of encoders, {}",
     "stacking": "stacked encoders, {}",
+    "attention": "attention over the images of each sample",
 }
 """What a model is, by the option ``predictor``, around the name of its head."""
 

@@ -141,12 +141,16 @@ class SearchConfig(Options):
     scaling: Annotated[Literal["none", "block"], Option(panel="Advanced")] = Field(
         default="none", description="none: every column counts equally; block: every encoder does."
     )
-    predictor: Annotated[Literal["mean", "fused", "ensemble", "average", "stacking"], Option(panel="Advanced")] = Field(
+    predictor: Annotated[
+        Literal["mean", "fused", "ensemble", "average", "stacking", "attention"], Option(panel="Advanced")
+    ] = Field(
         default="mean",
         description="mean: the average over the cheap linear heads, each on the chosen encoders together and on every "
         "one by itself (subsets are compared by one head, as with fused); fused: one head on the fused encoders, taken "
         "where a head or another fusion is named and no predictor; ensemble: the average of the best subsets; average, "
-        "stacking: late fusion, a head per encoder.",
+        "stacking: late fusion, a head per encoder; attention: the images of a sample are weighed by what was learned "
+        "of them, where samples are several images and have classes (subsets are compared by one head on pooled "
+        "images).",
     )
     class_weight: Annotated[Literal["balanced"] | None, Option(panel="Advanced")] = Field(
         default=None, description="balanced: as in scikit-learn."
@@ -177,6 +181,11 @@ class SearchConfig(Options):
         """Say which head compared subsets, and what the models are, where that is something else; else nothing."""
         from biofuse.predictors.mean import averaged_heads
 
+        if self.predictor == "attention":
+            return (
+                f"Subsets were compared by one {head} head on pooled images; every model weighs the images of a sample "
+                "by attention."
+            )
         if self.predictor != "mean":
             return ""
         over = "all heads that are cheap to fit" if len(averaged_heads(target)) > 1 else "fits of that head"

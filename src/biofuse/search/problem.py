@@ -21,6 +21,7 @@ from biofuse.extract.options import ExtractOptions
 from biofuse.fusion.base import Fusion, fusion_registry, make_fusion
 from biofuse.fusion.concatenation import Concatenation
 from biofuse.heads.base import ESTIMATOR_PREFIX, Head, head_registry, make_head, other_target, takes
+from biofuse.predictors.attention import require_bags
 from biofuse.search.config import AUTO, SearchConfig
 
 
@@ -306,6 +307,11 @@ def suited(config: SearchConfig, target: Target) -> SearchConfig:
             f"There are no classes that could be weighted: {target.text} is predicted.",
             remedy=f"Leave {option('class_weight')} out; {option('weight')} names a column of weights.",
         )
+    if config.predictor == "attention" and not target.categorical:
+        raise SearchError(
+            f"Attention predicts classes or labels, and here {target.text} is predicted.",
+            remedy=f"Leave {option('predictor')} out.",
+        )
     if config.predictor == "stacking" and target.timed:
         raise SearchError(
             "Stacking does not predict times to an event.",
@@ -346,6 +352,8 @@ def check_plan(
     DataError
         As of :meth:`Problem.from_embeddings`.
     """
+    if config.predictor == "attention":
+        require_bags(samples.bagged)
     with progress_bars(progress) as shown:
         samples, reasons = hash_samples(samples, progress=shown)
     if reasons and options.on_error == "error":

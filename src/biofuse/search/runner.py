@@ -134,7 +134,7 @@ class RefitScorer:
     Parameters
     ----------
     blocks : Blocks
-        Development data only, in pool order.
+        Development data only, in pool order; with the images behind them where ``fit`` takes those.
     labels : ndarray, shape (n,) or (n, n_columns)
         Labels of ``blocks.ids``.
     plan : ValidationPlan
@@ -187,6 +187,7 @@ class RefitScorer:
         self.keeps_predictions = keep_predictions
         # Plain arrays, so that worker processes share all of them by memory map and copy none.
         self._matrices = tuple(np.ascontiguousarray(blocks[name]) for name in self.encoders)
+        self._bags = blocks.bags
         self._ids = blocks.ids.astype(str)
         self._labels = np.ascontiguousarray(labels)
         self._folds = plan.folds
@@ -242,7 +243,8 @@ class RefitScorer:
 
     def _take(self, subset: Subset, rows: NDArray[np.int64]) -> Blocks:
         matrices = {name: self._matrices[self.encoders.index(name)][rows] for name in subset}
-        return Blocks(ids=self._ids[rows].astype(object), matrices=matrices)
+        bags = None if self._bags is None else self._bags.only(subset).take(rows)
+        return Blocks(ids=self._ids[rows].astype(object), matrices=matrices, bags=bags)
 
 
 LONG_SECONDS = 3600.0

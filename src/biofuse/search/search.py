@@ -23,6 +23,7 @@ from biofuse.extract.embeddings import EmbeddingSet
 from biofuse.extract.local import measure_latency
 from biofuse.extract.options import ExtractOptions
 from biofuse.heads.base import LINEAR_HEADS, Head, cheap_heads, within_limits
+from biofuse.predictors.attention import fit_attention
 from biofuse.predictors.combined import average, fit_late_fusion
 from biofuse.predictors.fused import Predictor, fit_predictor
 from biofuse.predictors.mean import MeanFits
@@ -270,7 +271,7 @@ def refit(
     keep = final or config.predictor == "ensemble" or size <= KEEP_BYTES
     fit = Fit(problem, head, final=final)
     refitted = RefitScorer(
-        problem.blocks,
+        problem.blocks if fit.weighs_images else replace(problem.blocks, bags=None),
         problem.labels,
         plan=problem.plan,
         fit=fit,
@@ -336,7 +337,8 @@ def out_of_fold(problem: Problem, search: Search, encoders: Subset) -> OutOfFold
 
 def kind_of(config: SearchConfig, *, final: bool) -> str:
     """Return the kind of predictor that subsets are compared by, or that the final models (or their members) are."""
-    return "fused" if config.predictor == "ensemble" or (config.predictor == "mean" and not final) else config.predictor
+    by_one_head = config.predictor == "ensemble" or (config.predictor in {"mean", "attention"} and not final)
+    return "fused" if by_one_head else config.predictor
 
 
 class Fit:
@@ -354,22 +356,28 @@ class Fit:
     ----------
     shares : bool
         Whether predictors of different subsets have fits in common; see :meth:`to`.
+    weighs_images : bool
+        Whether predictors take the images of a sample one by one.
     """
 
     def __init__(self, problem: Problem, head: Head, *, final: bool = True) -> None:
         config, kind = problem.config, kind_of(problem.config, final=final)
         late = kind in {"average", "stacking"}
         options: dict[str, Any] = {"target": problem.target}
-        self.shares = kind == "mean"
+        self.shares, self.weighs_images = kind == "mean", kind == "attention"
         if self.shares:
             options["heads"] = [head_of(config, name) for name in _affordable(problem)]
-        else:
+        elif not self.weighs_images:
             options |= {"fusion": fusion_of(config), "head": head}
         if late:
-            options |= {"how": kind, "class_weight": config.class_weight}
+            options["how"] = kind
+        if late or self.weighs_images:
+            options["class_weight"] = config.class_weight
         self._options = options
         self._fit: Callable[..., Predictor] = fit_late_fusion if late else fit_predictor
-        units = problem.units if late else None
+        if self.weighs_images:
+            self._fit = fit_attention
+        units = problem.units if late or self.weighs_images else None
         self._of_row: dict[str, dict[str, Any]] = {
             name: dict(zip(problem.blocks.ids.tolist(), values.tolist(), strict=True))
             for name, values in {"groups": units, "sample_weight": problem.weights}.items()

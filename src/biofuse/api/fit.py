@@ -39,6 +39,7 @@ from biofuse.search.config import STARTER, SearchConfig, names_one_predictor
 from biofuse.search.evidence import Evidence, gather_evidence
 from biofuse.search.leaderboard import Leaderboard
 from biofuse.search.out_of_fold import OutOfFold
+from biofuse.search.pooling import choose_pooling, pooled
 from biofuse.search.problem import Problem, check_parts, check_plan, check_savable, suited
 from biofuse.search.rules import CHOSEN, Selection
 from biofuse.search.runner import SearchContext
@@ -426,11 +427,15 @@ def fit(
         asked = suited(asked, development.samples.target)
     samples = check_plan(development.samples, asked, options=options, progress=progress)
     options = options if samples.bagged else options.but(pooling="mean")  # of one image there is nothing to pool
+    chooses = options.pooling == "auto"
+    options = options.but(pooling="mean") if chooses else options
     embeddings = extract(samples, cards, store=kept, options=options, progress=progress, tell=say)
     for skipped in embeddings.skipped:
         say(f"{skipped.name} is left out: {skipped.reason}")
     problem = Problem.from_embeddings(embeddings, asked)
     embeddings = replace(embeddings, samples=problem.samples)
+    if chooses:
+        problem, embeddings = _pooled(problem, embeddings, options=options)
     for line in problem.plan.notes:
         say(line)
     run = None
@@ -458,6 +463,14 @@ def fit(
         run=run,
         reused=reused,
     )
+
+
+def _pooled(problem: Problem, embeddings: EmbeddingSet, *, options: ExtractOptions) -> tuple[Problem, EmbeddingSet]:
+    """Choose the pooling by the folds of the search, and pool the images so."""
+    runtime = SearchContext(engine=options.engine, ray_address=options.ray_address, device=options.device)
+    choice = choose_pooling(problem, runtime)
+    problem = pooled(problem, choice)
+    return problem, replace(embeddings, blocks=problem.blocks, pooling=choice.pooling)
 
 
 def predictor_notes(chosen: Mapping[str, Any]) -> tuple[str, ...]:

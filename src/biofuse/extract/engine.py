@@ -104,8 +104,16 @@ def extract(
         If the store cannot be written to.
     EncoderError
         If an encoder cannot be loaded or does not keep its card's promises.
+    BioFuseError
+        If the pooling is to be chosen, which takes a fit.
     """
     options = options or ExtractOptions()
+    pooling = options.pooling
+    if pooling == "auto":
+        raise BioFuseError(
+            f"{option('pooling', 'auto')} is a choice by cross-validation, which only a fit makes.",
+            remedy=f"Name one: {option('pooling', 'mean')}.",
+        )
     store = store if options.use_store else store.in_memory()
     cards, skipped = available(
         cards,
@@ -134,7 +142,7 @@ def extract(
     if options.on_error == "error":
         _refuse(reasons)
     readable = samples.take(np.array([row not in reasons for row in range(len(samples))], dtype=bool))
-    precisions, pooling = job.precisions, options.pooling
+    precisions = job.precisions
     reader = reader_of(readable, store=store, cards=cards, precisions=precisions, pooling=pooling)
     return EmbeddingSet(
         samples=readable,

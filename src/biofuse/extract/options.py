@@ -69,10 +69,11 @@ class ExtractOptions(Options):
     on_error: Annotated[OnError, Option(panel="Data")] = Field(
         default="error", description="error: stop at an unreadable image; quarantine: set it aside and list it."
     )
-    pooling: Annotated[Pooling, Option(panel="Running")] = Field(
+    pooling: Annotated[Literal[Pooling, "auto"], Option(panel="Running")] = Field(
         default="mean",
         description="How the embeddings of the images of one sample become one vector, where samples are several "
-        "images: a volume, a slide, a patient. A fitted model keeps its own.",
+        "images: a volume, a slide, a patient. auto: the simplest that a fit's cross-validation finds as good as the "
+        "best. A fitted model keeps its own.",
     )
     device: Annotated[str, Option(panel="Running")] = Field(
         default="auto",

@@ -188,7 +188,7 @@ class AttentionPredictor:
         weights, contributions, margins = [np.zeros(0)], [np.zeros((0, m))], [np.zeros((0, m))]
         blocks = blocks.only(self.encoders)
         sizes = bags_of(blocks).sizes
-        for some in _pieces(blocks):
+        for some in pieces(blocks):
             starts = np.cumsum(bags_of(some).sizes) - bags_of(some).sizes
             own, parts = self.networks.attend(self.reduction.transform(images_of(some)), starts)
             weights.append(own)
@@ -315,7 +315,7 @@ def fit_attention(
     weights = None if sample_weight is None else np.asarray(sample_weight)[order]
     with limit_threads(threads):
         reduction = _reduction(subset)
-        rows = np.concatenate([reduction.transform(images_of(some)) for some in _pieces(subset)])
+        rows = np.concatenate([reduction.transform(images_of(some)) for some in pieces(subset)])
         # Of unit size, column by column on average, which is what random weights are drawn for.
         size = float(np.sqrt(np.square(rows, dtype=np.float64).mean())) or 1.0
         reduction, rows = (
@@ -401,7 +401,7 @@ def images_of(blocks: Blocks) -> Blocks:
     return Blocks(ids=np.array(ids, dtype=object), matrices={name: bags.images(name) for name in blocks.encoders})
 
 
-def _pieces(blocks: Blocks) -> Iterator[Blocks]:
+def pieces(blocks: Blocks) -> Iterator[Blocks]:
     """Yield some samples at a time, in order."""
     piece = (np.cumsum(bags_of(blocks).sizes) - 1) // IMAGES_AT_ONCE
     for number in np.unique(piece):

@@ -286,6 +286,14 @@ def predict(
     class_conditional: Annotated[
         bool, typer.Option("--class-conditional", help="Let that be so for the images of each class, with --coverage.")
     ] = False,
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also write a table of images, .csv or .parquet, where samples are several images: what each of them "
+            "adds to the log-odds of every class, and its weight where the predictor is attention.",
+            show_default=False,
+        ),
+    ] = None,
     store: options.Store = None,
     variant: Annotated[
         VariantName,
@@ -309,14 +317,17 @@ def predict(
       biofuse predict run new-images/ --sensitivity 0.98 --out predictions.csv
 
       biofuse predict run new-images/ --coverage 0.9 --out predictions.csv
+
+      biofuse predict run scans/ --bag patient --images images.csv --out predictions.csv
     """
     if class_conditional and coverage is None:
         raise BioFuseError(
             f"{option('class_conditional', True)} is about prediction sets.", remedy=f"Give {option('coverage', 0.9)}."
         )
-    if out.suffix not in {".csv", ".parquet"}:
-        raise BioFuseError(f"Cannot write {out}: its ending is neither .csv nor .parquet.")
-    check_target(out)
+    for path in (out, *([] if images is None else [images])):
+        if path.suffix not in {".csv", ".parquet"}:
+            raise BioFuseError(f"Cannot write {path}: its ending is neither .csv nor .parquet.")
+        check_target(path)
     reading, embedding = divide(chosen, DataConfig, ExtractOptions)
     fitted = biofuse.BioFuseModel.load(model, variant=variant)
     decision = _decision(fitted, threshold, sensitivity)
@@ -326,17 +337,21 @@ def predict(
         samples, coverage=coverage, class_conditional=class_conditional, store=store, keep=keep, **decision, **embedding
     )
     refuse_nothing(extraction)
-    with atomic_path(out) as temporary:
-        if out.suffix == ".csv":
-            frame.to_csv(temporary, index=False)
-        else:
-            frame.to_parquet(temporary, index=False)
+    tables = {out: frame} if images is None else {out: frame, images: fitted.tabulate_images(extraction)}
+    for path, table in tables.items():
+        with atomic_path(path) as temporary:
+            if path.suffix == ".csv":
+                table.to_csv(temporary, index=False)
+            else:
+                table.to_parquet(temporary, index=False)
     for entry in extraction.quarantined:
         note(f"Not predicted: {entry.reason}")
     if coverage is not None:
         _say_sets(fitted, coverage, class_conditional=class_conditional)
     by = "" if variant == CHOSEN else f" by the {spaced(variant)} model ({' + '.join(fitted.encoders)})"
     note(f"Wrote {len(frame)} prediction{'' if len(frame) == 1 else 's'}{by} to {out}.")
+    if images is not None:
+        note(f"Wrote what each of {len(tables[images])} images argues to {images}.")
 
 
 def _say_sets(model: "biofuse.BioFuseModel", coverage: float, *, class_conditional: bool) -> None:

@@ -47,6 +47,7 @@ from biofuse.model.trust import ARRAYS as TRUST_ARRAYS
 from biofuse.model.trust import RECORD as TRUST_RECORD
 from biofuse.model.trust import Trust
 from biofuse.model.versions import mismatch
+from biofuse.predictors.arguments import arguments_of
 from biofuse.predictors.combined import load_predictor
 from biofuse.predictors.fused import Predictor
 from biofuse.search.rules import CHOSEN, VARIANTS
@@ -453,6 +454,56 @@ class BioFuseModel(ScikitModel):
             frame[f"p_{name}"] = probabilities[:, column]
         if self.trust.novelty is not None:
             frame[NOVELTY] = self.trust.novelty.percentiles(blocks)
+        return frame
+
+    def tabulate_images(self, embeddings: EmbeddingSet) -> "pd.DataFrame":
+        """Return what each image of some samples argues, a row per image: for samples that are several images each.
+
+        Parameters
+        ----------
+        embeddings : EmbeddingSet
+            As :meth:`predict_frame` and :meth:`embed_blocks` return them.
+
+        Returns
+        -------
+        DataFrame
+            ``id`` of the sample, ``image``, which is what its source is called, ``weight`` of an image among those of
+            its sample, where the predictor is attention, and ``for_<class>``: what the image adds to the log-odds of
+            the class, to a value, or to the logarithm of the cumulative hazard of an event. See
+            :class:`biofuse.predictors.arguments.Arguments`; nothing of it is calibrated.
+
+        Raises
+        ------
+        DataError
+            If every sample is one image.
+
+        Examples
+        --------
+        >>> import biofuse
+        >>> model = biofuse.fit("table.csv", bag="patient", encoders=["colour"], head="ridge", progress=False).model
+        >>> frame, embeddings = model.predict_frame("table.csv", bag="patient", progress=False)
+        >>> model.tabulate_images(embeddings).columns.tolist()
+        ['id', 'image', 'for_benign', 'for_malignant']
+        """
+        import pandas as pd
+
+        if not embeddings.samples.bagged:
+            raise DataError(
+                "Every sample is one image, which is all that the prediction rests on.",
+                remedy=f"Say which images belong together: {option('bag', 'patient')}.",
+            )
+        found = arguments_of(self.predictor, embeddings.blocks)
+        images = embeddings.samples.images()
+        frame = pd.DataFrame(
+            {
+                "id": np.repeat(embeddings.blocks.ids, found.sizes),
+                "image": [source.description for source in images.sources],
+            }
+        )
+        if found.weights is not None:
+            frame["weight"] = found.weights
+        for column, name in enumerate(self.classes):
+            frame[f"for_{name}"] = found.values[:, column]
         return frame
 
     def _tabulate_values(self, frame: "pd.DataFrame", values: NDArray[np.float64], *, coverage: float | None) -> None:

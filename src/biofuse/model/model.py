@@ -1,16 +1,13 @@
-"""The fitted model: embeds and predicts new images, saved to a folder or to the Hugging Face hub.
-
-Login, cache and endpoint of the hub are huggingface_hub's own; no token is touched here.
-"""
+"""The fitted model: embeds and predicts new images, saved to a folder or to the Hugging Face hub."""
 
 import shutil
 import tempfile
 import uuid
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from html import escape
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -18,18 +15,17 @@ from numpy.typing import NDArray
 
 from biofuse.blocks.blocks import Blocks
 from biofuse.blocks.pooling import Pooling, pooled_width
-from biofuse.core.errors import ArtifactError, BioFuseError, BioFuseWarning, DataError, HubUnreachableError, option
+from biofuse.core.errors import ArtifactError, BioFuseError, BioFuseWarning, DataError, option
 from biofuse.core.files import TEMPORARY_SUFFIX, disk_errors
 from biofuse.core.options import accepts, divide
 from biofuse.core.progress import Progress
-from biofuse.core.seals import listed_files, seal, unseal
+from biofuse.core.seals import seal, unseal
 from biofuse.core.target import SEPARATOR, THRESHOLD, Target, Task
 from biofuse.data.config import DataConfig
 from biofuse.data.decoding import DecodePolicy
 from biofuse.data.load import load_samples
 from biofuse.data.samples import Samples
 from biofuse.encoders.card import EncoderCard, Precision
-from biofuse.encoders.hub import HubFile, commit_of, download, hub_errors, is_repository, offline
 from biofuse.encoders.plugins import naming_plugins
 from biofuse.encoders.registry import Plugin
 from biofuse.encoders.weights import pin
@@ -42,6 +38,7 @@ from biofuse.extract.options import ExtractOptions
 from biofuse.extract.plan import PRECISIONS
 from biofuse.model.card import model_card
 from biofuse.model.estimator import ScikitModel, with_notes
+from biofuse.model.hub import README, SEAL, download_folder, upload
 from biofuse.model.resident import ResidentPredictor
 from biofuse.model.trust import ARRAYS as TRUST_ARRAYS
 from biofuse.model.trust import RECORD as TRUST_RECORD
@@ -57,55 +54,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def upload(folder: Path, repository: str, *, private: bool | None, revision: str | None, message: str) -> str:
-    """Upload a sealed folder and return the address of the commit; see :meth:`BioFuseModel.push_to_hub`."""
-    from huggingface_hub import HfApi
-
-    wanted = _file(repository, revision or "main")
-    if offline():
-        raise HubUnreachableError(
-            f"HF_HUB_OFFLINE forbids uploading to {repository}.", remedy="Unset it, and try again while online."
-        )
-    api = HfApi()
-    with hub_errors(wanted):
-        api.create_repo(repository, private=private, exist_ok=True, repo_type="model")
-        done = api.upload_folder(
-            repo_id=repository, folder_path=folder, revision=revision, commit_message=message, repo_type="model"
-        )
-    return str(done.commit_url)
-
-
-def download_folder(folder: Path, repository: str, *, revision: str) -> None:
-    """Copy a seal and every file that it lists into an empty folder; see :meth:`BioFuseModel.from_pretrained`."""
-    wanted = _file(repository, revision)
-    first = download(wanted)
-    # All other files are taken at the commit of the first, so that a push in between cannot mix two models.
-    at = replace(wanted, revision=commit_of(first) or revision)
-    # Copied out of the cache, where files are links: a model's files must lie in its folder.
-    shutil.copyfile(first, folder / SEAL)
-    for file in listed_files(folder, name=SEAL):
-        target = folder / PurePosixPath(file)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(download(replace(at, file=file)), target)
-
-
-def _file(repository: str, revision: str) -> HubFile:
-    if not is_repository(repository):
-        raise ArtifactError(
-            f"{repository!r} is neither a folder nor a repository of a model hub.",
-            remedy="Repositories are called owner/name.",
-        )
-    return HubFile(repository=repository, revision=revision, file=SEAL, encoder="a BioFuse model")
-
-
-SEAL = "model.json"
-"""Name of the file that makes a folder a model."""
-
 PREDICTOR = "predictor"
-"""Name of the folder beside it."""
-
-README = "README.md"
-"""Where the model card lies in a repository of a hub."""
+"""Name of the folder beside the seal."""
 
 AGAIN = "Fit again, or restore the folder."
 

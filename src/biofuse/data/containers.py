@@ -70,7 +70,16 @@ def open_containers(table: SampleTable, request: Request) -> SampleTable:
     found = [_opened(source, request.config) for source in table.sources]
     table = _with_opened(table, found) if any(each is not None for each in found) else table
     table = _grouped(table, request, found)
-    bags = _bags(table, request, found)
+    alone = request.config.bag if table.bags is None and "bag" in request.inherited else None
+    try:
+        bags = _bags(table, request, found)
+    except DataError:
+        if alone is None:
+            raise
+        said = (
+            f"{option('bag', alone)} was said of other data and means nothing here: each image is a sample by itself."
+        )
+        return replace(table, notes=(*table.notes, said))
     return table if bags is None else _together(table, bags, found)
 
 

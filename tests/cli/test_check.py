@@ -162,3 +162,21 @@ def test_a_column_of_many_numbers_is_asked_about_at_a_terminal_and_refused_elsew
     assert "Which is it?" in asked.err
     assert "--task value" in asked.err
     assert "age: 40.5 to 59.5" in asked.out
+
+
+def test_show_draws_what_an_encoder_receives(make_images, tmp_path, succeeds, biofuse):
+    make_images(tmp_path / "images", per_class=3)
+    out = tmp_path / "sheet.png"
+    said = succeeds("check", tmp_path / "images", "--show", out, "--encoder", "lbp").out
+    assert f"{out}: 6 images as lbp receives them, their shorter side scaled to 128 pixels" in said.replace("\n", " ")
+    with Image.open(out) as sheet:
+        assert sheet.size[0] > 6 * 128
+    facts = json.loads(succeeds("check", tmp_path / "images", "--show", out, "--json").out)
+    assert facts["sheet"] == {"path": str(out), "images": 6, "encoder": "efficientnet_lite0"}
+    for arguments, why in (
+        (["--show", "sheet.xyz"], "names no kind of picture"),
+        (["--encoder", "lbp"], "is for --show"),
+    ):
+        ran = biofuse("check", tmp_path / "images", *arguments)
+        assert ran.code > 0
+        assert why in ran.everything

@@ -4,7 +4,7 @@ import io
 import json
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,10 @@ import pytest
 from PIL import Image
 
 from biofuse.core.errors import DataError
-from biofuse.data.check import Overlap, Repeats, _guessable, check_samples, find_duplicates
+from biofuse.core.target import Task
+from biofuse.data.check import Overlap, Repeats, Spread, _guessable, check_samples, find_duplicates
+from biofuse.data.cuts import Bag, FileFacts
+from biofuse.data.decoding import ArraySource
 from biofuse.data.load import load_samples
 from biofuse.data.samples import Samples
 
@@ -238,3 +241,46 @@ def test_importing_the_package_is_light() -> None:
     code = f"import biofuse.data, sys; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_samples_of_several_images_are_counted_and_what_they_share_is_said() -> None:
+    images = [
+        ArraySource(np.random.default_rng(seed).integers(0, 256, (8, 8), np.uint8), f"i{seed}") for seed in range(6)
+    ]
+    bags = [Bag((images[0], images[1], images[2]), "a"), Bag((images[3], images[4], images[2]), "b")]
+    samples = Samples(ids=np.array(["a", "b"], object), sources=tuple(bags), splits=np.array(["train", "test"], object))
+    report = check_samples(samples)
+    assert (report.n_images, report.sizes) == (6, Spread(minimum=3, median=3, maximum=3))
+    assert report.duplicates.overlaps == ()
+    assert "1 of 3 images of test samples also belong to train samples." in report.warnings
+    same = replace(samples, sources=(bags[0], Bag(bags[0].images[::-1], "b")))
+    assert any("1 of 1 test images are byte-identical to train" in line for line in check_samples(same).warnings)
+
+
+def test_what_files_say_of_themselves_is_summed_up_and_the_unusual_named() -> None:
+    n = 12
+    about = [{"slices": 200.0 if row == 3 else 30.0, "window": f"w{row % 2}", "who": str(row)} for row in range(n)]
+    samples = Samples(
+        ids=np.array([f"v{row:02d}" for row in range(n)], object),
+        sources=tuple(ArraySource(np.full((4, 4), row, np.uint8), str(row)) for row in range(n)),
+        labels=np.arange(n) % 2,
+        classes=("x", "y"),
+        task=Task.BINARY,
+        opened=_objects([(FileFacts(kind="volume", facts=each),) for each in about]),
+    )
+    report = check_samples(samples)
+    ((kind, files),) = report.files.items()
+    assert (kind, files.n, files.numbers["slices"]) == ("volume", 12, Spread(minimum=30, median=30, maximum=200))
+    assert files.words["window"] == {"w0": 6, "w1": 6}
+    assert "1 volume(s) differ much in their slices from the middle, 30: v03 (200)." in report.warnings
+    assert "Of 12 volume(s), the window differs: 6 w0, 6 w1." in report.warnings
+    given_away = [line for line in report.warnings if "alone guesses the class" in line]
+    assert [line.split(" alone")[0] for line in given_away] == ["The window of a volume"]
+    assert "who differs" not in " ".join(report.warnings)
+
+
+def _objects(values):
+    array = np.empty(len(values), dtype=object)
+    for place, value in enumerate(values):
+        array[place] = value
+    return array

@@ -1,6 +1,7 @@
 """Images on other machines: fetched once, only where that is allowed, and kept within bounds."""
 
 import os
+import shutil
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,6 +15,8 @@ from biofuse import load_samples
 from biofuse.core.errors import DataError, DependencyError, DiskError, UnreadableImageError
 from biofuse.data import remote
 from biofuse.data.check import check_samples
+from biofuse.data.cuts import FileFacts, Opened
+from biofuse.data.decoding import ArraySource
 from biofuse.data.remote import RemoteSource
 from biofuse.data.samples import hash_samples
 
@@ -234,3 +237,31 @@ def test_what_breaks_off_leaves_no_copy(web, biofuse_home):
         source(web, "x.png").read()
     assert copies(biofuse_home) == []
     assert len(web.asked) == remote.ATTEMPTS
+
+
+class Volumes:
+    """A kind of files that holds two images."""
+
+    SUFFIXES = frozenset({".nii.gz"})
+
+    def recognises(self, _, start):
+        return start == b"volume"
+
+    def open_file(self, path, _):
+        images = tuple(ArraySource(np.zeros((4, 4), np.uint8), f"{path.name} {each}") for each in (0, 1))
+        return Opened(images=images, is_bag=True, about=FileFacts(kind="volume"))
+
+
+def test_what_holds_several_images_is_opened_from_its_copy(web, monkeypatch):
+    monkeypatch.setattr("biofuse.data.containers.CONTAINERS", (Volumes(),))
+    (web.folder / "scan.nii.gz").write_bytes(b"volume")
+    shutil.copy(web.folder / "1.png", web.folder / "nameless")
+    names = ["0.png", "scan.nii.gz", "nameless", "gone.nii.gz"]
+    samples = load_samples([f"{web.root}/{name}" for name in names], **ALLOWED)
+    assert samples.sizes.tolist() == [1, 2, 1, 1]
+    assert samples.sources[1].images[0].description.endswith("-scan.nii.gz 0")
+    assert "/0.png" not in web.asked
+    read, reasons = hash_samples(samples)
+    assert list(reasons) == [3]
+    assert "is not there" in str(reasons[3])
+    assert read.contents[2] != b""

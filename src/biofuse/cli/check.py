@@ -3,7 +3,8 @@
 import shlex
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -15,19 +16,41 @@ from biofuse.core.errors import advised, in_command_words, option
 from biofuse.core.progress import progress_bars
 from biofuse.core.target import Task
 from biofuse.data.config import DataConfig
+from biofuse.encoders.registry import resolve
+from biofuse.search.config import STARTER
 
 if TYPE_CHECKING:
-    from biofuse.data.check import CheckReport
+    from biofuse.data.check import CheckReport, Spread
 
 SHOWN = 5
 """Unreadable images that are printed; --json has them all."""
+
+WORDS = 3
+"""Different words that files say of themselves and that are printed."""
 
 CLASSES = 12
 """Classes that have a row of their own, so that one screen holds what there is to see."""
 
 
 @options.offers(DataConfig)
-def check(data: options.Data, *, as_json: options.Json = False, **chosen: Any) -> None:
+def check(
+    data: options.Data,
+    *,
+    show: Annotated[
+        Path | None,
+        typer.Option("--show", metavar="PICTURE", help="Draw images as an encoder receives them: sheet.png, say."),
+    ] = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option(
+            "--encoder",
+            help=f"Whose preprocessing --show applies; by default the first of the pool {STARTER}.",
+            autocompletion=options.complete_encoders,
+        ),
+    ] = None,
+    as_json: options.Json = False,
+    **chosen: Any,
+) -> None:
     """Look at a data set before using it: how it is read, counts, sizes, duplicates, leaks, unreadable files.
 
     The last line is the command to go on with. Exits with 1 if `biofuse fit` would refuse the data: an image cannot be
@@ -38,20 +61,34 @@ def check(data: options.Data, *, as_json: options.Json = False, **chosen: Any) -
       biofuse check images/
 
       biofuse check manifest.csv --label diagnosis --group patient --json
+
+      biofuse check images/ --show sheet.png --encoder uni2_h
     """
     from biofuse.data.check import check_samples
     from biofuse.data.microscopy import with_windows
+    from biofuse.report.sheet import check_sheet, contact_sheet
 
+    if encoder is not None and show is None:
+        raise typer.BadParameter("is for --show: say which picture to write.", param_hint="--encoder")
+    card = resolve(encoder or STARTER)[0]
+    if show is not None:
+        check_sheet(show)
     samples = with_windows(biofuse.load_samples(data, torn_groups="allow", **chosen))
     with progress_bars() as bars:
         report = check_samples(samples, ungrouped=DataConfig(**chosen).ungrouped, progress=bars)
     command = next_command(data, chosen, report)
+    sheet = None if show is None or len(report.unreadable) == len(samples) else contact_sheet(samples, card)
+    if sheet is not None and show is not None:
+        sheet.write(show)
     if as_json:
         facts = report.to_dict()
         said = {name: list(map(in_command_words, facts[name])) for name in ("notes", "doubts", "refusals", "warnings")}
-        show_json({**facts, **said, "next": command})
+        drawn = {} if sheet is None else {"sheet": {"path": str(show), "images": sheet.shown, "encoder": card.name}}
+        show_json({**facts, **said, **drawn, "next": command})
     else:
         _show(report)
+        if sheet is not None:
+            say(f"\n{show}: {sheet.shown} images as {card.name} receives them, {sheet.words}.")
         output.print(f"\nnext: [bold]{escape(command)}[/]", soft_wrap=True)
     if report.refusals:
         raise typer.Exit(1)
@@ -75,7 +112,10 @@ def _command(name: str, data: str, chosen: dict[str, Any]) -> str:
 
 def _show(report: "CheckReport") -> None:
     groups = "" if report.n_groups is None else f" in {report.n_groups} groups"
-    output.print(f"[bold]{escape(report.name)}[/]: {report.n_samples} samples{groups}, task {report.task or 'none'}")
+    images = "" if report.sizes is None else f" of {report.n_images} images ({_range(report.sizes)} each)"
+    output.print(
+        f"[bold]{escape(report.name)}[/]: {report.n_samples} samples{images}{groups}, task {report.task or 'none'}"
+    )
     for note in report.notes:
         say(f"  {note}")
     _list("Meant otherwise?", report.doubts)
@@ -125,16 +165,26 @@ def _show_counts(report: "CheckReport") -> None:
         say("splits: " + ", ".join(f"{count} {split}" for split, count in report.split_sizes.items()))
     for split, columns in report.numbers.items():
         for name, spread in columns.items():
-            where = f"{spread.minimum:g} to {spread.maximum:g} (half below {spread.median:g})"
-            say(f"{name}{'' if split == 'all' else f', {split}'}: {where}")
+            say(f"{name}{'' if split == 'all' else f', {split}'}: {_range(spread)}")
+
+
+def _range(spread: "Spread") -> str:
+    if spread.minimum == spread.maximum:
+        return f"{spread.minimum:g}"
+    return f"{spread.minimum:g} to {spread.maximum:g} (half below {spread.median:g})"
 
 
 def _show_images(report: "CheckReport") -> None:
+    for kind, files in report.files.items():
+        said = [f"{name} {_range(spread)}" for name, spread in files.numbers.items()]
+        for name, counts in files.words.items():
+            several = len(counts) > 1
+            shown = [f"{value} ({count})" if several else value for value, count in list(counts.items())[:WORDS]]
+            more = f" and {len(counts) - WORDS} others" if len(counts) > WORDS else ""
+            said.append(f"{name} {', '.join(shown)}{more}")
+        say(f"{files.n} {kind}{'' if files.n == 1 else 's'}{': ' if said else ''}{'; '.join(said)}")
     if report.width is None or report.height is None:
         return
-    sizes = []
-    for name, size in (("width", report.width), ("height", report.height)):
-        varies = f" to {size.maximum:g} (half below {size.median:g})" if size.maximum > size.minimum else ""
-        sizes.append(f"{name} {size.minimum:g}{varies}")
+    sizes = f"width {_range(report.width)}, height {_range(report.height)}"
     kinds = ", ".join(f"{count} {name}" for name, count in {**report.formats, **report.modes}.items())
-    say(f"pixels: {', '.join(sizes)}; files: {kinds}; {human_bytes(report.n_bytes)}")
+    say(f"pixels: {sizes}; {f'files: {kinds}; ' if kinds else ''}{human_bytes(report.n_bytes)}")

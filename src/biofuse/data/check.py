@@ -1,7 +1,7 @@
 """What is in a data set, what is suspicious about it, and what would keep a model from being fitted to it."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
@@ -12,10 +12,10 @@ from biofuse.core.errors import DataError, UnreadableImageError, advised, option
 from biofuse.core.hashing import Contents, no_contents, to_hex
 from biofuse.core.progress import Progress, Silent
 from biofuse.core.target import Labels
-from biofuse.data.cuts import Source
+from biofuse.data.cuts import UNREADABLE, Cut, FileFacts, Source
 from biofuse.data.decoding import DecodePolicy, ImageFacts, Remarks, content_hash, decode_with_facts, pixel_hash
 from biofuse.data.labels import listing
-from biofuse.data.samples import SPLITS, Samples, groups_across_splits
+from biofuse.data.samples import SPLITS, Samples, groups_across_splits, of_samples
 from biofuse.data.splits import merge_groups
 
 WHOLE = "all"
@@ -225,6 +225,25 @@ class Spread:
     maximum: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class FilesOfKind:
+    """Files that had to be opened to find their images: volumes, slides, files of hospitals.
+
+    Attributes
+    ----------
+    n : int
+        Files.
+    numbers : dict of str to Spread
+        What they say of themselves in numbers, by its name and unit: slices, spacing.
+    words : dict of str to dict of str to int
+        What they say in words, and how many say so.
+    """
+
+    n: int
+    numbers: dict[str, Spread]
+    words: dict[str, dict[str, int]]
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CheckReport:
     """Findings about a data set.
@@ -235,6 +254,12 @@ class CheckReport:
         The data set.
     n_samples : int
         Rows.
+    n_images : int
+        Images of all samples.
+    sizes : Spread or None
+        Images of a sample, where samples are bags of several.
+    files : dict of str to FilesOfKind
+        By what files are that had to be opened: "NIfTI volume".
     task : str or None
         None where unlabelled.
     classes : tuple of str
@@ -252,11 +277,13 @@ class CheckReport:
     width, height : Spread or None
         Pixels; None where no image can be read.
     modes, formats : dict of str to int
-        Images by colour mode and by file format.
+        Images by colour mode and by file format; what is cut from a file counts among ``files``.
     n_bytes : int
         Size of the undecoded images.
     duplicates : DuplicateReport
-        Identical content within and across splits.
+        Identical content within and across splits, of samples.
+    shared : DuplicateReport or None
+        The same of single images, where samples are bags of several.
     flat : tuple of str
         Ids of images that are nearly one colour.
     unreadable : tuple of UnreadableImage
@@ -270,11 +297,14 @@ class CheckReport:
     warnings : tuple of str
         All findings that deserve thought, in words; the gravest first: doubts, refusals, leaks and counts, images.
     contents : ndarray of S16, shape (n,)
-        Content hashes in table order, empty where unreadable; left out of :meth:`to_dict`.
+        Content hashes of the samples in table order, empty where unreadable; left out of :meth:`to_dict`.
     """
 
     name: str
     n_samples: int
+    n_images: int
+    sizes: Spread | None
+    files: dict[str, FilesOfKind]
     task: str | None
     classes: tuple[str, ...]
     counts: dict[str, dict[str, int]]
@@ -288,6 +318,7 @@ class CheckReport:
     formats: dict[str, int]
     n_bytes: int
     duplicates: DuplicateReport
+    shared: DuplicateReport | None
     flat: tuple[str, ...]
     unreadable: tuple[UnreadableImage, ...]
     notes: tuple[str, ...]
@@ -308,7 +339,8 @@ class CheckReport:
         values["numbers"] = {
             split: {name: asdict(spread) for name, spread in columns.items()} for split, columns in self.numbers.items()
         }
-        for name in ("width", "height", "duplicates"):
+        values["files"] = {kind: asdict(files) for kind, files in self.files.items()}
+        for name in ("width", "height", "sizes", "duplicates", "shared"):
             values[name] = None if values[name] is None else asdict(values[name])
         values["unreadable"] = [asdict(image) for image in self.unreadable]
         return values
@@ -323,6 +355,7 @@ class _Seen:
     pixels: bytes = b""
     n_bytes: int = 0
     deviation: float = 0.0
+    cut: bool = False
     error: UnreadableImageError | None = None
 
 
@@ -347,19 +380,25 @@ def check_samples(
         Unreadable images are listed in it; none raises.
     """
     progress = progress or Silent()
-    progress.begin("reading", len(samples))
+    images = samples.images()
+    progress.begin("reading", len(images))
     seen: list[_Seen] = []
-    for image in _read_all(samples, workers):
+    for image in _read_all(images, workers):
         seen.append(image)
         progress.advance("reading", 1)
-    contents, pixels = no_contents(len(seen)), no_contents(len(seen))
+    each, each_pixels = no_contents(len(seen)), no_contents(len(seen))
     for row, image in enumerate(seen):
-        contents[row], pixels[row] = image.content, image.pixels
+        each[row], each_pixels[row] = image.content, image.pixels
+    contents, pixels = of_samples(samples, each), of_samples(samples, each_pixels)
     facts = [image.facts for image in seen if image.facts is not None]
+    whole = [image.facts for image in seen if image.facts is not None and not image.cut]
     counts = _class_counts(samples)
     report = CheckReport(
         name=samples.name,
         n_samples=len(samples),
+        n_images=len(images),
+        sizes=_spread(samples.sizes.tolist()) if samples.bagged else None,
+        files=_files(samples),
         task=None if samples.task is None else str(samples.task),
         classes=tuple(next(iter(counts.values()), samples.classes)),
         counts=counts,
@@ -369,16 +408,17 @@ def check_samples(
         torn_groups=groups_across_splits(samples),
         width=_spread([fact.width for fact in facts]),
         height=_spread([fact.height for fact in facts]),
-        modes=dict(Counter(fact.mode for fact in facts).most_common()),
-        formats=dict(Counter(fact.format for fact in facts).most_common()),
+        modes=dict(Counter(fact.mode for fact in whole).most_common()),
+        formats=dict(Counter(fact.format for fact in whole).most_common()),
         n_bytes=sum(image.n_bytes for image in seen),
         duplicates=find_duplicates(samples, contents, pixels),
+        shared=find_duplicates(images, each) if samples.bagged else None,
         flat=tuple(
             str(name)
-            for name, image in zip(samples.ids, seen, strict=True)
+            for name, image in zip(images.ids, seen, strict=True)
             if image.error is None and image.deviation < FLAT
         ),
-        unreadable=_unreadable(samples, seen),
+        unreadable=_unreadable(images, seen),
         contents=contents,
         notes=samples.notes,
         doubts=samples.warnings,
@@ -404,10 +444,11 @@ def _inspect(source: Source, policy: DecodePolicy) -> _Seen:
     step = 1 + max(image.shape) // LOOKED_AT
     return _Seen(
         facts=facts,
-        content=content_hash(raw, policy),
+        content=source.content(policy) if isinstance(source, Cut) else content_hash(raw, policy),
         pixels=pixel_hash(image),
         n_bytes=len(raw) if isinstance(raw, bytes) else raw.nbytes,
         deviation=float(image[::step, ::step].mean(axis=2).std()),
+        cut=isinstance(source, Cut),
     )
 
 
@@ -419,6 +460,32 @@ def _unreadable(samples: Samples, seen: Sequence[_Seen]) -> tuple[UnreadableImag
         for name, source, image in zip(samples.ids, samples.sources, seen, strict=True)
         if image.error is not None
     )
+
+
+def _files(samples: Samples) -> dict[str, FilesOfKind]:
+    """Sum up what files say of themselves, kind by kind."""
+    kinds: dict[str, list[FileFacts]] = defaultdict(list)
+    for opened in () if samples.opened is None else samples.opened.tolist():
+        for file in opened:
+            if file.kind != UNREADABLE:
+                kinds[file.kind].append(file)
+    found = {}
+    for kind, files in kinds.items():
+        names = list(dict.fromkeys(name for file in files for name in file.facts))
+        values = {name: [file.facts[name] for file in files if name in file.facts] for name in names}
+        numbers = {name: _spread([float(each) for each in said]) for name, said in values.items() if _numeric(said)}
+        found[kind] = FilesOfKind(
+            n=len(files),
+            numbers={name: spread for name, spread in numbers.items() if spread is not None},
+            words={
+                name: dict(Counter(map(str, said)).most_common()) for name, said in values.items() if not _numeric(said)
+            },
+        )
+    return found
+
+
+def _numeric(values: Sequence[str | float]) -> bool:
+    return not any(isinstance(value, str) for value in values)
 
 
 def _splits(samples: Samples) -> list[str]:
@@ -483,6 +550,7 @@ def _refusals(samples: Samples, report: CheckReport) -> Iterator[str]:
 
 def _data_warnings(samples: Samples, report: CheckReport, *, ungrouped: bool) -> Iterator[str]:
     yield from _duplicate_warnings(report.duplicates)
+    yield from () if report.shared is None else _shared_warnings(report.shared)
     for split, counts in report.counts.items():
         absent = [name for name, count in counts.items() if count == 0]
         if absent:
@@ -528,6 +596,12 @@ def _duplicate_warnings(duplicates: DuplicateReport) -> Iterator[str]:
             yield f"{extra} more image(s) of split {repeats.split} repeat as pixels, in other files."
 
 
+def _shared_warnings(shared: DuplicateReport) -> Iterator[str]:
+    for pair in shared.overlaps:
+        if SPLITS.index(pair.split) > SPLITS.index(pair.other):
+            yield f"{pair.n} of {pair.n_split} images of {pair.split} samples also belong to {pair.other} samples."
+
+
 def _development_sizes(report: CheckReport) -> dict[str, int]:
     """Return the samples of every class that a search may see."""
     sizes = dict.fromkeys(report.classes, 0)
@@ -567,9 +641,50 @@ def _single_group_classes(samples: Samples, report: CheckReport) -> list[str]:
     return lonely
 
 
+FAR = 2.0
+"""By what factor a number of a file (slices, spacing) differs from the middle one where it is called unusual."""
+FEW_VALUES = 5
+"""Different words up to which their mixture is worth a word; more of them describe each file by itself."""
+
+
+def _file_warnings(samples: Samples, report: CheckReport) -> Iterator[str]:
+    """Point out what is unusual among files of one kind, and what they say that gives the class away."""
+    if samples.opened is None:
+        return
+    by_fact: dict[tuple[str, str], dict[int, str | float]] = defaultdict(dict)
+    for row, opened in enumerate(samples.opened.tolist()):
+        for file in opened:
+            for name, value in file.facts.items():
+                by_fact[file.kind, name][row] = value
+    for (kind, name), values in by_fact.items():
+        files = report.files[kind]
+        if name in files.numbers:
+            middle = files.numbers[name].median
+            far = {row: float(value) for row, value in values.items() if not middle / FAR < float(value) < middle * FAR}
+            if far and middle > 0:
+                shown = [f"{samples.ids[row]} ({value:g})" for row, value in far.items()]
+                yield f"{len(far)} {kind}(s) differ much in their {name} from the middle, {middle:g}: {listing(shown)}."
+        elif 1 < len(files.words[name]) <= FEW_VALUES:
+            yield f"Of {files.n} {kind}(s), the {name} differs: {_tally(files.words[name])}."
+        if samples.labels is not None and samples.target is not None and samples.target.exclusive:
+            yield from _given_away(
+                f"The {name} of a {kind}", list(values.values()), samples.labels[list(values)].tolist()
+            )
+
+
+def _given_away(what: str, values: Sequence[object], labels: Sequence[int], noun: str = "samples") -> Iterator[str]:
+    guessed, base = _guessable(values, labels)
+    if guessed - base > SHORTCUT:
+        yield (
+            f"{what} alone guesses the class of {guessed:.0%} of the {noun} (the largest class: {base:.0%}): "
+            "a classifier may learn where images come from instead of what they show."
+        )
+
+
 def _image_warnings(samples: Samples, report: CheckReport, seen: Sequence[_Seen]) -> Iterator[str]:
+    yield from _file_warnings(samples, report)
     remarks = Remarks()
-    for source, image in zip(samples.sources, seen, strict=True):
+    for source, image in zip(samples.images().sources, seen, strict=True):
         if image.facts is not None:
             remarks.add(image.content, source.description, image.facts)
     yield from remarks.sentences(samples.decode)
@@ -581,20 +696,21 @@ def _image_warnings(samples: Samples, report: CheckReport, seen: Sequence[_Seen]
         yield f"File formats are mixed: {_tally(report.formats)}."
     if samples.labels is None or not (samples.target and samples.target.exclusive):
         return
-    labels = [int(label) for label, image in zip(samples.labels, seen, strict=True) if image.facts is not None]
-    facts = [image.facts for image in seen if image.facts is not None]
-    properties: dict[str, Sequence[object]] = {
-        "The file format": [fact.format for fact in facts],
-        "The colour mode": [fact.mode for fact in facts],
-        "The image size": [(fact.width, fact.height) for fact in facts],
+    facts: dict[int, set[ImageFacts]] = defaultdict(set)
+    for row, image in zip(samples.owners.tolist(), seen, strict=True):
+        if image.facts is not None:
+            facts[row].add(image.facts)
+    labels = samples.labels[list(facts)].tolist()
+    properties: dict[str, Callable[[ImageFacts], object]] = {
+        "The file format": lambda fact: fact.format,
+        "The colour mode": lambda fact: fact.mode,
+        "The image size": lambda fact: (fact.width, fact.height),
     }
-    for name, values in properties.items():
-        guessed, base = _guessable(values, labels)
-        if guessed - base > SHORTCUT:
-            yield (
-                f"{name} alone guesses the class of {guessed:.0%} of the images (the largest class: {base:.0%}): "
-                "a classifier may learn where images come from instead of what they show."
-            )
+    noun = "samples" if samples.bagged else "images"
+    for name, value in properties.items():
+        yield from _given_away(name, [frozenset(map(value, own)) for own in facts.values()], labels, noun)
+    if samples.bagged:
+        yield from _given_away("The number of images", samples.sizes.tolist(), samples.labels.tolist())
 
 
 def _guessable(values: Sequence[object], labels: Sequence[int]) -> tuple[float, float]:

@@ -1,6 +1,7 @@
 """Files that hold several images, or need a library of their own; and rows that are the images of one sample."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -12,10 +13,11 @@ from biofuse.core.errors import DataError, LeakageError, UnreadableImageError, o
 from biofuse.core.files import home, secret_key
 from biofuse.core.hashing import digest
 from biofuse.data.config import FOLDER, IDENTIFIERS, DataConfig
-from biofuse.data.cuts import Bag, FileFacts, Opened, Source, UnopenedSource
+from biofuse.data.cuts import UNREADABLE, Bag, FileFacts, Opened, Source, UnopenedSource
 from biofuse.data.decoding import FileSource
 from biofuse.data.labels import label_text, listing, natural_key
-from biofuse.data.samples import Request, SampleTable
+from biofuse.data.remote import RemoteSource
+from biofuse.data.samples import THREADS, Request, SampleTable
 
 START_BYTES = 512
 """What a kind of file is recognised by, where its name does not tell."""
@@ -67,7 +69,7 @@ def open_containers(table: SampleTable, request: Request) -> SampleTable:
     DataError
         If rows of one bag differ in what they say of the sample, or identifiers are asked for that the files lack.
     """
-    found = [_opened(source, request.config) for source in table.sources]
+    found = [_opened(source, request.config) for source in _fetched(table.sources)]
     table = _with_opened(table, found) if any(each is not None for each in found) else table
     table = _grouped(table, request, found)
     alone = request.config.bag if table.bags is None and "bag" in request.inherited else None
@@ -83,6 +85,27 @@ def open_containers(table: SampleTable, request: Request) -> SampleTable:
     return table if bags is None else _together(table, bags, found)
 
 
+def _fetched(sources: Sequence[Source]) -> list[Source]:
+    """Fetch what lies on other machines and may have to be opened; what cannot be fetched is said where it is read."""
+
+    def here(source: Source) -> Source:
+        if not isinstance(source, RemoteSource) or not _may_be_opened(source.name):
+            return source
+        try:
+            return FileSource(source.fetch())
+        except UnreadableImageError:
+            return source
+
+    if not any(isinstance(source, RemoteSource) for source in sources):
+        return list(sources)
+    with ThreadPoolExecutor(THREADS) as threads:
+        return list(threads.map(here, sources))
+
+
+def _may_be_opened(name: str) -> bool:
+    return not PurePosixPath(name).suffix or any(name.lower().endswith(tuple(kind.SUFFIXES)) for kind in CONTAINERS)
+
+
 def _opened(source: Source, config: DataConfig) -> Opened | None:
     """Open a file that one of the kinds recognises; None of any other source."""
     if not isinstance(source, FileSource):
@@ -94,7 +117,7 @@ def _opened(source: Source, config: DataConfig) -> Opened | None:
         return kind.open_file(source.path, config)
     except UnreadableImageError as error:
         unopened = UnopenedSource(source.description, error)
-        return Opened(images=(unopened,), is_bag=False, about=FileFacts(kind="unreadable file"))
+        return Opened(images=(unopened,), is_bag=False, about=FileFacts(kind=UNREADABLE))
 
 
 def kind_of(path: Path) -> Container | None:

@@ -212,6 +212,10 @@ class UnopenedSource:
         raise self.error
 
 
+UNREADABLE = "unreadable file"
+"""The kind of a file whose beginning cannot be read."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class FileFacts:
     """What a file that holds images says of itself; nothing in it identifies a person.

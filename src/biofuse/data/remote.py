@@ -101,6 +101,11 @@ class RemoteSource:
         """The address, without a signature."""
         return shown_address(self.address)
 
+    @property
+    def name(self) -> str:
+        """The file's own name."""
+        return urlsplit(self.address).path.rpartition("/")[2]
+
     def read(self) -> bytes:
         """Read the file's bytes, from its copy where there is one.
 

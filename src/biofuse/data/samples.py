@@ -807,12 +807,16 @@ def hash_samples(
         progress.advance("reading", 1)
     if not samples.bagged:
         return replace(samples, contents=contents), reasons
-    ends = np.cumsum(samples.sizes).tolist()
-    of_bags = no_contents(len(samples))
+    return replace(samples, contents=of_samples(samples, contents), image_contents=contents), reasons
+
+
+def of_samples(samples: Samples, contents: Contents) -> Contents:
+    """Return the hashes of samples, shape (n,), by those of their images, shape (n_images,); empty where one lacks."""
+    hashes, ends = no_contents(len(samples)), np.cumsum(samples.sizes).tolist()
     for row, (source, end) in enumerate(zip(samples.sources, ends, strict=True)):
         own = contents[end - int(samples.sizes[row]) : end]
-        of_bags[row] = bag_content(own) if isinstance(source, Bag) else own[0]
-    return replace(samples, contents=of_bags, image_contents=contents), reasons
+        hashes[row] = bag_content(own) if isinstance(source, Bag) else own[0]
+    return hashes
 
 
 AT_ONCE = 16

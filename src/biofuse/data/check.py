@@ -12,10 +12,10 @@ from biofuse.core.errors import DataError, UnreadableImageError, advised, option
 from biofuse.core.hashing import Contents, no_contents, to_hex
 from biofuse.core.progress import Progress, Silent
 from biofuse.core.target import Labels
-from biofuse.data.cuts import UNREADABLE, Cut, FileFacts, Source
+from biofuse.data.cuts import UNREADABLE, Cut, FileFacts, Source, of_samples
 from biofuse.data.decoding import DecodePolicy, ImageFacts, Remarks, content_hash, decode_with_facts, pixel_hash
 from biofuse.data.labels import listing
-from biofuse.data.samples import SPLITS, Samples, groups_across_splits, of_samples
+from biofuse.data.samples import SPLITS, Samples, groups_across_splits
 from biofuse.data.splits import merge_groups
 
 WHOLE = "all"
@@ -389,7 +389,7 @@ def check_samples(
     each, each_pixels = no_contents(len(seen)), no_contents(len(seen))
     for row, image in enumerate(seen):
         each[row], each_pixels[row] = image.content, image.pixels
-    contents, pixels = of_samples(samples, each), of_samples(samples, each_pixels)
+    contents, pixels = of_samples(samples.sources, each), of_samples(samples.sources, each_pixels)
     facts = [image.facts for image in seen if image.facts is not None]
     whole = [image.facts for image in seen if image.facts is not None and not image.cut]
     counts = _class_counts(samples)

@@ -278,3 +278,15 @@ def ranges(starts: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.in
     """
     before = np.cumsum(sizes) - sizes
     return np.asarray(np.arange(int(sizes.sum())) + np.repeat(starts - before, sizes), dtype=np.int64)
+
+
+def of_samples(sources: Sequence[Source], contents: NDArray[np.bytes_]) -> NDArray[np.bytes_]:
+    """Return the hashes of samples, shape (n,), by those of their images, shape (n_images,), sample by sample.
+
+    That of a bag is empty where one of its images has none.
+    """
+    hashes, end = np.zeros(len(sources), dtype=contents.dtype), 0
+    for row, source in enumerate(sources):
+        start, end = end, end + (len(source) if isinstance(source, Bag) else 1)
+        hashes[row] = bag_content(contents[start:end]) if isinstance(source, Bag) else contents[start]
+    return hashes

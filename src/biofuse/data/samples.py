@@ -15,7 +15,7 @@ from biofuse.core.progress import Progress, Silent
 from biofuse.core.target import MISSING, TEXTS, Labels, Target, Task
 from biofuse.data.columns import SPLIT_NAMES, split_of
 from biofuse.data.config import COLUMNS, KEPT_TOGETHER, UNGROUPED, DataConfig, named
-from biofuse.data.cuts import Bag, FileFacts, Source, bag_content, content_of, ranges
+from biofuse.data.cuts import Bag, FileFacts, Source, content_of, of_samples, ranges
 from biofuse.data.decoding import DecodePolicy, ItemSource, PillowSource
 from biofuse.data.labels import RawLabels, encode_labels, label_text, listing, unlabelled
 from biofuse.data.numbers import encode_numbers
@@ -807,16 +807,7 @@ def hash_samples(
         progress.advance("reading", 1)
     if not samples.bagged:
         return replace(samples, contents=contents), reasons
-    return replace(samples, contents=of_samples(samples, contents), image_contents=contents), reasons
-
-
-def of_samples(samples: Samples, contents: Contents) -> Contents:
-    """Return the hashes of samples, shape (n,), by those of their images, shape (n_images,); empty where one lacks."""
-    hashes, ends = no_contents(len(samples)), np.cumsum(samples.sizes).tolist()
-    for row, (source, end) in enumerate(zip(samples.sources, ends, strict=True)):
-        own = contents[end - int(samples.sizes[row]) : end]
-        hashes[row] = bag_content(own) if isinstance(source, Bag) else own[0]
-    return hashes
+    return replace(samples, contents=of_samples(samples.sources, contents), image_contents=contents), reasons
 
 
 AT_ONCE = 16

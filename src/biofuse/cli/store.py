@@ -218,6 +218,9 @@ def import_(
 ) -> None:
     """Keep embeddings that were made elsewhere, so that `fit` can search over them.
 
+    FILE may be a folder of embeddings of tiles, a file per slide, that TRIDENT, CLAM or slide2vec wrote; DATA is then a
+    table that names such a file for each slide.
+
     Every image of DATA must have a row; rows of other images are left out. The encoder is then asked for by its name,
     or as imported:NAME. It cannot embed images that were not imported, and neither can a model that uses it.
 
@@ -226,6 +229,8 @@ def import_(
       biofuse store import ctranspath.npz --encoder ctranspath --title CTransPath --data images/
 
       biofuse fit images/ --encoders lbp,imported:ctranspath --out run
+
+      biofuse store import trident/features_uni_v2/ --encoder uni-tiles --data slides.csv --root trident/features_uni_v2
     """
     from biofuse.data.microscopy import with_windows
     from biofuse.store.exchange import import_embeddings

@@ -242,6 +242,31 @@ class DataConfig(Options):
         "brightest value; full: from the least to the largest value of their type; percentile: by one window for all "
         "images, from the 0.1st to the 99.9th percentile of the development data.",
     )
+    mpp: Annotated[float | None, Option(panel="Data", metavar="MICROMETRES", shown="0.5")] = Field(
+        default=None,
+        gt=0,
+        description="Micrometres per pixel at which slides are cut into tiles: 0.5 is an objective of 20. Where it is "
+        "said, plain images (PNG, JPEG, TIFF) are cut into tiles too.",
+        examples=[0.5],
+    )
+    tiles: Annotated[int, Option(panel="Data")] = Field(
+        default=256, ge=1, description="Most tiles of a slide that are embedded, drawn by a hash of their positions."
+    )
+    tile_size: Annotated[int, Option(panel="Advanced", metavar="PIXELS")] = Field(
+        default=224,
+        ge=16,
+        description="Side of a tile; every encoder resizes it to what its card says. Most encoders of pathology take "
+        "224.",
+    )
+    min_tissue: Annotated[float, Option(panel="Advanced", metavar="SHARE")] = Field(
+        default=0.5, ge=0, le=1, description="Least share of a tile that must be tissue; 0 takes the background too."
+    )
+    file_mpp: Annotated[float | None, Option(panel="Advanced", metavar="MICROMETRES")] = Field(
+        default=None,
+        gt=0,
+        description="Micrometres per pixel of slides and images that do not say it.",
+        examples=[0.25],
+    )
 
     allow_private: Annotated[bool, Option(panel="Advanced")] = Field(
         default=False,
@@ -312,13 +337,17 @@ class DataConfig(Options):
         return frozenset(name for name in self.model_fields_set if getattr(self, name) != fields[name].default)
 
 
+OF_SLIDES = ("mpp", "file_mpp", "tiles", "tile_size", "min_tissue")
+"""How slides are cut into tiles."""
+
 INHERITED = frozenset({
     "label", "time", "event", "group", "bag", "by", "site", "split", "id", "path", "extension", "label_separator",
     "blank_as", "uncertain_as", "on_missing", "exclude", "use_splits", "page", "sixteen_bit", "channels",
+    *OF_SLIDES,
 })  # fmt: skip
 """What holds of other data that are read like these: not where they lie, nor what is fitted on them."""
 
-OF_IMAGES = frozenset({"path", "id", "extension", "exclude", "bag"})
+OF_IMAGES = frozenset({"path", "id", "extension", "exclude", "bag", *OF_SLIDES})
 """What of it a fitted model remembers, for images without labels."""
 
 COLUMNS = ("label", "time", "event", "group", "bag", "by", "site", "split", "id", "path")

@@ -12,6 +12,7 @@ import numpy as np
 from biofuse.core.errors import DataError, LeakageError, UnreadableImageError, option
 from biofuse.core.files import home, secret_key
 from biofuse.core.hashing import digest
+from biofuse.data import slides, tile_embeddings
 from biofuse.data.config import FOLDER, IDENTIFIERS, DataConfig
 from biofuse.data.cuts import UNREADABLE, Bag, FileFacts, Opened, Source, UnopenedSource
 from biofuse.data.decoding import FileSource
@@ -46,7 +47,7 @@ class Container(Protocol):
         ...
 
 
-CONTAINERS: tuple[Container, ...] = ()
+CONTAINERS: tuple[Container, ...] = (slides, tile_embeddings)
 """Every kind, in the order in which they are asked."""
 
 
@@ -111,6 +112,8 @@ def _opened(source: Source, config: DataConfig) -> Opened | None:
     if not isinstance(source, FileSource):
         return None
     kind = kind_of(source.path)
+    if kind is None and config.mpp is not None:
+        kind = slides  # any image is cut into tiles where their resolution was said
     if kind is None:
         return None
     try:

@@ -63,7 +63,7 @@ PILLOW_ERRORS = (
 """What Pillow's readers raise on damaged files; each becomes an UnreadableImageError that carries its text."""
 
 REMEDY = "Repair, replace or remove it."
-TOO_LARGE = "Cut it into tiles, or save it smaller; whole slides are not single images."
+TOO_LARGE = f"Read it as tiles: {option('mpp', 0.5)}; or save it smaller."
 
 ORIENTATION_TAG = 0x0112
 """EXIF 2.3, table 4: orientation; 1 is upright."""

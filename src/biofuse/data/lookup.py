@@ -19,16 +19,19 @@ from urllib.parse import unquote
 from biofuse.core.errors import DataError, option
 from biofuse.data.labels import listing
 
+SLIDE_SUFFIXES = frozenset({".bif", ".mrxs", ".ndpi", ".scn", ".svs", ".svslide"})
+"""Suffixes (in lower case) that nothing but a slide has."""
+
 IMAGE_SUFFIXES = frozenset({
     ".apng", ".bmp", ".btf", ".dib", ".gif", ".j2c", ".j2k", ".jfif", ".jp2", ".jpc", ".jpe", ".jpeg", ".jpeg2000",
     ".jpf", ".jpg", ".jpx", ".mpo", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tf8", ".tif", ".tiff", ".webp",
-})  # fmt: skip
+}) | SLIDE_SUFFIXES  # fmt: skip
 """Suffixes (in lower case) of files that are taken for images; they are those of the formats that are opened."""
 
 FOREIGN_SUFFIXES = frozenset({
-    ".arw", ".avif", ".avi", ".bif", ".cr2", ".czi", ".dcm", ".dicom", ".dng", ".eps", ".exr", ".heic", ".heif", ".ima",
-    ".img", ".jxl", ".jxr", ".lif", ".lsm", ".mat", ".mha", ".mhd", ".mov", ".mp4", ".mrxs", ".nd2", ".ndpi", ".nef",
-    ".nii", ".npy", ".npz", ".nrrd", ".oib", ".oif", ".pdf", ".psd", ".raw", ".scn", ".stk", ".svg", ".svs", ".svslide",
+    ".arw", ".avif", ".avi", ".cr2", ".czi", ".dcm", ".dicom", ".dng", ".eps", ".exr", ".heic", ".heif", ".ima",
+    ".img", ".jxl", ".jxr", ".lif", ".lsm", ".mat", ".mha", ".mhd", ".mov", ".mp4", ".nd2", ".nef",
+    ".nii", ".npy", ".npz", ".nrrd", ".oib", ".oif", ".pdf", ".psd", ".raw", ".stk", ".svg",
     ".tga", ".vms", ".vsi", ".zarr",
 })  # fmt: skip
 """Suffixes of images that are not read: passing over them is worth a warning."""

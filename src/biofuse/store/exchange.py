@@ -1,5 +1,6 @@
 """Rows that were made elsewhere, on their way into the store."""
 
+import hashlib
 import importlib.util
 import json
 import warnings
@@ -19,6 +20,7 @@ from biofuse.core.errors import AlignmentError, BioFuseError, DataError, Depende
 from biofuse.core.files import atomic_path, refuse_odd_path, refuse_special_file
 from biofuse.core.hashing import Contents, digest_file, from_hex, to_hex
 from biofuse.core.linear import slices
+from biofuse.data import tile_embeddings
 from biofuse.data.samples import Samples, contents_of_images, require_contents
 from biofuse.encoders.card import IMPORTED, EncoderCard, Precision
 from biofuse.encoders.loaders.imported import imported_card
@@ -352,9 +354,11 @@ def import_embeddings(
     ----------
     file : Path
         ``.npz`` with ids and 2-D arrays; ``.parquet`` with ids and a list column, or one numeric column per value;
-        ``.csv`` with one numeric column per value.
+        ``.csv`` with one numeric column per value. Or a folder of embeddings of tiles, a file per slide, as TRIDENT,
+        CLAM and slide2vec write them (see :mod:`biofuse.data.tile_embeddings`).
     samples : Samples
-        The images; every one of them must have a row in the file.
+        The images; every one of them must have a row in the file. For a folder: slides known by such files, of this
+        encoder or of another.
     encoder : str
         What it is called from now on; also ``imported:NAME``.
     store : EmbeddingStore
@@ -386,12 +390,16 @@ def import_embeddings(
         raise EncoderError(
             f"{name!r} is the name of an encoder or pool that BioFuse has.", remedy="Import them under another name."
         )
-    ids, matrix = read_embeddings(file, name=name, column=column, id_column=id_column)
+    samples = samples.images()
+    if file.is_dir():
+        (ids, matrix), sha256 = _from_folder(file, samples)
+    else:
+        ids, matrix = read_embeddings(file, name=name, column=column, id_column=id_column)
+        sha256 = digest_file(file, algorithm="sha256")
     rows = match_rows(ids, samples, file=file)
     samples, contents = require_contents(samples)
     matrix = matrix[rows]
     first = first_of_each(contents, matrix, samples.ids, name=name)
-    sha256 = digest_file(file, algorithm="sha256")
     card = store.find_imported(name) or imported_card(
         name, file=file.name, sha256=sha256, dim=matrix.shape[1], title=title, licence=licence, modality=modality
     )
@@ -447,10 +455,48 @@ def read_embeddings(file: Path, *, name: str, column: str | None = None, id_colu
         raise DataError(f"{file}: {len(ids)} ids for embeddings of shape {values.shape}.")
     with np.errstate(over="ignore"):
         matrix = np.ascontiguousarray(values, dtype=np.float32)
+    return ids, _finite(file, ids, matrix)
+
+
+def _finite(file: Path, ids: NDArray[np.object_], matrix: NDArray[np.float32]) -> NDArray[np.float32]:
     bad = np.flatnonzero(~np.isfinite(matrix).all(axis=1))
     if len(bad):
         raise DataError(f"{file}: {len(bad)} embeddings have values that are not finite, e.g. that of {ids[bad[0]]!r}.")
-    return ids, matrix
+    return matrix
+
+
+def _from_folder(folder: Path, samples: Samples) -> tuple[Read, str]:
+    """Read the embeddings of all tiles from a folder with a file per slide; and a SHA-256 of those of its files."""
+    files: dict[str, list[Path]] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() in tile_embeddings.SUFFIXES:
+            files.setdefault(path.stem, []).append(path)
+    slides: dict[str, list[int]] = {}
+    for row, source in enumerate(samples.sources):
+        if not isinstance(source, tile_embeddings.EmbeddedTile):
+            raise DataError(
+                f"{folder} is a folder, and {source.description} is no tile of a file of embeddings.",
+                remedy="Give data whose column of paths names the .h5 or .pt file of each slide.",
+            )
+        slides.setdefault(source.slide, []).append(row)
+    parts, state = [], hashlib.sha256()
+    for slide, rows in slides.items():
+        found = files.get(slide, [])
+        if len(found) != 1:
+            raise AlignmentError(
+                f"{folder}: {'several files' if found else 'no file'} of embeddings of slide {slide!r}"
+                f"{': ' + ', '.join(map(str, found[:3])) if found else ''}.",
+                remedy="Give the folder of one encoder, which has one .h5 or .pt file for each slide of the data.",
+            )
+        state.update(bytes.fromhex(digest_file(found[0], algorithm="sha256")))
+        tiles = [source for row in rows if isinstance(source := samples.sources[row], tile_embeddings.EmbeddedTile)]
+        parts.append(tile_embeddings.read_embedded(found[0], tiles))
+    widths = {part.shape[1] for part in parts}
+    if len(widths) > 1:
+        raise DataError(f"{folder}: the files hold embeddings of {sorted(widths)} columns.")
+    matrix = np.concatenate(parts)
+    ids = samples.ids[[row for rows in slides.values() for row in rows]]
+    return (ids, _finite(folder, ids, matrix)), state.hexdigest()
 
 
 def match_rows(ids: NDArray[np.object_], samples: Samples, *, file: Path) -> NDArray[np.int64]:

@@ -4,6 +4,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ import pytest
 from PIL import Image
 
 from biofuse.core.errors import UnreadableImageError
-from biofuse.data import slides
+from biofuse.data import cuts, slides
 from biofuse.data.config import DataConfig
 from biofuse.data.decoding import DecodePolicy
+from biofuse.data.load import load_samples
+from biofuse.data.samples import hash_samples
 
 openslide = pytest.importorskip("openslide")
 tifffile = pytest.importorskip("tifffile")
@@ -152,6 +155,31 @@ def test_a_tiff_is_a_slide_where_it_is_a_pyramid(tmp_path: Path, options: dict[s
     assert slides.recognises(path, b"") is is_slide
 
 
+def test_a_slide_of_a_scanner_says_its_resolution_or_its_objective(tmp_path: Path) -> None:
+    for name, mpp in (("said", "|MPP = 0.499"), ("unsaid", "")):
+        first = {"description": f"Aperio Image Library v11\r\n1024x512 (128x128) JPEG/RGB|AppMag = 20{mpp}"}
+        with tifffile.TiffWriter(tmp_path / f"{name}.svs") as file:
+            for level in range(2):
+                pixels = np.asarray(Image.fromarray(tissue()).reduce(4**level))
+                kind = first if not level else {"description": "Aperio Image Library -> 256x128"}
+                file.write(pixels, tile=(128, 128), photometric="rgb", compression="zlib", metadata=None, **kind)
+    opened = slides.open_file(tmp_path / "said.svs", DataConfig(tile_size=64))
+    assert opened.about.facts["file's resolution (µm per pixel)"] == 0.499
+    assert {tile.box[2:] for tile in opened.images} == {(64, 64)}
+    with pytest.raises(UnreadableImageError, match="the objective was 20x"):
+        slides.open_file(tmp_path / "unsaid.svs", DataConfig())
+
+
+def test_a_slide_is_hashed_once_however_many_threads_ask(slide: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed: list[Path] = []
+    real = cuts.digest_file
+    monkeypatch.setattr(cuts, "digest_file", lambda path: (time.sleep(0.05), hashed.append(path), real(path))[2])
+    samples = load_samples(slide, tile_size=32, min_tissue=0)
+    assert samples.sizes.tolist() == [256]
+    assert (hash_samples(samples)[0].image_contents != b"").all()
+    assert hashed == [slide]
+
+
 def test_a_slide_is_opened_once_in_a_process(slide: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[Path] = []
     real = openslide.OpenSlide
@@ -176,7 +204,7 @@ def test_the_thumbnail_has_the_tiles_where_their_boxes_say(slide: Path) -> None:
 THOUSAND = """
 import resource, sys
 from pathlib import Path
-from biofuse.data import slides
+from biofuse.data import cuts, slides
 from biofuse.data.config import DataConfig
 opened = slides.open_file(Path(sys.argv[1]), DataConfig(tiles=1000, min_tissue=0))
 for tile in opened.images:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
@@ -109,7 +110,8 @@ class StampedFile:
         """
         self.require_unchanged()
         try:
-            return _digest(self)
+            with _lock(self):  # several threads ask for it, one for each of many images
+                return _digest(self)
         except OSError as error:
             raise UnreadableImageError(f"{self.path}: cannot be read: {error.strerror}.", remedy=REMEDY) from error
 
@@ -125,6 +127,12 @@ class StampedFile:
             raise UnreadableImageError(
                 f"{self.description} changed after the data were read.", remedy="Read the data again."
             )
+
+
+@lru_cache(maxsize=4096)
+def _lock(file: StampedFile) -> Lock:
+    del file
+    return Lock()
 
 
 @lru_cache(maxsize=4096)

@@ -57,7 +57,7 @@ BLACK = 10
 
 PER_TILE = 8
 """Pixels of the small picture along each side of a tile."""
-BAND = 1 << 24
+BAND = 1 << 22
 """Pixels that are read at a time for the small picture."""
 
 OPEN = 4

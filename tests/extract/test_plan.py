@@ -1,9 +1,11 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from biofuse.core.errors import BioFuseError
+from biofuse.data.decoding import ArraySource
 from biofuse.data.samples import hash_samples
 from biofuse.encoders.registry import get_card
 from biofuse.extract import plan as planning
@@ -14,6 +16,7 @@ from biofuse.extract.plan import (
     ACTIVATION_VALUES,
     CPU_BATCH,
     DEVICE_BATCH,
+    MAX_THREADS,
     Choice,
     Hardware,
     advised,
@@ -98,6 +101,32 @@ def test_a_batch_size_of_the_users_is_left_alone(network, pictures, store):
     card = network("p_one")
     plan = planned(pictures(9), [card], store, Hardware(device="cpu", lanes=8), batch_size=5)
     assert plan.groups[0].batch_size == 5
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        ({}, "2 threads decode"),
+        ({"cores": MAX_THREADS + 1}, f"{MAX_THREADS + 1} processes decode"),
+        ({"device": "cuda"}, "2 processes decode"),
+        ({"workers": 2}, "2 processes decode"),
+        ({"workers": 0}, "this process decodes"),
+        ({"descriptor": True}, "2 processes decode"),
+        ({"sources": True}, "2 processes decode"),
+    ],
+)
+def test_threads_decode_plain_files_for_networks_on_a_few_cores(case, network, pictures, store, monkeypatch):
+    change, said = case
+    for module in ("plan", "options"):
+        monkeypatch.setattr(f"biofuse.extract.{module}.usable_cores", lambda: change.get("cores", 2))
+    samples = pictures(200)
+    if "sources" in change:
+        arrays = tuple(ArraySource(np.full((8, 8, 3), row, np.uint8), f"{row}") for row in range(200))
+        samples = replace(samples, sources=arrays)
+    cards = [network("p_one"), *([get_card("hog")] if "descriptor" in change else [])]
+    options = {"workers": change["workers"]} if "workers" in change else {}
+    plan = planned(samples, cards, store, Hardware(device=change.get("device", "cpu")), **options)
+    assert f"; {said};" in plan.lines()[0]
 
 
 def test_a_dry_run_decodes_nothing_and_writes_nothing_and_tells_what_is_missing(network, pictures, store, monkeypatch):

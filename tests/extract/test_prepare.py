@@ -77,21 +77,21 @@ def chunk_of(samples, rows):
     )
 
 
-def decoded(chunks, workers):
-    with Decoder(chunks, workers=workers) as decoder:
+def decoded(chunks, workers, *, threads=False):
+    with Decoder(chunks, workers=workers, threads=threads) as decoder:
         return list(decoder)
 
 
-@pytest.mark.parametrize("shared", [True, False])
-def test_images_from_workers_are_those_decoded_here_however_many_are_held(pictures, shared, monkeypatch):
+@pytest.mark.parametrize("way", ["shared memory", "a pipe", "threads"])
+def test_images_from_workers_are_those_decoded_here_however_many_are_held(pictures, way, monkeypatch):
     """All batches are held at once: more than there is shared memory for, and none may be written over."""
-    if not shared:
+    if way == "a pipe":
         monkeypatch.delattr("os.memfd_create")
     samples = pictures(60)
     samples.sources[7].path.write_bytes(b"no image")
     rows = [range(4), range(4, 10), *([row, row + 1] for row in range(10, 58)), range(58, 59), range(7, 8)]
     chunks = [chunk_of(samples, each) for each in rows]
-    here, there = decoded(chunks, 0), decoded(chunks, 2)
+    here, there = decoded(chunks, 0), decoded(chunks, 2, threads=way == "threads")
     assert [batch.rows for batch in there] == [batch.rows for batch in here]
     assert [batch.failures.keys() for batch in there] == [batch.failures.keys() for batch in here]
     assert here[-1].images == there[-1].images == {}

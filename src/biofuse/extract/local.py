@@ -23,7 +23,16 @@ from biofuse.encoders.card import EncoderCard, Precision
 from biofuse.encoders.encoder import Embeddings, Encoder, TorchEncoder, UInt8Images
 from biofuse.encoders.registry import load_encoder
 from biofuse.extract.options import SMALL_JOB, ExtractOptions, choose_device
-from biofuse.extract.plan import PARITY_COSINE, PARITY_IMAGES, ExtractionPlan, GroupPlan, Hardware, Job, least_cosine
+from biofuse.extract.plan import (
+    PARITY_COSINE,
+    PARITY_IMAGES,
+    ExtractionPlan,
+    GroupPlan,
+    Hardware,
+    Job,
+    decode_workers,
+    least_cosine,
+)
 from biofuse.extract.prepare import FORWARD, TRANSFER, Batch, Decoder, accept, encode, encoder_errors
 
 if TYPE_CHECKING:
@@ -384,7 +393,8 @@ class LocalEngine:
             The least cosine over the images; -1 where no image could be read.
         """
         chunk = job.chunk(names, job.representative(PARITY_IMAGES), here={})
-        with Decoder([chunk], workers=self._options.n_workers(max(job.todo.values()))) as decoder:
+        workers, threads = decode_workers(job, names, max(job.todo.values()), self.device, self._options)
+        with Decoder([chunk], workers=workers, threads=threads) as decoder:
             (prepared,) = list(decoder)
         found = {}
         for name in names:
@@ -414,7 +424,7 @@ class LocalEngine:
         descriptors = [name for name in group.names if job.cards[name].runtime == "numpy"]
         here = {name: self.load(job.cards[name], "fp32") for name in descriptors}
         chunks = (job.chunk(names, rows, here=here) for names, rows in job.batches(group.names, group.batch_size))
-        with Decoder(chunks, workers=self._options.n_workers(group.images)) as decoder:
+        with Decoder(chunks, workers=group.workers, threads=group.threads) as decoder:
             networks = {
                 name: self._ready.pop(name)
                 if name in self._ready

@@ -93,7 +93,10 @@ class ExtractOptions(Options):
         examples=[32],
     )
     workers: Annotated[int | None, Option(panel="Running", shown="by cores")] = Field(
-        default=None, ge=0, description="Processes that decode and resize; 0: none beside the one that asks."
+        default=None,
+        ge=0,
+        description="Processes that decode and resize; 0: none beside the one that asks. Unless a number is given, "
+        "threads do it where they do as well.",
     )
     weights_dir: Annotated[Path | None, Option(panel="Advanced", env="BIOFUSE_WEIGHTS_DIR")] = Field(
         default=None,

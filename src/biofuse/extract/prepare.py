@@ -9,8 +9,8 @@ import warnings
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
-from contextlib import AbstractContextManager, contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from pickle import PicklingError
@@ -415,7 +415,7 @@ class SharedMemory:
 
 
 class Decoder:
-    """Prepares chunks in order, in this process (``workers=0``) or ahead of time in worker processes.
+    """Prepares chunks in order, in this process (``workers=0``) or ahead of time in worker processes or threads.
 
     loky starts its processes afresh (nothing is forked after a device runtime has started), without importing the
     user's script again and with functions defined in a notebook sent along. A context manager and an iterable.
@@ -424,11 +424,15 @@ class Decoder:
     ----------
     chunks : iterable of Chunk
     workers : int
+    threads : bool, default False
+        Whether they are threads of this process: started at once, and quick where little but reading, decoding and
+        resizing is to be done, during which other threads can run.
     """
 
-    def __init__(self, chunks: Iterable[Chunk], *, workers: int) -> None:
+    def __init__(self, chunks: Iterable[Chunk], *, workers: int, threads: bool = False) -> None:
         self._chunks = iter(chunks)
         self._workers = workers
+        self._threads = ThreadPoolExecutor(workers, "biofuse-decoder") if threads and workers else None
         self._pending: deque[tuple[Chunk, Future[Batch]]] = deque()
         self._memory: SharedMemory | None = None
 
@@ -443,6 +447,8 @@ class Decoder:
         for _, future in self._pending:
             future.cancel()
         self._pending.clear()
+        if self._threads is not None:
+            self._threads.shutdown(cancel_futures=True)
         if self._memory is not None:
             self._memory.close()
 
@@ -458,7 +464,7 @@ class Decoder:
             yield from map(prepare, self._chunks)
             return
         while self._pending:
-            with worker_errors():
+            with nullcontext() if self._threads is not None else worker_errors():
                 chunk, future = self._pending.popleft()
                 prepared = future.result()
                 if self._memory is not None:
@@ -469,6 +475,10 @@ class Decoder:
     def _fill(self) -> None:
         if self._workers == 0:
             return
+        if self._threads is not None:
+            while (chunk := self._next()) is not None:
+                self._pending.append((chunk, self._threads.submit(prepare, chunk)))
+            return
         from loky import get_reusable_executor
 
         with worker_errors():
@@ -478,13 +488,14 @@ class Decoder:
                 initializer=_start_worker,
                 initargs=(os.getpid(), os.getcwd()),  # noqa: PTH109
             )
-            while len(self._pending) < BATCHES_PER_WORKER * self._workers:
-                chunk = next(self._chunks, None)
-                if chunk is None:
-                    return
+            while (chunk := self._next()) is not None:
                 chunk = self._placed(chunk)
                 with workers_ignore_interrupts():  # workers start when there is something to do
                     self._pending.append((chunk, executor.submit(prepare, chunk)))
+
+    def _next(self) -> Chunk | None:
+        """Return the next chunk that is to be prepared; None where there is none, or enough is held ready."""
+        return next(self._chunks, None) if len(self._pending) < BATCHES_PER_WORKER * self._workers else None
 
     def _placed(self, chunk: Chunk) -> Chunk:
         """Give a chunk a place for its images; those of the first are as many as there will be in one."""

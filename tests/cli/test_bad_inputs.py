@@ -73,7 +73,7 @@ def test_each_cause_of_unreadable_images_brings_its_own_remedy(images, fails, tm
         ran = fails(*command, images, "--out", tmp_path / "e.npz")
         assert "a DICOM file" in ran.err
         _, remedy = ran.err.split("what to do: ")
-        assert "with the window you want" in remedy
+        assert "whose name ends in .dcm" in remedy
         assert "git lfs pull" in remedy
         assert "--on-error quarantine" in remedy
 

@@ -256,7 +256,7 @@ def test_bug_7_a_jpeg2000_header_without_pixels_is_not_a_black_image() -> None:
         (b"", "empty", "Repair"),
         (b"this is a letter, not a picture", "not an image of a known format", "Repair"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "a PostScript drawing", "PNG"),
-        (b"\0" * 128 + b"DICM" + b"\0" * 40, "a DICOM file", "window"),
+        (b"\0" * 128 + b"DICM" + b"\0" * 40, "a DICOM file", "ends in .dcm"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "a Git LFS pointer", "git lfs pull"),
         (b"\xef\xbb\xbf \n<!DOCTYPE HTML>\n<html><body>Log in", "a web page", "login"),
         (b'{"error": "not found"}', "a JSON text", "download it again"),

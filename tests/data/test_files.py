@@ -176,11 +176,11 @@ def test_folders_that_cannot_be_understood(tmp_path: Path, files: list[str], why
 
 
 def test_images_of_unread_formats_are_not_passed_over_in_silence(tmp_path: Path) -> None:
-    for name in ("a/1.png", "b/1.png", "b/2.dcm"):
+    for name in ("a/1.png", "b/1.png", "b/2.nd2"):
         picture(tmp_path / "x.png").rename(tmp_path / "y")
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / "y").rename(tmp_path / name)
-    assert "formats that are not read were passed over: 1 .dcm" in load_samples(tmp_path).warnings[0]
+    assert "formats that are not read were passed over: 1 .nd2" in load_samples(tmp_path).warnings[0]
 
 
 def test_a_link_to_a_parent_folder_does_not_turn_in_circles(tmp_path: Path) -> None:

@@ -442,7 +442,7 @@ DISTURB: dict[str | None, Callable[[Path, Truth], None]] = {
     "others": _others,
     "masks": _masks,
     "stray": _stray,
-    "one foreign": _foreign(".dcm", whole=False),
+    "one foreign": _foreign(".czi", whole=False),
     "one unknown": _foreign(".fit", whole=False),
     "a class of foreign": _foreign(".heic", whole=True),
 }

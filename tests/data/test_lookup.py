@@ -12,7 +12,7 @@ from PIL import Image
 from biofuse.core.errors import DataError
 from biofuse.data.decoding import FORMATS
 from biofuse.data.load import load_samples
-from biofuse.data.lookup import IMAGE_SUFFIXES, SLIDE_SUFFIXES, ImageFinder, as_path, same_name
+from biofuse.data.lookup import PICTURE_SUFFIXES, ImageFinder, as_path, same_name
 from biofuse.data.samples import Samples
 
 
@@ -129,10 +129,10 @@ def test_rows_that_are_one_file_are_refused(tmp_path: Path) -> None:
 
 def test_formats_that_are_not_read_are_named(tmp_path: Path) -> None:
     (tmp_path / "scans").mkdir()
-    (tmp_path / "scans" / "1.dcm").write_bytes(b"x")
+    (tmp_path / "scans" / "1.czi").write_bytes(b"x")
     with pytest.raises(DataError) as caught:
         load_samples(table(tmp_path, ["1"]))
-    assert "scans/1.dcm exists, but images of this kind are not read" in caught.value.remedy
+    assert "scans/1.czi exists, but images of this kind are not read" in caught.value.remedy
 
 
 def test_home_is_known_and_addresses_stay_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,10 +158,9 @@ def test_files_are_taken_for_images_by_the_suffixes_of_the_formats_that_are_open
     formats = Image.registered_extensions()
     ours = {suffix for suffix, name in formats.items() if name in FORMATS}
     # Pillow calls two kinds of BMP and JPEG otherwise, and does not know these names of JPEG 2000 and BigTIFF.
-    pictures = IMAGE_SUFFIXES - SLIDE_SUFFIXES
-    assert {formats.get(suffix) for suffix in pictures - ours} == {"DIB", "MPO", None}
-    assert {suffix for suffix in pictures if suffix not in formats} == {".btf", ".jpeg2000", ".tf8"}
-    assert ours - IMAGE_SUFFIXES == {".pfm"}, "grey floating-point maps, which are no 8-bit or 16-bit images"
+    assert {formats.get(suffix) for suffix in PICTURE_SUFFIXES - ours} == {"DIB", "MPO", None}
+    assert {suffix for suffix in PICTURE_SUFFIXES if suffix not in formats} == {".btf", ".jpeg2000", ".tf8"}
+    assert ours - PICTURE_SUFFIXES == {".pfm"}, "grey floating-point maps, which are no 8-bit or 16-bit images"
 
 
 @given(st.text(min_size=1, max_size=6))

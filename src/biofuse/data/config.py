@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field
 from biofuse.core.errors import BioFuseError, DataError, option
 from biofuse.core.options import Option, Options
 from biofuse.core.target import Task
+from biofuse.data.windows import WINDOWS, window_text
 
 if TYPE_CHECKING:
     from biofuse.data.decoding import DecodePolicy
@@ -277,6 +278,15 @@ class DataConfig(Options):
         gt=0,
         description="Gigabytes that copies of fetched images may take on this machine; the longest unread make way.",
     )
+    window: Annotated[str | None, BeforeValidator(window_text), Option(panel="Data", metavar="CENTRE,WIDTH|NAME")] = (
+        Field(
+            default=None,
+            description="Which grey values of DICOM files are shown, in the unit that was measured: centre and width, "
+            f"or those of CT by name: {', '.join(WINDOWS)}. percentiles: from the 0.5th to the 99.5th. By default the "
+            "file's own first window, else percentiles.",
+            examples=["lung"],
+        )
+    )
 
     def label_columns(self, columns: Collection[str]) -> tuple[str, ...]:
         """Return the label columns asked for; ``a,b`` names two where no column of a table is called that."""
@@ -342,12 +352,12 @@ OF_SLIDES = ("mpp", "file_mpp", "tiles", "tile_size", "min_tissue")
 
 INHERITED = frozenset({
     "label", "time", "event", "group", "bag", "by", "site", "split", "id", "path", "extension", "label_separator",
-    "blank_as", "uncertain_as", "on_missing", "exclude", "use_splits", "page", "sixteen_bit", "channels",
+    "blank_as", "uncertain_as", "on_missing", "exclude", "use_splits", "page", "sixteen_bit", "channels", "window",
     *OF_SLIDES,
 })  # fmt: skip
 """What holds of other data that are read like these: not where they lie, nor what is fitted on them."""
 
-OF_IMAGES = frozenset({"path", "id", "extension", "exclude", "bag", *OF_SLIDES})
+OF_IMAGES = frozenset({"path", "id", "extension", "exclude", "bag", "window", *OF_SLIDES})
 """What of it a fitted model remembers, for images without labels."""
 
 COLUMNS = ("label", "time", "event", "group", "bag", "by", "site", "split", "id", "path")

@@ -12,11 +12,12 @@ import numpy as np
 from biofuse.core.errors import DataError, LeakageError, UnreadableImageError, option
 from biofuse.core.files import home, secret_key
 from biofuse.core.hashing import digest
-from biofuse.data import slides, tile_embeddings
+from biofuse.data import dicom, slides, tile_embeddings
 from biofuse.data.config import FOLDER, IDENTIFIERS, DataConfig
 from biofuse.data.cuts import UNREADABLE, Bag, FileFacts, Opened, Source, UnopenedSource
 from biofuse.data.decoding import FileSource
 from biofuse.data.labels import label_text, listing, natural_key
+from biofuse.data.lookup import tells_nothing
 from biofuse.data.remote import RemoteSource
 from biofuse.data.samples import THREADS, Request, SampleTable
 
@@ -47,7 +48,7 @@ class Container(Protocol):
         ...
 
 
-CONTAINERS: tuple[Container, ...] = (slides, tile_embeddings)
+CONTAINERS: tuple[Container, ...] = (dicom, slides, tile_embeddings)
 """Every kind, in the order in which they are asked."""
 
 
@@ -104,7 +105,7 @@ def _fetched(sources: Sequence[Source]) -> list[Source]:
 
 
 def _may_be_opened(name: str) -> bool:
-    return not PurePosixPath(name).suffix or any(name.lower().endswith(tuple(kind.SUFFIXES)) for kind in CONTAINERS)
+    return tells_nothing(name) or any(name.lower().endswith(tuple(kind.SUFFIXES)) for kind in CONTAINERS)
 
 
 def _opened(source: Source, config: DataConfig) -> Opened | None:
@@ -127,7 +128,7 @@ def kind_of(path: Path) -> Container | None:
     """Return the kind of files that a file belongs to; None of an ordinary image."""
     name = path.name.lower()
     able = [kind for kind in CONTAINERS if name.endswith(tuple(kind.SUFFIXES))]
-    if not able and path.suffix and not path.is_dir():
+    if not able and not tells_nothing(path.name) and not path.is_dir():
         return None
     try:
         start = b""
@@ -180,9 +181,12 @@ def private_name(identifier: str) -> str:
 
 
 def _identified(what: str, found: Sequence[Opened | None], table: SampleTable) -> list[str]:
-    """Return the private name of the patient, study or series of every row."""
+    """Return the private name of the patient, study or series of every row; what cannot be read is like nothing."""
+    lost = {name for name, each in zip(table.ids, found, strict=True) if each and each.about.kind == UNREADABLE}
     without = [
-        name for name, each in zip(table.ids, found, strict=True) if each is None or what not in each.identifiers
+        name
+        for name, each in zip(table.ids, found, strict=True)
+        if name not in lost and (each is None or what not in each.identifiers)
     ]
     if without:
         raise DataError(
@@ -190,7 +194,10 @@ def _identified(what: str, found: Sequence[Opened | None], table: SampleTable) -
             f"{listing(without)}.",
             remedy="DICOM files say it. Of others, list the images in a table with a column for it.",
         )
-    return [f"{what} {private_name(each.identifiers[what])}" for each in found if each is not None]
+    return [
+        f"unreadable {name}" if name in lost or each is None else f"{what} {private_name(each.identifiers[what])}"
+        for name, each in zip(table.ids, found, strict=True)
+    ]
 
 
 def _grouped(table: SampleTable, request: Request, found: Sequence[Opened | None]) -> SampleTable:

@@ -403,7 +403,7 @@ def _undecodable(error: Exception, description: str) -> UnreadableImageError:
 
 
 OTHER_FILES: tuple[tuple[bytes, int, str, str], ...] = (
-    (b"DICM", 128, "a DICOM file, which is not read", "Export it as PNG or TIFF with the window you want."),
+    (b"DICM", 128, "a DICOM file", "Give it as a file whose name ends in .dcm."),
     (b"version https://git-lfs", 0, "a Git LFS pointer: the image itself was never fetched", "Run `git lfs pull`."),
     (b"/annex/objects/", 0, "a git-annex pointer: the image itself was never fetched", "Run `git annex get`."),
     (

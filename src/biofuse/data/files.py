@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from biofuse.core.errors import DataError, option
 from biofuse.data.columns import plain, split_of
 from biofuse.data.config import IDENTIFIERS
+from biofuse.data.containers import kind_of
 from biofuse.data.decoding import FileSource
 from biofuse.data.labels import listing, natural_key
 from biofuse.data.lookup import (
@@ -21,6 +22,7 @@ from biofuse.data.lookup import (
     is_junk_folder,
     left_out,
     shown_folder,
+    tells_nothing,
 )
 from biofuse.data.samples import Request, SampleTable, join_tables
 from biofuse.data.tables import Read, is_table_name, load_manifest, load_shards, read_table
@@ -172,7 +174,8 @@ def walk(root: Path, patterns: Sequence[str] = ()) -> FolderContents:
             by = excluding(path.as_posix(), patterns)
             tree.excluded.update(by)
             if not by:
-                (tree.images if is_image_name(name) else tree.others).append(path)
+                is_image = is_image_name(name) or (tells_nothing(name) and kind_of(root / path) is not None)
+                (tree.images if is_image else tree.others).append(path)
     for paths in (tree.images, tree.others):
         paths.sort(key=lambda path: natural_key(path.as_posix()))
     return tree

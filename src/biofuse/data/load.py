@@ -15,7 +15,7 @@ from biofuse.core.progress import Progress
 from biofuse.core.target import Target
 from biofuse.data.columns import split_of
 from biofuse.data.config import DataConfig, named
-from biofuse.data.containers import open_containers
+from biofuse.data.containers import kind_of, open_containers
 from biofuse.data.decoding import DecodePolicy
 from biofuse.data.files import load_folder, load_image_file
 from biofuse.data.labels import RawLabels, listing
@@ -205,7 +205,7 @@ def _from_path(data: str | os.PathLike[str], request: Request) -> SampleTable:
         return load_manifest(path, request)
     if suffix == ".npz":
         return load_npz(path, request)
-    if is_image_name(path):
+    if is_image_name(path) or kind_of(path) is not None:
         return load_image_file(path, request)
     raise DataError(
         f"{path} is of no kind that can be read.",

@@ -17,19 +17,23 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from biofuse.core.errors import DataError, option
+from biofuse.data import dicom
 from biofuse.data.labels import listing
 
 SLIDE_SUFFIXES = frozenset({".bif", ".mrxs", ".ndpi", ".scn", ".svs", ".svslide"})
 """Suffixes (in lower case) that nothing but a slide has."""
 
-IMAGE_SUFFIXES = frozenset({
+PICTURE_SUFFIXES = frozenset({
     ".apng", ".bmp", ".btf", ".dib", ".gif", ".j2c", ".j2k", ".jfif", ".jp2", ".jpc", ".jpe", ".jpeg", ".jpeg2000",
     ".jpf", ".jpg", ".jpx", ".mpo", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tf8", ".tif", ".tiff", ".webp",
-}) | SLIDE_SUFFIXES  # fmt: skip
+})  # fmt: skip
+"""Suffixes (in lower case) of the formats that Pillow opens."""
+
+IMAGE_SUFFIXES = PICTURE_SUFFIXES | SLIDE_SUFFIXES | dicom.SUFFIXES
 """Suffixes (in lower case) of files that are taken for images; they are those of the formats that are opened."""
 
 FOREIGN_SUFFIXES = frozenset({
-    ".arw", ".avif", ".avi", ".cr2", ".czi", ".dcm", ".dicom", ".dng", ".eps", ".exr", ".heic", ".heif", ".ima",
+    ".arw", ".avif", ".avi", ".cr2", ".czi", ".dng", ".eps", ".exr", ".heic", ".heif",
     ".img", ".jxl", ".jxr", ".lif", ".lsm", ".mat", ".mha", ".mhd", ".mov", ".mp4", ".nd2", ".nef",
     ".nii", ".npy", ".npz", ".nrrd", ".oib", ".oif", ".pdf", ".psd", ".raw", ".stk", ".svg",
     ".tga", ".vms", ".vsi", ".zarr",
@@ -68,6 +72,18 @@ def is_address(text: object) -> bool:
 def is_image_name(path: os.PathLike[str] | str) -> bool:
     """Tell whether a file is an image by its suffix."""
     return os.path.splitext(os.fspath(path))[1].lower() in IMAGE_SUFFIXES
+
+
+def tells_nothing(name: str) -> bool:
+    """Tell whether a name says nothing of what is in the file: scanners write ``IM000001``, or ``1.2.840.10008.1``.
+
+    Examples
+    --------
+    >>> [tells_nothing(name) for name in ("IM000001", "1.2.840.10008.1", "scan.dcm", "DICOMDIR", ".hidden")]
+    [True, True, False, False, True]
+    """
+    suffix = os.path.splitext(name)[1]
+    return (not suffix or suffix[1:].isdecimal()) and name.upper() != "DICOMDIR"
 
 
 def is_junk_folder(name: str) -> bool:

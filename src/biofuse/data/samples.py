@@ -345,7 +345,7 @@ class Request:
 
 GENERAL = frozenset({
     "task", "classes", "positive", "drop_classes_below", "horizon", "on_missing", "use_splits", "page", "sixteen_bit",
-    "channels",
+    "channels", "window",
     *OF_SLIDES,
 })  # fmt: skip
 """Options that mean something for every kind of data."""

@@ -82,6 +82,11 @@ RUNS: dict[str, tuple[str, tuple[str, ...], set[str]]] = {
         ("{images}", "{images}", "--group", "group", "--encoders", "haralick,hog", "--repeats", "2"),
         {"data", "encoders", "repeats", "ways"},
     ),
+    "penalties": (
+        "penalties.py",
+        ("--data", "{images}", "--encoders", "haralick,hog", "--reduce-to", "8"),
+        {"metric", "sets"},
+    ),
     "predict": (
         "predict.py",
         (
@@ -109,7 +114,16 @@ RUNS: dict[str, tuple[str, tuple[str, ...], set[str]]] = {
     "screen": (
         "screen.py",
         (*BLOCKS, "--workers", "1", "--sample", "1"),
-        {"n", "subsets", "seconds", "peak_memory_gib_with_workers", "mlxtend", "load_before"},
+        {
+            "n",
+            "subsets",
+            "seconds",
+            "peak_memory_gib_with_workers",
+            "bound",
+            "times_announced",
+            "mlxtend",
+            "load_before",
+        },
     ),
     "survival": (
         "survival.py",

@@ -24,6 +24,7 @@ from biofuse.search import runner
 from biofuse.search.rules import select
 from biofuse.search.runner import (
     START_SECONDS,
+    TOGETHER,
     Cost,
     FoldPart,
     FoldwiseScorer,
@@ -525,12 +526,22 @@ class Timed:
         return FoldPart(values={"auroc": 0.5}, seconds=float(self.n_dims(subset)) * 100)
 
 
-def test_cost_is_that_of_one_timed_fit_times_their_number():
-    cost, (subset, part) = estimate_cost(Timed(), [("a",), ("b",), ("a", "b")], workers=2)
-    assert (len(subset), part.seconds) == (1, 300.0)  # the usual number of columns
+def test_cost_is_that_of_the_timed_fits_times_their_number():
+    three = [("a",), ("b",), ("a", "b")]
+    cost, first = estimate_cost(Timed(), three, workers=2)
+    (subset,) = first
+    assert (len(subset), first[subset].seconds) == (1, 300.0)  # the usual number of columns
     assert (cost.n_subsets, cost.n_fits, cost.workers) == (3, 6, 2)
-    assert cost.seconds == 300 * 6 / 2 + START_SECONDS
-    assert "3 subsets, 6 fits on 2 processes: about 15 minutes" in str(cost)
+    assert cost.seconds == 300 * TOGETHER * 6 / 2 + START_SECONDS
+    assert "3 subsets, 6 fits on 2 processes: about 18.8 minutes" in str(cost)
+
+    class Quick(Timed):
+        def score_fold(self, subset, fold):
+            return replace(super().score_fold(subset, fold), seconds=float(len(subset)))
+
+    cost, first = estimate_cost(Quick(), three, workers=1)
+    assert set(first) == {("a",), ("b",), ("a", "b")}  # small, usual and large
+    assert cost.seconds == pytest.approx((1 + 1 + 2) / 3 * 6)
 
 
 def test_quick_fits_are_timed_more_than_once():

@@ -740,14 +740,12 @@ def _tridiagonal(A: NDArray[Any], space: Workspace) -> tuple[NDArray[Any], NDArr
     size, _ = lwork(n, lower=1)
     # A is symmetric, so that its transpose is itself in the column order that LAPACK wants.
     reflectors, diagonal, beside, factors, _ = sytrd(A.T, lower=1, lwork=int(size), overwrite_a=1)
-    basis = space.array("basis", (n, n), dtype=kind)  # its first row and column are never changed but here
-    basis[0, 0] = 1
-    if n > 1:
-        rotation = space.array("rotation", (n - 1, n - 1), "F", dtype=kind)
-        rotation[:] = reflectors[1:, :-1]
-        rotation, _, _ = orgqr(rotation, factors, lwork=64 * n, overwrite_a=1)
-        basis[1:, 1:] = rotation.T
-    return diagonal, beside, basis
+    # Of the orthogonal matrix the first row and column are those of no rotation, which a reflector of factor 0 is.
+    rotation = space.array("rotation", (n, n), "F", dtype=kind)
+    rotation[:, 0] = 0
+    rotation[:, 1:] = reflectors[:, :-1]
+    rotation, _, _ = orgqr(rotation, np.concatenate([np.zeros(1, dtype=kind), factors]), lwork=64 * n, overwrite_a=1)
+    return diagonal, beside, rotation.T
 
 
 def _factors(

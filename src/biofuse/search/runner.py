@@ -251,13 +251,21 @@ LONG_SECONDS = 3600.0
 """A search expected to take longer is asked for."""
 
 WARM_SECONDS = 5.0
-"""A first fit quicker than this is timed again, as is one that would refuse the search: it may be mostly imports."""
+"""A first fit quicker than this is timed again, as is one that would refuse the search: it may be mostly imports. Fits
+that take longer are timed once, of one subset."""
 
 SHORT_SECONDS = 0.05
 """A fit quicker than this varies so much that the median of five is taken."""
 
+TIMED = 3
+"""Subsets timed: in the middle of each third, by columns, since larger ones take longer than in proportion."""
+
 START_SECONDS = 1.0
 """What starting worker processes takes: most of it is importing numpy and scipy."""
+
+TOGETHER = 1.25
+"""Times that a fit takes beside others, with whom it shares caches and memory: of the screen on 546 to 20,000 rows, 1.1
+to 1.4 with two processes on two cores."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -269,7 +277,7 @@ class Cost:
     n_subsets, n_fits : int
         What is left to score; a fit is one subset on one fold.
     seconds_per_fit : float
-        The timed fit, of a subset of the usual number of columns on the first fold.
+        Mean of the timed fits, which had a processor to themselves.
     workers : int
         Processes.
     """
@@ -282,8 +290,10 @@ class Cost:
     @property
     def seconds(self) -> float:
         """Expected time by the clock."""
-        seconds = self.n_fits * self.seconds_per_fit / self.workers
-        return seconds + (START_SECONDS if self.workers > 1 and seconds > START_SECONDS else 0)
+        if self.workers == 1:
+            return self.n_fits * self.seconds_per_fit
+        seconds = self.n_fits * self.seconds_per_fit * TOGETHER / self.workers
+        return seconds + (START_SECONDS if seconds > START_SECONDS else 0)
 
     def __str__(self) -> str:
         return (
@@ -295,8 +305,8 @@ class Cost:
 
 def estimate_cost(
     scorer: FoldwiseScorer, subsets: Sequence[Subset], *, workers: int
-) -> tuple[Cost, tuple[Subset, FoldPart]]:
-    """Time one fit, of the subset whose number of columns is nearest to the mean, and multiply.
+) -> tuple[Cost, dict[Subset, FoldPart]]:
+    """Time fits of a few subsets of different sizes on the first fold, and multiply.
 
     Parameters
     ----------
@@ -310,19 +320,27 @@ def estimate_cost(
     Returns
     -------
     cost : Cost
-    first : tuple of (subset, FoldPart)
-        The timed fit, so that it need not be done again.
+    first : dict of subset to FoldPart
+        The timed fits, so that they need not be done again.
     """
-    columns = [scorer.n_dims(subset) for subset in subsets]
-    typical = subsets[int(np.abs(np.array(columns) - np.mean(columns)).argmin())]
+    ordered = sorted(subsets, key=scorer.n_dims)
+    small, typical, large = (ordered[len(ordered) * (2 * third + 1) // (2 * TIMED)] for third in range(TIMED))
     n_fits = len(subsets) * len(scorer.n_train)
     part = scorer.score_fold(typical, 0)
     if part.seconds < WARM_SECONDS or n_fits * part.seconds / workers > LONG_SECONDS:
         part = scorer.score_fold(typical, 0)
-    if part.seconds < SHORT_SECONDS:
-        part = sorted((scorer.score_fold(typical, 0) for _ in range(5)), key=lambda timed: timed.seconds)[2]
-    cost = Cost(n_subsets=len(subsets), n_fits=n_fits, seconds_per_fit=part.seconds, workers=workers)
-    return cost, (typical, part)
+    first = {typical: _steady(scorer, typical, part)}
+    if part.seconds < WARM_SECONDS:
+        others = {small, large} - {typical}
+        first |= {subset: _steady(scorer, subset, scorer.score_fold(subset, 0)) for subset in others}
+    mean = float(np.mean([each.seconds for each in first.values()]))
+    return Cost(n_subsets=len(subsets), n_fits=n_fits, seconds_per_fit=mean, workers=workers), first
+
+
+def _steady(scorer: FoldwiseScorer, subset: Subset, part: FoldPart) -> FoldPart:
+    if part.seconds >= SHORT_SECONDS:
+        return part
+    return sorted((scorer.score_fold(subset, 0) for _ in range(5)), key=lambda timed: timed.seconds)[2]
 
 
 def check_cost(cost: Cost, *, yes: bool) -> None:
@@ -596,7 +614,7 @@ class _Run:
         left = [subset for subset in self.planned if subset not in self.known] or missing
         with limit_threads(1):
             cost, first = estimate_cost(self.scorer, left, workers=self.workers)
-        self.ready[first[0], 0] = first[1]
+        self.ready |= {(subset, 0): part for subset, part in first.items()}
         if self.announce is not None:
             self.announce(cost)
         check_cost(cost, yes=self.yes)

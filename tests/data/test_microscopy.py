@@ -15,6 +15,7 @@ from biofuse.core.hashing import digest
 from biofuse.data.decoding import DecodePolicy, content_hash, decode
 from biofuse.data.load import development_data
 from biofuse.data.microscopy import with_windows
+from biofuse.data.samples import hash_samples
 from biofuse.data.stacks import read_stack
 
 STACK = np.random.default_rng(0).integers(100, 4000, size=(2, 3, 4, 24, 30)).astype(np.uint16)
@@ -34,7 +35,7 @@ def read(raw: bytes | np.ndarray, **policy: Any) -> np.ndarray:
 
 def stretched(channel: np.ndarray) -> np.ndarray:
     values = channel.astype(float)
-    return np.rint((values - values.min()) / (values.max() - values.min()) * 255).astype(np.uint8)
+    return np.rint((values - values.min()) * (255 / (values.max() - values.min()))).astype(np.uint8)
 
 
 KINDS = {
@@ -153,7 +154,7 @@ def test_one_window_for_all_is_found_on_development_data_and_remembered(cells: P
         assert window == pytest.approx((low, high), rel=0.02)
     image, (low, high) = pixels[0], policy.windows[0]
     found = decode(development.samples.sources[0].read(), policy, description="it")
-    np.testing.assert_array_equal(found[..., 0], np.rint((image[1].clip(low, high) - low) / (high - low) * 255))
+    np.testing.assert_array_equal(found[..., 0], np.rint((image[1].clip(low, high) - low) * (255 / (high - low))))
     assert any("percentiles 0.1 and 99.9" in note for note in development.notes)
     brightest = max(development.held_out.sources, key=lambda source: tifffile.imread(source.path).max())
     alone = with_windows(biofuse.load_samples(brightest.path, channels="1,0", sixteen_bit="percentile"))
@@ -187,3 +188,57 @@ def test_images_that_were_embedded_before_there_were_channels_keep_their_names()
         b"file", b"bytes", b'{"page":0,"sixteen_bit":"minmax","version":1}'
     )
     assert content_hash(b"bytes", DecodePolicy(channels=("0",))) != content_hash(b"bytes", DecodePolicy())
+
+
+def test_each_channel_is_an_image_of_the_sample(cells: Path) -> None:
+    samples = biofuse.load_samples(cells, channels="each")
+    assert len(samples) == 12
+    assert set(samples.sizes.tolist()) == {2}
+    images = hash_samples(samples)[0].images()
+    assert len(set(images.contents.tolist())) == 24
+    first = tifffile.imread(cells / "a" / "0.ome.tif")
+    for source, channel in zip(images.sources[:2], first, strict=True):
+        found = decode(source.read(), images.decode, description="it")
+        np.testing.assert_array_equal(found[..., 0], stretched(channel))
+    assert [source.description.rpartition(", ")[2] for source in images.sources[:2]] == [
+        "channel nucleus", "channel membrane",
+    ]  # fmt: skip
+
+
+def test_every_page_is_an_image_of_the_sample_and_may_have_channels(tmp_path: Path) -> None:
+    raw = written(STACK, ome=True, metadata={"axes": "TZCYX"})
+    (tmp_path / "stack.tif").write_bytes(raw)
+    (plain := tmp_path / "plain.tif").write_bytes(written(STACK[0, :, 0], photometric="minisblack", metadata=None))
+    bag = biofuse.load_samples(tmp_path / "stack.tif", page="all", channels="3,0", labelled=False)
+    found = [decode(each.read(), bag.decode, description="it") for each in bag.images().sources]
+    for pixels, page in zip(found, STACK.reshape(6, 4, 24, 30), strict=True):
+        np.testing.assert_array_equal(pixels, np.dstack([stretched(page[3]), stretched(page[0]), np.zeros((24, 30))]))
+    both = biofuse.load_samples(tmp_path / "stack.tif", page="all", channels="each", labelled=False)
+    assert both.sizes.tolist() == [24]
+    pages = biofuse.load_samples(plain, page="all", labelled=False)
+    alone = [decode(plain.read_bytes(), DecodePolicy(page=page), description="it") for page in range(3)]
+    found = [decode(each.read(), pages.decode, description="it") for each in pages.images().sources]
+    np.testing.assert_array_equal(found, alone)
+    frames = [Image.fromarray(np.full((4, 5), 60 * at, np.uint8)) for at in range(4)]
+    frames[0].save(tmp_path / "film.gif", save_all=True, append_images=frames[1:])
+    assert biofuse.load_samples(tmp_path / "film.gif", page="all", labelled=False).sizes.tolist() == [4]
+    frames[0].save(tmp_path / "one.png")
+    with pytest.raises(DataError, match="is for TIFF and GIF files, and there are none"):
+        biofuse.load_samples(tmp_path / "one.png", page="all", labelled=False)
+    with pytest.raises(DataError, match="cannot be 'al'"):
+        biofuse.DataConfig(page="al")
+
+
+def test_each_channel_has_a_window_of_its_own_that_the_model_keeps(cells: Path, tmp_path: Path) -> None:
+    result = biofuse.fit(cells, encoders="colour", channels="each", sixteen_bit="percentile", out=tmp_path / "run")
+    windows = result.model.decode.windows
+    assert len(windows) == 2
+    assert windows[0][1] > 10 * windows[1][1]
+    new = biofuse.load_samples(cells / "b" / "1.ome.tif", like=result.model.data_config, decode=result.model.decode)
+    dim = new.images().sources[1]
+    stored, (low, high) = tifffile.imread(cells / "b" / "1.ome.tif")[1], windows[1]
+    found = decode(dim.read(), new.decode, description="it")
+    np.testing.assert_array_equal(found[..., 0], np.rint((stored.clip(low, high) - low) * (255 / (high - low))))
+    channels = np.stack([decode(each.read(), new.decode, description="it") for each in new.images().sources])
+    alone = result.model.embed(channels)
+    np.testing.assert_allclose(result.model.embed(cells / "b" / "1.ome.tif"), alone.mean(axis=0)[None], atol=1e-6)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 UNGROUPED = "none"
 """The group of data that are meant to have none."""
+EACH, ALL = "each", "all"
+"""Channels, and pages, that are the images of a sample, every one."""
 
 FOLDER = "folder"
 """The bag of images that lie in one folder."""
@@ -52,6 +54,14 @@ def _names(value: Any) -> Any:
     """Read names or numbers, which may be written as one text with commas."""
     parts = value if isinstance(value, list | tuple) else () if value is None else (value,)
     return tuple(name.strip() for part in parts for name in str(part).split(",") if name.strip())
+
+
+def _page(value: Any) -> Any:
+    """Read the number of a page, or the word for all."""
+    text = str(value).strip().lower()
+    if text != ALL and not text.isdecimal():
+        raise DataError(f"{option('page')} cannot be {value!r}.", remedy=f"Give a number, from 0, or {ALL}.")
+    return ALL if text == ALL else int(text)
 
 
 def _task(value: Any) -> Any:
@@ -225,8 +235,10 @@ class DataConfig(Options):
     drop_classes_below: Annotated[int | None, Option(panel="Advanced", metavar="N")] = Field(
         default=None, ge=1, description="Leave out the samples of classes with fewer."
     )
-    page: Annotated[int, Option(panel="Advanced")] = Field(
-        default=0, ge=0, description="Which page of a file with several is read, from 0."
+    page: Annotated[int | Literal["all"], BeforeValidator(_page), Option(panel="Advanced", metavar="N|all")] = Field(
+        default=0,
+        description="Which page of a file with several is read, from 0. all: every one of a TIFF or GIF file, as the "
+        "images of one sample.",
     )
     channels: Annotated[
         tuple[str, ...], BeforeValidator(_names), Option(panel="Advanced", metavar="CHANNELS", several=True)
@@ -234,7 +246,7 @@ class DataConfig(Options):
         default=(),
         max_length=3,
         description="Which channels of a microscope's images become red, green and blue: one to three numbers, from 0, "
-        "or the names that the files give them.",
+        "or the names that the files give them. each: every channel by itself, as the images of one sample.",
         examples=["0,1,2"],
     )
     sixteen_bit: Annotated[Literal["minmax", "full", "percentile"], Option(panel="Advanced")] = Field(
@@ -325,11 +337,22 @@ class DataConfig(Options):
         """The address of another machine that paths are relative to, where one was named."""
         return self.root if isinstance(self.root, str) else None
 
+    @property
+    def each_channel(self) -> bool:
+        """Whether every channel is an image."""
+        return self.channels == (EACH,)
+
+    @property
+    def all_pages(self) -> bool:
+        """Whether every page is an image."""
+        return self.page == ALL
+
     def decoding(self, otherwise: "DecodePolicy | None" = None) -> "DecodePolicy | None":
         """Return how pixels are decoded: as chosen here, and for the rest as ``otherwise`` says."""
         from biofuse.data.decoding import DecodePolicy
 
         names = {"page", "sixteen_bit", "channels"} & self.model_fields_set
+        names -= {name for name, cut in {"channels": self.each_channel, "page": self.all_pages}.items() if cut}
         chosen: dict[str, Any] = {name: getattr(self, name) for name in names}
         return (otherwise or DecodePolicy()).model_copy(update=chosen) if chosen else otherwise
 
@@ -357,7 +380,7 @@ INHERITED = frozenset({
 })  # fmt: skip
 """What holds of other data that are read like these: not where they lie, nor what is fitted on them."""
 
-OF_IMAGES = frozenset({"path", "id", "extension", "exclude", "bag", "window", *OF_SLIDES})
+OF_IMAGES = frozenset({"path", "id", "extension", "exclude", "bag", "window", "channels", "page", *OF_SLIDES})
 """What of it a fitted model remembers, for images without labels."""
 
 COLUMNS = ("label", "time", "event", "group", "bag", "by", "site", "split", "id", "path")

@@ -12,7 +12,7 @@ import numpy as np
 from biofuse.core.errors import DataError, LeakageError, UnreadableImageError, option
 from biofuse.core.files import home, secret_key
 from biofuse.core.hashing import digest
-from biofuse.data import dicom, slides, tile_embeddings
+from biofuse.data import dicom, microscopy, slides, tile_embeddings
 from biofuse.data.config import FOLDER, IDENTIFIERS, DataConfig
 from biofuse.data.cuts import UNREADABLE, Bag, FileFacts, Opened, Source, UnopenedSource
 from biofuse.data.decoding import FileSource
@@ -35,8 +35,8 @@ class Container(Protocol):
         """Tell whether a file, or a folder, is one, by its first 512 bytes; a folder has none."""
         ...
 
-    def open_file(self, path: Path, config: DataConfig) -> Opened:
-        """Read what comes before the pixels.
+    def open_file(self, path: Path, config: DataConfig) -> Opened | None:
+        """Read what comes before the pixels; None where the options leave it an image like any other.
 
         Raises
         ------
@@ -48,7 +48,7 @@ class Container(Protocol):
         ...
 
 
-CONTAINERS: tuple[Container, ...] = (dicom, slides, tile_embeddings)
+CONTAINERS: tuple[Container, ...] = (dicom, slides, tile_embeddings, microscopy)
 """Every kind, in the order in which they are asked."""
 
 
@@ -74,6 +74,7 @@ def open_containers(table: SampleTable, request: Request) -> SampleTable:
     found = [_opened(source, request.config) for source in _fetched(table.sources)]
     table = _with_opened(table, found) if any(each is not None for each in found) else table
     table = _grouped(table, request, found)
+    microscopy.require_cut(table.sources, request.config, inherited=request.inherited)
     alone = request.config.bag if table.bags is None and "bag" in request.inherited else None
     try:
         bags = _bags(table, request, found)
@@ -113,7 +114,7 @@ def _opened(source: Source, config: DataConfig) -> Opened | None:
     if not isinstance(source, FileSource):
         return None
     kind = kind_of(source.path)
-    if kind is None and config.mpp is not None:
+    if kind in {None, microscopy} and config.mpp is not None:
         kind = slides  # any image is cut into tiles where their resolution was said
     if kind is None:
         return None

@@ -354,7 +354,8 @@ def _pixels_of_file(
     if hidden > 1 or (page is not None and page.several):
         raise UnreadableImageError(
             f"{description}: has {max(hidden, page.channels if page else 1)} channels, which are no colours.",
-            remedy=f"Choose up to three as red, green and blue: {option('channels', '0,1,2')}.",
+            remedy=f"Choose up to three as red, green and blue: {option('channels', '0,1,2')}; or let each be an image "
+            f"of the sample: {option('channels', 'each')}.",
         )
     try:
         with Image.open(io.BytesIO(raw), formats=FORMATS) as image:
@@ -367,12 +368,12 @@ def _pixels_of_file(
         if page is None:
             raise _no_image(raw, description) from error
     except PILLOW_ERRORS as error:
-        raise _undecodable(error, description) from error
+        raise undecodable(error, description) from error
     try:
         pixels = page.read(raw)
         return pixels, _array_facts(pixels, file_format="TIFF", pages=tiff_length(raw))
     except PILLOW_ERRORS as error:
-        raise _undecodable(error, description) from error
+        raise undecodable(error, description) from error
 
 
 def _channels_of_file(raw: bytes, policy: DecodePolicy, description: str) -> tuple[Channels, ImageFacts]:
@@ -385,14 +386,15 @@ def _channels_of_file(raw: bytes, policy: DecodePolicy, description: str) -> tup
     try:
         layout, stack = read_stack(raw)
     except PILLOW_ERRORS as error:
-        raise _undecodable(error, description) from error
+        raise undecodable(error, description) from error
     if policy.page >= layout.pages:
         raise _no_page(policy.page, layout.pages, description)
     found = layout.choose(policy.channels, stack[policy.page], description=description)
     return found, _array_facts(found.pixels, file_format="TIFF", pages=layout.pages, deep=_is_deep(found))
 
 
-def _undecodable(error: Exception, description: str) -> UnreadableImageError:
+def undecodable(error: Exception, description: str) -> UnreadableImageError:
+    """Return the error for a file on which a reader failed, with what it said."""
     remedy = TOO_LARGE if isinstance(error, Image.DecompressionBombError) else REMEDY
     if isinstance(error, UnsupportedTiffError):
         remedy = "Save it as grey or red, green and blue, of 8 or 16 bits, uncompressed; or give the file itself."

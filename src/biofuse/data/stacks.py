@@ -79,6 +79,11 @@ class StackLayout:
     channels: int
     names: tuple[str, ...] = ()
 
+    @property
+    def called(self) -> tuple[str, ...]:
+        """The names of the channels, or else their numbers."""
+        return self.names or tuple(map(str, range(self.channels)))
+
     def channel(self, name: str) -> int:
         """Return the number of a channel that is called so, or is this number, from 0.
 

@@ -38,7 +38,7 @@ SCHEMES = {"http": "aiohttp", "https": "aiohttp", "s3": "s3fs", "gs": "gcsfs"}
 """Addresses that are fetched, by what they begin with, and the library that fsspec needs for them."""
 
 ATTEMPTS = 3
-"""How often a server is asked that is busy or does not answer."""
+"""How often a web server is asked that is busy or does not answer."""
 CONNECT, SILENCE = 30, 60
 """Seconds for a connection to a web server, and for which it may then say nothing."""
 PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -74,8 +74,12 @@ def below_address(root: str, name: str) -> str:
     """Return the address of a relative name below another; one that is whole stays."""
     if is_address(name):
         return name
-    web = urlsplit(root).scheme.lower() in {"http", "https"}
-    return f"{root.rstrip('/')}/{quote(name) if web else name}"
+    return f"{root.rstrip('/')}/{quote(name) if _is_web(root) else name}"
+
+
+def _is_web(address: str) -> bool:
+    """Tell a web server from an object store, whose library asks again by itself."""
+    return urlsplit(address).scheme.lower() in {"http", "https"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -276,7 +280,7 @@ def _download(address: str, path: Path, *, private: bool, n_bytes: int) -> None:
         except BioFuseError:
             raise
         except Exception as error:  # every store has errors of its own
-            if attempt == ATTEMPTS or not _is_passing(error):
+            if attempt == ATTEMPTS or not (_is_web(address) and _is_passing(error)):
                 # Not "from error": the libraries' own words may hold the address with its signature.
                 raise _refusal(address, error) from None
             time.sleep(attempt)
@@ -306,7 +310,7 @@ def _file_system(address: str, *, private: bool) -> Any:
     import fsspec
 
     scheme = urlsplit(address).scheme.lower()
-    if scheme not in {"http", "https"}:
+    if not _is_web(address):
         return fsspec.filesystem(scheme)
     import aiohttp
 

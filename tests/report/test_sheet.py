@@ -61,7 +61,12 @@ def test_a_sample_of_several_images_has_a_row_from_its_first_to_its_last(samples
     bags = replace(samples.take([0, 9]), sources=sources, ids=np.array(["deep", "flat"], dtype=object))
     sheet = contact_sheet(bags, card)
     assert sheet.shown == COLUMNS + 3
-    rows = {shown[0].lines[0]: shown for shown in module._chosen(bags, 6)}
+    first, *several = module._chosen(bags, 6)
+    assert first == []
+    rows = {shown[0].lines[0]: shown for shown in several}
+    mixed = replace(bags, sources=(sources[0], samples.sources[9]))
+    assert [len(row) for row in module._chosen(mixed, 6)] == [1, COLUMNS]
+    assert [len(row) for row in module._chosen(mixed, 1)] in ([1], [0, COLUMNS])
     assert [each.source.description for each in rows["deep"]] == [f"slice {n}" for n in (0, 14, 28, 42, 57, 71, 85, 99)]
     assert [each.lines[1] for each in rows["flat"]] == ["green 1 of 3", "green 2 of 3", "green 3 of 3"]
 

@@ -380,7 +380,7 @@ def check_samples(
         Unreadable images are listed in it; none raises.
     """
     progress = progress or Silent()
-    images = samples.images()
+    images = _named(samples)
     progress.begin("reading", len(images))
     seen: list[_Seen] = []
     for image in _read_all(images, workers):
@@ -428,6 +428,13 @@ def check_samples(
     refusals = tuple(_refusals(samples, report))
     others = (*_data_warnings(samples, report, ungrouped=ungrouped), *_image_warnings(samples, report, seen))
     return replace(report, refusals=refusals, warnings=(*report.doubts, *refusals, *others))
+
+
+def _named(samples: Samples) -> Samples:
+    """Return the images one by one; the only one of a sample is called as the sample is."""
+    images = samples.images()
+    alone = (samples.sizes == 1)[samples.owners]
+    return replace(images, ids=np.where(alone, samples.ids[samples.owners], images.ids)) if samples.bagged else images
 
 
 def _read_all(samples: Samples, workers: int | None) -> Iterator[_Seen]:
@@ -643,6 +650,8 @@ def _single_group_classes(samples: Samples, report: CheckReport) -> list[str]:
 
 FAR = 2.0
 """By what factor a number of a file (slices, spacing) differs from the middle one where it is called unusual."""
+UNUSUAL = 0.25
+"""The share of files up to which those are named that are unusual; where there are more, their range is said."""
 FEW_VALUES = 5
 """Different words up to which their mixture is worth a word; more of them describe each file by itself."""
 
@@ -661,7 +670,10 @@ def _file_warnings(samples: Samples, report: CheckReport) -> Iterator[str]:
         if name in files.numbers:
             middle = files.numbers[name].median
             far = {row: float(value) for row, value in values.items() if not middle / FAR < float(value) < middle * FAR}
-            if far and middle > 0:
+            if middle > 0 and len(far) > UNUSUAL * len(values):
+                low, high = files.numbers[name].minimum, files.numbers[name].maximum
+                yield f"Of {files.n} {kind}(s), the {name} lies between {low:g} and {high:g}."
+            elif far and middle > 0:
                 shown = [f"{samples.ids[row]} ({value:g})" for row, value in far.items()]
                 yield f"{len(far)} {kind}(s) differ much in their {name} from the middle, {middle:g}: {listing(shown)}."
         elif 1 < len(files.words[name]) <= FEW_VALUES:

@@ -1,5 +1,6 @@
 """A contact sheet: images of a data set as an encoder receives them, to be looked at before anything is computed."""
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -136,8 +137,8 @@ def contact_sheet(samples: Samples, card: EncoderCard, *, rows: int = ROWS) -> S
             f"{samples.name}: none of {len(unreadable)} images can be read, so that there is nothing to show.",
             remedy=f"Look into the first: {', '.join(unreadable[:1])}.",
         )
-    if not samples.bagged:
-        lines = [seen[first : first + COLUMNS] for first in range(0, len(seen), COLUMNS)]
+    single, *bags = lines
+    lines = [*(single[first : first + COLUMNS] for first in range(0, len(single), COLUMNS)), *bags]
     words = in_words(card)
     title = f"{samples.name}: {len(seen)} of {samples.n_images:,} images as {card.name} receives them, {words}"
     return Sheet(
@@ -171,7 +172,7 @@ def in_words(card: EncoderCard) -> str:
 
 
 def _chosen(samples: Samples, rows: int) -> list[list[_Shown]]:
-    """Return what is shown, a list per row of the sheet; of samples of one image all in one list."""
+    """Return what is shown: first the samples of one image, then in a list of its own each that has several."""
     target = samples.target
     names = [""] * len(samples) if target is None or samples.labels is None else target.names(samples.labels)
     order = hash_order(samples.ids.tolist()).tolist()
@@ -181,15 +182,22 @@ def _chosen(samples: Samples, rows: int) -> list[list[_Shown]]:
             turns[row] = before[names[row]]
             before[names[row]] += 1
         order.sort(key=turns.__getitem__)
-    picked = order[: rows if samples.bagged else rows * COLUMNS]
+    single, several = list[int](), list[int]()
+    for row in order:
+        (several if samples.sizes[row] > 1 else single).append(row)
+        if len(several) + math.ceil(len(single) / COLUMNS) > rows:
+            (several if samples.sizes[row] > 1 else single).pop()
     places = {name: place for place, name in enumerate(dict.fromkeys([*samples.classes, *names]))}
-    picked.sort(key=lambda row: (places.get(names[row], 0), row))
-    each = [list(_images(samples.sources[row], str(samples.ids[row]), names[row])) for row in picked]
-    return each if samples.bagged else [[image for several in each for image in several]]
+    shown = {
+        row: list(_images(samples.sources[row], str(samples.ids[row]), names[row]))
+        for row in sorted([*single, *several], key=lambda row: (places[names[row]], row))
+    }
+    bags = [images for row, images in shown.items() if samples.sizes[row] > 1]
+    return [[image for row, images in shown.items() if samples.sizes[row] == 1 for image in images], *bags]
 
 
 def _images(source: Source, name: str, label: str) -> Iterator[_Shown]:
-    if not isinstance(source, Bag):
+    if not isinstance(source, Bag) or len(source) == 1:
         yield _Shown(source, (name, label))
         return
     n = len(source)

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
+import biofuse
 from biofuse.core.errors import UnreadableImageError
 from biofuse.data import cuts, slides
 from biofuse.data.config import DataConfig
@@ -220,3 +222,19 @@ def test_a_thousand_tiles_need_little_memory(tmp_path: Path) -> None:
     tiles, kilobytes = map(int, done.stdout.split())
     assert tiles == 1000
     assert kilobytes < 1_500_000
+
+
+@pytest.mark.slow
+def test_a_prediction_says_where_the_tiles_lie(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"tile_size": 64, "min_tissue": 0, "tiles": 20}
+    copies = [
+        write_slide(tmp_path / f"{row}.tif", np.roll(255 - tissue() if row % 2 else tissue(), 32 * row, axis=0))
+        for row in range(12)
+    ]
+    table = pd.DataFrame({"path": map(str, copies), "label": ["a", "b"] * 6, "id": range(12)})
+    model = biofuse.fit(table, encoders=["colour"], head="ridge", test=None, progress=False, **options).model
+    _, embeddings = model.predict_frame(table, progress=False)
+    images = model.tabulate_images(embeddings)
+    assert images[["x", "y", "width", "height"]].drop_duplicates().shape == (20, 4)
+    tile = slides.open_file(copies[3], DataConfig(**options)).images[7]
+    assert images[images["id"] == "3"].iloc[7][["x", "y", "width", "height"]].tolist() == list(tile.box)

@@ -61,6 +61,7 @@ def test_each_program_writes_the_same_tiles(tmp_path: Path) -> None:
     named = [[tile.content(DecodePolicy()) for tile in opened(tmp_path / file)] for file in files]
     assert named[0] == named[1] == named[2] == named[3]
     assert len(set(named[0])) == len(PLACES)
+    assert [list(tile.place.values()) for tile in opened(tmp_path / files[3])] == PLACES.tolist()
     assert set(opened(tmp_path / files[0], tiles=3)) < set(opened(tmp_path / files[0], tiles=7))
 
 

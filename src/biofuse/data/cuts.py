@@ -55,6 +55,16 @@ class Cut(Source, Protocol):
         ...
 
 
+@runtime_checkable
+class Placed(Protocol):
+    """A :class:`Source` that says where in its file the image lies."""
+
+    @property
+    def place(self) -> Mapping[str, int]:
+        """Numbers by name, of a tile in pixels of the slide's finest level: ``{"x": 512, "y": 0}``."""
+        ...
+
+
 @dataclass(frozen=True)
 class StampedFile:
     """A file as it was when the data were read.

@@ -168,6 +168,11 @@ class SlideTile:
         left, top, width, height = self.box
         return f"{self.files[0].description}, tile of {width} x {height} pixels at x {left}, y {top}"
 
+    @property
+    def place(self) -> dict[str, int]:
+        """Its box by name."""
+        return dict(zip(("x", "y", "width", "height"), self.box, strict=True))
+
     def content(self, policy: DecodePolicy) -> bytes:
         """Name the tile by its slide and its place (16 bytes)."""
         return cut_content(self.files, {"tile": self.box, "side": self.side}, policy)

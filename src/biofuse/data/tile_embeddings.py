@@ -44,28 +44,40 @@ class EmbeddedTile:
     ----------
     slide : str
         Name of the file without its suffix.
-    place : tuple of int
-        x and y of its upper left corner in pixels of the finest level; or its row, and how many there are.
+    corner : tuple of int, or None
+        x and y of its upper left corner in pixels of the finest level; None where they are not known.
     size : int
         Its side there; 0 where it is not known.
-    row : int
-        Where it stands in the file.
+    row, rows : int
+        Where it stands in the file, and how many there are.
     """
 
     slide: str
-    place: tuple[int, int]
+    corner: tuple[int, int] | None
     size: int
     row: int
+    rows: int
+
+    @property
+    def key(self) -> tuple[int, int, int]:
+        """What a tile is known by within its slide, whatever the order of a file's rows."""
+        return (*(self.corner or (self.row, self.rows)), self.size)
+
+    @property
+    def place(self) -> dict[str, int]:
+        """Its corner by name; nothing where it is not known."""
+        return {} if self.corner is None else {"x": self.corner[0], "y": self.corner[1]}
 
     @property
     def description(self) -> str:
         """The slide, and which tile of it."""
-        return f"{self.slide}, tile {self.row}"
+        where = f" at x {self.corner[0]}, y {self.corner[1]}" if self.corner else ""
+        return f"{self.slide}, tile {self.row}{where}"
 
     def content(self, policy: DecodePolicy) -> bytes:
         """Name the tile by its slide and its place (16 bytes); no pixels are known that a policy could change."""
         del policy
-        return digest(b"embedded tile", canonical_json([self.slide, self.place, self.size]))
+        return digest(b"embedded tile", canonical_json([self.slide, self.key]))
 
     def read(self) -> bytes:
         """Refuse to be read.
@@ -98,7 +110,7 @@ def open_file(path: Path, config: DataConfig) -> Opened:
         If it is damaged, or holds something else.
     """
     shape, found = _tiles(path)
-    order = hash_order([f"{tile.place[0]},{tile.place[1]}" for tile in found])[: config.tiles]
+    order = hash_order([f"{tile.key[0]},{tile.key[1]}" for tile in found])[: config.tiles]
     tiles = [found[row] for row in sorted(order.tolist())]
     facts = {"columns": shape[1], "tiles of tissue": shape[0], "tiles": len(tiles)}
     return Opened(images=tuple(tiles), is_bag=True, about=FileFacts(kind="slide's tile embeddings", facts=facts))
@@ -114,12 +126,12 @@ def read_embedded(path: Path, tiles: Sequence[EmbeddedTile]) -> NDArray[np.float
     UnreadableImageError
         If the file is damaged, or holds something else.
     """
-    rows = {(tile.place, tile.size): tile.row for tile in _tiles(path)[1]}
-    absent = [tile for tile in tiles if (tile.place, tile.size) not in rows]
+    rows = {tile.key: tile.row for tile in _tiles(path)[1]}
+    absent = [tile for tile in tiles if tile.key not in rows]
     if absent:
         raise AlignmentError(
-            f"{path}: has no embedding of {len(absent)} of {len(tiles)} tiles of {absent[0].slide}, such as the one at "
-            f"{absent[0].place}.",
+            f"{path}: has no embedding of {len(absent)} of {len(tiles)} tiles of {absent[0].slide}, such as "
+            f"{absent[0].description}.",
             remedy="All encoders must have been given the same tiles: the same size, resolution and places.",
         )
     try:
@@ -130,17 +142,18 @@ def read_embedded(path: Path, tiles: Sequence[EmbeddedTile]) -> NDArray[np.float
             values = _two(_tensor(path)).float().numpy()
     except (OSError, RuntimeError) as error:
         raise UnreadableImageError(f"{path}: cannot be read: {error}.", remedy=REMEDY) from error
-    return np.ascontiguousarray(values[[rows[tile.place, tile.size] for tile in tiles]])
+    return np.ascontiguousarray(values[[rows[tile.key] for tile in tiles]])
 
 
 def _tiles(path: Path) -> tuple[tuple[int, int], list[EmbeddedTile]]:
     """Return the shape of a file's embeddings, and the tile of each row."""
     shape, places, size = _layout(path)
     n = shape[0]
-    found = [(row, n) for row in range(n)] if places is None else [(int(x), int(y)) for x, y in places.tolist()]
-    if len(set(found)) != n:
+    corners = [None] * n if places is None else [(int(x), int(y)) for x, y in places.tolist()]
+    tiles = [EmbeddedTile(path.stem, corner, size, row, n) for row, corner in enumerate(corners)]
+    if len({tile.key for tile in tiles}) != n:
         raise UnreadableImageError(f"{path}: several tiles have the same place.", remedy=REMEDY)
-    return shape, [EmbeddedTile(path.stem, place, size, row) for row, place in enumerate(found)]
+    return shape, tiles
 
 
 def _layout(path: Path) -> tuple[tuple[int, int], NDArray[np.int64] | None, int]:

@@ -22,6 +22,7 @@ from biofuse.core.progress import Progress
 from biofuse.core.seals import seal, unseal
 from biofuse.core.target import SEPARATOR, THRESHOLD, Target, Task
 from biofuse.data.config import DataConfig
+from biofuse.data.cuts import Placed
 from biofuse.data.decoding import DecodePolicy
 from biofuse.data.load import load_samples
 from biofuse.data.samples import Samples
@@ -417,9 +418,10 @@ class BioFuseModel(ScikitModel):
         Returns
         -------
         DataFrame
-            ``id`` of the sample, ``image``, which is what its source is called, ``weight`` of an image among those of
-            its sample, where the predictor is attention, and ``for_<class>``: what the image adds to the log-odds of
-            the class, to a value, or to the logarithm of the cumulative hazard of an event. See
+            ``id`` of the sample, ``image``, which is what its source is called, where it lies in its file (``x``,
+            ``y``, ``width`` and ``height`` of a tile, in pixels of the slide's finest level), ``weight`` of an image
+            among those of its sample, where the predictor is attention, and ``for_<class>``: what the image adds to
+            the log-odds of the class, to a value, or to the logarithm of the cumulative hazard of an event. See
             :class:`biofuse.predictors.arguments.Arguments`; nothing of it is calibrated.
 
         Raises
@@ -450,6 +452,8 @@ class BioFuseModel(ScikitModel):
                 "image": [source.description for source in images.sources],
             }
         )
+        places = [dict(source.place) if isinstance(source, Placed) else {} for source in images.sources]
+        frame = frame.join(pd.DataFrame(places, dtype="Int64"))
         if found.weights is not None:
             frame["weight"] = found.weights
         for column, name in enumerate(self.classes):

@@ -1,5 +1,6 @@
 """How data are read: which column is what, what is left out, and how pixels are decoded."""
 
+import re
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
@@ -68,6 +69,21 @@ def _task(value: Any) -> Any:
     if value not in {None, *Task}:
         raise DataError(f"There is no task {value!r}.", remedy=f"Choose one of {', '.join(Task)}.")
     return None if value is None else str(value)
+
+
+SLICES = re.compile(r"all|[1-9]\d*|every:[1-9]\d*|at:\d+%?(,\d+%?)*")
+"""How slices are chosen."""
+
+
+def _slices(value: Any) -> Any:
+    """Read how slices are chosen: a number, or text."""
+    text = str(value).replace(" ", "")
+    if not SLICES.fullmatch(text):
+        raise DataError(
+            f"{option('slices')} cannot be {str(value)!r}.",
+            remedy="Give a number of slices, all, every:4, at:90 or at:50%.",
+        )
+    return text
 
 
 def _home(value: Any) -> Any:
@@ -293,11 +309,22 @@ class DataConfig(Options):
     window: Annotated[str | None, BeforeValidator(window_text), Option(panel="Data", metavar="CENTRE,WIDTH|NAME")] = (
         Field(
             default=None,
-            description="Which grey values of DICOM files are shown, in the unit that was measured: centre and width, "
-            f"or those of CT by name: {', '.join(WINDOWS)}. percentiles: from the 0.5th to the 99.5th. By default the "
-            "file's own first window, else percentiles.",
+            description="Which grey values of DICOM files and volumes are shown, in the unit that was measured: centre "
+            f"and width, or those of CT by name: {', '.join(WINDOWS)}. percentiles: from the 0.5th to the 99.5th. By "
+            "default the file's own first window, else percentiles.",
             examples=["lung"],
         )
+    )
+    axis: Annotated[Literal["auto", "axial", "coronal", "sagittal"], Option(panel="Advanced")] = Field(
+        default="auto",
+        description="Of volumes: which slices are looked at. auto: those that lie farthest apart; axial ones where the "
+        "spacing is the same everywhere.",
+    )
+    slices: Annotated[str, BeforeValidator(_slices), Option(panel="Advanced", metavar="N|all|every:N|at:N")] = Field(
+        default="32",
+        description="Of volumes: how many slices, evenly spaced; or all, every:4 (every fourth), at:90 (that one, "
+        "counted from 0) or at:25%,50% (so far along the axis). Empty slices are passed over.",
+        examples=["every:4"],
     )
 
     def label_columns(self, columns: Collection[str]) -> tuple[str, ...]:
@@ -373,14 +400,17 @@ class DataConfig(Options):
 OF_SLIDES = ("mpp", "file_mpp", "tiles", "tile_size", "min_tissue")
 """How slides are cut into tiles."""
 
+OF_VOLUMES = ("axis", "slices", "window")
+"""Which slices of volumes are taken, and how they are shown."""
+
 INHERITED = frozenset({
     "label", "time", "event", "group", "bag", "by", "site", "split", "id", "path", "extension", "label_separator",
-    "blank_as", "uncertain_as", "on_missing", "exclude", "use_splits", "page", "sixteen_bit", "channels", "window",
-    *OF_SLIDES,
+    "blank_as", "uncertain_as", "on_missing", "exclude", "use_splits", "page", "sixteen_bit", "channels",
+    *OF_SLIDES, *OF_VOLUMES,
 })  # fmt: skip
 """What holds of other data that are read like these: not where they lie, nor what is fitted on them."""
 
-OF_IMAGES = frozenset({"path", "id", "extension", "exclude", "bag", "window", "channels", "page", *OF_SLIDES})
+OF_IMAGES = frozenset({"path", "id", "extension", "exclude", "bag", "channels", "page", *OF_SLIDES, *OF_VOLUMES})
 """What of it a fitted model remembers, for images without labels."""
 
 COLUMNS = ("label", "time", "event", "group", "bag", "by", "site", "split", "id", "path")

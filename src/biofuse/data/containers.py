@@ -12,7 +12,7 @@ import numpy as np
 from biofuse.core.errors import DataError, LeakageError, UnreadableImageError, option
 from biofuse.core.files import home, secret_key
 from biofuse.core.hashing import digest
-from biofuse.data import dicom, microscopy, slides, tile_embeddings
+from biofuse.data import dicom, microscopy, slides, tile_embeddings, volumes
 from biofuse.data.config import FOLDER, IDENTIFIERS, DataConfig
 from biofuse.data.cuts import UNREADABLE, Bag, FileFacts, Opened, Source, UnopenedSource
 from biofuse.data.decoding import FileSource
@@ -48,7 +48,7 @@ class Container(Protocol):
         ...
 
 
-CONTAINERS: tuple[Container, ...] = (dicom, slides, tile_embeddings, microscopy)
+CONTAINERS: tuple[Container, ...] = (dicom, slides, tile_embeddings, microscopy, volumes)
 """Every kind, in the order in which they are asked."""
 
 

@@ -424,7 +424,7 @@ OTHER_FILES: tuple[tuple[bytes, int, str, str], ...] = (
     (b"<svg", 0, "an SVG drawing", "Save it as PNG."),
     (b"{", 0, "a JSON text", "A download that failed leaves such files: download it again."),
     (b"PK\x03\x04", 0, "a ZIP archive", "Unpack it."),
-    (b"\x1f\x8b", 0, "a gzip archive (.gz)", "Unpack it; NIfTI volumes are not read: save slices as PNG."),
+    (b"\x1f\x8b", 0, "a gzip archive (.gz)", "Unpack it; of a NIfTI volume the name ends in .nii.gz."),
     (b"%PDF", 0, "a PDF document", "Save its pictures as PNG."),
     (b"%!PS", 0, "a PostScript drawing", "Save it as PNG."),
     (b"\x93NUMPY", 0, "a NumPy array", "Save it as PNG or TIFF, or give the array in Python."),
@@ -438,7 +438,7 @@ OTHER_FILES: tuple[tuple[bytes, int, str, str], ...] = (
     (b"ftypavif", 4, "an AVIF picture, which is not read", "Save it as PNG or JPEG."),
     (b"ftyp", 4, "a film, which is not read", "Save its frames as PNG."),
     (b"\x00\x00\x00\x0cJXL ", 0, "a JPEG XL picture, which is not read", "Save it as PNG or JPEG."),
-    (b"n+1\x00", 344, "a NIfTI volume, which is not read", "Save slices as PNG or TIFF."),
+    (b"n+1\x00", 344, "a NIfTI volume", "Give it as a file whose name ends in .nii or .nii.gz."),
 )
 """Files that people find under the name of an image: what they begin with (in lower case for texts), where, what they
 are, and what to do."""

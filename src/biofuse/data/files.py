@@ -22,6 +22,7 @@ from biofuse.data.lookup import (
     is_junk_folder,
     left_out,
     shown_folder,
+    stem_and_suffix,
     tells_nothing,
 )
 from biofuse.data.samples import Request, SampleTable, join_tables
@@ -140,7 +141,7 @@ def load_folder(root: Path, request: Request) -> SampleTable:
 def load_image_file(path: Path, request: Request) -> SampleTable:
     """Read one image file as an unlabelled data set of one sample."""
     request.only("a single image", "bag")
-    return SampleTable(name=path.stem, ids=[path.name], sources=[FileSource(path)])
+    return SampleTable(name=stem_and_suffix(path.name)[0], ids=[path.name], sources=[FileSource(path)])
 
 
 def walk(root: Path, patterns: Sequence[str] = ()) -> FolderContents:
@@ -349,13 +350,14 @@ def _doubts(root: Path, inner: Sequence[PurePosixPath]) -> list[str]:
 
 def _masks(root: Path, images: Sequence[PurePosixPath]) -> list[str]:
     """Say how many images look like masks of others in the same folder."""
-    there = {(path.parent, path.stem.casefold()) for path in images}
+    stems = [stem_and_suffix(path.name)[0] for path in images]
+    there = {(path.parent, stem.casefold()) for path, stem in zip(images, stems, strict=True)}
     marks: Counter[str] = Counter()
     first: PurePosixPath | None = None
-    for path in images:
-        marked = MASK.fullmatch(path.stem)
-        head = marked["head"] if marked else path.stem.casefold().removeprefix("mask").lstrip(" _-")
-        if head and head.casefold() != path.stem.casefold() and (path.parent, head.casefold()) in there:
+    for path, stem in zip(images, stems, strict=True):
+        marked = MASK.fullmatch(stem)
+        head = marked["head"] if marked else stem.casefold().removeprefix("mask").lstrip(" _-")
+        if head and head.casefold() != stem.casefold() and (path.parent, head.casefold()) in there:
             marks[f"*{marked['mark']}*" if marked else "mask*"] += 1
             first = first or path
     n = sum(marks.values())

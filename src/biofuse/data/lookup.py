@@ -17,7 +17,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from biofuse.core.errors import DataError, option
-from biofuse.data import dicom
+from biofuse.data import dicom, volumes
 from biofuse.data.labels import listing
 
 SLIDE_SUFFIXES = frozenset({".bif", ".mrxs", ".ndpi", ".scn", ".svs", ".svslide"})
@@ -29,13 +29,13 @@ PICTURE_SUFFIXES = frozenset({
 })  # fmt: skip
 """Suffixes (in lower case) of the formats that Pillow opens."""
 
-IMAGE_SUFFIXES = PICTURE_SUFFIXES | SLIDE_SUFFIXES | dicom.SUFFIXES
+IMAGE_SUFFIXES = PICTURE_SUFFIXES | SLIDE_SUFFIXES | dicom.SUFFIXES | volumes.SUFFIXES
 """Suffixes (in lower case) of files that are taken for images; they are those of the formats that are opened."""
 
 FOREIGN_SUFFIXES = frozenset({
     ".arw", ".avif", ".avi", ".cr2", ".czi", ".dng", ".eps", ".exr", ".heic", ".heif",
     ".img", ".jxl", ".jxr", ".lif", ".lsm", ".mat", ".mha", ".mhd", ".mov", ".mp4", ".nd2", ".nef",
-    ".nii", ".npy", ".npz", ".nrrd", ".oib", ".oif", ".pdf", ".psd", ".raw", ".stk", ".svg",
+    ".npy", ".npz", ".nrrd", ".oib", ".oif", ".pdf", ".psd", ".raw", ".stk", ".svg",
     ".tga", ".vms", ".vsi", ".zarr",
 })  # fmt: skip
 """Suffixes of images that are not read: passing over them is worth a warning."""
@@ -71,7 +71,20 @@ def is_address(text: object) -> bool:
 
 def is_image_name(path: os.PathLike[str] | str) -> bool:
     """Tell whether a file is an image by its suffix."""
-    return os.path.splitext(os.fspath(path))[1].lower() in IMAGE_SUFFIXES
+    return stem_and_suffix(os.fspath(path))[1].lower() in IMAGE_SUFFIXES
+
+
+def stem_and_suffix(name: str) -> tuple[str, str]:
+    """Divide a name, or a path, before its suffix, which of a compressed volume has two dots.
+
+    Examples
+    --------
+    >>> stem_and_suffix("sub-01.T1w.nii.gz"), stem_and_suffix("1.2.840.png")
+    (('sub-01.T1w', '.nii.gz'), ('1.2.840', '.png'))
+    """
+    stem, suffix = os.path.splitext(name)
+    inner, first = os.path.splitext(stem)
+    return (inner, first + suffix) if (first + suffix).lower() == ".nii.gz" else (stem, suffix)
 
 
 def tells_nothing(name: str) -> bool:
@@ -112,7 +125,7 @@ def same_name(text: str) -> str:
 
 def bare_name(name: str) -> str:
     """Return a name without the suffix of an image; other dots are part of names such as ``1.2.840``."""
-    stem, suffix = os.path.splitext(name)
+    stem, suffix = stem_and_suffix(name)
     return stem if stem and suffix.lower() in IMAGE_SUFFIXES | FOREIGN_SUFFIXES else name
 
 
@@ -143,7 +156,7 @@ class Folder:
         """Return the images that are called so apart from their extension."""
         if not self._by_stem:
             for file in filter(is_image_name, self.files):
-                self._by_stem.setdefault(same_name(os.path.splitext(file)[0]), []).append(file)
+                self._by_stem.setdefault(same_name(stem_and_suffix(file)[0]), []).append(file)
         return self._by_stem.get(same_name(stem), [])
 
 
@@ -343,7 +356,7 @@ class ImageFinder:
                 for file in filter(is_image_name, folder.files):
                     whole, path = same_name(file), os.path.join(folder.path, file)
                     index.setdefault(whole, []).append(path)
-                    stem = os.path.splitext(whole)[0]
+                    stem = stem_and_suffix(whole)[0]
                     index.setdefault(stem + "/", []).append(path)
                     if stem.isdecimal():
                         index.setdefault(f"/{int(stem)}", []).append(path)
@@ -355,9 +368,9 @@ class ImageFinder:
         stem = bare_name(name)
         found = self._index(self.root).get(f"/{int(stem)}", []) if stem.isdecimal() else []
         suffix = (
-            os.path.splitext(self._with_extension(name))[1].lower() if is_image_name(self._with_extension(name)) else ""
+            stem_and_suffix(self._with_extension(name))[1].lower() if is_image_name(self._with_extension(name)) else ""
         )
-        return [path for path in found if not suffix or os.path.splitext(path)[1].lower() == suffix]
+        return [path for path in found if not suffix or stem_and_suffix(path)[1].lower() == suffix]
 
     def _anywhere(self, top: str, name: str, *, other_extension: bool = False) -> list[str]:
         """Return the images below a folder whose path ends as the name does."""
@@ -386,7 +399,7 @@ class ImageFinder:
             top = " or ".join(option("root", shown_folder(folder)) for folder in folders[:4])
             remedy = f"Say which is meant: {top}; or write whole paths."
         else:
-            suffixes = sorted({os.path.splitext(path)[1] for path in paths})
+            suffixes = sorted({stem_and_suffix(path)[1] for path in paths})
             remedy = "Write the names as the files are called."
             if len(suffixes) > 1:
                 remedy = f"Say which is meant: {' or '.join(option('extension', suffix) for suffix in suffixes)}."
@@ -449,7 +462,7 @@ class ImageFinder:
         stem = same_name(bare_name(os.path.basename(name)))
         for folder in self._walk(top):
             for file in folder.files:
-                if os.path.splitext(file)[1].lower() in FOREIGN_SUFFIXES and same_name(bare_name(file)) == stem:
+                if stem_and_suffix(file)[1].lower() in FOREIGN_SUFFIXES and same_name(bare_name(file)) == stem:
                     yield self._shown(os.path.join(folder.path, file))
 
     def _advice(self, name: str, path: str) -> str:
@@ -459,8 +472,8 @@ class ImageFinder:
         give = []
         if os.path.abspath(top) != os.path.abspath(self.root):
             give.append(option("root", shown_folder(top)))
-        suffix = os.path.splitext(path)[1]
-        if os.path.splitext(tail)[1].lower() != suffix.lower():
+        suffix = stem_and_suffix(path)[1]
+        if stem_and_suffix(tail)[1].lower() != suffix.lower():
             give.append(option("extension", suffix))
         advice = f": give {' '.join(give)}" if give else ""
         return f"{shown_folder(path)} exists{advice}."
@@ -470,7 +483,7 @@ def _difference(name: str, file: str, *, whole: bool) -> str | None:
     """Tell how a file is called otherwise than its name in a table; ``whole`` if at least a folder must be."""
     if name == file:
         return "unlike" if whole else None
-    stem, bare = os.path.splitext(file)[0], bare_name(name)
+    stem, bare = stem_and_suffix(file)[0], bare_name(name)
     if stem.isdecimal() and bare.isdecimal() and len(stem) != len(bare):
         return "numbered"
     return "unlike" if is_image_name(name) or same_name(file) == same_name(name) else "longer"

@@ -14,7 +14,7 @@ from biofuse.core.hashing import Contents, no_contents
 from biofuse.core.progress import Progress, Silent
 from biofuse.core.target import MISSING, TEXTS, Labels, Target, Task
 from biofuse.data.columns import SPLIT_NAMES, split_of
-from biofuse.data.config import COLUMNS, KEPT_TOGETHER, OF_SLIDES, UNGROUPED, DataConfig, named
+from biofuse.data.config import COLUMNS, KEPT_TOGETHER, OF_SLIDES, OF_VOLUMES, UNGROUPED, DataConfig, named
 from biofuse.data.cuts import Bag, FileFacts, Source, content_of, of_samples, ranges
 from biofuse.data.decoding import DecodePolicy, ItemSource, PillowSource
 from biofuse.data.labels import RawLabels, encode_labels, label_text, listing, unlabelled
@@ -345,8 +345,8 @@ class Request:
 
 GENERAL = frozenset({
     "task", "classes", "positive", "drop_classes_below", "horizon", "on_missing", "use_splits", "page", "sixteen_bit",
-    "channels", "window",
-    *OF_SLIDES,
+    "channels",
+    *OF_SLIDES, *OF_VOLUMES,
 })  # fmt: skip
 """Options that mean something for every kind of data."""
 

@@ -7,6 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 from PIL import Image
@@ -109,6 +110,11 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.savez(root / "skin.npz", train_images=stack, train_labels=np.arange(40)[:, None] % 2)
     ids = sorted(path.relative_to(root / "images").as_posix() for path in (root / "images").rglob("*.png"))
     np.savez(root / "my_network.npz", id=np.array(ids), my_network=generator.normal(size=(60, 8)).astype(np.float32))
+    for name in ("control", "patient"):
+        (root / "brains" / name).mkdir(parents=True)
+        for number in range(2):
+            volume = nibabel.Nifti1Image(generator.normal(size=(8, 9, 10)).astype(np.float32), np.eye(4))
+            nibabel.save(volume, root / "brains" / name / f"{number}.nii.gz")
     with pytest.MonkeyPatch.context() as patched:
         prepare(root, patched)
         for line in ("fit images/ --out run", "evaluate run"):

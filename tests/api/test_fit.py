@@ -101,6 +101,28 @@ def test_train_and_val_given_apart_keep_ids_order_and_split(quick, study):
     assert set(result.val_embeddings.splits) == {"val"}
 
 
+def test_an_eager_fit_gives_a_first_result_and_the_very_same_final_one(study, tmp_path):
+    pool, cheap, told = ["t_colour", "timm:test_vit", "t_edge"], ("t_colour", "t_edge"), []
+    given = {"folds": 3, "repeats": 1, "head": "ridge", "allow_random_weights": True, "workers": 0, "progress": False}
+    store, out = tmp_path / "store", tmp_path / "run"
+    final = biofuse.fit(study.images, encoders=pool, store=store, out=out, eager=True, tell=told.append, **given)
+    first = Run.open(tmp_path / "run-first")
+    assert (first.record.state, first.record.options.encoders) == ("complete", cheap)
+    alone = biofuse.fit(study.images, encoders=cheap, store=store, **given)
+    assert BioFuseModel.load(first.path).encoders == alone.model.encoders
+    begins, ends = (line for line in told if "irst result" in line)
+    assert begins.startswith("A first result comes from 2 of 3 encoders, without timm-test_vit")
+    assert ends == (
+        f"That was the first result, by {' + '.join(alone.model.encoders)}. It is a run of its own: {first.path}. "
+        "The final one follows."
+    )
+    assert final.embeddings.computed == len(final.embeddings.samples)  # the network's alone
+    whole = biofuse.fit(study.images, encoders=pool, store=store, eager=True, tell=told.append, **given)
+    assert len([line for line in told if "irst result" in line]) == 2  # the store has everything: there is no wait
+    assert scores(whole) == scores(final)
+    assert whole.model.encoders == final.model.encoders
+
+
 def test_style_bug_8_train_and_val_share_one_table_of_classes(quick, tmp_path, draw):
     draw(tmp_path / "train", each=6)
     draw(tmp_path / "val", classes=("mid", "sev"), each=4)

@@ -21,6 +21,7 @@ from biofuse.extract.plan import (
     Hardware,
     advised,
     choose_precision,
+    first_part,
     least_cosine,
     make_plan,
     native,
@@ -101,6 +102,23 @@ def test_a_batch_size_of_the_users_is_left_alone(network, pictures, store):
     card = network("p_one")
     plan = planned(pictures(9), [card], store, Hardware(device="cpu", lanes=8), batch_size=5)
     assert plan.groups[0].batch_size == 5
+
+
+@pytest.mark.parametrize(
+    ("gflops", "part"),
+    [
+        ({"a": 1.0, "b": 60.0, "c": 39.0}, "ac"),
+        ({"a": 50.0, "b": 50.0}, "a"),
+        ({"a": 1.0, "b": None}, "a"),
+        ({"a": 1.0}, ""),
+        ({"a": None, "b": None}, ""),
+    ],
+)
+def test_a_first_part_is_the_cheapest_half_of_the_arithmetic(gflops, part, network):
+    cards = [network(f"p_{name}", gflops=cost) for name, cost in gflops.items()]
+    assert first_part(cards) == tuple(f"p_{name}" for name in part)
+    descriptor = get_card("hog")
+    assert first_part([descriptor, *cards]) == (("hog", *first_part(cards)) if first_part(cards) else ("hog",))
 
 
 @pytest.mark.parametrize(

@@ -188,6 +188,7 @@ class BioFuse(ClassifierMixin, TransformerMixin, BaseEstimator):  # type: ignore
         out: Path | str | None = None,
         overwrite: bool = False,
         yes: bool = False,
+        eager: bool = False,
         progress: bool | None = None,
         tell: Tell | None = None,
         **chosen: Any,
@@ -220,6 +221,8 @@ class BioFuse(ClassifierMixin, TransformerMixin, BaseEstimator):  # type: ignore
             Whether to replace another run in ``out``.
         yes : bool, default False
             Whether a search of more than an hour is wanted.
+        eager : bool, default False
+            Whether to give a first result, of the cheaper encoders, as :func:`biofuse.fit` says.
         progress : bool, optional
             Show progress bars where standard error is a terminal, and in a notebook's cell. By default they are shown,
             and news written to standard error where there is no ``y``.
@@ -258,6 +261,7 @@ class BioFuse(ClassifierMixin, TransformerMixin, BaseEstimator):  # type: ignore
             out=out,
             overwrite=overwrite,
             yes=yes,
+            eager=eager,
             progress=progress is not False,
             tell=tell or (tell_user if progress or (progress is None and rows is None) else lambda _: None),
             **_chosen(self, SearchConfig),

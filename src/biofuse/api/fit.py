@@ -17,15 +17,16 @@ from biofuse.core.machine import usable_cores
 from biofuse.core.options import accepts, divide
 from biofuse.core.progress import Log, Progress, Tell, progress_bars, tell_user
 from biofuse.data.config import OF_IMAGES, DataConfig, named
-from biofuse.data.load import development_data
+from biofuse.data.load import Development, development_data
 from biofuse.data.samples import Samples
 from biofuse.encoders.card import EncoderCard
 from biofuse.encoders.registry import ENCODERS, resolve
 from biofuse.evaluation.novelty import Novelty
 from biofuse.evaluation.operating import DEFAULT_SENSITIVITY
 from biofuse.extract.embeddings import EmbeddingSet
-from biofuse.extract.engine import extract
+from biofuse.extract.engine import extract, plan_extraction
 from biofuse.extract.options import ExtractOptions
+from biofuse.extract.plan import first_part
 from biofuse.model.evaluate import Evaluation, evaluate_models, load_test
 from biofuse.model.model import BioFuseModel
 from biofuse.model.trust import Trust
@@ -310,6 +311,9 @@ class FitResult:
         return load_test(test, self.model, labels=labels, config=config, like=self.data)
 
 
+FIRST = "-first"
+"""What is added to the name of a run directory for the first result of an eager fit."""
+
 ONE_PREDICTOR = (
     "A head or a fusion was named, so the predictor is one head on the fused encoders; otherwise it would be a mean "
     "of linear heads."
@@ -348,6 +352,7 @@ def fit(
     out: Path | str | None = None,
     overwrite: bool = False,
     yes: bool = False,
+    eager: bool = False,
     progress: bool = True,
     tell: Tell | None = None,
     **chosen: Any,
@@ -382,6 +387,10 @@ def fit(
         Whether to replace another run in ``out``.
     yes : bool, default False
         Whether a search of more than an hour is wanted.
+    eager : bool, default False
+        Whether to search a part of the pool first, before the dear encoders have seen an image: the cheapest, which
+        together take at most half of the arithmetic. That result is told, and is a run of its own, named as ``out``
+        with ``-first`` behind.
     progress : bool, default True
         Show progress bars where standard error is a terminal, and in a notebook's cell.
     tell : callable, optional
@@ -429,40 +438,91 @@ def fit(
     options = options if samples.bagged else options.but(pooling="mean")  # of one image there is nothing to pool
     chooses = options.pooling == "auto"
     options = options.but(pooling="mean") if chooses else options
-    embeddings = extract(samples, cards, store=kept, options=options, progress=progress, tell=say)
-    for skipped in embeddings.skipped:
-        say(f"{skipped.name} is left out: {skipped.reason}")
-    problem = Problem.from_embeddings(embeddings, asked)
-    embeddings = replace(embeddings, samples=problem.samples)
-    if chooses:
-        problem, embeddings = _pooled(problem, embeddings, options=options)
-    for line in problem.plan.notes:
-        say(line)
-    run = None
-    if out is not None:
-        source = DataSource.of(data, val=val, test=test, config=read)
-        run = Run.create(out, problem, embeddings, development, source=source, overwrite=overwrite)
-        say.write_to(run.path / LOG)
-    search, evidence = _search(problem, embeddings, run, options=options, yes=yes, progress=progress, tell=say)
-    models, singles, reused = _fitted(problem, search, evidence, embeddings, run, read=read, tell=say)
-    for sentence in (search.reason, asked.compared(search.head, problem.target), *evidence.sentences()):
-        if sentence:
-            say(sentence)
-    return FitResult(
-        models=models,
-        singles=singles,
-        search=search,
-        evidence=evidence,
-        embeddings=embeddings,
-        config=asked,
-        data=read,
-        notes=(*notes, *development.notes, *problem.plan.notes),
-        held_out=development.held_out,
-        store=kept,
+    course = _Course(
+        development=development,
+        samples=samples,
+        source=DataSource() if out is None else DataSource.of(data, val=val, test=test, config=read),
+        read=read,
         options=options,
-        run=run,
-        reused=reused,
+        chooses_pooling=chooses,
+        store=kept,
+        overwrite=overwrite,
+        yes=yes,
+        progress=progress,
+        notes=notes,
     )
+    if eager:
+        course.run_first(cards, asked, out=None if out is None else Path(out), tell=say)
+    return course.run(cards, asked, out=out, tell=say)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Course:
+    """How a fit goes on when its data have been read: with all of its pool, and before that, maybe, with a part."""
+
+    development: Development
+    samples: Samples
+    source: DataSource
+    read: DataConfig
+    options: ExtractOptions
+    chooses_pooling: bool
+    store: EmbeddingStore
+    overwrite: bool
+    yes: bool
+    progress: bool
+    notes: tuple[str, ...]
+
+    def run(self, cards: Sequence[EncoderCard], asked: SearchConfig, *, out: Path | str | None, tell: Log) -> FitResult:
+        """Embed, search and fit."""
+        given: dict[str, Any] = {"options": self.options, "progress": self.progress, "tell": tell}
+        embeddings = extract(self.samples, cards, store=self.store, **given)
+        for skipped in embeddings.skipped:
+            tell(f"{skipped.name} is left out: {skipped.reason}")
+        problem = Problem.from_embeddings(embeddings, asked)
+        embeddings = replace(embeddings, samples=problem.samples)
+        if self.chooses_pooling:
+            problem, embeddings = _pooled(problem, embeddings, options=self.options)
+        for line in problem.plan.notes:
+            tell(line)
+        run = None
+        if out is not None:
+            run = Run.create(out, problem, embeddings, self.development, source=self.source, overwrite=self.overwrite)
+            tell.write_to(run.path / LOG)
+        search, evidence = _search(problem, embeddings, run, yes=self.yes, **given)
+        models, singles, reused = _fitted(problem, search, evidence, embeddings, run, read=self.read, tell=tell)
+        for sentence in (search.reason, asked.compared(search.head, problem.target), *evidence.sentences()):
+            if sentence:
+                tell(sentence)
+        return FitResult(
+            models=models,
+            singles=singles,
+            search=search,
+            evidence=evidence,
+            embeddings=embeddings,
+            config=asked,
+            data=self.read,
+            notes=(*self.notes, *self.development.notes, *problem.plan.notes),
+            held_out=self.development.held_out,
+            store=self.store,
+            options=self.options,
+            run=run,
+            reused=reused,
+        )
+
+    def run_first(self, cards: Sequence[EncoderCard], asked: SearchConfig, *, out: Path | None, tell: Log) -> None:
+        """Run with the cheapest encoders, in a run directory beside, unless the store has the embeddings of all."""
+        part = first_part(cards)
+        plan = plan_extraction(self.samples, cards, store=self.store, options=self.options)
+        late = [card.name for card in cards if card.name not in {*part, *plan.complete}]
+        if not part or not late:
+            return
+        place = None if out is None else out.with_name(f"{out.name}{FIRST}")
+        tell(f"A first result comes from {len(part)} of {len(cards)} encoders, without {', '.join(late)}.")
+        early = tuple(card for card in cards if card.name in part)
+        with contextlib.nullcontext() if place is None else Run.claim(place, doing="biofuse fit"):
+            first = self.run(early, asked.but(encoders=part), out=place, tell=Log(tell))
+        where = "" if place is None else f" It is a run of its own: {place}."
+        tell(f"That was the first result, by {' + '.join(first.model.encoders)}.{where} The final one follows.")
 
 
 def _pooled(problem: Problem, embeddings: EmbeddingSet, *, options: ExtractOptions) -> tuple[Problem, EmbeddingSet]:

@@ -397,6 +397,12 @@ def fit(
     store: options.Store = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another run in --out.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Start even if it takes more than an hour.")] = False,
+    eager: Annotated[
+        bool,
+        typer.Option(
+            "--eager", help="Give a first result, of the cheaper encoders, in a run named as --out with -first behind."
+        ),
+    ] = False,
     track: options.Track = None,
     **chosen: Any,
 ) -> None:
@@ -412,6 +418,8 @@ def fit(
       biofuse fit manifest.csv --label diagnosis --group patient --out run
 
       biofuse fit images/ --preset paper --out run-paper
+
+      biofuse fit images/ --encoders paper --eager --out run
     """
     from biofuse.api.report import attempt_report
     from biofuse.runs.tracking import attempt_tracking, require_tracker
@@ -425,6 +433,7 @@ def fit(
         out=out,
         overwrite=overwrite,
         yes=yes,
+        eager=eager,
         tell=note,
         **chosen,
     )

@@ -600,6 +600,24 @@ def _cost(card: EncoderCard) -> tuple[bool, float]:
     return True, float(card.parameters or UNKNOWN_PARAMETERS)
 
 
+def first_part(cards: Iterable[EncoderCard]) -> tuple[str, ...]:
+    """Return the encoders of a first result: the cheapest, which together take at most half of a pool's arithmetic.
+
+    What takes an unknown amount is left for later. Empty where nothing would be left for later.
+
+    Parameters
+    ----------
+    cards : iterable of EncoderCard
+        The pool.
+    """
+    costs = {card.name: _cost(card) for card in cards}
+    amounts = {name: math.inf if unknown else amount for name, (unknown, amount) in costs.items()}
+    cheapest = sorted(amounts, key=lambda name: amounts[name])
+    so_far = np.cumsum([amounts[name] for name in cheapest])
+    part = {name for name, sum_ in zip(cheapest, so_far, strict=True) if math.isfinite(sum_) and 2 * sum_ <= so_far[-1]}
+    return () if len(part) == len(costs) else tuple(name for name in costs if name in part)
+
+
 def _pack(
     plans: Sequence[EncoderPlan], hardware: Hardware, options: ExtractOptions
 ) -> list[tuple[list[EncoderPlan], int]]:

@@ -10,7 +10,7 @@ from biofuse.blocks.blocks import Blocks
 from biofuse.blocks.pooling import Bags
 from biofuse.core.errors import ArtifactError, DataError, SearchError
 from biofuse.core.target import MISSING, Target, Task
-from biofuse.predictors.attention import AttentionPredictor, fit_attention, images_of
+from biofuse.predictors.attention import DECAY, RATE, AdamW, AttentionPredictor, fit_attention, images_of
 from biofuse.predictors.fused import fit_predictor
 
 DIMS = {"wide": 40, "narrow": 3, "middle": 11}
@@ -92,6 +92,25 @@ def test_finds_the_image_that_decides_where_the_mean_drowns_it() -> None:
     ]
     assert np.mean(largest == decides) > 0.95
     assert max(attention.steps) > 0
+
+
+def test_steps_are_those_of_torchs_adamw() -> None:
+    start = {name: torch.randn(4, 3, generator=torch.Generator().manual_seed(0)) for name in ("coef", "intercept")}
+    ours = {name: part.clone().requires_grad_() for name, part in start.items()}
+    theirs = {name: part.clone().requires_grad_() for name, part in start.items()}
+    optimiser = AdamW(ours, decayed=["coef"])
+    reference = torch.optim.AdamW(
+        [{"params": [theirs["coef"]], "weight_decay": DECAY}, {"params": [theirs["intercept"]], "weight_decay": 0.0}],
+        lr=RATE,
+    )
+    for _ in range(20):
+        for parts in (ours, theirs):
+            (parts["coef"].sin() * parts["intercept"]).sum().backward()
+        optimiser.step()
+        reference.step()
+        reference.zero_grad()
+    for name, part in ours.items():
+        torch.testing.assert_close(part, theirs[name])
 
 
 def test_where_labels_are_noise_it_is_hardly_surer_than_mean_pooling() -> None:

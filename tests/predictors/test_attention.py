@@ -50,7 +50,8 @@ def test_is_gated_attention_as_published_and_its_margins_are_the_sum_over_images
     blocks, labels, _ = make_data(task=task, n_classes=n_classes)
     new, _, _ = make_data(12, task=task, n_classes=n_classes, seed=3)
     fitted = fit_attention(blocks, labels, target=Target.numbered(task, n_classes))
-    reduced = torch.from_numpy(fitted.reduction.transform(images_of(new)).astype(np.float64))
+    inside = np.clip(fitted.reduction.transform(images_of(new)), *fitted.limits)
+    reduced = torch.from_numpy(inside.astype(np.float64))
     parts = {name: torch.from_numpy(array) for name, array in fitted.networks.arrays().items()}
     margins = []
     for bag in torch.split(reduced, new.bags.sizes.tolist()):
@@ -137,6 +138,15 @@ def test_order_of_samples_and_encoders_changes_nothing_and_weights_follow_their_
     assert np.array_equal(again.predict_proba(blocks), plain.predict_proba(blocks))
     other = fit_attention(blocks.take(order), labels[order], encoders=["narrow", "wide"], **options)
     assert not np.array_equal(other.predict_proba(blocks), plain.predict_proba(blocks))
+
+
+def test_an_image_far_outside_what_was_trained_on_does_not_decide_alone() -> None:
+    blocks, labels, _ = make_data()
+    fitted = fit_attention(blocks, labels, target=Target.numbered(Task.MULTICLASS, 3))
+    odd = {name: matrix.copy() for name, matrix in blocks.bags.matrices.items()}
+    odd["middle"][0] = 1e6
+    found = fitted.attend(replace(blocks, bags=replace(blocks.bags, matrices=odd)))
+    assert np.abs(found.contributions[0]).max() < 3 * np.abs(fitted.attend(blocks).contributions).max()
 
 
 def test_order_of_images_in_a_bag_changes_no_prediction() -> None:

@@ -245,6 +245,7 @@ def _with_columns(base: SampleTable, request: Request, labels: Any) -> SampleTab
     n = len(base.ids)
     ids = per_row(request.config.id or request.ids, n, "id")
     files = all(isinstance(source, FileSource) for source in base.sources)
+    bag = None if "bag" in request.inherited else request.config.bag_column  # a column of a table that is not here
     said_by_files = files and request.config.group in IDENTIFIERS
     return replace(
         base,
@@ -252,7 +253,7 @@ def _with_columns(base: SampleTable, request: Request, labels: Any) -> SampleTab
         labels=None if labels is None else as_label_rows(labels),
         splits=per_row(request.config.split or request.splits, n, "split"),
         groups=None if said_by_files else per_row(request.config.group_column or request.groups, n, "group"),
-        bags=per_row(request.config.bag_column or request.bags, n, "bag"),
+        bags=per_row(bag or request.bags, n, "bag"),
         weights=per_row(request.config.weight or request.weights, n, "weight"),
         by=_columns(request, n),
         site=None if request.sites is None else "site",

@@ -86,6 +86,17 @@ def test_answers_are_those_of_the_model(client: TestClient, form: Any, paths: An
     assert answer.json()["model"]["encoders"] == list(model.encoders)
 
 
+def test_the_images_of_one_sample_get_one_answer(client: TestClient, form: Any, paths: Any, fitted: Any) -> None:
+    (said,) = client.post("/predict?bag=true", files=form).json()["images"]
+    with fitted.model.resident() as resident:
+        expected = resident.predict_proba([paths])[0]
+    assert list(said["probabilities"].values()) == pytest.approx(expected, abs=1e-6)
+    assert said["file"] == f"{paths[0].name} and 2 more"
+    answer = client.post("/predict?bag=true", files=[*form, TEXT])
+    assert answer.status_code == 415
+    assert "image 3 of sample 0" in answer.json()["images"][0]["error"]["message"]
+
+
 TEXT = ("files", ("notes.txt", b"no image"))
 CUT = ("files", ("cut.ppm", b"P6 9 9 255 " + b"\0" * 40))
 HEADERS = {"Content-Type": "multipart/form-data; boundary=x"}

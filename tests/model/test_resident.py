@@ -86,3 +86,17 @@ def test_a_closed_one_refuses(made):
     predictor.close()
     with pytest.raises(BioFuseError, match="closed"):
         predictor.predict(made.pictures[:1])
+
+
+def test_a_list_of_images_is_one_sample_whatever_their_order(made, resident):
+    first, second, third = made.pictures[:3]
+    single = resident.embed([first, second, third])
+    pooled = resident.embed([[first, second.read_bytes(), third], third, (second, third)])
+    expected = [single.mean(axis=0), single[2], single[1:].mean(axis=0)]
+    np.testing.assert_allclose(pooled, expected, atol=1e-6)
+    np.testing.assert_allclose(resident.embed([[third, first, second]])[0], pooled[0], atol=1e-6)
+    assert resident.predict([[first, second], third])["id"].tolist() == ["000000", third.as_posix()]
+    with pytest.raises(UnreadableImageError, match="image 1 of sample 0 of the list"):
+        resident.predict([[first, b"no image"]])
+    with pytest.raises(DataError, match="Sample 1 of the list holds no image"):
+        resident.predict([first, []])

@@ -83,6 +83,7 @@ def fit_models(
         "fitted_on": problem.fitted_on,
         "plugins": [each.model_dump() for each in ENCODERS.plugins],
         "n_samples": len(rows),
+        **({"n_images": problem.samples.take(rows).n_images} if problem.samples.bagged else {}),
         "data": problem.samples.name,
         "selection": search.reason,
         "config": problem.config.with_head(search.head).model_dump(mode="json"),

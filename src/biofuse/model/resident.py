@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biofuse.blocks.blocks import Blocks
-from biofuse.blocks.pooling import Pooling, pool, pooled_width
+from biofuse.blocks.pooling import Bags, Pooling
 from biofuse.core.errors import BioFuseError, BioFuseWarning, DataError
 from biofuse.core.machine import keep_freed_memory
 from biofuse.data.decoding import DecodePolicy, FileSource, decode, raw_image
@@ -178,7 +178,8 @@ class ResidentPredictor:
         Parameters
         ----------
         images : sequence, or ndarray of shape (n, height, width) or (n, height, width, channels)
-            Paths, the bytes of files, arrays [height, width(, channels)], Pillow images, tensors; mixed as you like.
+            Paths, the bytes of files, arrays [height, width(, channels)], Pillow images, tensors; mixed as you like. A
+            list or tuple of these is one sample, a bag of several images.
         threshold, sensitivity, coverage, class_conditional
             As of :meth:`BioFuseModel.predict_frame`.
 
@@ -241,21 +242,28 @@ class ResidentPredictor:
             )
         if not len(images):
             raise DataError("The list holds no image.", remedy="Give at least one image.")
+        bags = [each if isinstance(each, list | tuple) else (each,) for each in images]
+        sizes = np.array([len(bag) for bag in bags], dtype=np.int64)
+        if not sizes.all():
+            raise DataError(f"Sample {sizes.argmin()} of the list holds no image.", remedy="Leave it out.")
+        flat = [
+            (image, f"image {row} of the list" if len(bag) == 1 else f"image {place} of sample {row} of the list")
+            for row, bag in enumerate(bags)
+            for place, image in enumerate(bag)
+        ]
         pieces: dict[str, list[NDArray[np.float32]]] = {name: [] for name in self._model.encoders}
-        for start in range(0, len(images), self._at_once):
-            some = images[start : start + self._at_once]
-            for name, embeddings in self._embed([self._decode(each, start + row) for row, each in enumerate(some)]):
+        for start in range(0, len(flat), self._at_once):
+            some = [self._decode(*each) for each in flat[start : start + self._at_once]]
+            for name, embeddings in self._embed(some):
                 pieces[name].append(embeddings)
         ids = np.array([row_id(row) for row in range(len(images))], dtype=object)
-        matrices = {name: np.concatenate(found) for name, found in pieces.items()}
-        if pooled_width(self._model.pooling) > 1:  # a model of bags takes each image for a bag of one
-            ones = np.ones(len(images), dtype=np.int64)
-            matrices = {name: pool(matrix, ones, self._model.pooling) for name, matrix in matrices.items()}
-        return Blocks(ids=ids, matrices=matrices)
+        of_images = {name: np.concatenate(found) for name, found in pieces.items()}
+        found = Bags(matrices=of_images, starts=np.cumsum(sizes) - sizes, sizes=sizes, pooling=self._model.pooling)
+        return Blocks(ids=ids, matrices=found.pooled(self._model.pooling), bags=found)
 
-    def _decode(self, image: Any, row: int) -> RGBImage:
+    def _decode(self, image: Any, called: str) -> RGBImage:
         named = isinstance(image, str | Path)
-        description = FileSource(Path(image)).description if named else f"image {row} of the list"
+        description = FileSource(Path(image)).description if named else called
         return decode(raw_image(image, description=description), self._model.decode, description=description)
 
     def _embed(self, images: Sequence[RGBImage]) -> list[tuple[str, NDArray[np.float32]]]:

@@ -56,7 +56,7 @@ class ThresholdDecision(BaseModel):
 class ImageAnswer(BaseModel):
     """What the model says of one image, or why it cannot."""
 
-    file: str = Field(description="Its name, as sent.")
+    file: str = Field(description="Its name, as sent; of several images of one sample the first, and how many more.")
     status: int = Field(description="200, or the status that it would have been answered with by itself.")
     prediction: str | None = Field(default=None, description="The most probable class; several labels joined by '|'.")
     probabilities: dict[str, float] | None = Field(default=None, description="By class, calibrated.")
@@ -79,7 +79,7 @@ class Answer(BaseModel):
     """The answer to a request for predictions: every file that was sent, in order."""
 
     model: ModelVersion = Field(description="Which model answers.")
-    images: list[ImageAnswer] = Field(description="One for each file, in the order sent.")
+    images: list[ImageAnswer] = Field(description="One for each file, in the order sent; with bag=true one for all.")
     warning: str = Field(default=NOT_CLINICAL, description="What the model is not for.")
 
 

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Annotated, Any
@@ -167,17 +167,18 @@ class _Service:
             coverage=coverage, class_conditional=class_conditional, threshold=rule, sensitivity=sensitivity
         )
 
-    def answer(self, upload: Upload, found: ImageScores | BaseException, question: _Question) -> ImageAnswer:
-        """Say what was found of one image."""
+    def answer(self, uploads: Sequence[Upload], found: ImageScores | BaseException, question: _Question) -> ImageAnswer:
+        """Say what was found of one sample, mostly a single image."""
+        name = uploads[0].name + (f" and {len(uploads) - 1} more" if len(uploads) > 1 else "")
         if isinstance(found, BaseException):
             self.gauges.errors.labels(fault_of(found).type).inc()
             if status_of(found) == 500:
                 logger.error("An image could not be predicted.", exc_info=found)
-            return ImageAnswer(file=upload.name, status=status_of(found), error=fault_of(found))
-        self.gauges.images.inc()
+            return ImageAnswer(file=name, status=status_of(found), error=fault_of(found))
+        self.gauges.images.inc(len(uploads))
         model, row = self.model, found.probabilities[None]
         return ImageAnswer(
-            file=upload.name,
+            file=name,
             status=200,
             prediction=str(model.decide(row)[0]),
             probabilities=dict(zip(model.classes, found.probabilities.tolist(), strict=True)),
@@ -219,7 +220,9 @@ def _unusualness(percentile: float) -> Unusualness:
     )
 
 
-async def _predicted(request: Request, batcher: Batcher, uploads: list[Upload]) -> list[ImageScores | BaseException]:
+async def _predicted(
+    request: Request, batcher: Batcher, uploads: list[Upload], *, bag: bool
+) -> list[ImageScores | BaseException]:
     """Wait until all images of a request are predicted.
 
     Raises
@@ -230,7 +233,7 @@ async def _predicted(request: Request, batcher: Batcher, uploads: list[Upload]) 
         If the connection was closed meanwhile; those that still wait are taken out of the queue.
     """
     try:
-        futures = [asyncio.wrap_future(each) for each in batcher.submit(uploads)]
+        futures = [asyncio.wrap_future(each) for each in batcher.submit(uploads, bag=bag)]
     except QueueFullError as error:
         raise RefusedError(503, fault_of(error), retry=batcher.patience) from error
     everything = asyncio.gather(*futures, return_exceptions=True)
@@ -347,6 +350,9 @@ def _add_endpoints(app: FastAPI, service: _Service) -> None:
         sensitivity: Annotated[
             float | None, Query(gt=0, le=1, description=f"To be found; {DEFAULT_SENSITIVITY} by default.")
         ] = None,
+        bag: Annotated[
+            bool, Query(description="Whether the files are the images of one sample, which gets one answer.")
+        ] = False,
     ) -> Response:
         """Predict one or several images, sent as files of a form.
 
@@ -360,8 +366,9 @@ def _add_endpoints(app: FastAPI, service: _Service) -> None:
         )
         with service.held.counter() as take:
             uploads = await read_uploads(request, options=service.options, take=take, patience=lambda: batcher.patience)
-            found = await _predicted(request, batcher, uploads)
-        images = [service.answer(upload, each, question) for upload, each in zip(uploads, found, strict=True)]
+            found = await _predicted(request, batcher, uploads, bag=bag)
+        samples = [uploads] if bag else [[upload] for upload in uploads]
+        images = [service.answer(several, each, question) for several, each in zip(samples, found, strict=True)]
         answer = Answer(model=service.version, images=images)
         return JSONResponse(answer.model_dump(mode="json"), _overall([each.status for each in images]))
 

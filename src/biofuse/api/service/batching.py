@@ -68,7 +68,7 @@ class Upload:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Waiting:
-    upload: Upload
+    uploads: tuple[Upload, ...]
     future: "Future[ImageScores]"
     since: float
 
@@ -128,34 +128,41 @@ class Batcher:
     @property
     def depth(self) -> int:
         """Images that wait."""
-        return len(self._queue)
+        return sum(len(each.uploads) for each in self._queue)
 
     @property
     def patience(self) -> int:
         """Seconds after which those that wait now will probably be done."""
         return min(max(math.ceil(self.depth * self._pace), 1), LONGEST_PATIENCE)
 
-    def submit(self, uploads: Sequence[Upload]) -> "list[Future[ImageScores]]":
+    def submit(self, uploads: Sequence[Upload], *, bag: bool = False) -> "list[Future[ImageScores]]":
         """Put the images of one request into the queue: all of them, or none.
+
+        Parameters
+        ----------
+        uploads : sequence of Upload
+        bag : bool, default False
+            Whether they are the images of one sample.
 
         Returns
         -------
         list of Future
-            Of each image, in order: what is found, or the error that says why it cannot be. One that is cancelled
-            while it waits is taken out again.
+            Of each image, in order, or of the one sample: what is found, or the error that says why it cannot be. One
+            that is cancelled while it waits is taken out again.
 
         Raises
         ------
         QueueFullError
             If there is no room for them, or no more are taken.
         """
-        entered = [_Waiting(upload=each, future=Future(), since=time.monotonic()) for each in uploads]
+        samples = [tuple(uploads)] if bag else [(each,) for each in uploads]
+        entered = [_Waiting(uploads=each, future=Future(), since=time.monotonic()) for each in samples]
         with self._changed:
             if self._closing:
                 raise QueueFullError("The service is stopping.", remedy="Send the images again once it has started.")
-            if len(self._queue) + len(entered) > self.capacity:
+            if self.depth + len(uploads) > self.capacity:
                 raise QueueFullError(
-                    f"{len(self._queue)} images wait already, and {self.capacity} may.", remedy="Try again later."
+                    f"{self.depth} images wait already, and {self.capacity} may.", remedy="Try again later."
                 )
             self._queue.extend(entered)
             self._changed.notify_all()
@@ -183,8 +190,9 @@ class Batcher:
             self._run(batch)
             seconds = time.monotonic() - start
             # The mean of the last ten batches or so.
-            self._pace += (seconds / len(batch) - self._pace) * (0.1 if self._pace else 1.0)
-            self._watch(len(batch), seconds)
+            images = sum(len(each.uploads) for each in batch)
+            self._pace += (seconds / images - self._pace) * (0.1 if self._pace else 1.0)
+            self._watch(images, seconds)
 
     def _next(self) -> list[_Waiting]:
         """Wait for images; return none when there will be no more."""
@@ -195,19 +203,25 @@ class Batcher:
                 if not self._queue:
                     return []
                 until = self._queue[0].since + self._wait
-                while len(self._queue) < self._at_once and not self._closing and (left := until - time.monotonic()) > 0:
+                while self.depth < self._at_once and not self._closing and (left := until - time.monotonic()) > 0:
                     self._changed.wait(left)
-                taken = [self._queue.popleft() for _ in range(min(self._at_once, len(self._queue)))]
+                taken, images = list[_Waiting](), 0
+                while self._queue and (not taken or images + len(self._queue[0].uploads) <= self._at_once):
+                    taken.append(self._queue.popleft())
+                    images += len(taken[-1].uploads)
             # Outside of the lock: it calls back.
             if batch := [each for each in taken if each.future.set_running_or_notify_cancel()]:
                 return batch
 
     def _run(self, batch: list[_Waiting]) -> None:
-        decoded: list[tuple[_Waiting, RGBImage]] = []
+        decoded: list[tuple[_Waiting, RGBImage | list[bytes]]] = []
         pixels = 0
         for each in batch:
+            if len(each.uploads) > 1:  # decoded some at a time, where they are embedded
+                self._predict([(each, [one.content for one in each.uploads])])
+                continue
             try:
-                image = decode(each.upload.content, self._model.decode, description=each.upload.name)
+                image = decode(each.uploads[0].content, self._model.decode, description=each.uploads[0].name)
             except Exception as error:  # whatever it is, it is this image's, and must not stop the thread
                 each.future.set_exception(error)
                 continue
@@ -219,7 +233,7 @@ class Batcher:
         if decoded:
             self._predict(decoded)
 
-    def _predict(self, decoded: list[tuple[_Waiting, RGBImage]]) -> None:
+    def _predict(self, decoded: "list[tuple[_Waiting, RGBImage | list[bytes]]]") -> None:
         try:
             found = self._found([image for _, image in decoded])
         except Exception as error:
@@ -232,7 +246,7 @@ class Batcher:
         for (each, _), said in zip(decoded, found, strict=True):
             each.future.set_result(said)
 
-    def _found(self, images: list[RGBImage]) -> list[ImageScores]:
+    def _found(self, images: list[RGBImage | list[bytes]]) -> list[ImageScores]:
         frame = self._predictor.predict(images)
         probabilities = frame[[f"p_{name}" for name in self._model.classes]].to_numpy(dtype=np.float64)
         novelty: Sequence[float | None] = frame[NOVELTY].tolist() if NOVELTY in frame else [None] * len(images)

@@ -86,13 +86,19 @@ class Served:
         """What the development data are called."""
         return str(self.model.facts.get("data") or "data that are not recorded")
 
+    @property
+    def of_bags(self) -> bool:
+        """Whether samples of several images were what it was fitted on."""
+        return "n_images" in self.model.facts
+
     def facts(self) -> Mapping[str, str]:
         """Return what a user should know of the model, each by its heading."""
         model, target = self.model, self.model.target
         said = {
             "Tells apart": f"{', '.join(model.classes)} ({target.text})",
             **({} if target.positive is None else {"Looks for": target.positive}),
-            "Fitted on": f"{model.facts.get('n_samples', 'an unknown number of')} samples of {self.data}",
+            "Fitted on": f"{model.facts.get('n_samples', 'an unknown number of')} samples of {self.data}"
+            + (f", {model.facts['n_images']} images in all" if self.of_bags else ""),
             "Encoders": ", ".join(card.title for card in model.cards),
             "How well": " ".join(self._scores()),
             "Limits": " ".join(self._limits()),
@@ -123,7 +129,8 @@ class Served:
         ]
         odd = f"and so does anything that is none of the {len(model.classes)} {model.target.noun}"
         others = f"Images of other scanners, stains, sites or populations get an answer too, {odd}."
-        return [*(known if self.evaluation is not None else []), *seen, others]
+        bags = "It was fitted on samples of several images: a single one gets an answer, too, that nobody has tested."
+        return [*(known if self.evaluation is not None else []), *seen, others, *([bags] if self.of_bags else [])]
 
 
 def _version_of(seal: Path) -> str | None:

@@ -1,5 +1,7 @@
 # One environment for everything: .venv, made by uv, which itself is installed into .uv.
 # `make PYTHON=python3.12 setup` picks another interpreter; `make clean` first if .uv exists already.
+# `make TORCH=cpu setup` takes PyTorch's builds for processors from PyTorch's own index: a tenth of the download. TORCH is what
+# uv calls --torch-backend: cpu, cu130, rocm7.2, auto. By default, and for whatever that index lacks, it is the usual one.
 
 PYTHON ?= python3
 SCRIPTS := $(if $(filter Windows_NT,$(OS)),Scripts,bin)
@@ -80,7 +82,7 @@ INDEX = index="$${UV_DEFAULT_INDEX:-$${UV_INDEX_URL:-$${PIP_INDEX_URL:-$$(.uv/$(
 $(STAMP): pyproject.toml constraints.txt $(BIN)/python
 	@$(INDEX); \
 	echo "Installing BioFuse and its dependencies into .venv"; \
-	$(UV) pip install --python $(BIN)/python --constraint constraints.txt --editable '.[demo,dev]'
+	$(UV) pip install --python $(BIN)/python $(if $(TORCH),--torch-backend $(TORCH)) --constraint constraints.txt --editable '.[demo,dev]'
 	@touch $@
 
 $(BIN)/python: | $(UV)

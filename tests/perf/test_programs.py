@@ -55,6 +55,11 @@ RUNS: dict[str, tuple[str, tuple[str, ...], set[str]]] = {
         ("{images}", "--rows", "20", "--kills", "1"),
         {"rows", "kills", "rows_redone", "most_rows_redone_for_one_kill", "greatest_difference"},
     ),
+    "first_result": (
+        "first_result.py",
+        ("--data", "{images}", "--", "-e", "haralick,hog", "--head", "ridge", "--folds", "2", "--repeats", "1"),
+        {"what", "options", "cores", "load_before", "here"},
+    ),
     "gpu": (
         "gpu.py",
         ("--device", "cpu", "--tiny"),

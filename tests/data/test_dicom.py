@@ -8,6 +8,7 @@ import numpy as np
 import pydicom
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut, pixel_array
 from pydicom.sequence import Sequence
@@ -16,6 +17,7 @@ from biofuse.core.errors import DataError, UnreadableImageError
 from biofuse.data.config import DataConfig
 from biofuse.data.decoding import DecodePolicy
 from biofuse.data.dicom import grey_values, header_of, open_file, recognises
+from biofuse.data.load import load_samples
 from biofuse.data.windows import PERCENTILES, WINDOWS, Window
 
 FILES = Path(pydicom.__file__).parent / "data"
@@ -284,3 +286,12 @@ def test_words_in_the_pixels_are_warned_of(written: Callable[..., Path]) -> None
     assert not open_file(written(BurnedInAnnotation="NO"), DataConfig()).warnings
     (said,) = open_file(written(BurnedInAnnotation="YES"), DataConfig()).warnings
     assert "words are burned into its pixels" in said
+
+
+def test_a_window_that_nothing_is_shown_by_is_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / "1.png")
+    shutil.copy(PALETTE, tmp_path / "2.dcm")
+    with pytest.raises(DataError, match="is of grey DICOM files and NIfTI volumes, and there are none"):
+        load_samples(tmp_path, window="40,80")
+    shutil.copy(CT, tmp_path / "3.dcm")
+    assert len(load_samples(tmp_path, window="40,80")) == 3

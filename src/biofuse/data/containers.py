@@ -74,6 +74,7 @@ def open_containers(table: SampleTable, request: Request) -> SampleTable:
     found = [_opened(source, request.config) for source in _fetched(table.sources)]
     table = _with_opened(table, found) if any(each is not None for each in found) else table
     table = _grouped(table, request, found)
+    _require_window(table, request, found)
     microscopy.require_cut(table.sources, request.config, inherited=request.inherited)
     alone = request.config.bag if table.bags is None and "bag" in request.inherited else None
     try:
@@ -86,6 +87,17 @@ def open_containers(table: SampleTable, request: Request) -> SampleTable:
         )
         return replace(table, notes=(*table.notes, said))
     return table if bags is None else _together(table, bags, found)
+
+
+def _require_window(table: SampleTable, request: Request, found: Sequence[Opened | None]) -> None:
+    """Refuse a window that no file is shown by: of pictures, nobody knows what was measured."""
+    window = request.config.window
+    shown = any(each is not None and ("window" in each.about.facts or each.about.kind == UNREADABLE) for each in found)
+    if window is not None and "window" not in request.inherited and not shown:
+        raise DataError(
+            f"{table.name}: {option('window', window)} is of grey DICOM files and NIfTI volumes, and there are none.",
+            remedy=f"Leave it out; of pictures of more than 8 bits, {option('sixteen_bit')} decides.",
+        )
 
 
 def _fetched(sources: Sequence[Source]) -> list[Source]:

@@ -273,10 +273,10 @@ def test_what_files_say_of_themselves_is_summed_up_and_the_unusual_named() -> No
     assert (kind, files.n, files.numbers["slices"]) == ("volume", 12, Spread(minimum=30, median=30, maximum=200))
     assert files.words["window"] == {"w0": 6, "w1": 6}
     assert "1 volume(s) differ much in their slices from the middle, 30: v03 (200)." in report.warnings
-    assert "Of 12 volume(s), the window differs: 6 w0, 6 w1." in report.warnings
+    assert "Not all of 12 volume(s) have the same window: w0 (6), w1 (6)." in report.warnings
     given_away = [line for line in report.warnings if "alone guesses the class" in line]
     assert [line.split(" alone")[0] for line in given_away] == ["The window of a volume"]
-    assert "who differs" not in " ".join(report.warnings)
+    assert "same who" not in " ".join(report.warnings)
 
 
 def _objects(values):

@@ -672,12 +672,13 @@ def _file_warnings(samples: Samples, report: CheckReport) -> Iterator[str]:
             far = {row: float(value) for row, value in values.items() if not middle / FAR < float(value) < middle * FAR}
             if middle > 0 and len(far) > UNUSUAL * len(values):
                 low, high = files.numbers[name].minimum, files.numbers[name].maximum
-                yield f"Of {files.n} {kind}(s), the {name} lies between {low:g} and {high:g}."
+                yield f"{files.n} {kind}(s) differ much among themselves: {name} {low:g} to {high:g}."
             elif far and middle > 0:
                 shown = [f"{samples.ids[row]} ({value:g})" for row, value in far.items()]
                 yield f"{len(far)} {kind}(s) differ much in their {name} from the middle, {middle:g}: {listing(shown)}."
         elif 1 < len(files.words[name]) <= FEW_VALUES:
-            yield f"Of {files.n} {kind}(s), the {name} differs: {_tally(files.words[name])}."
+            said = ", ".join(f"{word} ({count})" for word, count in files.words[name].items())
+            yield f"Not all of {files.n} {kind}(s) have the same {name}: {said}."
         if samples.labels is not None and samples.target is not None and samples.target.exclusive:
             yield from _given_away(
                 f"The {name} of a {kind}", list(values.values()), samples.labels[list(values)].tolist()

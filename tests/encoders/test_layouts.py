@@ -103,6 +103,15 @@ def dinov2(**numbers: Any) -> Shapes:
     return timm_vit(**numbers, layer_scale=True, fc=names, register_name="register_tokens")
 
 
+def dinov2_in_chunks(*, layers: int, **numbers: Any) -> Shapes:
+    """valeoai/Franca: franca/models/vision_transformer.py, which keeps its blocks in four chunks, by their numbers."""
+    chunk = max(layers // 4, 1)
+    return {
+        re.sub(r"^blocks\.(\d+)", lambda found: f"blocks.{int(found[1]) // chunk}.{found[1]}", name): shape
+        for name, shape in dinov2(layers=layers, **numbers).items()
+    }
+
+
 def timm_siglip(*, width: int, layers: int, patch: int, tokens: int, hidden: int) -> Shapes:
     shapes = timm_vit(width=width, layers=layers, patch=patch, tokens=tokens, hidden=hidden)
     del shapes["cls_token"]
@@ -511,6 +520,7 @@ LAYOUTS: dict[str, Callable[..., Shapes]] = {
     "timm ConvNeXt": timm_convnext,
     "timm 0.5.4 Swin": timm_0_5_swin,
     "DINOv2": dinov2,
+    "DINOv2 in chunks": dinov2_in_chunks,
     "BEiT": beit,
     "BEiT shared": beit_shared,
     "numbered ResNet": numbered_resnet,

@@ -295,6 +295,7 @@ RECIPES = (
         of_dinov3,
         most=1.5,
     ),
+    Recipe(TORCHVISION, ("franca_vitl14",), torchvision(256, 224, BICUBIC, IMAGENET)),
     Recipe(TORCHVISION, tuple(f"{name}:probe" for name in DINOV3), torchvision(256, 224, BICUBIC, IMAGENET)),
     Recipe(TORCHVISION, ("panderm_large", "panderm_base"), torchvision(256, 224, BILINEAR, PANDERM)),
     Recipe(

@@ -318,6 +318,22 @@ def sam(*, width: int, layers: int, patch: int, grid: int, hidden: int, heads: i
     return shapes | norm("neck.layer_norm1", out) | norm("neck.layer_norm2", out)
 
 
+def sam_without_windows(
+    *, width: int, layers: int, patch: int, grid: int, tables: list[int], hidden: int, heads: int, out: int
+) -> Shapes:
+    """facebookresearch/segment-anything: modeling/image_encoder.py, as MouseLand/cellpose changes it."""
+    shapes = {"pos_embed": (1, grid, grid, width), **patches("patch_embed.proj", width, patch)}
+    for number in range(layers):
+        block = f"blocks.{number}"
+        rows = tables[1] if number % 6 == 5 or (layers == 2 and number == 1) else tables[0]
+        shapes |= norm(f"{block}.norm1", width) | norm(f"{block}.norm2", width)
+        shapes |= {f"{block}.attn.rel_pos_{axis}": (rows, width // heads) for axis in "hw"}
+        shapes |= linear(f"{block}.attn.qkv", 3 * width, width) | linear(f"{block}.attn.proj", width, width)
+        shapes |= linear(f"{block}.mlp.lin1", hidden, width) | linear(f"{block}.mlp.lin2", width, hidden)
+    shapes |= {"neck.0.weight": (out, width, 1, 1), "neck.2.weight": (out, out, 3, 3)}
+    return shapes | norm("neck.1", out) | norm("neck.3", out)
+
+
 def open_clip_vit(*, width: int, layers: int, patch: int, tokens: int, hidden: int, projection: int) -> Shapes:
     """open_clip's VisionTransformer, whose names are OpenAI's."""
     shapes = {
@@ -530,6 +546,7 @@ LAYOUTS: dict[str, Callable[..., Shapes]] = {
     "transformers SigLIP": transformers_siglip,
     "transformers BLIP-2": blip2,
     "transformers SAM": sam,
+    "SAM without windows": sam_without_windows,
     "open_clip ViT": open_clip_vit,
     "open_clip timm": open_clip_timm,
     "CONCH": conch,
@@ -570,6 +587,8 @@ def small_numbers(recipe: Mapping[str, Any]) -> dict[str, Any]:
     if recipe["layout"] == "transformers SAM":
         # At full size the layers that see the whole image take a gigabyte.
         small |= {"grid": 4, "window": 2, "heads": HEADS, "out": PROJECTION}
+    if recipe["layout"] == "SAM without windows":
+        small |= {"grid": 4, "heads": HEADS, "out": PROJECTION}
     return numbers | small
 
 
@@ -592,8 +611,9 @@ def of_transformers(arguments: Mapping[str, Any], width: int) -> tuple[dict[str,
     if "output_channels" not in small:
         return small, None
     side = 4 * small["patch_size"]
-    seen = {"output_channels": PROJECTION, "global_attn_indexes": [1], "window_size": 2, "image_size": side}
-    return small | seen, side
+    windows = len(arguments["global_attn_indexes"]) < arguments["num_hidden_layers"]
+    seen = {"global_attn_indexes": [1], "window_size": 2} if windows else {"global_attn_indexes": [0, 1]}
+    return small | seen | {"output_channels": PROJECTION, "image_size": side}, side
 
 
 def shrunk(card: EncoderCard, recipe: Mapping[str, Any]) -> EncoderCard:
@@ -640,7 +660,7 @@ def shrunk_transformer(card: EncoderCard, recipe: Mapping[str, Any]) -> EncoderC
     else:
         arguments, side = of_transformers(arguments, width)
         if side is not None:
-            dim, preprocessing = PROJECTION, preprocessing.model_copy(update={"size": side})
+            dim, preprocessing = PROJECTION, at(preprocessing, side)
     changes = {"arguments": arguments, "dim": dim, "parameters": None, "preprocessing": preprocessing}
     return card.model_copy(update=changes)
 

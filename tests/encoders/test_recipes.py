@@ -156,6 +156,18 @@ def of_medsam():
     return prepare
 
 
+def of_cellpose():
+    """As the authors describe it: in each channel 0 is the 1st percentile, and 1 the 99th; here of 256 pixels."""
+    smaller = Compose([Resize(256, InterpolationMode.BILINEAR), CenterCrop(256)])
+
+    def prepare(picture):
+        pixels = np.array(smaller(picture)).astype(np.float64)
+        low, high = np.percentile(pixels, (1, 99), axis=(0, 1))
+        return torch.from_numpy((pixels - low) / (high - low)).permute(2, 0, 1).float()
+
+    return prepare
+
+
 def of_torchxrayvision(size):
     """As the package does it: XRayCenterCrop, then its models' fix_resolution; here for each of three channels."""
 
@@ -355,6 +367,12 @@ RECIPES = (
         ("h_optimus_0", "h_optimus_1"),
         torchvision(None, None, BICUBIC, H_OPTIMUS),
         only=lambda _, picture: picture.size == (224, 224),
+    ),
+    Recipe(
+        "numpy and torchvision, written out from the authors' description",
+        ("cellpose_sam",),
+        of_cellpose,
+        only=lambda name, _: name in {"coffee.png", "ihc.png", "astronaut.png"},
     ),
     Recipe(
         "scikit-image, as the authors' script does; grey levels differ by less than 2 on average",

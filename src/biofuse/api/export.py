@@ -461,6 +461,8 @@ SCALES = {
     "0-255": "pixels",
     "min-max": "(pixels - pixels.min()) / max(np.ptp(pixels), 1)",
     "standard": "(pixels - pixels.mean((0, 1))) / np.maximum(pixels.std((0, 1)), 1e-3)",
+    "percentile": "(lambda low, high: np.where(high - low > 1e-3, (pixels - low) / np.maximum(high - low, 1e-3), 0))("
+    "*np.percentile(pixels, (1, 99), (0, 1)))",
 }
 """How pixels are brought to the range that means and deviations are in, as :class:`Preprocessing` does it."""
 

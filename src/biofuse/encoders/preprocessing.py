@@ -51,10 +51,11 @@ class Preprocessing(BaseModel):
         ``longest`` and ``inner``.
     mean, std : tuple of float
         Per channel (red, green, blue), on the scale that ``value_range`` sets. ``std`` is positive.
-    value_range : {"0-1", "0-255", "min-max"}
+    value_range : {"0-1", "0-255", "min-max", "standard", "percentile"}
         Scale of the pixel values before ``mean`` and ``std`` are applied; ``min-max`` stretches each image so that its
         darkest value (of all channels) is 0 and its brightest 1; ``standard`` shifts and scales each channel of each
-        image to mean 0 and standard deviation 1.
+        image to mean 0 and standard deviation 1; ``percentile`` brings the 1st and the 99th percentile of each channel
+        to 0 and 1, and what lies beyond, beyond.
     odd_crop : {"round", "floor"}
         Where a centre crop begins that leaves an odd number of pixels: half a pixel is rounded to even, as torchvision
         does and with it timm and open_clip, or down, as the image processors of transformers do.
@@ -68,7 +69,7 @@ class Preprocessing(BaseModel):
     crop: int | None = Field(default=None, gt=0)
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    value_range: Literal["0-1", "0-255", "min-max", "standard"] = "0-1"
+    value_range: Literal["0-1", "0-255", "min-max", "standard", "percentile"] = "0-1"
     odd_crop: Literal["round", "floor"] = "round"
 
     @model_validator(mode="after")
@@ -188,6 +189,13 @@ class Preprocessing(BaseModel):
             # A channel of one colour becomes 0. One pixel that is one grey level off gives more than a thousandth.
             spread = pixels.std((2, 3), correction=0, keepdim=True).clamp_(min=1e-3)
             pixels = pixels.sub_(middle).div_(spread)
+        elif self.value_range == "percentile":
+            bounds = torch.tensor((0.01, 0.99), device=batch.device)
+            # Image by image: torch takes quantiles of 16 million values at the most.
+            ends = torch.stack([torch.quantile(image.flatten(1), bounds, dim=1) for image in pixels])
+            low, high = (each.view(-1, 3, 1, 1) for each in ends.unbind(1))
+            # A channel of one colour becomes 0, as Cellpose has it.
+            pixels = torch.where(high - low > 1e-3, (pixels - low) / (high - low).clamp(min=1e-3), 0)
         mean, std = (torch.tensor(values, device=batch.device).view(1, 3, 1, 1) for values in (self.mean, self.std))
         return pixels.sub_(mean).div_(std)
 

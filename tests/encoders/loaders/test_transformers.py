@@ -3,6 +3,7 @@
 The checkpoints are small, and have the names that the published ones have.
 """
 
+import functools
 import json
 
 import numpy as np
@@ -309,6 +310,28 @@ def test_medsam_equals_transformers(publish, equals, filled, images):
     card = publish("medsam", state, side=32, dim=16, shape=small)
     card = card.model_copy(update={"weights": card.weights.model_copy(update={"processor": ""})})
     equals(card, images, lambda pixels: whole.get_image_embeddings(pixels).mean((2, 3)))
+
+
+def test_cellpose_sam_equals_timms_sam_without_windows(publish, equals, filled, images):
+    """The tables of relative positions are SAM's, of windows of 2 and of a larger image; timm resamples them as SAM."""
+    sam = timm.models.vision_transformer_sam.VisionTransformerSAM(
+        img_size=32, patch_size=8, embed_dim=WIDTH, depth=DEPTH, num_heads=HEADS, mlp_ratio=2.0, use_rel_pos=True,
+        window_size=2, global_attn_indexes=(1,), neck_chans=16, num_classes=0,
+        norm_layer=functools.partial(torch.nn.LayerNorm, eps=1e-6),
+    )  # fmt: skip
+    for axis in "hw":
+        setattr(sam.blocks[1].attn, f"rel_pos_{axis}", torch.nn.Parameter(torch.zeros(15, WIDTH // HEADS)))
+    filled(sam)
+    for block in sam.blocks:
+        block.window_size = 0
+    state = {f"encoder.{key}".replace("mlp.fc", "mlp.lin"): value.clone() for key, value in sam.state_dict().items()}
+    state |= {"out.weight": torch.zeros(3), "W2": torch.zeros(3)}
+    small = {
+        "hidden_size": WIDTH, "num_hidden_layers": DEPTH, "num_attention_heads": HEADS, "image_size": 32,
+        "patch_size": 8, "global_attn_indexes": list(range(DEPTH)), "mlp_dim": 2 * WIDTH, "output_channels": 16,
+    }  # fmt: skip
+    card = publish("cellpose_sam", state, side=32, dim=16, shape=small)
+    equals(card, images, lambda pixels: sam.forward_features(pixels).mean((2, 3)))
 
 
 def test_names_of_this_release_of_transformers_load_too(publish, small_images, tmp_path):

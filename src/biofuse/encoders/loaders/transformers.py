@@ -328,20 +328,33 @@ def layout_of(card: EncoderCard, network: nn.Module) -> Callable[[State], State]
     callable
         Takes and returns a table of weights.
     """
-    del card
-    wanted = frozenset(network.state_dict())
+    shapes = {name: value.shape for name, value in network.state_dict().items()}
+    wanted = frozenset(shapes)
+    # Cellpose-SAM keeps the tables of SAM's windows, and has none.
+    everywhere = (
+        card.architecture == "SamVisionModel"
+        and len(card.arguments["global_attn_indexes"]) == (card.arguments["num_hidden_layers"])
+    )
     # transformers' own list of what it has renamed since.
     known: Any = network
     rules = [each for each in get_model_conversion_mapping(known) if isinstance(each, WeightRenaming)]
 
     def convert(state: State) -> State:
-        return {
+        modern = {
             name: tensor
             for key, value in _with_root(state, wanted).items()
             for name, tensor in _modern(key, value, wanted, rules).items()
         }
+        return {name: _relative(name, value, shapes) for name, value in modern.items()} if everywhere else modern
 
     return convert
+
+
+def _relative(name: str, table: torch.Tensor, shapes: Mapping[str, torch.Size]) -> torch.Tensor:
+    """Bring a table of relative positions to the network's size, linearly, as SAM does it whenever it runs."""
+    if ".rel_pos_" not in name or table.ndim != 2 or len(table) == shapes.get(name, table.shape)[0]:
+        return table
+    return torch.nn.functional.interpolate(table.T[None], size=shapes[name][0], mode="linear")[0].T.contiguous()
 
 
 def _with_root(state: State, wanted: frozenset[str]) -> State:

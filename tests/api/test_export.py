@@ -115,6 +115,7 @@ WAYS = (
     Preprocessing(size=37, crop=32, odd_crop="floor", value_range="0-255", interpolation="bilinear"),
     Preprocessing(resize="squash", size=40, crop=33, value_range="min-max"),
     Preprocessing(resize="squash", size=32, interpolation="lanczos", value_range="standard"),
+    Preprocessing(resize="squash", size=32, value_range="percentile"),
     Preprocessing(resize="longest", size=32, interpolation="box"),
     Preprocessing(resize="inner", size=32),
 )

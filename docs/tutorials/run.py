@@ -52,7 +52,7 @@ DECIDING = ("biofuse-embed", "numpy", "scikit-learn", "torch", "timm", "xgboost"
 WIDTH = "100"
 """Columns of the commands' output."""
 
-PAGES = ("first-fit.md", "radiology.md", "own-encoder.md", "reproduce-the-paper.md")
+PAGES = ("first-fit.md", "radiology.md", "pathology.md", "own-encoder.md", "reproduce-the-paper.md")
 
 
 @dataclass(frozen=True)

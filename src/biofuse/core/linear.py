@@ -257,7 +257,7 @@ penalty, which is what an error of the products grows by when they are inverted,
 Measured errors of 60 to 860 rows and 30 to 3,000 columns stay below a tenth of it."""
 
 FEW = 3
-"""Penalties too close for single precision that are compared one by one; more are quicker all together."""
+"""Penalties whose leave-one-out errors are computed one by one in double precision; more are quicker all together."""
 
 WHOLE = (slice(None),)
 """All columns of targets share a penalty."""
@@ -392,7 +392,7 @@ def row_path(
         coef = root[:, None] * _solved(K, centred, float(alphas[0]))[None]
         return _without_errors(alphas, coef, offset - across @ coef, n=n)
     known: dict[str, Any] = {"share": share, "spread": spread, "groups": groups, "space": space}
-    found = _quick_duals(K, centred, alphas=alphas, **known) if quick else None
+    found = _quick_duals(K, centred, alphas=alphas, left_out=left_out, **known) if quick else None
     alphas, errors, leaving, dual = found or (alphas, *_duals(K, centred, alphas=alphas, **known))
     coef = root[:, None] * dual  # adds up to 0, so that held-out rows need no centring
     return Path(alphas=alphas, errors=errors, leaving=leaving, coef=coef, intercept=offset - across @ coef)
@@ -445,9 +445,13 @@ def _quick_duals(
     spread: float,
     alphas: Matrix64,
     groups: Sequence[slice],
+    left_out: bool,
     space: Workspace,
 ) -> tuple[Matrix64, Matrix64, Matrix64, Matrix64] | None:
-    """Return penalties that may be the best, and what :func:`_duals` does of them; None where they are too many."""
+    """Return penalties that may be the best, and what :func:`_duals` does of them; None where they are too many.
+
+    How much is left out is computed where it decides, or is wanted anyway.
+    """
     n, single = len(K), space.array("single", K.shape, dtype=np.float32)
     np.multiply(K, 1 / spread, out=single, casting="same_kind")
     slack = SINGLE_ERROR * (50 + float(np.linalg.norm(single)) * spread / alphas)
@@ -458,16 +462,16 @@ def _quick_duals(
         return None
     possible = _possible(rough, rough, groups, slack=slack)
     confused = np.asarray(possible[:, possible.sum(axis=0) > 1].any(axis=1))
-    if confused.sum() > FEW:
-        return None
     kept = np.flatnonzero(possible.any(axis=1))
+    if (len(kept) if left_out else confused.sum()) > FEW:
+        return None
     errors, leaving = np.full((len(kept), centred.shape[1]), np.inf), np.full((len(kept), n), np.nan)
     dual = np.empty((len(kept), *centred.shape))
     for row, place in enumerate(kept):
         alpha, wrong = float(alphas[place]), rough[place]
         factor = _factored(K, alpha, out=space.array("factor", K.shape, "F"))
         dual[row] = _solved_by(factor, centred)
-        if confused[place]:
+        if confused[place] or left_out:
             leaving[row] = alpha * (_inverse_diagonal(factor) - share / (spread + alpha))
             wrong = np.square(alpha * dual[row] / leaving[row][:, None]).sum(axis=0)
         for group, columns in enumerate(groups):
@@ -617,7 +621,7 @@ def ridge_path(
     X : ndarray of float64, shape (n, d)
         Training rows as they are.
     targets, weights, relative, groups
-        As for :func:`row_path`.
+        As for :func:`row_path`; with fewer rows than columns, only penalties that may be the best are in the path.
     alpha : float, optional
         The one penalty, as it is, instead of relative ones; raised to :data:`SMALLEST` in their units.
     """
@@ -630,7 +634,7 @@ def ridge_path(
         relative = np.array([max(alpha / spread, SMALLEST)])
     options: dict[str, Any] = {"targets": targets, "weights": weights, "relative": relative, "groups": groups}
     if n <= d:
-        found = row_path(centred @ centred.T, left_out=True, **options)
+        found = row_path(centred @ centred.T, left_out=True, quick=len(relative) > 1, **options)
         coef = np.stack([centred.T @ dual for dual in found.coef])
     else:
         crossed = weighted.T @ (targets - weights @ targets / weights.sum())

@@ -97,22 +97,17 @@ def fit_discriminant(X: Features, problem: Classification, *, shrinkage: Shrinka
     around = (means - centre) / scale
     amount = float(priors @ amounts)
     if shrinkage == "left_out" and not spherical and (shares < 1).any():
-        strength, kept = _choose_strength(
+        strength, scaled_coef, products, evidence = _choose_strength(
             Z, weights, around=around, codes=codes, given=problem.weights[order], shares=shares, priors=priors
         )
-        # S = kept * (sum_i weight_i z_i z_i' + strength * I), in units in which the latter is the identity again.
-        unit = np.sqrt(kept * strength)
-        Z /= unit
-        around /= unit
-        scale *= unit
-        weights *= kept
         amount = strength * amount / (strength * amount + 1 - amount)
-    scaled_coef, lengths = _solve(Z, weights, around.T)
+    else:
+        scaled_coef, lengths = _solve(Z, weights, around.T)
+        products = around @ scaled_coef
+        evidence = _left_out(
+            crossed=Z @ scaled_coef, products=products, lengths=lengths, codes=codes, shares=shares, weights=weights
+        )
     coef = scaled_coef / scale[:, None]
-    products = around @ scaled_coef
-    evidence = _left_out(
-        crossed=Z @ scaled_coef, products=products, lengths=lengths, codes=codes, shares=shares, weights=weights
-    )
     left_out = np.empty_like(evidence)
     left_out[order] = evidence + np.log(priors)
     alone = np.zeros(len(Z), dtype=np.bool_)
@@ -151,7 +146,7 @@ def _choose_strength(
     given: NDArray[np.float64],
     shares: NDArray[np.float64],
     priors: NDArray[np.float64],
-) -> tuple[float, float]:
+) -> tuple[float, NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Choose ``strength`` in ``S = kept * (sum_i weight_i z_i z_i' + strength * I)`` by log-loss of left-out rows.
 
     Each strength is judged with the slope that is best for it, and ``kept`` keeps the trace as it is at strength 1. One
@@ -161,7 +156,12 @@ def _choose_strength(
     -------
     strength : float
         One of :data:`STRENGTHS`; ties go to the larger.
-    kept : float
+    coef : ndarray of float64, shape (d, n_codes)
+        ``S^-1 around'``.
+    products : ndarray of float64, shape (n_codes, n_codes)
+        Of the class means with each other, in the inner product of ``S^-1``.
+    evidence : ndarray of float64, shape (n, n_codes)
+        As of :func:`_left_out`.
     """
     axes = _Axes.of(Z, weights, around.T)
     total, strengths = float(axes.values.sum()), np.array(STRENGTHS[::-1])
@@ -184,17 +184,17 @@ def _choose_strength(
                 shares=shares[rows],
                 weights=weights[rows] * keep,
             )
-    evidence += np.log(priors)
     alone = shares == 1
-    evidence[:, alone] = 0
     seen = Classification(codes=codes, n_codes=len(priors), weights=np.where(alone, 0.0, given))
     losses = []
-    for decisions in evidence:
+    for decisions in np.where(alone[:, None], 0, evidence + np.log(priors)):
         logits = decisions[:, 1:] - decisions[:, :1] if len(priors) == 2 else decisions
         loss, _ = log_loss(fit_slope(logits, seen, bounds=SLOPES) * logits, seen.indicators)
         losses.append(round(float(loss @ seen.weights / seen.weights.sum()), TIES))
     best = int(np.argmin(losses))
-    return float(strengths[best]), float(kept[best])
+    strength = float(strengths[best])
+    coef = axes.coef(Z, weights, around.T, placed[best], strength=strength, kept=float(kept[best]))
+    return strength, coef, products[best], evidence[best]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -236,6 +236,30 @@ class _Axes:
         positions = (vectors.T @ (root * (Z @ targets))) / np.sqrt(values)[:, None]
         weighted = np.divide(vectors * np.sqrt(values), root, out=np.zeros_like(vectors), where=root > 0)
         return cls(values=values, turn=weighted, positions=positions, outside=products - positions.T @ positions)
+
+    def coef(
+        self,
+        Z: NDArray[np.float64],
+        weights: NDArray[np.float64],
+        targets: NDArray[np.float64],
+        placed: NDArray[np.float64],
+        *,
+        strength: float,
+        kept: float,
+    ) -> NDArray[np.float64]:
+        """Return ``S^-1 targets`` for ``S = kept * (sum_i weight_i z_i z_i' + strength * I)``.
+
+        Parameters
+        ----------
+        Z, weights, targets
+            As given to :meth:`of`.
+        placed : ndarray of float64, shape (r, n_codes)
+            ``positions`` over the values of S along the axes.
+        strength, kept : float
+        """
+        if len(Z) > Z.shape[1]:
+            return np.asarray(self.turn @ placed)
+        return np.asarray(targets / kept - Z.T @ (weights[:, None] * (self.turn @ placed))) / strength
 
     def scores(self, Z: NDArray[np.float64], rows: slice) -> NDArray[np.float64]:
         """Return the places of some rows along the axes."""

@@ -4,6 +4,7 @@ import gzip
 import itertools
 import pickle
 import sys
+import tracemalloc
 from pathlib import Path
 
 import nibabel
@@ -14,8 +15,9 @@ from numpy.typing import NDArray
 
 from biofuse.core.errors import DataError, DependencyError, UnreadableImageError
 from biofuse.data.config import DataConfig
-from biofuse.data.cuts import Opened
+from biofuse.data.cuts import Bag, Cut, Opened, Source
 from biofuse.data.decoding import DecodePolicy
+from biofuse.data.load import load_samples
 from biofuse.data.volumes import AXES, Axis, VolumeSlice, chosen, open_file, read_volume, recognises, scan
 from biofuse.data.windows import to_grey
 
@@ -237,6 +239,10 @@ def test_a_volume_is_read_once_and_its_slices_travel_light(tmp_path: Path) -> No
         image.read()
     assert read_volume.cache_info().misses == before + 1
     assert len(pickle.dumps(found.images)) < 64 * 256
+    tracemalloc.start()
+    found.images[0].read()
+    assert tracemalloc.get_traced_memory()[1] < 16 * 16 * 64 * 4, "a slice is taken without copying the volume"
+    tracemalloc.stop()
     write(path, ramp(16, 16, 63))
     with pytest.raises(UnreadableImageError, match="changed"):
         found.images[0].read()
@@ -248,3 +254,106 @@ def test_without_nibabel_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(DependencyError, match="nibabel") as caught:
         opened(path)
     assert "biofuse-embed[nifti]" in caught.value.remedy
+
+
+# --- series of DICOM files
+
+PLANES: dict[Axis, list[int]] = {
+    "axial": [1, 0, 0, 0, 1, 0],
+    "coronal": [1, 0, 0, 0, 0, -1],
+    "sagittal": [0, 1, 0, 0, 0, -1],
+}
+"""PS3.3, C.7.6.2: directions of rows and of columns, to the left, to the back and up."""
+
+
+def write_series(folder: Path, voxels: NDArray[np.int16], across: Axis, *, spacing: tuple[float, ...]) -> Path:
+    """Write a canonical volume as a scanner would, its files named and numbered in no order of theirs."""
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+
+    folder.mkdir()
+    number, series = AXES.index(across), generate_uid()
+    height, width = np.delete(spacing, number)[::-1].tolist()
+    order = np.random.default_rng(0).permutation(voxels.shape[number]).tolist()
+    for name, index in enumerate(order):
+        plane = voxels.take(index, axis=number)[::-1, ::-1].T
+        corner = np.insert(np.delete(np.array(voxels.shape) - 1, number), number, index) * spacing * [-1, -1, 1]
+        found = Dataset()
+        found.file_meta = FileMetaDataset()
+        found.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        found.SOPClassUID = found.file_meta.MediaStorageSOPClassUID = CTImageStorage
+        found.SOPInstanceUID = found.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+        found.SeriesInstanceUID, found.Modality, found.PatientID = series, "CT", "Mustermann"
+        found.ImageOrientationPatient, found.ImagePositionPatient = PLANES[across], corner.tolist()
+        found.PixelSpacing = [height, width]
+        found.Rows, found.Columns = plane.shape
+        found.SamplesPerPixel, found.PhotometricInterpretation = 1, "MONOCHROME2"
+        found.BitsAllocated = found.BitsStored = 16
+        found.HighBit, found.PixelRepresentation = 15, 1
+        found.RescaleSlope, found.RescaleIntercept = 1, -1024
+        found.PixelData = np.ascontiguousarray(plane + 1024).astype("<i2").tobytes()
+        found.save_as(folder / f"{name:02d}.dcm", enforce_file_format=True)
+    return folder
+
+
+@pytest.fixture
+def body() -> NDArray[np.int16]:
+    return np.random.default_rng(1).integers(-900, 900, (5, 6, 7)).astype(np.int16)
+
+
+def images_of(root: Path, **options: object) -> tuple[Source, ...]:
+    """Read a folder of one series as one sample."""
+    (bag,) = load_samples(root, bag="series", **options).sources
+    assert isinstance(bag, Bag)
+    return bag.images
+
+
+@pytest.mark.parametrize(("across", "apart"), [("axial", 3.0), ("coronal", 2.0), ("sagittal", 2.0)])
+def test_a_series_gives_the_slices_of_the_same_volume_in_nifti(
+    across: Axis, apart: float, body: NDArray[np.int16], tmp_path: Path
+) -> None:
+    spacing = (2.0, 2.0, apart)
+    root = write_series(tmp_path / "series", body, across, spacing=spacing)
+    nifti = write(tmp_path / "same.nii", body, np.diag([*spacing, 1.0]))
+    named = set()
+    for axis in AXES:
+        options = {"axis": axis, "slices": "every:2", "window": "0,1500"}
+        ours, theirs = images_of(root, **options), opened(nifti, **options).images
+        assert len(ours) == len(theirs) > 2
+        for one, other in zip(ours, theirs, strict=True):
+            np.testing.assert_array_equal(one.read(), other.read(), err_msg=one.description)
+        named |= {image.content(DecodePolicy()) for image in ours if isinstance(image, Cut)}
+        assert "Mustermann" not in repr(ours)
+    named |= {image.content(DecodePolicy()) for image in images_of(root, axis=axis, slices=1) if isinstance(image, Cut)}
+    assert len(named) == 3 + 3 + 4 + 1, "no two have one name, and the window is part of it"
+    taken = [image.read() for image in images_of(root, slices="at:1,100%", window="0,1500")]
+    number = AXES.index(across)
+    for picture, index in zip(taken, (1, body.shape[number] - 1), strict=True):
+        plane = body.take(index, axis=number)[::-1, ::-1].T
+        np.testing.assert_array_equal(picture, to_grey(plane, -750.0, 750.0))
+
+
+def test_files_of_a_series_without_a_window_share_one(body: NDArray[np.int16], tmp_path: Path) -> None:
+    body[:, :, 3] //= 10
+    low, high = np.percentile(body, (0.5, 99.5))
+    images = images_of(write_series(tmp_path / "series", body, "axial", spacing=(1.0, 1.0, 1.0)))
+    for index, image in enumerate(images):
+        np.testing.assert_array_equal(image.read(), to_grey(body[:, :, index][::-1, ::-1].T, low, high))
+
+
+def test_a_series_that_is_no_volume_stays_as_it_is_or_is_named(body: NDArray[np.int16], tmp_path: Path) -> None:
+    from pydicom import dcmread
+
+    root = write_series(tmp_path / "series", body, "axial", spacing=(1.0, 1.0, 1.0))
+    middle = next(path for path in root.iterdir() if dcmread(path).ImagePositionPatient[2] == 3)
+    middle.rename(tmp_path / "gone.dcm")
+    assert len(images_of(root)) == 6
+    with pytest.raises(UnreadableImageError, match="do not lie evenly") as caught:
+        images_of(root, axis="coronal")[0].read()
+    assert "`axis='auto'`" in caught.value.remedy
+    with pytest.raises(UnreadableImageError, match="6 axial slices, 9 show nothing, or are not there"):
+        images_of(root, slices="at:9")[0].read()
+    other = dcmread(tmp_path / "gone.dcm")
+    other.ImageOrientationPatient = PLANES["coronal"]
+    other.save_as(root / "scout.dcm")
+    assert len(images_of(root, slices=2)) == 7, "pictures of several planes are no volume: all are taken"

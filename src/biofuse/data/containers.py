@@ -86,7 +86,7 @@ def open_containers(table: SampleTable, request: Request) -> SampleTable:
             f"{option('bag', alone)} was said of other data and means nothing here: each image is a sample by itself."
         )
         return replace(table, notes=(*table.notes, said))
-    return table if bags is None else _together(table, bags, found)
+    return table if bags is None else _together(table, bags, found, request.config)
 
 
 def _require_window(table: SampleTable, request: Request, found: Sequence[Opened | None]) -> None:
@@ -265,7 +265,9 @@ class _Row:
     row: int
 
 
-def _together(table: SampleTable, bags: Sequence[str], found: Sequence[Opened | None]) -> SampleTable:
+def _together(
+    table: SampleTable, bags: Sequence[str], found: Sequence[Opened | None], config: DataConfig
+) -> SampleTable:
     """Make one row of the rows of each bag; images come in the order of their positions, else of their names."""
     rows: dict[str, list[_Row]] = {}
     for row, (bag, each, source) in enumerate(zip(bags, found, table.sources, strict=True)):
@@ -276,7 +278,8 @@ def _together(table: SampleTable, bags: Sequence[str], found: Sequence[Opened | 
     }
     _refuse_unlike(table, order)
     first = [own[0] for own in order.values()]
-    images = sum(len(_images(source)) for source in table.sources)
+    opened = {bag: _opened_bag(own, table, found, config) for bag, own in order.items()}
+    images = sum(len(own) for own, _ in opened.values())
     note = f"{images} images make up {len(order)} samples: those of one bag belong together."
 
     def of_first(values: Any) -> Any:
@@ -291,22 +294,51 @@ def _together(table: SampleTable, bags: Sequence[str], found: Sequence[Opened | 
     return replace(
         table,
         ids=list(order),
-        sources=[
-            Bag(tuple(image for row in own for image in _images(table.sources[row])), bag) for bag, own in order.items()
-        ],
+        sources=[Bag(tuple(own), bag) for bag, (own, _) in opened.items()],
         labels=of_first(table.labels),
         splits=of_first(table.splits),
         groups=of_first(table.groups),
         weights=of_first(table.weights),
         by={name: of_first(values) for name, values in table.by.items()},
         bags=None,
-        opened=None
-        if table.opened is None
-        else [tuple(facts for row in own for facts in (table.opened or ())[row]) for own in order.values()],
+        opened=None if table.opened is None else [tuple(facts) for _, facts in opened.values()],
         contents=None,
         image_contents=None,
         notes=(*table.notes, note),
     )
+
+
+def _opened_bag(
+    rows: Sequence[int], table: SampleTable, found: Sequence[Opened | None], config: DataConfig
+) -> tuple[list[Source], list[FileFacts]]:
+    """Return the images of a bag, and what is known of its files; of a series of DICOM files, the slices to take."""
+    by_series: dict[str, list[int]] = {}
+    for row in rows:
+        each = found[row]
+        by_series.setdefault("" if each is None else each.identifiers.get("series", ""), []).append(row)
+    images: list[Source] = []
+    facts: list[FileFacts] = []
+    for own in by_series.values():
+        files = [image for row in own for image in _images(table.sources[row])]
+        volume = _volume(files, config)
+        images += files if volume is None else volume.images
+        facts += (
+            [each for row in own for each in (() if table.opened is None else table.opened[row])]
+            if volume is None
+            else [volume.about]
+        )
+    return images, facts
+
+
+def _volume(files: Sequence[Source], config: DataConfig) -> Opened | None:
+    slices_of = [file for file in files if isinstance(file, dicom.DicomImage)]
+    if len(slices_of) < max(len(files), 2):
+        return None
+    try:
+        return volumes.open_series(slices_of, config)
+    except UnreadableImageError as error:
+        unopened = UnopenedSource(files[0].description, error)
+        return Opened(images=(unopened,), is_bag=True, about=FileFacts(kind=UNREADABLE))
 
 
 def _images(source: Source) -> tuple[Source, ...]:

@@ -378,12 +378,16 @@ class DicomImage:
         How many the file has.
     window : str or None
         The option ``window``, where it was said.
+    limits : tuple of float, or None
+        What becomes black and white where neither the option nor the file says it, found for all files of a series;
+        otherwise it is percentiles of the file.
     """
 
     file: StampedFile
     frame: int = 0
     n_frames: int = 1
     window: str | None = None
+    limits: tuple[float, float] | None = None
 
     @property
     def description(self) -> str:
@@ -399,6 +403,7 @@ class DicomImage:
             If the file cannot be read.
         """
         cut: dict[str, JSON] = {"dicom": DICOM_VERSION, "frame": self.frame, "window": self.window}
+        cut |= {} if self.limits is None else {"limits": self.limits}
         return cut_content([self.file], cut, policy)
 
     def read(self) -> NDArray[np.uint8]:
@@ -433,7 +438,7 @@ class DicomImage:
                 own = _own_window(header, self.frame, values)
                 if own is not None:
                     return own
-        return to_grey(values, *_limits(self.file))
+        return to_grey(values, *(self.limits or _limits(self.file)))
 
 
 def _pixels(header: Header, frame: int) -> NDArray[Any]:
@@ -557,6 +562,42 @@ def _limits(file: StampedFile) -> tuple[float, float]:
     header = header_of(file)
     frames = sorted({int(place) for place in np.linspace(0, header.frames - 1, min(header.frames, SAMPLED)).round()})
     return percentile_limits([_without_padding(header, frame) for frame in frames])
+
+
+def series_limits(files: Sequence[StampedFile], window: str | None) -> tuple[float, float] | None:
+    """Return which values of a series become black and white: percentiles over at most ``SAMPLED`` of its files.
+
+    Parameters
+    ----------
+    files : sequence of StampedFile
+        Of one series, in their order.
+    window : str or None
+        The option ``window``.
+
+    Returns
+    -------
+    tuple of float, or None
+        None where the option or the files say it.
+
+    Raises
+    ------
+    UnreadableImageError
+        If a file cannot be decoded.
+    """
+    header = header_of(files[0])
+    with _header_errors(header.file):
+        if header.colour or not _by_percentiles(header, window):
+            return None
+    some = np.linspace(0, len(files) - 1, min(len(files), SAMPLED)).round().astype(int)
+    return percentile_limits([_without_padding(header_of(files[place]), 0) for place in sorted(set(some.tolist()))])
+
+
+def _by_percentiles(header: Header, asked: str | None) -> bool:
+    """Tell whether neither the option nor the file says what is black and white."""
+    if asked is not None:
+        return Window.of(asked) is None
+    levels = header.levels(0)
+    return not (levels.get("VOILUTSequence") or _window_of(levels) is not None or _is_plain(header, levels))
 
 
 def _without_padding(header: Header, frame: int) -> NDArray[Any]:

@@ -1,4 +1,4 @@
-"""Volumes as bags of slices: NIfTI files.
+"""Volumes as bags of slices: NIfTI files, and series of DICOM files.
 
 How a volume becomes images:
 
@@ -13,24 +13,28 @@ How a volume becomes images:
 - Slices that then show one value only are empty, and are left out; a volume of nothing else is an error.
 - Where pixels of a slice are not square, it is stretched (bilinear) until they are.
 - Voxels that are no number are read as the volume's least value, which is said.
+
+The slices of a DICOM series are its files, as they are and without looking for empty ones. Those across another axis
+are cut from all of them, as they are shown.
 """
 
 import gzip
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, cast, get_args
+from typing import Any, BinaryIO, Literal, Self, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from biofuse.core.errors import DependencyError, UnreadableImageError, option
+from biofuse.core.errors import DependencyError, UnreadableImageError, option, printable
 from biofuse.data.config import DataConfig
-from biofuse.data.cuts import FileFacts, Opened, StampedFile, cut_content
+from biofuse.data.cuts import FileFacts, Opened, Source, StampedFile, cut_content
 from biofuse.data.decoding import PILLOW_ERRORS, REMEDY, TOO_LARGE, DecodePolicy
+from biofuse.data.dicom import DicomImage, Header, header_of, series_limits
 from biofuse.data.labels import listing
 from biofuse.data.windows import PERCENTILES, Window, to_grey
 
@@ -98,7 +102,7 @@ class Volume:
 
     def slice(self, axis: Axis, index: int) -> NDArray[Any]:
         """Return the values of a slice as it is shown, shape (height, width) or (height, width, channels)."""
-        plane = self.voxels.take(index, axis=AXES.index(axis))
+        plane = self.voxels[(slice(None),) * AXES.index(axis) + (index,)]  # ``take`` would copy the volume
         return self.meant(np.ascontiguousarray(plane[::-1, ::-1].swapaxes(0, 1)))
 
     def pixel(self, axis: Axis) -> tuple[float, float]:
@@ -122,9 +126,10 @@ class Volume:
 
     def limits(self) -> tuple[float, float]:
         """Return what becomes black and white where no window was asked for."""
-        ends = self.voxels.min(), self.voxels.max()
+        stored = self.voxels.ravel(order="K")  # as they lie in memory: in another order it takes far longer
+        ends = stored.min(), stored.max()
         least = ends[1] if self.slope < 0 else ends[0]
-        shown = self.voxels[(self.voxels != least) & (self.voxels != -self.intercept / self.slope)]
+        shown = stored[(stored != least) & (stored != -self.intercept / self.slope)]
         # A mask of zeros and ones: all that is not background has one value.
         cuts = np.percentile(shown, PERCENTILES) if shown.size else np.zeros(2)
         found = cuts if cuts[0] < cuts[1] else np.array(ends)
@@ -267,24 +272,29 @@ def _unzipped(path: Path) -> BinaryIO:
 
 def _volume_of(image: Any, stream: BinaryIO, time: int, name: str) -> Volume:
     """Take one volume out of an image of nibabel, and turn it to canonical order."""
-    nibabel = _nibabel()
     stored, n_times = _stored(image, stream, time, name)
     stored, n_odd = _numbers(stored, name)
-    turns = nibabel.orientations.io_orientation(image.affine)
-    if np.isnan(turns).any():
-        raise UnreadableImageError(f"{name}: its affine matrix leaves out an axis.", remedy=REMEDY)
-    spacing = np.empty(3)
-    spacing[turns[:, 0].astype(int)] = nibabel.affines.voxel_sizes(image.affine)
-    across, front, up = (spacing * SPACE_UNITS.get(image.header.get_xyzt_units()[0], 1.0)).tolist()
-    return Volume(
-        voxels=nibabel.orientations.apply_orientation(stored, turns),
-        spacing=(across, front, up),
+    unit = SPACE_UNITS.get(image.header.get_xyzt_units()[0], 1.0)
+    return replace(
+        _turned(stored, image.affine * unit),
         slope=image.dataobj.slope,
         intercept=image.dataobj.inter,
         n_odd=n_odd,
         oriented=bool(image.header["qform_code"] or image.header["sform_code"]),
         n_times=n_times,
     )
+
+
+def _turned(stored: NDArray[Any], affine: NDArray[np.float64]) -> Volume:
+    """Turn voxels to canonical order by the matrix that takes their indices to mm to the right, to the front and up."""
+    nibabel = _nibabel()
+    turns = nibabel.orientations.io_orientation(affine)
+    if np.isnan(turns).any():
+        raise nibabel.orientations.OrientationError("its affine matrix leaves out an axis")
+    spacing = np.empty(3)
+    spacing[turns[:, 0].astype(int)] = nibabel.affines.voxel_sizes(affine)
+    across, front, up = spacing.tolist()
+    return Volume(voxels=nibabel.orientations.apply_orientation(stored, turns), spacing=(across, front, up))
 
 
 def _stored(image: Any, stream: BinaryIO, time: int, name: str) -> tuple[NDArray[Any], int]:
@@ -396,8 +406,8 @@ def scan(
     if not volume.coloured:
         limits = limits or volume.limits()
         ends = to_grey(ends[0], *limits), to_grey(ends[1], *limits)
-    filled = (ends[0] != ends[1]).reshape(shape[AXES.index(across)], -1).any(axis=1)
-    if not filled.any():
+    filled = _filled(*ends)
+    if not filled:
         values = f"{float(volume.meant(volume.voxels.min())):.6g} to {float(volume.meant(volume.voxels.max())):.6g}"
         window = "" if limits is None else f", shown from {limits[0]:.6g} to {limits[1]:.6g}"
         raise UnreadableImageError(
@@ -409,11 +419,16 @@ def scan(
         spacing=volume.spacing,
         axis=across,
         limits=None if volume.coloured else limits,
-        filled=tuple(np.flatnonzero(filled).tolist()),
+        filled=filled,
         odd=volume.n_odd / volume.voxels.size,
         oriented=volume.oriented,
         n_times=volume.n_times,
     )
+
+
+def _filled(least: NDArray[Any], largest: NDArray[Any]) -> tuple[int, ...]:
+    """Return which slices show more than one value."""
+    return tuple(np.flatnonzero((least != largest).reshape(len(least), -1).any(axis=1)).tolist())
 
 
 def open_file(path: Path, config: DataConfig) -> Opened:
@@ -526,3 +541,206 @@ def _warnings(name: str, found: ScannedVolume, time: int, empty: Sequence[int]) 
     if empty:
         said.append(f"{name}: of the slices asked for, {listing(list(map(str, empty)))} show nothing and are left out.")
     return said
+
+
+# --- series of DICOM files
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stack:
+    """The files of a series that are slices of one volume, in the order in which slices are counted.
+
+    Attributes
+    ----------
+    places : tuple of tuple of DicomImage
+        Those at each position; several where a series repeats it, at other times or echoes.
+    positions : tuple of float
+        In mm, increasing.
+    axis : {"sagittal", "coronal", "axial"}
+        What they lie across, most nearly.
+    """
+
+    places: tuple[tuple[DicomImage, ...], ...]
+    positions: tuple[float, ...]
+    axis: Axis
+
+    @classmethod
+    def of(cls, images: Sequence[DicomImage]) -> Self | None:
+        """Put images in order; None where they lie in different planes, or in one, or do not say where they lie."""
+        found = [header_of(image.file) for image in images]
+        if any(image.n_frames > 1 or header.position() is None for image, header in zip(images, found, strict=True)):
+            return None
+        normals = np.array([np.cross(*_plane(header)) for header in found])
+        if np.abs(normals - normals[0]).max() > ALIKE - 1.0:
+            return None
+        number = int(np.abs(normals[0]).argmax())
+        forward = normals[0][number] > 0
+        places: dict[float, list[DicomImage]] = {}
+        for image, header in zip(images, found, strict=True):
+            place = header.position() or 0.0
+            places.setdefault(round(place if forward else -place, 2), []).append(image)
+        order = sorted(places)
+        if len(order) < 2:
+            return None
+        return cls(places=tuple(tuple(places[each]) for each in order), positions=tuple(order), axis=AXES[number])
+
+    @property
+    def folder(self) -> str:
+        """Where the first file lies."""
+        return printable(str(self.places[0][0].file.path.parent))
+
+    def shown(self, window: str | None) -> Self:
+        """Return the stack with one window for all files, where it would be each file's own percentiles."""
+        limits = series_limits([image.file for place in self.places for image in place], window)
+        places = tuple(tuple(replace(image, limits=limits) for image in place) for place in self.places)
+        return self if limits is None else replace(self, places=places)
+
+    def whole(self) -> tuple[DicomImage, ...]:
+        """Return the images of one volume: one at each position, and one distance from each to the next.
+
+        Raises
+        ------
+        UnreadableImageError
+            If they lie otherwise.
+        """
+        gaps = np.diff(self.positions)
+        if any(len(each) > 1 for each in self.places) or gaps.max() > gaps.min() * ALIKE:
+            raise UnreadableImageError(
+                f"{self.folder}: the files of a series do not lie evenly, one behind the other.",
+                remedy=f"Take the slices as they are: {option('axis', 'auto')}.",
+            )
+        return tuple(image for (image,) in self.places)
+
+
+def _plane(header: Header) -> NDArray[np.float64]:
+    """Return the directions to the right and down a picture, each as a row: to the right, to the front, up."""
+    return np.reshape(np.asarray(header.dataset.ImageOrientationPatient, dtype=np.float64), (2, 3)) * [-1.0, -1.0, 1.0]
+
+
+@dataclass(frozen=True)
+class SeriesSlice:
+    """A slice that is cut across the files of a series.
+
+    Attributes
+    ----------
+    images : tuple of DicomImage
+        All of them, in order.
+    axis : {"sagittal", "coronal", "axial"}
+    index : int
+        Position along it, from 0.
+    """
+
+    images: tuple[DicomImage, ...] = field(repr=False)
+    axis: Axis
+    index: int
+
+    @property
+    def description(self) -> str:
+        """The folder and the slice."""
+        return f"{printable(str(self.images[0].file.path.parent))}: {self.axis} slice {self.index} of a series"
+
+    def content(self, policy: DecodePolicy) -> bytes:
+        """Name the slice by the images it is cut from."""
+        images = [image.content(policy).hex() for image in self.images]
+        return cut_content([], {"axis": self.axis, "slice": self.index, "images": images}, policy)
+
+    def read(self) -> NDArray[np.uint8]:
+        """Return the slice, shape (height, width) or (height, width, 3).
+
+        Raises
+        ------
+        UnreadableImageError
+            If a file has changed, or cannot be read.
+        """
+        for image in self.images:
+            image.file.require_unchanged()
+        volume = read_series(self.images)
+        return _squared(volume.slice(self.axis, self.index), *volume.pixel(self.axis))
+
+
+@lru_cache(maxsize=1)
+def read_series(images: tuple[DicomImage, ...]) -> Volume:
+    """Read all images of a series as they are shown, as one volume; the last one stays in the memory of the process.
+
+    Raises
+    ------
+    UnreadableImageError
+        If one cannot be read, or is of another size.
+    DependencyError
+        If nibabel is not installed.
+    """
+    headers = [header_of(image.file) for image in (images[0], images[-1])]
+    pixels = [image.read() for image in images]
+    spacing = headers[0].spacing()
+    odd = next((image for image, each in zip(images, pixels, strict=True) if each.shape != pixels[0].shape), None)
+    if odd is not None or spacing is None:
+        named = odd or images[0]
+        raise UnreadableImageError(
+            f"{named.description}: {'says no pixel spacing' if odd is None else 'is of another size than the others'}.",
+            remedy=f"Take the slices as they are: {option('axis', 'auto')}.",
+        )
+    right, down = _plane(headers[0])
+    first, last = (
+        np.asarray(header.dataset.ImagePositionPatient, dtype=np.float64) * [-1.0, -1.0, 1.0] for header in headers
+    )
+    affine = np.eye(4)
+    affine[:3, :3] = np.column_stack([(last - first) / (len(images) - 1), down * spacing[0], right * spacing[1]])
+    return _turned(np.stack(pixels), affine)
+
+
+def open_series(images: Sequence[DicomImage], config: DataConfig) -> Opened | None:
+    """Choose the slices of a series of DICOM files.
+
+    Parameters
+    ----------
+    images : sequence of DicomImage
+        All files of the series.
+    config : DataConfig
+        Its ``axis``, ``slices`` and ``window`` count.
+
+    Returns
+    -------
+    Opened or None
+        None where the files are not slices of a volume: radiographs, scouts.
+
+    Raises
+    ------
+    UnreadableImageError
+        If none of the slices asked for is there, or the files cannot be cut across another axis.
+    """
+    stack = Stack.of(images)
+    if stack is None:
+        return None
+    stack = stack.shown(config.window)
+    if config.axis in {"auto", stack.axis}:
+        across, n = stack.axis, len(stack.places)
+        filled: Sequence[int] = range(n)
+    else:
+        across = config.axis
+        volume = read_series(stack.whole())
+        n, filled = volume.voxels.shape[AXES.index(across)], _filled(*volume.extremes(across))
+    indices, absent = chosen(config.slices, filled, n)
+    if not indices:
+        raise UnreadableImageError(
+            f"{stack.folder}: of a series of {n} {across} slices, {listing(list(map(str, absent)))} show nothing, or "
+            "are not there.",
+            remedy=f"Choose others with {option('slices')}.",
+        )
+    taken: list[Source] = []
+    for index in indices:
+        own = stack.places[index] if across == stack.axis else (SeriesSlice(stack.whole(), across, index),)
+        taken.extend(own)
+    return Opened(images=tuple(taken), is_bag=True, about=_about_series(stack, across, n, len(indices)))
+
+
+def _about_series(stack: Stack, axis: Axis, n: int, used: int) -> FileFacts:
+    header = header_of(stack.places[0][0].file)
+    gaps = np.diff(stack.positions)
+    facts: dict[str, str | float] = {
+        "modality": header.modality,
+        "axis": axis,
+        "slices": n,
+        "slices used": used,
+        "slice spacing (mm)": float(np.median(gaps)),
+    }
+    return FileFacts(kind="DICOM series", facts=facts)

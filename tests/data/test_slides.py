@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 import biofuse
-from biofuse.core.errors import UnreadableImageError
+from biofuse.core.errors import DependencyError, UnreadableImageError
 from biofuse.data import cuts, slides
 from biofuse.data.config import DataConfig
 from biofuse.data.decoding import DecodePolicy
@@ -238,3 +238,9 @@ def test_a_prediction_says_where_the_tiles_lie(tmp_path: Path) -> None:
     assert images[["x", "y", "width", "height"]].drop_duplicates().shape == (20, 4)
     tile = slides.open_file(copies[3], DataConfig(**options)).images[7]
     assert images[images["id"] == "3"].iloc[7][["x", "y", "width", "height"]].tolist() == list(tile.box)
+
+
+def test_what_brings_openslide_is_named_where_it_is_missing(slide: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openslide", None)
+    with pytest.raises(DependencyError, match=r"biofuse-embed\[slides\]"):
+        load_samples(slide)

@@ -10,6 +10,7 @@ import torch
 
 from biofuse.core.errors import AlignmentError, DataError, UnreadableImageError
 from biofuse.data import tile_embeddings
+from biofuse.data.check import check_samples
 from biofuse.data.config import DataConfig
 from biofuse.data.decoding import DecodePolicy
 from biofuse.data.load import load_samples
@@ -148,3 +149,12 @@ def test_a_folder_that_does_not_fit_is_refused(slides_table: Path, tmp_path: Pat
         import_embeddings(folder, samples, encoder="v", store=store)
     with pytest.raises(DataError, match="no tile of a file of embeddings"):
         import_embeddings(folder, load_samples([np.zeros((8, 8), np.uint8)]), encoder="v", store=store)
+
+
+def test_the_check_looks_for_no_pixels_where_there_are_none(slides_table: Path) -> None:
+    trident(slides_table.parent / "uni" / "s1.h5", features(1), PLACES[:, ::-1])
+    samples = load_samples(slides_table, path="slide", root=slides_table.parent / "uni", extension=".h5")
+    report = check_samples(samples)
+    assert report.unreadable == report.flat == ()
+    assert report.n_images == 24
+    assert report.files["embedded slide"].n == 2

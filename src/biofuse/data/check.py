@@ -1,5 +1,6 @@
 """What is in a data set, what is suspicious about it, and what would keep a model from being fitted to it."""
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from biofuse.data.decoding import DecodePolicy, ImageFacts, Remarks, content_has
 from biofuse.data.labels import listing
 from biofuse.data.samples import SPLITS, Samples, groups_across_splits
 from biofuse.data.splits import merge_groups
+from biofuse.data.tile_embeddings import EmbeddedTile
 
 WHOLE = "all"
 """What the single part of a data set without splits is called in a report."""
@@ -443,6 +445,8 @@ def _read_all(samples: Samples, workers: int | None) -> Iterator[_Seen]:
 
 
 def _inspect(source: Source, policy: DecodePolicy) -> _Seen:
+    if isinstance(source, EmbeddedTile):  # there are no pixels to look at
+        return _Seen(content=source.content(policy), deviation=math.inf, cut=True)
     try:
         raw = source.read()
         image, facts = decode_with_facts(raw, policy, description=source.description)

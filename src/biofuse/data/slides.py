@@ -235,7 +235,6 @@ def open_file(path: Path, config: DataConfig) -> Opened:
         "height (pixels)": scan.height,
         "file's resolution (µm per pixel)": round(max(mpp), 4),
         "tiles of tissue": len(boxes),
-        "tiles": len(drawn),
     }
     return Opened(
         images=tuple(SlideTile(files=files, box=box, side=config.tile_size, policy=policy) for box in drawn),

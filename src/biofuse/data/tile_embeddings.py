@@ -112,8 +112,8 @@ def open_file(path: Path, config: DataConfig) -> Opened:
     shape, found = _tiles(path)
     order = hash_order([f"{tile.key[0]},{tile.key[1]}" for tile in found])[: config.tiles]
     tiles = [found[row] for row in sorted(order.tolist())]
-    facts = {"columns": shape[1], "tiles of tissue": shape[0], "tiles": len(tiles)}
-    return Opened(images=tuple(tiles), is_bag=True, about=FileFacts(kind="slide's tile embeddings", facts=facts))
+    facts = {"columns": shape[1], "tiles of tissue": shape[0]}
+    return Opened(images=tuple(tiles), is_bag=True, about=FileFacts(kind="embedded slide", facts=facts))
 
 
 def read_embedded(path: Path, tiles: Sequence[EmbeddedTile]) -> NDArray[np.float32]:

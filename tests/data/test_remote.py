@@ -171,6 +171,16 @@ def test_private_networks_need_leave_of_their_own_also_behind_a_redirect(web, mo
     assert web.asked == ([] if direct else ["/0.png"])
 
 
+def test_one_image_may_be_an_address_and_a_table_may_not(web):
+    samples = load_samples(f"{web.root}/0.png?secret", **ALLOWED)
+    assert samples.ids.tolist() == [f"{web.root}/0.png"]
+    assert samples.sources[0].read() == (web.folder / "0.png").read_bytes()
+    for name in ("table.csv", "archive.npz", "folder/"):
+        with pytest.raises(DataError, match="read on this machine") as caught:
+            load_samples(f"{web.root}/{name}?secret", **ALLOWED)
+        assert "secret" not in str(caught.value)
+
+
 def test_addresses_of_other_kinds_and_passwords_are_refused(web):
     with pytest.raises(DataError, match="of a kind that is not fetched"):
         load_samples(["ftp://host/1.png"], allow_remote=True)

@@ -19,11 +19,12 @@ from biofuse.data.containers import kind_of, open_containers
 from biofuse.data.decoding import DecodePolicy
 from biofuse.data.files import load_folder, load_image_file
 from biofuse.data.labels import RawLabels, listing
-from biofuse.data.lookup import is_image_name
+from biofuse.data.lookup import is_address, is_image_name
 from biofuse.data.medmnist import load_medmnist, load_npz, medmnist_catalogue, parse_medmnist_name
 from biofuse.data.microscopy import with_windows
 from biofuse.data.numbers import default_horizons
 from biofuse.data.objects import is_hugging_face, is_row_data, load_arrays, load_hugging_face, load_rows
+from biofuse.data.remote import shown_address
 from biofuse.data.samples import Request, Samples, SampleTable, TornGroups, assemble, hash_samples, join_tables
 from biofuse.data.splits import with_splits, without_untrained_classes
 from biofuse.data.tables import TABLE_SUFFIXES, is_table_name, load_frame, load_manifest
@@ -193,6 +194,8 @@ def _from_parts(data: Mapping[Any, Any], request: Request) -> SampleTable:
 
 
 def _from_path(data: str | os.PathLike[str], request: Request) -> SampleTable:
+    if is_address(data):
+        return _from_address(str(data), request)
     path = Path(data).expanduser()
     suffix = path.suffix.lower()
     if path.is_dir():
@@ -211,6 +214,17 @@ def _from_path(data: str | os.PathLike[str], request: Request) -> SampleTable:
         f"{path} is of no kind that can be read.",
         remedy=f"Give a folder, a table ({', '.join(TABLE_SUFFIXES)}), an .npz file, or an image.",
     )
+
+
+def _from_address(address: str, request: Request) -> SampleTable:
+    """Read one image of another machine; tables, and what they say of many, lie on this one."""
+    name = shown_address(address)
+    if is_table_name(name) or name.endswith(("/", ".npz")):
+        raise DataError(
+            f"{name} is an address: tables, archives and folders are read on this machine.",
+            remedy=f"Download it; images that a table lists may stay where they are: {option('allow_remote', True)}.",
+        )
+    return load_arrays([address], request)
 
 
 def _is(*kinds: type) -> Callable[[Any], bool]:

@@ -310,17 +310,18 @@ def header_of(file: StampedFile) -> Header:
 
 def _require_pixels(header: Header) -> None:
     """Refuse what holds no image, or one that is cut off or of a kind that is not read."""
-    name, dataset, leave_out = header.file.description, header.dataset, option("exclude", header.file.path.name)
+    name, dataset = header.file.description, header.dataset
     if header.length is None:
         sort = str(dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID") or "")
         what = next((words for start, words in WITHOUT_IMAGE.items() if sort.startswith(start)), None)
         if what is not None:
             raise UnknownFormatError(
-                f"{name}: a DICOM file that is no image but {what}.", remedy=f"Leave it out: {leave_out}."
+                f"{name}: a DICOM file that is no image but {what}.",
+                remedy=f"Leave such files out with {option('exclude')}.",
             )
         raise UnreadableImageError(
             f"{name}: a DICOM file without pixel data: it is cut off, or a header alone.",
-            remedy=f"Copy it again, or leave it out: {leave_out}.",
+            remedy=f"Copy it again, or leave it out with {option('exclude')}.",
         )
     needed = ("Rows", "Columns", "BitsAllocated", "PhotometricInterpretation")
     missing = [keyword for keyword in needed if not dataset.get(keyword)]
@@ -446,26 +447,41 @@ def _pixels(header: Header, frame: int) -> NDArray[Any]:
     with _header_errors(header.file):
         from pydicom import dcmread
         from pydicom.pixels.utils import iter_pixels
+        from pydicom.uid import JPEGExtended12Bit
 
         try:
-            if header.deflated or header.frames == 1:
+            if header.syntax == JPEGExtended12Bit and header.bits > 8:
+                pixels: NDArray[Any] = _twelve_bits(header, frame)
+            elif header.deflated or header.frames == 1:
                 whole = dcmread(
                     header.file.path, force=True, specific_tags=[*LUT_TAGS, *PIXEL_TAGS, *PIXEL_DATA.values()]
                 )
                 whole.file_meta.TransferSyntaxUID = header.syntax
-                pixels: NDArray[Any] = next(iter_pixels(whole, indices=[frame]))
+                pixels = next(iter_pixels(whole, indices=[frame]))
             else:  # the other frames are not read
                 pixels = next(iter_pixels(header.file.path, indices=[frame], transfer_syntax_uid=header.syntax))
-        except (*DICOM_ERRORS, StopIteration) as error:
+        except (*DICOM_ERRORS, StopIteration, ImportError) as error:
             raise _undecodable(header, frame, error) from error
     if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
         raise UnreadableImageError(f"{header.file.description}: has NaN or infinite pixels.", remedy=REMEDY)
     return pixels
 
 
+def _twelve_bits(header: Header, frame: int) -> NDArray[Any]:
+    """Decode JPEG of 12 bits: of the decoders that pydicom knows, the one that can is under the GPL."""
+    import imagecodecs
+    from pydicom import dcmread
+    from pydicom.encaps import get_frame
+
+    coded = dcmread(header.file.path, force=True, specific_tags=["PixelData"]).PixelData
+    pixels: NDArray[Any] = imagecodecs.jpeg_decode(
+        get_frame(coded, frame, number_of_frames=header.frames), bitspersample=header.bits
+    )
+    return pixels
+
+
 def _undecodable(header: Header, frame: int, error: Exception) -> UnreadableImageError:
     from pydicom.pixels.decoders.base import get_decoder
-    from pydicom.uid import JPEGExtended12Bit
 
     where, kind = f"{header.file.description}{f', frame {frame}' if header.frames > 1 else ''}", _compression(header)
     try:
@@ -475,15 +491,10 @@ def _undecodable(header: Header, frame: int, error: Exception) -> UnreadableImag
             f"{where}: its pixels are {kind}, which is not read.",
             remedy="Save it uncompressed, or the frames of a film as PNG.",
         )
-    if not ready:
+    if not ready or isinstance(error, ImportError):
         return UnreadableImageError(
             f"{where}: its pixels are {kind}, which nothing that is installed decodes.",
             remedy="pip install 'biofuse-embed[dicom]'",
-        )
-    if header.syntax == JPEGExtended12Bit and header.bits > 8:
-        return UnreadableImageError(
-            f"{where}: its pixels are {kind} of {header.bits} bits, which nothing that is installed decodes.",
-            remedy="Save it uncompressed; or pip install pylibjpeg-libjpeg, whose licence is the GPL 3.0.",
         )
     said = str(error).strip().splitlines()[-1].strip().rstrip(".") if str(error).strip() else type(error).__name__
     return UnreadableImageError(f"{where}: its pixels ({kind}) cannot be decoded: {said}.", remedy=REMEDY)

@@ -19,10 +19,13 @@ from biofuse.extract.options import ExtractOptions
 from biofuse.model.card import model_card
 from biofuse.model.evaluate import load_test
 from biofuse.model.model import BioFuseModel
+from biofuse.predictors.arguments import arguments_of
+from biofuse.report.bags import ArguedSample
 from biofuse.report.draw import write_figures
 from biofuse.report.html import build_report, render_html
 from biofuse.report.input import Embedded, ReportInput, SampleImages
 from biofuse.report.occlusion import occlude
+from biofuse.report.sections.bags import samples_to_argue
 from biofuse.report.sections.results import mistaken_column, worst_mistakes
 from biofuse.runs.run import CARD, REPORT, Run
 from biofuse.store.exchange import label_names
@@ -109,6 +112,7 @@ def write_report(
     if latency:
         samples = development.samples if isinstance(development, EmbeddingSet) else development
         given = replace(given, timed=_time(run, samples or run.load_samples()[0], extraction))
+    given = replace(given, argued=_argued(given))
     if occlusion:
         given = _occluded(given, occlusion, extraction)
     report, page = build_report(given), Path(out) if out is not None else run.path / REPORT
@@ -146,6 +150,34 @@ def _occluded(given: ReportInput, count: int, options: ExtractOptions) -> Report
     # A sample of several images is not what one of them alone is.
     same = tuple(o for o, p in zip(found, known, strict=True) if abs(o.probability - p) <= DIFFERENCE)
     return replace(given, occlusions=same)
+
+
+def _argued(given: ReportInput) -> tuple[ArguedSample, ...]:
+    """Return what the images of some tested samples argue, as far as embeddings and images are at hand."""
+    predicted, test, images = given.predicted, given.test, given.test_images
+    if predicted is None or test is None or images is None or test.blocks.bags is None:
+        return ()
+    there = set(test.blocks.ids.tolist())
+    wanted = [one for one in samples_to_argue(predicted) if predicted.ids[one[0]] in there]
+    if not wanted:
+        return ()
+    blocks = test.blocks.join([predicted.ids[row] for row, _, _ in wanted])
+    found = arguments_of(BioFuseModel.load(given.run.model_path()).predictor, blocks)
+    argued = [
+        ArguedSample.of(
+            found,
+            place,
+            column=column,
+            called=predicted.classes[column],
+            sources=images.sources(predicted.ids[row]),
+            id=predicted.ids[row],
+            said=said,
+            probability=float(predicted.probabilities[row, column]),
+        )
+        for place, (row, said, column) in enumerate(wanted)
+    ]
+    # An image by itself has nothing to be compared with; data that changed have other images.
+    return tuple(each for each in argued if 1 < len(each.values) == len(each.sources) and each.shown)
 
 
 def attempt_report(run: Run | Path | str, *, tell: Callable[[str], None], **options: Any) -> Path | None:

@@ -15,6 +15,7 @@ from biofuse.report.draw import DARK, DARK_PALETTE, LIGHT, PALETTE, css_variable
 from biofuse.report.input import ReportInput
 from biofuse.report.plates import Plate
 from biofuse.report.sections import (
+    bags,
     choice,
     curve,
     data,
@@ -37,6 +38,7 @@ PARTS: tuple[tuple[str, tuple[Callable[[ReportInput], Section | None], ...]], ..
             risks.risks_section,
             operating.operating_section,
             results.mistakes_section,
+            bags.bags_section,
             trust.trust_section,
             subgroups.subgroups_section,
             novelty.novelty_section,

@@ -18,12 +18,14 @@ from PIL import Image
 from biofuse.blocks.blocks import Blocks
 from biofuse.core.errors import ArtifactError, UnreadableImageError
 from biofuse.core.target import SEPARATOR, Target
+from biofuse.data.cuts import Bag, Source
 from biofuse.data.decoding import ItemSource, PillowSource, RGBImage, decode
 from biofuse.data.samples import Samples
 from biofuse.encoders.card import EncoderCard
 from biofuse.evaluation.intervals import Units
 from biofuse.evaluation.metrics import get_metric
 from biofuse.model.evaluate import UNKNOWN, Evaluation
+from biofuse.report.bags import ArguedSample
 from biofuse.report.content import Picture, ThumbnailGrid
 from biofuse.report.occlusion import Occlusion
 from biofuse.runs.record import RunRecord
@@ -82,12 +84,23 @@ class SampleImages:
         row = self._row.get(sample)
         if row is None:
             return None
-        source = self._samples.sources[row]
+        return self.open(self._samples.sources[row])
+
+    def open(self, source: Source) -> Image.Image | None:
+        """Return one of the images of a sample likewise; None where it cannot be read."""
         try:
             pixels: RGBImage = decode(source.read(), self._samples.decode, description=source.description)
         except UnreadableImageError:
             return None
         return Image.fromarray(pixels)
+
+    def sources(self, sample: str) -> tuple[Source, ...]:
+        """Return where the images of a sample are read from, in their order; none where it is not there."""
+        row = self._row.get(sample)
+        if row is None:
+            return ()
+        source = self._samples.sources[row]
+        return source.images if isinstance(source, Bag) else (source,)
 
 
 ENLARGED = 3
@@ -331,6 +344,8 @@ class ReportInput:
         What the most confident mistakes rest on, where that was asked for.
     umap : bool
         Whether the samples are mapped by UMAP, too.
+    argued : tuple of ArguedSample
+        What the images of some tested samples argue, where samples are several images.
     """
 
     run: Run
@@ -342,6 +357,7 @@ class ReportInput:
     absent: tuple[str, ...] = ()
     occlusions: tuple[Occlusion, ...] = ()
     umap: bool = False
+    argued: tuple[ArguedSample, ...] = ()
 
     @property
     def record(self) -> RunRecord:

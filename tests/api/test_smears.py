@@ -1,6 +1,7 @@
 """Blood smears as bags of cells: a property of the smear is predicted from its crops."""
 
 import csv
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ import biofuse
 from biofuse.core.errors import BioFuseError, DataError, SearchError
 from biofuse.core.target import Target, Task
 from biofuse.heads.ridge import RELATIVE_PENALTIES
+from biofuse.report.bags import AGAINST, FOR, LEAST
 from biofuse.search.problem import suited
 
 SMEARS = 90
@@ -50,9 +52,10 @@ def store(tmp_path_factory):
 @pytest.fixture(scope="module")
 def weighed(smears, store, tmp_path_factory):
     """The result of a fit by attention, and the run that it wrote."""
-    out = tmp_path_factory.mktemp("weighed") / "run"
+    folder = tmp_path_factory.mktemp("weighed")
+    smears.to_csv(folder / "smears.csv", index=False)
     given = {"bag": "smear", "label": "platelets", "predictor": "attention", "pooling": "auto"}
-    return biofuse.fit(smears, store=store, out=out, **given, **FOLDS), out
+    return biofuse.fit(folder / "smears.csv", store=store, out=folder / "run", **given, **FOLDS), folder / "run"
 
 
 def test_mean_pooling_and_ridge_score_as_scikit_learn_on_the_exported_embeddings(smears, store) -> None:
@@ -110,3 +113,26 @@ def test_attention_without_bags_or_of_values_is_refused(weighed, smears, store) 
     assert len(frame) == 2  # an image by itself is a bag of one
     with pytest.raises(DataError, match="Every sample is one image"):
         weighed[0].model.tabulate_images(alone)
+
+
+def test_the_report_shows_the_crops_that_argue_most_for_and_against(weighed, smears, store, parse) -> None:
+    result, out = weighed
+    biofuse.evaluate(out, store=store, report=lambda _: None, progress=False)
+    page = parse((out / "report.html").read_text(encoding="utf-8"))
+    shown = page.table("bag-list")
+    frame, embeddings = result.model.predict_frame(smears, bag="smear", store=store, progress=False)
+    images = result.model.tabulate_images(embeddings)
+    images["name"] = [Path(image).name for image in images["image"]]
+    said = frame.set_index("id")["prediction"]
+    for name, rows in pd.DataFrame(shown).groupby("sample"):
+        called = said[name]  # a mistake is about what was predicted, too
+        assert set(rows["class"]) == {called}
+        own = images[images["id"] == name].sort_values(f"for_{called}", ascending=False, kind="stable")
+        argue = own[own[f"for_{called}"].abs() >= LEAST]
+        expected = pd.concat(
+            [argue[argue[f"for_{called}"] > 0].head(FOR), argue[argue[f"for_{called}"] < 0].tail(AGAINST)]
+        )
+        assert rows["image"].tolist() == expected["name"].tolist()
+        np.testing.assert_allclose(rows["adds to the log-odds"].astype(float), expected[f"for_{called}"], atol=1e-4)
+        np.testing.assert_allclose(rows["weight"].astype(float), expected["weight"], atol=1e-4)
+    assert 2 <= len({row["sample"] for row in shown}) <= 4

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 FOR, AGAINST = 5, 3
 """Most images of a sample that are shown for the class, and against it."""
 
+LEAST = 0.005
+"""What an image adds to the log-odds to be shown: what is smaller is written as 0.00."""
+
 OUTLINE = 3
 """Pixels of the outline of a tile that is shown."""
 
@@ -85,15 +88,15 @@ class ArguedSample:
     def shown(self) -> tuple[int, ...]:
         """The images that argue most for the class, and those that argue most against it, each the strongest first."""
         order = np.argsort(-self.values, kind="stable")
-        most = [int(place) for place in order if self.values[place] > 0][:FOR]
-        least = [int(place) for place in order[::-1] if self.values[place] < 0][:AGAINST]
+        most = [int(place) for place in order if self.values[place] >= LEAST][:FOR]
+        least = [int(place) for place in order[::-1] if self.values[place] <= -LEAST][:AGAINST]
         return (*most, *least)
 
     @property
     def names(self) -> tuple[str, ...]:
         """What the images are called, without the folder or the file that they have in common."""
         said = [source.description for source in self.sources]
-        common = commonprefix(said)
+        common = commonprefix(said)  # noqa: RUF071 (letters are meant: what is cut is no path alone)
         start = max((common.rfind(end) + len(end) for end in ("/", ", ") if end in common), default=0)
         return tuple(name[start:] for name in said)
 

@@ -68,8 +68,8 @@ def _gallery(given: ReportInput, number: int, sample: ArguedSample) -> content.G
         id=f"bag-{number}",
         title=f"{sample.id}, {sample.said}",
         pictures=tuple(pictures),
-        basis=f"{sample.id}, {sample.said} ({sample.probability:.0%}), {len(sample.values)} images: for {sample.called}, "
-        f"then against it. {given.of_chosen}",
+        basis=f"{sample.id}, {sample.said} ({sample.probability:.0%}), {len(sample.values)} images: for "
+        f"{sample.called}, then against it. {given.of_chosen}",
     )
 
 

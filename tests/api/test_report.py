@@ -195,7 +195,7 @@ def test_a_report_of_what_is_in_memory_reads_no_data_again_and_is_the_same(
 
     for name in ("Leaderboard.read_parquet", "load_samples", "development_data"):
         monkeypatch.setattr(f"biofuse.runs.run.{name}", refuse)
-    monkeypatch.setattr(reporting.BlockReader, "read", refuse)
+    monkeypatch.setattr("biofuse.blocks.blocks.BlockReader.read", refuse)
     write = {"store": store, "development": result.embeddings, "test": result.held_out}
     assert write_report(result.run, out=tmp_path / "now.html", **write).read_text() == later
     monkeypatch.undo()

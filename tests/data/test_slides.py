@@ -143,6 +143,16 @@ def test_a_plain_image_is_cut_as_it_is(tmp_path: Path) -> None:
         np.testing.assert_array_equal(tile.read(), tissue()[top : top + 100, left : left + 100])
 
 
+def test_plain_images_beside_slides_are_pointed_out_until_they_are_cut_too(tmp_path: Path, slide: Path) -> None:
+    Image.fromarray(tissue()).save(tmp_path / "plain.png")
+    mixed = load_samples(tmp_path)
+    assert mixed.sizes.tolist() == [1, len(slides.open_file(slide, DataConfig()).images)]
+    assert any("1 image(s) are read as a whole beside slides" in said for said in mixed.warnings)
+    cut = load_samples(tmp_path, mpp=0.5, file_mpp=0.5)
+    assert cut.sizes[0] == cut.sizes[1] > 1
+    assert not any("as a whole" in said for said in cut.warnings)
+
+
 @pytest.mark.parametrize(
     ("options", "is_slide"),
     [

@@ -164,8 +164,26 @@ def _with_opened(table: SampleTable, found: Sequence[Opened | None]) -> SampleTa
         sources=sources,
         opened=[() if each is None else (each.about,) for each in found],
         notes=tuple(dict.fromkeys((*table.notes, *(note for each in opened for note in each.notes)))),
-        warnings=tuple(dict.fromkeys((*table.warnings, *(said for each in opened for said in each.warnings)))),
+        warnings=tuple(
+            dict.fromkeys(
+                (
+                    *table.warnings,
+                    *(said for each in opened for said in each.warnings),
+                    *_beside_slides(table, found),
+                )
+            )
+        ),
     )
+
+
+def _beside_slides(table: SampleTable, found: Sequence[Opened | None]) -> Iterator[str]:
+    """Point out images that are read as a whole where others are cut into tiles."""
+    whole = [name for name, each in zip(table.ids, found, strict=True) if each is None]
+    if whole and any(each is not None and each.about.kind == slides.KIND for each in found):
+        yield (
+            f"{len(whole)} image(s) are read as a whole beside slides, which are cut into tiles: {listing(whole)}. "
+            f"{option('mpp', slides.MPP)} cuts these, too."
+        )
 
 
 # --- what belongs together

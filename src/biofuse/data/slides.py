@@ -32,6 +32,9 @@ from biofuse.data.cuts import FileFacts, Opened, StampedFile, cut_content
 from biofuse.data.decoding import REMEDY, DecodePolicy, RGBImage, decode
 from biofuse.data.lookup import SLIDE_SUFFIXES
 
+KIND = "slide"
+"""What a person would call the file."""
+
 TIFFS = frozenset({".btf", ".tf8", ".tif", ".tiff"})
 SUFFIXES = SLIDE_SUFFIXES | TIFFS
 """Suffixes of files that may be slides by themselves."""
@@ -239,7 +242,7 @@ def open_file(path: Path, config: DataConfig) -> Opened:
     return Opened(
         images=tuple(SlideTile(files=files, box=box, side=config.tile_size, policy=policy) for box in drawn),
         is_bag=True,
-        about=FileFacts(kind="slide", facts=facts),
+        about=FileFacts(kind=KIND, facts=facts),
     )
 
 

@@ -129,7 +129,7 @@ def open_file(path: Path, config: DataConfig) -> Opened | None:
         for names, places in zip(chosen if by_channels else [[]], numbers, strict=True)
     ]
     facts: dict[str, str | float] = {"pages": layout.pages, "channels": layout.channels}
-    return Opened(images=tuple(images), is_bag=True, about=FileFacts(kind="stack of images", facts=facts))
+    return Opened(images=tuple(images), is_bag=True, about=FileFacts(kind="image stack", facts=facts))
 
 
 def require_cut(sources: Sequence[Source], config: DataConfig, *, inherited: Collection[str] = ()) -> None:

@@ -145,6 +145,23 @@ def timm_eva02_clip(*, width: int, layers: int, patch: int, tokens: int, hidden:
     return shapes | norm("norm", width) | linear("head", head, width)
 
 
+def torchvision_convnext(*, width: int, stages: list[int]) -> Shapes:
+    """torchvision: models/convnext.py, without the last layer."""
+    shapes = {**patches("features.0.0", width, 4), **norm("features.0.1", width)}
+    for number, depth in enumerate(stages):
+        columns = width * 2**number
+        if number:
+            shapes |= norm(f"features.{2 * number}.0", columns // 2)
+            shapes |= {f"features.{2 * number}.1.weight": (columns, columns // 2, 2, 2)}
+            shapes |= {f"features.{2 * number}.1.bias": (columns,)}
+        for block in (f"features.{2 * number + 1}.{each}" for each in range(depth)):
+            shapes |= {f"{block}.layer_scale": (columns, 1, 1), f"{block}.block.0.weight": (columns, 1, 7, 7)}
+            shapes |= {f"{block}.block.0.bias": (columns,), **norm(f"{block}.block.2", columns)}
+            shapes |= linear(f"{block}.block.3", 4 * columns, columns)
+            shapes |= linear(f"{block}.block.5", columns, 4 * columns)
+    return shapes | norm("classifier.0", width * 8)
+
+
 def timm_aimv2(*, width: int, layers: int, patch: int, tokens: int, hidden: int) -> Shapes:
     """timm's VisionTransformer with the parts of AIMv2: SwiGLU, RMS norms, hardly a bias."""
     shapes = {"pos_embed": (1, tokens, width), **patches("patch_embed.proj", width, patch)}
@@ -534,6 +551,7 @@ LAYOUTS: dict[str, Callable[..., Shapes]] = {
     "timm EVA-02 CLIP": timm_eva02_clip,
     "timm AIMv2": timm_aimv2,
     "timm ConvNeXt": timm_convnext,
+    "torchvision ConvNeXt": torchvision_convnext,
     "timm 0.5.4 Swin": timm_0_5_swin,
     "DINOv2": dinov2,
     "DINOv2 in chunks": dinov2_in_chunks,

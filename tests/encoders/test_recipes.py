@@ -324,6 +324,7 @@ RECIPES = (
         torchvision(224, 224, BILINEAR, IMAGENET),
     ),
     Recipe(TORCHVISION, (*DINOBLOOM, *REDDINO, *RADIODINO), torchvision((224, 224), None, BILINEAR, IMAGENET)),
+    Recipe(TORCHVISION, ("lemonfm",), torchvision((224, 224), None, BICUBIC, IMAGENET)),
     Recipe(TORCHVISION, ("endovit", "endovit:mean"), torchvision((224, 224), None, BILINEAR, ENDOVIT)),
     Recipe(
         "torchvision transforms of a tensor, as the authors' README has it; grey levels are rounded otherwise there",

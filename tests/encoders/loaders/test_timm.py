@@ -8,6 +8,7 @@ import timm
 import timm.layers
 import torch
 from safetensors.torch import load_file, save_file
+from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 from torchvision.transforms import Normalize
 
 from biofuse.core.errors import EncoderError, WeightsError, WrongWeightsError
@@ -224,6 +225,15 @@ def test_a_last_layer_is_the_projection(make_vit_card, vit_file, images):
     card = card.model_copy(update={"weights": weights})
     expected = timm_embedding(network, images, card.preprocessing)
     np.testing.assert_allclose(load_encoder(card).encode(images), expected, atol=1e-5)
+
+
+def test_lemonfm_equals_torchvisions_convnext(publish, equals, filled, images):
+    settings = [CNBlockConfig(8 * 2**stage, 16 * 2**stage if stage < 3 else None, 1) for stage in range(4)]
+    network = filled(ConvNeXt(settings))
+    network.classifier[2] = torch.nn.Identity()
+    state = {f"backbone.{key}": value.clone() for key, value in network.state_dict().items()}
+    card = publish("lemonfm", state, side=32, dim=64, shape={"depths": [1, 1, 1, 1], "dims": [8, 16, 32, 64]})
+    equals(card, images, network)
 
 
 def test_siglip_pools_by_attention(publish, equals, filled, images):

@@ -361,6 +361,8 @@ def timm_layout(network: nn.Module, *, positions: str = TIMM) -> Callable[[State
         shapes = {key: value.shape for key, value in wanted.items()}
         patch = "patch_embed.proj.weight"
         state = _joined(state, wanted)
+        # torchvision's ConvNeXt scales its layers by columns of 1 x 1.
+        state = {key: value.flatten() if key.endswith(".gamma") else value for key, value in state.items()}
         if positions == FAIRSEQ and "pos_embed" in state and state["pos_embed"].ndim == 2:
             state = state | {"pos_embed": state["pos_embed"][None, 2:]}
         known = positions in {TIMM, FAIRSEQ} or "pos_embed" not in state

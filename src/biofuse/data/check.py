@@ -680,7 +680,7 @@ def _file_warnings(samples: Samples, report: CheckReport) -> Iterator[str]:
             elif far and middle > 0:
                 shown = [f"{samples.ids[row]} ({value:g})" for row, value in far.items()]
                 yield f"{len(far)} {kind}(s) differ much in their {name} from the middle, {middle:g}: {listing(shown)}."
-        elif 1 < len(files.words[name]) <= FEW_VALUES:
+        elif 1 < len(files.words[name]) <= min(FEW_VALUES, files.n // 2):
             said = ", ".join(f"{word} ({count})" for word, count in files.words[name].items())
             yield f"Not all of {files.n} {kind}(s) have the same {name}: {said}."
         if samples.labels is not None and samples.target is not None and samples.target.exclusive:

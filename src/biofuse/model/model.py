@@ -431,9 +431,12 @@ class BioFuseModel(ScikitModel):
 
         Examples
         --------
-        >>> import biofuse
-        >>> model = biofuse.fit("table.csv", bag="patient", encoders=["colour"], head="ridge", progress=False).model
-        >>> frame, embeddings = model.predict_frame("table.csv", bag="patient", progress=False)
+        >>> import biofuse, pandas
+        >>> table = pandas.read_csv("table.csv")
+        >>> table["lesion"] = table["finding"] + (table.index // 4).astype(str)
+        >>> how = {"bag": "lesion", "progress": False}
+        >>> model = biofuse.fit(table, label="finding", encoders=["colour"], head="ridge", **how).model
+        >>> frame, embeddings = model.predict_frame(table, **how)
         >>> model.tabulate_images(embeddings).columns.tolist()
         ['id', 'image', 'for_benign', 'for_malignant']
         """

@@ -1,7 +1,7 @@
 """What choosing penalties by generalised cross-validation, and not by leaving each row out, costs the screen.
 
 ``python perf/penalties.py --n 3000 5000 --classes 2 5`` prints one JSON object: per set the difference of the scores of
-all subsets (mean and largest size), how often both choose the same penalty, and whether the best subset is the same;
+subsets (mean and largest size), how often both choose the same penalty, and whether the best subset is the same;
 where it is not, what the other's best loses by the scores of leaving one out (the regret), beside the corrected
 standard error of that difference. Blocks are made up (see ``measuring.py``), or embeddings of images: ``--data DATA
 --label COLUMN --group COLUMN``, which come from the store where they are there.
@@ -26,10 +26,10 @@ from biofuse.data.splits import ValidationPlan
 from biofuse.evaluation.intervals import corrected_standard_error
 from biofuse.search.closed_form import Choice, ClosedFormScorer
 from biofuse.search.config import SearchConfig
-from biofuse.search.leaderboard import Leaderboard
+from biofuse.search.leaderboard import Leaderboard, all_subsets
 from biofuse.search.problem import Problem
 from biofuse.search.runner import run_search
-from biofuse.search.strategies import make_strategy
+from biofuse.search.strategies import Listed
 
 METRIC = "auroc"
 
@@ -53,9 +53,12 @@ def of_images(data: str, *, label: str | None, group: str | None, encoders: str)
     yield samples.name, problem.blocks, problem.labels, problem.plan, problem.target
 
 
-def compare(case: Case, *, reduce_to: int) -> dict[str, Any]:
-    """Score all subsets both ways."""
+def compare(case: Case, *, reduce_to: int, most: int) -> dict[str, Any]:
+    """Score subsets both ways, at most so many."""
     name, blocks, labels, plan, target = case
+    pool = all_subsets(blocks.encoders)
+    random = np.random.default_rng(0)
+    chosen = Listed([pool[number] for number in random.choice(len(pool), min(most, len(pool)), replace=False)])
     boards: list[Leaderboard] = []
     alphas = []
     choices: tuple[Choice, Choice] = ("leave_one_out", "generalised")
@@ -72,7 +75,7 @@ def compare(case: Case, *, reduce_to: int) -> dict[str, Any]:
             metrics=(METRIC,),
             threads=usable_cores(),
         )
-        boards.append(run_search(blocks.encoders, make_strategy("exhaustive"), scorer, yes=True))
+        boards.append(run_search(blocks.encoders, chosen, scorer, yes=True))
         alphas.append([scorer.solve(row.subset, fold).alphas for row in boards[0] for fold in (0,)])
     scores = [np.array([row.values(METRIC) for row in board]) for board in boards]
     exact, cheap = (found.mean(axis=1) for found in scores)
@@ -100,6 +103,7 @@ def main() -> None:
     parser.add_argument("--classes", type=int, nargs="*", default=[2])
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--reduce-to", type=int, default=64)
+    parser.add_argument("--subsets", type=int, default=511, help="most subsets, drawn at random")
     parser.add_argument("--data")
     parser.add_argument("--label")
     parser.add_argument("--group")
@@ -108,7 +112,7 @@ def main() -> None:
     cases = made_up(options.n, options.classes, options.seeds)
     if options.data:
         cases = of_images(options.data, label=options.label, group=options.group, encoders=options.encoders)
-    sets = [compare(case, reduce_to=options.reduce_to) for case in cases]
+    sets = [compare(case, reduce_to=options.reduce_to, most=options.subsets) for case in cases]
     print(json.dumps({"metric": METRIC, "sets": sets}, indent=2))
 
 

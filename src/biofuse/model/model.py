@@ -408,7 +408,7 @@ class BioFuseModel(ScikitModel):
         return frame
 
     def tabulate_images(self, embeddings: EmbeddingSet) -> "pd.DataFrame":
-        """Return what each image of some samples argues, a row per image: for samples that are several images each.
+        """Return what each image argues, a row per image, where samples are several images.
 
         Parameters
         ----------
@@ -419,10 +419,8 @@ class BioFuseModel(ScikitModel):
         -------
         DataFrame
             ``id`` of the sample, ``image``, which is what its source is called, where it lies in its file (``x``,
-            ``y``, ``width`` and ``height`` of a tile, in pixels of the slide's finest level), ``weight`` of an image
-            among those of its sample, where the predictor is attention, and ``for_<class>``: what the image adds to
-            the log-odds of the class, to a value, or to the logarithm of the cumulative hazard of an event. See
-            :class:`biofuse.predictors.arguments.Arguments`; nothing of it is calibrated.
+            ``y``, ``width`` and ``height`` of a tile, in pixels of the slide's finest level), ``weight`` where the
+            predictor is attention, and ``for_<class>``: see :class:`biofuse.predictors.arguments.Arguments`.
 
         Raises
         ------
@@ -433,10 +431,9 @@ class BioFuseModel(ScikitModel):
         --------
         >>> import biofuse, pandas
         >>> table = pandas.read_csv("table.csv")
-        >>> table["lesion"] = table["finding"] + (table.index // 4).astype(str)
-        >>> how = {"bag": "lesion", "progress": False}
-        >>> model = biofuse.fit(table, label="finding", encoders=["colour"], head="ridge", **how).model
-        >>> frame, embeddings = model.predict_frame(table, **how)
+        >>> table["lesion"] = table.finding + (table.index // 4).astype(str)
+        >>> model = biofuse.fit(table, label="finding", bag="lesion", encoders=["colour"], progress=False).model
+        >>> frame, embeddings = model.predict_frame(table, bag="lesion", progress=False)
         >>> model.tabulate_images(embeddings).columns.tolist()
         ['id', 'image', 'for_benign', 'for_malignant']
         """

@@ -680,13 +680,14 @@ def open_file(path: Path, config: DataConfig) -> Opened:
 def _facts(header: Header, window: str | None) -> Mapping[str, str | float]:
     spacing = header.spacing()
     facts: dict[str, str | float] = {"modality": header.modality, "frames": float(header.frames)}
-    facts |= {} if header.colour else {"window": _window_words(header, window)}
+    facts |= {} if header.colour else {"window": window_words(header, window)}
     facts |= {"pixel spacing (mm)": spacing[0]} if spacing is not None else {}
     facts |= {"compression": _compression(header)} if header.syntax.is_compressed else {}
     return facts
 
 
-def _window_words(header: Header, asked: str | None) -> str:
+def window_words(header: Header, asked: str | None) -> str:
+    """Say what makes grey values black and white: the option ``window``, or the file, of its first frame."""
     window, levels = Window.of(asked), header.levels(0)
     if window is not None:
         return window.words

@@ -34,7 +34,7 @@ from biofuse.core.errors import DependencyError, UnreadableImageError, option, p
 from biofuse.data.config import DataConfig
 from biofuse.data.cuts import FileFacts, Opened, Source, StampedFile, cut_content
 from biofuse.data.decoding import PILLOW_ERRORS, REMEDY, TOO_LARGE, DecodePolicy
-from biofuse.data.dicom import DicomImage, Header, header_of, series_limits
+from biofuse.data.dicom import DicomImage, Header, header_of, series_limits, window_words
 from biofuse.data.labels import listing
 from biofuse.data.windows import PERCENTILES, Window, to_grey
 
@@ -734,7 +734,8 @@ def open_series(images: Sequence[DicomImage], config: DataConfig) -> Opened | No
 
 
 def _about_series(stack: Stack, axis: Axis, n: int, used: int) -> FileFacts:
-    header = header_of(stack.places[0][0].file)
+    first = stack.places[0][0]
+    header = header_of(first.file)
     gaps = np.diff(stack.positions)
     facts: dict[str, str | float] = {
         "modality": header.modality,
@@ -743,4 +744,5 @@ def _about_series(stack: Stack, axis: Axis, n: int, used: int) -> FileFacts:
         "slices used": used,
         "slice spacing (mm)": float(np.median(gaps)),
     }
-    return FileFacts(kind="DICOM series", facts=facts)
+    facts |= {} if header.colour else {"window": window_words(header, first.window)}
+    return FileFacts(kind="DICOM volume", facts=facts)

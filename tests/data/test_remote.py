@@ -255,23 +255,29 @@ class Volumes:
     SUFFIXES = frozenset({".nii.gz"})
 
     def recognises(self, _, start):
-        return start == b"volume"
+        return start.startswith(b"volume")
 
     def open_file(self, path, _):
+        if path.read_bytes() == b"volume, cut":
+            raise UnreadableImageError(f"{path}: cut off.")
         images = tuple(ArraySource(np.zeros((4, 4), np.uint8), f"{path.name} {each}") for each in (0, 1))
-        return Opened(images=images, is_bag=True, about=FileFacts(kind="volume"))
+        return Opened(images=images, is_bag=True, about=FileFacts(kind="volume"), warnings=(f"{path} is odd.",))
 
 
 def test_what_holds_several_images_is_opened_from_its_copy(web, monkeypatch):
     monkeypatch.setattr("biofuse.data.containers.CONTAINERS", (Volumes(),))
     (web.folder / "scan.nii.gz").write_bytes(b"volume")
     shutil.copy(web.folder / "1.png", web.folder / "nameless")
-    names = ["0.png", "scan.nii.gz", "nameless", "gone.nii.gz"]
+    (web.folder / "cut.nii.gz").write_bytes(b"volume, cut")
+    names = ["0.png", "scan.nii.gz", "nameless", "gone.nii.gz", "cut.nii.gz"]
     samples = load_samples([f"{web.root}/{name}" for name in names], **ALLOWED)
-    assert samples.sizes.tolist() == [1, 2, 1, 1]
+    assert samples.sizes.tolist() == [1, 2, 1, 1, 1]
+    assert f"{web.root}/scan.nii.gz is odd." in samples.warnings
     assert samples.sources[1].images[0].description.endswith("-scan.nii.gz 0")
     assert "/0.png" not in web.asked
     read, reasons = hash_samples(samples)
-    assert list(reasons) == [3]
+    assert list(reasons) == [3, 4]
+    assert str(reasons[4]) == f"{web.root}/cut.nii.gz: cut off."
+    assert samples.sources[4].description == f"{web.root}/cut.nii.gz"
     assert "is not there" in str(reasons[3])
     assert read.contents[2] != b""

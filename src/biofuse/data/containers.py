@@ -71,7 +71,11 @@ def open_containers(table: SampleTable, request: Request) -> SampleTable:
     DataError
         If rows of one bag differ in what they say of the sample, or identifiers are asked for that the files lack.
     """
-    found = [_opened(source, request.config) for source in _fetched(table.sources)]
+    copies = _fetched(table.sources, request.config)
+    found = [
+        _opened(copy, request.config, called=source.description)
+        for source, copy in zip(table.sources, copies, strict=True)
+    ]
     table = _with_opened(table, found) if any(each is not None for each in found) else table
     table = _grouped(table, request, found)
     _require_window(table, request, found)
@@ -100,11 +104,11 @@ def _require_window(table: SampleTable, request: Request, found: Sequence[Opened
         )
 
 
-def _fetched(sources: Sequence[Source]) -> list[Source]:
+def _fetched(sources: Sequence[Source], config: DataConfig) -> list[Source]:
     """Fetch what lies on other machines and may have to be opened; what cannot be fetched is said where it is read."""
 
     def here(source: Source) -> Source:
-        if not isinstance(source, RemoteSource) or not _may_be_opened(source.name):
+        if not isinstance(source, RemoteSource) or not (_may_be_opened(source.name) or config.mpp is not None):
             return source
         try:
             return FileSource(source.fetch())
@@ -121,8 +125,8 @@ def _may_be_opened(name: str) -> bool:
     return tells_nothing(name) or any(name.lower().endswith(tuple(kind.SUFFIXES)) for kind in CONTAINERS)
 
 
-def _opened(source: Source, config: DataConfig) -> Opened | None:
-    """Open a file that one of the kinds recognises; None of any other source."""
+def _opened(source: Source, config: DataConfig, *, called: str) -> Opened | None:
+    """Open a file that one of the kinds recognises; None of any other source. A copy is called as what it is of."""
     if not isinstance(source, FileSource):
         return None
     kind = kind_of(source.path)
@@ -130,10 +134,16 @@ def _opened(source: Source, config: DataConfig) -> Opened | None:
         kind = slides  # any image is cut into tiles where their resolution was said
     if kind is None:
         return None
+    here = source.description
     try:
-        return kind.open_file(source.path, config)
+        opened = kind.open_file(source.path, config)
+        if opened is None:
+            return None
+        said, warned = ([text.replace(here, called) for text in each] for each in (opened.notes, opened.warnings))
+        return replace(opened, notes=tuple(said), warnings=tuple(warned))
     except UnreadableImageError as error:
-        unopened = UnopenedSource(source.description, error)
+        renamed = type(error)(error.message.replace(here, called), remedy=error.remedy.replace(here, called))
+        unopened = UnopenedSource(called, renamed)
         return Opened(images=(unopened,), is_bag=False, about=FileFacts(kind=UNREADABLE))
 
 

@@ -215,6 +215,9 @@ def test_every_page_is_an_image_of_the_sample_and_may_have_channels(tmp_path: Pa
         np.testing.assert_array_equal(pixels, np.dstack([stretched(page[3]), stretched(page[0]), np.zeros((24, 30))]))
     both = biofuse.load_samples(tmp_path / "stack.tif", page="all", channels="each", labelled=False)
     assert both.sizes.tolist() == [24]
+    (tmp_path / "no_suffix").write_bytes(raw)
+    paths = [tmp_path / "no_suffix", tmp_path / "stack.tif"]
+    assert biofuse.load_samples(paths, channels="each", labelled=False).sizes.tolist() == [4, 4]
     pages = biofuse.load_samples(plain, page="all", labelled=False)
     alone = [decode(plain.read_bytes(), DecodePolicy(page=page), description="it") for page in range(3)]
     found = [decode(each.read(), pages.decode, description="it") for each in pages.images().sources]

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from biofuse.core.errors import EncoderError
 from biofuse.encoders import EncoderCard, Precision, get_card, list_cards, resolve
-from biofuse.encoders.card import ESSENTIAL, FACT_NAMES
+from biofuse.encoders.card import ESSENTIAL, FACT_NAMES, describe
 from biofuse.encoders.loaders import forward_of, loader_of
 from biofuse.encoders.registry import OWN_CARDS
 
@@ -104,6 +104,12 @@ def test_cards_are_complete(card):
     assert card.weights is None or (card.training_data and card.precision_note)
     assert card.gated is False or card.page.startswith("https://")
     assert all(set(name) <= set("abcdefghijklmnopqrstuvwxyz") and name.endswith("mnist") for name in card.overlaps)
+
+
+@each(CARDS)
+def test_every_card_and_variant_can_be_shown(card):
+    for one in (card, *map(card.variant, card.variants)):
+        assert describe(one)["image"]
 
 
 @each(POOL)

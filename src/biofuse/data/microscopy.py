@@ -27,8 +27,7 @@ from biofuse.data.samples import Samples
 from biofuse.data.stacks import Channels, StackLayout, layout_of, read_stack
 from biofuse.data.tiff import is_tiff
 
-TIFF = frozenset({".btf", ".tf8", ".tif", ".tiff"})
-SUFFIXES = TIFF | {".gif"}
+SUFFIXES = frozenset({".btf", ".gif", ".tf8", ".tif", ".tiff"})
 """Suffixes of files that may hold several pages; channels of TIFF alone."""
 
 PERCENTILES = (0.1, 99.9)
@@ -110,8 +109,8 @@ def open_file(path: Path, config: DataConfig) -> Opened | None:
     if not (config.each_channel or config.all_pages):
         return None
     file = StampedFile.of(path)
-    by_channels = bool(config.channels) and path.suffix.lower() in TIFF
     try:
+        by_channels = bool(config.channels) and is_tiff(_start(path))
         layout = layout_of(path) if by_channels else StackLayout(pages=_pages(path), channels=1)
         chosen = [[name] for name in layout.called] if config.each_channel else [list(config.channels)]
         numbers = [[layout.channel(name) for name in names] for names in chosen] if by_channels else [[]]
@@ -152,6 +151,12 @@ def require_cut(sources: Sequence[Source], config: DataConfig, *, inherited: Col
         if name not in inherited and not any(isinstance(source, Bag) for source in sources):
             kinds = "TIFF files" if name == "channels" else "TIFF and GIF files"
             raise DataError(f"{option(name, value)} is for {kinds}, and there are none.", remedy="Leave it out.")
+
+
+def _start(path: Path) -> bytes:
+    """Read what a TIFF file is known by."""
+    with path.open("rb") as file:
+        return file.read(4)
 
 
 def _pages(path: Path) -> int:

@@ -614,7 +614,13 @@ def _image(spec: Preprocessing) -> str:
     elif spec.resize == "inner":
         how = f"the central square, to {spec.size} x {spec.size} pixels"
     crop = f", then the centre of {spec.crop} x {spec.crop}" if spec.crop is not None else ""
-    scale = {"0-1": "on a scale of 0 to 1", "0-255": "on a scale of 0 to 255", "min-max": "each image stretched to 0-1"}
+    scale = {
+        "0-1": "on a scale of 0 to 1",
+        "0-255": "on a scale of 0 to 255",
+        "min-max": "each image stretched to 0-1",
+        "standard": "each channel of each image brought to mean 0 and deviation 1",
+        "percentile": "each channel of each image stretched, its 1st percentile to 0 and its 99th to 1",
+    }
     numbers = f"mean {_numbers(spec.mean)}, std {_numbers(spec.std)}, {scale[spec.value_range]}"
     return f"{how}, {spec.interpolation}{crop}\n{numbers}"
 

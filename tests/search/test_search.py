@@ -248,7 +248,10 @@ def test_other_searches_refit_what_they_ask_for(plant, searched, scored, strateg
     assert search.screen is None
     assert search.all_scores is search.leaderboard
     assert not scored.screened
-    assert {subset for subset, _ in scored.refitted} == set(subsets)
+    timed = {(subset, fold) for subset, fold in scored.refitted if subset not in subsets}
+    assert {subset for subset, _ in scored.refitted} >= set(subsets)
+    assert {fold for _, fold in timed} <= {0}  # what a fit takes is found out on the first fold of a few subsets
+    assert len(timed) <= (2 if strategy == "greedy" else 0)
     assert PLANTED in subsets
     if strategy == "all":
         assert subsets == [PLANTED]

@@ -171,7 +171,7 @@ def _show_counts(report: "CheckReport") -> None:
 def _range(spread: "Spread") -> str:
     if spread.minimum == spread.maximum:
         return f"{spread.minimum:g}"
-    return f"{spread.minimum:g} to {spread.maximum:g} (half below {spread.median:g})"
+    return f"{spread.minimum:g} to {spread.maximum:g} (median {spread.median:g})"
 
 
 def _show_images(report: "CheckReport") -> None:

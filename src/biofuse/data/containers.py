@@ -221,7 +221,7 @@ def private_name(identifier: str) -> str:
     return digest(_key(home()), identifier.encode(), size=8).hex()
 
 
-def _identified(what: str, found: Sequence[Opened | None], table: SampleTable) -> list[str]:
+def _identified(what: str, role: str, found: Sequence[Opened | None], table: SampleTable) -> list[str]:
     """Return the private name of the patient, study or series of every row; what cannot be read is like nothing."""
     lost = {name for name, each in zip(table.ids, found, strict=True) if each and each.about.kind == UNREADABLE}
     without = [
@@ -233,7 +233,8 @@ def _identified(what: str, found: Sequence[Opened | None], table: SampleTable) -
         raise DataError(
             f"{table.name} has no column {what!r}, and {len(without)} file(s) do not say to which {what} they belong: "
             f"{listing(without)}.",
-            remedy="DICOM files say it. Of others, list the images in a table with a column for it.",
+            remedy=f"Correct {option(role)}. DICOM files say it by themselves; of others, list the images in a table "
+            "with a column for it.",
         )
     return [
         f"unreadable {name}" if name in lost or each is None else f"{what} {private_name(each.identifiers[what])}"
@@ -245,15 +246,18 @@ def _grouped(table: SampleTable, request: Request, found: Sequence[Opened | None
     """Group rows by what their files say they belong to, where that was asked for; advise it where it was not."""
     asked = request.config.group_column
     if table.groups is None and asked in IDENTIFIERS:
-        return replace(table, groups=_identified(asked, found, table))
-    said = [each.identifiers["patient"] for each in found if each is not None and "patient" in each.identifiers]
+        if "group" in request.inherited and not any(each and asked in each.identifiers for each in found):
+            said = f"{option('group', asked)} was said of other data and means nothing here: not used."
+            return replace(table, notes=(*table.notes, said))
+        return replace(table, groups=_identified(asked, "group", found, table))
+    patients = [each.identifiers["patient"] for each in found if each is not None and "patient" in each.identifiers]
     if table.groups is not None or request.config.ungrouped or request.labelled is False:
         return table
-    if not 1 < len(set(said)) < len(said):
+    if not 1 < len(set(patients)) < len(patients):
         return table
     advice = (
-        f"The files name {len(set(said))} patients for {len(found)} rows: add {option('group', 'patient')}, so that "
-        f"what belongs together stays together in every split, or {option('group', 'none')}."
+        f"The files name {len(set(patients))} patients for {len(found)} rows: add {option('group', 'patient')}, so "
+        f"that what belongs together stays together in every split, or {option('group', 'none')}."
     )
     return replace(table, warnings=(*table.warnings, advice))
 
@@ -273,7 +277,7 @@ def _bags(table: SampleTable, request: Request, found: Sequence[Opened | None]) 
     if asked is None:
         return None
     if asked in IDENTIFIERS:
-        return _identified(asked, found, table)
+        return _identified(asked, "bag", found, table)
     if asked == FOLDER and all(isinstance(name, str) and "/" in name for name in table.ids):
         return [PurePosixPath(name).parent.as_posix() for name in table.ids]
     raise DataError(

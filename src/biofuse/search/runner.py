@@ -257,9 +257,6 @@ that take longer are timed once, of one subset."""
 SHORT_SECONDS = 0.05
 """A fit quicker than this varies so much that the median of five is taken."""
 
-TIMED = 3
-"""Subsets timed: in the middle of each third, by columns, since larger ones take longer than in proportion."""
-
 START_SECONDS = 1.0
 """What starting worker processes takes: most of it is importing numpy and scipy."""
 
@@ -304,9 +301,12 @@ class Cost:
 
 
 def estimate_cost(
-    scorer: FoldwiseScorer, subsets: Sequence[Subset], *, workers: int
+    scorer: FoldwiseScorer, subsets: Sequence[Subset], *, workers: int, asked: Sequence[Subset] | None = None
 ) -> tuple[Cost, dict[Subset, FoldPart]]:
-    """Time fits of a few subsets of different sizes on the first fold, and multiply.
+    """Time fits of a few subsets on the first fold, and multiply.
+
+    The subset whose number of columns is nearest to the mean, and those in the middle of the lower and the upper third,
+    since larger ones take longer than in proportion.
 
     Parameters
     ----------
@@ -316,6 +316,9 @@ def estimate_cost(
         Those that are left; one at least.
     workers : int
         Processes.
+    asked : sequence of subset, optional
+        Those that are sure to be scored, all by default. Where a strategy may not want a small or a large one, only a
+        usual one is timed.
 
     Returns
     -------
@@ -323,15 +326,17 @@ def estimate_cost(
     first : dict of subset to FoldPart
         The timed fits, so that they need not be done again.
     """
+    columns = [scorer.n_dims(subset) for subset in subsets]
+    typical = subsets[int(np.abs(np.array(columns) - np.mean(columns)).argmin())]
     ordered = sorted(subsets, key=scorer.n_dims)
-    small, typical, large = (ordered[len(ordered) * (2 * third + 1) // (2 * TIMED)] for third in range(TIMED))
+    small, large = ordered[len(ordered) // 6], ordered[len(ordered) * 5 // 6]
     n_fits = len(subsets) * len(scorer.n_train)
     part = scorer.score_fold(typical, 0)
     if part.seconds < WARM_SECONDS or n_fits * part.seconds / workers > LONG_SECONDS:
         part = scorer.score_fold(typical, 0)
     first = {typical: _steady(scorer, typical, part)}
-    if part.seconds < WARM_SECONDS:
-        others = {small, large} - {typical}
+    others = {small, large} - {typical}
+    if part.seconds < WARM_SECONDS and others <= set(subsets if asked is None else asked):
         first |= {subset: _steady(scorer, subset, scorer.score_fold(subset, 0)) for subset in others}
     mean = float(np.mean([each.seconds for each in first.values()]))
     return Cost(n_subsets=len(subsets), n_fits=n_fits, seconds_per_fit=mean, workers=workers), first
@@ -613,7 +618,7 @@ class _Run:
         self.started = True
         left = [subset for subset in self.planned if subset not in self.known] or missing
         with limit_threads(1):
-            cost, first = estimate_cost(self.scorer, left, workers=self.workers)
+            cost, first = estimate_cost(self.scorer, left, workers=self.workers, asked=missing)
         self.ready |= {(subset, 0): part for subset, part in first.items()}
         if self.announce is not None:
             self.announce(cost)

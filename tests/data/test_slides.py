@@ -214,18 +214,21 @@ def test_the_thumbnail_has_the_tiles_where_their_boxes_say(slide: Path) -> None:
 
 
 THOUSAND = """
-import resource, sys
+import sys
 from pathlib import Path
 from biofuse.data import cuts, slides
 from biofuse.data.config import DataConfig
 opened = slides.open_file(Path(sys.argv[1]), DataConfig(tiles=1000, min_tissue=0))
 for tile in opened.images:
     tile.read()
-print(len(opened.images), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+print(len(opened.images), peak.split()[1])
 """
+"""The peak is the program's own: that of ``getrusage`` begins with what the tests had when they started it."""
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak of memory is read from /proc")
 def test_a_thousand_tiles_need_little_memory(tmp_path: Path) -> None:
     path = write_slide(tmp_path / "big.tif", np.tile(tissue(), (14, 7, 1)))  # 7168 x 7168 pixels
     done = subprocess.run([sys.executable, "-c", THOUSAND, path], capture_output=True, text=True, check=True)

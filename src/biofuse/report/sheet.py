@@ -120,8 +120,8 @@ def contact_sheet(samples: Samples, card: EncoderCard, *, rows: int = ROWS) -> S
     >>> from biofuse.encoders import get_card
     >>> from biofuse.report.sheet import contact_sheet
     >>> sheet = contact_sheet(biofuse.load_samples("images/"), get_card("lbp"), rows=2)
-    >>> sheet.shown, sheet.picture.size
-    (16, (1352, 428))
+    >>> sheet.shown, sheet.picture.width
+    (16, 1352)
     """
     unreadable, lines = list[str](), list[list[_Seen]]()
     for several in _chosen(samples, rows):

@@ -161,6 +161,7 @@ def test_an_image_is_enlarged_and_the_next_one_too(open_page: Callable[..., Any]
 
 def test_a_figure_is_saved_at_300_dots_per_inch(open_page: Callable[..., Any], report: Path, tmp_path: Path) -> None:
     page = open_page(report)
+    page.locator("[data-figure=roc]").scroll_into_view_if_needed()  # figures are drawn when they are near
     page.locator("[data-figure=roc] .main-svg").first.wait_for()
     with page.expect_download() as saved:
         page.locator("[data-save=roc]").click()

@@ -272,7 +272,28 @@ def _send(model: HubModel, request: BaseHTTPRequestHandler, content: bytes, *, s
 
 
 @pytest.fixture
-def hub(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandInHub]:
+def serve() -> Iterator[Callable[[type[BaseHTTPRequestHandler]], str]]:
+    """Start a server on loopback and return its address; the test has to be marked ``allow_hosts(["127.0.0.1"])``."""
+    servers = []
+
+    def start(handler: type[BaseHTTPRequestHandler]) -> str:
+        quiet = type("Quiet", (handler,), {"log_message": lambda *_: None})
+        servers.append(ThreadingHTTPServer(("127.0.0.1", 0), quiet))
+        threading.Thread(target=servers[-1].serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        return f"http://127.0.0.1:{servers[-1].server_port}"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def hub(
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    serve: Callable[[type[BaseHTTPRequestHandler]], str],
+) -> StandInHub:
     """Run a model hub on loopback, with an empty cache; the test has to be marked ``allow_hosts(["127.0.0.1"])``."""
     from huggingface_hub import constants
 
@@ -290,11 +311,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatc
         def do_POST(self) -> None:
             _accept(there, self)
 
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    there = StandInHub(f"http://127.0.0.1:{server.server_port}", tmp_path_factory.mktemp("hub"))
+    there = StandInHub(serve(Handler), tmp_path_factory.mktemp("hub"))
     for name, value in {
         "HF_HUB_OFFLINE": False,
         "ENDPOINT": there.endpoint,
@@ -304,10 +321,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatc
     }.items():
         monkeypatch.setattr(constants, name, value)
     monkeypatch.delenv("HF_TOKEN", raising=False)
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-    yield there
-    server.shutdown()
-    server.server_close()
+    return there
 
 
 # --- commands

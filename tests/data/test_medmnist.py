@@ -3,10 +3,9 @@
 import io
 import pickle
 import re
-import threading
 import urllib.error
 import urllib.request
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import numpy as np
@@ -256,7 +255,7 @@ class Server:
 
 
 @pytest.fixture
-def server(tmp_path, monkeypatch):
+def server(tmp_path, monkeypatch, serve):
     np.savez(tmp_path / "mirror.npz", train_images=np.arange(2 * 64 * 64, dtype=np.uint8).reshape(2, 64, 64))
     there = Server((tmp_path / "mirror.npz").read_bytes())
     pattern, catalogue = medmnist_catalogue()
@@ -268,15 +267,8 @@ def server(tmp_path, monkeypatch):
         def do_GET(self):
             there.answer(self)
 
-        def log_message(self, *_):
-            pass
-
-    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    there.url = f"http://127.0.0.1:{httpd.server_port}/{{file}}"
-    threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-    yield there
-    httpd.shutdown()
-    httpd.server_close()
+    there.url = f"{serve(Handler)}/{{file}}"
+    return there
 
 
 def fetch(server, tmp_path, **options):

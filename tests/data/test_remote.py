@@ -2,9 +2,8 @@
 
 import os
 import shutil
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +50,7 @@ class Web:
 
 
 @pytest.fixture
-def web(tmp_path, monkeypatch):
+def web(tmp_path, monkeypatch, serve):
     monkeypatch.setattr(remote.time, "sleep", lambda _: None)
     there = Web(tmp_path / "there")
     there.folder.mkdir()
@@ -62,15 +61,8 @@ def web(tmp_path, monkeypatch):
         def do_GET(self):
             there.answer(self)
 
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    there.root = f"http://127.0.0.1:{server.server_port}"
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-    yield there
-    server.shutdown()
-    server.server_close()
+    there.root = serve(Handler)
+    return there
 
 
 @pytest.fixture

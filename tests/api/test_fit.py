@@ -20,24 +20,19 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import biofuse
-from biofuse import BioFuse, BioFuseModel, ExtractOptions, embed
+from biofuse import BioFuse, BioFuseModel, ExtractOptions
 from biofuse.api.fit import ONE_PREDICTOR, evaluate, fit_models, predictor_notes
 from biofuse.blocks.blocks import Blocks
 from biofuse.core.errors import (
     ArtifactError,
     BioFuseError,
     DataError,
-    EncoderError,
     LeakageError,
     SearchError,
     UnreadableImageError,
-    WeightsError,
 )
-from biofuse.core.hashing import digest_file
 from biofuse.data.load import load_samples, split_off_test
 from biofuse.data.samples import hash_samples
-from biofuse.encoders import EncoderCard, Preprocessing, Weights, pin, register
-from biofuse.encoders.registry import ENCODERS, get_card
 from biofuse.report.compare import RunComparison
 from biofuse.runs.run import Run
 from biofuse.search.config import SearchConfig
@@ -625,136 +620,6 @@ def test_runs_side_by_side_are_shown_as_tables(fitted, quick, study, tmp_path):
     assert not [element for element in tree.iter() if element.tag in {"script", "img"}]
 
 
-class TableEncoder:
-    """Multiplies mean colours by the numbers in its weight file."""
-
-    def __init__(self, table_card):
-        self.card = table_card
-        self.table = np.array([float(number) for number in open(table_card.weights.file).read().split()])  # noqa: PTH123, SIM115
-
-    def encode(self, images):
-        return (images.mean(axis=(1, 2)) * self.table).astype(np.float32)
-
-
-def build_table(table_card, *, device, precision, weights_path):
-    return TableEncoder(table_card)
-
-
-@pytest.fixture
-def table_card(tmp_path):
-    """Register an encoder of another package, whose table_card leaves the hash of its weights open."""
-    path = tmp_path / "weights.txt"
-    path.write_text("1 2 3")
-    made = EncoderCard(
-        name="t_table",
-        title="Table",
-        loader="some-package",
-        weights=Weights(repository="local", revision="1", file=str(path)),
-        preprocessing=Preprocessing(resize="squash", size=8),
-        output="descriptor",
-        dim=3,
-        runtime="numpy",
-        licence="MIT",
-        modality="none",
-        source="a test",
-    )
-    with ENCODERS.temporary():
-        register(made, build_table)
-        yield made
-
-
-def test_pinning_fills_in_the_hash_of_the_file_and_only_that(table_card, tmp_path):
-    pinned = pin(table_card)
-    assert pinned.weights.sha256 == digest_file(tmp_path / "weights.txt", algorithm="sha256")
-    assert pin(pinned) is pinned
-    assert pinned.weights.model_copy(update={"sha256": None}) == table_card.weights
-    assert pin(get_card("lbp")) is get_card("lbp")
-    odd = Weights(repository="known only to its own loader", revision="abc", file="x.bin")
-    assert pin(table_card.model_copy(update={"weights": odd})).weights is odd
-    far = Weights(repository="somebody/model", revision="abc", file="x.bin")
-    with pytest.raises(WeightsError, match="somebody/model"):
-        pin(table_card.model_copy(update={"weights": far}))
-    (tmp_path / "weights.txt").unlink()
-    with pytest.raises(WeightsError, match=r"weights\.txt"):
-        pin(table_card)
-
-
-def test_a_model_keeps_the_weights_it_was_fitted_with(table_card, quick, study, tmp_path):
-    test = study.images / "test"
-    model = quick(["t_table"], store=tmp_path / "store").fit(study.images, progress=False).result_.model
-    assert model.cards == (pin(table_card),)
-    loaded = BioFuseModel.load(model.save(tmp_path / "model"))
-    before = loaded.predict_proba(test, store=tmp_path / "store", keep=True, options=ExtractOptions(workers=0))
-    (tmp_path / "weights.txt").write_text("3 2 1")
-    # What was embedded with the old weights is still found; what was not, cannot be made any more.
-    np.testing.assert_array_equal(loaded.predict_proba(test, store=tmp_path / "store"), before)
-    with pytest.raises(EncoderError, match="not the one asked for"):
-        loaded.predict_proba(test, store=tmp_path / "other", options=ExtractOptions(workers=0))
-    other = embed(test, ["t_table"], store=tmp_path / "store", workers=0, progress=False)
-    assert other.work[0].computed == 21
-
-
-def test_a_model_put_together_by_hand_is_pinned_when_it_embeds(table_card, quick, study, tmp_path):
-    model = quick(["t_table"], store=tmp_path / "store").fit(study.images, progress=False).result_.model
-    loose = replace(model, cards=(table_card,))
-    options = ExtractOptions(workers=0)
-    first = loose.embed(study.images / "test", store=tmp_path / "store", options=options)
-    (tmp_path / "weights.txt").write_text("3 2 1")
-    second = loose.embed(study.images / "test", store=tmp_path / "store", options=options)
-    np.testing.assert_allclose(second, first * [3, 1, 1 / 3], rtol=1e-5)
-
-
-def test_a_run_with_other_weights_is_another_run(table_card, quick, study, tmp_path):
-    fuse = quick(["t_table"], store=tmp_path / "store")
-    fuse.fit(study.images, out=tmp_path / "run", progress=False)
-    assert fuse.fit(study.images, out=tmp_path / "run", progress=False).result_.reused
-    (tmp_path / "weights.txt").write_text("3 2 1")
-    with pytest.raises(BioFuseError, match="other data or with other options"):
-        fuse.fit(study.images, out=tmp_path / "run", progress=False)
-
-
-def test_style_bug_11_a_function_that_fails_is_an_error_that_names_it_and_says_why(study):
-    from biofuse import register_encoder
-
-    @register_encoder("t_broken", dim=3, size=8)
-    def t_broken(images):
-        return {"no": "embedding"}["mean"]
-
-    for workers in (0, 1):
-        with pytest.raises(EncoderError, match=r"t_broken failed on 3 images: KeyError: 'mean'"):
-            embed(study.images, ["t_broken"], workers=workers, progress=False)
-
-
-def test_functions_of_a_module_that_workers_cannot_import_travel_by_value(study, tmp_path):
-    """This file is imported by path, so that no other process knows its name; neither does one know a notebook's."""
-    names = ["t_colour", "t_edge"]
-    alone = embed(study.images, names, store=tmp_path / "one", workers=0, progress=False)
-    ahead = embed(study.images, names, store=tmp_path / "two", workers=2, batch_size=7, progress=False)
-    np.testing.assert_array_equal(alone.matrix, ahead.matrix)
-    assert ahead.work[0].computed == 72
-
-
-class Unsendable:
-    """An image source that cannot leave its process."""
-
-    description = "an open connection"
-
-    def read(self):
-        return np.zeros((9, 9), np.uint8) + 7
-
-    def __reduce__(self):
-        raise TypeError("an open connection cannot be pickled")
-
-
-def test_what_cannot_be_sent_to_a_worker_is_one_clear_error():
-    samples = load_samples(np.zeros((2, 9, 9), np.uint8))
-    samples = type(samples)(ids=samples.ids, sources=(Unsendable(), Unsendable()))
-    with pytest.raises(BioFuseError, match="cannot be sent to a worker process") as caught:
-        embed(samples, ["t_colour"], workers=1, progress=False)
-    assert "`workers=0`" in caught.value.remedy
-    assert embed(samples, ["t_colour"], workers=0, progress=False).matrix.shape == (2, 3)
-
-
 class OneHandle:
     """A data set that reads through one shared position, like an open file: two readers at once mix up their rows."""
 
@@ -865,114 +730,3 @@ def test_an_option_that_does_not_exist_is_refused_with_the_one_that_was_meant(st
     with pytest.raises(BioFuseError) as caught:
         BioFuse(hed="ridge")
     assert "Did you mean 'head'?" in caught.value.remedy
-
-
-# --- which samples are set aside for testing
-
-
-def splits_of(result):
-    """Return how many samples each split has, test data included."""
-    kept = [*result.embeddings.splits.tolist(), *([] if result.held_out is None else ["test"] * len(result.held_out))]
-    return {name: kept.count(name) for name in ("train", "val", "test")}
-
-
-def test_data_without_splits_are_divided_by_a_hash_and_the_sentence_says_so(quick, study, tmp_path, draw):
-    draw(tmp_path / "images", each=20)
-    said = []
-    result = (
-        quick(["t_colour"]).fit(tmp_path / "images", progress=False, tell=said.append, out=tmp_path / "run").result_
-    )
-    assert splits_of(result) == {"train": 36, "val": 9, "test": 15}
-    assert "Splits were made by a hash of ids and seed 0: 36 train, 9 val, 15 test." in said
-    again = quick(["t_colour"]).fit(tmp_path / "images", progress=False).result_
-    assert again.held_out.ids.tolist() == result.held_out.ids.tolist()
-    other = quick(["t_colour"], seed=1).fit(tmp_path / "images", progress=False).result_
-    assert other.held_out.ids.tolist() != result.held_out.ids.tolist()
-    assert result.evaluate(progress=False).n == 15
-    assert biofuse.evaluate(tmp_path / "run", store=study.store, workers=0, progress=False).n == 15
-
-
-def test_train_and_val_without_a_test_split_both_give_a_quarter_of_it(quick, study):
-    given = study.samples.in_split("train", "val")
-    result = quick(["t_colour"]).fit(given, progress=False).result_
-    assert any("Test samples were taken out of train and val" in note for note in result.notes)
-    counts = splits_of(result)
-    assert sum(counts.values()) == 51
-    assert 9 <= counts["test"] <= 15
-    left = dict(zip(given.ids.tolist(), given.splits.tolist(), strict=True))
-    assert [left[name] for name in result.embeddings.ids.tolist()] == result.embeddings.splits.tolist()
-    apart = (
-        quick(["t_colour"])
-        .fit(study.samples.in_split("train"), validation=study.samples.in_split("val"), progress=False)
-        .result_
-    )
-    assert apart.held_out.ids.tolist() == result.held_out.ids.tolist()
-
-
-def test_groups_and_identical_images_stay_on_one_side(quick, study):
-    train = study.samples.in_split("train")
-    twins = load_samples(
-        [np.asarray(Image.open(source.path)) for source in train.sources] * 2,
-        labels=[train.classes[label] for label in train.labels] * 2,
-        group=[f"p{row % 36 // 2}" for row in range(72)],
-        name="twins",
-    )
-    result = quick(["t_colour"]).fit(twins, progress=False).result_
-    kept, aside = ({int(name) % 36 // 2 for name in part.ids} for part in (result.embeddings, result.held_out))
-    assert not kept & aside
-
-
-def test_nothing_is_set_aside_where_none_is_asked_for(quick, study):
-    result = quick(["t_colour"]).fit(study.samples.in_split("train", "val"), test=None, progress=False).result_
-    assert result.held_out is None
-    assert splits_of(result) == {"train": 36, "val": 15, "test": 0}
-
-
-def test_test_data_may_come_apart_and_are_found_again(quick, study, tmp_path):
-    result = (
-        quick(["t_colour"])
-        .fit(
-            study.images / "train",
-            validation=study.images / "val",
-            test=study.images / "test",
-            out=tmp_path / "run",
-            progress=False,
-        )
-        .result_
-    )
-    assert splits_of(result) == {"train": 36, "val": 15, "test": 21}
-    found = biofuse.evaluate(tmp_path / "run", store=study.store, workers=0, progress=False)
-    assert found.n == 21
-    assert found.predictions["id"].tolist() == result.held_out.ids.tolist()
-    assert found["auroc"] == result.evaluate(progress=False)["auroc"]
-    with pytest.raises(DataError, match="test samples of its own"):
-        quick(["t_colour"]).fit(study.images, test=study.images / "test", progress=False)
-
-
-def test_the_command_line_sets_the_same_samples_aside(quick, tmp_path, draw):
-    from typer.testing import CliRunner
-
-    from biofuse.cli.app import app
-
-    draw(tmp_path / "images", each=12)
-    result = (
-        BioFuse("haralick", head="ridge", folds=2, repeats=1, store=tmp_path / "store", workers=0)
-        .fit(tmp_path / "images", progress=False)
-        .result_
-    )
-    asked = "fit {0}/images -e haralick --head ridge --folds 2 --repeats 1 --store {0}/store --workers 0 --out {0}/run"
-    done = CliRunner().invoke(app, asked.format(tmp_path).split())
-    assert done.exit_code == 0, done.output
-    table = pd.read_parquet(tmp_path / "run" / "samples.parquet")
-    assert set(table.loc[table["split"] == "test", "id"]) == set(result.held_out.ids)
-    done = CliRunner().invoke(app, [*asked.format(tmp_path).split()[:-1], str(tmp_path / "all"), "--no-test"])
-    assert done.exit_code == 0, done.output
-    assert "test" not in set(pd.read_parquet(tmp_path / "all" / "samples.parquet")["split"])
-
-
-def test_python_is_told_that_test_data_were_set_aside_unless_it_wants_no_news(make_images, tmp_path, capsys):
-    make_images(images := tmp_path / "images", per_class=16)
-    BioFuse("colour", search="all", head="ridge").fit(images, progress=False)
-    assert capsys.readouterr().err == ""
-    BioFuse("colour", search="all", head="ridge").fit(images)
-    assert "set aside" in capsys.readouterr().err

@@ -13,13 +13,14 @@ from biofuse.core.errors import DataError, LeakageError, UnreadableImageError, o
 from biofuse.core.files import home, secret_key
 from biofuse.core.hashing import digest
 from biofuse.data import dicom, microscopy, slides, tile_embeddings, volumes
+from biofuse.data.assembly import Request, SampleTable
 from biofuse.data.config import FOLDER, IDENTIFIERS, DataConfig
 from biofuse.data.cuts import UNREADABLE, Bag, FileFacts, Opened, Source, UnopenedSource
 from biofuse.data.decoding import FileSource
 from biofuse.data.labels import label_text, listing, natural_key
 from biofuse.data.lookup import tells_nothing
 from biofuse.data.remote import RemoteSource
-from biofuse.data.samples import THREADS, Request, SampleTable
+from biofuse.data.samples import THREADS
 
 START_BYTES = 512
 """What a kind of file is recognised by, where its name does not tell."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from biofuse.core.errors import DataError, option
+from biofuse.data.assembly import Request, SampleTable, join_tables
 from biofuse.data.columns import plain, split_of
 from biofuse.data.config import IDENTIFIERS
 from biofuse.data.containers import kind_of
@@ -25,7 +26,6 @@ from biofuse.data.lookup import (
     stem_and_suffix,
     tells_nothing,
 )
-from biofuse.data.samples import Request, SampleTable, join_tables
 from biofuse.data.tables import Read, is_table_name, load_manifest, load_shards, read_table
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")

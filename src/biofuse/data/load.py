@@ -13,6 +13,7 @@ from biofuse.core.errors import DataError, LeakageError, option
 from biofuse.core.options import accepts
 from biofuse.core.progress import Progress
 from biofuse.core.target import Target
+from biofuse.data.assembly import Request, SampleTable, TornGroups, assemble, join_tables
 from biofuse.data.columns import split_of
 from biofuse.data.config import DataConfig, named
 from biofuse.data.containers import kind_of, open_containers
@@ -25,7 +26,7 @@ from biofuse.data.microscopy import with_windows
 from biofuse.data.numbers import default_horizons
 from biofuse.data.objects import is_hugging_face, is_row_data, load_arrays, load_hugging_face, load_rows
 from biofuse.data.remote import shown_address
-from biofuse.data.samples import Request, Samples, SampleTable, TornGroups, assemble, hash_samples, join_tables
+from biofuse.data.samples import Samples, hash_samples
 from biofuse.data.splits import with_splits, without_untrained_classes
 from biofuse.data.tables import TABLE_SUFFIXES, is_table_name, load_frame, load_manifest
 

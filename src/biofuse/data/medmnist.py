@@ -26,10 +26,11 @@ from biofuse.core.files import disk_errors, refuse_special_file
 from biofuse.core.hashing import digest_file
 from biofuse.core.progress import Progress, Silent
 from biofuse.core.target import Task
+from biofuse.data.assembly import Request, SampleTable
 from biofuse.data.cuts import Source
 from biofuse.data.decoding import ArraySource, MappedRowSource
 from biofuse.data.labels import listing
-from biofuse.data.samples import SPLITS, Request, SampleTable, row_id
+from biofuse.data.samples import SPLITS, row_id
 
 logger = logging.getLogger(__name__)
 

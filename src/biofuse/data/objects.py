@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from biofuse.core.errors import DataError, UnreadableImageError, option
+from biofuse.data.assembly import Request, SampleTable
 from biofuse.data.config import IDENTIFIERS, DataConfig
 from biofuse.data.cuts import Source
 from biofuse.data.decoding import ArraySource, FileSource, ItemSource, PillowSource, Rows, raw_image
 from biofuse.data.labels import listing
 from biofuse.data.lookup import is_address
 from biofuse.data.remote import address_names, below_address, remote_sources
-from biofuse.data.samples import Request, SampleTable, row_id
+from biofuse.data.samples import row_id
 from biofuse.data.tables import Located, Read, samples_of
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from biofuse.core.errors import DataError, option
 from biofuse.core.files import refuse_special_file
+from biofuse.data.assembly import Request, SampleTable
 from biofuse.data.columns import (
     IMAGE_HEADERS,
     PATH_HEADERS,
@@ -38,7 +39,7 @@ from biofuse.data.decoding import FileSource, ItemSource
 from biofuse.data.labels import RawLabels, label_text, listing
 from biofuse.data.lookup import ImageFinder, bare_name, excluding, is_address, is_image_name, left_out
 from biofuse.data.remote import address_names, below_address, remote_sources
-from biofuse.data.samples import Request, SampleTable, row_id
+from biofuse.data.samples import row_id
 
 if TYPE_CHECKING:
     import pandas as pd

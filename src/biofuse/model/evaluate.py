@@ -33,7 +33,8 @@ from biofuse.evaluation.values import COVERAGES, ValuesTest, measure_values
 from biofuse.extract.embeddings import EmbeddingSet, Quarantined
 from biofuse.extract.engine import extract
 from biofuse.extract.options import ExtractOptions
-from biofuse.model.model import NOVELTY, BioFuseModel
+from biofuse.model.model import BioFuseModel
+from biofuse.model.tables import NOVELTY
 from biofuse.search.rules import CHOSEN
 from biofuse.store.exchange import image_column, label_names
 from biofuse.store.store import EmbeddingStore

@@ -10,9 +10,7 @@ from pathlib import Path, PurePosixPath
 from biofuse.core.errors import ArtifactError, HubUnreachableError
 from biofuse.core.seals import listed_files
 from biofuse.encoders.hub import HubFile, commit_of, download, hub_errors, is_repository, offline
-
-SEAL = "model.json"
-"""Name of the file that makes a folder a model."""
+from biofuse.model.folder import SEAL
 
 README = "README.md"
 """Where the model card lies in a repository of a hub."""

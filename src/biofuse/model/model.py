@@ -1,8 +1,6 @@
 """The fitted model: embeds and predicts new images, saved to a folder or to the Hugging Face hub."""
 
-import shutil
 import tempfile
-import uuid
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,13 +14,11 @@ from numpy.typing import NDArray
 from biofuse.blocks.blocks import Blocks
 from biofuse.blocks.pooling import Pooling, pooled_width
 from biofuse.core.errors import ArtifactError, BioFuseError, BioFuseWarning, DataError, option
-from biofuse.core.files import TEMPORARY_SUFFIX, disk_errors
 from biofuse.core.options import accepts, divide
 from biofuse.core.progress import Progress
-from biofuse.core.seals import seal, unseal
-from biofuse.core.target import SEPARATOR, THRESHOLD, Target, Task
+from biofuse.core.seals import unseal
+from biofuse.core.target import THRESHOLD, Target, Task
 from biofuse.data.config import DataConfig
-from biofuse.data.cuts import Placed
 from biofuse.data.decoding import DecodePolicy
 from biofuse.data.load import load_samples
 from biofuse.data.samples import Samples
@@ -31,7 +27,6 @@ from biofuse.encoders.plugins import naming_plugins
 from biofuse.encoders.registry import Plugin
 from biofuse.encoders.weights import pin
 from biofuse.evaluation.conformal import check_coverage
-from biofuse.evaluation.novelty import Unusual
 from biofuse.evaluation.operating import DEFAULT_SENSITIVITY, Threshold, read_threshold
 from biofuse.extract.embeddings import EmbeddingSet
 from biofuse.extract.engine import extract
@@ -39,35 +34,19 @@ from biofuse.extract.options import ExtractOptions
 from biofuse.extract.plan import PRECISIONS
 from biofuse.model.card import model_card
 from biofuse.model.estimator import ScikitModel, with_notes
-from biofuse.model.hub import README, SEAL, download_folder, upload
+from biofuse.model.folder import AGAIN, KIND, PREDICTOR, SEAL, find_model, write_model
+from biofuse.model.hub import README, download_folder, upload
 from biofuse.model.resident import ResidentPredictor
-from biofuse.model.trust import ARRAYS as TRUST_ARRAYS
-from biofuse.model.trust import RECORD as TRUST_RECORD
+from biofuse.model.tables import image_table, prediction_table, warn_of_unusual
 from biofuse.model.trust import Trust
 from biofuse.model.versions import mismatch
-from biofuse.predictors.arguments import arguments_of
 from biofuse.predictors.combined import load_predictor
 from biofuse.predictors.fused import Predictor
-from biofuse.search.rules import CHOSEN, VARIANTS
+from biofuse.search.rules import CHOSEN
 from biofuse.store.store import EmbeddingStore, as_store
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-PREDICTOR = "predictor"
-"""Name of the folder beside the seal."""
-
-AGAIN = "Fit again, or restore the folder."
-
-NOVELTY = "novelty"
-"""Column of predictions that says how unlike the development data an image is."""
-
-NAMED = 3
-"""Images that a warning names."""
-
-KIND = "biofuse-model"
-"""What the file says it is."""
 
 
 @with_notes
@@ -315,7 +294,7 @@ class BioFuseModel(ScikitModel):
             class_conditional=class_conditional,
         )
         if self.trust.novelty is not None:
-            _warn_of_unusual(frame, Unusual.of(frame[NOVELTY].to_numpy(), known=self.trust.novelty.n_units))
+            warn_of_unusual(frame, known=self.trust.novelty.n_units)
         return frame, embeddings
 
     def resident(
@@ -389,23 +368,22 @@ class BioFuseModel(ScikitModel):
         threshold, sensitivity, coverage, class_conditional
             As of :meth:`predict_frame`.
         """
-        import pandas as pd
-
         probabilities = self.probabilities(blocks)
         said = self.decide(probabilities, threshold=threshold, sensitivity=sensitivity)
-        frame = pd.DataFrame({"id": blocks.ids if ids is None else list(ids)})
-        if self.target.measured:
-            self._tabulate_values(frame, probabilities, coverage=coverage)
-        else:
-            frame["prediction"] = said
-        if coverage is not None and not self.target.measured:
+        inside = ends = None
+        if coverage is not None and self.target.measured:
+            ends = self.intervals(probabilities, coverage=coverage)
+        elif coverage is not None:
             inside = self.sets(probabilities, coverage=coverage, class_conditional=class_conditional)
-            frame["set"] = [SEPARATOR.join(np.array(self.classes, dtype=object)[row]) for row in inside]
-        for column, name in enumerate(() if self.target.measured else self.classes):
-            frame[f"p_{name}"] = probabilities[:, column]
-        if self.trust.novelty is not None:
-            frame[NOVELTY] = self.trust.novelty.percentiles(blocks)
-        return frame
+        return prediction_table(
+            self.target,
+            blocks.ids if ids is None else list(ids),
+            probabilities,
+            said=said,
+            inside=inside,
+            ends=ends,
+            novelty=None if self.trust.novelty is None else self.trust.novelty.percentiles(blocks),
+        )
 
     def tabulate_images(self, embeddings: EmbeddingSet) -> "pd.DataFrame":
         """Return what each image argues, a row per image, where samples are several images.
@@ -437,37 +415,7 @@ class BioFuseModel(ScikitModel):
         >>> model.tabulate_images(embeddings).columns.tolist()
         ['id', 'image', 'for_benign', 'for_malignant']
         """
-        import pandas as pd
-
-        if not embeddings.samples.bagged:
-            raise DataError(
-                "Every sample is one image, which is all that the prediction rests on.",
-                remedy=f"Say which images belong together: {option('bag', 'patient')}.",
-            )
-        found = arguments_of(self.predictor, embeddings.blocks)
-        images = embeddings.samples.images()
-        frame = pd.DataFrame(
-            {
-                "id": np.repeat(embeddings.blocks.ids, found.sizes),
-                "image": [source.description for source in images.sources],
-            }
-        )
-        places = [dict(source.place) if isinstance(source, Placed) else {} for source in images.sources]
-        frame = frame.join(pd.DataFrame(places, dtype="Int64"))
-        if found.weights is not None:
-            frame["weight"] = found.weights
-        for column, name in enumerate(self.classes):
-            frame[f"for_{name}"] = found.values[:, column]
-        return frame
-
-    def _tabulate_values(self, frame: "pd.DataFrame", values: NDArray[np.float64], *, coverage: float | None) -> None:
-        """Add columns of values, and of the ends of their intervals where a coverage is asked for."""
-        for column, name in enumerate(self.classes):
-            frame["prediction" if len(self.classes) == 1 else f"prediction_{name}"] = values[:, column]
-        if coverage is not None:
-            low, high = self.intervals(values, coverage=coverage)
-            for column, name in enumerate(self.classes):
-                frame[f"low_{name}"], frame[f"high_{name}"] = low[:, column], high[:, column]
+        return image_table(self.predictor, self.classes, embeddings)
 
     @accepts(DataConfig, ExtractOptions)
     def embed_blocks(
@@ -662,16 +610,7 @@ class BioFuseModel(ScikitModel):
         DiskError
             If it cannot be written.
         """
-        target = Path(path).absolute()
-        strangers = (
-            {entry.name for entry in target.iterdir()} - {SEAL, PREDICTOR, TRUST_RECORD, TRUST_ARRAYS}
-            if target.is_dir()
-            else set()
-        )
-        if strangers or (target.exists() and not target.is_dir()):
-            raise ArtifactError(f"{path} exists and is not a saved model.", remedy="Choose an empty folder.")
         content = {
-            "kind": KIND,
             "task": str(self.task),
             "classes": list(self.classes),
             "decode": self.decode.model_dump(mode="json"),
@@ -679,22 +618,7 @@ class BioFuseModel(ScikitModel):
             "precisions": {name: self.precisions.get(name, "fp32") for name in self.encoders},
             "facts": self.facts,
         }
-        # Written beside and moved into place, so that a model is whole or absent, and an older one is not lost to a
-        # full disk.
-        temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}{TEMPORARY_SUFFIX}")
-        with disk_errors(target):
-            try:
-                temporary.mkdir(parents=True)
-                self.predictor.save(temporary / PREDICTOR)
-                self.trust.save(temporary)
-                seal(temporary, name=SEAL, content=content)
-                if target.is_symlink():
-                    target.unlink()
-                elif target.exists():
-                    shutil.rmtree(target)
-                temporary.rename(target)
-            finally:
-                shutil.rmtree(temporary, ignore_errors=True)
+        write_model(Path(path), content, self.predictor, self.trust)
         return Path(path)
 
     @classmethod
@@ -728,14 +652,7 @@ class BioFuseModel(ScikitModel):
         >>> len(lean.encoders), lean.predict(["new.png"])
         (1, array(['malignant'], dtype=object))
         """
-        folder = Path(path)
-        try:
-            if variant != CHOSEN:
-                folder = _kept_model(folder, variant)
-            elif not (folder / SEAL).exists() and (model_folder(folder) / SEAL).exists():
-                folder = model_folder(folder)
-        except OSError as error:  # a name that is too long, or a folder that may not be looked into
-            raise ArtifactError(f"{folder} cannot be read: {error.strerror}.", remedy=AGAIN) from error
+        folder = find_model(Path(path), variant)
         sealed = unseal(folder, name=SEAL)
         record = sealed.content
         try:
@@ -839,47 +756,6 @@ class BioFuseModel(ScikitModel):
             f"<p><b>BioFuseModel</b>: {self.task} over {self.target.counted}</p>"
             f"<table><tr><th>encoder</th><th>name</th><th>columns</th></tr>{rows}</table>"
         )
-
-
-COMPARATORS = "comparators"
-"""Folder, in a run directory, of the models that the chosen one is compared with."""
-
-
-def model_folder(run: Path, name: str = CHOSEN) -> Path:
-    """Return the folder of the chosen model of a run directory, or of one that it is compared with."""
-    return run / "model" if name == CHOSEN else run / COMPARATORS / name
-
-
-def _kept_model(path: Path, variant: str) -> Path:
-    """Return the folder of one of a run's models.
-
-    Raises
-    ------
-    ArtifactError
-        If there is none.
-    """
-    if variant not in VARIANTS:
-        raise ArtifactError(f"There is no model {variant!r}.", remedy=f"Choose one of {', '.join(VARIANTS)}.")
-    folder = model_folder(path, variant)
-    if (folder / SEAL).exists():
-        return folder
-    kept = [name for name in VARIANTS if (model_folder(path, name) / SEAL).exists()]
-    if not kept:
-        raise ArtifactError(
-            f"{path} is not a run, so it has no {variant} model.",
-            remedy=f"Give the run directory that `biofuse fit` wrote, or leave {option('variant')} out.",
-        )
-    raise ArtifactError(
-        f"The run {path} has no {variant} model: its search did not score one, or an older BioFuse wrote it.",
-        remedy=f"Choose one of {', '.join(kept)}; or fit again, by cross-validation.",
-    )
-
-
-def _warn_of_unusual(frame: "pd.DataFrame", found: Unusual) -> None:
-    """Warn of images that are unlike the development data, naming the most unusual ones."""
-    if found.above:
-        most = frame.sort_values(NOVELTY, ascending=False, kind="stable")["id"].head(min(found.above, NAMED))
-        warnings.warn(f"{found} The most unusual: {', '.join(map(str, most))}.", BioFuseWarning, stacklevel=4)
 
 
 def _plugins_of(facts: Mapping[str, Any]) -> tuple[Plugin, ...]:

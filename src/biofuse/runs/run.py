@@ -36,8 +36,8 @@ from biofuse.data.load import Development, development_data, load_samples
 from biofuse.data.samples import Samples
 from biofuse.extract.embeddings import EmbeddingSet, Quarantined
 from biofuse.model.evaluate import Evaluation
-from biofuse.model.hub import SEAL
-from biofuse.model.model import COMPARATORS, BioFuseModel, model_folder
+from biofuse.model.folder import COMPARATORS, SEAL, model_folder
+from biofuse.model.model import BioFuseModel
 from biofuse.runs.record import RUN_FORMAT, DataSource, RunRecord
 from biofuse.search.config import SearchConfig
 from biofuse.search.curve import LearningCurve

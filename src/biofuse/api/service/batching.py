@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from biofuse.core.errors import BioFuseError
 from biofuse.data.decoding import RGBImage, decode
-from biofuse.model.model import NOVELTY
 from biofuse.model.resident import ResidentPredictor
+from biofuse.model.tables import NOVELTY
 
 AT_ONCE = 32
 """Most images that are predicted together: twice what a processor takes in one forward pass, half of what an

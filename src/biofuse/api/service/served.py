@@ -13,8 +13,8 @@ from biofuse.core.hashing import digest_file
 from biofuse.evaluation.metrics import INTERVAL_METRICS, METRICS
 from biofuse.model.card import licence_sentences, seen_before
 from biofuse.model.evaluate import Evaluation
-from biofuse.model.hub import SEAL
-from biofuse.model.model import BioFuseModel, model_folder
+from biofuse.model.folder import SEAL, model_folder
+from biofuse.model.model import BioFuseModel
 from biofuse.model.versions import UNVERSIONED, fitted_with
 from biofuse.runs.run import RECORD, Run
 from biofuse.search.rules import CHOSEN

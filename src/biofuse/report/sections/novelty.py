@@ -7,7 +7,7 @@ import numpy as np
 
 from biofuse.evaluation.novelty import UNUSUAL
 from biofuse.model.evaluate import Evaluation
-from biofuse.model.model import NOVELTY
+from biofuse.model.tables import NOVELTY
 from biofuse.report import content
 from biofuse.report.input import ReportInput, name_of, picture_of
 from biofuse.report.sections.results import SIDE

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from biofuse.blocks.blocks import Blocks, Matrix
 from biofuse.core.errors import ArtifactError, DataError
 from biofuse.core.hashing import hash_order
-from biofuse.core.linear import ROWS_AT_ONCE, WHOLE, Standard, row_path, slices
+from biofuse.core.linear import ROWS_AT_ONCE, Standard, slices
+from biofuse.core.ridge import WHOLE, row_path
 from biofuse.core.seals import Arrays, OwnPart, reading
 from biofuse.core.target import Labels
 from biofuse.fusion.base import fitting_block, require_training_rows

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from biofuse.core.errors import SearchError
-from biofuse.core.linear import ROUNDING, Matrix64, ridge_path
+from biofuse.core.linear import Matrix64
+from biofuse.core.ridge import ROUNDING, ridge_path
 from biofuse.core.target import Target
 from biofuse.heads.base import MATRIX_CELLS, Features, Limits, OwnHead, Setup
 from biofuse.heads.linear import FittedLinear

@@ -12,20 +12,18 @@ from numpy.typing import NDArray
 from biofuse.blocks.blocks import Blocks
 from biofuse.blocks.gram import ColumnBlocks, GramBlocks, Scaling, column_blocks, gram_blocks, reduced_columns
 from biofuse.core.errors import AlignmentError, SearchError
-from biofuse.core.linear import (
-    COLUMNS_AT_ONCE,
-    ROWS_AT_ONCE,
+from biofuse.core.linear import COLUMNS_AT_ONCE, ROWS_AT_ONCE, Matrix64
+from biofuse.core.machine import limit_threads
+from biofuse.core.machine import memory_limit as usual_memory_limit
+from biofuse.core.ridge import (
     SMALLEST,
     STEPS_AT_ONCE,
-    Matrix64,
     Path,
     Workspace,
     column_path,
     generalised_path,
     row_path,
 )
-from biofuse.core.machine import limit_threads
-from biofuse.core.machine import memory_limit as usual_memory_limit
 from biofuse.core.target import Labels, Target, Task
 from biofuse.data.splits import ValidationPlan
 from biofuse.evaluation.metrics import SCREEN_METRICS, get_metric, score

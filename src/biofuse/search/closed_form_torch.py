@@ -16,8 +16,8 @@ import numpy as np
 
 from biofuse.blocks.gram import ColumnBlocks, GramBlocks
 from biofuse.core.errors import SearchError
-from biofuse.core.linear import ROUNDING
 from biofuse.core.machine import free_memory, limit_threads
+from biofuse.core.ridge import ROUNDING
 from biofuse.extract.local import out_of_memory
 from biofuse.heads.ridge import Weighting
 from biofuse.search.closed_form import ClosedFormScorer, Fold
@@ -350,7 +350,7 @@ class _RowFold(_FoldArrays):
         centred = root[:, None] * (each.targets - offset)
         spread = K.diagonal(dim1=1, dim2=2).sum(dim=1) / each.n_rows
         spread = torch.where(spread == 0, 1.0, spread)
-        # As in biofuse.core.linear.row_path: along the weights' root the products are 0, and so are the targets.
+        # As in biofuse.core.ridge.row_path: along the weights' root the products are 0, and so are the targets.
         K += spread[:, None, None] * torch.outer(root, root) / each.weights.sum()
         alphas = self.relative * spread[:, None]
 
@@ -408,7 +408,7 @@ class _ColumnFold(_FoldArrays):
             alpha = alphas[rows, place].to(dtype)
             inverse = _inverse_factor(P[rows].to(dtype), alpha)
             coef = inverse.mT @ (inverse @ S[rows].to(dtype))
-            if self.generalised:  # as in biofuse.core.linear.generalised_path
+            if self.generalised:  # as in biofuse.core.ridge.generalised_path
                 residual = total - (coef * S[rows]).sum(dim=1) - alpha[:, None] * coef.square().sum(dim=1)
                 leaving = 1 - (1 + widest - alpha * inverse.square().sum(dim=(1, 2))) / each.n_rows
                 return _by_group(residual.clamp(min=0) / leaving.square()[:, None], each.columns), coef

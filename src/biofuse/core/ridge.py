@@ -1,0 +1,574 @@
+"""Ridge regression along penalties, with its exact leave-one-out errors.
+
+It comes in two forms, from the products of rows or of columns, and both give the same numbers: :func:`row_path` and
+:func:`column_path` are for searches, which have the products already, :func:`ridge_path` takes a matrix and chooses.
+"""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from biofuse.core.errors import SearchError
+from biofuse.core.linear import ROWS_AT_ONCE, Matrix64, slices
+
+SMALLEST = 1e-8
+"""Least relative penalty. Below, the rounding error of the products of some thousand rows (about n^2 times 1e-16 of
+the mean squared distance) would decide."""
+
+STEPS_AT_ONCE = 16
+"""Rows of the recurrence kept before they are squared and added up: few enough to stay in a core's cache."""
+
+ROUNDING = 1e-9
+"""Relative rounding error allowed for where bounds are compared."""
+
+SINGLE_ERROR = 2e-7
+"""Relative error allowed for leave-one-out errors in single precision: this times the norm of the products over the
+penalty, which is what an error of the products grows by when they are inverted, and 50 for what the sums round.
+Measured errors of 60 to 860 rows and 30 to 3,000 columns stay below a tenth of it."""
+
+FEW = 3
+"""Penalties whose leave-one-out errors are computed one by one in double precision; more are quicker all together."""
+
+WHOLE = (slice(None),)
+"""All columns of targets share a penalty."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Path:
+    """Solutions along a grid of penalties.
+
+    Attributes
+    ----------
+    alphas : ndarray of float64, shape (n_alphas,)
+        Penalties, as scikit-learn's ``alpha``.
+    errors : ndarray of float64, shape (n_alphas, n_columns)
+        Weighted sum of squared leave-one-out errors of each column of targets; infinite for a penalty that was shown
+        not to be the best without computing them; without rows where nothing was to be chosen or left out.
+    leaving : ndarray of float64, shape (n_alphas, n)
+        One less the leverage of each training row: what its residual is divided by to give its leave-one-out error.
+        NaN where not computed.
+    coef : ndarray of float64, shape (n_alphas, n or d, n_columns)
+        Of the training rows (times the products of a row with them), or of the features (times the row itself).
+    intercept : ndarray of float64, shape (n_alphas, n_columns)
+        Added to those products; nothing need be centred or weighted any more.
+    """
+
+    alphas: Matrix64
+    errors: Matrix64
+    leaving: Matrix64
+    coef: Matrix64
+    intercept: Matrix64
+
+    def best(self, groups: Sequence[slice]) -> list[int]:
+        """Return the place of the penalty with the least error, one for each group of columns; ties to the smaller.
+
+        Errors that differ by no more than rounding are tied.
+        """
+        if not len(self.errors):
+            return [0] * len(groups)
+        sums = (self.errors[:, columns].sum(axis=1) for columns in groups)
+        return [int((total <= total.min() * (1 + ROUNDING)).argmax()) for total in sums]
+
+    def left_out(self, place: int, *, fitted: Matrix64, targets: Matrix64) -> Matrix64:
+        """Return what fits without each training row make of it, from what the fit with all makes of them."""
+        return np.asarray(targets - (targets - fitted) / self.leaving[place][:, None])
+
+
+class Workspace:
+    """Arrays used again for every subset: fresh memory of some megabytes costs a tenth of the time.
+
+    Every thread gets its own; a copy sent to another process starts empty.
+    """
+
+    def __init__(self) -> None:
+        self._local = threading.local()
+
+    def __reduce__(self) -> tuple[type["Workspace"], tuple[()]]:
+        return Workspace, ()
+
+    def array(
+        self, name: str, shape: tuple[int, ...], order: Literal["C", "F"] = "C", dtype: Any = np.float64
+    ) -> NDArray[Any]:
+        """Return an array whose content is whatever was last left there under that name in that precision."""
+        arrays: dict[tuple[str, Any], NDArray[Any]] = self._local.__dict__.setdefault("arrays", {})
+        key = name, np.dtype(dtype)
+        if key not in arrays or arrays[key].shape != shape:
+            arrays[key] = np.zeros(shape, dtype=dtype, order=order)
+        return arrays[key]
+
+
+def row_path(
+    K: Matrix64,
+    *,
+    targets: Matrix64,
+    weights: Matrix64,
+    relative: Matrix64,
+    groups: Sequence[slice] = WHOLE,
+    left_out: bool = False,
+    quick: bool = False,
+    workspace: Workspace | None = None,
+) -> Path:
+    """Solve from the products of training rows, by tridiagonalising them once.
+
+    About twice as fast as an eigendecomposition: with ``K = Q T Q'``, ``T`` tridiagonal, the diagonal of
+    ``(K + alpha)^-1`` is the sum of squares over the rows of ``D^-1/2 L^-1 Q'`` where ``L D L' = T + alpha``, a
+    recurrence of n steps. A single penalty needs no more than a Cholesky decomposition.
+
+    Parameters
+    ----------
+    K : ndarray of float64, shape (n, n)
+        Inner products of the training rows, whose (unweighted) mean is 0; overwritten.
+    targets : ndarray of float64, shape (n, n_columns)
+    weights : ndarray of float64, shape (n,)
+        Not negative; a row of weight 0 is as good as none.
+    relative : ndarray of float64, shape (n_alphas,)
+        Penalties in units of the mean squared (weighted) distance of a training row from the mean row.
+    groups : sequence of slice
+        Columns of targets that share a penalty.
+    left_out : bool, default False
+        Whether errors are wanted even of a single penalty.
+    quick : bool, default False
+        Whether only the best penalties are wanted. Single precision finds them, up to what its error may confuse, and
+        those are compared and solved in double precision: the penalty and the solution are those of the long way.
+    workspace : Workspace, optional
+        Where to keep intermediate matrices.
+
+    Returns
+    -------
+    Path
+        Of all penalties; the quick way, of those that may be the best of a group.
+
+    Raises
+    ------
+    SearchError
+        If the products are not positive to rounding.
+    """
+    n, space = len(K), workspace or Workspace()
+    share, root = weights / weights.sum(), np.sqrt(weights)
+    across = np.zeros(n)
+    if (weights != 1).any():
+        across = K @ share
+        K -= across[:, None]
+        K += (share @ across - across)[None, :]
+        K *= root[:, None]
+        K *= root
+    offset, centred = _centred(targets, share, root)
+    spread = float(np.trace(K)) / np.count_nonzero(weights) or 1.0
+    alphas = relative * spread
+    # Along the weights' root K is 0, and so are the targets. As large a value as any other there spares the solutions
+    # the rounding error of that 0, which smallest penalties would show.
+    K += spread / n if (weights == 1).all() else (spread * root / weights.sum())[:, None] * root
+    if len(alphas) == 1 and not left_out:
+        coef = root[:, None] * _solved(K, centred, float(alphas[0]))[None]
+        return _without_errors(alphas, coef, offset - across @ coef, n=n)
+    known: dict[str, Any] = {"share": share, "spread": spread, "groups": groups, "space": space}
+    found = _quick_duals(K, centred, alphas=alphas, left_out=left_out, **known) if quick else None
+    alphas, errors, leaving, dual = found or (alphas, *_duals(K, centred, alphas=alphas, **known))
+    coef = root[:, None] * dual  # adds up to 0, so that held-out rows need no centring
+    return Path(alphas=alphas, errors=errors, leaving=leaving, coef=coef, intercept=offset - across @ coef)
+
+
+def _duals(
+    K: NDArray[Any],
+    centred: NDArray[Any],
+    *,
+    share: Matrix64,
+    spread: float,
+    alphas: Matrix64,
+    groups: Sequence[slice],
+    space: Workspace,
+    slack: Matrix64 | float = ROUNDING,
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Return errors, leaving and solutions ``(K + alpha)^-1 centred``, in the precision of ``K``; see :class:`Path`.
+
+    Parameters
+    ----------
+    K : ndarray, shape (n, n)
+        With ``spread`` along the weights' root; overwritten.
+    slack : ndarray of float64, shape (n_alphas,), or float
+        Relative error of what is computed of each penalty, from 1 on anything.
+    """
+    n, kind = len(K), K.dtype
+    alphas, share, spread = alphas.astype(kind), share.astype(kind), kind.type(spread)
+    own = np.diag(K) - spread * share
+    diagonal, beside, basis = _tridiagonal(K, space)
+    pivots, links, rotated = _factors(diagonal, beside, basis @ centred, alphas)
+    dual = np.swapaxes((rotated.reshape(-1, n) @ basis).reshape(rotated.shape), 1, 2)
+    squares = np.square(alphas[:, None, None] * dual)
+    # 1 - leverage is at most 1 - share, and at least alpha / (K_kk + alpha) - share (Jensen's inequality: shrinkage
+    # is a concave function of the eigenvalues, of which K_kk is a mean).
+    least = alphas[:, None] / (own + alphas[:, None]) - share
+    bounds = _left_out(squares, 1 - share[None]), _left_out(squares, least)
+    rivals = np.flatnonzero(_possible(*bounds, groups, slack=slack).any(axis=1))
+    errors, leaving = np.full((len(alphas), centred.shape[1]), np.inf), np.full((len(alphas), n), np.nan, dtype=kind)
+    diagonals = _diagonals(basis, pivots[rivals], links[rivals], space)
+    leaving[rivals] = alphas[rivals, None] * (diagonals - share / (spread + alphas[rivals, None]))
+    errors[rivals] = (squares[rivals] / np.square(leaving[rivals])[:, :, None]).sum(axis=1)
+    return errors, leaving, dual
+
+
+def _quick_duals(
+    K: Matrix64,
+    centred: Matrix64,
+    *,
+    share: Matrix64,
+    spread: float,
+    alphas: Matrix64,
+    groups: Sequence[slice],
+    left_out: bool,
+    space: Workspace,
+) -> tuple[Matrix64, Matrix64, Matrix64, Matrix64] | None:
+    """Return penalties that may be the best, and what :func:`_duals` does of them; None where they are too many.
+
+    How much is left out is computed where it decides, or is wanted anyway.
+    """
+    n, single = len(K), space.array("single", K.shape, dtype=np.float32)
+    np.multiply(K, 1 / spread, out=single, casting="same_kind")
+    slack = SINGLE_ERROR * (50 + float(np.linalg.norm(single)) * spread / alphas)
+    options: dict[str, Any] = {"share": share, "spread": 1.0, "alphas": alphas / spread, "groups": groups}
+    try:
+        rough, *_ = _duals(single, centred.astype(single.dtype), space=space, slack=slack, **options)
+    except SearchError:  # not positive to the rounding of single precision
+        return None
+    possible = _possible(rough, rough, groups, slack=slack)
+    confused = np.asarray(possible[:, possible.sum(axis=0) > 1].any(axis=1))
+    kept = np.flatnonzero(possible.any(axis=1))
+    if (len(kept) if left_out else confused.sum()) > FEW:
+        return None
+    errors, leaving = np.full((len(kept), centred.shape[1]), np.inf), np.full((len(kept), n), np.nan)
+    dual = np.empty((len(kept), *centred.shape))
+    for row, place in enumerate(kept):
+        alpha, wrong = float(alphas[place]), rough[place]
+        factor = _factored(K, alpha, out=space.array("factor", K.shape, "F"))
+        dual[row] = _solved_by(factor, centred)
+        if confused[place] or left_out:
+            leaving[row] = alpha * (_inverse_diagonal(factor) - share / (spread + alpha))
+            wrong = np.square(alpha * dual[row] / leaving[row][:, None]).sum(axis=0)
+        for group, columns in enumerate(groups):
+            if possible[place, group]:
+                errors[row, columns] = wrong[columns]
+    return alphas[kept], errors, leaving, dual
+
+
+def column_path(
+    Z: Matrix64,
+    *,
+    columns: Sequence[slice],
+    mean: Matrix64,
+    products: Matrix64,
+    crossed: Matrix64,
+    targets: Matrix64,
+    weights: Matrix64,
+    relative: Matrix64,
+    groups: Sequence[slice] = WHOLE,
+    left_out: bool = False,
+) -> Path:
+    """Solve from the products of columns, by their eigendecomposition.
+
+    Parameters
+    ----------
+    Z : ndarray of float64, shape (n, n_all)
+        Training rows.
+    columns : sequence of slice
+        The d columns of ``Z`` to be used.
+    mean : ndarray of float64, shape (d,)
+        Weighted mean of the rows.
+    products : ndarray of float64, shape (d, d)
+        Weighted sum of products about the mean.
+    crossed : ndarray of float64, shape (d, n_columns)
+        Weighted sum of products of rows and targets, both about their means.
+    targets, weights, relative, groups, left_out
+        As for :func:`row_path`.
+    """
+    from scipy.linalg import eigh
+
+    n = len(Z)
+    share, root = weights / weights.sum(), np.sqrt(weights)
+    offset, centred = _centred(targets, share, root)
+    alphas = relative * (float(np.trace(products)) / np.count_nonzero(weights) or 1.0)
+    values, vectors = eigh(products, driver="evd", check_finite=False)
+    values = np.maximum(values, 0)
+    shrunk = 1 / (values[:, None] + alphas)  # (d, n_alphas)
+    shrunk[values <= values[-1] * max(n, len(values)) * np.finfo(np.float64).eps] = 0  # nothing but noise
+    slopes = vectors.T @ crossed
+    inside = (shrunk[:, :, None] * slopes[:, None, :]).reshape(len(values), -1)
+    coef = np.swapaxes((vectors @ inside).reshape(len(values), len(alphas), -1), 0, 1)
+    intercept = offset - mean @ coef
+    if len(alphas) == 1 and not left_out:
+        return _without_errors(alphas, coef, intercept, n=n)
+    leaving = np.empty((len(alphas), n))
+    start = mean @ vectors
+    for rows in slices(n, ROWS_AT_ONCE):
+        U = _taken(Z, rows, columns) @ vectors
+        U -= start
+        leaving[:, rows] = 1 - share[rows] - weights[rows] * (np.square(U, out=U) @ shrunk).T
+    total = np.square(centred).sum(axis=0)
+    explained = ((values[:, None] + 2 * alphas) * shrunk**2).T @ np.square(slopes)
+    residual, slack = np.maximum(total - explained, 0), ROUNDING * total
+    lower, upper = np.maximum(residual - slack, 0), residual + slack
+    most, least = leaving.max(axis=1)[:, None], leaving.min(axis=1)[:, None]
+    upper = np.divide(upper, least**2, out=np.full_like(upper, np.inf), where=least > 0)
+    rivals = np.flatnonzero(_possible(lower / most**2, upper, groups, slack=ROUNDING).any(axis=1))
+    errors = np.full(lower.shape, np.inf)
+    errors[rivals] = 0
+    flat = np.swapaxes(coef[rivals], 0, 1).reshape(len(values), -1)
+    for rows in slices(n, ROWS_AT_ONCE):
+        found = (_taken(Z, rows, columns) @ flat).reshape(-1, len(rivals), targets.shape[1]) + intercept[rivals]
+        wrong = np.square((targets[rows, None, :] - found) / leaving[rivals][:, rows].T[:, :, None])
+        errors[rivals] += np.tensordot(weights[rows], wrong, axes=1)
+    return Path(alphas=alphas, errors=errors, leaving=leaving, coef=coef, intercept=intercept)
+
+
+def generalised_path(
+    *,
+    mean: Matrix64,
+    products: Matrix64,
+    crossed: Matrix64,
+    targets: Matrix64,
+    weights: Matrix64,
+    relative: Matrix64,
+    groups: Sequence[slice] = WHOLE,
+) -> Path:
+    """Solve as :func:`column_path` does, with the penalty chosen by generalised cross-validation.
+
+    All residuals are divided by the mean of what each would be divided by to leave its row out (Golub, Heath and Wahba
+    1979), so that the rows are not looked at again, and a tridiagonal matrix has all that it needs. Parameters are
+    those of :func:`column_path`; ``products`` are overwritten.
+
+    Returns
+    -------
+    Path
+        Of the best penalty of each group; ``leaving`` is not known.
+    """
+    n, d, offset = np.count_nonzero(weights), len(products), weights @ targets / weights.sum()
+    alphas = relative * (float(np.trace(products)) / n or 1.0)
+    sytrd, lwork, ormqr = _lapack(products, "sytrd", "sytrd_lwork", "ormqr")
+    size, _ = lwork(d, lower=1)
+    reflectors, diagonal, beside, factors, _ = sytrd(products.T, lower=1, lwork=int(size), overwrite_a=1)
+
+    def rotated(columns: Matrix64, way: Literal["N", "T"]) -> Matrix64:
+        found = columns.copy()
+        if d > 1:
+            found[1:] = ormqr("L", way, reflectors[1:, :-1], factors, columns[1:], lwork=64 * d)[0]
+        return found
+
+    slopes = rotated(crossed, "T")
+    pivots, links, solved = _factors(diagonal, beside, slopes, alphas)
+    residual = weights @ np.square(targets - offset) - np.einsum("acd,dc->ac", solved, slopes)
+    residual -= alphas[:, None] * np.square(solved).sum(axis=2)
+    leaving = 1 - (1 + d - alphas * _inverse_traces(pivots, links)) / n
+    errors = np.maximum(residual, 0) / np.square(leaving)[:, None]
+    unknown = np.full((len(alphas), len(weights)), np.nan)
+    whole = Path(alphas=alphas, errors=errors, leaving=unknown, coef=solved, intercept=errors)
+    kept = sorted(set(whole.best(groups)))
+    coef = np.stack([rotated(solved[place].T, "N") for place in kept])
+    return Path(
+        alphas=alphas[kept], errors=errors[kept], leaving=unknown[kept], coef=coef, intercept=offset - mean @ coef
+    )
+
+
+def _inverse_traces(pivots: Matrix64, links: Matrix64) -> Matrix64:
+    """Return the traces of ``(L D L')^-1`` for every penalty, from the last row of ``L`` to the first."""
+    found, squares = 1 / pivots.T, np.square(links.T)
+    for row in range(len(found) - 2, -1, -1):
+        found[row] += squares[row] * found[row + 1]
+    return np.asarray(found.sum(axis=0))
+
+
+def ridge_path(
+    X: Matrix64,
+    *,
+    targets: Matrix64,
+    weights: Matrix64,
+    relative: Matrix64,
+    alpha: float | None = None,
+    groups: Sequence[slice] = WHOLE,
+) -> Path:
+    """Solve for the features of a matrix, from the products of its rows or columns, whichever are fewer.
+
+    Parameters
+    ----------
+    X : ndarray of float64, shape (n, d)
+        Training rows as they are.
+    targets, weights, relative, groups
+        As for :func:`row_path`; with fewer rows than columns, only penalties that may be the best are in the path.
+    alpha : float, optional
+        The one penalty, as it is, instead of relative ones; raised to :data:`SMALLEST` in their units.
+    """
+    n, d = X.shape
+    mean = weights @ X / weights.sum()
+    centred = X - mean
+    weighted = weights[:, None] * centred
+    if alpha is not None:
+        spread = float(np.vdot(weighted, centred)) / np.count_nonzero(weights) or 1.0
+        relative = np.array([max(alpha / spread, SMALLEST)])
+    options: dict[str, Any] = {"targets": targets, "weights": weights, "relative": relative, "groups": groups}
+    if n <= d:
+        found = row_path(centred @ centred.T, left_out=True, quick=len(relative) > 1, **options)
+        coef = np.stack([centred.T @ dual for dual in found.coef])
+    else:
+        crossed = weighted.T @ (targets - weights @ targets / weights.sum())
+        products = weighted.T @ centred
+        about = {"mean": np.zeros(d), "products": products, "crossed": crossed, "columns": [slice(0, d)]}
+        found = column_path(centred, left_out=True, **about, **options)
+        coef = found.coef
+    return replace(found, coef=coef, intercept=found.intercept - mean @ coef)
+
+
+def _without_errors(alphas: Matrix64, coef: Matrix64, intercept: Matrix64, *, n: int) -> Path:
+    nothing, unknown = np.empty((0, coef.shape[2])), np.full((len(alphas), n), np.nan)
+    return Path(alphas=alphas, errors=nothing, leaving=unknown, coef=coef, intercept=intercept)
+
+
+def _centred(targets: Matrix64, share: Matrix64, root: Matrix64) -> tuple[Matrix64, Matrix64]:
+    offset = share @ targets
+    return offset, root[:, None] * (targets - offset)
+
+
+def _left_out(squares: Matrix64, leaving: Matrix64) -> Matrix64:
+    """Sum squared residuals (n_alphas, n, n_columns) over ``leaving`` squared, over rows; infinite where negative."""
+    scale = np.divide(1, np.square(leaving), out=np.full(leaving.shape, np.inf), where=leaving > 0)
+    with np.errstate(invalid="ignore"):  # a residual of nothing, divided by nothing
+        found = np.einsum("akc,ak->ac", squares, np.broadcast_to(scale, squares.shape[:2]))
+    return np.where(np.isnan(found), np.inf, found)
+
+
+def _possible(
+    lower: NDArray[Any], upper: NDArray[Any], groups: Sequence[slice], *, slack: Matrix64 | float
+) -> NDArray[np.bool_]:
+    """Return which penalties may be the best of which group, shape (n_alphas, n_groups), from bounds of the errors.
+
+    Parameters
+    ----------
+    lower, upper : ndarray, shape (n_alphas, n_columns)
+        An infinite lower bound is of a penalty that is not.
+    slack : ndarray of float64, shape (n_alphas,), or float
+        Relative error of the bounds, from 1 on anything.
+    """
+    sure = np.full(len(lower), 1.0)
+    sure -= np.minimum(slack, 1.0)
+    possible = np.zeros((len(lower), len(groups)), dtype=bool)
+    for group, columns in enumerate(groups):
+        low, high = (bound[:, columns].sum(axis=1, dtype=np.float64) for bound in (lower, upper))
+        high = np.divide(high, sure, out=np.full(len(high), np.inf), where=sure > 0)
+        low = np.multiply(low, sure, out=low, where=np.isfinite(low))
+        possible[:, group] = low <= high.min()
+    return possible
+
+
+def _taken(Z: Matrix64, rows: slice, columns: Sequence[slice]) -> Matrix64:
+    parts = [Z[rows, part] for part in columns]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
+
+def _solved(A: Matrix64, targets: Matrix64, alpha: float) -> Matrix64:
+    return _solved_by(_factored(A, alpha, out=A.T), targets)
+
+
+def _factored(A: Matrix64, alpha: float, *, out: Matrix64) -> Matrix64:
+    """Return the lower Cholesky factor of the symmetric ``A + alpha``, in ``out``, which is in column order."""
+    from scipy.linalg import lapack
+
+    if out.base is not A:
+        out[:] = A.T
+    out.T.flat[:: len(out) + 1] += alpha
+    factor, failed = lapack.dpotrf(out, lower=1, overwrite_a=1, clean=0)
+    if failed:
+        raise _not_positive(alpha)
+    return np.asarray(factor, dtype=np.float64)
+
+
+def _solved_by(factor: Matrix64, targets: Matrix64) -> Matrix64:
+    from scipy.linalg import lapack
+
+    return np.asarray(lapack.dpotrs(factor, targets, lower=1)[0], dtype=np.float64)
+
+
+def _inverse_diagonal(factor: Matrix64) -> Matrix64:
+    """Return the diagonal of the inverse of what a Cholesky factor is of; the factor is overwritten."""
+    from scipy.linalg import lapack
+
+    inverse, _ = lapack.dpotri(factor, lower=1, overwrite_c=1)
+    return np.diag(inverse).copy()
+
+
+def _not_positive(alpha: float) -> SearchError:
+    return SearchError(
+        f"The products of training rows are not positive to rounding at penalty {alpha:.3g}.",
+        remedy="Try larger penalties.",
+    )
+
+
+def _lapack(array: NDArray[Any], *names: str) -> tuple[Any, ...]:
+    """Return routines of LAPACK for the precision of an array."""
+    from scipy.linalg import get_lapack_funcs
+
+    found: Any = get_lapack_funcs(names, (array,))
+    return tuple(found)
+
+
+def _tridiagonal(A: NDArray[Any], space: Workspace) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Return diagonal, off-diagonal and the orthogonal matrix of ``A = basis' T basis``; A is overwritten."""
+    n, kind = len(A), A.dtype
+    sytrd, lwork, orgqr = _lapack(A, "sytrd", "sytrd_lwork", "orgqr")
+    size, _ = lwork(n, lower=1)
+    # A is symmetric, so that its transpose is itself in the column order that LAPACK wants.
+    reflectors, diagonal, beside, factors, _ = sytrd(A.T, lower=1, lwork=int(size), overwrite_a=1)
+    # Of the orthogonal matrix the first row and column are those of no rotation, which a reflector of factor 0 is.
+    rotation = space.array("rotation", (n, n), "F", dtype=kind)
+    rotation[:, 0] = 0
+    rotation[:, 1:] = reflectors[:, :-1]
+    rotation, _, _ = orgqr(rotation, np.concatenate([np.zeros(1, dtype=kind), factors]), lwork=64 * n, overwrite_a=1)
+    return diagonal, beside, rotation.T
+
+
+def _factors(
+    diagonal: NDArray[Any], beside: NDArray[Any], targets: NDArray[Any], alphas: NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Factor ``T + alpha = L D L'`` and solve, for every penalty.
+
+    Returns
+    -------
+    pivots : ndarray, shape (n_alphas, n)
+    links : ndarray, shape (n_alphas, n - 1)
+    solved : ndarray, shape (n_alphas, n_columns, n)
+    """
+    pttrf, pttrs = _lapack(diagonal, "pttrf", "pttrs")
+    pivots = np.empty((len(alphas), len(diagonal)), dtype=diagonal.dtype)
+    links = np.empty((len(alphas), len(beside)), dtype=diagonal.dtype)
+    solved = np.empty((len(alphas), targets.shape[1], len(diagonal)), dtype=diagonal.dtype)
+    if len(diagonal) == 1:  # which LAPACK's wrapper refuses
+        pivots[:] = diagonal + alphas[:, None]
+        return pivots, links, targets.T / pivots[:, :, None]
+    for place, alpha in enumerate(alphas):
+        pivots[place], links[place], failed = pttrf(diagonal + alpha, beside)
+        if failed:
+            raise _not_positive(float(alpha))
+        solved[place] = pttrs(pivots[place], links[place], targets)[0].T
+    return pivots, links, solved
+
+
+def _diagonals(basis: NDArray[Any], pivots: NDArray[Any], links: NDArray[Any], space: Workspace) -> NDArray[Any]:
+    """Return the diagonal of ``basis' (L D L')^-1 basis`` for every penalty, shape (n_alphas, n)."""
+    (count, n), kind = pivots.shape, basis.dtype
+    total = np.zeros((count, 1, n), dtype=kind)
+    inverse = (1 / pivots)[:, None, :]
+    steps = space.array("steps", (STEPS_AT_ONCE + 1, count, n), dtype=kind)
+    steps[0] = 0
+    # Step i is row i of the basis less a multiple of the step before; there is none before the first.
+    multiples = np.concatenate([np.zeros((count, 1), dtype=kind), links], axis=1).T[:, :, None]
+    befores, afters = list(steps[:-1]), list(steps[1:])
+    for begin in range(0, n, STEPS_AT_ONCE):
+        end = min(n, begin + STEPS_AT_ONCE)
+        for multiple, row, before, after in zip(multiples[begin:end], basis[begin:end], befores, afters, strict=False):
+            np.multiply(multiple, before, out=after)
+            np.subtract(row, after, out=after)
+        found = steps[1 : end - begin + 1]
+        steps[0] = found[-1]
+        np.square(found, out=found)
+        total += inverse[:, :, begin:end] @ found.swapaxes(0, 1)
+    return total[:, 0]

@@ -13,6 +13,9 @@ original
     torch's own number of threads. ``--encoder starter`` or one encoder; ``--precision bf16`` for ours.
 decode-once
     Several encoders in one pass, against decoding once and each encoder's resizing and forward passes, all cores.
+draft
+    What the option ``draft`` saves, and what it changes: processor time of decoding and resizing each image, and how
+    far its embedding moves, for each encoder at once and at twice the size that it takes.
 write
     What writing the store takes of an extraction: of its wall time, and writing the same rows once more, alone; the
     quickest of several runs.
@@ -34,6 +37,7 @@ from typing import Any
 
 import numpy as np
 from measuring import PeakMemory, Processor
+from numpy.typing import NDArray
 from pictures import distinct, find_images, make_jpegs, shares
 
 from biofuse.core.machine import keep_freed_memory, usable_cores
@@ -46,7 +50,7 @@ from biofuse.encoders.registry import load_encoder, resolve
 from biofuse.extract.embeddings import EmbeddingSet
 from biofuse.extract.engine import extract
 from biofuse.extract.options import ExtractOptions
-from biofuse.extract.plan import CPU_BATCH
+from biofuse.extract.plan import CPU_BATCH, least_cosine
 from biofuse.extract.prepare import DECODE, FORWARD, MEMORY_ENV, RESIZE, THREADS_ENV
 from biofuse.store.store import EmbeddingStore
 
@@ -273,6 +277,38 @@ def decode_once(paths: Sequence[Path], folder: Path, options: argparse.Namespace
     }
 
 
+def draft(paths: Sequence[Path], _: Path, options: argparse.Namespace) -> dict[str, Any]:
+    sample = paths[: options.drafts]
+    found = {}
+    for card in cards_of(options.encoder):
+        encoder, size = load_encoder(card), card.preprocessing.size
+        policies = [DecodePolicy(), *(DecodePolicy(draft=times * size) for times in (1, 2))]
+        images, seconds = zip(*(prepared(sample, card.preprocessing, policy) for policy in policies), strict=True)
+        whole, *others = (encoder.encode(each).astype(np.float64) for each in images)
+        apart = np.linalg.norm(whole[:, None] - whole, axis=2)[np.triu_indices(len(whole), 1)]
+        found[card.name] = {"whole_ms": 1000 * seconds[0]} | {
+            f"draft={policy.draft}": {
+                "ms": 1000 * spent,
+                "times_faster": seconds[0] / spent,
+                "least_cosine": least_cosine(whole.astype(np.float32), other.astype(np.float32)),
+                "moved_of_the_distance_of_two_images": float(
+                    np.median(np.linalg.norm(whole - other, axis=1)) / np.median(apart)
+                ),
+            }
+            for policy, other, spent in zip(policies[1:], others, seconds[1:], strict=True)
+        }
+    return {"images": len(sample), "encoders": found}
+
+
+def prepared(
+    paths: Sequence[Path], preprocessing: Preprocessing, policy: DecodePolicy
+) -> tuple[NDArray[np.uint8], float]:
+    """Decode and resize files; return what an encoder gets, and the processor time of each."""
+    start = time.thread_time()
+    images = np.stack([preprocessing.apply(decode(path.read_bytes(), policy, description=path.name)) for path in paths])
+    return images, (time.thread_time() - start) / len(paths)
+
+
 def write(paths: Sequence[Path], folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     cards = cards_of(options.encoder)
     warm_up(paths, cards, folder)
@@ -317,6 +353,7 @@ CASES: dict[str, Callable[[Sequence[Path], Path, argparse.Namespace], dict[str, 
     "overlap": overlap,
     "original": original,
     "decode-once": decode_once,
+    "draft": draft,
     "write": write,
     "memory": memory,
     "memory-of-one": memory_of_one,
@@ -334,6 +371,7 @@ def main() -> None:
     parser.add_argument("--as-is", action="store_true", help="embed the files of --images themselves")
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "biofuse-benchmark")
     parser.add_argument("--repeats", type=int, default=3, help="of the case write")
+    parser.add_argument("--drafts", type=int, default=32, help="images of the case draft")
     parser.add_argument("--slow-share", type=int, default=4, help="the loop of the case original sees 1/this of --n")
     options = parser.parse_args()
     n = 10 * options.n if "memory" in options.case else options.n

@@ -211,6 +211,34 @@ def test_the_page_is_chosen_by_the_policy() -> None:
     assert content_hash(raw, DecodePolicy(page=1)) != content_hash(raw, MINMAX)
 
 
+@pytest.mark.parametrize(("draft", "side"), [(None, 96), (49, 96), (48, 48), (20, 24), (12, 12), (1, 12)])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_a_draft_is_what_libjpeg_makes_while_it_decodes(draft: int | None, side: int, mode: str) -> None:
+    wave = np.sin(np.arange(96) / 7)
+    pixels = (127 + 60 * wave[:, None, None] + 60 * wave[None, ::-1, None] * np.array([1.0, 0.5, -1.0])).astype(
+        np.uint8
+    )
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn: sides that matter are those of the file
+    raw = encode(Image.fromarray(pixels).convert(mode).resize((120, 96)), "JPEG", quality=95, exif=exif)
+    decoded, facts = decode_with_facts(raw, DecodePolicy(draft=draft), description="it.jpg")
+    assert decoded.shape == (round(120 * side / 96), side, 3)
+    with Image.open(io.BytesIO(raw)) as whole:
+        if draft:
+            whole.draft(None, (draft, draft))
+        np.testing.assert_array_equal(decoded, np.rot90(np.asarray(whole.convert("RGB")), -1))
+    assert (facts.width, facts.height) == (120, 96)
+    with pytest.raises(UnreadableImageError):
+        decode(raw[: len(raw) // 2], DecodePolicy(draft=draft), description="cut.jpg")
+
+
+def test_a_draft_is_named_and_leaves_other_files_whole() -> None:
+    draft, raw = DecodePolicy(draft=2), encode(Image.fromarray(NOISE), "PNG")
+    assert content_hash(raw, draft) != content_hash(raw, MINMAX)
+    assert MINMAX.hashed() == {"page": 0, "sixteen_bit": "minmax"}, "hashes of before it are the same"
+    np.testing.assert_array_equal(read(raw, draft), NOISE)
+
+
 # --- damaged files ---------------------------------------------------------------------------------------------------
 
 

@@ -137,6 +137,9 @@ def test_damage_is_named_before_or_where_it_is_read(slide: Path) -> None:
 
 def test_a_plain_image_is_cut_as_it_is(tmp_path: Path) -> None:
     Image.fromarray(tissue()).save(tmp_path / "plain.png")
+    Image.fromarray(tissue()).save(tmp_path / "plain.jpg", quality=95)
+    opened = slides.open_file(tmp_path / "plain.jpg", DataConfig(mpp=1.0, file_mpp=1.0, tile_size=100, draft=100))
+    assert opened.about.facts["width (pixels)"] == 1024, "it is not decoded smaller before it is cut"
     opened = slides.open_file(tmp_path / "plain.png", DataConfig(mpp=1.0, file_mpp=1.0, tile_size=100))
     for tile in opened.images:
         left, top, _, _ = tile.box

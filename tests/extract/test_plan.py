@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from biofuse.core.errors import BioFuseError
-from biofuse.data.decoding import ArraySource
+from biofuse.data.decoding import ArraySource, DecodePolicy
 from biofuse.data.samples import hash_samples
 from biofuse.encoders.registry import get_card
 from biofuse.extract import plan as planning
@@ -79,6 +79,14 @@ def test_a_card_that_does_not_know_its_size_is_planned_as_a_large_one(network, p
     plan = planned(pictures(2), [card], store, Hardware(device="cuda", budget=None))
     assert plan.groups[0].bytes > 4e9
     assert any("p_unknown is, its card does not say" in line for line in plan.lines())
+
+
+def test_who_may_see_images_enlarged_is_named(network, pictures, store):
+    samples = pictures(3).decoded_by(DecodePolicy(draft=100))
+    said = planned(samples, [network("p_small"), get_card("colour")], store, Hardware()).notes
+    assert [note for note in said if "enlarged" in note] == [
+        "`draft=100` may decode JPEG files smaller than encoders take them, which then see them enlarged: colour (128)."
+    ]
 
 
 @pytest.mark.parametrize(

@@ -127,7 +127,7 @@ class Request:
 
 GENERAL = frozenset({
     "task", "classes", "positive", "drop_classes_below", "horizon", "on_missing", "use_splits", "page", "sixteen_bit",
-    "channels",
+    "channels", "draft",
     *OF_SLIDES, *OF_VOLUMES,
 })  # fmt: skip
 """Options that mean something for every kind of data."""

@@ -271,6 +271,13 @@ class DataConfig(Options):
         "brightest value; full: from the least to the largest value of their type; percentile: by one window for all "
         "images, from the 0.1st to the 99.9th percentile of the development data.",
     )
+    draft: Annotated[int | None, Option(panel="Advanced", metavar="PIXELS")] = Field(
+        default=None,
+        ge=1,
+        description="Decode JPEG files at a half, a quarter or an eighth of their size, the smallest whose shorter "
+        "side has at least so many pixels: sooner, and the embeddings are others. By default they are decoded whole.",
+        examples=[512],
+    )
     mpp: Annotated[float | None, Option(panel="Data", metavar="MICROMETRES", shown="0.5")] = Field(
         default=None,
         gt=0,
@@ -378,7 +385,7 @@ class DataConfig(Options):
         """Return how pixels are decoded: as chosen here, and for the rest as ``otherwise`` says."""
         from biofuse.data.decoding import DecodePolicy
 
-        names = {"page", "sixteen_bit", "channels"} & self.model_fields_set
+        names = {"page", "sixteen_bit", "channels", "draft"} & self.model_fields_set
         names -= {name for name, cut in {"channels": self.each_channel, "page": self.all_pages}.items() if cut}
         chosen: dict[str, Any] = {name: getattr(self, name) for name in names}
         return (otherwise or DecodePolicy()).model_copy(update=chosen) if chosen else otherwise
@@ -406,7 +413,7 @@ OF_VOLUMES = ("axis", "slices", "window")
 INHERITED = frozenset({
     "label", "time", "event", "group", "bag", "by", "site", "split", "id", "path", "extension", "label_separator",
     "blank_as", "uncertain_as", "on_missing", "exclude", "use_splits", "page", "sixteen_bit", "channels",
-    *OF_SLIDES, *OF_VOLUMES,
+    "draft", *OF_SLIDES, *OF_VOLUMES,
 })  # fmt: skip
 """What holds of other data that are read like these: not where they lie, nor what is fitted on them."""
 

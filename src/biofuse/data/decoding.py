@@ -16,6 +16,8 @@ The policy, which the decode version and :class:`DecodePolicy` put into every co
 - Colour is never stretched: floating-point colour must be 0-1, 16-bit colour arrays are divided by 257, and Pillow
   keeps the high byte of 16-bit colour files.
 - Of a file with several pages or frames, ``page`` is read.
+- ``draft`` has JPEG files decoded at a half, a quarter or an eighth of their size, at the least at so many pixels:
+  other pixels, sooner.
 
 Nothing is guessed: a truncated, empty or foreign file is an :class:`UnreadableImageError`.
 """
@@ -32,6 +34,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 from pydantic import BaseModel, ConfigDict, Field
 
 from biofuse.core.errors import DataError, UnknownFormatError, UnreadableImageError, option, printable
@@ -92,6 +95,9 @@ class DecodePolicy(BaseModel):
     windows : tuple of pairs of float
         With ``percentile``: the values that become 0 and 255, for each channel; empty until they are found, by
         :func:`biofuse.data.microscopy.with_windows`.
+    draft : int or None
+        Pixels that the shorter side of a JPEG file keeps at the least, where it is decoded at 1/2, 1/4 or 1/8 of its
+        size; None: it is decoded whole.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -100,6 +106,7 @@ class DecodePolicy(BaseModel):
     page: int = Field(default=0, ge=0)
     channels: tuple[str, ...] = Field(default=(), max_length=3)
     windows: tuple[tuple[float, float], ...] = ()
+    draft: int | None = Field(default=None, ge=1)
 
     def hashed(self) -> dict[str, object]:
         """Return what takes part in content hashes: choices that came later only where they are made."""
@@ -362,6 +369,8 @@ def _pixels_of_file(
             pages = _seek(image, policy.page, description)
             _refuse_open_end(image, raw)
             facts = ImageFacts(image.format or "unknown", image.mode, image.width, image.height, pages)
+            if policy.draft is not None and isinstance(image, JpegImageFile):  # libjpeg scales while it decodes
+                image.draft(None, (policy.draft, policy.draft))
             pixels = page.read(raw) if page is not None and page.misread else pillow_pixels(image)
             return pixels, replace(facts, deep=_is_deep(pixels))
     except UnidentifiedImageError as error:

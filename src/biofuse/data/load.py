@@ -83,7 +83,7 @@ def load_samples(
     labels : sequence or ndarray, optional
         For images in memory: one label per image, a list of labels per image, or zeros and ones [n, n_labels].
     decode : DecodePolicy, optional
-        How files become pixels, where ``page`` and ``sixteen_bit`` do not say it.
+        How files become pixels, where ``page``, ``sixteen_bit`` and the like do not say it.
     labelled : bool, optional
         True: labels are required; False: they are ignored. By default they are used where they exist.
     strict : bool, default True

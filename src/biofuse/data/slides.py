@@ -209,7 +209,7 @@ def open_file(path: Path, config: DataConfig) -> Opened:
         If the file is damaged, says no resolution, is too coarse or too small, or has no tissue.
     """
     files = tuple(map(StampedFile.of, _files(path)))
-    policy = config.decoding() or DecodePolicy()
+    policy = (config.decoding() or DecodePolicy()).model_copy(update={"draft": None})  # tiles are cut of whole images
     scan = _scan(files, policy)
     mpp = scan.mpp or (config.file_mpp and (config.file_mpp, config.file_mpp))
     wanted = config.mpp or MPP

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from biofuse.core.errors import DiskError, UnreadableImageError
+from biofuse.core.errors import DiskError, UnreadableImageError, option
 from biofuse.core.files import read_json, write_text
 from biofuse.core.hashing import Contents, hash_order, to_hex
 from biofuse.core.machine import usable_cores
@@ -560,6 +560,7 @@ def make_plan(job: Job, hardware: Hardware, options: ExtractOptions) -> Extracti
     unknown = [each.encoder for each in plans if not each.known]
     if unknown:
         notes.append(f"How large {', '.join(unknown)} is, its card does not say: a large encoder is planned with.")
+    notes += _enlarged(job)
     rates = _read_rates(job.store).get(_machine(hardware), {})
     measured = [rates.get(job.folders[name].path.name) for name in todo]
     known = [rate * count for rate, count in zip(measured, todo.values(), strict=True) if rate is not None]
@@ -571,6 +572,17 @@ def make_plan(job: Job, hardware: Hardware, options: ExtractOptions) -> Extracti
         seconds=sum(known) if todo and len(known) == len(todo) else None,
         notes=tuple(notes),
     )
+
+
+def _enlarged(job: Job) -> list[str]:
+    """Say which encoders see images larger than they may be decoded."""
+    draft = job.samples.decode.draft
+    sides = {name: job.cards[name].preprocessing.size for name in job.todo}
+    larger = [f"{name} ({side})" for name, side in sides.items() if draft is not None and draft < side]
+    said = (
+        f"{option('draft', draft)} may decode JPEG files smaller than encoders take them, which then see them enlarged"
+    )
+    return [f"{said}: {', '.join(larger)}."] if larger else []
 
 
 def _plan_of(job: Job, name: str) -> EncoderPlan:

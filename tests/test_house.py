@@ -148,6 +148,35 @@ def test_every_public_name_has_a_user_or_stands_in_the_docs() -> None:
     assert unused == []
 
 
+PYTHON_ALONE = {"biofuse.api.embed", "biofuse.api.estimators", "biofuse.heads.estimator"}
+"""What only Python calls, and may speak its words."""
+
+
+def test_messages_name_options_so_that_every_surface_can_put_them_into_its_own_words() -> None:
+    """By ``option("window", "lung")``, which the terminal and the report turn into ``--window lung``."""
+    from biofuse.data.config import DataConfig
+    from biofuse.extract.options import ExtractOptions
+    from biofuse.search.config import SearchConfig
+
+    names = {*DataConfig.model_fields, *ExtractOptions.model_fields, *SearchConfig.model_fields} - {"device"}
+    plain = re.compile(rf"(?<![\w`.-])({'|'.join(sorted(names))})=")
+    found = []
+    for module, tree in modules().items():
+        said = [
+            text
+            for call in ast.walk(tree)
+            if isinstance(call, ast.Call) and _called(call).endswith(("Error", "Warning"))
+            for text in ast.walk(call)
+            if isinstance(text, ast.Constant) and isinstance(text.value, str)
+        ]
+        found += [(module, text.value) for text in said if plain.search(text.value) and module not in PYTHON_ALONE]
+    assert found == []
+
+
+def _called(call: ast.Call) -> str:
+    return call.func.id if isinstance(call.func, ast.Name) else getattr(call.func, "attr", "")
+
+
 @pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda path: str(path.relative_to(SOURCE)))
 def test_a_file_can_be_read_in_one_sitting(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 900  # the aim is 800

@@ -314,7 +314,7 @@ def test_killed_at_random_moments_a_fit_ends_with_the_same_choice_and_scores(stu
 
 def test_a_kill_while_models_are_written_is_no_obstacle(run, tmp_path, monkeypatch):
     """The seal is written last; what stands before it must not be taken for somebody else's folder."""
-    from biofuse.model import model as module
+    from biofuse.model import folder as module
 
     real = module.seal
 

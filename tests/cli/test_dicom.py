@@ -53,6 +53,19 @@ def scans(tmp_path: Path) -> Path:
     return folder
 
 
+def test_reasons_and_remedies_are_in_the_words_of_the_terminal(tmp_path: Path, biofuse: Callable[..., Any]) -> None:
+    for name in ("MR_small.dcm", "CT_small.dcm"):
+        (tmp_path / "scans" / name[:2]).mkdir(parents=True)
+        (tmp_path / "scans" / name[:2] / name).write_bytes((FILES / name).read_bytes())
+    for more in ((), ("--json",)):
+        ran = biofuse("check", tmp_path / "scans", "--window", "lung", *more)
+        said = " ".join(ran.out.split())
+        assert ran.code == 1
+        assert "--window lung is a window of CT" in said
+        assert "or --window percentiles, or none" in said
+        assert "window=" not in ran.everything
+
+
 @pytest.mark.slow
 def test_from_a_folder_of_dicom_to_a_report_and_nothing_written_tells_whose_it_is(
     scans: Path, biofuse: Callable[..., Any], succeeds: Callable[..., Any], fails: Callable[..., Any], caplog: Any

@@ -279,6 +279,36 @@ def test_what_files_say_of_themselves_is_summed_up_and_the_unusual_named() -> No
     assert "same who" not in " ".join(report.warnings)
 
 
+def _differences(kind, name, values):
+    """What is said of files that differ in one number."""
+    samples = Samples(
+        ids=np.array([f"v{row:02d}" for row in range(len(values))], object),
+        sources=tuple(ArraySource(np.full((4, 4), row, np.uint8), str(row)) for row in range(len(values))),
+        opened=_objects([(FileFacts(kind=kind, facts={name: float(value)}),) for value in values]),
+    )
+    return [line for line in check_samples(samples).warnings if "differ much" in line]
+
+
+def test_that_slides_are_of_many_sizes_is_no_news_and_that_one_is_unlike_all_others_is() -> None:
+    """Sizes of what is cut spread over a factor of about six: one standard deviation is a factor of 1.6."""
+    random = np.random.default_rng(0)
+    sets = [np.exp(random.normal(10, 0.47, 40)).round() for _ in range(60)]
+    assert sum(bool(_differences("slide", "tiles", own)) for own in sets) <= 6
+    sets[0][7] = 3e6
+    (line,) = _differences("slide", "tiles", sets[0])
+    assert line.startswith("1 slide(s) differ much in their tiles from the middle")
+    assert "v07 (3e+06)" in line
+
+
+def test_lengths_should_be_alike_however_many_differ() -> None:
+    mixed = [0.25] * 12 + [0.5] * 8
+    (line,) = _differences("slide", "file's resolution (µm per pixel)", mixed)
+    assert line == "20 slide(s) differ much among themselves: file's resolution (µm per pixel) 0.25 to 0.5."
+    spread = np.linspace(1, 4, 20)  # three lie as far from the middle as nothing else tells from the others
+    assert not _differences("volume", "slices", spread)
+    assert _differences("volume", "spacing (mm)", spread)
+
+
 def _objects(values):
     array = np.empty(len(values), dtype=object)
     for place, value in enumerate(values):

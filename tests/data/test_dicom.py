@@ -103,7 +103,7 @@ def test_every_file_of_pydicom_is_read_as_pydicom_shows_it_or_refused_by_name() 
         if not path.is_file() or not recognises(path, path.read_bytes()[:512]):
             continue
         try:
-            opened = open_file(path, DataConfig())
+            opened = open_file(path, DataConfig(slices="all"))
             images = [image.read() for image in opened.images]
         except UnreadableImageError as error:
             refused[str(path)] = error
@@ -250,6 +250,32 @@ def test_a_file_is_known_by_its_content_and_not_by_its_name(tmp_path: Path) -> N
     assert recognises(tmp_path / "old.dcm", bare[:512])
     (image,), (same,) = (open_file(path, DataConfig()).images for path in (CT, tmp_path / "old.dcm"))
     np.testing.assert_array_equal(image.read(), same.read())
+
+
+@pytest.mark.parametrize(
+    ("slices", "frames", "said"),
+    [
+        ("32", range(30), ""),
+        ("3", [5, 15, 25], ""),
+        ("every:10", [0, 10, 20], ""),
+        ("at:50%", [14], ""),
+        ("at:7,90", [7], "has 30 frames, and none of 90"),
+    ],
+)
+def test_frames_of_a_film_are_thinned_as_slices_of_a_volume_are(slices: str, frames: list[int], said: str) -> None:
+    opened = open_file(CINE, DataConfig(slices=slices))
+    assert [image.frame for image in opened.images] == list(frames)
+    assert opened.about.facts["frames used"] == len(frames)
+    assert said in " ".join(opened.warnings)
+    assert bool(said) == bool(opened.warnings)
+    (image,) = open_file(CT, DataConfig(slices=slices)).images  # a file of one image is no film
+    assert image.frame == 0
+
+
+def test_frames_that_are_not_there_are_an_error() -> None:
+    with pytest.raises(UnreadableImageError, match="has 30 frames, and none of 90") as caught:
+        open_file(CINE, DataConfig(slices="at:90"))
+    assert "`slices=`" in caught.value.remedy
 
 
 def test_content_is_the_file_the_frame_and_the_window(tmp_path: Path) -> None:

@@ -249,11 +249,36 @@ class Volumes:
     def recognises(self, _, start):
         return start.startswith(b"volume")
 
-    def open_file(self, path, _):
+    def open_file(self, path, _, *, called=""):
         if path.read_bytes() == b"volume, cut":
             raise UnreadableImageError(f"{path}: cut off.")
-        images = tuple(ArraySource(np.zeros((4, 4), np.uint8), f"{path.name} {each}") for each in (0, 1))
+        images = tuple(ArraySource(np.zeros((4, 4), np.uint8), f"{called or path} {each}") for each in (0, 1))
         return Opened(images=images, is_bag=True, about=FileFacts(kind="volume"), warnings=(f"{path} is odd.",))
+
+
+def test_images_that_are_cut_from_a_copy_are_called_by_its_address(web, biofuse_home):
+    pydicom = pytest.importorskip("pydicom")
+    nibabel = pytest.importorskip("nibabel")
+    films = Path(pydicom.__file__).parent / "data" / "test_files"
+    shutil.copy(films / "examples_ybr_color.dcm", web.folder / "film.dcm")
+    random = np.random.default_rng(0)
+    nibabel.save(nibabel.Nifti1Image(random.integers(0, 99, (9, 9, 9), np.uint8), np.eye(4)), web.folder / "brain.nii")
+    names = [f"{web.root}/film.dcm", f"{web.root}/brain.nii"]
+    images = load_samples(names, slices="at:4", **ALLOWED).images()
+    told = [f"{names[0]}, frame 4", f"{names[1]}: axial slice 4"]
+    assert [source.description for source in images.sources] == told
+    here = [load_samples([web.folder / Path(name).name], slices="at:4").images().sources[0] for name in names]
+    for source_, same in zip(images.sources, here, strict=True):
+        assert source_.content(images.decode) == same.content(images.decode)
+        np.testing.assert_array_equal(source_.read(), same.read())
+    for path in (biofuse_home / "remote").iterdir():
+        path.write_bytes(b"another")
+    _, reasons = hash_samples(load_samples([web.folder / "0.png"]))
+    assert not reasons
+    for source_, name in zip(images.sources, names, strict=True):
+        with pytest.raises(UnreadableImageError, match="changed after the data were read") as caught:
+            source_.read()
+        assert caught.value.message.startswith(name)
 
 
 def test_what_holds_several_images_is_opened_from_its_copy(web, monkeypatch):
@@ -265,7 +290,7 @@ def test_what_holds_several_images_is_opened_from_its_copy(web, monkeypatch):
     samples = load_samples([f"{web.root}/{name}" for name in names], **ALLOWED)
     assert samples.sizes.tolist() == [1, 2, 1, 1, 1]
     assert f"{web.root}/scan.nii.gz is odd." in samples.warnings
-    assert samples.sources[1].images[0].description.endswith("-scan.nii.gz 0")
+    assert samples.sources[1].images[0].description == f"{web.root}/scan.nii.gz 0"
     assert "/0.png" not in web.asked
     read, reasons = hash_samples(samples)
     assert list(reasons) == [3, 4]

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from biofuse.core.errors import DataError, DependencyError, UnreadableImageError
 from biofuse.data.config import DataConfig
-from biofuse.data.cuts import Bag, Cut, Opened, Source
+from biofuse.data.cuts import Bag, Cut, Opened, Source, chosen
 from biofuse.data.decoding import DecodePolicy
 from biofuse.data.load import load_samples
-from biofuse.data.volumes import AXES, Axis, VolumeSlice, chosen, open_file, read_volume, recognises, scan
+from biofuse.data.volumes import AXES, Axis, VolumeSlice, open_file, read_volume, recognises, scan
 from biofuse.data.windows import to_grey
 
 SHIPPED = Path(nibabel.__file__).parent / "tests" / "data"

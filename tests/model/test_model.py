@@ -324,7 +324,7 @@ def test_a_folder_or_file_of_something_else_is_left_alone(model, tmp_path):
 def test_a_disk_that_fills_up_leaves_the_older_model_whole(model, saved, monkeypatch):
     import errno
 
-    from biofuse.model import model as module
+    from biofuse.model import folder as module
 
     def full(*args, **options):
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -81,10 +81,8 @@ def check(
     if sheet is not None and show is not None:
         sheet.write(show)
     if as_json:
-        facts = report.to_dict()
-        said = {name: list(map(in_command_words, facts[name])) for name in ("notes", "doubts", "refusals", "warnings")}
         drawn = {} if sheet is None else {"sheet": {"path": str(show), "images": sheet.shown, "encoder": card.name}}
-        show_json({**facts, **said, **drawn, "next": command})
+        show_json({**report.to_dict(), **drawn, "next": command})
     else:
         _show(report)
         if sheet is not None:

@@ -102,8 +102,8 @@ def show_answer(answer: Mapping[str, str]) -> None:
 
 
 def show_json(value: Any) -> None:
-    """Print a value as JSON on standard output, without colours or wrapping."""
-    output.out(json.dumps(value, indent=2, default=_plain), highlight=False)
+    """Print a value as JSON on standard output, without colours or wrapping, in the words of the command line."""
+    output.out(json.dumps(_in_words(value), indent=2, default=_plain), highlight=False)
 
 
 def show_table(
@@ -128,7 +128,7 @@ def show_table(
     """
     if title:
         say(title)  # the table's own title would be folded to the width of a narrow table
-    cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    cells = [["" if cell is None else in_command_words(str(cell)) for cell in row] for row in rows]
     # Names and numbers stay whole, so that they can be copied; prose folds, at words where there is room for them.
     whole = [place == 0 or column in numbers for place, column in enumerate(columns)]
     widths = _fitting_widths([columns, *cells], whole, room=output.width - (3 * len(columns) - 1))
@@ -165,6 +165,14 @@ def _words(message: str) -> str:
     return escape(in_command_words(message))
 
 
+def _in_words(value: Any) -> Any:
+    if isinstance(value, str):
+        return in_command_words(value)
+    if isinstance(value, Mapping):
+        return {name: _in_words(each) for name, each in value.items()}
+    return [_in_words(each) for each in value] if isinstance(value, list | tuple) else value
+
+
 def human_bytes(size: float) -> str:
     """Write a number of bytes for a person."""
     for unit in ("B", "KB", "MB", "GB"):
@@ -176,7 +184,7 @@ def human_bytes(size: float) -> str:
 
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return dataclasses.asdict(value)
+        return _in_words(dataclasses.asdict(value))
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, np.ndarray):

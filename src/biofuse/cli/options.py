@@ -309,7 +309,7 @@ def _read_config(context: typer.Context, config: Path | None) -> Path | None:
         name = long.get(key.replace("_", "-"))
         if name is None:
             refused = unknown_option(key, long)
-            raise typer.BadParameter(f"{config}: {refused.message} {refused.remedy}")
+            raise typer.BadParameter(in_command_words(f"{config}: {refused.message} {refused.remedy}"))
         found[name] = _from_file(context, options[name], value, f"{config}: {key}")
     context.default_map = {**(context.default_map or {}), **found}
     return config

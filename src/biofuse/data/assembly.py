@@ -407,7 +407,8 @@ def join_tables(parts: Mapping[str, SampleTable]) -> SampleTable:
         if any(holds) and not all(holds):
             raise DataError(
                 f"Some splits have {what} and others have none: {listing(list(parts))}.",
-                remedy=f"Give {what} for every split" + ("" if what == "groups" else ", or use labelled=False") + ".",
+                remedy=f"Give {what} for every split"
+                + ("." if what == "groups" else f", or pass over those there are: {option('labelled', False)}."),
             )
     weighed = [table.weights is not None for table in tables]
     bare = [split for split, has in zip(splits, weighed, strict=True) if not has and split != "test"]

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from biofuse.core.errors import DataError, UnreadableImageError, advised, option
 from biofuse.core.hashing import Contents, no_contents, to_hex
@@ -654,6 +655,12 @@ def _single_group_classes(samples: Samples, report: CheckReport) -> list[str]:
 
 FAR = 2.0
 """By what factor a number of a file (slices, spacing) differs from the middle one where it is called unusual."""
+OUTLYING = 3.5
+"""And, of what is no length, how many times as far as most from the middle: the modified z-score of Iglewicz and
+Hoaglin, How to Detect and Handle Outliers (1993), of logarithms. Slides are as large as what was cut, and have as much
+tissue; that they differ is no news, but that one differs from all others is."""
+LENGTHS = ("(mm)", "(µm per pixel)")
+"""Units of what should be alike in all files: a network sees another magnification otherwise."""
 UNUSUAL = 0.25
 """The share of files up to which those are named that are unusual; where there are more, their range is said."""
 FEW_VALUES = 5
@@ -673,7 +680,8 @@ def _file_warnings(samples: Samples, report: CheckReport) -> Iterator[str]:
         files = report.files[kind]
         if name in files.numbers:
             middle = files.numbers[name].median
-            far = {row: float(value) for row, value in values.items() if not middle / FAR < float(value) < middle * FAR}
+            apart = _apart(np.array(list(values.values()), dtype=np.float64), alike=name.endswith(LENGTHS))
+            far = {row: float(value) for (row, value), odd in zip(values.items(), apart, strict=True) if odd}
             if middle > 0 and len(far) > UNUSUAL * len(values):
                 low, high = files.numbers[name].minimum, files.numbers[name].maximum
                 yield f"{files.n} {kind}(s) differ much among themselves: {name} {low:g} to {high:g}."
@@ -687,6 +695,18 @@ def _file_warnings(samples: Samples, report: CheckReport) -> Iterator[str]:
             yield from _given_away(
                 f"The {name} of a {kind}", list(values.values()), samples.labels[list(values)].tolist()
             )
+
+
+def _apart(values: NDArray[np.float64], *, alike: bool) -> list[bool]:
+    """Tell which numbers are far from the middle one, shape (n,); of those that need not be alike, from all others."""
+    middle = float(np.median(values))
+    far = (values <= middle / FAR) | (values >= middle * FAR)
+    if not alike:
+        away = np.abs(np.log1p(values) - np.log1p(middle))
+        # 0.6745 of a standard deviation is the median distance from the middle of a normal distribution.
+        far &= 0.6745 * away > OUTLYING * np.median(away)
+    found: list[bool] = far.tolist()
+    return found
 
 
 def _given_away(what: str, values: Sequence[object], labels: Sequence[int], noun: str = "samples") -> Iterator[str]:

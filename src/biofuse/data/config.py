@@ -329,8 +329,9 @@ class DataConfig(Options):
     )
     slices: Annotated[str, BeforeValidator(_slices), Option(panel="Advanced", metavar="N|all|every:N|at:N")] = Field(
         default="32",
-        description="Of volumes: how many slices, evenly spaced; or all, every:4 (every fourth), at:90 (that one, "
-        "counted from 0) or at:25%,50% (so far along the axis). Empty slices are passed over.",
+        description="Of volumes, and of DICOM files of several frames: how many slices, evenly spaced; or all, every:4 "
+        "(every fourth), at:90 (that one, counted from 0) or at:25%,50% (so far along). Empty slices of NIfTI volumes "
+        "are passed over.",
         examples=["every:4"],
     )
 

@@ -36,8 +36,10 @@ class Container(Protocol):
         """Tell whether a file, or a folder, is one, by its first 512 bytes; a folder has none."""
         ...
 
-    def open_file(self, path: Path, config: DataConfig) -> Opened | None:
+    def open_file(self, path: Path, config: DataConfig, *, called: str = "") -> Opened | None:
         """Read what comes before the pixels; None where the options leave it an image like any other.
+
+        Images and errors name the file as it is ``called``: a copy, as what it is a copy of.
 
         Raises
         ------
@@ -137,7 +139,7 @@ def _opened(source: Source, config: DataConfig, *, called: str) -> Opened | None
         return None
     here = source.description
     try:
-        opened = kind.open_file(source.path, config)
+        opened = kind.open_file(source.path, config, called="" if called == here else called)
         if opened is None:
             return None
         said, warned = ([text.replace(here, called) for text in each] for each in (opened.notes, opened.warnings))

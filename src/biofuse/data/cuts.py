@@ -75,6 +75,8 @@ class StampedFile:
     n_bytes : int
     changed : int
         When it was last written, in nanoseconds since 1970.
+    called : str
+        What a person knows it by, where that is not the path: the address that it is a copy of.
 
     Examples
     --------
@@ -88,9 +90,10 @@ class StampedFile:
     path: Path
     n_bytes: int
     changed: int
+    called: str = field(default="", compare=False)
 
     @classmethod
-    def of(cls, path: Path) -> Self:
+    def of(cls, path: Path, called: str = "") -> Self:
         """Look at a file.
 
         Raises
@@ -102,13 +105,18 @@ class StampedFile:
             refuse_special_file(path)
             found = path.stat()
         except OSError as error:
-            raise UnreadableImageError(f"{path}: cannot be read: {error.strerror}.", remedy=REMEDY) from error
-        return cls(path=path, n_bytes=found.st_size, changed=found.st_mtime_ns)
+            raise UnreadableImageError(f"{called or path}: cannot be read: {error.strerror}.", remedy=REMEDY) from error
+        return cls(path=path, n_bytes=found.st_size, changed=found.st_mtime_ns, called=called)
 
     @property
     def description(self) -> str:
-        """The path."""
-        return printable(str(self.path)).replace("\n", "\\n")
+        """The path, or what it is called."""
+        return printable(self.called or str(self.path)).replace("\n", "\\n")
+
+    @property
+    def folder(self) -> str:
+        """The folder that it lies in, as it is called."""
+        return printable(self.called.rpartition("/")[0] or str(self.path.parent))
 
     def digest(self) -> bytes:
         """Hash its bytes (16 bytes), once in a process.
@@ -123,7 +131,9 @@ class StampedFile:
             with _lock(self):  # several threads ask for it, one for each of many images
                 return _digest(self)
         except OSError as error:
-            raise UnreadableImageError(f"{self.path}: cannot be read: {error.strerror}.", remedy=REMEDY) from error
+            raise UnreadableImageError(
+                f"{self.description}: cannot be read: {error.strerror}.", remedy=REMEDY
+            ) from error
 
     def require_unchanged(self) -> None:
         """Refuse a file that was written to since.
@@ -133,7 +143,7 @@ class StampedFile:
         UnreadableImageError
             If it is another than it was, or gone.
         """
-        if self.of(self.path) != self:
+        if self.of(self.path, self.called) != self:
             raise UnreadableImageError(
                 f"{self.description} changed after the data were read.", remedy="Read the data again."
             )
@@ -277,6 +287,48 @@ class Opened:
     position: float | None = None
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+
+
+def chosen(rule: str, filled: Sequence[int], n: int) -> tuple[list[int], list[int]]:
+    """Choose slices of a volume, or frames of a file.
+
+    Parameters
+    ----------
+    rule : str
+        As the option ``slices`` takes it.
+    filled : sequence of int
+        Slices that show something, in order.
+    n : int
+        How many slices there are.
+
+    Returns
+    -------
+    chosen : list of int
+        In order.
+    empty : list of int
+        Those that were named and show nothing.
+
+    Examples
+    --------
+    >>> chosen("3", range(2, 8), 10), chosen("every:4", range(2, 8), 10), chosen("at:5,9", range(2, 8), 10)
+    (([3, 5, 7], []), ([2, 6], []), ([5], [9]))
+    >>> chosen("at:50%", range(2, 8), 11)
+    ([5], [])
+    """
+    kind, _, value = rule.partition(":")
+    if kind == "at":
+        named = {
+            round(float(part[:-1]) / 100 * (n - 1)) if part.endswith("%") else int(part) for part in value.split(",")
+        }
+        shown = named & set(filled)
+        return sorted(shown), sorted(named - shown)
+    if kind == "every":
+        return list(filled[:: int(value)]), []
+    if kind == "all" or int(kind) >= len(filled):
+        return list(filled), []
+    # The middle of each of so many equal parts: the first and the last slice often show next to nothing.
+    middles = (np.arange(int(kind)) + 0.5) * (len(filled) / int(kind))
+    return [filled[int(each)] for each in middles], []
 
 
 def bag_content(contents: NDArray[np.bytes_]) -> bytes:

@@ -33,8 +33,9 @@ from biofuse.core.errors import DependencyError, UnknownFormatError, UnreadableI
 from biofuse.core.files import open_regular
 from biofuse.core.hashing import digest
 from biofuse.data.config import DataConfig
-from biofuse.data.cuts import JSON, FileFacts, Opened, StampedFile, cut_content
+from biofuse.data.cuts import JSON, FileFacts, Opened, StampedFile, chosen, cut_content
 from biofuse.data.decoding import REMEDY, TOO_LARGE, DecodePolicy
+from biofuse.data.labels import listing
 from biofuse.data.windows import BY_PERCENTILES, PERCENTILES, Window, percentile_limits, to_grey
 
 if TYPE_CHECKING:
@@ -635,23 +636,26 @@ def _colours(header: Header, frame: int) -> NDArray[np.uint8]:
     return pixels.astype(np.uint8) if bits == 8 else to_grey(pixels, 0.0, 2.0**bits - 1.0)
 
 
-def open_file(path: Path, config: DataConfig) -> Opened:
+def open_file(path: Path, config: DataConfig, *, called: str = "") -> Opened:
     """Open one DICOM file: an image, or a bag of its frames.
 
     Parameters
     ----------
     path : Path
     config : DataConfig
-        Its ``window`` counts.
+        Its ``window`` counts, and ``slices`` where there are several frames.
+    called : str, optional
+        What a person knows the file by.
 
     Raises
     ------
     UnreadableImageError
-        If it holds no image that is read, is cut off, or the window is one of CT and it is none.
+        If it holds no image that is read, is cut off, has none of the frames asked for, or the window is one of CT and
+        it is none.
     DependencyError
         If pydicom is not installed.
     """
-    header, window = header_of(StampedFile.of(path)), Window.of(config.window)
+    header, window = header_of(StampedFile.of(path, called)), Window.of(config.window)
     if window is not None and window.name is not None and not header.colour and header.modality != "CT":
         raise UnreadableImageError(
             f"{header.file.description}: {option('window', window.name)} is a window of CT, in Hounsfield units; its "
@@ -659,27 +663,33 @@ def open_file(path: Path, config: DataConfig) -> Opened:
             remedy=f"Give a centre and a width in its own unit, or {option('window', BY_PERCENTILES)}, or none.",
         )
     with _header_errors(header.file):
-        n_frames, burned = header.frames, str(header.dataset.get("BurnedInAnnotation") or "")
-        warned = (
-            f"{header.file.description} says that words are burned into its pixels. Where they name the patient, "
-            "thumbnails of reports show it."
-        )
+        n_frames, name, warned = header.frames, header.file.description, []
+        frames, absent = chosen(config.slices, range(n_frames), n_frames) if n_frames > 1 else ([0], [])
+        if absent:
+            warned.append(f"{name}: has {n_frames} frames, and none of {listing(list(map(str, absent)))}.")
+        if not frames:
+            raise UnreadableImageError(warned[0], remedy=f"Choose others with {option('slices')}, from 0.")
+        if str(header.dataset.get("BurnedInAnnotation") or "") == "YES":
+            warned.append(
+                f"{name} says that words are burned into its pixels. Where they name the patient, "
+                "thumbnails of reports show it."
+            )
         return Opened(
             images=tuple(
-                DicomImage(file=header.file, frame=frame, n_frames=n_frames, window=config.window)
-                for frame in range(n_frames)
+                DicomImage(file=header.file, frame=frame, n_frames=n_frames, window=config.window) for frame in frames
             ),
             is_bag=n_frames > 1,
-            about=FileFacts(kind="DICOM image", facts=_facts(header, config.window)),
+            about=FileFacts(kind="DICOM image", facts=_facts(header, config.window, len(frames))),
             identifiers=header.identifiers(),
             position=header.position(),
-            warnings=(warned,) if burned == "YES" else (),
+            warnings=tuple(warned),
         )
 
 
-def _facts(header: Header, window: str | None) -> Mapping[str, str | float]:
+def _facts(header: Header, window: str | None, used: int) -> Mapping[str, str | float]:
     spacing = header.spacing()
     facts: dict[str, str | float] = {"modality": header.modality, "frames": float(header.frames)}
+    facts |= {"frames used": float(used)} if header.frames > 1 else {}
     facts |= {} if header.colour else {"window": window_words(header, window)}
     facts |= {"pixel spacing (mm)": spacing[0]} if spacing is not None else {}
     facts |= {"compression": _compression(header)} if header.syntax.is_compressed else {}

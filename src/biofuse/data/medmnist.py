@@ -180,7 +180,7 @@ def _archive_table(path: Path, flag: str | None, size: int | None) -> SampleTabl
         if not present:
             raise DataError(
                 f"{path} holds {listing(sorted(members)) or 'nothing'}, but no train_, val_ or test_images.",
-                remedy="Save images and labels under MedMNIST's keys, or load the arrays and pass them with labels=.",
+                remedy="Save images and labels under MedMNIST's keys, or, in Python, give the arrays and their labels.",
             )
         for split in present:
             rows = _rows(path, f"{split}_images", size)

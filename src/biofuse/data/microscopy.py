@@ -98,7 +98,7 @@ def recognises(path: Path, start: bytes) -> bool:
     return is_tiff(start) or start.startswith(b"GIF8")
 
 
-def open_file(path: Path, config: DataConfig) -> Opened | None:
+def open_file(path: Path, config: DataConfig, *, called: str = "") -> Opened | None:
     """Take a file apart into pages and channels, where it was asked for; else None.
 
     Raises
@@ -108,7 +108,7 @@ def open_file(path: Path, config: DataConfig) -> Opened | None:
     """
     if not (config.each_channel or config.all_pages):
         return None
-    file = StampedFile.of(path)
+    file = StampedFile.of(path, called)
     try:
         by_channels = bool(config.channels) and is_tiff(_start(path))
         layout = layout_of(path) if by_channels else StackLayout(pages=_pages(path), channels=1)

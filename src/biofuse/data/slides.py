@@ -88,13 +88,14 @@ class SlideScan:
 
     Parameters
     ----------
-    path : Path
+    file : StampedFile
     """
 
-    def __init__(self, path: Path) -> None:
-        openslide = _openslide(path)
-        with _reading(path):
-            self._slide = openslide.OpenSlide(path)
+    def __init__(self, file: StampedFile) -> None:
+        self._name = file.description
+        openslide = _openslide(self._name)
+        with _reading(self._name):
+            self._slide = openslide.OpenSlide(file.path)
         self.width, self.height = self._slide.dimensions
         properties = self._slide.properties
         self._background = f"#{properties.get(openslide.PROPERTY_NAME_BACKGROUND_COLOR, 'ffffff')}"
@@ -103,7 +104,6 @@ class SlideScan:
         )
         power = properties.get(openslide.PROPERTY_NAME_OBJECTIVE_POWER)
         self.said = f"; it says that the objective was {power}x" if power else ""
-        self._path = path
 
     def region(self, box: Box, size: tuple[int, int]) -> Image.Image:
         """Return a part, from the level next above the resolution asked for."""
@@ -113,7 +113,7 @@ class SlideScan:
         down = self._slide.level_downsamples[level]
         x, y = floor(left), floor(top)
         inner = ((left - x) / down, (top - y) / down, (left - x + width) / down, (top - y + height) / down)
-        with _reading(self._path):
+        with _reading(self._name):
             pixels = self._slide.read_region((x, y), level, (ceil(inner[2]), ceil(inner[3])))
         flat = Image.new("RGB", pixels.size, self._background)
         flat.paste(pixels, mask=pixels.getchannel("A"))
@@ -125,16 +125,16 @@ class PlainScan:
 
     Parameters
     ----------
-    path : Path
+    file : StampedFile
     policy : DecodePolicy
     """
 
-    def __init__(self, path: Path, policy: DecodePolicy) -> None:
-        raw = path.read_bytes()
+    def __init__(self, file: StampedFile, policy: DecodePolicy) -> None:
+        raw = file.path.read_bytes()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large images are expected here
-            self._image = Image.fromarray(decode(raw, policy, description=str(path)))
-            self.mpp = _dots(path)
+            self._image = Image.fromarray(decode(raw, policy, description=file.description))
+            self.mpp = _dots(file.path)
         self.width, self.height = self._image.size
         self.said = ""
 
@@ -198,7 +198,7 @@ def recognises(path: Path, start: bytes) -> bool:
     return path.suffix.lower() in SLIDE_SUFFIXES or _is_pyramid(path)
 
 
-def open_file(path: Path, config: DataConfig) -> Opened:
+def open_file(path: Path, config: DataConfig, *, called: str = "") -> Opened:
     """Lay out a slide, or any large image, in tiles, and draw those that are embedded.
 
     Raises
@@ -208,7 +208,8 @@ def open_file(path: Path, config: DataConfig) -> Opened:
     UnreadableImageError
         If the file is damaged, says no resolution, is too coarse or too small, or has no tissue.
     """
-    files = tuple(map(StampedFile.of, _files(path)))
+    first, *beside = _files(path)
+    files = (StampedFile.of(first, called), *map(StampedFile.of, beside))
     policy = (config.decoding() or DecodePolicy()).model_copy(update={"draft": None})  # tiles are cut of whole images
     scan = _scan(files, policy)
     mpp = scan.mpp or (config.file_mpp and (config.file_mpp, config.file_mpp))
@@ -340,12 +341,12 @@ def _scan(files: tuple[StampedFile, ...], policy: DecodePolicy) -> Scan:
 
 @lru_cache(maxsize=OPEN)
 def _slide(files: tuple[StampedFile, ...]) -> SlideScan:
-    return SlideScan(files[0].path)
+    return SlideScan(files[0])
 
 
 @lru_cache(maxsize=1)
 def _plain(files: tuple[StampedFile, ...], policy: DecodePolicy) -> PlainScan:
-    return PlainScan(files[0].path, policy)
+    return PlainScan(files[0], policy)
 
 
 def _files(path: Path) -> list[Path]:
@@ -401,18 +402,18 @@ def _plausible(x: Any, y: Any) -> tuple[float, float] | None:
     return found if all(SMALLEST_MPP <= each <= LARGEST_MPP for each in found) else None
 
 
-def _openslide(path: Path) -> Any:
+def _openslide(name: str) -> Any:
     try:
         import openslide
     except ImportError as error:
         raise DependencyError(
-            f"{path} is a slide, which OpenSlide reads.", remedy="pip install 'biofuse-embed[slides]'"
+            f"{name} is a slide, which OpenSlide reads.", remedy="pip install 'biofuse-embed[slides]'"
         ) from error
     return openslide
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def _reading(name: str) -> Iterator[None]:
     """Name the slide in what OpenSlide raises; after an error a slide that is open cannot be read any more.
 
     Raises
@@ -420,9 +421,9 @@ def _reading(path: Path) -> Iterator[None]:
     UnreadableImageError
         In place of any error of OpenSlide.
     """
-    openslide = _openslide(path)
+    openslide = _openslide(name)
     try:
         yield
     except (openslide.OpenSlideError, OSError) as error:
         _slide.cache_clear()
-        raise UnreadableImageError(f"{path}: cannot be read as a slide: {error}.", remedy=REMEDY) from error
+        raise UnreadableImageError(f"{name}: cannot be read as a slide: {error}.", remedy=REMEDY) from error

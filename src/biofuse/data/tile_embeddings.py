@@ -10,7 +10,7 @@ import pickle
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -99,7 +99,7 @@ def recognises(path: Path, start: bytes) -> bool:
     return start.startswith(HDF5_START if path.suffix.lower() in HDF5 else PT_START)
 
 
-def open_file(path: Path, config: DataConfig) -> Opened:
+def open_file(path: Path, config: DataConfig, *, called: str = "") -> Opened:
     """Read which tiles a file has embeddings of, and draw those that are used.
 
     Raises
@@ -109,7 +109,7 @@ def open_file(path: Path, config: DataConfig) -> Opened:
     UnreadableImageError
         If it is damaged, or holds something else.
     """
-    shape, found = _tiles(path)
+    shape, found = _tiles(path, PurePosixPath(called or path).stem)
     order = hash_order([f"{tile.key[0]},{tile.key[1]}" for tile in found])[: config.tiles]
     tiles = [found[row] for row in sorted(order.tolist())]
     facts = {"columns": shape[1], "tiles of tissue": shape[0]}
@@ -126,7 +126,7 @@ def read_embedded(path: Path, tiles: Sequence[EmbeddedTile]) -> NDArray[np.float
     UnreadableImageError
         If the file is damaged, or holds something else.
     """
-    rows = {tile.key: tile.row for tile in _tiles(path)[1]}
+    rows = {tile.key: tile.row for tile in _tiles(path, path.stem)[1]}
     absent = [tile for tile in tiles if tile.key not in rows]
     if absent:
         raise AlignmentError(
@@ -145,12 +145,12 @@ def read_embedded(path: Path, tiles: Sequence[EmbeddedTile]) -> NDArray[np.float
     return np.ascontiguousarray(values[[rows[tile.key] for tile in tiles]])
 
 
-def _tiles(path: Path) -> tuple[tuple[int, int], list[EmbeddedTile]]:
+def _tiles(path: Path, slide: str) -> tuple[tuple[int, int], list[EmbeddedTile]]:
     """Return the shape of a file's embeddings, and the tile of each row."""
     shape, places, size = _layout(path)
     n = shape[0]
     corners = [None] * n if places is None else [(int(x), int(y)) for x, y in places.tolist()]
-    tiles = [EmbeddedTile(path.stem, corner, size, row, n) for row, corner in enumerate(corners)]
+    tiles = [EmbeddedTile(slide, corner, size, row, n) for row, corner in enumerate(corners)]
     if len({tile.key for tile in tiles}) != n:
         raise UnreadableImageError(f"{path}: several tiles have the same place.", remedy=REMEDY)
     return shape, tiles

@@ -30,9 +30,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from biofuse.core.errors import DependencyError, UnreadableImageError, option, printable
+from biofuse.core.errors import DependencyError, UnreadableImageError, option
 from biofuse.data.config import DataConfig
-from biofuse.data.cuts import FileFacts, Opened, Source, StampedFile, cut_content
+from biofuse.data.cuts import FileFacts, Opened, Source, StampedFile, chosen, cut_content
 from biofuse.data.decoding import PILLOW_ERRORS, REMEDY, TOO_LARGE, DecodePolicy
 from biofuse.data.dicom import DicomImage, Header, header_of, series_limits, window_words
 from biofuse.data.labels import listing
@@ -431,7 +431,7 @@ def _filled(least: NDArray[Any], largest: NDArray[Any]) -> tuple[int, ...]:
     return tuple(np.flatnonzero((least != largest).reshape(len(least), -1).any(axis=1)).tolist())
 
 
-def open_file(path: Path, config: DataConfig) -> Opened:
+def open_file(path: Path, config: DataConfig, *, called: str = "") -> Opened:
     """Open a NIfTI volume as a bag of slices.
 
     Raises
@@ -441,7 +441,7 @@ def open_file(path: Path, config: DataConfig) -> Opened:
     DependencyError
         If nibabel is not installed.
     """
-    file, window = StampedFile.of(path), Window.of(config.window)
+    file, window = StampedFile.of(path, called), Window.of(config.window)
     time = config.page if isinstance(config.page, int) else 0
     found = scan(file, time, config.axis, None if window is None else window.limits)
     if config.all_pages and found.n_times > 1:
@@ -463,48 +463,6 @@ def open_file(path: Path, config: DataConfig) -> Opened:
         about=FileFacts(kind="NIfTI volume", facts=_facts(found, window, len(indices))),
         warnings=tuple(_warnings(file.description, found, time, empty)),
     )
-
-
-def chosen(rule: str, filled: Sequence[int], n: int) -> tuple[list[int], list[int]]:
-    """Choose slices.
-
-    Parameters
-    ----------
-    rule : str
-        As the option ``slices`` takes it.
-    filled : sequence of int
-        Slices that show something, in order.
-    n : int
-        How many slices there are.
-
-    Returns
-    -------
-    chosen : list of int
-        In order.
-    empty : list of int
-        Those that were named and show nothing.
-
-    Examples
-    --------
-    >>> chosen("3", range(2, 8), 10), chosen("every:4", range(2, 8), 10), chosen("at:5,9", range(2, 8), 10)
-    (([3, 5, 7], []), ([2, 6], []), ([5], [9]))
-    >>> chosen("at:50%", range(2, 8), 11)
-    ([5], [])
-    """
-    kind, _, value = rule.partition(":")
-    if kind == "at":
-        named = {
-            round(float(part[:-1]) / 100 * (n - 1)) if part.endswith("%") else int(part) for part in value.split(",")
-        }
-        shown = named & set(filled)
-        return sorted(shown), sorted(named - shown)
-    if kind == "every":
-        return list(filled[:: int(value)]), []
-    if kind == "all" or int(kind) >= len(filled):
-        return list(filled), []
-    # The middle of each of so many equal parts: the first and the last slice often show next to nothing.
-    middles = (np.arange(int(kind)) + 0.5) * (len(filled) / int(kind))
-    return [filled[int(each)] for each in middles], []
 
 
 def _times(numbers: Sequence[float]) -> str:
@@ -587,7 +545,7 @@ class Stack:
     @property
     def folder(self) -> str:
         """Where the first file lies."""
-        return printable(str(self.places[0][0].file.path.parent))
+        return self.places[0][0].file.folder
 
     def shown(self, window: str | None) -> Self:
         """Return the stack with one window for all files, where it would be each file's own percentiles."""
@@ -637,7 +595,7 @@ class SeriesSlice:
     @property
     def description(self) -> str:
         """The folder and the slice."""
-        return f"{printable(str(self.images[0].file.path.parent))}: {self.axis} slice {self.index} of a series"
+        return f"{self.images[0].file.folder}: {self.axis} slice {self.index} of a series"
 
     def content(self, policy: DecodePolicy) -> bytes:
         """Name the slice by the images it is cut from."""

@@ -349,7 +349,8 @@ class EncoderRegistry(Registry[Entry]):
             )
         raise UnknownEncoderError(
             f"Nothing here can load {card.name} (loader {card.loader!r}).",
-            remedy="Install or import the package that registers it, or name the Python file that does: --plugin FILE.",
+            remedy="Install or import the package that registers it, or run the Python file that does: on the command "
+            "line, --plugin FILE.",
         )
 
     def adopt(self, point: EntryPoint) -> None:
@@ -361,7 +362,8 @@ class EncoderRegistry(Registry[Entry]):
         hint = did_you_mean(name, {**self._other_names(), **dict.fromkeys(self.aliases(), ())})
         return UnknownEncoderError(
             f"There is no encoder or pool {name!r}. {hint}".rstrip(),
-            remedy="`biofuse encoders list` shows all; one that a Python file of yours registers needs --plugin FILE.",
+            remedy="`biofuse encoders list` shows all. One that a Python file of yours registers is there once that "
+            "was run: on the command line, --plugin FILE.",
         )
 
 

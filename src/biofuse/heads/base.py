@@ -810,7 +810,7 @@ def make_head(head: "str | Head", *, class_weight: "ClassWeight" = None) -> "Hea
     if class_weight is not None:
         raise SearchError(
             f"Class weights are given beside the head {head.name}, which has its own.",
-            remedy="Give them to the head: its class takes class_weight=.",
+            remedy="Give them to the head as it is made: its class takes them.",
         )
     return head
 

@@ -10,6 +10,7 @@ from functools import lru_cache
 from importlib import metadata, resources
 from typing import Any
 
+from biofuse.core.errors import in_command_words
 from biofuse.report.content import Cell, Chapter, Gallery, Report, ScatterPlot, Section, Table
 from biofuse.report.draw import DARK, DARK_PALETTE, LIGHT, PALETTE, css_variables, make_figure
 from biofuse.report.input import ReportInput
@@ -213,9 +214,15 @@ def _templates() -> Any:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_said,
     )
     environment.tests["cell_object"] = lambda value: isinstance(value, Cell)
     return environment
+
+
+def _said(value: Any) -> Any:
+    """Name options in a sentence as on the command line, where the commands are that a page tells to give."""
+    return in_command_words(value) if type(value) is str else value
 
 
 def _version() -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from biofuse.core.errors import SearchError, UndefinedMetricError
+from biofuse.core.errors import SearchError, UndefinedMetricError, option
 from biofuse.evaluation.intervals import SIGNIFICANCE, corrected_t, holm_levels
 from biofuse.evaluation.metrics import AUROC, Record, Score, get_metric
 from biofuse.search.leaderboard import Leaderboard, Row, Subset, in_pool_order, label
@@ -373,7 +373,7 @@ def _by_mask(leaderboard: Leaderboard, metric: str, empty: float) -> Values:
     if len(leaderboard) < 2**m - 1:
         raise SearchError(
             f"Shapley values need the scores of all {2**m - 1} subsets of {m} encoders; {len(leaderboard)} are there.",
-            remedy="Search exhaustively or by screen (up to 15 encoders).",
+            remedy=f"Use {option('search', 'exhaustive')}, or {option('search', 'screen')} on up to 15 encoders.",
         )
     values = np.full((2**m, leaderboard.n_folds), empty, dtype=np.float64)
     for row in leaderboard:
@@ -608,7 +608,7 @@ def _singles(leaderboard: Leaderboard, modality: Mapping[str, str]) -> dict[str,
     if missing:
         raise SearchError(
             f"{', '.join(missing)} was not scored by itself, so nothing can be said about its modality.",
-            remedy="Score every single encoder; every search but search='all' does.",
+            remedy=f"Score every single encoder; every search but {option('search', 'all')} does.",
         )
     return {encoder: row for encoder, row in found.items() if row is not None}
 

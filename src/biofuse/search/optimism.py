@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
 
-from biofuse.core.errors import AlignmentError, SearchError, UndefinedMetricError
+from biofuse.core.errors import AlignmentError, SearchError, UndefinedMetricError, option
 from biofuse.core.machine import usable_cores
 from biofuse.core.target import Labels, Target, Task
 from biofuse.data.splits import ValidationPlan
@@ -169,7 +169,7 @@ def cross_validate_choice(
     if plan.n_folds < FEWEST_FOLDS:
         raise UndefinedMetricError(
             f"Choosing again without each fold needs {FEWEST_FOLDS} folds; there are {plan.n_folds}.",
-            remedy="Use more folds, or gather more samples of the rarest class.",
+            remedy=f"Use more folds ({option('folds')}), or gather more samples of the rarest class.",
         )
     board = replace(screen.leaderboard, rows=tuple(filter(budget.allows_row, screen.leaderboard)))
     if not board.rows:

@@ -6,7 +6,7 @@ from itertools import combinations, islice
 from types import MappingProxyType
 from typing import Protocol
 
-from biofuse.core.errors import SearchError
+from biofuse.core.errors import SearchError, option
 from biofuse.evaluation.metrics import DEFAULT_METRIC
 from biofuse.search.leaderboard import Row, Subset, all_subsets, combination_order, count_subsets, in_pool_order
 
@@ -67,8 +67,8 @@ class Exhaustive:
             most = f"{count_subsets(EXHAUSTIVE_LIMIT):,}, those of {EXHAUSTIVE_LIMIT} encoders"
             raise SearchError(
                 f"{len(pool)} encoders have {count:,} subsets{sizes}; exhaustive search stops at {most}.",
-                remedy='Use search="screen", "greedy" or "beam", which score fewer; or offer at most '
-                f"{EXHAUSTIVE_LIMIT} encoders.",
+                remedy=f"Searches that score fewer are {option('search', 'screen')}, {option('search', 'greedy')} and "
+                f"{option('search', 'beam')}; or offer at most {EXHAUSTIVE_LIMIT} encoders.",
             )
         return all_subsets(pool, largest) + ([pool] if largest < len(pool) else [])
 
@@ -95,7 +95,7 @@ class AllEncoders:
         largest = _largest(pool, self.max_encoders)
         if largest < len(pool):
             raise SearchError(
-                f'search="all" fuses all {len(pool)} encoders, but at most {largest} may be chosen.',
+                f"{option('search', 'all')} fuses all {len(pool)} encoders, but at most {largest} may be chosen.",
                 remedy=f"Offer {largest} encoders, or use another search.",
             )
         return [pool]

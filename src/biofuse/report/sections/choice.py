@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 
+from biofuse.core.errors import option
 from biofuse.evaluation.intervals import SIGNIFICANCE, corrected_t
 from biofuse.evaluation.metrics import SELECTABLE, get_metric
 from biofuse.model.evaluate import Evaluation
@@ -564,7 +565,7 @@ def contribution_section(given: ReportInput) -> content.Section:
     said: list[str] = []
     remarks: list[str] = []
     if alone is None:
-        said.append('No encoder was scored by itself; `search="all"` fuses all of them without a search.')
+        said.append(f"No encoder was scored by itself; {option('search', 'all')} fuses all of them without a search.")
     if facts is None:
         said.append("Contributions need the score of every subset of at least two and at most twelve encoders.")
     else:

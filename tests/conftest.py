@@ -12,6 +12,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -87,6 +88,41 @@ def biofuse_home(_homes: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> Pat
     home.mkdir()
     monkeypatch.setenv("BIOFUSE_HOME", str(home))
     return home
+
+
+# --- Ray: one cluster for all tests that need it, which run first and one after another
+
+_CLUSTER = ExitStack()
+
+
+@pytest.fixture
+def ray(socket_enabled: None) -> Any:
+    """Return Ray on two cores of this machine; mark the test ``enable_socket``: its processes talk over sockets."""
+    if importlib.util.find_spec("ray") is None:  # not imported: ray_cluster has something to say to it before
+        pytest.skip("ray is not installed")
+    from biofuse.core import ray as clusters
+
+    if not _CLUSTER._exit_callbacks:
+        patch = _CLUSTER.enter_context(pytest.MonkeyPatch.context())
+        patch.setattr(clusters, "usable_cores", lambda: 2)
+        # Workers that wait are kept for the next test: each that is started imports everything again.
+        patch.setenv("RAY_idle_worker_killing_time_threshold_ms", "600000")
+        _CLUSTER.enter_context(clusters.ray_cluster())
+    return clusters.require_ray()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+    """Stop the cluster after the last test that needs it."""
+    yield
+    if nextitem is None or "ray" not in getattr(nextitem, "fixturenames", ()):
+        _CLUSTER.close()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run what takes long first, so that cores end together; files stay whole, since their tests share fixtures."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: ("ray" not in getattr(item, "fixturenames", ()), item.path not in slow))
 
 
 @pytest.fixture(scope="session")

@@ -39,6 +39,7 @@ def workplace(tmp_path, monkeypatch):
     # The demo and the tutorials run the whole starter pool; commands are the same with two descriptors.
     aliases = EncoderRegistry.aliases
     monkeypatch.setattr(EncoderRegistry, "aliases", lambda self: aliases(self) | {"starter": ("colour", "hog")})
+    monkeypatch.setattr("biofuse.api.report.has_umap", lambda: False)  # whose compilation takes longer than the rest
     shutil.copy(tmp_path / "images/benign/000.png", tmp_path / "new-images/x.png")
     shutil.copy(tmp_path / "images/benign/000.png", tmp_path / "images/a0.png")
     (tmp_path / "images/manifest.csv").write_text("\n".join(rows) + "\n")

@@ -43,6 +43,7 @@ def test_every_cell_runs_and_prints_what_the_page_says(name, tmp_path, monkeypat
     page = (FOLDER / name).read_text(encoding="utf-8")
     monkeypatch.chdir(tmp_path)  # and back again
     monkeypatch.setenv("COLUMNS", tutorials.WIDTH)
+    monkeypatch.setattr("biofuse.api.report.has_umap", lambda: False)  # compiled in half a minute, and on no page
     with ENCODERS.temporary():
         printed = tutorials.run_cells(FOLDER / name, tmp_path)
     cells = tutorials.cells(page)

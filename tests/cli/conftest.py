@@ -1,5 +1,7 @@
 """Commands that fail, and what the tests of commands work on."""
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,9 +34,30 @@ def images(tmp_path: Path, make_images: Callable[..., list[Path]]) -> Path:
     return tmp_path / "images"
 
 
+@pytest.fixture(scope="session")
+def _fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a place for what the first test that asks for :func:`fitted` makes."""
+    return tmp_path_factory.mktemp("fitted")
+
+
 @pytest.fixture
-def fitted(tmp_path: Path, images: Path, succeeds: Callable[..., Any]) -> Path:
-    """Fit a small run on ``images``."""
+def fitted(
+    _fitted: Path,
+    tmp_path: Path,
+    images: Path,
+    biofuse_home: Path,
+    succeeds: Callable[..., Any],
+    reseal: Callable[..., None],
+) -> Path:
+    """A small run on ``images``: fitted once, and copied with its store, since the images of all tests are equal."""
     path = tmp_path / "run"
-    succeeds("fit", images, "-e", ENCODERS, "--folds", 2, "--repeats", 1, "--out", path)
+    if not (_fitted / "run").exists():
+        succeeds("fit", images, "-e", ENCODERS, "--folds", 2, "--repeats", 1, "--out", path)
+        shutil.copytree(biofuse_home, _fitted / "home")
+        shutil.copytree(path, _fitted / "run")
+        return path
+    shutil.copytree(_fitted / "home", biofuse_home, dirs_exist_ok=True)
+    shutil.copytree(_fitted / "run", path)
+    data = json.loads((path / "run.json").read_text())["data"]
+    reseal(path, data=data | {"source": str(images)})
     return path

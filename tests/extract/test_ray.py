@@ -1,6 +1,5 @@
-"""The Ray engine against the local one. Ray is started once, on two cores, for all tests of this file."""
+"""The Ray engine against the local one."""
 
-import importlib.util
 import os
 import signal
 import sys
@@ -41,25 +40,6 @@ def contrast(images):
 
 
 MEAN = get_card("test_ray_mean")
-
-
-@pytest.fixture(scope="module")
-def _ray():
-    if importlib.util.find_spec("ray") is None:  # not imported: ray_cluster has something to say to it before
-        pytest.skip("ray is not installed")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(clusters, "usable_cores", lambda: 2)
-        # Workers that wait are kept for the next test: each that is started imports everything again.
-        patch.setenv("RAY_idle_worker_killing_time_threshold_ms", "600000")
-        with ray_cluster():
-            yield
-
-
-@pytest.fixture
-def ray(_ray, socket_enabled):
-    import ray
-
-    return ray
 
 
 def assert_equal_blocks(one, other):

@@ -1,4 +1,3 @@
-import importlib.util
 import inspect
 import json
 import os
@@ -15,7 +14,6 @@ import pytest
 
 from biofuse.blocks.blocks import Blocks
 from biofuse.core.errors import AlignmentError, BioFuseError, SearchError, UndefinedMetricError, option
-from biofuse.core.ray import ray_cluster
 from biofuse.core.target import Target, Task
 from biofuse.data.splits import ValidationPlan, make_folds
 from biofuse.evaluation.metrics import score
@@ -579,22 +577,10 @@ def test_more_than_an_hour_is_asked_for():
 uses_ray = pytest.mark.enable_socket
 
 
-@pytest.fixture(scope="module")
-def _ray():
-    if importlib.util.find_spec("ray") is None:  # not imported: ray_cluster has something to say to it before
-        pytest.skip("ray is not installed")
-    with ray_cluster():
-        yield
-
-
-@pytest.fixture
-def ray(_ray, socket_enabled, monkeypatch):
-    monkeypatch.setattr(runner, "WORTH_WORKERS", 0.0)
-
-
 @pytest.mark.slow
 @uses_ray
-def test_scores_and_predictions_on_ray_are_the_local_ones_bit_for_bit_and_resume(ray, tiny, tmp_path):
+def test_scores_and_predictions_on_ray_are_the_local_ones_bit_for_bit_and_resume(ray, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "WORTH_WORKERS", 0.0)
     scorer = tiny.scorer(*tiny.planted(100), keep_predictions=True)
     sink = tmp_path / "scores.jsonl"
     local = run_search(THREE, Exhaustive(), scorer, workers=1)

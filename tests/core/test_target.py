@@ -125,6 +125,8 @@ def test_values_are_their_own_labels():
     assert one.as_scores(labels).shape == (3, 1)
     assert np.array_equal(one.predict(one.as_scores(labels)), labels)
     assert one.names(labels) == ["61", "80.5", "3"]
+    assert one.numbers(one.names(labels)).tolist() == labels.tolist()
+    assert two.numbers(["61|80.5"]).tolist() == [[61, 80.5]]
     assert one.counts(labels) == {"age": 3}
     assert two.express(np.array([[1.0, 2.0]]), ["size", "age"]).tolist() == [[2.0, 1.0]]
     assert one.express(labels, ["age"]).tolist() == labels.tolist()
@@ -134,6 +136,8 @@ def test_values_are_their_own_labels():
     assert one.add_up(one.as_scores(labels)).tolist() == [[61.0], [80.5], [3.0]]
     with pytest.raises(TypeError, match="A value has no classes"):
         one.decide(one.as_scores(labels))
+    with pytest.raises(TypeError, match="A binary has no numbers"):
+        Target(Task.BINARY, ("a", "b")).numbers(["a"])
 
 
 def test_times_end_with_an_event_or_without():
@@ -143,6 +147,8 @@ def test_times_end_with_an_event_or_without():
     assert target.n_columns == 2
     assert target.misfit(labels, 3) == ""
     assert target.names(labels) == ["120", "400.25+", "0"]
+    assert target.numbers(target.names(labels)).tolist() == labels.tolist()
+    assert target.numbers([]).shape == (0, 2)
     assert target.counts(labels) == {"event": 2, "censored": 1}
     assert target.risk(np.array([[0.2, 0.6], [0.1, 0.1]])) == pytest.approx([0.4, 0.1])
     assert "1 of 3 times are negative" in target.misfit(labels - [[0, 0], [0, 0], [1, 0]], 3)

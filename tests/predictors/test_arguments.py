@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from biofuse.blocks.blocks import Blocks
-from biofuse.blocks.pooling import POOLINGS, Bags, Pooling
+from biofuse.blocks.pooling import POOLINGS, Bags, Pooling, pool
 from biofuse.core.target import Target, Task
-from biofuse.predictors.arguments import BY_ATTENTION, BY_LEAVING_OUT, arguments_of
+from biofuse.predictors.arguments import BY_ATTENTION, BY_LEAVING_OUT, arguments_of, pool_without_each
 from biofuse.predictors.attention import fit_attention
 from biofuse.predictors.fused import fit_predictor
 
@@ -43,6 +43,22 @@ def test_of_any_predictor_is_what_it_says_less_what_it_says_without_the_image(po
             rest = Blocks(ids=np.array(["x"], dtype=object), matrices=alone.pooled(pooling))
             expected = predictor.decision(blocks.take(np.array([row]))) - predictor.decision(rest)
             np.testing.assert_allclose(given, expected[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_a_bag_without_each_image_is_pooled_as_the_others_are_by_themselves(pooling: Pooling) -> None:
+    sizes = np.array([1, 2, 3, 40])
+    matrix = np.random.default_rng(0).normal(3, 1, (sizes.sum(), 4)).astype(np.float32)
+    matrix[9] *= 1000  # an image unlike all others, without which the spread is a thousandth
+    matrix[20] = matrix[21]  # and two that are alike
+    found = np.split(pool_without_each(matrix, sizes, pooling), np.cumsum(sizes)[:-1])
+    for bag, others in zip(np.split(matrix, np.cumsum(sizes)[:-1]), found, strict=True):
+        for number in range(len(bag)):
+            rest = np.delete(bag, number, axis=0)
+            expected = (
+                pool(rest, np.array([len(rest)]), pooling) if len(rest) else np.full((1, found[0].shape[1]), np.nan)
+            )
+            np.testing.assert_allclose(others[number], expected[0], rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize(("task", "n_classes"), [(Task.BINARY, 2), (Task.MULTICLASS, 3)], ids=str)

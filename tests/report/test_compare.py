@@ -14,6 +14,7 @@ from scipy.stats import rankdata
 
 from biofuse.core.errors import AlignmentError, ArtifactError
 from biofuse.core.hashing import digest_file
+from biofuse.core.target import Task
 from biofuse.encoders.registry import get_card
 from biofuse.evaluation import intervals as evaluation
 from biofuse.evaluation.intervals import Interval
@@ -49,8 +50,8 @@ def line(name, best, value, **options):
     )
 
 
-def scored(*subset, value=0.9):
-    return Row(subset=subset, n_dims=3, folds={"auroc": (value, value)})
+def scored(*subset, value=0.9, metric="auroc"):
+    return Row(subset=subset, n_dims=3, folds={metric: (value, value)})
 
 
 def evaluation_of(pool, chosen, singles, *, best=0.91):
@@ -208,6 +209,36 @@ def test_a_run_that_was_not_evaluated_is_named(tmp_path, runs):
     assert (found["test"], found["cross_validated"]["chosen"]["auroc"]) == ({}, 0.9)
     alone = RunComparison.read([tmp_path / "eye"]).scores("auroc")
     assert (alone.title, alone.columns) == ("Cross-validated AUROC of single encoders", ("eye",))
+
+
+def make_measured(folder, metric, value):
+    """Make a run that predicts a value, and chose by this metric."""
+    run = Run.open(make_run(folder, metrics=False))
+    scores = {"r2": 0.5, "mae": 8.0, metric: value}
+    row = Row(subset=("uni",), n_dims=3, folds={name: (each, each) for name, each in scores.items()})
+    choice = run.record.choice.model_copy(update={"metric": metric, "chosen": row, "best_single": row, "all": row})
+    changed = {"task": Task.VALUE, "classes": ("age",), "selection": choice}
+    write_record(folder, run.record.model_copy(update=changed))
+    return folder
+
+
+def test_a_column_holds_scores_of_one_metric_or_says_of_which(tmp_path, runs):
+    measured = [make_measured(tmp_path / "a", "r2", 0.6), make_measured(tmp_path / "b", "mae", 7.0)]
+    table = RunComparison.read(measured).chosen_table()
+    cells = [dict(zip([each.title for each in table.columns], row, strict=True)) for row in table.texts()]
+    assert [row["its R²"] for row in cells] == ["0.6000 (cross-validated)", "0.5000 (cross-validated)"]
+    mixed = RunComparison.read([measured[1], runs[0]]).chosen_table()
+    place = [each.title for each in mixed.columns].index("score of all encoders")
+    assert [row[place] for row in mixed.texts()] == [
+        "mean absolute error 7.0000 (cross-validated)",
+        "AUROC 0.9100 (0.880\u20130.940)",
+    ]
+
+
+def test_a_list_by_score_has_the_least_error_first_and_metrics_apart(tmp_path, runs):
+    for name, metric, value in (("a", "mae", 9.0), ("b", "r2", 0.3), ("c", "mae", 7.0), ("d", "r2", 0.6)):
+        make_measured(tmp_path / name, metric, value)
+    assert [run.name for run in RunList.read(tmp_path, sort="score").runs] == ["blood", "skin", "d", "b", "c", "a"]
 
 
 def test_differing_options_are_named(tmp_path, runs):

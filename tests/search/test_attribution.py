@@ -257,7 +257,7 @@ def test_an_incomplete_leaderboard_is_refused():
     pool, values = random_values(4, 5, seed=6)
     with pytest.raises(SearchError, match="all 15 subsets of 4 encoders; 9 are there") as error:
         attribute(board(pool, lambda subset: values[subset] if len(subset) != 2 else None))
-    assert "exhaustively" in error.value.remedy
+    assert "exhaustive" in error.value.remedy
 
 
 def test_it_is_read_back_from_json_as_it_was():

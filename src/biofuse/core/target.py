@@ -440,6 +440,27 @@ class Target:
         """Return the classes that a label in words names: the inverse of :meth:`names`."""
         return tuple(text.split(SEPARATOR)) if self.several and text not in self.classes else (text,)
 
+    def numbers(self, texts: Sequence[str]) -> Labels:
+        """Return the values, or times and events, that labels in words stand for: the inverse of :meth:`names`.
+
+        Raises
+        ------
+        TypeError
+            If samples have classes.
+
+        Examples
+        --------
+        >>> Target.until([365]).numbers(["120", "400+"]).tolist()
+        [[120.0, 1.0], [400.0, 0.0]]
+        """
+        if self.categorical:
+            raise TypeError(f"A {self.kind} has no numbers.")
+        if self.timed:
+            rows = [[float(text.removesuffix(CENSORED)), float(not text.endswith(CENSORED))] for text in texts]
+        else:
+            rows = [[float(value) for value in text.split(SEPARATOR)] for text in texts]
+        return np.array(rows, dtype=np.float64).reshape(self.shape(len(texts)))
+
     def counts(self, labels: Labels) -> dict[str, int]:
         """Return the number of samples of each class; with each column of values; with an event, and without."""
         if self.timed:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biofuse.blocks.blocks import Blocks, Matrix
-from biofuse.blocks.pooling import PIECE_BYTES, Pooling, pool
+from biofuse.blocks.pooling import Pooling, pooled_width
 from biofuse.heads.base import Scores
 from biofuse.predictors.attention import AttentionPredictor, bags_of, pieces
 from biofuse.predictors.fused import Predictor
@@ -121,17 +121,26 @@ def pool_without_each(matrix: Matrix, sizes: NDArray[np.int64], pooling: Pooling
     >>> pool_without_each(matrix, np.array([3]), "max").ravel().tolist()
     [8.0, 8.0, 3.0]
     """
-    found = []
-    for bag in np.split(matrix, np.cumsum(sizes)[:-1]):
-        others = len(bag) - 1
-        if not others:
-            found.append(np.full_like(pool(bag, np.ones(1, dtype=np.int64), pooling), np.nan))
-        elif pooling == "mean":
-            found.append(((bag.sum(axis=0, dtype=np.float64) - bag) / others).astype(np.float32))
-        else:
-            without = np.arange(others) + (np.arange(others) >= np.arange(len(bag))[:, None])
-            at_once = max(PIECE_BYTES // (bag[0].nbytes * others), 1)
-            for start in range(0, len(bag), at_once):
-                rows = without[start : start + at_once]
-                found.append(pool(bag[rows.ravel()], np.full(len(rows), others), pooling))
-    return np.concatenate(found)
+    bags = np.split(matrix, np.cumsum(sizes)[:-1])
+    return np.concatenate([_without_each(bag, pooling) for bag in bags])
+
+
+def _without_each(bag: Matrix, pooling: Pooling) -> Matrix:
+    """Pool one bag without each of its images, from what its images have in common: in one pass over them."""
+    others = len(bag) - 1
+    if not others:
+        return np.full((1, bag.shape[1] * pooled_width(pooling)), np.nan, dtype=np.float32)
+    parts: list[Scores | Matrix] = []
+    if pooling != "max":
+        parts.append((bag.sum(axis=0, dtype=np.float64) - bag) / others)
+    if pooling in {"max", "mean+max"}:
+        largest = bag.argmax(axis=0)
+        rest = bag.copy()
+        np.put_along_axis(rest, largest[None], -np.inf, axis=0)
+        parts.append(np.where(np.arange(len(bag))[:, None] == largest, rest.max(axis=0), bag.max(axis=0)))
+    if pooling == "mean+std":
+        squares = np.square(bag - bag.mean(axis=0, dtype=np.float64))
+        # Without image i the mean moves by its distance from the mean over the number of the others.
+        variance = (squares.sum(axis=0) - squares * (1 + 1 / others)) / others
+        parts.append(np.sqrt(variance.clip(0)) if others > 1 else np.zeros(bag.shape))
+    return np.hstack(parts).astype(np.float32)

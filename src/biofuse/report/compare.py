@@ -233,6 +233,13 @@ class RunComparison(TablePage):
         """What runs are compared by: metrics that exist for some of them."""
         return tuple(name for name in SELECTABLE if any(METRICS[name].applies(run.record.target) for run in self.runs))
 
+    @property
+    def lead(self) -> str | None:
+        """The metric of all runs where there is room for one; None where no metric exists for all of them."""
+        chosen_by = {run.lead for run in self.runs}
+        shared = [name for name in self.metrics if all(METRICS[name].applies(run.record.target) for run in self.runs)]
+        return chosen_by.pop() if len(chosen_by) == 1 else next(iter(shared), None)
+
     def scores(self, metric: str) -> ScoreMatrix:
         """Return scores of single encoders over the runs: on test data, or cross-validated where nothing was tested."""
 
@@ -324,8 +331,7 @@ class RunComparison(TablePage):
 
     def chosen_table(self) -> Table:
         """Return a row per run: what was chosen, and its test scores beside those of its companions."""
-        leads = dict.fromkeys(METRICS[run.lead].title for run in self.runs)
-        first = next(iter(leads)) if len(leads) == 1 else "score"
+        first = "score" if self.lead is None else METRICS[self.lead].title
         titles = tuple(METRICS[name].title for name in self.metrics)
         rows = [
             (
@@ -336,9 +342,9 @@ class RunComparison(TablePage):
                 f"{' + '.join(run.record.chosen)} ({len(run.record.chosen)} of {len(run.record.pool)})",
                 *(run.text(CHOSEN, metric) for metric in self.metrics),
                 " + ".join(run.best_single) or ABSENT,
-                *(_companion_score(run, name) for name in ("best_single", "all")),
+                *(_companion_score(run, name, self.lead) for name in ("best_single", "all")),
                 " + ".join(run.lean) or ABSENT,
-                _companion_score(run, LEAN),
+                _companion_score(run, LEAN, self.lead),
                 _against_single(run),
             )
             for run in self.runs
@@ -463,12 +469,18 @@ def _score_json(score: Interval | None) -> dict[str, float | None] | None:
     return {"value": content.pop("estimate"), **content}
 
 
-def _companion_score(run: RunSummary, model: str) -> str:
-    """Write the score of what the chosen model is compared with, unless it is the very same model."""
+def _companion_score(run: RunSummary, model: str, metric: str | None) -> str:
+    """Write the score of what the chosen model is compared with, unless it is the very same model.
+
+    Where no metric is that of all runs, each has its own, which is named beside the score.
+    """
     scores = None if run.evaluation is None else run.evaluation.models.get(model)
     if scores is not None and CHOSEN in scores.same:
         return "the same as chosen"
-    return run.text(model, run.lead)
+    if metric is not None:
+        return run.text(model, metric)
+    text = run.text(model, run.lead)
+    return text if text == ABSENT else f"{METRICS[run.lead].title} {text}"
 
 
 def with_interval(score: Interval | None) -> str:
@@ -510,7 +522,13 @@ def _distinct_names(paths: Sequence[Path]) -> list[str]:
 
 
 Order = Literal["date", "score", "name"]
-"""What a list of runs may be sorted by: the latest, or the best by cross-validation, first; or by name."""
+"""What a list of runs may be sorted by: the latest, or the best by cross-validation, first; or by name. Scores of
+different metrics do not compare: runs that chose by one follow those that chose by another."""
+
+
+def _by_score(run: RunSummary) -> tuple[int, float]:
+    metric, mean = run.record.choice.metric, run.record.mean
+    return SELECTABLE.index(metric), -mean if METRICS[metric].higher_is_better else mean
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -559,7 +577,7 @@ class RunList(TablePage):
         if sort == "date":
             runs.sort(key=lambda run: run.record.started, reverse=True)
         elif sort == "score":
-            runs.sort(key=lambda run: -run.record.mean)
+            runs.sort(key=_by_score)
         return cls(runs=tuple(runs), left_out=tuple(left_out))
 
     @cached_property

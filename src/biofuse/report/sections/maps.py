@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from biofuse.blocks.blocks import Blocks, linear_cka
 from biofuse.core.hashing import hash_order
-from biofuse.core.target import CENSORED, SEPARATOR, Target
+from biofuse.core.target import Target
 from biofuse.report import content
 from biofuse.report.input import Embedded, ReportInput, make_thumbnails, name_of
 
@@ -98,27 +98,22 @@ QUARTERS = ("lowest quarter", "second quarter", "third quarter", "highest quarte
 
 def _kinds(target: Target, labels: Sequence[str]) -> list[str]:
     """Return what each sample is coloured by: its class, its quarter of the values, or when the event came."""
-    if target.measured:
-        values = np.array([float(label.split(SEPARATOR)[0]) for label in labels])
-        quarter = np.searchsorted(np.quantile(values, (0.25, 0.5, 0.75)), values)
-        return [QUARTERS[place] for place in quarter.tolist()]
     if target.categorical:
         return list(labels)
-    found = []
-    for label in labels:
-        by = [name for name, horizon in zip(target.classes, target.horizons, strict=True) if _time(label) <= horizon]
-        found.append("no event seen" if label.endswith(CENSORED) else f"event {by[0] if by else 'later'}")
-    return found
+    numbers = target.numbers(labels)
+    if target.measured:
+        values = target.columns(numbers)[:, 0]
+        quarter = np.searchsorted(np.quantile(values, (0.25, 0.5, 0.75)), values)
+        return [QUARTERS[place] for place in quarter.tolist()]
+    by = [*target.classes, "later"]
+    first = np.searchsorted(target.horizons, numbers[:, 0])
+    return [f"event {by[place]}" if seen else "no event seen" for place, seen in zip(first, numbers[:, 1], strict=True)]
 
 
 def _coloured_by(target: Target) -> str:
     if target.timed:
         return "the first horizon by which the event came"
     return f"the quarter of {target.classes[0]} it lies in" if target.measured else "class"
-
-
-def _time(label: str) -> float:
-    return float(label.removesuffix(CENSORED))
 
 
 def _basis(given: ReportInput) -> str:

@@ -480,6 +480,19 @@ def test_every_encoder_is_fitted_by_itself_and_none_twice(plant, posed, searched
     assert singles_to_fit(searched(embeddings, head="ridge", search="all")) == {}
 
 
+def test_means_fitted_several_at_a_time_are_those_fitted_one_by_one(plant, posed, searched):
+    embeddings = plant()
+    problem, search = posed(embeddings), searched(embeddings)
+    assert problem.config.predictor == "mean"
+    one_by_one = fit_predictors(problem, search, problem.fitted_rows, threads=1)
+    models, singles = fit_models(problem, search, embeddings, threads=3)
+    assert {name: model.encoders for name, model in models.items()} == encoders_to_fit(search)
+    assert {name: single.encoders for name, single in singles.items()} == singles_to_fit(search)
+    for name, predictor in one_by_one.items():
+        found = models[name].predictor.predict_proba(problem.blocks)
+        np.testing.assert_allclose(found, predictor.predict_proba(problem.blocks), rtol=0, atol=1e-10)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "options",

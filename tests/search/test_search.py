@@ -14,6 +14,7 @@ from biofuse.core.target import Target, Task
 from biofuse.encoders.registry import get_card
 from biofuse.heads.base import cheap_heads
 from biofuse.predictors.mean import MeanPredictor
+from biofuse.search import runner
 from biofuse.search import search as searching
 from biofuse.search.closed_form import ClosedFormScorer
 from biofuse.search.problem import head_of
@@ -24,10 +25,13 @@ from biofuse.search.search import (
     allowed,
     encoders_to_fit,
     fit_predictors,
+    folds_held,
     out_of_fold,
+    refit,
     singles_to_fit,
     with_out_of_fold,
 )
+from biofuse.search.strategies import Listed
 
 CHEAP_HEADS = cheap_heads(Target.numbered(Task.BINARY, 2))
 
@@ -296,6 +300,21 @@ def test_all_encoders_together_are_refused_where_fewer_may_be_chosen(plant, sear
     with pytest.raises(SearchError, match="at most 2 may be chosen") as caught:
         searched(plant(), head="ridge", search="all", budget=Budget(max_encoders=2))
     assert "another search" in caught.value.remedy
+
+
+@pytest.mark.parametrize("predictor", ["fused", "mean"])
+def test_what_folds_share_changes_no_score_whatever_of_it_memory_holds(plant, posed, monkeypatch, predictor):
+    monkeypatch.setattr(runner, "WORTH_WORKERS", 0.0)
+    problem = posed(plant(), predictor=predictor, head="auto" if predictor == "mean" else "logistic")
+    head, final = head_of(problem.config, "logistic"), predictor == "mean"
+    held, boards = [], []
+    for memory, workers in [(2**40, 1), (2**40, 2), (2, 1), (2, 2)]:
+        monkeypatch.setattr(searching, "memory_limit", lambda memory=memory: memory)
+        held.append(folds_held(problem, Fit(problem, head, final=final), spread=False))
+        board, _ = refit(problem, Listed(EVERY), head, SearchContext(workers=workers), quiet=True, final=final)
+        boards.append({row.subset: row.folds for row in board})
+    assert held == [len(problem.plan.folds)] * 2 + [int(predictor == "mean")] * 2
+    assert boards[1:] == boards[:1] * 3
 
 
 # --- going on

@@ -407,7 +407,7 @@ def ridge_path(
         spread = float(np.vdot(weighted, centred)) / np.count_nonzero(weights) or 1.0
         relative = np.array([max(alpha / spread, SMALLEST)])
     options: dict[str, Any] = {"targets": targets, "weights": weights, "relative": relative, "groups": groups}
-    if n <= d:
+    if n - 1 <= d:  # centred rows have one direction less than there are rows
         found = row_path(centred @ centred.T, left_out=True, quick=len(relative) > 1, **options)
         coef = np.stack([centred.T @ dual for dual in found.coef])
     else:

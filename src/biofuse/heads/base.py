@@ -3,7 +3,7 @@
 import functools
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self, TypeVar, cast
 
@@ -385,6 +385,10 @@ class Classification:
     n_codes: int
     weights: NDArray[np.float64]
 
+    def take(self, rows: NDArray[np.int64]) -> Self:
+        """Return the problem of some of the rows, or of all in another order."""
+        return replace(self, codes=self.codes[rows], weights=self.weights[rows])
+
     @property
     def indicators(self) -> NDArray[np.float64]:
         """Ones where a row is of a class, else zeros; shape (n, width): the second class alone if there are two."""
@@ -644,11 +648,15 @@ class OwnHead(OwnPart[Fitted]):
     ----------
     limits : Limits
         The largest problem for which it is meant.
+    turns : bool
+        Whether the products of rows are all that it takes of the columns, so that it predicts the same in any
+        coordinates that have those products.
     class_weight : mapping, "balanced" or None
         As in scikit-learn; see :data:`ClassWeight`.
     """
 
     limits: ClassVar[Limits]
+    turns: ClassVar[bool] = False
 
     class_weight: ClassWeight = None
 

@@ -43,6 +43,7 @@ class Ridge(OwnHead[FittedLinear]):
 
     name = "ridge"
     fitted = FittedLinear
+    turns = True
     limits = Limits(
         rows=200_000,
         smaller=10_000,

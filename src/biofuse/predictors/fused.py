@@ -382,13 +382,28 @@ def in_order(
     AlignmentError
         If an encoder has no block or is named twice, none is named, or a number of rows differs.
     """
-    names = blocks.encoders if encoders is None else tuple(encoders)
-    if not names or len(set(names)) != len(names):
-        raise AlignmentError(
-            f"A subset names at least one encoder, and each once; given: {', '.join(names) or 'none'}."
-        )
+    names = of_pool(blocks.encoders, encoders)
     for what, values in per_row.items():
         if values is not None and len(values) != blocks.n_samples:
             raise AlignmentError(f"There are {len(values)} {what} for {blocks.n_samples} samples.")
     order = np.argsort(blocks.ids.astype(str), kind="stable")
     return order, blocks.only(names).take(order)
+
+
+def of_pool(pool: Sequence[str], encoders: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the encoders of a subset in pool order, all if it is not given.
+
+    Raises
+    ------
+    AlignmentError
+        If an encoder has no block or is named twice, or none is named.
+    """
+    names = tuple(pool) if encoders is None else tuple(encoders)
+    if not names or len(set(names)) != len(names):
+        raise AlignmentError(
+            f"A subset names at least one encoder, and each once; given: {', '.join(names) or 'none'}."
+        )
+    missing = [name for name in names if name not in pool]
+    if missing:
+        raise AlignmentError(f"No block for encoder(s) {', '.join(missing)}; there are {', '.join(pool)}.")
+    return tuple(name for name in pool if name in names)

@@ -13,14 +13,14 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from biofuse.blocks.blocks import Blocks, Matrix
+from biofuse.blocks.blocks import Blocks
 from biofuse.core.errors import ArtifactError, SearchError, option
-from biofuse.core.machine import limit_threads
 from biofuse.core.target import Labels, Target, Task
 from biofuse.fusion.concatenation import Concatenation, FittedConcatenation
 from biofuse.heads.base import LINEAR_HEADS, Head, Scores, cheap_heads, check_limits, make_head
 from biofuse.heads.linear import FittedLinear
-from biofuse.predictors.fused import Predictor, below, in_order, log_odds, readable, write_artefact
+from biofuse.predictors.fused import Predictor, below, log_odds, readable, write_artefact
+from biofuse.predictors.shared import TrainingRows
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -192,15 +192,14 @@ class MeanFits:
         seed: int = 0,
         threads: int = 1,
     ) -> None:
-        order, self._blocks = in_order(blocks, None, {"labels": labels, "sample weights": sample_weight})
-        self._labels = np.asarray(labels)[order]
-        self._weights = None if sample_weight is None else np.asarray(sample_weight)[order]
         self._heads = [make_head(head) for head in (averaged_heads(target) if heads is None else heads)]
         if not self._heads or len({head.name for head in self._heads}) < len(self._heads):
             raise SearchError("A mean over heads needs at least one head, and each once.")
-        self._target, self._seed, self._threads = target, seed, threads
+        self._target, self._seed = target, seed
+        self._rows = TrainingRows(
+            blocks, labels, concatenation=Concatenation(), target=target, sample_weight=sample_weight, threads=threads
+        )
         self._fitted: dict[tuple[str, tuple[str, ...]], FittedLinear] = {}
-        self._fusions: dict[str, tuple[FittedConcatenation, Matrix]] = {}
 
     def predictor(self, encoders: Sequence[str] | None = None) -> MeanPredictor:
         """Return the mean of a subset, all encoders if it is not given.
@@ -216,60 +215,38 @@ class MeanFits:
         SearchError
             If a head is not linear, or the problem is beyond its limits.
         """
-        _, subset = in_order(self._blocks, encoders, {})
-        with limit_threads(self._threads):
-            fusions, matrices = zip(*(self._standardised(name) for name in subset.encoders), strict=True)
-            fusion = FittedConcatenation(
-                encoders=subset.encoders,
-                dims=tuple(part.dim for part in fusions),
-                mean=np.concatenate([part.mean for part in fusions]),
-                scale=np.concatenate([part.scale for part in fusions]),
-            )
+        names = self._rows.ordered(encoders)
+        fusion = self._rows.fusion(names)
         root = np.repeat(np.sqrt(fusion.dims), fusion.dims)
         places = {name: np.arange(fusion.dim)[columns] for name, columns in fusion.columns.items()}
-        by_name = dict(zip(subset.encoders, matrices, strict=True))
-        averaged: dict[str, FittedLinear] = {}
         for head in self._heads:
-            check_limits(head, rows=len(self._labels), features=fusion.dim, target=self._target)
-            for view in views_of(subset.encoders):
-                columns = np.concatenate([places[name] for name in view.encoders])
-                fitted = self._fit(head, view.encoders, by_name, scale=root[columns])
+            check_limits(head, rows=len(self._rows.labels), features=fusion.dim, target=self._target)
+        averaged: dict[str, FittedLinear] = {}
+        for view in views_of(names):
+            columns = np.concatenate([places[name] for name in view.encoders])
+            for name, fitted in self._fits(view.encoders).items():
                 part = _on_all_columns(
                     fitted, columns=columns, scale=root[columns], width=fusion.dim, weight=view.weight
                 )
-                averaged[head.name] = part if head.name not in averaged else _sum(averaged[head.name], part)
+                averaged[name] = part if name not in averaged else _sum(averaged[name], part)
         return MeanPredictor(fusion=fusion, heads=averaged, task=self._target.kind)
 
-    def _standardised(self, name: str) -> tuple[FittedConcatenation, Matrix]:
-        if name not in self._fusions:
-            block = self._blocks.only([name])
-            fusion = Concatenation().fit(block, self._labels)
-            self._fusions[name] = fusion, fusion.transform(block)
-        return self._fusions[name]
-
-    def _fit(
-        self, head: Head, encoders: tuple[str, ...], matrices: Mapping[str, Matrix], *, scale: Scores
-    ) -> FittedLinear:
-        """Return what a head makes of a view's columns, divided by ``scale``."""
-        known = self._fitted.get((head.name, encoders))
-        if known is not None:
-            return known
-        fitted = head.fit(
-            np.hstack([matrices[name] for name in encoders]) / scale,
-            self._labels,
-            target=self._target,
-            sample_weight=self._weights,
-            seed=self._seed,
-            threads=self._threads,
-        )
-        if not isinstance(fitted, FittedLinear):
-            raise SearchError(
-                f"The head {head.name} is not linear: a mean over sub-subsets could not be made one map.",
-                remedy=f"Use {option('predictor', 'fused')}, or one of the heads "
-                f"{', '.join(averaged_heads(self._target))}.",
-            )
-        self._fitted[head.name, encoders] = fitted
-        return fitted
+    def _fits(self, encoders: tuple[str, ...]) -> dict[str, FittedLinear]:
+        """Return what each head makes of a view: of blocks divided by the root of their number of columns."""
+        divisors = {name: float(np.sqrt(self._rows.matrix(name).shape[1])) for name in encoders}
+        view = self._rows.view(encoders, divisors=divisors)
+        for head in self._heads:
+            if (head.name, encoders) in self._fitted:
+                continue
+            fitted = view.fit(head, seed=self._seed)
+            if not isinstance(fitted, FittedLinear):
+                raise SearchError(
+                    f"The head {head.name} is not linear: a mean over sub-subsets could not be made one map.",
+                    remedy=f"Use {option('predictor', 'fused')}, or one of the heads "
+                    f"{', '.join(averaged_heads(self._target))}.",
+                )
+            self._fitted[head.name, encoders] = fitted
+        return {head.name: self._fitted[head.name, encoders] for head in self._heads}
 
 
 def averaged_heads(target: Target) -> tuple[str, ...]:

@@ -2,15 +2,17 @@
 
 import functools
 import os
+import threading
 import time
 import warnings
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Protocol, Self, cast, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -126,6 +128,42 @@ class FitFunction(Protocol):
         """Fit on these rows alone."""
 
 
+class SharingFit(FitFunction, Protocol):
+    """A fit that may make once what several subsets have in common."""
+
+    def to(self, blocks: Blocks, labels: Labels, *, seed: int, threads: int) -> Callable[[Subset, int], Predictor]:
+        """Return what fits subsets to these rows, each by a seed; what they share has a seed of its own."""
+
+
+class _Held:
+    """What fits of the folds asked for last share; made once, whichever thread asks first.
+
+    A copy sent to another process starts empty.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._found: dict[int, Callable[[Subset, int], Predictor]] = {}
+        self._lock, self._locks = threading.Lock(), defaultdict[int, threading.Lock](threading.Lock)
+
+    def __reduce__(self) -> tuple[type["_Held"], tuple[int]]:
+        return _Held, (self._most,)
+
+    def get(
+        self, fold: int, make: Callable[[], Callable[[Subset, int], Predictor]]
+    ) -> Callable[[Subset, int], Predictor]:
+        with self._lock:
+            own = self._locks[fold]
+        with own:
+            found = self._found.get(fold) or make()
+            with self._lock:
+                self._found.pop(fold, None)
+                while len(self._found) >= self._most:
+                    del self._found[next(iter(self._found))]
+                self._found[fold] = found
+        return found
+
+
 class RefitScorer:
     """Refits fusion and head on each fold's training rows, and scores the held-out ones.
 
@@ -151,11 +189,14 @@ class RefitScorer:
         Each fit gets its own, derived from the names of the encoders and the fold.
     keep_predictions : bool, default False
         Whether out-of-fold predictions are kept.
+    folds_held : int, default 0
+        Of how many folds at once to keep what fits of several subsets share; ``fit`` then is a :class:`SharingFit`.
 
     Attributes
     ----------
     encoders, metrics, n_train, n_test, keeps_predictions
         As every :class:`Scorer` has them.
+    folds_held : int
 
     Raises
     ------
@@ -169,12 +210,13 @@ class RefitScorer:
         labels: Labels,
         *,
         plan: ValidationPlan,
-        fit: FitFunction,
+        fit: FitFunction | SharingFit,
         task: Task,
         classes: Sequence[str],
         metrics: Sequence[str] = BOARD_METRICS,
         seed: int = 0,
         keep_predictions: bool = False,
+        folds_held: int = 0,
     ) -> None:
         if len(labels) != blocks.n_samples or list(plan.ids) != list(blocks.ids):
             raise AlignmentError("Blocks, labels and validation plan of a search are not about the same samples.")
@@ -195,6 +237,8 @@ class RefitScorer:
         self._task = task
         self._classes = tuple(classes)
         self._seed = seed
+        self.folds_held = folds_held
+        self._held = _Held(folds_held)
 
     def n_dims(self, subset: Subset) -> int:
         """Columns of the subset's blocks together."""
@@ -209,10 +253,20 @@ class RefitScorer:
         start = time.perf_counter()
         fit_rows, _ = self._folds[fold]
         seed = derive_seed(self._seed, "fit", *sorted(subset), fold)
-        predictor = self._fit(
-            self._take(subset, fit_rows), self._labels[fit_rows], encoders=subset, seed=seed, threads=1
-        )
+        if self.folds_held:
+            predictor = self._fits(fold)(subset, seed)
+        else:
+            blocks = self._take(subset, fit_rows)
+            predictor = self._fit(blocks, self._labels[fit_rows], encoders=subset, seed=seed, threads=1)
         return self.judge(predictor, fold, start=start)
+
+    def _fits(self, fold: int) -> Callable[[Subset, int], Predictor]:
+        rows, _ = self._folds[fold]
+        fit = cast("SharingFit", self._fit)
+        seed = derive_seed(self._seed, "fit", fold)
+        return self._held.get(
+            fold, lambda: fit.to(self._take(self.encoders, rows), self._labels[rows], seed=seed, threads=1)
+        )
 
     def judge(self, predictor: Predictor, fold: int, *, start: float) -> FoldPart:
         """Score a predictor, fitted since ``start`` of :func:`time.perf_counter`, on one fold's held-out rows."""
@@ -235,11 +289,6 @@ class RefitScorer:
             notes=tuple(notes),
             predictions=predictions if self.keeps_predictions else None,
         )
-
-    def training(self, fold: int) -> tuple[Blocks, Labels]:
-        """Return one fold's training rows of all blocks, and their labels."""
-        fit_rows, _ = self._folds[fold]
-        return self._take(self.encoders, fit_rows), self._labels[fit_rows]
 
     def _take(self, subset: Subset, rows: NDArray[np.int64]) -> Blocks:
         matrices = {name: self._matrices[self.encoders.index(name)][rows] for name in subset}
@@ -364,7 +413,8 @@ def check_cost(cost: Cost, *, yes: bool) -> None:
 
 
 AHEAD = 4
-"""Tasks given to Ray per core before their results are taken: enough to keep it busy, few enough to be stopped."""
+"""Tasks given to Ray, or to threads, per core before their results are taken: enough to keep them busy, few enough to
+be stopped."""
 
 
 def score_on_ray(
@@ -616,6 +666,8 @@ class _Run:
         if self.started or not isinstance(self.scorer, FoldwiseScorer):
             return
         self.started = True
+        if self.announce is None and self.yes and isinstance(self.scorer, RefitScorer) and self.scorer.folds_held:
+            return  # nobody wants to know, and threads cost nothing to start
         left = [subset for subset in self.planned if subset not in self.known] or missing
         with limit_threads(1):
             cost, first = estimate_cost(self.scorer, left, workers=self.workers, asked=missing)
@@ -653,6 +705,11 @@ class _Run:
             return
         folds = range(len(scorer.n_train))
         tasks = [(subset, fold) for subset in subsets for fold in folds if (subset, fold) not in self.ready]
+        if isinstance(scorer, RefitScorer) and 0 < scorer.folds_held < len(folds):
+            # One fold after the other, since what its fits share does not stay: the last is done when all are.
+            tasks.sort(key=lambda task: task[1])
+            self.ready |= dict(zip(tasks, self._parts(scorer, tasks), strict=True))
+            tasks = []
         parts = self._parts(scorer, tasks)
         try:
             for subset in subsets:
@@ -675,6 +732,8 @@ class _Run:
     def _parts(self, scorer: FoldwiseScorer, tasks: Sequence[tuple[Subset, int]]) -> Generator[FoldPart]:
         if self.workers == 1:
             return _serial(scorer, tasks)
+        if isinstance(scorer, RefitScorer) and scorer.folds_held:
+            return _threaded(scorer, tasks, self.workers)
         if self.engine == "ray":
             return score_on_ray(scorer, tasks, address=self.ray_address)
         return _parallel(scorer, tasks, self.workers)
@@ -685,6 +744,22 @@ def _serial(scorer: FoldwiseScorer, tasks: Sequence[tuple[Subset, int]]) -> Gene
     with limit_threads(1):
         for subset, fold in tasks:
             yield scorer.score_fold(subset, fold)
+
+
+def _threaded(scorer: FoldwiseScorer, tasks: Sequence[tuple[Subset, int]], workers: int) -> Generator[FoldPart]:
+    """Score in threads, which have what fits share in common, and spend most of their time in BLAS and LAPACK."""
+    left, waiting = iter(tasks), deque[Future[FoldPart]]()
+    with limit_threads(1), ThreadPoolExecutor(workers) as pool:
+        try:
+            while True:
+                while len(waiting) < AHEAD * workers and (task := next(left, None)) is not None:
+                    waiting.append(pool.submit(scorer.score_fold, *task))
+                if not waiting:
+                    return
+                yield waiting.popleft().result()
+        finally:
+            for each in waiting:
+                each.cancel()
 
 
 def _parallel(scorer: FoldwiseScorer, tasks: Sequence[tuple[Subset, int]], workers: int) -> Generator[FoldPart]:

@@ -1,10 +1,8 @@
 """The search from embeddings to a choice: budget, head, screen, finalists, and the predictors fitted on it."""
 
-import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache
 from html import escape
 from typing import Any
 
@@ -13,8 +11,7 @@ from numpy.typing import NDArray
 
 from biofuse.blocks.blocks import Blocks
 from biofuse.core.errors import SearchError
-from biofuse.core.hashing import derive_seed
-from biofuse.core.machine import limit_threads, usable_cores
+from biofuse.core.machine import memory_limit
 from biofuse.core.progress import Silent, Tell
 from biofuse.core.target import Labels
 from biofuse.encoders.card import EncoderCard
@@ -22,17 +19,19 @@ from biofuse.evaluation.metrics import board_metrics, get_metric
 from biofuse.extract.embeddings import EmbeddingSet
 from biofuse.extract.local import measure_latency
 from biofuse.extract.options import ExtractOptions
+from biofuse.fusion.concatenation import Concatenation
 from biofuse.heads.base import LINEAR_HEADS, Head, cheap_heads, within_limits
 from biofuse.predictors.attention import fit_attention
 from biofuse.predictors.combined import average, fit_late_fusion
 from biofuse.predictors.fused import Predictor, fit_predictor
 from biofuse.predictors.mean import MeanFits
+from biofuse.predictors.shared import FusedFits, shared_bytes
 from biofuse.search.config import AUTO, SearchConfig
 from biofuse.search.leaderboard import Leaderboard, Subset
 from biofuse.search.out_of_fold import OutOfFold
 from biofuse.search.problem import Problem, fusion_of, head_of
 from biofuse.search.rules import CHOSEN, Budget, Ensemble, Selection, choose_ensemble, finalists, select
-from biofuse.search.runner import FoldPart, FoldScores, RefitScorer, SearchContext, gather, run_search
+from biofuse.search.runner import RefitScorer, SearchContext, run_search
 from biofuse.search.screen import Screen, run_screen
 from biofuse.search.strategies import Listed, Strategy, make_strategy
 
@@ -270,22 +269,22 @@ def refit(
     size = 4 * sum(map(len, held_out)) * len(problem.classes) * len(strategy.subsets(pool))
     keep = final or config.predictor == "ensemble" or size <= KEEP_BYTES
     fit = Fit(problem, head, final=final)
-    refitted = RefitScorer(
-        problem.blocks if fit.weighs_images else replace(problem.blocks, bags=None),
-        problem.labels,
-        plan=problem.plan,
-        fit=fit,
-        task=problem.task,
-        classes=problem.classes,
-        metrics=board_metrics(problem.target),
-        seed=config.seed,
-        keep_predictions=keep,
-    )
-    threads = context.workers or usable_cores()
+    held = folds_held(problem, fit, spread=context.engine == "ray")
     leaderboard = run_search(
         pool,
         strategy,
-        SharedScorer(refitted, fit, seed=config.seed, threads=threads) if fit.shares else refitted,
+        RefitScorer(
+            problem.blocks if fit.weighs_images else replace(problem.blocks, bags=None),
+            problem.labels,
+            plan=problem.plan,
+            fit=fit,
+            task=problem.task,
+            classes=problem.classes,
+            metrics=board_metrics(problem.target),
+            seed=config.seed,
+            keep_predictions=keep,
+            folds_held=held,
+        ),
         metric=config.metric,
         sink=context.sink(f"{stage}-{head.name}"),
         key=problem.key(
@@ -296,11 +295,11 @@ def refit(
             metrics=board_metrics(problem.target),
         ),
         workers=context.workers,
-        engine=context.engine,
+        engine="local" if held else context.engine,
         ray_address=context.ray_address,
         progress=Silent() if quiet else context.progress,
         announce=None if quiet else lambda cost: context.tell(f"Search: {cost}."),
-        yes=context.yes,
+        yes=context.yes or final,  # what the models say out of fold is wanted as the models are
     )
     return leaderboard, held_out if keep else None
 
@@ -335,6 +334,24 @@ def out_of_fold(problem: Problem, search: Search, encoders: Subset) -> OutOfFold
     return None if kept is None else OutOfFold.of(problem.plan, [kept], target=problem.target)
 
 
+def folds_held(problem: Problem, fit: "Fit", *, spread: bool) -> int:
+    """Return of how many folds at once what fits have in common is kept; 0 where each is to be made by itself.
+
+    Parameters
+    ----------
+    problem : Problem
+    fit : Fit
+    spread : bool
+        Whether fits run on other machines, too.
+    """
+    if not fit.shares or (spread and not fit.needs_sharing):
+        return 0
+    plan = problem.plan
+    size = shared_bytes(rows=max(plan.n_train), dims=list(problem.blocks.dims.values()))
+    fitting = min(len(plan.folds), memory_limit() // 2 // size)
+    return max(1, fitting) if fit.needs_sharing else fitting * (fitting == len(plan.folds))
+
+
 def kind_of(config: SearchConfig, *, final: bool) -> str:
     """Return the kind of predictor that subsets are compared by, or that the final models (or their members) are."""
     by_one_head = config.predictor == "ensemble" or (config.predictor in {"mean", "attention"} and not final)
@@ -355,20 +372,24 @@ class Fit:
     Attributes
     ----------
     shares : bool
-        Whether predictors of different subsets have fits in common; see :meth:`to`.
+        Whether fits of different subsets to the same rows have something in common; see :meth:`to`.
+    needs_sharing : bool
+        Whether that is most of their work.
     weighs_images : bool
         Whether predictors take the images of a sample one by one.
     """
 
     def __init__(self, problem: Problem, head: Head, *, final: bool = True) -> None:
         config, kind = problem.config, kind_of(problem.config, final=final)
-        late = kind in {"average", "stacking"}
+        fusion, late = fusion_of(config), kind in {"average", "stacking"}
         options: dict[str, Any] = {"target": problem.target}
-        self.shares, self.weighs_images = kind == "mean", kind == "attention"
-        if self.shares:
+        self.needs_sharing, self.weighs_images = kind == "mean", kind == "attention"
+        linear = kind == "fused" and head.name in LINEAR_HEADS and isinstance(fusion, Concatenation)
+        self.shares = linear or self.needs_sharing
+        if self.needs_sharing:
             options["heads"] = [head_of(config, name) for name in _affordable(problem)]
         elif not self.weighs_images:
-            options |= {"fusion": fusion_of(config), "head": head}
+            options |= {"fusion": fusion, "head": head}
         if late:
             options["how"] = kind
         if late or self.weighs_images:
@@ -386,67 +407,24 @@ class Fit:
 
     def __call__(self, blocks: Blocks, labels: Labels, *, encoders: Subset, seed: int, threads: int) -> Predictor:
         """Fit on these rows alone."""
-        return self.to(blocks, labels, seed=seed, threads=threads)(encoders)
+        return self.to(blocks.only(encoders), labels, seed=seed, threads=threads)(encoders, seed)
 
-    def to(self, blocks: Blocks, labels: Labels, *, seed: int, threads: int) -> Callable[[Subset], Predictor]:
-        """Return what fits subsets to these rows, and makes once what several of them have in common."""
+    def to(self, blocks: Blocks, labels: Labels, *, seed: int, threads: int) -> Callable[[Subset, int], Predictor]:
+        """Return what fits subsets to these rows, each by a seed, and makes once what several of them have in common.
+
+        What they share has a seed of its own.
+        """
         per_row = {name: [of[row] for row in blocks.ids.tolist()] for name, of in self._of_row.items()}
         options = {**self._options, **per_row}
+        if self.needs_sharing:
+            means = MeanFits(blocks, labels, seed=seed, threads=threads, **options)
+            return lambda encoders, _: means.predictor(encoders)
         if self.shares:
-            return MeanFits(blocks, labels, seed=seed, threads=threads, **options).predictor
-
-        def fit(encoders: Subset) -> Predictor:
-            return self._fit(blocks, labels, encoders=encoders, seed=seed, threads=threads, **options)
-
-        return fit
-
-
-class SharedScorer:
-    """Scores subsets whose predictors have fits in common: all of them on one fold after the other, folds in threads.
-
-    Parameters
-    ----------
-    scorer : RefitScorer
-        Has the rows, and judges.
-    fit : Fit
-    seed : int
-        Each fold gets its own.
-    threads : int
-
-    Attributes
-    ----------
-    encoders, metrics, n_train, n_test, keeps_predictions
-        As every :class:`~biofuse.search.runner.Scorer` has them.
-    """
-
-    def __init__(self, scorer: RefitScorer, fit: Fit, *, seed: int, threads: int) -> None:
-        self.encoders, self.metrics, self.keeps_predictions = scorer.encoders, scorer.metrics, scorer.keeps_predictions
-        self.n_train, self.n_test = scorer.n_train, scorer.n_test
-        self._scorer, self._fit, self._seed, self._threads = scorer, fit, seed, threads
-
-    def n_dims(self, subset: Subset) -> int:
-        """Columns of the subset's blocks together."""
-        return self._scorer.n_dims(subset)
-
-    def score(self, subset: Subset) -> FoldScores:
-        """Score a subset on every fold."""
-        return next(self.score_many([subset]))
-
-    def score_many(self, subsets: Sequence[Subset]) -> Iterator[FoldScores]:
-        """Score subsets, and yield them in their order."""
-        with limit_threads(1), ThreadPoolExecutor(self._threads) as pool:
-            folds = list(pool.map(partial(self._fold, subsets), range(len(self.n_train))))
-        for parts in zip(*folds, strict=True):
-            yield gather(self.metrics, parts)
-
-    def _fold(self, subsets: Sequence[Subset], fold: int) -> list[FoldPart]:
-        blocks, labels = self._scorer.training(fold)
-        fitted = self._fit.to(blocks, labels, seed=derive_seed(self._seed, "fit", fold), threads=1)
-        parts = []
-        for subset in subsets:
-            start = time.perf_counter()
-            parts.append(self._scorer.judge(fitted(subset), fold, start=start))
-        return parts
+            fits = FusedFits(blocks, labels, threads=threads, **options)
+            return lambda encoders, seed: fits.predictor(encoders, seed=seed)
+        return lambda encoders, seed: self._fit(
+            blocks, labels, encoders=encoders, seed=seed, threads=threads, **options
+        )
 
 
 def _strategy(problem: Problem, screen: Screen | None, budget: Budget) -> Strategy:
@@ -478,8 +456,10 @@ def fitted_to(
     problem: Problem, search: Search, rows: NDArray[np.int64], *, threads: int
 ) -> Callable[[Subset], Predictor]:
     """Return what gives the predictor of a subset, fitted on the given rows, once however often it is asked for."""
+    seed = problem.config.seed
     fit = Fit(problem, head_of(problem.config, search.head))
-    return cache(fit.to(problem.blocks.take(rows), problem.labels[rows], seed=problem.config.seed, threads=threads))
+    fitted = fit.to(problem.blocks.take(rows), problem.labels[rows], seed=seed, threads=threads)
+    return cache(lambda encoders: fitted(encoders, seed))
 
 
 def fit_predictors(problem: Problem, search: Search, rows: NDArray[np.int64], *, threads: int) -> dict[str, Predictor]:

@@ -149,7 +149,7 @@ def publish(hub: Any) -> Callable[..., EncoderCard]:
             changes["arguments"] = card.arguments | dict(shape)
         crop = None if card.preprocessing.crop is None else side
         preprocessing = card.preprocessing.model_copy(update={"size": side, "crop": crop})
-        weights = card.weights.model_copy(update={"sha256": None, "shards": ()})
+        weights = card.weights.model_copy(update={"sha256": None, "shards": (), "grid": None})
         published = {weights.file: as_file(state, weights), **(files or {})}
         if weights.configuration not in {*published, weights.processor}:
             weights = weights.model_copy(update={"configuration": ""})

@@ -15,9 +15,15 @@ A recipe is ``recipes/NAME.toml``. Nothing in it is taken from the card:
     What lies beside the weights in a checkpoint: ``"argparse.Namespace"``, ``"optimizer"``, ``"int"``, ``"float64"``.
 ``[files]``
     Other files of the repository that somebody has seen, with their text.
+``[unseen]``
+    What weights do not show and is not usual for the layout, as
+    :class:`tests.encoders.vision_transformers.Unseen`; what is otherwise in a further vector stands in a table of its
+    name.
 
 Each recipe is used twice: at full size without memory, where every name and shape must be the network's, and as a real
-file of two layers that is loaded as users load it.
+file of two layers that is loaded as users load it, and gives the vectors of ``networks.py``. A recipe without
+``source`` is of a file that nobody outside BioFuse was found to describe; its names are those of the library whose
+network it is.
 """
 
 import argparse
@@ -25,6 +31,7 @@ import io
 import json
 import re
 import tomllib
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -40,6 +47,9 @@ FOLDER = Path(__file__).with_name("recipes")
 
 RECIPES = {path.stem: tomllib.loads(path.read_text(encoding="utf-8")) for path in sorted(FOLDER.glob("*.toml"))}
 
+SOURCED = {name: recipe for name, recipe in RECIPES.items() if "source" in recipe}
+"""Those of files that somebody outside BioFuse describes."""
+
 CARDS = {card.name: card for card in EncoderRegistry(plugins=False).list_cards()}
 
 VARIANTS = {f"{name}:{variant}": card.variant(variant) for name, card in CARDS.items() for variant in card.variants}
@@ -54,7 +64,7 @@ def small_numbers(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """Return a recipe's numbers with fewer and narrower layers: patches, positions and registers stay as published."""
     numbers = dict(recipe["numbers"])
     if "blocks" in numbers:
-        return numbers  # of convolutions, which are small as they are
+        return numbers | {"blocks": [1] * len(numbers["blocks"])}
     if "depths" in numbers:
         projection = {"projection": PROJECTION} if "projection" in numbers else {}
         return numbers | {"width": 24, "depths": [2, 2], "heads": [2, 4], **projection}
@@ -101,9 +111,19 @@ def of_transformers(arguments: Mapping[str, Any], width: int) -> tuple[dict[str,
 
 def shrunk(card: EncoderCard, recipe: Mapping[str, Any]) -> EncoderCard:
     """Return a card whose network is as small as :func:`small_numbers` makes the file."""
-    if "blocks" in recipe["numbers"]:
-        return card.model_copy(update={"preprocessing": at(card.preprocessing, 64), "parameters": None})
-    return shrunk_transformer(card, recipe)
+    numbers = small_numbers(recipe)
+    if "blocks" not in numbers:
+        return shrunk_transformer(card, recipe)
+    changes = {"preprocessing": at(card.preprocessing, 64), "parameters": None}
+    changes["arguments"] = card.arguments | {LAYERS_OF[recipe["layout"]]: numbers["blocks"]}
+    if recipe["layout"] == "DenseNet":
+        layout = LAYOUTS["DenseNet"](**numbers)
+        changes["dim"] = layout["features.norm5.weight"][0]
+    return card.model_copy(update=changes)
+
+
+LAYERS_OF = defaultdict(lambda: "layers", DenseNet="block_config")
+"""What timm calls the number of layers of each block."""
 
 
 def shrunk_transformer(card: EncoderCard, recipe: Mapping[str, Any]) -> EncoderCard:
@@ -183,7 +203,14 @@ def file_of(recipe: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -> dic
     return {name: buffer.getvalue()}
 
 
+FIRST = re.compile(
+    r"(^|\.)(patch_\w+|embedder|(cls|reg|register)_tokens?|pos_embed|class_embedding|position\w+|vision_embed|embed_positions)\b(?!_)"
+)
+"""Names of the weights that tokens are made with."""
+
+
 def random_state(shapes: Shapes) -> dict[str, torch.Tensor]:
+    """Return random weights with which tokens begin so small that the epsilon of a normalisation tells."""
     generator = torch.Generator().manual_seed(11)
     state = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
     for name, value in state.items():
@@ -191,6 +218,10 @@ def random_state(shapes: Shapes) -> dict[str, torch.Tensor]:
         value.mul_(0.2 if value.ndim != 4 else min(0.2, value[0].numel() ** -0.5))
         if name.endswith("running_var"):
             value.abs_().add_(0.5)
+        elif value.ndim == 1 and name.endswith(("weight", "gamma", "gamma_1", "gamma_2", "lambda1")):
+            value.add_(1)
+        elif FIRST.search(name) or (value.ndim == 4 and value.shape[-1] > 8):
+            value.mul_(0.01)
     return state
 
 

@@ -190,9 +190,10 @@ def test_what_was_written_from_memory_is_marked(card):
 
 def test_what_was_compared_is_told_and_what_was_not():
     assert describe(get_card("uni2_h"))["compared with"] == (
-        "loading: timm\npreprocessing: torchvision transforms, written out from the authors' recipe"
+        "network: a vision transformer, written out in torch\n"
+        "preprocessing: torchvision transforms, written out from the authors' recipe"
     )
-    assert "no independent source" in describe(get_card("phikon_v2"))["compared with"]
+    assert "preprocessing: not compared: resize and crop" in describe(get_card("phikon_v2"))["compared with"]
     assert "compared with" not in describe(get_card("hog"))
 
 

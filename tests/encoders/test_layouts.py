@@ -4,6 +4,9 @@ See :mod:`tests.encoders.published` for what they are made from.
 """
 
 import json
+import math
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +15,11 @@ import torch
 from tests.encoders.layouts import Shapes
 from tests.encoders.published import (
     CARDS,
-    LAYERS,
     LEARNED,
     PROJECTION,
     RECIPES,
+    SOURCED,
     VARIANTS,
-    WIDTH,
     published,
     shapes_of,
     shrunk,
@@ -37,8 +39,8 @@ pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])
 @pytest.mark.parametrize("card", LEARNED.values(), ids=LEARNED)
 def test_a_card_has_a_recipe_or_says_that_its_layout_is_unverified(card):
     fact = card.facts["layout"]
-    if card.name in RECIPES:
-        assert (fact.source, fact.reference) == ("external", RECIPES[card.name]["source"])
+    if card.name in SOURCED:
+        assert (fact.source, fact.reference) == ("external", SOURCED[card.name]["source"])
     else:
         assert fact.source == "unverified"
         assert not card.selectable_by_default
@@ -51,7 +53,7 @@ def test_every_recipe_is_of_a_card():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "cards", of_one_network(card for card in (LEARNED | VARIANTS).values() if card.base in RECIPES)
+    "cards", of_one_network(card for card in (LEARNED | VARIANTS).values() if card.base in SOURCED)
 )
 def test_every_name_and_shape_of_the_file_is_the_networks(cards, full_size):
     network = full_size(cards[0])
@@ -68,96 +70,154 @@ def test_every_name_and_shape_of_the_file_is_the_networks(cards, full_size):
         family = loader_of(card.loader)
         convert = family.layout_of(card, network) if hasattr(family, "layout_of") else None
         fill(network, card, state, path=Path(card.weights.file), convert=convert)
+        assert (card.name, heads_of(network)) == (card.name, heads_in(recipe))
 
 
-def each_kind_of_file() -> list[Any]:
-    """Return a card of each kind of small network and file: those of one family differ only at full size."""
-    kinds: dict[str, Any] = {}
-    for name, card in (LEARNED | VARIANTS).items():
-        if card.base not in RECIPES:
-            continue
-        recipe = RECIPES[card.base]
-        small = shrunk(card, recipe)
-        kind = [
-            small.loader,
-            small.architecture,
-            small.arguments,
-            small.output,
-            recipe["layout"],
-            small_numbers(recipe),
-        ]
-        kind += [recipe.get(key) for key in ("entry", "prefix", "beside", "objects", "files")]
-        kind += [Path(recipe["file"]).suffix, card.weights.ignore, card.weights.rename]
-        if small.architecture and small.arguments.get("depth") == LAYERS:
-            kind[1] = ""  # timm's names of sizes, all of which are given
-        kinds.setdefault(json.dumps(kind, sort_keys=True), pytest.param(card, recipe, id=name))
-    return list(kinds.values())
+def heads_of(network: torch.nn.Module) -> int | None:
+    """Return the heads of a network's first attention; None of a network without, and of Swin's."""
+    names = ("num_heads", "num_attention_heads")
+    found = [getattr(part, name, None) for part in network.modules() for name in names]
+    return next((heads for heads in found if isinstance(heads, int)), None)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("card", "recipe"), each_kind_of_file())
-def test_a_file_of_that_layout_is_loaded_and_embeds(card, recipe, hub):
-    small = published(hub, shrunk(card, recipe), recipe, shapes_of(recipe, small_numbers(recipe)))
-    encoder = load_encoder(small)
-    assert encoder.card.weights.sha256 is not None
+def heads_in(recipe: dict[str, Any]) -> int | None:
+    numbers = recipe["numbers"]
+    if "depths" in numbers:
+        return numbers["heads"][0]
+    if "layers" not in numbers:
+        return None
+    return recipe.get("unseen", {}).get("heads", numbers["width"] // HEAD_WIDTH)
 
 
-def renamed(shapes: Shapes) -> Shapes:
-    return {name.replace("layernorm.bias", "layernorm.offset"): shape for name, shape in shapes.items()}
+HEAD_WIDTH = 64
+"""Columns of a head where a recipe does not say."""
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (renamed, r"1 missing \(layernorm\.bias\); 1 unexpected \(layernorm\.offset\)"),
-        (lambda shapes: shapes | {"adapter.weight": (3, 3)}, r"1 unexpected \(adapter\.weight\)"),
-        (
-            lambda shapes: shapes | {"embeddings.position_embeddings": (1, 257, WIDTH)},
-            r"position_embeddings: \(1, 257, 48\) in the file, \(1, 197, 48\) in the network",
-        ),
-    ],
-)
-def test_a_file_of_another_layout_is_refused_and_both_sides_are_named(hub, change, message):
-    recipe = RECIPES["phikon"]
+@pytest.mark.parametrize("name", SOURCED)
+def test_a_card_names_the_grid_of_positions_that_its_loader_would_resample(name):
+    recipe, card = SOURCED[name], CARDS[name]
+    tables = [shape for key, shape in shapes_of(recipe, recipe["numbers"]).items() if POSITIONS.search(key)]
+    resampled = card.loader in {"timm", "conch", "projection"} and tables
+    assert card.weights.grid == (math.isqrt(tables[0][-2]) if resampled else None)
+
+
+POSITIONS = re.compile(r"(^|\.)(pos_embed|embed_positions\.A\.weight)$")
+
+
+KINDS = {
+    "timm": ("uni", "norm.bias", "pos_embed"),
+    "open_clip": ("biomedclip", "visual.trunk.norm.bias", "visual.trunk.pos_embed"),
+    "transformers": ("phikon", "layernorm.bias", "embeddings.position_embeddings"),
+    "conch": ("conch", "visual.ln_contrast.bias", "visual.trunk.pos_embed"),
+    "projection": ("keep", "visual.norm.bias", "visual.pos_embed"),
+    "chexagent": ("chexagent", "vision_model.post_layernorm.bias", "vision_model.embeddings.position_embedding"),
+}
+"""An encoder of each loader, the name of a weight in its file, and that of its positions."""
+
+
+def test_every_loader_of_the_pool_is_given_wrong_files():
+    assert {card.loader for card in LEARNED.values()} == set(KINDS)
+    said = {card.loader for card in LEARNED.values() if card.weights.configuration or card.weights.processor}
+    assert said == {CARDS[name].loader for name, *_ in DESCRIBED}
+
+
+def with_another_grid(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape of positions of one row and one column more."""
+    return (*shape[:-2], shape[-2] + 2 * math.isqrt(shape[-2]) + 1, shape[-1])
+
+
+def refusal(hub: Any, name: str, change: Callable[[Shapes], Shapes]) -> str:
+    recipe = RECIPES[name]
     shapes = change(shapes_of(recipe, small_numbers(recipe)))
-    with pytest.raises(WrongWeightsError, match=message):
-        load_encoder(published(hub, shrunk(CARDS["phikon"], recipe), recipe, shapes))
+    with pytest.raises(WrongWeightsError) as caught:
+        load_encoder(published(hub, shrunk(CARDS[name], recipe), recipe, shapes))
+    return caught.value.message
 
 
-@pytest.mark.parametrize(
-    ("name", "file", "change", "message"),
-    [
-        (
-            "phikon",
-            "preprocessor_config.json",
-            {"image_processor_type": "BitImageProcessor", "do_center_crop": False},
-            "disagrees with the card of phikon: interpolation is bicubic there and bilinear on the card",
-        ),
-        (
-            "phikon",
-            "config.json",
-            {"model_type": "vit", "hidden_act": "gelu_new", "layer_norm_eps": 1e-12},
-            "another network than the card of phikon: hidden_act is gelu_new there and gelu on the card",
-        ),
-        (
-            "dermlip_vitb16",
-            "open_clip_config.json",
-            {"model_cfg": {"embed_dim": PROJECTION, "quick_gelu": True}, "preprocess_cfg": {}},
-            "another network than the card of dermlip_vitb16: quick_gelu is True there and False on the card",
-        ),
-    ],
-)
+@pytest.mark.parametrize("loader", KINDS)
+def test_a_file_with_a_weight_renamed_is_refused_and_both_names_are_said(hub, loader):
+    name, key, _ = KINDS[loader]
+    other = key.replace("bias", "offset")
+    said = refusal(hub, name, lambda shapes: {other if each == key else each: shapes[each] for each in shapes})
+    stem = key.removeprefix(RECIPES[name].get("prefix", "")).removeprefix(".").removesuffix("bias")
+    assert re.search(rf"1 missing \((\w+\.)*{stem}bias\); 1 unexpected \((\w+\.)*{stem}offset\)", said), said
+
+
+@pytest.mark.parametrize("loader", KINDS)
+def test_a_file_with_a_weight_more_is_refused_by_its_name(hub, loader):
+    name, key, _ = KINDS[loader]
+    more = (
+        f"{key.removesuffix('norm.bias').removesuffix('ln_contrast.bias').removesuffix('layernorm.bias')}adapter.weight"
+    )
+    assert re.search(
+        r"1 unexpected \((\w+\.)*adapter\.weight\)", refusal(hub, name, lambda shapes: shapes | {more: (3, 3)})
+    )
+
+
+@pytest.mark.parametrize("loader", KINDS)
+def test_a_file_with_another_grid_of_positions_is_refused_and_both_grids_are_said(hub, loader):
+    name, _, key = KINDS[loader]
+    recipe = RECIPES[name]
+    theirs = shapes_of(recipe, small_numbers(recipe))[key][-2]
+    said = refusal(hub, name, lambda shapes: shapes | {key: with_another_grid(shapes[key])})
+    side = math.isqrt(theirs)
+    grids = f"a grid of {side + 1} x {side + 1}, and the card says {side} x {side}"
+    assert grids in said or re.search(
+        rf"{key.rpartition('.')[2]}: .*{theirs + 2 * side + 1}, .*in the file, .*{theirs}", said
+    ), said
+
+
+DESCRIBED = [
+    (
+        "phikon",
+        "preprocessor_config.json",
+        {"image_processor_type": "BitImageProcessor", "do_center_crop": False},
+        "disagrees with the card of phikon: interpolation is bicubic there and bilinear on the card",
+    ),
+    (
+        "phikon",
+        "config.json",
+        {"model_type": "vit", "hidden_act": "gelu_new", "layer_norm_eps": 1e-12},
+        "another network than the card of phikon: hidden_act is gelu_new there and gelu on the card",
+    ),
+    (
+        "chexagent",
+        "preprocessor_config.json",
+        {"image_processor_type": "BlipImageProcessor", "size": {"height": 384, "width": 384}},
+        "disagrees with the card of chexagent: size is 384 there and 448 on the card",
+    ),
+    (
+        "chexagent",
+        "config.json",
+        {"vision_config": {"hidden_act": "gelu_new"}},
+        "another network than the card of chexagent: hidden_act is gelu_new there and gelu on the card",
+    ),
+    (
+        "dermlip_vitb16",
+        "open_clip_config.json",
+        {"model_cfg": {"embed_dim": PROJECTION, "quick_gelu": True}, "preprocess_cfg": {}},
+        "another network than the card of dermlip_vitb16: quick_gelu is True there and False on the card",
+    ),
+    (
+        "dermlip_vitb16",
+        "open_clip_config.json",
+        {"model_cfg": {"embed_dim": PROJECTION}, "preprocess_cfg": {"interpolation": "bilinear"}},
+        "disagrees with the card of dermlip_vitb16: interpolation is bilinear there and bicubic on the card",
+    ),
+]
+"""Of each loader whose repositories describe what they hold: another processor, and another activation."""
+
+
+@pytest.mark.parametrize(("name", "file", "change", "message"), DESCRIBED)
 def test_files_that_describe_another_encoder_are_refused_and_both_sides_are_named(hub, name, file, change, message):
-    card = CARDS[name]
-    # Nobody has described DermLIP's file, so the network's own names have to do for its activation.
-    recipe = RECIPES.get(name, RECIPES["bmc_clip_cf"] | {"file": card.weights.file, "entry": "", "prefix": "visual."})
-    numbers = small_numbers(recipe) | ({} if name in RECIPES else {"patch": 16, "tokens": 197})
+    recipe = RECIPES[name]
     said = json.loads(recipe.get("files", {}).get(file, "{}")) | change
     files = recipe.get("files", {}) | {file: json.dumps(said)}
-    small = published(hub, shrunk(card, recipe), recipe | {"files": files}, shapes_of(recipe, numbers))
+    shapes = shapes_of(recipe, small_numbers(recipe))
+    small = published(hub, shrunk(CARDS[name], recipe), recipe | {"files": files}, shapes)
     with pytest.raises(EncoderError, match=message):
         # Under another title, since a card that has been checked in this process is not checked again.
-        load_encoder(small.model_copy(update={"title": f"with another {file}"}))
+        load_encoder(small.model_copy(update={"title": f"with another {file}: {message}"}))
 
 
 @pytest.mark.parametrize(

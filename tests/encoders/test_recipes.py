@@ -533,14 +533,3 @@ def test_the_cards_say_what_is_compared_here():
 def test_a_preprocessing_without_an_independent_source_is_marked_unverified(card):
     if not card.compared.preprocessing:
         assert card.facts["preprocessing"].source == "unverified"
-
-
-def test_what_the_cards_say_of_loading_has_a_test():
-    folder = Path(__file__).parent
-    written = "".join(path.read_text(encoding="utf-8") for path in folder.rglob("test_*.py") if path != Path(__file__))
-    alike = "the same code as "
-    compared = {card.base: card for card in POOL if not card.compared.loading.startswith(alike)}
-    assert all(card.compared.loading and f'"{name}"' in written for name, card in compared.items())
-    for card in POOL:
-        if card.base not in compared:
-            assert compared[card.compared.loading.removeprefix(alike)].loader == card.loader

@@ -12,7 +12,7 @@ from biofuse.cli.console import human_bytes, note, output, say, show_json, show_
 from biofuse.cli.options import Json
 from biofuse.core.errors import DependencyError, EncoderError, option
 from biofuse.core.progress import errors
-from biofuse.encoders.card import UNVERIFIED_LAYOUT, EncoderCard, Weights, describe, origins
+from biofuse.encoders.card import UNVERIFIED_LAYOUT, EncoderCard, Weights, comparisons, describe, origins
 from biofuse.encoders.doctor import Diagnosis, available, diagnose
 from biofuse.encoders.hub import endpoint, offline
 from biofuse.encoders.reference import compare, make_golden, proof_of, read_golden, write_golden
@@ -466,18 +466,27 @@ For every encoder below the whole architecture is built without weights in BioFu
 number of parameters and its operations per image must be the card's. No published weights could be loaded in writing
 these cards; the starter pool's, which install with BioFuse, are compared with stored vectors. How the weights of the
 others lie in their files was read in the code of somebody who loads them, which the card names as the source of its
-`layout`; the tests build such a file and load it. Where nobody was found the layout is unverified. Of the others the
-card says what its loading and its preprocessing were compared with: a checkpoint in the hub's layout and key names is
-written at a smaller size, loaded as users load it, and gives what another library gives for the same weights, to
-1e-5; an implementation that is not BioFuse's gives the same pixels for 28 real images of odd sizes and modes (grey,
-palette, transparent, 16-bit, one pixel high). Files are checked when they are loaded: names of all weights, number of
-parameters, dimension, hash, and that embeddings are finite and differ between images.
+`layout`; the tests build such a file and load it. Where nobody was found the layout is unverified. [What each is
+compared with](#what-each-is-compared-with) stands below. Files are checked when they are loaded: names of all weights,
+the grid of positions, number of parameters, dimension, hash, and that embeddings are finite and differ between images.
 
 A commit or hash pins the weights. Where none is known, the card follows `main` and says so; the hash of the file is
 recorded when it is first read, and is part of the embeddings' fingerprint from then on.
 
 `prov_gigapath` is the real tile encoder (patches of 16 pixels). The column "Prov-GigaPath" of the published results
 was made with DINOv2 ViT-g/14: `dinov2_g` here, with the original's preprocessing, so that it can be reproduced.
+"""
+
+COMPARED_WITH = """\
+## What each is compared with
+
+In BioFuse's tests, where no published weights can be had. *Network*: a file is written as the published one is laid
+out, with random weights, fewer and narrower layers, and all else as published (image size, patches, positions,
+registers, pooling); it is loaded as users load it, and its vectors are those of the implementation named here, to 1e-5
+of their largest component (or of one). *Preprocessing*: the implementation named here gives the same pixels for 28 real
+images of odd sizes and modes (grey, palette, transparent, 16-bit, one pixel high). Neither implementation is BioFuse's
+or made from the card. Further vectors of a card are compared too; they have a row where what they are compared with
+differs.
 """
 
 PAGE_COLUMNS = (
@@ -522,8 +531,21 @@ def encoders_page() -> str:
         f"## Aliases\n\n{_markdown(('alias', 'encoders'), aliases)}",
         f"## All {len(cards)}\n\n{_markdown(PAGE_COLUMNS, rows)}",
         f"{memory}; twice that in fp32.\n",
+        f"{COMPARED_WITH}\n{_markdown(('encoder', 'network', 'preprocessing'), _compared_rows(cards)).rstrip()}\n",
     ]
     return "\n".join(parts)
+
+
+def _compared_rows(cards: Iterable[EncoderCard]) -> list[tuple[str, str, str]]:
+    """Return what the encoders with weights are compared with; of further vectors, where that is something else."""
+    rows = []
+    for card in cards:
+        if card.weights is None:
+            continue
+        rows.append((f"`{card.name}`", *comparisons(card)))
+        further = [card.variant(name) for name in card.variants]
+        rows += [(f"`{each.name}`", *comparisons(each)) for each in further if comparisons(each) != comparisons(card)]
+    return rows
 
 
 def _markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -140,6 +140,9 @@ class Weights(Frozen):
     rename : tuple of (str, str)
         Pairs of a regular expression and its replacement, applied in order to the names that are read (after the
         prefix), where the network's names differ from the file's.
+    grid : int or None
+        Side of the square grid of position embeddings in the file, where its loader would resample another (``timm``,
+        ``conch``, ``projection``): a file with another grid is refused. None: whatever grid the file has is taken.
     shards : tuple of Shard
         The shards that are read, where ``file`` is an index; empty where not known until the index is read.
     configuration : str
@@ -158,6 +161,7 @@ class Weights(Frozen):
     prefix: str = ""
     ignore: tuple[str, ...] = ()
     rename: tuple[tuple[str, str], ...] = ()
+    grid: int | None = Field(default=None, gt=0)
     shards: tuple[WeightShard, ...] = ()
     configuration: str = ""
     processor: str = ""
@@ -177,9 +181,10 @@ class Weights(Frozen):
         """Return what takes part in the fingerprint: a file is known by its hash, wherever it lies.
 
         A later commit of a repository that holds the same file is therefore the same encoder.
-        Patterns of ignored names do not take part: whatever they leave out, the network's own weights are complete.
+        Patterns of ignored names do not take part: whatever they leave out, the network's own weights are complete. Nor
+        does the grid of positions, which refuses files and changes none.
         """
-        outside = {"ignore", "processor", "configuration"}
+        outside = {"ignore", "processor", "configuration", "grid"}
         # Left out where they say nothing, so that cards written before these fields keep their fingerprints.
         outside |= {field for field in ("rename", "shards") if not getattr(self, field)}
         if self.sha256 is not None and not self.repository.startswith("pypi:"):
@@ -193,8 +198,9 @@ class Compared(Frozen):
     Attributes
     ----------
     loading : str
-        The implementation that gives the same embeddings, to 1e-5, for a checkpoint in the hub's layout and key names
-        at a smaller size; or ``the same code as NAME``, an encoder of which that was compared. Empty: nothing was.
+        The implementation, neither BioFuse's nor built from the card, that gives the same vectors, to 1e-5, for a file
+        of the published layout with random weights, fewer and narrower layers, and all else as published. Empty:
+        nothing was compared.
     preprocessing : str
         The implementation, not BioFuse's, that gives the same pixels for real images of odd sizes and modes. Empty:
         there is no independent source.
@@ -674,11 +680,36 @@ def in_doubt(card: EncoderCard) -> str:
 
 
 def _compared(card: EncoderCard) -> str:
-    """Say what its loading and its preprocessing are compared with in BioFuse's tests; empty where there is nothing."""
+    """Say what a card is compared with in BioFuse's tests, a line each; empty where there is nothing."""
     if card.weights is None or not (card.compared.loading or card.compared.preprocessing):
         return ""
-    preprocessing = card.compared.preprocessing or "not compared: no independent source"
-    return f"loading: {card.compared.loading or 'not compared'}\npreprocessing: {preprocessing}"
+    network, preprocessing = comparisons(card)
+    return f"network: {network}\npreprocessing: {preprocessing}"
+
+
+def comparisons(card: EncoderCard) -> tuple[str, str]:
+    """Say what a card's network and its preprocessing are compared with in BioFuse's tests, or why they are not.
+
+    Parameters
+    ----------
+    card : EncoderCard
+
+    Returns
+    -------
+    (str, str)
+        A line each.
+    """
+    network, preprocessing = card.compared.loading, card.compared.preprocessing
+    if network and "layout" in card.unverified:
+        network += ", under names that nobody has confirmed of the file"
+    return (
+        network or f"not compared: {_reason(card, 'layout')}",
+        preprocessing or f"not compared: {_reason(card, 'preprocessing')}",
+    )
+
+
+def _reason(card: EncoderCard, name: FactName) -> str:
+    return card.facts[name].reference if name in card.facts else "the card does not say where it is from"
 
 
 def origins(card: EncoderCard) -> list[tuple[str, str, str]]:

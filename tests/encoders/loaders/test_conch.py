@@ -61,61 +61,6 @@ def test_conch_equals_timm_and_open_clip(conch, equals, images):
     assert encoder.parameters == sum(p.numel() for part in (trunk, pooler, last) for p in part.parameters())
 
 
-def attend(tokens, state, heads):
-    """What CONCH v1.5's pooler computes, written out for one head after another."""
-    part = "attn_pool_contrast"
-    layer_norm = nn.functional.layer_norm
-    keys = layer_norm(tokens, (48,), state[f"{part}.ln_k.weight"], state[f"{part}.ln_k.bias"])
-    query = layer_norm(state[f"{part}.query"], (DIM,), state[f"{part}.ln_q.weight"], state[f"{part}.ln_q.bias"])
-    query = query @ state[f"{part}.to_q.weight"].T
-    key, value = (keys @ state[f"{part}.to_kv.weight"].T).split(DIM, dim=-1)
-    size = DIM // heads
-    answers = []
-    for head in range(heads):
-        own = slice(head * size, (head + 1) * size)
-        weights = (query[:, own] @ key[..., own].transpose(1, 2) / size**0.5).softmax(-1)
-        answers.append(weights @ value[..., own])
-    pooled = torch.cat(answers, dim=-1) @ state[f"{part}.to_out.weight"].T
-    return layer_norm(pooled[:, 0], (DIM,), state["ln_contrast.weight"], state["ln_contrast.bias"])
-
-
-def test_conch_v1_5_equals_its_pooler_written_out(publish, equals, filled, images):
-    generator = torch.Generator().manual_seed(8)
-
-    def random(*shape):
-        return torch.randn(shape, generator=generator) * 0.3
-
-    trunk = filled(timm.create_model(get_card("conch_v1_5").architecture, num_classes=0, init_values=1.0, **TRUNK))
-    state = {
-        **under("trunk", trunk),
-        "attn_pool_contrast.query": random(1, DIM),
-        "attn_pool_contrast.ln_q.weight": 1 + random(DIM),
-        "attn_pool_contrast.ln_q.bias": random(DIM),
-        "attn_pool_contrast.ln_k.weight": 1 + random(48),
-        "attn_pool_contrast.ln_k.bias": random(48),
-        "attn_pool_contrast.to_q.weight": random(DIM, DIM),
-        "attn_pool_contrast.to_kv.weight": random(2 * DIM, 48),
-        "attn_pool_contrast.to_out.weight": random(DIM, DIM),
-        "ln_contrast.weight": 1 + random(DIM),
-        "ln_contrast.bias": random(DIM),
-    }
-    assert "trunk.blocks.0.ls1.gamma" in state
-    card = publish("conch_v1_5", state, **SMALL)
-    equals(card, images, lambda pixels: attend(trunk.forward_features(pixels), state, HEADS))
-
-
-def test_positions_of_a_smaller_grid_are_resampled_as_timm_does(publish, equals, filled, images):
-    trunk = filled(timm.create_model("vit_base_patch16_224", num_classes=0, **TRUNK | {"img_size": 64}), 3)
-    pooler = filled(AttentionalPooler(d_model=DIM, context_dim=48, n_head=HEADS, n_queries=1), 5)
-    last = filled(nn.LayerNorm(DIM), 7)
-    state = (
-        under("visual.trunk", trunk) | under("visual.attn_pool_contrast", pooler) | under("visual.ln_contrast", last)
-    )
-    card = publish("conch", state, **SMALL)
-    trunk.set_input_size(32)
-    equals(card, images, lambda pixels: last(pooler(trunk.forward_features(pixels))[:, 0]))
-
-
 def test_the_other_versions_pooler_is_refused(conch):
     card, _, _ = conch
     with pytest.raises(WrongWeightsError, match=r"missing \(attn_pool_contrast\.to_"):

@@ -8,7 +8,6 @@ import timm
 import timm.layers
 import torch
 from safetensors.torch import load_file, save_file
-from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 from torchvision.transforms import Normalize
 
 from biofuse.core.errors import EncoderError, WeightsError, WrongWeightsError
@@ -158,30 +157,6 @@ SMALL = {"embed_dim": 48, "depth": 2, "num_heads": 3}
 SWIGLU = {"mlp_layer": timm.layers.SwiGLUPacked, "act_layer": torch.nn.SiLU}
 
 
-def test_uni2_h_equals_timm(publish, equals, filled, small_images):
-    network = filled(
-        timm.models.VisionTransformer(
-            img_size=28,
-            patch_size=14,
-            embed_dim=48,
-            depth=2,
-            num_heads=3,
-            mlp_ratio=5.33334,
-            init_values=1e-5,
-            num_classes=0,
-            no_embed_class=True,
-            reg_tokens=8,
-            **SWIGLU,
-        )
-    )
-    state = network.state_dict()
-    assert {"cls_token", "reg_token", "pos_embed", "blocks.1.ls2.gamma", "blocks.0.attn.qkv.weight"} <= state.keys()
-    assert state["pos_embed"].shape == (1, 4, 48)
-    assert state["blocks.0.mlp.fc1.weight"].shape == (2 * state["blocks.0.mlp.fc2.weight"].shape[1], 48)
-    card = publish("uni2_h", state, side=28, dim=48, shape=SMALL | {"img_size": 28})
-    equals(card, small_images, lambda pixels: network.forward_features(pixels)[:, 0])
-
-
 def test_prov_gigapath_equals_timm_and_has_patches_of_16_pixels(publish, equals, filled, images):
     network = filled(
         timm.models.VisionTransformer(
@@ -204,19 +179,6 @@ def test_prov_gigapath_equals_timm_and_has_patches_of_16_pixels(publish, equals,
         load_encoder(dinov2)
 
 
-def test_virchow2_is_the_class_token_beside_the_mean_of_the_patches(publish, equals, filled, small_images):
-    small = SMALL | {"img_size": 28}
-    card = get_card("virchow2")
-    network = filled(timm.create_model(card.architecture, num_classes=0, **card.arguments | small | SWIGLU))
-
-    def theirs(pixels):
-        tokens = network.forward_features(pixels)
-        assert tokens.shape == (3, 1 + 4 + 4, 48)
-        return torch.cat((tokens[:, 0], tokens[:, 5:].mean(1)), dim=1)
-
-    equals(publish("virchow2", network.state_dict(), side=28, dim=96, shape=small), small_images, theirs)
-
-
 def test_a_last_layer_is_the_projection(make_vit_card, vit_file, images):
     network = timm.create_model("vit_tiny_patch16_224", num_classes=5, **VIT)
     network.load_state_dict(load_file(vit_file))
@@ -225,36 +187,6 @@ def test_a_last_layer_is_the_projection(make_vit_card, vit_file, images):
     card = card.model_copy(update={"weights": weights})
     expected = timm_embedding(network, images, card.preprocessing)
     np.testing.assert_allclose(load_encoder(card).encode(images), expected, atol=1e-5)
-
-
-def test_lemonfm_equals_torchvisions_convnext(publish, equals, filled, images):
-    settings = [CNBlockConfig(8 * 2**stage, 16 * 2**stage if stage < 3 else None, 1) for stage in range(4)]
-    network = filled(ConvNeXt(settings))
-    network.classifier[2] = torch.nn.Identity()
-    state = {f"backbone.{key}": value.clone() for key, value in network.state_dict().items()}
-    card = publish("lemonfm", state, side=32, dim=64, shape={"depths": [1, 1, 1, 1], "dims": [8, 16, 32, 64]})
-    equals(card, images, network)
-
-
-def test_siglip_pools_by_attention(publish, equals, filled, images):
-    small = SMALL | {"img_size": 32}
-    network = filled(timm.create_model("vit_base_patch16_siglip_224", num_classes=0, **small))
-    equals(publish("siglip2_base", network.state_dict(), side=32, dim=48, shape=small), images, network)
-
-
-def test_positions_of_another_grid_are_resampled_as_timm_does(publish, equals, filled, tmp_path, small_images):
-    # dinov2_g: the checkpoint was made at 518 pixels, and is used at 224.
-    name = "vit_giant_patch14_dinov2"
-    state = filled(timm.create_model(name, num_classes=0, img_size=70, **SMALL)).state_dict()
-    card = publish("dinov2_g", state, side=28, dim=48, shape=SMALL | {"img_size": 28})
-    path = tmp_path / "large.safetensors"
-    save_file(state, path)
-    overlay = {"file": str(path)}
-    theirs = timm.create_model(
-        name, pretrained=True, num_classes=0, img_size=28, pretrained_cfg_overlay=overlay, **SMALL
-    )
-    assert theirs.pos_embed.shape == (1, 5, 48)
-    equals(card, small_images, lambda pixels: theirs.eval().forward_features(pixels)[:, 0])
 
 
 def test_the_layout_that_dinov2_itself_publishes_is_known(publish, equals, filled, small_images):
@@ -273,77 +205,6 @@ def test_the_layout_that_dinov2_itself_publishes_is_known(publish, equals, fille
     }
     card = publish("dinov2_giant", state, side=28, dim=48, shape=shape)
     equals(card, small_images, lambda pixels: network.forward_features(pixels)[:, 0])
-
-
-def test_ark_loads_from_the_names_of_timm_0_5(equals, filled, tmp_path):
-    small = {"img_size": 64, "window_size": 4, "embed_dim": 24, "depths": (2, 2), "num_heads": (2, 4)}
-    images = np.random.default_rng(4).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
-    card = get_card("ark_plus")
-    network = filled(timm.create_model(card.architecture, num_classes=5, **small))
-    old = {}
-    for key, value in network.state_dict().items():
-        if key.startswith("head."):
-            continue
-        stage, _, rest = key.removeprefix("layers.").partition(".")
-        # Each stage ended with the reduction that now begins the next.
-        before = f"layers.{int(stage) - 1}.{rest}" if "downsample" in key else key
-        old[f"module.{before}"] = value
-    assert "module.layers.0.downsample.reduction.weight" in old
-    old |= {
-        "module.layers.0.blocks.1.attn_mask": torch.ones(4, 16, 16),
-        "module.layers.0.blocks.0.attn.relative_position_index": torch.ones(16, 16),
-        "module.head.weight": torch.ones(3, 48),
-        "module.omni_heads.0.weight": torch.ones(3, 48),
-        "module.projector.weight": network.head.fc.weight,
-        "module.projector.bias": network.head.fc.bias,
-    }
-    preprocessing = card.preprocessing.model_copy(update={"size": 64})
-    torch.save({"teacher": old, "epoch": 50}, tmp_path / card.weights.file)
-    same = {"parameters": None, "preprocessing": preprocessing}
-    whole = card.model_copy(update={"arguments": small | {"num_classes": 5}, "dim": 5, **same})
-    equals(whole, images, network, weights_path=tmp_path / card.weights.file)
-    trunk = card.variant("trunk").model_copy(update={"arguments": small, "dim": 48, **same})
-    network.reset_classifier(0)
-    equals(trunk, images, network, weights_path=tmp_path / card.weights.file)
-
-
-def as_retfound_pools(network, pixels):
-    """As models_vit.py of its repository: no last normalisation, and one without learned weights after the mean."""
-    network.norm = torch.nn.Identity()
-    patches = network.forward_features(pixels)[:, 1:]
-    return torch.nn.functional.layer_norm(patches.mean(1), (48,), eps=1e-6)
-
-
-@pytest.mark.parametrize("variant", ["", "features"])
-def test_retfound_averages_patches_and_leaves_out_the_decoder_only(publish, equals, filled, images, variant):
-    small = SMALL | {"img_size": 32}
-    card = get_card("retfound_mae_cfp")
-    network = filled(timm.create_model(card.architecture, num_classes=0, **small))
-    decoder = {"decoder_embed.weight": torch.ones(8, 48), "decoder_blocks.0.norm1.weight": torch.ones(8)}
-    extra = {"mask_token": torch.ones(1, 1, 8), "decoder_pos_embed": torch.ones(1, 5, 8)}
-    state = network.state_dict() | decoder | extra
-    name = f"retfound_mae_cfp:{variant}" if variant else "retfound_mae_cfp"
-    equals(
-        publish(name, state, side=32, dim=48, shape=small),
-        images,
-        lambda pixels: as_retfound_pools(network, pixels),
-    )
-    bad = publish("retfound_mae_oct", state | {"adapter.weight": torch.ones(3)}, side=32, dim=48, shape=small)
-    with pytest.raises(WrongWeightsError, match=r"1 unexpected \(adapter\.weight\)"):
-        load_encoder(bad)
-
-
-def test_the_features_of_retfounds_dinov2_are_normalised_twice(publish, equals, filled, small_images):
-    shape = SMALL | {"img_size": 28}
-    network = filled(timm.create_model("vit_large_patch14_dinov2", num_classes=0, **shape))
-    state = {f"backbone.{key}": value for key, value in network.state_dict().items()}
-    card = publish("retfound_dinov2_meh:features", state, side=28, dim=48, shape=shape)
-
-    def theirs(pixels):
-        patches = network.forward_features(pixels)[:, 1:]
-        return torch.nn.functional.layer_norm(patches.mean(1), (48,), eps=1e-6)
-
-    equals(card, small_images, theirs)
 
 
 @pytest.mark.parametrize("how", ["size", "scale"])

@@ -3,7 +3,6 @@
 The checkpoints are small, and have the names that the published ones have.
 """
 
-import functools
 import json
 
 import numpy as np
@@ -151,50 +150,6 @@ def test_rad_dino_equals_transformers_and_timm(publish, equals, small_images, tm
     equals(card, small_images, lambda pixels: timm_tokens(state, pixels)[:, 0])
 
 
-@pytest.mark.parametrize(("name", "registers"), [("midnight_12k", 0), ("hibou_b", 4)])
-def test_class_token_beside_the_mean_of_patches_leaves_registers_out(publish, equals, small_images, name, registers):
-    state = dinov2_as_published(registers=registers, swiglu=True)
-    card = publish(name, state, side=SIDE, dim=2 * WIDTH, output="cls+mean", shape=SMALL)
-
-    def theirs(pixels):
-        tokens = timm_tokens(state, pixels, registers=registers, swiglu=True)
-        return torch.cat((tokens[:, 0], tokens[:, 1 + registers :].mean(1)), dim=1)
-
-    equals(card, small_images, theirs)
-
-
-def vit_as_published():
-    """The names of the file of phikon."""
-    state = {
-        "embeddings.cls_token": random(1, 1, WIDTH),
-        "embeddings.position_embeddings": random(1, 5, WIDTH),
-        "embeddings.patch_embeddings.projection.weight": random(WIDTH, 3, PATCH, PATCH),
-        "embeddings.patch_embeddings.projection.bias": random(WIDTH),
-        **norm("layernorm"),
-    }
-    for number in range(DEPTH):
-        layer = f"encoder.layer.{number}"
-        state |= norm(f"{layer}.layernorm_before") | norm(f"{layer}.layernorm_after")
-        for part in ("query", "key", "value"):
-            state |= linear(f"{layer}.attention.attention.{part}", WIDTH, WIDTH)
-        state |= linear(f"{layer}.attention.output.dense", WIDTH, WIDTH)
-        state |= linear(f"{layer}.intermediate.dense", 96, WIDTH) | linear(f"{layer}.output.dense", WIDTH, 96)
-    return state
-
-
-def test_phikon_equals_transformers(publish, equals, small_images, tmp_path):
-    state = vit_as_published()
-    pooler = linear("pooler.dense", WIDTH, WIDTH)
-    small = SMALL | {"intermediate_size": 96, "patch_size": PATCH}
-    card = publish("phikon", state | pooler, side=SIDE, dim=WIDTH, shape=small)
-
-    def theirs(pixels):
-        config = transformers.ViTConfig(**card.arguments)
-        return library(transformers.ViTModel, config, state | pooler, tmp_path, pixels).last_hidden_state[:, 0]
-
-    equals(card, small_images, theirs)
-
-
 CLIP = {"hidden_size": WIDTH, "num_hidden_layers": DEPTH, "num_attention_heads": HEADS, "intermediate_size": 96}
 TEXT = CLIP | {"vocab_size": 50, "max_position_embeddings": 8}
 
@@ -277,61 +232,6 @@ def test_pubmedclip_equals_transformers_and_open_clip(publish, equals, small_ima
     other = other.model_copy(update={"preprocessing": card.preprocessing})
     other = other.model_copy(update={"weights": other.weights.model_copy(update={"processor": ""})})
     equals(other, small_images, lambda _: torch.from_numpy(encoder.encode(small_images)))
-
-
-def test_medsiglip_equals_transformers(publish, equals, filled, small_images):
-    vision = CLIP | {"image_size": SIDE, "patch_size": PATCH, "hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-6}
-    whole = filled(transformers.SiglipModel(transformers.SiglipConfig(vision_config=vision, text_config=TEXT)))
-    state = dict(whole.state_dict())
-    assert "vision_model.head.probe" in state
-    card = publish("medsiglip_448", state, side=SIDE, dim=WIDTH, shape=vision)
-    equals(card, small_images, lambda pixels: whole.get_image_features(pixel_values=pixels).pooler_output)
-
-
-def test_medsam_equals_transformers(publish, equals, filled, images):
-    small = {
-        "hidden_size": WIDTH,
-        "num_hidden_layers": DEPTH,
-        "num_attention_heads": HEADS,
-        "image_size": 32,
-        "patch_size": 8,
-        "window_size": 2,
-        "global_attn_indexes": [1],
-        "mlp_dim": 96,
-        "output_channels": 16,
-    }
-    settings = transformers.SamConfig(
-        vision_config=transformers.SamVisionConfig(**small).to_dict(),
-        prompt_encoder_config={"hidden_size": 16, "image_size": 32, "patch_size": 8},
-        mask_decoder_config={"hidden_size": 16, "num_attention_heads": 2, "mlp_dim": 16, "num_hidden_layers": 1},
-    )
-    whole = filled(transformers.SamModel(settings))
-    state = {key: value.clone() for key, value in whole.state_dict().items()}
-    card = publish("medsam", state, side=32, dim=16, shape=small)
-    card = card.model_copy(update={"weights": card.weights.model_copy(update={"processor": ""})})
-    equals(card, images, lambda pixels: whole.get_image_embeddings(pixels).mean((2, 3)))
-
-
-def test_cellpose_sam_equals_timms_sam_without_windows(publish, equals, filled, images):
-    """The tables of relative positions are SAM's, of windows of 2 and of a larger image; timm resamples them as SAM."""
-    sam = timm.models.vision_transformer_sam.VisionTransformerSAM(
-        img_size=32, patch_size=8, embed_dim=WIDTH, depth=DEPTH, num_heads=HEADS, mlp_ratio=2.0, use_rel_pos=True,
-        window_size=2, global_attn_indexes=(1,), neck_chans=16, num_classes=0,
-        norm_layer=functools.partial(torch.nn.LayerNorm, eps=1e-6),
-    )  # fmt: skip
-    for axis in "hw":
-        setattr(sam.blocks[1].attn, f"rel_pos_{axis}", torch.nn.Parameter(torch.zeros(15, WIDTH // HEADS)))
-    filled(sam)
-    for block in sam.blocks:
-        block.window_size = 0
-    state = {f"encoder.{key}".replace("mlp.fc", "mlp.lin"): value.clone() for key, value in sam.state_dict().items()}
-    state |= {"out.weight": torch.zeros(3), "W2": torch.zeros(3)}
-    small = {
-        "hidden_size": WIDTH, "num_hidden_layers": DEPTH, "num_attention_heads": HEADS, "image_size": 32,
-        "patch_size": 8, "global_attn_indexes": list(range(DEPTH)), "mlp_dim": 2 * WIDTH, "output_channels": 16,
-    }  # fmt: skip
-    card = publish("cellpose_sam", state, side=32, dim=16, shape=small)
-    equals(card, images, lambda pixels: sam.forward_features(pixels).mean((2, 3)))
 
 
 def test_names_of_this_release_of_transformers_load_too(publish, small_images, tmp_path):

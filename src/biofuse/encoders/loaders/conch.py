@@ -54,7 +54,7 @@ def build_architecture(card: EncoderCard) -> nn.Module:
 
 def layout_of(card: EncoderCard, network: Any) -> Callable[[State], State]:
     """Return what brings a checkpoint into the network's layout: its trunk's part by timm's rules."""
-    convert_trunk = timm_layout(network.trunk, positions=card.arguments.get("positions", TIMM))
+    convert_trunk = timm_layout(network.trunk, card, positions=card.arguments.get("positions", TIMM))
 
     def convert(state: State) -> State:
         trunk = {key.removeprefix("trunk."): value for key, value in state.items() if key.startswith("trunk.")}

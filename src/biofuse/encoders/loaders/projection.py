@@ -155,8 +155,7 @@ def layout_of(card: EncoderCard, network: Any) -> Callable[[State], State]:
 
     Convolutions of 1 x 1 are what authors write for a layer that sees every position; here they are linear layers.
     """
-    del card
-    convert_trunk = timm_layout(network.trunk)
+    convert_trunk = timm_layout(network.trunk, card)
     shapes = {f"head.{name}": value.shape for name, value in network.head.state_dict().items()}
 
     def convert(state: State) -> State:

@@ -230,7 +230,7 @@ def _output_of(card: EncoderCard, network: Any) -> Forward:
 
 def layout_of(card: EncoderCard, network: Any) -> Callable[[State], State]:
     """Return what brings a card's checkpoint into the layout of this release of timm."""
-    by_rules = timm_layout(network, positions=card.arguments.get("positions", TIMM))
+    by_rules = timm_layout(network, card, positions=card.arguments.get("positions", TIMM))
     if "summary" in card.arguments:
         return lambda state: _from_radio(card, state, network)
     if card.loader != "packaged":
@@ -266,6 +266,7 @@ def _from_radio(card: EncoderCard, state: State, network: Any) -> State:
     if tokens is not None:
         state |= {"cls_token": tokens[None, :1], "reg_token": tokens[None, 1:]}
     if positions is not None:
+        require_grid(card, positions)
         how = card.arguments.get("positions", BILINEAR)
         wanted = network.pos_embed.shape[1]
         state["pos_embed"] = resampled(positions, tokens=wanted, how=how, first=0)
@@ -335,7 +336,33 @@ def resampled(positions: torch.Tensor, *, tokens: int, how: str, first: int = 1)
     return torch.cat((kept, grid.permute(0, 2, 3, 1).reshape(1, new * new, -1)), dim=1)
 
 
-def timm_layout(network: nn.Module, *, positions: str = TIMM) -> Callable[[State], State]:
+def require_grid(card: EncoderCard, positions: torch.Tensor) -> None:
+    """Refuse position embeddings that are not of the grid on the card, which would be resampled without a word.
+
+    Parameters
+    ----------
+    card : EncoderCard
+    positions : torch.Tensor, shape (1, places, width) or (places, width)
+        As in the file; class token and registers may have places before the grid, fewer than a further row and column.
+
+    Raises
+    ------
+    WrongWeightsError
+        That names both grids.
+    """
+    grid = None if card.weights is None else card.weights.grid
+    found = positions.shape[-2]
+    side = math.isqrt(found)
+    if grid is not None and side != grid:
+        raise WrongWeightsError(
+            f"The file of {card.name} holds {found:,} positions, a grid of {side} x {side}, and the card says "
+            f"{grid} x {grid}.",
+            remedy="It is a file of another network, or for images of another size; correct grid on the card if these "
+            "weights are meant.",
+        )
+
+
+def timm_layout(network: nn.Module, card: EncoderCard, *, positions: str = TIMM) -> Callable[[State], State]:
     """Return what brings a checkpoint into the layout of this release of timm, by timm's own rules.
 
     Older names are mapped, and position embeddings of another grid resampled. A checkpoint with patches of another
@@ -346,6 +373,8 @@ def timm_layout(network: nn.Module, *, positions: str = TIMM) -> Callable[[State
     ----------
     network : torch.nn.Module
         Made by timm.
+    card : EncoderCard
+        Whose checkpoint it is.
     positions : {"timm", "size", "scale", "fairseq"}
         Who says how position embeddings are resampled; see :func:`resampled`.
 
@@ -361,6 +390,8 @@ def timm_layout(network: nn.Module, *, positions: str = TIMM) -> Callable[[State
         shapes = {key: value.shape for key, value in wanted.items()}
         patch = "patch_embed.proj.weight"
         state = _joined(state, wanted)
+        if "pos_embed" in state:
+            require_grid(card, state["pos_embed"])
         # torchvision's ConvNeXt scales its layers by columns of 1 x 1.
         state = {key: value.flatten() if key.endswith(".gamma") else value for key, value in state.items()}
         if positions == FAIRSEQ and "pos_embed" in state and state["pos_embed"].ndim == 2:

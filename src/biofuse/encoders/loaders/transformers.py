@@ -255,7 +255,7 @@ UNSEEN = ("hidden_act", "layer_norm_eps", "num_attention_heads")
 
 def contradictions(card: EncoderCard, config: Mapping[str, Any]) -> str:
     """Say in what a ``config.json`` describes another network than a card; empty where they agree."""
-    said = {**config, **(config.get("vision_config") or {})}
+    said = config.get("vision_config") or config
     return "; ".join(
         f"{field} is {said[field]} there and {card.arguments[field]} on the card"
         for field in UNSEEN

@@ -178,7 +178,7 @@ def test_show_tells_what_a_card_in_a_file_says(succeeds, fails, tmp_path):
 
 def test_show_tells_what_was_compared(succeeds):
     said = " ".join(succeeds("encoders", "show", "uni2_h").out.split())
-    assert "loading: timm preprocessing: torchvision transforms" in said
+    assert "network: a vision transformer, written out in torch preprocessing: torchvision transforms" in said
 
 
 @pytest.mark.slow

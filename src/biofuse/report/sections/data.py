@@ -5,7 +5,6 @@ from itertools import islice
 
 import numpy as np
 
-from biofuse.core.errors import in_command_words
 from biofuse.core.hashing import hash_order
 from biofuse.data.samples import SPLITS
 from biofuse.extract.embeddings import Quarantined
@@ -47,7 +46,7 @@ def data_section(given: ReportInput) -> content.Section:
         paragraphs.append(UNGROUPED)
     if record.target.positive is not None and not any("positive class" in sentence for sentence in record.reading):
         paragraphs.append(f"The positive class is {record.target.positive}.")
-    paragraphs += [in_command_words(sentence) for sentence in record.reading]
+    paragraphs += record.reading
     paragraphs += record.plan.notes
     items: list[content.Item] = [_balance(given)]
     more = [] if given.development_images is None else _examples(given, given.development_images)

@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from biofuse.core.errors import in_command_words
 from biofuse.evaluation.intervals import share_interval
 from biofuse.evaluation.metrics import AUROC, auroc_columns
 from biofuse.evaluation.operating import (
@@ -48,7 +47,7 @@ def operating_section(given: ReportInput) -> content.Section | None:
     return content.Section(
         id="operating",
         title="Operating points",
-        paragraphs=(*found.sentences()[:1], *map(in_command_words, doubts)),
+        paragraphs=(*found.sentences()[:1], *doubts),
         items=tuple(items),
         remarks=found.sentences()[1:],
         more=tuple(more),

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from biofuse.core.errors import in_command_words
 from biofuse.core.target import Target
 from biofuse.evaluation.intervals import Comparison, distinct, wilson
 from biofuse.evaluation.metrics import ACCURACY, AUROC, auroc_columns, get_metric
@@ -222,7 +221,7 @@ def results_section(given: ReportInput) -> content.Section:
         )
     split = found.split
     said = [f"{found.n:,} {split} samples of {found.data or 'the data given'}."]
-    said += [in_command_words(note) for note in found.notes]
+    said += found.notes
     said += found.models[CHOSEN].metrics.remarks()
     warnings = (
         () if split == "test" else (f"These are {split} samples, which the search has seen: scores are too good.",)

@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from biofuse.core.errors import in_command_words
 from biofuse.evaluation.calibration import (
     BINS,
     Calibration,
@@ -41,7 +40,7 @@ def trust_section(given: ReportInput) -> content.Section | None:
     return content.Section(
         id="trust",
         title="How far to believe it",
-        paragraphs=tuple(map(in_command_words, said)),
+        paragraphs=tuple(said),
         items=(_reliability(predicted, found, basis),),
         more=(
             *([] if found is None else [_qualities(found, basis)]),

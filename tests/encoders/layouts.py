@@ -19,8 +19,8 @@ def norm(name: str, width: int) -> Shapes:
     return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
 
 
-def patches(name: str, width: int, patch: int, *, bias: bool = True) -> Shapes:
-    return {f"{name}.weight": (width, 3, patch, patch)} | ({f"{name}.bias": (width,)} if bias else {})
+def patches(name: str, width: int, patch: int, *, bias: bool = True, channels: int = 3) -> Shapes:
+    return {f"{name}.weight": (width, channels, patch, patch)} | ({f"{name}.bias": (width,)} if bias else {})
 
 
 def timm_vit(
@@ -83,10 +83,14 @@ def attention_pool(width: int, hidden: int) -> Shapes:
     return shapes | linear("attn_pool.mlp.fc1", hidden, width) | linear("attn_pool.mlp.fc2", width, hidden)
 
 
-def timm_pe(*, width: int, layers: int, patch: int, tokens: int, hidden: int) -> Shapes:
-    """timm's Eva with the parts of the Perception Encoder's core models."""
+def timm_pe(
+    *, width: int, layers: int, patch: int, tokens: int, hidden: int, pool: int = 0, class_token: bool = True
+) -> Shapes:
+    """timm's Eva with the parts of the Perception Encoder's core models; pool: where its own MLP is another."""
     shapes = timm_vit(width=width, layers=layers, patch=patch, tokens=tokens, hidden=hidden, pre_norm=True)
-    return shapes | attention_pool(width, hidden)
+    if not class_token:
+        del shapes["cls_token"]
+    return shapes | attention_pool(width, pool or hidden)
 
 
 def timm_eva02_clip(*, width: int, layers: int, patch: int, tokens: int, hidden: int, head: int) -> Shapes:
@@ -169,7 +173,7 @@ def timm_dinov3(*, width: int, layers: int, patch: int, hidden: int, registers: 
     return shapes | norm("norm", width)
 
 
-def beit(*, width: int, layers: int, patch: int, tokens: int, hidden: int) -> Shapes:
+def beit(*, width: int, layers: int, patch: int, tokens: int, hidden: int, head: int = 0) -> Shapes:
     """microsoft/unilm beit/modeling_finetune.py with absolute positions, which CAE and PanDerm follow."""
     shapes = {"cls_token": (1, 1, width), "pos_embed": (1, tokens, width), **patches("patch_embed.proj", width, patch)}
     for block in (f"blocks.{number}" for number in range(layers)):
@@ -178,7 +182,7 @@ def beit(*, width: int, layers: int, patch: int, tokens: int, hidden: int) -> Sh
         shapes |= linear(f"{block}.attn.qkv", 3 * width, width, bias=False)
         shapes |= linear(f"{block}.attn.proj", width, width)
         shapes |= linear(f"{block}.mlp.fc1", hidden, width) | linear(f"{block}.mlp.fc2", width, hidden)
-    return shapes | norm("norm", width)
+    return shapes | norm("norm", width) | (linear("head", head, width) if head else {})
 
 
 def beit_shared(*, width: int, layers: int, patch: int, hidden: int, heads: int, grid: int) -> Shapes:
@@ -191,14 +195,22 @@ def beit_shared(*, width: int, layers: int, patch: int, hidden: int, heads: int,
 
 
 def transformers_dinov2(
-    *, width: int, layers: int, patch: int, tokens: int, hidden: int, registers: int = 0, swiglu: bool = False
+    *,
+    width: int,
+    layers: int,
+    patch: int,
+    tokens: int,
+    hidden: int,
+    registers: int = 0,
+    swiglu: bool = False,
+    channels: int = 3,
 ) -> Shapes:
     """transformers 4.x: models/dinov2 and dinov2_with_registers."""
     shapes = {
         "embeddings.cls_token": (1, 1, width),
         "embeddings.mask_token": (1, width),
         "embeddings.position_embeddings": (1, tokens, width),
-        **patches("embeddings.patch_embeddings.projection", width, patch),
+        **patches("embeddings.patch_embeddings.projection", width, patch, channels=channels),
     }
     if registers:
         shapes["embeddings.register_tokens"] = (1, registers, width)
@@ -500,6 +512,60 @@ def biovil(*, blocks: list[int], projection: int, width: int = 0) -> Shapes:
     return shapes | batch_norm("projector.model.1", projection)
 
 
+def genbio_pathfm(*, width: int, layers: int, patch: int, hidden: int, registers: int) -> Shapes:
+    """genbio-ai/genbio-pathfm genbio_pathfm/model.py: DINOv3's names, one channel, SwiGLU in three matrices."""
+    shapes = {"cls_token": (1, 1, width), "storage_tokens": (1, registers, width)}
+    shapes |= patches("patch_embed.proj", width, patch, channels=1)
+    for block in (f"blocks.{number}" for number in range(layers)):
+        shapes |= {f"{block}.ls1.gamma": (width,), f"{block}.ls2.gamma": (width,)}
+        shapes |= norm(f"{block}.norm1", width) | norm(f"{block}.norm2", width)
+        shapes |= linear(f"{block}.attn.qkv", 3 * width, width, bias=False) | linear(f"{block}.attn.proj", width, width)
+        shapes |= linear(f"{block}.mlp.w1", hidden, width) | linear(f"{block}.mlp.w2", hidden, width)
+        shapes |= linear(f"{block}.mlp.w3", width, hidden)
+    return shapes | norm("norm", width)
+
+
+def openphenom(*, width: int, layers: int, patch: int, tokens: int, hidden: int, heads: int) -> Shapes:
+    """timm's ParallelScalingBlock, behind the patches of recursionpharma/maes_microscopy maes_microscopy/vit.py."""
+    shapes = {"cls_token": (1, 1, width), "pos_embed": (1, tokens, width)}
+    shapes |= patches("patch_embed.proj", width, patch, channels=1)
+    for block in (f"blocks.{number}" for number in range(layers)):
+        shapes |= norm(f"{block}.in_norm", width) | {f"{block}.mlp_bias": (hidden,), f"{block}.ls.gamma": (width,)}
+        shapes |= linear(f"{block}.in_proj", hidden + 3 * width, width, bias=False)
+        shapes |= norm(f"{block}.q_norm", width // heads) | norm(f"{block}.k_norm", width // heads)
+        shapes |= linear(f"{block}.attn_out_proj", width, width) | linear(f"{block}.mlp_out_proj", width, hidden)
+    return shapes | norm("fc_norm", width)
+
+
+def medimageinsight(*, width: int, dual: list[int], projection: int) -> Shapes:
+    """MedImageInsight's ImageEncoder/davit_v1.py inside its UniCLModel.py."""
+    shapes: Shapes = {"image_projection": (width * 2 ** (len(dual) - 1), projection)}
+    before = 3
+    for stage, depth in enumerate(dual):
+        columns, conv, side = width * 2**stage, f"image_encoder.convs.{stage}", 3 if stage else 7
+        shapes |= {f"{conv}.proj.weight": (columns, before, side, side), f"{conv}.proj.bias": (columns,)}
+        shapes |= norm(f"{conv}.norm", before if stage else columns)
+        for number in range(depth):
+            for kind, attention in (("spatial", "window"), ("channel", "channel")):
+                block = f"image_encoder.blocks.{stage}.{number}.{kind}_block"
+                for which in (1, 2):
+                    shapes |= patches(f"{block}.conv{which}.fn.dw", columns, 3, channels=1)
+                shapes |= norm(f"{block}.{attention}_attn.norm", columns) | norm(f"{block}.ffn.norm", columns)
+                shapes |= linear(f"{block}.{attention}_attn.fn.qkv", 3 * columns, columns)
+                shapes |= linear(f"{block}.{attention}_attn.fn.proj", columns, columns)
+                shapes |= linear(f"{block}.ffn.fn.net.fc1", 4 * columns, columns)
+                shapes |= linear(f"{block}.ffn.fn.net.fc2", columns, 4 * columns)
+        before = columns
+    return shapes | norm("image_encoder.norms", before)
+
+
+def isight(**numbers: Any) -> Shapes:
+    """zhihuanglab/iSight model/patch_encoder_with_clam.py: transformers' CLIP, and a layer behind its tokens."""
+    width = numbers["width"]
+    tower = {f"patch_encoder.{name}": shape for name, shape in transformers_clip(**numbers).items()}
+    return tower | linear("visual_token_projection", width, width)
+
+
 LAYOUTS: dict[str, Callable[..., Shapes]] = {
     "timm ViT": timm_vit,
     "timm SigLIP": timm_siglip,
@@ -534,5 +600,9 @@ LAYOUTS: dict[str, Callable[..., Shapes]] = {
     "DenseNet": densenet,
     "FLAIR": flair,
     "BioViL": biovil,
+    "GenBio-PathFM": genbio_pathfm,
+    "OpenPhenom": openphenom,
+    "MedImageInsight": medimageinsight,
+    "iSight": isight,
 }
 """How weights are named and shaped, by who named them."""

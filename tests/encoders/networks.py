@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tests.encoders import davit
 from tests.encoders import library_networks as library
 from tests.encoders import vision_transformers as written
 from tests.encoders.vision_transformers import State, Unseen
@@ -82,5 +83,9 @@ NETWORKS = {
     "DenseNet": row(library.densenet, "torchvision DenseNet"),
     "FLAIR": row(library.flair, "torchvision ResNet and FLAIR's projection", {"output": "mean"}),
     "BioViL": row(library.biovil, "torchvision ResNet and BioViL's projector", {"output": "mean"}),
+    "GenBio-PathFM": row(written.genbio_pathfm, "the authors' network, written out in torch"),
+    "OpenPhenom": row(written.openphenom, "the authors' network, written out in torch"),
+    "MedImageInsight": row(davit.medimageinsight, "DaViT, written out in torch", TORCHS_EPSILON),
+    "iSight": row(written.isight, "CLIP, written out in torch", TORCHS_EPSILON | {"activation": "quick_gelu"}),
 }
 """A row for each of :data:`tests.encoders.layouts.LAYOUTS`; recipes say in ``[unseen]`` what is not as usual."""

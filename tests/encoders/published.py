@@ -7,6 +7,8 @@ A recipe is ``recipes/NAME.toml``. Nothing in it is taken from the card:
     names the same source as that of its fact ``layout``; a card without a recipe calls that fact unverified.
 ``file``, ``entry``, ``prefix``
     The file, the key under which the weights lie in it, and what stands before the names of the layout.
+``written_by``
+    ``"torch"`` or ``"safetensors"``, where the ending of the file says otherwise.
 ``layout``, ``[numbers]``
     One of :data:`tests.encoders.layouts.LAYOUTS` and its numbers, as published.
 ``beside``
@@ -29,6 +31,7 @@ network it is.
 import argparse
 import io
 import json
+import math
 import re
 import tomllib
 from collections import defaultdict
@@ -68,6 +71,8 @@ def small_numbers(recipe: Mapping[str, Any]) -> dict[str, Any]:
     if "depths" in numbers:
         projection = {"projection": PROJECTION} if "projection" in numbers else {}
         return numbers | {"width": 24, "depths": [2, 2], "heads": [2, 4], **projection}
+    if "dual" in numbers:
+        return numbers | {"width": 12, "dual": [1, 1, 1, 1], "projection": PROJECTION}
     if recipe["layout"] == "open_clip timm":
         # timm's test_vit, since open_clip cannot be told how large the transformers of timm shall be.
         return numbers | {"width": 64, "layers": 6, "hidden": 192, "tokens": 101, "projection": PROJECTION}
@@ -75,8 +80,12 @@ def small_numbers(recipe: Mapping[str, Any]) -> dict[str, Any]:
         return numbers | {"width": PROJECTION // 2, "stages": [1, 1, 1, 1]}
     small = {"width": WIDTH, "layers": LAYERS, "hidden": round(numbers["hidden"] * WIDTH / numbers["width"])}
     small |= {name: PROJECTION for name in ("projection", "head") if name in numbers}
-    if recipe["layout"] == "BEiT shared":
+    if recipe["layout"] in {"BEiT shared", "OpenPhenom"}:
         small["heads"] = HEADS
+    if recipe["layout"] == "timm DINOv3" and "swiglu" in numbers:
+        small["hidden"] = 64 * math.ceil(small["hidden"] / 64)  # as timm makes them even
+    if "pool" in numbers:
+        small["pool"] = 4 * WIDTH
     if recipe["layout"] == "transformers SAM":
         # At full size the layers that see the whole image take a gigabyte.
         small |= {"grid": 4, "window": 2, "heads": HEADS, "out": PROJECTION}
@@ -130,6 +139,7 @@ def shrunk_transformer(card: EncoderCard, recipe: Mapping[str, Any]) -> EncoderC
     arguments, width = dict(card.arguments), recipe["numbers"].get("width", WIDTH)
     dim = {"cls+mean": 2 * WIDTH, "projected": PROJECTION}.get(card.output, WIDTH)
     dim *= len(arguments.get("summary", [0])) * (2 if "magnified" in arguments else 1)
+    dim *= 3 if arguments.get("channels") == "apart" else 1
     preprocessing = card.preprocessing
     if "depths" in recipe["numbers"]:
         side = 56 if recipe["layout"] == "CTransPath" else 96
@@ -141,6 +151,10 @@ def shrunk_transformer(card: EncoderCard, recipe: Mapping[str, Any]) -> EncoderC
         dims = [PROJECTION // 2 * 2**stage for stage in range(4)]
         arguments |= {"depths": (1, 1, 1, 1), "dims": dims}
         dim = dims[-1]
+    elif "dual" in recipe["numbers"]:
+        arguments |= {"depths": (1,) * 4, "embed_dims": (12, 24, 48, 96), "num_heads": (3, 6, 12, 24)}
+        arguments["head"] = narrower(arguments["head"])
+        preprocessing = at(preprocessing, 64)
     elif card.loader == "conch":
         arguments |= {"embed_dim": WIDTH, "depth": LAYERS, "num_heads": HEADS, "pooler_dim": PROJECTION}
         dim = PROJECTION
@@ -156,6 +170,9 @@ def shrunk_transformer(card: EncoderCard, recipe: Mapping[str, Any]) -> EncoderC
         else:
             vision |= {"layers": LAYERS, "width": WIDTH, "head_width": WIDTH // HEADS}
         arguments |= {"embed_dim": PROJECTION, "vision_cfg": vision}
+    elif card.architecture == "CLIPVisionModel" and card.loader == "projection":
+        arguments, _ = of_transformers(arguments, width)
+        arguments["head"], dim = [f"linear {WIDTH}"], WIDTH
     elif card.loader in {"timm", "projection"}:
         classes = {"num_classes": PROJECTION} if card.loader == "timm" and card.output == "projected" else {}
         arguments |= {"embed_dim": WIDTH, "depth": LAYERS, "num_heads": HEADS, **classes}
@@ -194,7 +211,8 @@ def file_of(recipe: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -> dic
         index = {key: shard for shard, part in shards.items() for key in part}
         listed = json.dumps({"metadata": {}, "weight_map": index}).encode()
         return {name: listed} | {shard: bytes(save(part)) for shard, part in shards.items()}
-    if name.endswith(".safetensors"):
+    usual = "safetensors" if name.endswith(".safetensors") else "torch"
+    if recipe.get("written_by", usual) == "safetensors":
         return {name: bytes(save(dict(state)))}
     buffer = io.BytesIO()
     beside = {key: OBJECTS[kind]() for key, kind in recipe.get("objects", {}).items()}

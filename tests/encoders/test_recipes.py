@@ -25,6 +25,7 @@ SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 OPENAI = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+GENBIO = ((0.697, 0.575, 0.728), (0.188, 0.240, 0.187))
 H_OPTIMUS = ((0.707223, 0.578729, 0.703617), (0.211883, 0.230117, 0.177517))
 BICUBIC, BILINEAR = InterpolationMode.BICUBIC, InterpolationMode.BILINEAR
 
@@ -101,10 +102,10 @@ def settings(numbers, size, *, crop=None, resample=Image.Resampling.BICUBIC):
     return {"size": size, "resample": resample, "image_mean": numbers[0], "image_std": numbers[1], **cropping}
 
 
-def of_open_clip():
+def of_open_clip(size=224):
     from open_clip.transform import image_transform
 
-    return image_transform(224, is_train=False, mean=OPENAI[0], std=OPENAI[1])
+    return image_transform(size, is_train=False, mean=OPENAI[0], std=OPENAI[1])
 
 
 def of_timm(name):
@@ -195,6 +196,25 @@ def of_flair():
     return prepare
 
 
+def is_grey(picture):
+    """Tell whether an image has one channel to see, and more than one grey level in it."""
+    pixels = np.asarray(picture)
+    return bool((pixels == pixels[..., :1]).all()) and pixels.std() > 4
+
+
+def of_curia():
+    """As CuriaImageProcessor: one channel, bicubic to 512 x 512, mean 0 and deviation 1; here for each of three."""
+
+    def prepare(picture):
+        pixels = torch.from_numpy(np.array(picture)[..., 0]).float()[None, None]
+        resized = torch.nn.functional.interpolate(
+            pixels, size=(512, 512), mode="bicubic", align_corners=False, antialias=True
+        )[0, 0]
+        return ((resized - resized.mean()) / resized.std()).expand(3, -1, -1)
+
+    return prepare
+
+
 EVA_X = ((0.49185243,) * 3, (0.28509309,) * 3)
 AS_IT_IS = ((0.0,) * 3, (1.0,) * 3)
 C_RADIO = ("c_radio_v3_b", "c_radio_v3_l", "c_radio_v3_h", "c_radio_v4_so400m", "c_radio_v4_h")
@@ -210,7 +230,10 @@ def of_retfound_green():
     return lambda picture: theirs(torch.from_numpy(np.array(picture)).permute(2, 0, 1))
 
 
-CLIPS = ("biomedclip", "bmc_clip_cf", "quiltnet_b32", "quiltnet_b16", "quiltnet_b16_pmb", "fetalclip")
+CLIPS = (
+    *("biomedclip", "bmc_clip_cf", "medpmc_clip_l14", "quiltnet_b32", "quiltnet_b16", "quiltnet_b16_pmb"),
+    *("fetalclip", "eyeclip"),
+)
 CLIPS_OF_TIMM = ("clip_vit_l14", "dfn_clip_l14", "laion_clip_h14", "metaclip_b16")
 RADIODINO = ("radiodino_s16", "radiodino_b16")
 DINOBLOOM = ("dinobloom_s", "dinobloom_b", "dinobloom_l", "dinobloom_g")
@@ -218,7 +241,8 @@ REDDINO = ("reddino_small", "reddino_base", "reddino_large")
 ENDOVIT = ((0.3464, 0.2280, 0.2228), (0.2520, 0.2128, 0.2093))
 KAIKO = ("kaiko_vits16", "kaiko_vits8", "kaiko_vitb16", "kaiko_vitb8", "kaiko_vitl14")
 DINOV2 = ("dinov2_small", "dinov2_base", "dinov2_large", "dinov2_giant", "dinov2_g")
-DINOV3 = ("dinov3_small", "dinov3_base", "dinov3_large", "dinov3_huge_plus")
+DINOV3 = ("dinov3_small", "dinov3_base", "dinov3_large", "dinov3_huge_plus", "dinov3_7b")
+TIPS = ("tipsv2_b14", "tipsv2_l14", "tipsv2_so400m14", "tipsv2_g14")
 RETFOUND = (
     *(f"retfound_mae_{data}" for data in ("cfp", "oct", "meh", "sh")),
     *(f"retfound_dinov2_{data}" for data in ("meh", "sh")),
@@ -232,6 +256,7 @@ RECIPES = (
         (*with_trunks(*CLIPS), "omiclip", "pathgen_clip", "unimed_clip_b16"),
         of_open_clip,
     ),
+    Recipe("open_clip image_transform", ("unimed_clip_l14",), functools.partial(of_open_clip, 336)),
     Recipe(
         f"transformers CLIPImageProcessor; {ODD}",
         ("clip_vit_b32", "clip_vit_b32:trunk"),
@@ -246,6 +271,11 @@ RECIPES = (
         "transformers CLIPImageProcessor",
         ("monet", "monet:trunk"),
         processor("CLIPImageProcessor", **settings(IMAGENET, {"shortest_edge": 224}, crop=224)),
+    ),
+    Recipe(
+        "transformers CLIPImageProcessor",
+        ("isight",),
+        processor("CLIPImageProcessor", **settings(OPENAI, {"shortest_edge": 336}, crop=336)),
     ),
     Recipe(
         "transformers BitImageProcessor",
@@ -286,12 +316,12 @@ RECIPES = (
         for size, encoders in (
             (224, ("siglip2_base",)),
             (384, ("siglip2_large_384", "siglip2_giant_384")),
-            (512, ("siglip2_so400m_512",)),
+            (512, ("siglip2_so400m_512", "siglip2_base_512", "siglip2_large_512")),
         )
     ),
     *(
         Recipe(TORCHVISION, (name,), torchvision((size, size), None, BILINEAR, HALF))
-        for name, size in (("pe_core_b16", 224), ("pe_core_l14_336", 336))
+        for name, size in (("pe_core_b16", 224), ("pe_core_l14_336", 336), ("pe_core_g14_448", 448))
     ),
     *(
         Recipe("timm create_transform, from its pretrained configuration", encoders, of_timm(tag))
@@ -306,6 +336,23 @@ RECIPES = (
         (*DINOV3, *(f"dinov3_cnx_{size}" for size in ("tiny", "small", "base", "large"))),
         of_dinov3,
         most=1.5,
+    ),
+    Recipe(TORCHVISION, ("genbio_pathfm",), torchvision((224, 224), None, BILINEAR, GENBIO)),
+    Recipe(TORCHVISION, ("medimageinsight",), torchvision((480, 480), None, BICUBIC, IMAGENET)),
+    Recipe(TORCHVISION, TIPS, torchvision((448, 448), None, BILINEAR, AS_IT_IS)),
+    Recipe(
+        f"{TORCHVISION}; images of 256 pixels only",
+        ("openphenom",),
+        torchvision(None, None, BICUBIC, AS_IT_IS),
+        only=lambda _, picture: picture.size == (256, 256),
+    ),
+    Recipe(
+        "the authors' processor, written out; grey images only, and grey levels are neither rounded nor cut off there",
+        ("curia", "curia_2"),
+        of_curia,
+        most=0.7,
+        on_average=0.03,
+        only=lambda _, picture: is_grey(picture),
     ),
     Recipe(TORCHVISION, ("franca_vitl14",), torchvision(256, 224, BICUBIC, IMAGENET)),
     Recipe(TORCHVISION, tuple(f"{name}:probe" for name in DINOV3), torchvision(256, 224, BICUBIC, IMAGENET)),
@@ -437,6 +484,7 @@ def packaged():
         ("16-bit", saved(Image.fromarray(np.asarray(moon).astype(np.uint16) * 171 + 300))),
         ("one pixel high", saved(photograph.crop((300, 200, 331, 201)))),
         ("exactly 224", saved(photograph.crop((100, 100, 324, 324)))),
+        ("exactly 256", saved(photograph.crop((100, 100, 356, 356)))),
     ]
     return [(name, content, independent(content)) for name, content in images]
 

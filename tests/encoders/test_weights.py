@@ -44,6 +44,16 @@ def test_weights_path_replaces_the_place_but_not_the_hash(make_vit_card, vit_fil
         load_encoder(card, weights_path=other)
 
 
+def test_what_a_file_is_its_first_bytes_tell_and_not_its_name(vit_file, tmp_path):
+    state = load_file(vit_file)
+    tensors, checkpoint = tmp_path / "tensors.pt", tmp_path / "checkpoint.safetensors"
+    tensors.write_bytes(vit_file.read_bytes())
+    torch.save({"state_dict": state}, checkpoint)
+    for found in (read_state(tensors), read_state(checkpoint, entry="state_dict")):
+        assert found.keys() == state.keys()
+        assert all(torch.equal(found[name], state[name]) for name in state)
+
+
 @pytest.mark.parametrize("suffix", [".pth", ".bin", ".pt"])
 def test_torch_checkpoints_give_the_same_embedding(make_vit_card, vit_file, tmp_path, images, suffix):
     path = tmp_path / f"vit{suffix}"

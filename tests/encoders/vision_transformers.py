@@ -7,7 +7,7 @@ file; see :mod:`tests.encoders.networks`.
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -152,6 +152,7 @@ def resampled(positions: Tensor, grid: int, how: str) -> Tensor:
 
 def projected_patches(pixels: Tensor, state: State, name: str) -> Tensor:
     weight = state[f"{name}.weight"]
+    pixels = pixels.mean(1, keepdim=True) if weight.shape[1] == 1 else pixels
     return (
         functional.conv2d(pixels, weight, state.get(f"{name}.bias"), stride=weight.shape[-1]).flatten(2).transpose(1, 2)
     )
@@ -336,6 +337,41 @@ def eva02_of_pretraining(pixels: Tensor, state: State, unseen: Unseen) -> Tensor
     return eva02(pixels, state, unseen, names=names)
 
 
+def genbio_pathfm(pixels: Tensor, state: State, unseen: Unseen) -> Tensor:
+    """genbio-ai/genbio-pathfm: genbio_pathfm/model.py, DINOv3 of one channel; vectors of three stand side by side."""
+    names = Names(up=("mlp.w1", "mlp.w2"), down="mlp.w3")
+    vectors = []
+    for channel in pixels.split(1, 1):
+        patches = projected_patches(channel, state, "patch_embed.proj")
+        before = [state[name].expand(len(patches), -1, -1) for name in ("cls_token", "storage_tokens")]
+        tokens = torch.cat([*before, patches], 1)
+        turn = turn_of(dinov3_angles, patches.shape[1], tokens.shape[-1], unseen, halves=True)
+        tokens = layers(tokens, state, names, unseen, turn=turn)
+        vectors.append(pooled(tokens, state, unseen, before=tokens.shape[1] - patches.shape[1]))
+    return torch.cat(vectors, 1)
+
+
+def openphenom(pixels: Tensor, state: State, unseen: Unseen) -> Tensor:
+    """recursionpharma/maes_microscopy: maes_microscopy/vit.py; attention beside feed-forward (Dehghani et al.)."""
+    spread = pixels.var((2, 3), keepdim=True, correction=0)
+    pixels = (pixels - pixels.mean((2, 3), keepdim=True)) * spread.add(1e-5).rsqrt()
+    patches = torch.cat([projected_patches(channel, state, "patch_embed.proj") for channel in pixels.split(1, 1)], 1)
+    tokens = torch.cat((state["cls_token"].expand(len(patches), -1, -1), patches), 1)
+    tokens = tokens + state["pos_embed"][:, : tokens.shape[1]]
+    for place in range(len({name.split(".")[1] for name in state if name.startswith("blocks.")})):
+        at, width = f"blocks.{place}", tokens.shape[-1]
+        inside = linear(norm(tokens, state, f"{at}.in_norm", unseen.epsilon), state, f"{at}.in_proj")
+        hidden, *parts = inside.split([inside.shape[-1] - 3 * width, width, width, width], -1)
+        query, key = (
+            norm(part.unflatten(-1, (unseen.heads, -1)), state, f"{at}.{name}", unseen.epsilon).flatten(2)
+            for part, name in zip(parts, ("q_norm", "k_norm"), strict=False)
+        )
+        answers = linear(attend(query, key, parts[2], unseen.heads), state, f"{at}.attn_out_proj")
+        hidden = functional.gelu(hidden + state[f"{at}.mlp_bias"])
+        tokens = tokens + (answers + linear(hidden, state, f"{at}.mlp_out_proj")) * state[f"{at}.ls.gamma"]
+    return tokens[:, 1:].mean(1)
+
+
 def timm_aimv2(pixels: Tensor, state: State, unseen: Unseen) -> Tensor:
     """apple/ml-aim: aim-v2/aim/v2/torch/models.py and layers.py; RMS norms, the mean of the patches."""
 
@@ -357,8 +393,9 @@ BEIT = Names(scales=("gamma_1", "gamma_2"))
 
 
 def beit(pixels: Tensor, state: State, unseen: Unseen) -> Tensor:
-    """microsoft/unilm: beit/modeling_finetune.py with absolute positions, which PanDerm follows."""
-    return timm_vit(pixels, state, unseen, names=BEIT)
+    """microsoft/unilm: beit/modeling_finetune.py with absolute positions, which PanDerm follows, and its head."""
+    vector = timm_vit(pixels, state, unseen, names=BEIT)
+    return linear(vector, state, "head") if "head.weight" in state else vector
 
 
 def beit_shared(pixels: Tensor, state: State, unseen: Unseen) -> Tensor:
@@ -428,8 +465,16 @@ def transformers_clip(pixels: Tensor, state: State, unseen: Unseen) -> Tensor:
     before, table = state[f"{within}.class_embedding"][None], state[f"{within}.position_embedding.weight"]
     tokens = with_positions(patches, before, None, table, unseen.positions)
     tokens = layers(norm(tokens, state, "vision_model.pre_layrnorm", unseen.epsilon), state, TOWER, unseen)
+    if unseen.output == "tokens":
+        return tokens
     first = norm(tokens[:, 0], state, "vision_model.post_layernorm", unseen.epsilon)
     return first if unseen.output == "cls" else linear(first, state, "visual_projection")
+
+
+def isight(pixels: Tensor, state: State, unseen: Unseen) -> Tensor:
+    """zhihuanglab/iSight: model/patch_encoder_with_clam.py; all tokens, without CLIP's last normalisation."""
+    tokens = transformers_clip(pixels, under(state, "patch_encoder."), replace(unseen, output="tokens"))
+    return linear(tokens, state, "visual_token_projection").mean(1)
 
 
 def transformers_siglip(pixels: Tensor, state: State, unseen: Unseen) -> Tensor:

@@ -42,7 +42,9 @@ def read_state(
     Parameters
     ----------
     path : Path
-        ``.safetensors``, of which only the tensors asked for are read, or anything that ``torch.save`` wrote.
+        Of safetensors, of which only the tensors asked for are read, or anything that ``torch.save`` wrote. Which it is
+        its first bytes tell, not its name: MedImageInsight's ``.pt`` is the one, OpenPhenom's ``.safetensors`` the
+        other.
     entry : str
         Key under which the tensors lie, where the checkpoint holds more than weights; of a safetensors file, which has
         no entries, no notice is taken.
@@ -60,7 +62,7 @@ def read_state(
     WrongWeightsError
         If it has no such entry, holds something else than tensors there, or no name begins with the prefix.
     """
-    if path.suffix == ".safetensors":
+    if _is_safetensors(path):
         # Such a file has no entries: it holds the table that lay under the entry, or somebody saved that table so.
         return _read_safetensors(path, prefix, ignore)
     content = _read_checkpoint(path)
@@ -108,6 +110,20 @@ def _keys(content: Any) -> list[str]:
     return [str(key) for key in content] if isinstance(content, Mapping) else [type(content).__name__]
 
 
+ZIP = b"PK\x03\x04"
+"""What ``torch.save`` begins its files with since 1.6."""
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Tell whether a file is of safetensors: the length of its header in eight bytes, then JSON."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(9)
+    except OSError:
+        head = b""
+    return head[8:] == b"{" or (path.suffix == ".safetensors" and not head.startswith(ZIP))
+
+
 def _read_safetensors(path: Path, prefix: str, ignore: tuple[str, ...]) -> dict[str, "torch.Tensor"]:
     from safetensors import SafetensorError, safe_open
 
@@ -144,8 +160,11 @@ def _read_checkpoint(path: Path) -> Any:
     import torch
 
     try:
-        # Only the format that torch has written since 1.6, a zip file, can be mapped instead of copied.
         with torch.serialization.safe_globals(_data_only()):
+            if path.suffix == ".safetensors":  # which torch would take for what the name says
+                with path.open("rb") as file:
+                    return torch.load(file, map_location="cpu", weights_only=True)
+            # Only the format that torch has written since 1.6, a zip file, can be mapped instead of copied.
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         raise UnsafeWeightsError(

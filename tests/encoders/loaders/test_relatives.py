@@ -1,4 +1,4 @@
-"""C-RADIO, whose several tokens are its summary, gives what transformers gives."""
+"""C-RADIO, whose several tokens are its summary, and TIPSv2 give what transformers gives."""
 
 import re
 
@@ -71,3 +71,35 @@ def test_a_file_with_another_summary_is_refused(publish, radio):
         WrongWeightsError, match=r"says that the tokens \[0, 2\] are its summary, and the card \[0, 1\]"
     ):
         load_encoder(publish("c_radio_v4_h", state, **RADIO))
+
+
+TIPS = (
+    (r"^embeddings\.patch_embeddings\.projection", "patch_embed.proj"),
+    (r"^embeddings\.position_embeddings", "pos_embed"),
+    (r"^embeddings\.", ""),
+    (r"^encoder\.layer\.", "blocks."),
+    (r"attention\.o_proj", "attn.proj"),
+    (r"layer_scale(\d)\.lambda1", r"ls\1.gamma"),
+    (r"^layernorm", "norm"),
+)
+"""Names of transformers' class, and those that were released."""
+
+
+def test_tipsv2_equals_transformers(publish, equals, filled, small_images):
+    settings = {"hidden_size": WIDTH, "num_hidden_layers": 2, "num_attention_heads": HEADS, "image_size": 28}
+    network = filled(transformers.Tipsv2VisionModel(transformers.Tipsv2VisionConfig(**settings)))
+    state = {}
+    for key, value in network.state_dict().items():
+        name = key
+        for theirs, released in TIPS:
+            name = re.sub(theirs, released, name)
+        parts = re.fullmatch(r"(.*)attention\.q_proj\.(\w+)", name)
+        if parts is not None:
+            joined = torch.cat([network.state_dict()[key.replace("q_proj", f"{part}_proj")] for part in "qkv"])
+            state[f"vision_encoder.{parts[1]}attn.qkv.{parts[2]}"] = joined
+        elif "attention." not in name:
+            state[f"vision_encoder.{name}"] = value
+    state["text_encoder.token_embedding.weight"] = torch.ones(2, 2)
+    shape = {"img_size": 28, "embed_dim": WIDTH, "depth": 2, "num_heads": HEADS}
+    card = publish("tipsv2_b14", state, side=28, dim=WIDTH, shape=shape)
+    equals(card, small_images, lambda pixels: network(pixels).pooler_output)

@@ -38,11 +38,14 @@ LAYERS = (
     "torch.nn.SiLU",
     "torch.nn.GELU",
     "timm.layers.QuickGELU",
+    "timm.layers.LayerNorm",
+    "timm.models.vision_transformer.ParallelScalingBlock",
     "biofuse.encoders.loaders.timm.ConvStem",
+    "biofuse.encoders.loaders.timm.ChannelPatches",
 )
 """The dotted names a card may use; any other is refused, so that a card can never import code of its own."""
 
-KEYS = ("mlp_layer", "act_layer", "norm_layer", "embed_layer")
+KEYS = ("mlp_layer", "act_layer", "norm_layer", "embed_layer", "block_fn")
 """The arguments that take a class."""
 
 
@@ -92,12 +95,13 @@ LATER_BLOCKS = {
 """Modules of every other block."""
 
 
-OWN_ARGUMENTS = ("positions", "plain_fc_norm", "summary", "magnified")
+OWN_ARGUMENTS = ("positions", "plain_fc_norm", "summary", "magnified", "channels", "instance_norm")
 """Arguments of a card that are BioFuse's own: the rest are timm's.
 
 ``positions``
     How position embeddings of another grid are resampled; see :func:`resampled`. By default as timm does it.
     ``"fairseq"``: the file has a plain table whose first two rows stand for no position (BEiT-3).
+    ``"first"``: the file has positions for more channels than an image has, of which the first are taken (OpenPhenom).
 ``plain_fc_norm``
     Whether the normalisation after pooling has no weights: authors who pool otherwise than in training start it anew,
     and do not train it in linear probing.
@@ -106,8 +110,12 @@ OWN_ARGUMENTS = ("positions", "plain_fc_norm", "summary", "magnified")
 ``magnified``
     How many times larger the image is looked at once more, in square pieces of the network's size: the mean over the
     pieces stands beside the vector of the whole (MUSK).
-
-A network of one channel (timm's ``in_chans``) is given the mean of red, green and blue.
+``channels``
+    ``"apart"``: a network of one channel (timm's ``in_chans``) is given red, green and blue one after another, and the
+    three vectors stand side by side (GenBio-PathFM). Otherwise such a network is given their mean.
+``instance_norm``
+    Whether the network begins by bringing each channel of each image to mean 0 and deviation 1, with torch's
+    ``eps`` of 1e-5 beside the variance (OpenPhenom).
 """
 
 NOT_WEIGHTS = ("*attn_mask", "*relative_position_index", "mask_token")
@@ -185,13 +193,23 @@ def forward_of(card: EncoderCard, network: Any) -> Forward:
     """Return what computes a card's output with its network."""
     forward = _output_of(card, network)
     if card.arguments.get("in_chans") == 1:
-        forward = _of_grey(forward)
+        forward = _of_channels(forward) if card.arguments.get("channels") == "apart" else _of_grey(forward)
+    if card.arguments.get("instance_norm"):
+        forward = _of_standardised(forward)
     magnified = card.arguments.get("magnified")
     return forward if magnified is None else _magnified(forward, magnified)
 
 
 def _of_grey(forward: Forward) -> Forward:
     return lambda batch: forward(batch.mean(dim=1, keepdim=True))
+
+
+def _of_channels(forward: Forward) -> Forward:
+    return lambda batch: forward(batch.flatten(0, 1)[:, None]).reshape(len(batch), -1)
+
+
+def _of_standardised(forward: Forward) -> Forward:
+    return lambda batch: forward(nn.functional.instance_norm(batch))
 
 
 def _magnified(forward: Forward, times: int) -> Forward:
@@ -299,7 +317,7 @@ def _from_efficientnet_lite(name: str, state: State, network: Any) -> State:
         ) from error
 
 
-TIMM, SIZE, SCALE, FAIRSEQ = "timm", "size", "scale", "fairseq"
+TIMM, SIZE, SCALE, FAIRSEQ, FIRST = "timm", "size", "scale", "fairseq", "first"
 BILINEAR, CORNERS = "bilinear", "bilinear, corners aligned"
 
 
@@ -375,7 +393,7 @@ def timm_layout(network: nn.Module, card: EncoderCard, *, positions: str = TIMM)
         Made by timm.
     card : EncoderCard
         Whose checkpoint it is.
-    positions : {"timm", "size", "scale", "fairseq"}
+    positions : {"timm", "size", "scale", "fairseq", "first"}
         Who says how position embeddings are resampled; see :func:`resampled`.
 
     Returns
@@ -396,7 +414,9 @@ def timm_layout(network: nn.Module, card: EncoderCard, *, positions: str = TIMM)
         state = {key: value.flatten() if key.endswith(".gamma") else value for key, value in state.items()}
         if positions == FAIRSEQ and "pos_embed" in state and state["pos_embed"].ndim == 2:
             state = state | {"pos_embed": state["pos_embed"][None, 2:]}
-        known = positions in {TIMM, FAIRSEQ} or "pos_embed" not in state
+        if positions == FIRST and "pos_embed" in state:
+            state = state | {"pos_embed": state["pos_embed"][:, : shapes["pos_embed"][1]]}
+        known = positions in {TIMM, FAIRSEQ, FIRST} or "pos_embed" not in state
         if not known and state["pos_embed"].shape != shapes["pos_embed"]:
             tokens = shapes["pos_embed"][1]
             state = state | {"pos_embed": resampled(state["pos_embed"], tokens=tokens, how=positions)}
@@ -490,6 +510,7 @@ def _has_dimension(card: EncoderCard, network: Any) -> None:
     elif card.output == "cls+mean":
         dim = 2 * network.num_features
     dim *= len(card.arguments.get("summary", (0,))) * (2 if "magnified" in card.arguments else 1)
+    dim *= 3 if card.arguments.get("channels") == "apart" else 1
     if dim != card.dim:
         raise EncoderError(f"{card.name} promises {card.dim} dimensions, but {card.architecture} gives {dim}.")
 
@@ -554,6 +575,57 @@ class ConvStem(nn.Module):
         """Map images of shape (n, channels, height, width) to tokens of shape (n, height / 4, width / 4, columns)."""
         tokens: torch.Tensor = self.norm(self.proj(batch).permute(0, 2, 3, 1))
         return tokens
+
+
+class ChannelPatches(nn.Module):
+    """One projection for all channels: each channel's patches are tokens of their own (OpenPhenom).
+
+    Parameters are those that timm gives to whatever embeds patches.
+
+    Parameters
+    ----------
+    img_size : int
+        Side of the image in pixels.
+    patch_size : int
+        Side of a patch in pixels.
+    in_chans : int
+        Channels of the image.
+    embed_dim : int
+        Columns of a token.
+    bias : bool
+        Of the projection.
+    dynamic_img_pad : bool
+        Whether images are padded to whole patches: no.
+    device, dtype
+        Of the parameters.
+    """
+
+    def __init__(
+        self,
+        *,
+        img_size: int,
+        patch_size: int,
+        in_chans: int,
+        embed_dim: int,
+        bias: bool = True,
+        dynamic_img_pad: bool = False,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__()
+        if dynamic_img_pad or img_size % patch_size:
+            raise ValueError(f"an image of {img_size} pixels is not whole patches of {patch_size}")
+        side = img_size // patch_size
+        self.img_size, self.patch_size, self.grid_size = (img_size,) * 2, (patch_size,) * 2, (side,) * 2
+        self.num_patches = in_chans * side**2
+        self.proj = nn.Conv2d(
+            1, embed_dim, kernel_size=patch_size, stride=patch_size, bias=bias, device=device, dtype=dtype
+        )
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        """Map images of shape (n, channels, height, width) to tokens of shape (n, channels * patches, columns)."""
+        tokens: torch.Tensor = self.proj(batch.flatten(0, 1)[:, None]).flatten(2).transpose(1, 2)
+        return tokens.reshape(len(batch), -1, tokens.shape[-1])
 
 
 POOLINGS = {"cls": "token", "mean": "avg", "cls+mean": ""}

@@ -87,6 +87,10 @@ NAFLEX = (
     "it sees an image at its own aspect, cut into as many patches as fit (NaFlex), and BioFuse gives squares",
     "Use SigLIP 2 of one size: siglip2_base, siglip2_so400m, or hf:google/siglip2-base-patch16-224 and its relatives.",
 )
+TIPS = (
+    "its file has other names, which a card of BioFuse's knows",
+    "Use tipsv2_b14, tipsv2_l14, tipsv2_so400m14 or tipsv2_g14.",
+)
 MAPS = ("its class gives a map or tokens, and no vector of the image", OWN_CARD)
 BACKBONES = (
     "transformers has it as a backbone or a classifier only, and nobody says what the vector of an image is",
@@ -102,7 +106,8 @@ _REFUSED = {
     MAPS: "cvt depth_pro donut-swin dpt glpn poolformer pvt pvt_v2 segformer swiftformer swin2sr vitdet "
     "vitpose_backbone",
     BACKBONES: "dinat hgnet_v2 lw_detr_vit maskformer-swin pp_lcnet pp_lcnet_v3 pp_lcnet_v4 rt_detr_resnet textnet "
-    "timm_backbone timm_wrapper uvdoc_backbone radio sapiens2 tipsv2 tipsv2_vision_model",
+    "timm_backbone timm_wrapper uvdoc_backbone radio sapiens2",
+    TIPS: "tipsv2 tipsv2_vision_model",
     PARTS: "conditional_detr dab-detr deformable_detr detr rf_detr_dinov2 table-transformer yolos",
     VIDEOS: "timesformer videomae videoprism_vision_model vivit",
     LANGUAGE: "cohere2_vision llama4 mllama shieldgemma2",
@@ -203,31 +208,70 @@ def build_architecture(card: EncoderCard) -> nn.Module:
     EncoderError
         If the class or its configuration is not one that BioFuse knows, or contradicts the card.
     """
-    kind = KINDS.get(card.architecture)
-    if kind is None:
-        raise EncoderError(
-            f"{card.name}: {card.architecture!r} is not a class of transformers that BioFuse builds.",
-            remedy=f"There are {', '.join(KINDS)}.",
-        )
+    kind = kind_of(card.architecture, name=card.name)
     if card.output not in kind.outputs:
         raise EncoderError(
             f"{card.architecture} gives {' and '.join(kind.outputs)}, not {card.output!r} as {card.name} asks."
         )
-    configuration = getattr(transformers, kind.configuration)
-    # transformers takes any argument, and ignores those it does not know.
-    unknown = sorted(card.arguments.keys() - {field.name for field in dataclasses.fields(configuration)})
-    if unknown:
-        raise EncoderError(f"{card.name}: {kind.configuration} of transformers has no {', '.join(unknown)}.")
-    try:
-        settings = configuration(**card.arguments)
-        network: nn.Module = getattr(transformers, card.architecture)(settings, **dict(kind.options))
-    except (AssertionError, KeyError, RuntimeError, StrictDataclassError, TypeError, ValueError) as error:
-        raise EncoderError(
-            f"transformers {transformers.__version__} cannot build {card.architecture} for {card.name}: {error}.",
-            remedy="Correct the arguments on the card, or install another release of transformers.",
-        ) from error
+    network, settings = create(card.architecture, card.arguments, name=card.name)
     _agrees(card, settings, any_size=kind.any_size)
     return network
+
+
+def kind_of(architecture: str, *, name: str) -> Kind:
+    """Return what is known of a class.
+
+    Raises
+    ------
+    EncoderError
+        If BioFuse does not build it; ``name`` is the encoder's.
+    """
+    kind = KINDS.get(architecture)
+    if kind is None:
+        raise EncoderError(
+            f"{name}: {architecture!r} is not a class of transformers that BioFuse builds.",
+            remedy=f"There are {', '.join(KINDS)}.",
+        )
+    return kind
+
+
+def create(architecture: str, arguments: Mapping[str, Any], *, name: str) -> tuple[nn.Module, Any]:
+    """Have transformers build a class, without weights.
+
+    Parameters
+    ----------
+    architecture : str
+        One of :data:`KINDS`.
+    arguments : mapping
+        Of its configuration.
+    name : str
+        The encoder, for messages.
+
+    Returns
+    -------
+    (torch.nn.Module, configuration)
+
+    Raises
+    ------
+    EncoderError
+        If BioFuse does not build the class, its configuration does not have the arguments, or it cannot be built of
+        them.
+    """
+    kind = kind_of(architecture, name=name)
+    configuration = getattr(transformers, kind.configuration)
+    # transformers takes any argument, and ignores those it does not know.
+    unknown = sorted(arguments.keys() - {field.name for field in dataclasses.fields(configuration)})
+    if unknown:
+        raise EncoderError(f"{name}: {kind.configuration} of transformers has no {', '.join(unknown)}.")
+    try:
+        settings = configuration(**arguments)
+        network: nn.Module = getattr(transformers, architecture)(settings, **dict(kind.options))
+    except (AssertionError, KeyError, RuntimeError, StrictDataclassError, TypeError, ValueError) as error:
+        raise EncoderError(
+            f"transformers {transformers.__version__} cannot build {architecture} for {name}: {error}.",
+            remedy="Correct the arguments on the card, or install another release of transformers.",
+        ) from error
+    return network, settings
 
 
 def _agrees(card: EncoderCard, settings: Any, *, any_size: bool) -> None:
@@ -289,11 +333,12 @@ def columns(architecture: str, settings: Any) -> int:
 
 
 def forward_of(card: EncoderCard, network: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Return what computes a card's output with its network."""
+    """Return what computes a card's output with its network; one of one channel is given the mean of the three."""
     registers: int = getattr(network.config, "num_register_tokens", 0)
+    grey = getattr(network.config, "num_channels", 3) == 1
 
     def forward(batch: torch.Tensor) -> torch.Tensor:
-        output = network(pixel_values=batch)
+        output = network(pixel_values=batch.mean(dim=1, keepdim=True) if grey else batch)
         embedding: torch.Tensor
         if card.output == "projected":
             embedding = output.image_embeds

@@ -77,6 +77,11 @@ RUNS: dict[str, tuple[str, tuple[str, ...], set[str]]] = {
             "two-processes",
         },
     ),
+    "members": (
+        "members.py",
+        ("{images}", "--encoders", "haralick,hog", "--resamples", "2", "--samples", "30", "--quiet"),
+        {"pool", "milliseconds", "resamples", "data"},
+    ),
     "optimism": (
         "optimism.py",
         ("--repeats", "2", "--rows", "40", "--blocks", "2", "--columns", "3", "--signal", "1", "--workers", "1"),

@@ -11,7 +11,7 @@ STAMP := .venv/.installed
 
 # What the demo imports. uv leaves Python files as they are, so each process would compile thousands of them anew wherever
 # PYTHONDONTWRITEBYTECODE is set, as it often is in containers: 12 seconds for timm alone, in place of 3.
-IMPORTED := biofuse.studies.demo, biofuse.cli.app, matplotlib.figure, plotly.graph_objects, skimage.feature, sklearn.linear_model, timm
+IMPORTED := biofuse.studies.demo, biofuse.cli.app, matplotlib.figure, nibabel, plotly.graph_objects, skimage.feature, sklearn.linear_model, timm
 unexport PYTHONDONTWRITEBYTECODE
 
 # An environment whose interpreter is gone (an upgraded or removed Python) counts as none.

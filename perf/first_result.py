@@ -25,6 +25,7 @@ from measuring import Processor
 MILESTONES = {
     "extraction": "Plan:",
     "screen": "Screen:",
+    "leaderboard": "First leaderboard",
     "finalists": "Search:",
     "choice": "Kept ",
     "report": "Report:",

@@ -17,6 +17,7 @@ from biofuse.predictors.mean import MeanPredictor
 from biofuse.search import runner
 from biofuse.search import search as searching
 from biofuse.search.closed_form import ClosedFormScorer
+from biofuse.search.leaderboard import label
 from biofuse.search.problem import head_of
 from biofuse.search.rules import Budget, finalists, greedy_path, select
 from biofuse.search.runner import RefitScorer, SearchContext
@@ -214,6 +215,11 @@ def test_the_best_scoring_head_is_chosen_and_said(plant, searched):
     line = next(line for line in said if line.startswith("Head: "))
     assert line.startswith(f"Head: {search.head} ")
     assert all(f"{name} {value:.4f}" in line for name, value in search.heads.items())
+    first = said[said.index(line) - 1]  # before any head is fitted
+    rows = search.screen.leaderboard.best_first("auroc")
+    assert first.startswith(f"First leaderboard, mean AUROC of {len(rows)} subsets by ridge regression: ")
+    told = [*rows[:3], next(row for row in rows if row.n_encoders == 1)]
+    assert all(f"{label(row.subset)} {row.mean('auroc'):.4f}" in first for row in told)
     given = searched(embeddings, head=search.head)
     assert given.heads == {}
     assert scores(given.leaderboard) == scores(search.leaderboard)

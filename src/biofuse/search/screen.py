@@ -16,7 +16,7 @@ from biofuse.core.machine import limit_threads, usable_cores
 from biofuse.core.machine import memory_limit as usual_memory_limit
 from biofuse.core.target import Labels, Task
 from biofuse.data.splits import ValidationPlan
-from biofuse.evaluation.metrics import DEFAULT_METRIC, board_metrics
+from biofuse.evaluation.metrics import DEFAULT_METRIC, board_metrics, get_metric
 from biofuse.heads.base import ClassWeight
 from biofuse.search.closed_form import Choice, ClosedFormScorer, Size, Way, cheapest, choice_of_penalty, too_large
 from biofuse.search.closed_form_torch import TorchScorer, accelerator
@@ -299,6 +299,9 @@ def kept_in_folds(plan: ValidationPlan, kept: NDArray[np.bool_]) -> tuple[NDArra
     return tuple(held_out[kept[held_out]] for _, held_out in plan.folds)
 
 
+FIRST = 3
+"""Subsets that are told as soon as all have been screened."""
+
 SCREENED_BY = "ridge regression on concatenated encoders, whatever head and predictor are fitted in the end"
 """What a screen's scores are scores of; said beside every number that comes from them."""
 
@@ -325,6 +328,16 @@ class Screen:
     plan: ScreenPlan
     loss: ReductionLoss | None
     kept_rows: tuple[NDArray[np.int64], ...]
+
+    def __str__(self) -> str:
+        board = self.leaderboard
+        metric, best_first = get_metric(board.metrics[0]), board.best_first()
+        scored = [f"{label(row.subset)} {row.mean(metric.name):.4f}" for row in best_first[:FIRST]]
+        single = next((row for row in best_first if row.n_encoders == 1), None)
+        if single is not None and single not in best_first[:FIRST]:
+            scored.append(f"the best single encoder, {label(single.subset)} {single.mean(metric.name):.4f}")
+        title = metric.mean_title if board.n_folds > 1 else metric.title
+        return f"First leaderboard, {title} of {len(board):,} subsets by ridge regression: {'; '.join(scored)}"
 
 
 def run_screen(problem: Problem, context: SearchContext, *, budget: Budget) -> Screen:

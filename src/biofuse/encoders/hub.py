@@ -53,6 +53,10 @@ class HubFile:
         Where access is asked for; by default the repository's page.
     elsewhere : str
         What a message offers in place of a download, such as where to put the file by hand.
+    gated : bool
+        Whether access is known to have to be asked for.
+    fetch : str
+        The command that gets it where there is a network; empty: ``hf download`` of this file does.
     """
 
     repository: str
@@ -62,9 +66,17 @@ class HubFile:
     title: str = ""
     page: str = ""
     elsewhere: str = ""
+    gated: bool = False
+    fetch: str = ""
 
     def __str__(self) -> str:
         return f"{self.file} of {self.repository} (for {self.encoder})"
+
+    @property
+    def command(self) -> str:
+        """The command that downloads it, of the very revision: of another it would not be found."""
+        at = "" if self.revision == "main" else f" --revision {self.revision}"
+        return self.fetch or f"hf download {self.repository} {self.file}{at}"
 
 
 def endpoint() -> str:
@@ -150,9 +162,11 @@ def ask(wanted: HubFile, *, timeout: float | None = None) -> int | None:
     from huggingface_hub import constants
 
     if offline():
+        page = wanted.page or f"{endpoint()}/{wanted.repository}"
+        run = f"ask for access at {page}, then run" if wanted.gated else "run"
         raise HubUnreachableError(
             f"{wanted} is not on this machine, and HF_HUB_OFFLINE forbids asking for it.",
-            remedy=_or(f"Run `hf download {wanted.repository} {wanted.file}` while online", wanted),
+            remedy=_or(f"While online, {run} `{wanted.command}`", wanted),
         )
     with hub_errors(wanted):
         url = huggingface_hub.hf_hub_url(wanted.repository, wanted.file, revision=wanted.revision)

@@ -288,6 +288,9 @@ def hub_file(card: EncoderCard, weights: Weights, *, folder: Path | None = None)
         title=card.title,
         page=card.page,
         elsewhere=_by_hand(card.base, weights, folder),
+        gated=card.gated is True,
+        # Which shards are needed stands in their index only.
+        fetch=f"biofuse encoders verify {card.name}" if weights.sharded else "",
     )
 
 

@@ -75,9 +75,9 @@ def test_offline_nothing_is_asked(hub, far, monkeypatch):
     [
         (
             "uni",
-            "ask for access at https://huggingface.co/MahmoodLab/UNI, then run `hf download MahmoodLab/UNI "
-            "pytorch_model.bin --revision b55a5ec6cade1a39edfe6534189a9b8ca7a022f0`",
+            "ask for access at https://huggingface.co/MahmoodLab/UNI, then run `hf download MahmoodLab/UNI pytorch_",
         ),
+        ("uni", "pytorch_model.bin --revision b55a5ec6cade1a39edfe6534189a9b8ca7a022f0`"),
         ("chexagent", "run `biofuse encoders verify chexagent`"),
         ("ark_plus", "Get Ark6_swinLarge768_ep50.pth.tar from https://github.com/jlianglab/Ark, and put the file at"),
     ],

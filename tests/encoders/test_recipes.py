@@ -315,7 +315,7 @@ RECIPES = (
         )
         for size, encoders in (
             (224, ("siglip2_base",)),
-            (384, ("siglip2_large_384", "siglip2_giant_384")),
+            (384, ("siglip2_large_384", "siglip2_giant_384", "siglip2_so400m")),
             (512, ("siglip2_so400m_512", "siglip2_base_512", "siglip2_large_512")),
         )
     ),

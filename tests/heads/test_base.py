@@ -230,7 +230,7 @@ def test_own_heads_are_registered_in_order_and_the_cheap_ones_begin_with_the_def
 
 
 def test_class_weights_beside_a_head_are_refused() -> None:
-    with pytest.raises(SearchError, match="class_weight"):
+    with pytest.raises(SearchError, match="which has its own"):
         make_head(Logistic(), class_weight="balanced")
 
 

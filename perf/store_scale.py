@@ -129,10 +129,10 @@ def measure(root: Path, cards: Sequence[EncoderCard], contents: Contents) -> dic
     return found
 
 
-def hashing(folder: Path, *, columns: int) -> float:
+def hashing(folder: Path, *, columns: int, part_rows: int) -> float:
     """Bytes per second at which parts of many columns are verified, from files in memory."""
-    rows = np.zeros((PART_ROWS, columns), dtype=np.float32)
-    contents = np.frombuffer(np.random.default_rng(3).bytes(CONTENT_BYTES * PART_ROWS), dtype=f"S{CONTENT_BYTES}")
+    rows = np.zeros((part_rows, columns), dtype=np.float32)
+    contents = np.frombuffer(np.random.default_rng(3).bytes(CONTENT_BYTES * part_rows), dtype=f"S{CONTENT_BYTES}")
     path = Part.write(folder, contents, rows)
     clock = Processor()
     for _ in range(3):
@@ -160,7 +160,7 @@ def main() -> None:
         load = os.getloadavg()[0]
         written, parts = step(lambda: fill(EmbeddingStore(root), cards, contents, part_rows=options.part_rows))
         steps = {"write": written} | measure(root, cards, contents)
-        rate = hashing(Path(name), columns=max(paper))
+        rate = hashing(Path(name), columns=max(paper), part_rows=options.part_rows)
     found = {
         "images": options.images,
         "encoders": options.encoders,

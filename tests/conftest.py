@@ -34,6 +34,7 @@ from PIL import Image
 
 from biofuse.blocks.blocks import Blocks
 from biofuse.core.hashing import digest_file
+from biofuse.core.machine import usable_cores
 from biofuse.core.seals import write_sealed
 from biofuse.core.target import Task
 from biofuse.data.samples import Samples
@@ -109,6 +110,11 @@ def ray(socket_enabled: None) -> Any:
         patch.setenv("RAY_idle_worker_killing_time_threshold_ms", "600000")
         _CLUSTER.enter_context(clusters.ray_cluster())
     return clusters.require_ray()
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Run tests in one process more than there are cores: many of them wait for a process, a browser or a kill."""
+    return usable_cores() + 1
 
 
 @pytest.hookimpl(wrapper=True)

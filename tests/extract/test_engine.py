@@ -220,7 +220,7 @@ def test_killed_at_random_moments_it_resumes_and_ends_with_the_same_rows(files, 
     store, out = tmp_path / "store", tmp_path / "out.npy"
     calm = extract(samples_of(files), CARDS[:1], store=EmbeddingStore(tmp_path / "calm"), options=ALONE)
     generator = random.Random(workers)
-    for _ in range(4):
+    for _ in range(3):
         run = slow_run(workers, store, files, out)
         time.sleep(generator.uniform(0.3, 2.0))
         run.send_signal(signal.SIGKILL)

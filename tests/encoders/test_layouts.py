@@ -20,6 +20,7 @@ from tests.encoders.published import (
     RECIPES,
     SOURCED,
     VARIANTS,
+    WIDTH,
     published,
     shapes_of,
     shrunk,
@@ -164,6 +165,12 @@ def test_a_file_with_another_grid_of_positions_is_refused_and_both_grids_are_sai
     assert grids in said or re.search(
         rf"{key.rpartition('.')[2]}: .*{theirs + 2 * side + 1}, .*in the file, .*{theirs}", said
     ), said
+
+
+def test_a_file_with_positions_for_fewer_channels_than_an_image_has_is_refused(hub):
+    fewer = {"encoder.vit_backbone.pos_embed": (1, 1 + 2 * 256, WIDTH)}
+    said = refusal(hub, "openphenom", lambda shapes: shapes | fewer)
+    assert "holds 513 positions, fewer than the 769 of an image" in said
 
 
 DESCRIBED = [

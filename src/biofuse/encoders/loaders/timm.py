@@ -380,6 +380,15 @@ def require_grid(card: EncoderCard, positions: torch.Tensor) -> None:
         )
 
 
+def _first(card: EncoderCard, positions: torch.Tensor, tokens: int) -> torch.Tensor:
+    if positions.shape[1] < tokens:
+        raise WrongWeightsError(
+            f"The file of {card.name} holds {positions.shape[1]:,} positions, fewer than the {tokens:,} of an image.",
+            remedy="It is a file of another network, or for smaller images.",
+        )
+    return positions[:, :tokens]
+
+
 def timm_layout(network: nn.Module, card: EncoderCard, *, positions: str = TIMM) -> Callable[[State], State]:
     """Return what brings a checkpoint into the layout of this release of timm, by timm's own rules.
 
@@ -415,7 +424,7 @@ def timm_layout(network: nn.Module, card: EncoderCard, *, positions: str = TIMM)
         if positions == FAIRSEQ and "pos_embed" in state and state["pos_embed"].ndim == 2:
             state = state | {"pos_embed": state["pos_embed"][None, 2:]}
         if positions == FIRST and "pos_embed" in state:
-            state = state | {"pos_embed": state["pos_embed"][:, : shapes["pos_embed"][1]]}
+            state = state | {"pos_embed": _first(card, state["pos_embed"], shapes["pos_embed"][1])}
         known = positions in {TIMM, FAIRSEQ, FIRST} or "pos_embed" not in state
         if not known and state["pos_embed"].shape != shapes["pos_embed"]:
             tokens = shapes["pos_embed"][1]

@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
 
+from biofuse.core import ridge
 from biofuse.core.errors import SearchError
 from biofuse.core.ridge import (
     SMALLEST,
@@ -102,6 +103,19 @@ def test_single_precision_finds_the_penalty_and_the_solution_of_double_precision
         # A group of which nothing can be learnt has coefficients of nothing but rounding.
         close = {"rtol": 1e-7, "atol": 1e-12 * np.abs(targets).max() / long.alphas[place]}
         assert np.allclose(quick.coef[other][:, columns], long.coef[place][:, columns], **close)
+
+
+def test_solutions_of_single_precision_are_refined_to_those_of_double(monkeypatch):
+    problem = make_problem(150, 400, signal=3.0, weighted=True)
+    long = solve("rows", *problem)
+    place = long.best(GROUPS[:1])[0]
+    with monkeypatch.context() as patched:
+        patched.setattr(ridge, "_factored", lambda *_, **__: pytest.fail("decomposed in double precision"))
+        quick = solve("rows", *problem, quick=True)
+    assert quick.alphas == pytest.approx(long.alphas[[place]])
+    assert np.allclose(quick.coef[0], long.coef[place], rtol=0, atol=1e-11 * np.abs(long.coef[place]).max())
+    monkeypatch.setattr(ridge, "REFINEMENTS", 1)  # which does not do
+    assert np.array_equal(solve("rows", *problem, quick=True).coef, long.coef)
 
 
 def test_single_precision_leaves_few_penalties_and_gives_way_where_it_confuses_many():

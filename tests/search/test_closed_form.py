@@ -142,6 +142,19 @@ def test_penalties_of_generalised_cross_validation_give_the_decision_values_of_s
             assert np.allclose(found.decision[:, columns], expected.reshape(len(held), -1), rtol=0, atol=1e-6)
 
 
+def test_many_unreduced_rows_are_those_of_scikit_learn_refitted():
+    blocks, labels = make_data(n=3 * MANY_ROWS // 2 + 30)
+    scorer = make_scorer(blocks, labels, Task.MULTICLASS)
+    assert (scorer.mode, scorer.choice) == ("primal", "generalised")
+    fit, held = make_plan(blocks.ids).folds[1]
+    for subset in [("a", "d"), blocks.encoders]:
+        X, X_held = concatenated(blocks, subset, fit, held)
+        found = scorer.solve(subset, 1)
+        targets = 2.0 * (labels[fit][:, None] == np.arange(3)) - 1
+        expected = Ridge(found.alphas[0], solver="svd").fit(X, targets).predict(X_held)
+        assert np.allclose(found.decision, expected, rtol=0, atol=1e-6)
+
+
 def test_many_rows_of_few_columns_are_not_left_out_one_by_one():
     def choice(way, rows, columns):
         return choice_of_penalty(way, n_train=(rows, rows + 1), kept=(columns, 1))

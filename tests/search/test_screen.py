@@ -6,13 +6,13 @@ from biofuse.core.errors import SearchError
 from biofuse.core.target import Task
 from biofuse.data.splits import ValidationPlan
 from biofuse.search.closed_form import ClosedFormScorer, Size
-from biofuse.search.screen import kept_in_folds, plan_screen, reduction_loss, rows_to_keep
+from biofuse.search.screen import expect, kept_in_folds, plan_screen, reduction_loss, rows_to_keep
 
 NINE = (512, 512, 512, 768, 768, 1024, 1408, 1536, 1536)
 GIB = 2**30
 
 
-def plan(n, *, dims=NINE, classes=2, workers=2, memory_limit=12 * GIB):
+def plan(n, *, dims=NINE, classes=2, workers=2, memory_limit=12 * GIB, reduce="auto"):
     size = Size(
         dims=dims,
         n_train=(n * 4 // 5,) * 5,
@@ -21,7 +21,7 @@ def plan(n, *, dims=NINE, classes=2, workers=2, memory_limit=12 * GIB):
         n_weightings=1,
         n_subsets=2 ** len(dims) - 1,
     )
-    return plan_screen(size, workers=workers, memory_limit=memory_limit)
+    return plan_screen(size, workers=workers, memory_limit=memory_limit, reduce=reduce)
 
 
 def test_few_rows_are_screened_whole_by_products_of_rows():
@@ -38,6 +38,25 @@ def test_many_rows_are_reduced_as_little_as_will_do():
     assert (many.mode, many.reduce_to, many.penalties) == ("primal", 128, "generalised")
     assert "128 components, penalties by generalised cross-validation" in str(many)
     assert many.memory < 8 * GIB
+
+
+def test_nothing_is_reduced_where_that_is_asked_for():
+    for n, chosen in ((1700, "leave_one_out"), (89_996, "generalised")):
+        found, reduced = plan(n, reduce="none", memory_limit=900 * GIB), plan(n, memory_limit=900 * GIB)
+        assert (found.mode, found.reduce_to, found.penalties) == ("dual" if n == 1700 else "primal", None, chosen)
+        assert found.operations > 2 * reduced.operations
+        assert found.memory > reduced.memory
+
+
+@pytest.mark.parametrize(("n", "dims"), [(300, (200, 150)), (300, (20, 30)), (2600, (20, 30))])
+def test_what_a_screen_takes_is_told_by_the_speed_of_the_machine(n, dims):
+    size = Size(dims=dims, n_train=(n,) * 2, n_test=(n,) * 2, n_columns=1, n_weightings=1, n_subsets=3)
+    found = expect(size, plan_screen(size, reduce="none"), workers=1)
+    assert found.scoring.n_fits == 6
+    assert 0 < found.preparing < 60
+    assert 0 < found.scoring.seconds < 60
+    more = Size(dims=dims, n_train=(n,) * 2, n_test=(n,) * 2, n_columns=1, n_weightings=1, n_subsets=3000)
+    assert expect(more, plan_screen(more, reduce="none"), workers=1).scoring.seconds > 10 * found.scoring.seconds
 
 
 def test_how_far_blocks_are_reduced_does_not_depend_on_the_cores():

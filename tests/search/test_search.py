@@ -88,6 +88,22 @@ def test_the_screen_scores_every_subset_and_the_finalists_are_refitted(plant, se
     assert f"{len(kept)} finalists out of 15 screened subsets" in search.reason
 
 
+def test_a_screen_of_all_columns_says_first_what_it_costs(plant, searched, scored, monkeypatch):
+    told = []
+    found = searched(plant(), head="ridge", reduce="none", tell=told.append)
+    plan, cost, *_ = [line for line in told if line.startswith("Screen: ")]
+    assert "15 subsets by products of" in plan
+    assert "nothing is reduced" in cost
+    assert "operations: about" in cost
+    assert scores(found.screen.leaderboard) == scores(searched(plant(), head="ridge").screen.leaderboard)
+    scored.screened.clear()
+    monkeypatch.setattr(runner, "LONG_SECONDS", 0.0)
+    with pytest.raises(SearchError, match="would take about") as refused:
+        searched(plant(), head="ridge", reduce="none")
+    assert "--yes" in refused.value.remedy or "yes=True" in refused.value.remedy
+    assert not scored.screened
+
+
 def test_the_planted_pair_is_found_by_every_search_that_may_find_it(plant, searched):
     for options in ({}, {"search": "exhaustive"}, {"search": "greedy"}, {"search": "beam"}):
         search = searched(plant(96), head="ridge", folds=3, **options)

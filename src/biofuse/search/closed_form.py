@@ -1,7 +1,7 @@
 """Scores of every subset in closed form: ridge regression on products of rows or columns that add up over encoders."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -46,6 +46,13 @@ ROWS_PER_COLUMN = 4
 nearly alike. (The regret is measured by ``perf/penalties.py``; figures in docs/search.md.)"""
 
 
+SPEED_SIDE = 1024
+"""Rows of the matrices whose product says how fast this machine multiplies."""
+
+SPEED_RANK = 32
+"""Of the made-up products that are decomposed to say how fast it does that; what they are does not matter."""
+
+
 def choice_of_penalty(way: Way, *, n_train: Sequence[int], kept: Sequence[int]) -> Choice:
     """Return how penalties are chosen; the same for all subsets of a search.
 
@@ -61,10 +68,9 @@ def choice_of_penalty(way: Way, *, n_train: Sequence[int], kept: Sequence[int]) 
     return "generalised" if way == "primal" and many else "leave_one_out"
 
 
-TRIDIAGONAL = 8 / 3 / 2 + 1 / 3
+TRIDIAGONAL = 8 / 3 / 2
 """Operations, times n^3, of tridiagonalising (4/3) and of forming the orthogonal matrix (4/3), both in single precision
-and so at half the cost, and of one Cholesky decomposition: Golub and Van Loan, Matrix Computations, 4th edition,
-sections 8.3 and 4.2."""
+and so at half the cost: Golub and Van Loan, Matrix Computations, 4th edition, section 8.3."""
 
 RECURRENCE = 2.5
 """Passes over n numbers per row and penalty of the recurrence for the leverages: 5 in single precision."""
@@ -144,6 +150,13 @@ class Size:
         """Return the columns kept of each block."""
         return [dim if reduce_to is None else min(dim, reduce_to) for dim in self.dims]
 
+    def typical(self, way: Way, reduce_to: int | None) -> int:
+        """Return the rows of a matrix that takes as long to decompose as those of all subsets do on average."""
+        if way == "dual":
+            return round(np.mean(self.n_train))
+        kept = self.kept(reduce_to)
+        return round(np.cbrt(_moments(kept)[2]))
+
     def works(self, reduce_to: int | None) -> dict[Way, Work]:
         """Return what both ways need, with so many principal components kept of each block."""
         kept = self.kept(reduce_to)
@@ -167,7 +180,7 @@ class Size:
         for n, t, reduction in zip(self.n_train, self.n_test, reducing, strict=True):
             held += blocks * (n + t) * n
             preparing += (2.0 * t + n) * n * sum(kept) + reduction
-            solving = TRIDIAGONAL * float(n) ** 3 + (RECURRENCE + 2 * c) * a * n**2
+            solving = _solving("dual", "leave_one_out", n=n, moments=(n, n**2, float(n) ** 3), n_columns=c, n_alphas=a)
             scoring += self.n_subsets * (self.n_weightings * solving + blocks / 2 * (n * n + 2 * t * n * c))
         n, t = max(self.n_train), max(self.n_test)
         # While a block is standardised, its columns are held in float64 a few at a time and its products once more.
@@ -177,24 +190,88 @@ class Size:
 
     def _of_columns(self, kept: list[int], reducing: list[float]) -> Work:
         total, a, c = sum(kept), self.n_alphas, self.n_columns
-        generalised = choice_of_penalty("primal", n_train=self.n_train, kept=kept) == "generalised"
-        # Moments of the columns of a subset, each block in or out at even odds.
-        mean, variance = total / 2, sum(few**2 for few in kept) / 4
-        square, cube = mean**2 + variance, mean**3 + 3 * mean * variance
+        choice, moments = choice_of_penalty("primal", n_train=self.n_train, kept=kept), _moments(kept)
         held = preparing = scoring = 0.0
         for n, t, reduction in zip(self.n_train, self.n_test, reducing, strict=True):
-            held += (t if generalised else n + t) * total + self.n_weightings * (total + c) * total
+            held += (t if choice == "generalised" else n + t) * total + self.n_weightings * (total + c) * total
             preparing += self.n_weightings * n * total**2 + reduction
-            solving = REDUCTION * cube + 4 * c * square
-            if not generalised:
-                solving = EIGEN * cube + 2 * n * square + 2 * n * mean * (a + min(a, RIVALS) * c) + 2 * a * c * square
-            scoring += self.n_subsets * (self.n_weightings * solving + 2 * t * mean * c)
+            solving = _solving("primal", choice, n=n, moments=moments, n_columns=c, n_alphas=a)
+            scoring += self.n_subsets * (self.n_weightings * solving + 2 * t * moments[0] * c)
         n, t = max(self.n_train), max(self.n_test)
         solving = 3 * total**2 + (a + c) * n + ROWS_AT_ONCE * (3 * total + 3 * a * c)
         # A block in float64 a few columns at a time, its products and their axes, and the parts before they are joined.
         standardising = 2 * COLUMNS_AT_ONCE * n + 3 * max(self.dims) ** 2 + (n + t) * total
         scratch = max(solving, standardising)
         return Work(held=int(8 * held), scratch=int(8 * scratch), preparing=preparing, scoring=scoring)
+
+
+Moments = tuple[float, float, float]
+"""The mean size, and the means of its square and its cube, of the matrices that are decomposed."""
+
+
+def _moments(kept: Sequence[int]) -> Moments:
+    """Return those of the columns of a subset, each block in or out at even odds."""
+    mean, variance = sum(kept) / 2, sum(few**2 for few in kept) / 4
+    return mean, mean**2 + variance, mean**3 + 3 * mean * variance
+
+
+def _solving(way: Way, choice: Choice, *, n: int, moments: Moments, n_columns: int, n_alphas: int) -> float:
+    """Return the operations of solving for a subset on a fold of n training rows."""
+    (size, square, cube), a, c = moments, n_alphas, n_columns
+    if way == "dual":
+        return TRIDIAGONAL * cube + (RECURRENCE + 2 * c) * a * square
+    if choice == "generalised":
+        return REDUCTION * cube + 4 * c * square
+    return EIGEN * cube + 2 * n * square + 2 * n * size * (a + min(a, RIVALS) * c) + 2 * a * c * square
+
+
+def seconds_per_operation(way: Way, choice: Choice, *, side: int) -> tuple[float, float]:
+    """Measure what an operation takes one core of this machine, of preparing and of scoring.
+
+    Large products and decompositions differ in that tenfold, and decompositions of any size from each other, by the
+    caches they leave.
+
+    Parameters
+    ----------
+    way : {"dual", "primal"}
+    choice : {"leave_one_out", "generalised"}
+    side : int
+        Rows of the decomposed matrix, as of :meth:`Size.typical`; it is made up.
+
+    Returns
+    -------
+    preparing, scoring : float
+        Seconds per operation of :class:`Work`, before ``PREPARING`` is taken into account.
+    """
+    random, n = np.random.default_rng(0), 2 * side if way == "primal" else side
+    square, thin = random.normal(size=(SPEED_SIDE, SPEED_SIDE)), random.normal(size=(side, SPEED_RANK))
+    products = thin @ thin.T + np.diag(np.linspace(1, SPEED_RANK, side))
+    targets, relative = np.sign(random.normal(size=(n, 1))), np.array(RELATIVE_PENALTIES)
+    known: dict[str, Any] = {"targets": targets, "weights": np.ones(n), "relative": relative}
+    about = {"mean": np.zeros(side), "crossed": targets[:side]}
+
+    def solve() -> None:
+        if way == "dual":
+            row_path(products.copy(), quick=True, **known)
+        elif choice == "generalised":
+            generalised_path(products=products.copy(), **about, **known)
+        else:
+            rows = np.broadcast_to(products[0], (n, side))
+            column_path(rows, columns=[slice(0, side)], products=products, **about, **known)
+
+    size: Moments = (side, float(side) ** 2, float(side) ** 3)
+    operations = _solving(way, choice, n=n, moments=size, n_columns=1, n_alphas=len(relative))
+    with limit_threads(1):
+        multiplying, solving = _seconds(lambda: square @ square), _seconds(solve)
+    return multiplying / (2 * SPEED_SIDE**3), solving / operations
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    """Return what some work takes the second time: the first may load libraries."""
+    work()
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
 
 
 def cheapest(works: dict[Way, Work], *, memory_limit: int, workers: int = 1) -> Way | None:

@@ -161,6 +161,11 @@ class SearchConfig(Options):
         description="Best screened subsets that are refitted, besides single encoders, all of them, the greedy path, "
         "the best of each size, the screen's own choice and its lean subset.",
     )
+    reduce: Annotated[Literal["auto", "none"], Option(panel="Advanced")] = Field(
+        default="auto",
+        description="auto: a screen of many rows reduces each encoder to 128 or 64 principal components inside the "
+        "folds; none: it never does, whatever it costs, which it says first.",
+    )
     folds: Annotated[int, Option(panel="Advanced")] = Field(default=5, ge=2, description="Of the cross-validation.")
     repeats: Annotated[int, Option(panel="Advanced")] = Field(default=2, ge=1, description="Of the cross-validation.")
     commercial_only: Annotated[bool, Option(panel="Advanced")] = Field(

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,16 +14,27 @@ from biofuse.core.errors import SearchError
 from biofuse.core.hashing import hash_order
 from biofuse.core.machine import limit_threads, usable_cores
 from biofuse.core.machine import memory_limit as usual_memory_limit
+from biofuse.core.progress import duration
 from biofuse.core.target import Labels, Task
 from biofuse.data.splits import ValidationPlan
 from biofuse.evaluation.metrics import DEFAULT_METRIC, board_metrics, get_metric
 from biofuse.heads.base import ClassWeight
-from biofuse.search.closed_form import Choice, ClosedFormScorer, Size, Way, cheapest, choice_of_penalty, too_large
+from biofuse.search.closed_form import (
+    PREPARING,
+    Choice,
+    ClosedFormScorer,
+    Size,
+    Way,
+    cheapest,
+    choice_of_penalty,
+    seconds_per_operation,
+    too_large,
+)
 from biofuse.search.closed_form_torch import TorchScorer, accelerator
 from biofuse.search.leaderboard import Leaderboard, Row, SubsetKey, label
 from biofuse.search.problem import Problem
 from biofuse.search.rules import Budget, select
-from biofuse.search.runner import Cost, SearchContext, run_search
+from biofuse.search.runner import Cost, SearchContext, check_cost, run_search
 from biofuse.search.strategies import EXHAUSTIVE_LIMIT, screening_strategy
 
 SAMPLE_ROWS = 2000
@@ -210,7 +221,13 @@ class ScreenPlan:
         return f"Screen: {self.n_subsets:,} subsets by products of {of}{reduced}{chosen}, about {amount}"
 
 
-def plan_screen(size: Size, *, workers: int = 1, memory_limit: int | None = None) -> ScreenPlan:
+Reduce = Literal["auto", "none"]
+"""Whether blocks may be reduced: where the screen would take long, or never."""
+
+
+def plan_screen(
+    size: Size, *, workers: int = 1, memory_limit: int | None = None, reduce: Reduce = "auto"
+) -> ScreenPlan:
     """Choose how to screen: without reduction where that takes few operations, else as little reduced as does.
 
     Parameters
@@ -221,6 +238,7 @@ def plan_screen(size: Size, *, workers: int = 1, memory_limit: int | None = None
         Processes; how far blocks are reduced does not depend on them.
     memory_limit : int, optional
         Bytes; a share of what is available by default.
+    reduce : {"auto", "none"}
 
     Raises
     ------
@@ -228,7 +246,8 @@ def plan_screen(size: Size, *, workers: int = 1, memory_limit: int | None = None
         If every way that is left to choose needs more memory than the limit.
     """
     limit = usual_memory_limit() if memory_limit is None else memory_limit
-    tried = [None, *(components for components in REDUCTIONS if components < max(size.dims))]
+    offered = REDUCTIONS if reduce == "auto" else ()
+    tried = [None, *(components for components in offered if components < max(size.dims))]
     works = {components: size.works(components) for components in tried}
     fitting = {
         components: found[way]
@@ -250,6 +269,48 @@ def plan_screen(size: Size, *, workers: int = 1, memory_limit: int | None = None
         memory=work.bytes(workers),
         operations=work.operations,
         penalties=choice_of_penalty(mode, n_train=size.n_train, kept=size.kept(reduce_to)),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expected:
+    """What a screen will take, before anything of it is computed.
+
+    Attributes
+    ----------
+    operations : float
+        Floating-point operations, of preparing and of scoring.
+    preparing : float
+        Seconds before the first subset.
+    scoring : Cost
+        All subsets and folds.
+    """
+
+    operations: float
+    preparing: float
+    scoring: Cost
+
+    def __str__(self) -> str:
+        return (
+            f"{self.operations:.1e} operations: about {duration(self.preparing)} to prepare the folds and "
+            f"{duration(self.scoring.seconds)} to score them, at what this machine takes of numbers made up"
+        )
+
+
+def expect(size: Size, plan: ScreenPlan, *, workers: int) -> Expected:
+    """Say what a screen will take, by the speed of this machine, which is measured: as long as one or two fits take."""
+    work = size.works(plan.reduce_to)[plan.mode]
+    preparing, scoring = seconds_per_operation(plan.mode, plan.penalties, side=size.typical(plan.mode, plan.reduce_to))
+    n_fits = size.n_subsets * len(size.n_train)
+    return Expected(
+        operations=work.preparing + work.scoring,
+        preparing=work.preparing / PREPARING * preparing / min(usable_cores(), len(size.n_train)),
+        scoring=Cost(
+            n_subsets=size.n_subsets,
+            n_fits=n_fits,
+            seconds_per_fit=work.scoring * scoring / n_fits,
+            workers=workers,
+        ),
     )
 
 
@@ -358,8 +419,13 @@ def run_screen(problem: Problem, context: SearchContext, *, budget: Budget) -> S
         "class_weight": config.class_weight,
         "sample_weight": problem.weights,
     }
-    plan = plan_screen(_size(problem, n_subsets=len(strategy.subsets(pool))), workers=workers)
+    size = _size(problem, n_subsets=len(strategy.subsets(pool)))
+    plan = plan_screen(size, workers=workers, reduce=config.reduce)
     context.tell(f"{plan}.")
+    if config.reduce == "none":
+        expected = expect(size, plan, workers=workers)
+        context.tell(f"Screen: nothing is reduced, {expected}.")
+        check_cost(expected.scoring, yes=context.yes)
     loss = None
     if plan.reduce_to is not None:
         loss = reduction_loss(

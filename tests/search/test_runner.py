@@ -555,6 +555,32 @@ def test_quick_fits_are_timed_more_than_once():
         assert cost.seconds_per_fit == expected
 
 
+def test_what_fits_take_beside_others_is_measured_before_the_time_is_told(monkeypatch):
+    class Beside(Timed):
+        seconds, order = 1.0, ()
+
+        def score_fold(self, subset, fold):
+            self.order = (*self.order, (subset, fold))
+            return FoldPart(values={"auroc": 0.5}, seconds=self.seconds)
+
+    def together(scorer, tasks, _workers):
+        scorer.seconds = 1.75
+        return (scorer.score_fold(*task) for task in tasks)
+
+    monkeypatch.setattr(runner, "_parallel", together)
+    scorer, told = Beside(), []
+    board = run_search(("a", "b"), Exhaustive(), scorer, workers=2, announce=told.append)
+    assert [row.subset for row in board] == [("a",), ("b",), ("a", "b")]
+    (cost,) = told
+    assert (cost.together, cost.seconds) == (1.75, 6 * 1.75 / 2)
+    assert scorer.order[-4:] == (
+        (("a",), 1),
+        (("a", "b"), 1),
+        (("b",), 0),
+        (("b",), 1),
+    )  # those that were timed come first
+
+
 def test_more_than_an_hour_is_asked_for():
     cost = Cost(n_subsets=1, n_fits=1, seconds_per_fit=3601.0, workers=1)
     with pytest.raises(SearchError, match="about 60 minutes") as error:

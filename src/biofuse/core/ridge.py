@@ -648,6 +648,7 @@ def _factors(
     pivots = np.empty((len(alphas), len(diagonal)), dtype=diagonal.dtype)
     links = np.empty((len(alphas), len(beside)), dtype=diagonal.dtype)
     solved = np.empty((len(alphas), targets.shape[1], len(diagonal)), dtype=diagonal.dtype)
+    targets = np.asfortranarray(targets)  # once, and not for every penalty
     if len(diagonal) == 1:  # which LAPACK's wrapper refuses
         pivots[:] = diagonal + alphas[:, None]
         return pivots, links, targets.T / pivots[:, :, None]

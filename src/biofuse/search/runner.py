@@ -310,8 +310,11 @@ START_SECONDS = 1.0
 """What starting worker processes takes: most of it is importing numpy and scipy."""
 
 TOGETHER = 1.25
-"""Times that a fit takes beside others, with whom it shares caches and memory: of the screen on 546 to 20,000 rows, 1.1
-to 1.4 with two processes on two cores."""
+"""Times that a fit takes beside others, with whom it shares caches and memory, where that is not measured: of the
+screen on 546 to 20,000 rows, 1.1 to 1.4 with two processes on two cores."""
+
+MEASURED_TOGETHER = 4
+"""Fits per process by which it is measured, of which the first finds a process that has just started."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -326,20 +329,23 @@ class Cost:
         Mean of the timed fits, which had a processor to themselves.
     workers : int
         Processes.
+    together : float or None
+        Times that a fit takes beside others, as measured here while they ran; None before that.
     """
 
     n_subsets: int
     n_fits: int
     seconds_per_fit: float
     workers: int
+    together: float | None = None
 
     @property
     def seconds(self) -> float:
         """Expected time by the clock."""
         if self.workers == 1:
             return self.n_fits * self.seconds_per_fit
-        seconds = self.n_fits * self.seconds_per_fit * TOGETHER / self.workers
-        return seconds + (START_SECONDS if seconds > START_SECONDS else 0)
+        seconds = self.n_fits * self.seconds_per_fit * (self.together or TOGETHER) / self.workers
+        return seconds + (START_SECONDS if self.together is None and seconds > START_SECONDS else 0)
 
     def __str__(self) -> str:
         return (
@@ -626,6 +632,7 @@ class _Run:
     rows: dict[Subset, Row] = field(default_factory=dict)
     predictions: dict[Subset, Predictions] = field(default_factory=dict)
     ready: dict[tuple[Subset, int], FoldPart] = field(default_factory=dict)
+    timed: tuple[Cost, Mapping[Subset, FoldPart]] | None = None
 
     def resume(self, sink: ScoreLog) -> None:
         """Take over what an earlier search left."""
@@ -672,10 +679,26 @@ class _Run:
         with limit_threads(1):
             cost, first = estimate_cost(self.scorer, left, workers=self.workers, asked=missing)
         self.ready |= {(subset, 0): part for subset, part in first.items()}
+        self.workers = self.workers if cost.seconds * self.workers > WORTH_WORKERS else 1
+        sharing = isinstance(self.scorer, RefitScorer) and self.scorer.folds_held  # folds have an order there
+        if self.workers > 1 and not sharing and max(part.seconds for part in first.values()) < WARM_SECONDS:
+            self.timed = cost, first
+        elif self.announce is not None:
+            self.announce(cost)
+        check_cost(cost, yes=self.yes)
+
+    def _measure(self, parts: Iterator[FoldPart], tasks: Sequence[tuple[Subset, int]]) -> None:
+        """Take the first parts, of subsets that were timed alone, and announce the cost by what they take together."""
+        if self.timed is None:
+            return
+        (cost, alone), self.timed = self.timed, None
+        found = dict(zip(tasks, parts, strict=False))
+        self.ready |= found
+        ratios = [part.seconds / alone[subset].seconds for (subset, _), part in found.items()]
+        cost = replace(cost, together=float(np.median(ratios))) if ratios else cost
         if self.announce is not None:
             self.announce(cost)
         check_cost(cost, yes=self.yes)
-        self.workers = self.workers if cost.seconds * self.workers > WORTH_WORKERS else 1
 
     def _add(self, subset: Subset, scores: FoldScores) -> None:
         row = Row(
@@ -710,8 +733,12 @@ class _Run:
             tasks.sort(key=lambda task: task[1])
             self.ready |= dict(zip(tasks, self._parts(scorer, tasks), strict=True))
             tasks = []
-        parts = self._parts(scorer, tasks)
+        ahead: list[tuple[Subset, int]] = []
+        if self.timed is not None:
+            ahead = [task for task in tasks if task[0] in self.timed[1]][: MEASURED_TOGETHER * self.workers]
+        parts = self._parts(scorer, [*ahead, *(task for task in tasks if task not in ahead)])
         try:
+            self._measure(parts, ahead)
             for subset in subsets:
                 # Parts arrive in the order of the tasks.
                 found = [

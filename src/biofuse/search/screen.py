@@ -422,7 +422,8 @@ def run_screen(problem: Problem, context: SearchContext, *, budget: Budget) -> S
     size = _size(problem, n_subsets=len(strategy.subsets(pool)))
     plan = plan_screen(size, workers=workers, reduce=config.reduce)
     context.tell(f"{plan}.")
-    if config.reduce == "none":
+    device = accelerator(context.device, operations=plan.operations)
+    if config.reduce == "none" and device is None:  # what an accelerator takes is not foreseen
         expected = expect(size, plan, workers=workers)
         context.tell(f"Screen: nothing is reduced, {expected}.")
         check_cost(expected.scoring, yes=context.yes)
@@ -456,9 +457,8 @@ def run_screen(problem: Problem, context: SearchContext, *, budget: Budget) -> S
         threads=usable_cores(),
         **common,
     )
-    device = accelerator(context.device, operations=plan.operations)
     if device is not None:
-        context.tell(f"Screen: computed on {device}.")
+        context.tell(f"Screen: computed on {device}, {plan.operations:.1e} operations.")
 
     def announce(cost: Cost) -> None:
         context.tell(f"Screen: {cost}.")

@@ -153,9 +153,9 @@ class Size:
     def typical(self, way: Way, reduce_to: int | None) -> int:
         """Return the rows of a matrix that takes as long to decompose as those of all subsets do on average."""
         if way == "dual":
-            return round(np.mean(self.n_train))
+            return round(float(np.mean(self.n_train)))
         kept = self.kept(reduce_to)
-        return round(np.cbrt(_moments(kept)[2]))
+        return round(float(np.cbrt(_moments(kept)[2])))
 
     def works(self, reduce_to: int | None) -> dict[Way, Work]:
         """Return what both ways need, with so many principal components kept of each block."""
@@ -248,7 +248,7 @@ def seconds_per_operation(way: Way, choice: Choice, *, side: int) -> tuple[float
     products = thin @ thin.T + np.diag(np.linspace(1, SPEED_RANK, side))
     targets, relative = np.sign(random.normal(size=(n, 1))), np.array(RELATIVE_PENALTIES)
     known: dict[str, Any] = {"targets": targets, "weights": np.ones(n), "relative": relative}
-    about = {"mean": np.zeros(side), "crossed": targets[:side]}
+    about: dict[str, Any] = {"mean": np.zeros(side), "crossed": targets[:side]}
 
     def solve() -> None:
         if way == "dual":

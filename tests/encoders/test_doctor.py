@@ -79,6 +79,7 @@ def test_offline_nothing_is_asked(hub, far, monkeypatch):
         ),
         ("uni", "pytorch_model.bin --revision b55a5ec6cade1a39edfe6534189a9b8ca7a022f0`"),
         ("chexagent", "run `biofuse encoders verify chexagent`"),
+        ("chexagent", "model.safetensors.index.json, and beside it the shards that it names."),
         ("ark_plus", "Get Ark6_swinLarge768_ep50.pth.tar from https://github.com/jlianglab/Ark, and put the file at"),
     ],
 )

@@ -335,7 +335,8 @@ def _is_cached(card: EncoderCard, weights: Weights) -> bool:
 
 
 def _by_hand(name: str, weights: Weights, folder: Path | None) -> str:
-    return f"put the file at {Path(folder or '$' + WEIGHTS_DIR, name, weights.file)}"
+    beside = ", and beside it the shards that it names" if weights.sharded else ""
+    return f"put the file at {Path(folder or '$' + WEIGHTS_DIR, name, weights.file)}{beside}"
 
 
 def shard_names(name: str, weights: Weights, index: Path) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ It comes in two forms, from the products of rows or of columns, and both give th
 :func:`column_path` are for searches, which have the products already, :func:`ridge_path` takes a matrix and chooses.
 """
 
+import math
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -104,10 +105,10 @@ class Workspace:
     ) -> NDArray[Any]:
         """Return an array whose content is whatever was last left there under that name in that precision."""
         arrays: dict[tuple[str, Any], NDArray[Any]] = self._local.__dict__.setdefault("arrays", {})
-        key = name, np.dtype(dtype)
-        if key not in arrays or arrays[key].shape != shape:
-            arrays[key] = np.zeros(shape, dtype=dtype, order=order)
-        return arrays[key]
+        key, size = (name, np.dtype(dtype)), math.prod(shape)
+        if key not in arrays or len(arrays[key]) < size:  # folds differ by a few rows, and the largest serves all
+            arrays[key] = np.zeros(size, dtype=dtype)
+        return arrays[key][:size].reshape(shape, order=order)
 
 
 def row_path(

@@ -531,7 +531,7 @@ def test_cost_is_that_of_the_timed_fits_times_their_number():
     assert (len(subset), first[subset].seconds) == (1, 300.0)  # the usual number of columns
     assert (cost.n_subsets, cost.n_fits, cost.workers) == (3, 6, 2)
     assert cost.seconds == 300 * TOGETHER * 6 / 2 + START_SECONDS
-    assert "3 subsets, 6 fits on 2 processes: about 18.8 minutes" in str(cost)
+    assert "3 subsets, 6 fits on 2 cores: about 18.8 minutes" in str(cost)
 
     class Quick(Timed):
         def score_fold(self, subset, fold):

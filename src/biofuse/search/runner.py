@@ -328,7 +328,7 @@ class Cost:
     seconds_per_fit : float
         Mean of the timed fits, which had a processor to themselves.
     workers : int
-        Processes.
+        Processes, or threads.
     together : float or None
         Times that a fit takes beside others, as measured here while they ran; None before that.
     """
@@ -350,7 +350,7 @@ class Cost:
     def __str__(self) -> str:
         return (
             f"{self.n_subsets:,} subsets, {self.n_fits:,} fits on {self.workers} "
-            f"{'process' if self.workers == 1 else 'processes'}: about {duration(self.seconds)} "
+            f"{'core' if self.workers == 1 else 'cores'}: about {duration(self.seconds)} "
             f"(a fit takes {duration(self.seconds_per_fit)})"
         )
 

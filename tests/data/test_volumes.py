@@ -6,20 +6,30 @@ import pickle
 import sys
 import tracemalloc
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 from numpy.typing import NDArray
+from PIL import Image
 
 from biofuse.core.errors import DataError, DependencyError, UnreadableImageError
+from biofuse.data import remembered
 from biofuse.data.config import DataConfig
 from biofuse.data.cuts import Bag, Cut, Opened, Source, chosen
 from biofuse.data.decoding import DecodePolicy
 from biofuse.data.load import load_samples
 from biofuse.data.volumes import AXES, Axis, VolumeSlice, open_file, read_volume, recognises, scan
-from biofuse.data.windows import to_grey
+from biofuse.data.windows import percentiles, to_grey
+from biofuse.encoders import pin
+from biofuse.encoders.registry import resolve
+from biofuse.extract.engine import extract
+from biofuse.store.store import EmbeddingStore
 
 SHIPPED = Path(nibabel.__file__).parent / "tests" / "data"
 FILES = ("anatomical.nii", "example4d.nii.gz", "example_nifti2.nii.gz", "functional.nii", "standard.nii.gz")
@@ -45,6 +55,17 @@ def opened(path: Path, **options: object) -> Opened:
 def slices(found: Opened) -> list[VolumeSlice]:
     assert all(isinstance(image, VolumeSlice) for image in found.images)
     return [image for image in found.images if isinstance(image, VolumeSlice)]
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Return what nibabel was asked to read."""
+    asked: list[object] = []
+    real = nibabel.Nifti1Image.from_file_map
+    monkeypatch.setattr(
+        nibabel.Nifti1Image, "from_file_map", lambda files, **how: (asked.append(files), real(files, **how))[1]
+    )
+    return asked
 
 
 @pytest.mark.parametrize("axis", AXES)
@@ -78,10 +99,8 @@ def test_every_order_of_axes_gives_the_same_slices_in_the_radiological_view(tmp_
     for order in itertools.permutations([("L", "R"), ("P", "A"), ("I", "S")]):
         for codes in itertools.product(*order):
             turned = canonical.as_reoriented(ornt_transform(io_orientation(canonical.affine), axcodes2ornt(codes)))
-            nibabel.save(turned, tmp_path / "turned.nii")
-            found = opened(tmp_path / "turned.nii", slices="all")
-            scan.cache_clear()
-            read_volume.cache_clear()
+            nibabel.save(turned, tmp_path / f"{''.join(codes)}.nii")
+            found = opened(tmp_path / f"{''.join(codes)}.nii", slices="all")
             views = np.stack([image.read() for image in slices(found)])
             assert [image.axis for image in slices(found)] == ["axial"] * 5  # 3 mm apart, and two of seven are empty
             expected = views if expected is None else expected
@@ -231,13 +250,12 @@ def test_a_slice_is_named_by_the_file_and_the_cut_alone(tmp_path: Path) -> None:
     assert {image.content(policy) for image in opened(path, slices=2).images} < of[0]
 
 
-def test_a_volume_is_read_once_and_its_slices_travel_light(tmp_path: Path) -> None:
+def test_a_volume_is_read_once_and_its_slices_travel_light(tmp_path: Path, read: list[object]) -> None:
     path = write(tmp_path / "scan.nii.gz", ramp(16, 16, 64))
-    before = read_volume.cache_info().misses
     found = opened(path, slices="all")
     for image in pickle.loads(pickle.dumps(found.images)):  # noqa: S301
         image.read()
-    assert read_volume.cache_info().misses == before + 1
+    assert len(read) == 1
     assert len(pickle.dumps(found.images)) < 64 * 256
     tracemalloc.start()
     found.images[0].read()
@@ -246,6 +264,60 @@ def test_a_volume_is_read_once_and_its_slices_travel_light(tmp_path: Path) -> No
     write(path, ramp(16, 16, 63))
     with pytest.raises(UnreadableImageError, match="changed"):
         found.images[0].read()
+
+
+@given(
+    arrays(st.sampled_from([np.int8, np.uint8, np.int16, np.dtype(">i2"), np.uint16, np.int32, np.float32]), (9,),
+           elements=st.integers(0, 99)),
+    st.lists(st.integers(0, 99), max_size=3),
+)  # fmt: skip
+@settings(max_examples=60, deadline=None)
+def test_percentiles_are_numpys_to_the_last_bit(values: NDArray[np.generic], without: list[int]) -> None:
+    kept = values[~np.isin(values, without)]
+    expected = tuple(np.percentile(kept, (0.5, 33.3, 99.5)).tolist()) if kept.size else None
+    assert percentiles(values, (0.5, 33.3, 99.5), without=without) == expected
+
+
+def test_what_was_seen_of_a_large_volume_is_remembered_until_it_changes(
+    tmp_path: Path, read: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remembered, "SETTLED", -60.0)  # as if it had lain there for a minute
+    path = write(tmp_path / "large.nii", np.pad(ramp(64, 64, 80), 12).astype(np.float32))
+    first = opened(path, slices="all")
+    scan.cache_clear()  # as in another process
+    assert opened(path, slices="all") == first
+    assert len(read) == 1
+    write(path, np.pad(ramp(64, 64, 81), 12).astype(np.float32))
+    assert len(opened(path, slices="all").images) == len(first.images) + 1
+
+
+def test_volumes_are_opened_in_order_with_their_progress_and_the_bad_one_is_named(tmp_path: Path) -> None:
+    for number in range(5):
+        write(tmp_path / f"{number}.nii.gz", ramp(4, 5, 6 + number))
+    (tmp_path / "2.nii.gz").write_bytes((tmp_path / "2.nii.gz").read_bytes()[:-40])
+    Image.fromarray(np.eye(9, dtype=np.uint8)).save(tmp_path / "picture.png")
+    said: list[tuple[str, int]] = []
+    bars = SimpleNamespace(begin=lambda *what: said.append(what), advance=lambda *what: said.append(what))
+    samples = load_samples(tmp_path, progress=bars)
+    assert said == [("opening", 5), *[("opening", 1)] * 5]
+    assert samples.sizes.tolist() == [6, 7, 1, 9, 10, 1]
+    with pytest.raises(UnreadableImageError, match=r"2\.nii\.gz"):
+        samples.sources[2].read()
+
+
+def test_threads_that_embed_unpack_each_volume_once_for_all(
+    tmp_path: Path, read: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("biofuse.extract.plan.usable_cores", lambda: 2)
+    for number in range(3):
+        write(tmp_path / f"{number}.nii.gz", ramp(8, 9, 32) + number)
+    samples = load_samples(tmp_path)
+    card = pin(resolve("timm:test_efficientnet", allow_random_weights=True)[0])
+    read.clear()
+    done = extract(samples, [card], store=EmbeddingStore(tmp_path / "store"))
+    assert done.plan is not None
+    assert done.plan.groups[0].threads
+    assert len(read) == 3
 
 
 def test_without_nibabel_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,12 +1,15 @@
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from biofuse.core.errors import BioFuseError
+from biofuse.data.cuts import StampedFile
 from biofuse.data.decoding import ArraySource, DecodePolicy
 from biofuse.data.samples import hash_samples
+from biofuse.data.volumes import VolumeSlice
 from biofuse.encoders.registry import get_card
 from biofuse.extract import plan as planning
 from biofuse.extract import prepare
@@ -138,7 +141,8 @@ def test_a_first_part_is_the_cheapest_half_of_the_arithmetic(gflops, part, netwo
         ({"workers": 2}, "2 processes decode"),
         ({"workers": 0}, "this process decodes"),
         ({"descriptor": True}, "2 processes decode"),
-        ({"sources": True}, "2 processes decode"),
+        ({"sources": ArraySource(np.zeros((8, 8, 3), np.uint8), "it")}, "2 processes decode"),
+        ({"sources": VolumeSlice(StampedFile(Path("a.nii"), 9, 9), 0, "axial", 0, None, False)}, "2 threads decode"),
     ],
 )
 def test_threads_decode_plain_files_for_networks_on_a_few_cores(case, network, pictures, store, monkeypatch):
@@ -147,8 +151,7 @@ def test_threads_decode_plain_files_for_networks_on_a_few_cores(case, network, p
         monkeypatch.setattr(f"biofuse.extract.{module}.usable_cores", lambda: change.get("cores", 2))
     samples = pictures(200)
     if "sources" in change:
-        arrays = tuple(ArraySource(np.full((8, 8, 3), row, np.uint8), f"{row}") for row in range(200))
-        samples = replace(samples, sources=arrays)
+        samples = replace(hash_samples(samples)[0], sources=(change["sources"],) * 200)
     cards = [network("p_one"), *([get_card("hog")] if "descriptor" in change else [])]
     options = {"workers": change["workers"]} if "workers" in change else {}
     plan = planned(samples, cards, store, Hardware(device=change.get("device", "cpu")), **options)

@@ -89,7 +89,8 @@ def embed(
     (array([0, 0, 0]), ('benign', 'malignant'))
     """
     reading, embedding = divide(chosen, DataConfig, ExtractOptions)
-    samples = with_windows(load_samples(data, labels=labels, labelled=labelled, config=DataConfig.of(config, reading)))
+    read = DataConfig.of(config, reading)
+    samples = with_windows(load_samples(data, labels=labels, labelled=labelled, config=read, progress=progress))
     if shard is not None:
         samples = Shard.parse(shard).take(samples)
     if tell is not None:
@@ -191,7 +192,8 @@ def embed_batches(
             )
         pieces: Iterable[Samples] = _checked(data)
     else:
-        pieces = [with_windows(load_samples(data, labels=labels, labelled=labelled, config=read))]
+        samples = load_samples(data, labels=labels, labelled=labelled, config=read, progress=progress)
+        pieces = [with_windows(samples)]
     return _embedded(pieces, cards, rows=most, store=kept, options=extraction, progress=progress)
 
 

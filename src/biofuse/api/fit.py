@@ -448,7 +448,7 @@ def fit(
         Run.refuse_other(out, asked, overwrite=overwrite)
         check_savable(asked)
     development = development_data(
-        data, val, test=test, config=read, labels=labels, val_labels=val_labels, seed=asked.seed
+        data, val, test=test, config=read, labels=labels, val_labels=val_labels, seed=asked.seed, progress=progress
     )
     notes = (*notes, *predictor_notes(searching))
     for line in (*notes, *development.notes):

@@ -73,7 +73,7 @@ def check(
     card = resolve(encoder or STARTER)[0]
     if show is not None:
         check_sheet(show)
-    samples = with_windows(biofuse.load_samples(data, torn_groups="allow", **chosen))
+    samples = with_windows(biofuse.load_samples(data, torn_groups="allow", progress=True, **chosen))
     with progress_bars() as bars:
         report = check_samples(samples, ungrouped=DataConfig(**chosen).ungrouped, progress=bars)
     command = next_command(data, chosen, report)

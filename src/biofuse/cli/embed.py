@@ -119,7 +119,12 @@ def embed(
         extraction = extraction.but(precisions={name: fitted.precisions.get(name, "fp32") for name in fitted.encoders})
     samples = with_windows(
         biofuse.load_samples(
-            data, labelled=False if no_labels else None, decode=decode, like=like, config=DataConfig(**reading)
+            data,
+            labelled=False if no_labels else None,
+            decode=decode,
+            like=like,
+            config=DataConfig(**reading),
+            progress=True,
         )
     )
     tell_remarks(samples)

@@ -108,7 +108,9 @@ def verify(
 
         reading, embedding = divide(chosen, DataConfig, ExtractOptions)
         compared = compute_again(
-            tell_remarks(with_windows(biofuse.load_samples(data, labelled=False, config=DataConfig(**reading)))),
+            tell_remarks(
+                with_windows(biofuse.load_samples(data, labelled=False, config=DataConfig(**reading), progress=True))
+            ),
             store=kept,
             rows=recompute,
             encoder=encoder,
@@ -188,7 +190,7 @@ def export(
 
     check_format(out)
     check_target(out)
-    samples = tell_remarks(with_windows(biofuse.load_samples(data, config=DataConfig(**chosen))))
+    samples = tell_remarks(with_windows(biofuse.load_samples(data, config=DataConfig(**chosen), progress=True)))
     names = None if encoders is None else [name.strip() for name in encoders.split(",") if name.strip()]
     found = read_stored(samples, names, store=EmbeddingStore(store), precision=precision)
     save_embeddings(found.samples, found.blocks, out, cards=found.cards, precisions=found.precisions)
@@ -237,7 +239,9 @@ def import_(
 
     done = import_embeddings(
         file,
-        tell_remarks(with_windows(biofuse.load_samples(data, labelled=False, config=DataConfig(**chosen)))),
+        tell_remarks(
+            with_windows(biofuse.load_samples(data, labelled=False, config=DataConfig(**chosen), progress=True))
+        ),
         encoder=encoder,
         store=EmbeddingStore(store),
         title=title,

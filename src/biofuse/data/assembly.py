@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from biofuse.core.errors import DataError, in_utf8, option
 from biofuse.core.hashing import Contents, no_contents
+from biofuse.core.progress import Progress
 from biofuse.core.target import MISSING, TEXTS, Task
 from biofuse.data.columns import SPLIT_NAMES, split_of
 from biofuse.data.config import COLUMNS, KEPT_TOGETHER, OF_SLIDES, OF_VOLUMES, UNGROUPED, DataConfig, named
@@ -47,6 +48,7 @@ class Request:
     size : int, optional
     download : bool
     name : str, optional
+    progress : Progress or bool
     """
 
     config: DataConfig = field(default_factory=DataConfig)
@@ -66,6 +68,7 @@ class Request:
     size: int | None = None
     download: bool = True
     name: str | None = None
+    progress: Progress | bool = False
 
     @property
     def policy(self) -> DecodePolicy | None:
@@ -77,7 +80,7 @@ class Request:
         fields = type(self).__dataclass_fields__
         apart = {"groups": "group", "splits": "split", "ids": "id", "bags": "bag", "sites": "site", "weights": "weight"}
         # Identity, because labels may be an array.
-        said = fields.keys() - {"config", "inherited"}
+        said = fields.keys() - {"config", "inherited", "progress"}
         changed = {name for name in said if getattr(self, name) is not fields[name].default}
         return {apart.get(name, name) for name in changed} | (self.config.given - self.inherited)
 

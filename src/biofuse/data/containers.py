@@ -5,13 +5,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 
 from biofuse.core.errors import DataError, LeakageError, UnreadableImageError, option
 from biofuse.core.files import home, secret_key
 from biofuse.core.hashing import digest
+from biofuse.core.machine import usable_cores
+from biofuse.core.progress import progress_bars
 from biofuse.data import dicom, microscopy, slides, tile_embeddings, volumes
 from biofuse.data.assembly import Request, SampleTable
 from biofuse.data.config import FOLDER, IDENTIFIERS, DataConfig
@@ -75,10 +77,7 @@ def open_containers(table: SampleTable, request: Request) -> SampleTable:
         If rows of one bag differ in what they say of the sample, or identifiers are asked for that the files lack.
     """
     copies = _fetched(table.sources, request.config)
-    found = [
-        _opened(copy, request.config, called=source.description)
-        for source, copy in zip(table.sources, copies, strict=True)
-    ]
+    found = _opened_all([source.description for source in table.sources], copies, request)
     table = _with_opened(table, found) if any(each is not None for each in found) else table
     table = _grouped(table, request, found)
     _require_window(table, request, found)
@@ -128,15 +127,42 @@ def _may_be_opened(name: str) -> bool:
     return tells_nothing(name) or any(name.lower().endswith(tuple(kind.SUFFIXES)) for kind in CONTAINERS)
 
 
-def _opened(source: Source, config: DataConfig, *, called: str) -> Opened | None:
-    """Open a file that one of the kinds recognises; None of any other source. A copy is called as what it is of."""
-    if not isinstance(source, FileSource):
-        return None
-    kind = kind_of(source.path)
-    if kind in {None, microscopy} and config.mpp is not None:
-        kind = slides  # any image is cut into tiles where their resolution was said
-    if kind is None:
-        return None
+AT_ONCE = 4
+"""Most volumes or slides that are opened at the same time: each volume is held in memory meanwhile."""
+
+
+def _opened_all(called: Sequence[str], sources: Sequence[Source], request: Request) -> list[Opened | None]:
+    """Open the files that one of the kinds recognises; None of any other source. A copy is called as what it is of."""
+    found: list[Opened | None] = [None] * len(sources)
+    several, alone = list[tuple[int, Container]](), list[tuple[int, Container]]()
+    for row, source in enumerate(sources):
+        kind = kind_of(source.path) if isinstance(source, FileSource) else None
+        if kind in {volumes, slides}:  # libraries that read and unpack while other threads go on
+            several.append((row, kind))
+        elif isinstance(source, FileSource) and request.config.mpp is not None and kind in {None, microscopy}:
+            alone.append((row, slides))  # any image is cut into tiles where their resolution was said
+        elif kind is not None:
+            alone.append((row, kind))
+
+    def opened(row: int, kind: Container) -> None:
+        found[row] = _opened(kind, cast("FileSource", sources[row]), request.config, called=called[row])
+        progress.advance(OPENING, 1)
+
+    with progress_bars(request.progress, unit="files") as progress:
+        if several or alone:
+            progress.begin(OPENING, len(several) + len(alone))
+        with ThreadPoolExecutor(min(usable_cores(), AT_ONCE)) as threads:
+            list(threads.map(lambda each: opened(*each), several))
+        for row, kind in alone:
+            opened(row, kind)
+    return found
+
+
+OPENING = "opening"
+"""What the bar says meanwhile."""
+
+
+def _opened(kind: Container, source: FileSource, config: DataConfig, *, called: str) -> Opened | None:
     here = source.description
     try:
         opened = kind.open_file(source.path, config, called="" if called == here else called)

@@ -1,11 +1,12 @@
 """Images that are cut from a file (frames, slices, tiles), and bags of images that make up one sample."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from threading import Lock
-from typing import Protocol, Self, runtime_checkable
+from threading import Lock, local
+from typing import Generic, Protocol, Self, TypeVar, runtime_checkable
+from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +15,13 @@ from biofuse.core.errors import UnreadableImageError, printable
 from biofuse.core.files import refuse_special_file
 from biofuse.core.hashing import canonical_json, digest, digest_file
 from biofuse.data.decoding import REMEDY, DecodePolicy, RawImage, content_hash
+from biofuse.data.remembered import JSON, remembered
+
+Key = TypeVar("Key", bound=Hashable)
+Value = TypeVar("Value")
 
 CUT_VERSION = 1
 """Raised when the same file and cut would give other pixels; part of the content hash."""
-
-JSON = str | int | float | bool | None | Sequence["JSON"] | Mapping[str, "JSON"]
 
 
 class Source(Protocol):
@@ -119,7 +122,7 @@ class StampedFile:
         return printable(self.called.rpartition("/")[0] or str(self.path.parent))
 
     def digest(self) -> bytes:
-        """Hash its bytes (16 bytes), once in a process.
+        """Hash its bytes (16 bytes), once in a process; of a large file, once and for all while it stays as it is.
 
         Raises
         ------
@@ -157,7 +160,40 @@ def _lock(file: StampedFile) -> Lock:
 
 @lru_cache(maxsize=4096)
 def _digest(file: StampedFile) -> bytes:
-    return bytes.fromhex(digest_file(file.path))
+    return bytes.fromhex(remembered([file.path], {"fact": "hash"}, lambda: digest_file(file.path)))
+
+
+class LastRead(Generic[Key, Value]):
+    """What each thread has read last: files too large for more of them to be held, that several threads may need.
+
+    Parameters
+    ----------
+    read : callable
+        From a key to what is read, such as the voxels of a volume. Threads that ask for the same wait for the first.
+    """
+
+    def __init__(self, read: Callable[[Key], Value]) -> None:
+        self._read = read
+        self._shared: WeakValueDictionary[Key, Value] = WeakValueDictionary()
+        self._locks: dict[Key, Lock] = {}
+        self._lock = Lock()
+        self._own = local()
+
+    def __call__(self, key: Key) -> Value:
+        """Return what this thread, or another, holds; else read it, and hold it until this thread reads another."""
+        with self._lock:
+            lock = self._locks.setdefault(key, Lock())
+        try:
+            with lock:
+                found = self._shared.get(key)
+                if found is None:
+                    self._own.held = None  # make room before
+                    self._shared[key] = found = self._read(key)
+                self._own.held = found
+        finally:
+            with self._lock:
+                self._locks.pop(key, None)
+        return found
 
 
 def cut_content(files: Sequence[StampedFile], cut: Mapping[str, JSON], policy: DecodePolicy) -> bytes:

@@ -33,9 +33,10 @@ from biofuse.core.errors import DependencyError, UnknownFormatError, UnreadableI
 from biofuse.core.files import open_regular
 from biofuse.core.hashing import digest
 from biofuse.data.config import DataConfig
-from biofuse.data.cuts import JSON, FileFacts, Opened, StampedFile, chosen, cut_content
+from biofuse.data.cuts import FileFacts, Opened, StampedFile, chosen, cut_content
 from biofuse.data.decoding import REMEDY, TOO_LARGE, DecodePolicy
 from biofuse.data.labels import listing
+from biofuse.data.remembered import JSON
 from biofuse.data.windows import BY_PERCENTILES, PERCENTILES, Window, percentile_limits, to_grey
 
 if TYPE_CHECKING:

@@ -52,6 +52,7 @@ def load_samples(
     name: str | None = None,
     config: DataConfig | None = None,
     like: DataConfig | None = None,
+    progress: Progress | bool = False,
     **chosen: Any,
 ) -> Samples:
     """Turn any accepted data into samples. Images are not opened here.
@@ -101,6 +102,8 @@ def load_samples(
         How the data are read; what is given by name wins.
     like : DataConfig, optional
         How other data were read: columns and what is left out are the same here, where these data have such columns.
+    progress : Progress or bool, default False
+        Of opening volumes, slides and the like. True shows a bar where standard error is a terminal.
     **chosen
         Fields of :class:`biofuse.DataConfig`.
 
@@ -148,6 +151,7 @@ def load_samples(
         size=size,
         download=download,
         name=name,
+        progress=progress,
     )
     if isinstance(data, Samples):
         if request.given():
@@ -298,6 +302,7 @@ def development_data(
     val_labels: Any = None,
     test: Any = None,
     seed: int = 0,
+    progress: Progress | bool = False,
 ) -> Development:
     """Read the data a search may see, and set the test data aside.
 
@@ -318,6 +323,8 @@ def development_data(
         apart.
     seed : int, default 0
         Of that.
+    progress : Progress or bool, default False
+        As for :func:`biofuse.load_samples`.
 
     Raises
     ------
@@ -332,10 +339,10 @@ def development_data(
             raise DataError(
                 f"{option('val_labels')} without validation data.", remedy="Give the validation images as val."
             )
-        samples = _load(train, config, labels=labels)
+        samples = _load(train, config, labels=labels, progress=progress)
     else:
-        first = _part(_load(train, config, labels=labels), "train")
-        second = _part(_load(val, config, labels=val_labels), "val")
+        first = _part(_load(train, config, labels=labels, progress=progress), "train")
+        second = _part(_load(val, config, labels=val_labels, progress=progress), "val")
         samples = _joined(first, second, "val", config)
     if samples.labels is None:
         raise DataError(
@@ -353,7 +360,7 @@ def development_data(
                 f"{samples.name} has test samples of its own.",
                 remedy=f"Leave {option('test')} out, or give other data.",
             )
-        apart = replace(_load(test, config.but(weight=None)), splits=None)
+        apart = replace(_load(test, config.but(weight=None), progress=progress), splits=None)
         samples = _joined(samples, apart, "test", config)
     if samples.decode.sixteen_bit == "percentile":
         windowed = with_windows(samples)
@@ -422,11 +429,11 @@ def split_off_test(samples: Samples, *, seed: int, progress: Progress | None = N
     return samples, f"{what} by a hash of ids and seed {seed}: {sizes}."
 
 
-def _load(data: Any, config: DataConfig, *, labels: Any = None) -> Samples:
+def _load(data: Any, config: DataConfig, *, labels: Any = None, progress: Progress | bool = False) -> Samples:
     """Load labelled data; samples that are ready already take no options, and a task they have anyway is none."""
     if isinstance(data, Samples) and data.task is not None and config.target is data.task:
         config = config.but(task=None)
-    return load_samples(data, config=config, labels=labels)
+    return load_samples(data, config=config, labels=labels, progress=progress)
 
 
 def _joined(first: Samples, second: Samples, split: str, config: DataConfig) -> Samples:

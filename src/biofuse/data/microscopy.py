@@ -13,7 +13,7 @@ from biofuse.core.errors import DataError, UnreadableImageError, option
 from biofuse.core.hashing import hash_order
 from biofuse.core.progress import Progress, Silent
 from biofuse.data.config import ALL, EACH, DataConfig
-from biofuse.data.cuts import JSON, Bag, FileFacts, Opened, Source, StampedFile, cut_content
+from biofuse.data.cuts import Bag, FileFacts, Opened, Source, StampedFile, cut_content
 from biofuse.data.decoding import (
     PILLOW_ERRORS,
     DecodePolicy,
@@ -23,6 +23,7 @@ from biofuse.data.decoding import (
     read_pixels,
     undecodable,
 )
+from biofuse.data.remembered import JSON
 from biofuse.data.samples import Samples
 from biofuse.data.stacks import Channels, StackLayout, layout_of, read_stack
 from biofuse.data.tiff import is_tiff

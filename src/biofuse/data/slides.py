@@ -13,6 +13,8 @@
 """
 
 import warnings
+import zlib
+from base64 import b85decode, b85encode
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,9 +30,10 @@ from PIL import Image
 from biofuse.core.errors import DependencyError, UnreadableImageError, option
 from biofuse.core.hashing import hash_order
 from biofuse.data.config import DataConfig
-from biofuse.data.cuts import FileFacts, Opened, StampedFile, cut_content
+from biofuse.data.cuts import CUT_VERSION, FileFacts, Opened, StampedFile, cut_content
 from biofuse.data.decoding import REMEDY, DecodePolicy, RGBImage, decode
 from biofuse.data.lookup import SLIDE_SUFFIXES
+from biofuse.data.remembered import JSON, remembered
 
 KIND = "slide"
 """What a person would call the file."""
@@ -226,7 +229,7 @@ def open_file(path: Path, config: DataConfig, *, called: str = "") -> Opened:
             f"{path}: has {max(mpp):.3g} micrometres per pixel, too coarse for tiles of {wanted:g}.",
             remedy=f"Ask for what every slide has: {option('mpp', float(f'{max(mpp):.3g}'))}; or leave it out.",
         )
-    boxes, n_grid = _tissue(scan, (config.tile_size * scale[0], config.tile_size * scale[1]), path, config)
+    boxes, n_grid = _tissue(scan, (config.tile_size * scale[0], config.tile_size * scale[1]), _files(path), config)
     if not boxes:
         raise UnreadableImageError(
             f"{path}: no tile of {n_grid} has {config.min_tissue:.0%} of tissue.",
@@ -274,27 +277,39 @@ def thumbnail(tile: SlideTile, *, longest: int = 1024) -> tuple[RGBImage, float]
 
 
 def _tissue(
-    scan: Scan, tile: tuple[float, float], path: Path, config: DataConfig
+    scan: Scan, tile: tuple[float, float], files: Sequence[Path], config: DataConfig
 ) -> tuple[list[tuple[int, int, int, int]], int]:
     """Return the boxes of the tiles that count, row by row, and how many there are on the whole slide."""
     width, height = tile
     columns, rows = int(scan.width / width + 1e-6), int(scan.height / height + 1e-6)
     if not columns or not rows:
         raise UnreadableImageError(
-            f"{path}: is {scan.width} x {scan.height} pixels, and a tile would be {width:.0f} x {height:.0f} of them.",
+            f"{files[0]}: is {scan.width} x {scan.height} pixels, and a tile would be {width:.0f} x {height:.0f} of "
+            "them.",
             remedy=f"Ask for smaller tiles ({option('tile_size', 112)}) or finer ones ({option('mpp')}).",
         )
     share = np.ones((rows, columns))
     if config.min_tissue > 0:
-        size = (columns * PER_TILE, rows * PER_TILE)
-        step = PER_TILE * max(1, int(BAND / (columns * width * height)))
-        small = _in_bands(scan, (0, 0, columns * width, rows * height), size, step=step)
-        share = _is_tissue(small).reshape(rows, PER_TILE, columns, PER_TILE).mean(axis=(1, 3))
+        what: dict[str, JSON] = {"fact": "tissue", "version": CUT_VERSION, "tile": tile, "pixels": PER_TILE}
+        what |= {"light": LIGHT, "density": DENSITY, "black": BLACK}
+        found = remembered(files, what, lambda: _shares(scan, tile, rows, columns))
+        counts = np.frombuffer(zlib.decompress(b85decode(found)), dtype=np.uint8)
+        share = counts.reshape(rows, columns) / PER_TILE**2
     size_of = (round(width), round(height))
     last = (scan.width - size_of[0], scan.height - size_of[1])
     places = np.argwhere(share >= config.min_tissue).tolist()
     corners = [(min(round(column * width), last[0]), min(round(row * height), last[1])) for row, column in places]
     return [(*corner, *size_of) for corner in corners], rows * columns
+
+
+def _shares(scan: Scan, tile: tuple[float, float], rows: int, columns: int) -> str:
+    """Return how many pixels of the small picture of each tile are tissue, a byte each, row by row, as text."""
+    width, height = tile
+    size = (columns * PER_TILE, rows * PER_TILE)
+    step = PER_TILE * max(1, int(BAND / (columns * width * height)))
+    small = _in_bands(scan, (0, 0, columns * width, rows * height), size, step=step)
+    counts = _is_tissue(small).reshape(rows, PER_TILE, columns, PER_TILE).sum(axis=(1, 3))
+    return b85encode(zlib.compress(counts.astype(np.uint8).tobytes())).decode()
 
 
 def _is_tissue(image: RGBImage) -> NDArray[np.bool_]:

@@ -21,7 +21,7 @@ are cut from all of them, as they are shown.
 import gzip
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, Self, cast, get_args
@@ -29,14 +29,16 @@ from typing import Any, BinaryIO, Literal, Self, cast, get_args
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from pydantic import TypeAdapter
 
 from biofuse.core.errors import DependencyError, UnreadableImageError, option
 from biofuse.data.config import DataConfig
-from biofuse.data.cuts import FileFacts, Opened, Source, StampedFile, chosen, cut_content
+from biofuse.data.cuts import CUT_VERSION, FileFacts, LastRead, Opened, Source, StampedFile, chosen, cut_content
 from biofuse.data.decoding import PILLOW_ERRORS, REMEDY, TOO_LARGE, DecodePolicy
 from biofuse.data.dicom import DicomImage, Header, header_of, series_limits, window_words
 from biofuse.data.labels import listing
-from biofuse.data.windows import PERCENTILES, Window, to_grey
+from biofuse.data.remembered import JSON, remembered
+from biofuse.data.windows import PERCENTILES, Window, percentiles, to_grey
 
 SUFFIXES = frozenset({".nii", ".nii.gz"})
 """How NIfTI files are called (in lower case)."""
@@ -128,10 +130,9 @@ class Volume:
         """Return what becomes black and white where no window was asked for."""
         stored = self.voxels.ravel(order="K")  # as they lie in memory: in another order it takes far longer
         ends = stored.min(), stored.max()
-        least = ends[1] if self.slope < 0 else ends[0]
-        shown = stored[(stored != least) & (stored != -self.intercept / self.slope)]
+        background = (ends[1] if self.slope < 0 else ends[0], -self.intercept / self.slope)
         # A mask of zeros and ones: all that is not background has one value.
-        cuts = np.percentile(shown, PERCENTILES) if shown.size else np.zeros(2)
+        cuts = np.array(percentiles(stored, PERCENTILES, without=background) or (0.0, 0.0))
         found = cuts if cuts[0] < cuts[1] else np.array(ends)
         low, high = sorted((found.astype(np.float64) * float(self.slope) + float(self.intercept)).tolist())
         return low, high
@@ -227,9 +228,10 @@ def _nibabel() -> Any:
     return nibabel
 
 
-@lru_cache(maxsize=1)
 def read_volume(file: StampedFile, time: int) -> Volume:
-    """Read a volume whole; the last one read stays in the memory of the process, since slices come one after the other.
+    """Read a volume whole; the last one stays in memory for each thread, since slices come one after the other.
+
+    Threads that need the same one share it.
 
     Raises
     ------
@@ -238,7 +240,11 @@ def read_volume(file: StampedFile, time: int) -> Volume:
     DependencyError
         If nibabel is not installed.
     """
-    nibabel = _nibabel()
+    return _HELD((file, time))
+
+
+def _read(which: tuple[StampedFile, int]) -> Volume:
+    (file, time), nibabel = which, _nibabel()
     damaged = (
         *PILLOW_ERRORS,
         nibabel.filebasedimages.ImageFileError,
@@ -262,6 +268,9 @@ def read_volume(file: StampedFile, time: int) -> Volume:
         raise UnreadableImageError(f"{name}: cannot be read: {said}.", remedy=REMEDY) from error
     except MemoryError as error:
         raise UnreadableImageError(f"{name}: there is no memory for its voxels.", remedy=TOO_LARGE) from error
+
+
+_HELD = LastRead(_read)
 
 
 def _unzipped(path: Path) -> BinaryIO:
@@ -375,11 +384,15 @@ class ScannedVolume:
         return self.shape[AXES.index(self.axis)]
 
 
+REMEMBERED = 1 << 20
+"""Bytes of a file from which on it is remembered which slices show something: it takes a tenth of a second to see."""
+
+
 @lru_cache(maxsize=1 << 16)
 def scan(
     file: StampedFile, time: int, axis: Axis | Literal["auto"], limits: tuple[float, float] | None = None
 ) -> ScannedVolume:
-    """Find out which slices of a volume show something; each file is read for it once.
+    """Find out which slices of a volume show something; each file is read for it once, a large one once and for all.
 
     Parameters
     ----------
@@ -394,6 +407,15 @@ def scan(
     UnreadableImageError
         As :func:`read_volume`; also if the volume shows nothing, or slices across the axis would be lines.
     """
+    _nibabel()
+    what: dict[str, JSON] = {"fact": "slices", "version": CUT_VERSION, "time": time, "axis": axis, "limits": limits}
+    found = remembered([file.path], what, lambda: asdict(_scan(file, time, axis, limits)), at_least=REMEMBERED)
+    return TypeAdapter(ScannedVolume).validate_python(found)
+
+
+def _scan(
+    file: StampedFile, time: int, axis: Axis | Literal["auto"], limits: tuple[float, float] | None
+) -> ScannedVolume:
     volume = read_volume(file, time)
     across = volume.coarsest() if axis == "auto" else axis
     shape = volume.voxels.shape[:3]
@@ -616,9 +638,8 @@ class SeriesSlice:
         return _squared(volume.slice(self.axis, self.index), *volume.pixel(self.axis))
 
 
-@lru_cache(maxsize=1)
 def read_series(images: tuple[DicomImage, ...]) -> Volume:
-    """Read all images of a series as they are shown, as one volume; the last one stays in the memory of the process.
+    """Read all images of a series as they are shown, as one volume; the last one stays in memory for each thread.
 
     Raises
     ------
@@ -627,6 +648,10 @@ def read_series(images: tuple[DicomImage, ...]) -> Volume:
     DependencyError
         If nibabel is not installed.
     """
+    return _HELD_SERIES(images)
+
+
+def _read_series(images: tuple[DicomImage, ...]) -> Volume:
     headers = [header_of(image.file) for image in (images[0], images[-1])]
     pixels = [image.read() for image in images]
     spacing = headers[0].spacing()
@@ -644,6 +669,9 @@ def read_series(images: tuple[DicomImage, ...]) -> Volume:
     affine = np.eye(4)
     affine[:3, :3] = np.column_stack([(last - first) / (len(images) - 1), down * spacing[0], right * spacing[1]])
     return _turned(np.stack(pixels), affine)
+
+
+_HELD_SERIES = LastRead(_read_series)
 
 
 def open_series(images: Sequence[DicomImage], config: DataConfig) -> Opened | None:

@@ -146,3 +146,49 @@ def percentile_limits(parts: Sequence[NDArray[Any]]) -> tuple[float, float]:
         return 0.0, 0.0
     low, high = np.percentile(values, PERCENTILES)
     return float(low), float(high)
+
+
+COUNTED = 1 << 22
+"""Values that are counted at a time, for which they take four times their memory."""
+
+
+def percentiles(values: NDArray[Any], ranks: Sequence[float], *, without: Sequence[float]) -> tuple[float, ...] | None:
+    """Return percentiles, as numpy's with its default method, of the values that are none of those to be left out.
+
+    Integers of at most 16 bits are counted rather than sorted, which takes a quarter to a half of the time.
+
+    Parameters
+    ----------
+    values : ndarray, shape (n,)
+        Finite.
+    ranks : sequence of float
+        From 0 to 100.
+    without : sequence of float
+
+    Returns
+    -------
+    tuple of float, or None
+        None where nothing is left.
+    """
+    if values.dtype.kind not in "iu" or values.dtype.itemsize > 2:
+        kept = values[np.all([values != each for each in without], axis=0)]
+        return tuple(np.percentile(kept, ranks).tolist()) if kept.size else None
+    lowest = int(np.iinfo(values.dtype).min)
+    counts = np.zeros(1 << 8 * values.dtype.itemsize, dtype=np.int64)
+    for start in range(0, values.size, COUNTED):
+        some = values[start : start + COUNTED].astype(np.int64) - lowest
+        counts += np.bincount(some, minlength=counts.size)
+    there = np.arange(lowest, lowest + counts.size)
+    counts[np.isin(there, without)] = 0
+    ends = np.cumsum(counts)
+    if not ends[-1]:
+        return None
+    places = np.asarray(ranks, dtype=np.float64) / 100 * (ends[-1] - 1)
+    below, above = (
+        there[np.searchsorted(ends, np.round(each), side="right")].astype(np.float64)
+        for each in (np.floor(places), np.minimum(np.floor(places) + 1, ends[-1] - 1))
+    )
+    share = places - np.floor(places)
+    # Numpy's own steps, so that not even the last bit differs.
+    found = np.where(share < 0.5, below + (above - below) * share, above - (above - below) * (1 - share))
+    return tuple(found.tolist())

@@ -18,6 +18,7 @@ from biofuse.core.machine import usable_cores
 from biofuse.core.progress import duration
 from biofuse.data.decoding import FileSource
 from biofuse.data.samples import Samples, known_contents
+from biofuse.data.volumes import VolumeSlice
 from biofuse.encoders.card import BYTES, IMPORTED, EncoderCard, Precision
 from biofuse.encoders.encoder import Encoder
 from biofuse.encoders.loaders.imported import refuse_images
@@ -690,8 +691,9 @@ def decode_workers(
 ) -> tuple[int, bool]:
     """Return how many decode images for some encoders, and whether they are threads rather than processes.
 
-    Threads do where they spend their time in libraries that let others run meanwhile: plain image files, and encoders
-    that are networks. A number of workers that was asked for is one of processes.
+    Threads do where they spend their time in libraries that let others run meanwhile: plain image files, and slices of
+    NIfTI volumes, each of which is then unpacked once for all of them; and encoders that are networks. A number of
+    workers that was asked for is one of processes.
     """
     workers = options.n_workers(images)
     sources = (job.samples.sources[row] for row in job.rows)
@@ -701,7 +703,7 @@ def decode_workers(
         and device == "cpu"
         and usable_cores() <= MAX_THREADS
         and all(job.cards[name].runtime == "torch" for name in names)
-        and all(type(source) is FileSource for source in sources)
+        and all(type(source) in {FileSource, VolumeSlice} for source in sources)
     )
     return (min(usable_cores(), images), True) if threads else (workers, False)
 

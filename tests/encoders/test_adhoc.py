@@ -3,7 +3,6 @@
 import json
 
 import numpy as np
-import open_clip
 import pytest
 import timm
 import torch
@@ -419,6 +418,8 @@ TEXT = {"context_length": 8, "vocab_size": 50, "width": 24, "heads": 2, "layers"
 
 
 def test_a_repository_of_open_clips(hub, equals, filled):
+    import open_clip
+
     whole = filled(open_clip.CLIP(embed_dim=24, vision_cfg=VISION, text_cfg=TEXT, quick_gelu=True))
     config = {
         "model_cfg": {"embed_dim": 24, "vision_cfg": VISION, "text_cfg": TEXT, "quick_gelu": True},
@@ -432,6 +433,8 @@ def test_a_repository_of_open_clips(hub, equals, filled):
 
 
 def test_a_tag_of_open_clips_names_repository_activation_and_preprocessing(hub):
+    import open_clip
+
     table = open_clip.get_pretrained_cfg("ViT-B-32", "openai")
     repository = table["hf_hub"].rstrip("/")
     hub.add(repository, {"open_clip_model.safetensors": b"not read yet"})

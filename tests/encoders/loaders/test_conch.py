@@ -3,7 +3,6 @@
 import pytest
 import timm
 import torch
-from open_clip.transformer import AttentionalPooler
 from torch import nn
 
 from biofuse.core.errors import EncoderError, WrongWeightsError
@@ -25,6 +24,8 @@ SMALL = {"side": 32, "dim": DIM, "shape": TRUNK | {"pooler_dim": DIM, "pooler_he
 @pytest.fixture
 def conch(publish, filled):
     """A checkpoint with all that CONCH's has: both poolers, the projection and a text tower."""
+    from open_clip.transformer import AttentionalPooler  # four seconds, which not every process of tests need wait
+
     trunk = filled(timm.create_model(get_card("conch").architecture, num_classes=0, **TRUNK))
     pooler = filled(AttentionalPooler(d_model=DIM, context_dim=48, n_head=HEADS, n_queries=1), 5)
     captions = filled(AttentionalPooler(d_model=DIM, context_dim=48, n_head=HEADS, n_queries=7), 6)

@@ -1,6 +1,5 @@
 """Vision towers of open_clip, without their text towers, give what open_clip gives."""
 
-import open_clip
 import pytest
 import timm
 import torch
@@ -16,6 +15,8 @@ TEXT = {"context_length": 8, "vocab_size": 50, "width": 24, "heads": 2, "layers"
 
 @pytest.mark.parametrize("quick_gelu", [False, True])
 def test_dermlip_equals_the_whole_clip_of_open_clip(publish, equals, filled, images, quick_gelu):
+    import open_clip
+
     whole = filled(open_clip.CLIP(embed_dim=24, vision_cfg=VISION, text_cfg=TEXT, quick_gelu=quick_gelu))
     tower = {"embed_dim": 24, "vision_cfg": VISION, "quick_gelu": quick_gelu}
     card = publish("dermlip_vitb16", whole.state_dict(), side=32, dim=24, architecture="", arguments=tower)
@@ -55,6 +56,8 @@ def test_no_pretrained_weights_are_fetched_for_the_tower(publish, filled, hub):
     ],
 )
 def test_cards_that_contradict_the_network_are_refused(publish, changes, message):
+    import open_clip
+
     whole = open_clip.CLIP(embed_dim=24, vision_cfg=VISION, text_cfg=TEXT)
     tower = {"embed_dim": 24, "vision_cfg": VISION}
     card = publish("dermlip_vitb16", whole.state_dict(), side=32, dim=24, architecture="", arguments=tower)

@@ -96,6 +96,7 @@ def test_train_and_val_given_apart_keep_ids_order_and_split(quick, study):
     assert set(result.val_embeddings.splits) == {"val"}
 
 
+@pytest.mark.slow
 def test_an_eager_fit_gives_a_first_result_and_the_very_same_final_one(study, tmp_path):
     pool, cheap, told = ["t_colour", "timm:test_vit", "t_edge"], ("t_colour", "t_edge"), []
     given = {"folds": 3, "repeats": 1, "head": "ridge", "allow_random_weights": True, "workers": 0, "progress": False}

@@ -85,7 +85,7 @@ class Solution:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Rows:
+class RowSlices:
     """A matrix cut into slices of rows, without the columns that are all 0 in a slice."""
 
     shape: tuple[int, ...]
@@ -116,7 +116,7 @@ class Rows:
         return found
 
 
-def spectrum(rows: Rows, *, seed: int = 0) -> Spectrum:
+def spectrum(rows: RowSlices, *, seed: int = 0) -> Spectrum:
     """Find the leading principal directions by randomised subspace iteration.
 
     They only shape the coordinates of the search for the minimum: an inexact direction costs steps, not accuracy.
@@ -191,12 +191,12 @@ class RowSpace:
         return found
 
 
-def minimise(rows: Rows, problem: Classification, *, C: float, shape: Spectrum) -> Solution:
+def minimise(rows: RowSlices, problem: Classification, *, C: float, shape: Spectrum) -> Solution:
     """Minimise the weighted log-loss plus ``|W|^2 / (2 C)``.
 
     Parameters
     ----------
-    rows : Rows
+    rows : RowSlices
     problem : Classification
         Classes and weights of the rows.
     C : float
@@ -243,7 +243,7 @@ class _Objective:
     serves all classes: giving each its own breaks the symmetry of the softmax, and takes nearly twice the steps.
     """
 
-    rows: Rows
+    rows: RowSlices
     targets: NDArray[np.float64]
     weights: NDArray[np.float64]
     C: float
@@ -253,7 +253,9 @@ class _Objective:
     free: float
 
     @classmethod
-    def at(cls, rows: Rows, problem: Classification, *, C: float, shape: Spectrum, curvature: float) -> "_Objective":
+    def at(
+        cls, rows: RowSlices, problem: Classification, *, C: float, shape: Spectrum, curvature: float
+    ) -> "_Objective":
         leading = 1 / np.sqrt(curvature * shape.variances + 1 / C)
         return cls(
             rows=rows,
@@ -373,7 +375,7 @@ class Logistic(OwnHead[FittedLinear]):
         # The penalised coefficients are sums of rows: with fewer rows than columns the minimum is sought among those
         # alone, which takes a fraction of the time and is the same minimum.
         space = RowSpace.of(features @ features.T) if len(features) < features.shape[1] else None
-        rows = Rows.of(features if space is None else space.places)
+        rows = RowSlices.of(features if space is None else space.places)
         shape = spectrum(rows, seed=seed)
         C = self.C if self.C is not None else LOGIT_VARIANCE / (shape.spread or 1.0)
         solutions = [

@@ -104,9 +104,9 @@ class TrainingRows:
             scale=np.concatenate([part.scale for part in parts]),
         )
 
-    def view(self, encoders: Sequence[str], *, divisors: Mapping[str, float] | None = None) -> "View":
+    def view(self, encoders: Sequence[str], *, divisors: Mapping[str, float] | None = None) -> "SharedView":
         """Return a subset's columns, each block divided by a number, to fit heads to."""
-        return View(rows=self, encoders=tuple(encoders), divisors=divisors)
+        return SharedView(rows=self, encoders=tuple(encoders), divisors=divisors)
 
     def matrix(self, encoder: str) -> Matrix:
         """Return the standardised rows of a block, shape (n, d)."""
@@ -124,7 +124,7 @@ def _products(matrix: Matrix) -> Matrix64:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class View:
+class SharedView:
     """Columns of a subset of the training rows.
 
     Attributes

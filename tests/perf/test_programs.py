@@ -4,6 +4,7 @@ import csv
 import importlib.util
 import itertools
 import json
+import re
 import runpy
 import shutil
 import sys
@@ -18,9 +19,9 @@ from biofuse import BioFuse, ExtractOptions
 from biofuse.encoders.registry import ENCODERS
 
 PERF = Path(__file__).resolve().parents[2] / "perf"
-PROGRAMS = {path.name for path in PERF.glob("*.py") if "__main__" in path.read_text(encoding="utf-8")}
+PROGRAMS = {path.name for path in PERF.glob("*.py") if "__main__" in path.read_text(encoding="utf-8")} - {"table.py"}
 
-CASES = ("overlap", "original", "decode-once", "write", "memory-of-one")
+CASES = ("overlap", "original", "decode-once", "draft", "write", "memory-of-one")
 SMALL_JPEGS = ("--n", "4", "--side", "48", "--work", "{work}")
 BLOCKS = ("--n", "40", "--seed", "1")
 
@@ -47,7 +48,7 @@ RUNS: dict[str, tuple[str, tuple[str, ...], set[str]]] = {
     ),
     "extract": (
         "extract.py",
-        ("--case", *CASES, "--encoder", "timm:test_efficientnet", "--repeats", "1", *SMALL_JPEGS),
+        ("--case", *CASES, "--encoder", "timm:test_efficientnet", "--repeats", "1", "--drafts", "2", *SMALL_JPEGS),
         {"cases", "n", "side", "cores", "load_before"},
     ),
     "faults": (
@@ -269,3 +270,10 @@ def test_a_program_prints_what_it_measured(name, run):
         assert found["replaced"] == {"said": True, "version_kept": True, "status": 200}
         assert found["stopped"] == {"status_of_what_was_under_way": 200, "exit_code": 0}
         assert found["log"] == [found["log"][0], "Stopped."]  # whether it is ready, and nothing of any image
+
+
+def test_the_table_of_the_readme_is_made_of_what_was_measured() -> None:
+    table = runpy.run_path(str(PERF / "table.py"))
+    (found,) = re.findall(table["PLACE"], (PERF.parent / "README.md").read_text(encoding="utf-8"))
+    assert found == table["table"]()
+    assert {f"{row.file}.json" for row in table["ROWS"]} == {path.name for path in (PERF / "measured").iterdir()}

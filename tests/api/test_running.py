@@ -49,10 +49,10 @@ def fits(monkeypatch):
         def to(self, blocks, labels, **options):
             fit = super().to(blocks, labels, **options)
 
-            def watched(encoders):
+            def watched(encoders, seed):
                 if len(labels) == 51:
                     found.models.append(encoders)
-                return fit(encoders)
+                return fit(encoders, seed)
 
             return watched
 

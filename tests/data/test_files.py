@@ -223,9 +223,10 @@ def test_a_folder_that_may_not_be_listed_is_named(tmp_path: Path, monkeypatch: p
             raise PermissionError(13, "Permission denied", path)
         return scan(path)
 
-    monkeypatch.setattr(os, "scandir", guarded)
-    with pytest.raises(DataError, match=r"shut cannot be listed: Permission denied"):
-        load_samples(tmp_path)
+    with monkeypatch.context() as patch:  # the folder is removed after the test
+        patch.setattr(os, "scandir", guarded)
+        with pytest.raises(DataError, match=r"shut cannot be listed: Permission denied"):
+            load_samples(tmp_path)
 
 
 # --- tables

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from biofuse.blocks.blocks import Blocks
 from biofuse.blocks.gram import ColumnBlocks, GramBlocks, Scaling, column_blocks, gram_blocks, reduced_columns
-from biofuse.core.errors import AlignmentError, SearchError
+from biofuse.core.errors import AlignmentError, SearchError, option
 from biofuse.core.linear import COLUMNS_AT_ONCE, ROWS_AT_ONCE, Matrix64
 from biofuse.core.machine import limit_threads
 from biofuse.core.machine import memory_limit as usual_memory_limit
@@ -287,8 +287,8 @@ def too_large(works: dict[Way, Work], *, memory_limit: int, workers: int = 1) ->
     return SearchError(
         f"Closed-form scores would need {min(needed.values()):.2f} GiB of memory, more than the limit of "
         f"{memory_limit / 2**30:.2f} GiB ({said}).",
-        remedy='Reduce each block inside the folds (reduce_to=64 or 128), leave mode="auto", offer fewer encoders, '
-        "use fewer repeats, or raise memory_limit.",
+        remedy=f"Let the screen reduce encoders ({option('reduce', 'auto')}), offer fewer of them, or use fewer "
+        f"repeats ({option('repeats')}) or processes ({option('workers')}).",
     )
 
 

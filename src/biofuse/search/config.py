@@ -17,6 +17,9 @@ AUTO = "auto"
 CONCATENATION = "concatenation"
 """The fusion that a mean over heads uses."""
 
+Reduce = Literal["auto", "none"]
+"""Whether a screen may reduce blocks: where it would take long, or never."""
+
 STARTER = "starter"
 """The pool that is searched where none is named."""
 
@@ -161,7 +164,7 @@ class SearchConfig(Options):
         description="Best screened subsets that are refitted, besides single encoders, all of them, the greedy path, "
         "the best of each size, the screen's own choice and its lean subset.",
     )
-    reduce: Annotated[Literal["auto", "none"], Option(panel="Advanced")] = Field(
+    reduce: Annotated[Reduce, Option(panel="Advanced")] = Field(
         default="auto",
         description="auto: a screen of many rows reduces each encoder to 128 or 64 principal components inside the "
         "folds; none: it never does, whatever it costs, which it says first.",

@@ -634,6 +634,11 @@ class _Run:
     ready: dict[tuple[Subset, int], FoldPart] = field(default_factory=dict)
     timed: tuple[Cost, Mapping[Subset, FoldPart]] | None = None
 
+    @property
+    def folds_held(self) -> int:
+        """Of how many folds the scorer keeps what fits share; 0 where every fit is made by itself."""
+        return self.scorer.folds_held if isinstance(self.scorer, RefitScorer) else 0
+
     def resume(self, sink: ScoreLog) -> None:
         """Take over what an earlier search left."""
         self.sink = sink
@@ -673,15 +678,15 @@ class _Run:
         if self.started or not isinstance(self.scorer, FoldwiseScorer):
             return
         self.started = True
-        if self.announce is None and self.yes and isinstance(self.scorer, RefitScorer) and self.scorer.folds_held:
+        if self.announce is None and self.yes and self.folds_held:
             return  # nobody wants to know, and threads cost nothing to start
         left = [subset for subset in self.planned if subset not in self.known] or missing
         with limit_threads(1):
             cost, first = estimate_cost(self.scorer, left, workers=self.workers, asked=missing)
         self.ready |= {(subset, 0): part for subset, part in first.items()}
         self.workers = self.workers if cost.seconds * self.workers > WORTH_WORKERS else 1
-        sharing = isinstance(self.scorer, RefitScorer) and self.scorer.folds_held  # folds have an order there
-        if self.workers > 1 and not sharing and max(part.seconds for part in first.values()) < WARM_SECONDS:
+        # Where fits share what belongs to a fold, folds have an order of their own.
+        if self.workers > 1 and not self.folds_held and max(part.seconds for part in first.values()) < WARM_SECONDS:
             self.timed = cost, first
         elif self.announce is not None:
             self.announce(cost)
@@ -728,7 +733,7 @@ class _Run:
             return
         folds = range(len(scorer.n_train))
         tasks = [(subset, fold) for subset in subsets for fold in folds if (subset, fold) not in self.ready]
-        if isinstance(scorer, RefitScorer) and 0 < scorer.folds_held < len(folds):
+        if 0 < self.folds_held < len(folds):
             # One fold after the other, since what its fits share does not stay: the last is done when all are.
             tasks.sort(key=lambda task: task[1])
             self.ready |= dict(zip(tasks, self._parts(scorer, tasks), strict=True))
@@ -759,7 +764,7 @@ class _Run:
     def _parts(self, scorer: FoldwiseScorer, tasks: Sequence[tuple[Subset, int]]) -> Generator[FoldPart]:
         if self.workers == 1:
             return _serial(scorer, tasks)
-        if isinstance(scorer, RefitScorer) and scorer.folds_held:
+        if self.folds_held:
             return _threaded(scorer, tasks, self.workers)
         if self.engine == "ray":
             return score_on_ray(scorer, tasks, address=self.ray_address)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,7 @@ from biofuse.search.closed_form import (
     too_large,
 )
 from biofuse.search.closed_form_torch import TorchScorer, accelerator
+from biofuse.search.config import Reduce
 from biofuse.search.leaderboard import Leaderboard, Row, SubsetKey, label
 from biofuse.search.problem import Problem
 from biofuse.search.rules import Budget, select
@@ -219,10 +220,6 @@ class ScreenPlan:
         amount = f"{size / 2**30:.1f} GiB" if size >= 2**30 / 20 else f"{max(1, round(size / 2**20))} MiB"
         chosen = ", penalties by generalised cross-validation" if self.penalties == "generalised" else ""
         return f"Screen: {self.n_subsets:,} subsets by products of {of}{reduced}{chosen}, about {amount}"
-
-
-Reduce = Literal["auto", "none"]
-"""Whether blocks may be reduced: where the screen would take long, or never."""
 
 
 def plan_screen(

@@ -82,7 +82,7 @@ def test_workers_get_memory_maps_and_one_thread(tiny, monkeypatch):
     monkeypatch.setattr(runner, "WORTH_WORKERS", 0.0)
     blocks, labels = tiny.planted(4000)
 
-    def spy(scorer, subset, fold, parent):
+    def spy(scorer, subsets, fold, parent):
         import os
 
         import numpy as np
@@ -90,10 +90,10 @@ def test_workers_get_memory_maps_and_one_thread(tiny, monkeypatch):
 
         mapped = all(isinstance(m, np.memmap) for m in scorer._matrices)
         threads = max([pool["num_threads"] for pool in threadpool_info()], default=1)
-        part = scorer.score_fold(subset, fold)
-        return replace(part, notes=(json.dumps([os.getpid(), mapped, threads]),))
+        note = json.dumps([os.getpid(), mapped, threads])
+        return [replace(scorer.score_fold(subset, fold), notes=(note,)) for subset in subsets]
 
-    monkeypatch.setattr(runner, "_score_fold", spy)
+    monkeypatch.setattr(runner, "_score_piece", spy)
     board = run(tiny.scorer(blocks, labels), POOL[:2], workers=2)
     seen = [json.loads(note) for note in board.notes]
     assert os.getpid() not in {pid for pid, _, _ in seen}
@@ -563,7 +563,8 @@ def test_what_fits_take_beside_others_is_measured_before_the_time_is_told(monkey
             self.order = (*self.order, (subset, fold))
             return FoldPart(values={"auroc": 0.5}, seconds=self.seconds)
 
-    def together(scorer, tasks, _workers):
+    def together(scorer, tasks, _workers, *, by_fold):
+        assert not by_fold
         scorer.seconds = 1.75
         return (scorer.score_fold(*task) for task in tasks)
 

@@ -327,13 +327,16 @@ def test_all_encoders_together_are_refused_where_fewer_may_be_chosen(plant, sear
 @pytest.mark.parametrize("predictor", ["fused", "mean"])
 def test_what_folds_share_changes_no_score_whatever_of_it_memory_holds(plant, posed, monkeypatch, predictor):
     monkeypatch.setattr(runner, "WORTH_WORKERS", 0.0)
+    monkeypatch.setattr(runner, "SAVED_SECONDS", 0.0)  # some subsets at a time, as where fits take long
+    monkeypatch.setattr(runner, "FEWEST_TOGETHER", 3)
     problem = posed(plant(), predictor=predictor, head="auto" if predictor == "mean" else "logistic")
     head, final = head_of(problem.config, "logistic"), predictor == "mean"
     held, boards = [], []
     for memory, workers in [(2**40, 1), (2**40, 2), (2, 1), (2, 2)]:
         monkeypatch.setattr(searching, "memory_limit", lambda memory=memory: memory)
-        held.append(folds_held(problem, Fit(problem, head, final=final), spread=False))
-        board, _ = refit(problem, Listed(EVERY), head, SearchContext(workers=workers), quiet=True, final=final)
+        context = SearchContext(workers=workers)
+        held.append(folds_held(problem, Fit(problem, head, final=final), context))
+        board, _ = refit(problem, Listed(EVERY), head, context, quiet=True, final=final)
         boards.append({row.subset: row.folds for row in board})
     assert held == [len(problem.plan.folds)] * 2 + [int(predictor == "mean")] * 2
     assert boards[1:] == boards[:1] * 3

@@ -1,13 +1,13 @@
 """Scoring subsets, here or on Ray: what scores one, what a search costs, and how it goes on where it stopped."""
 
 import functools
+import itertools
+import operator
 import os
-import threading
 import time
 import warnings
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
@@ -136,15 +136,11 @@ class SharingFit(FitFunction, Protocol):
 
 
 class _Held:
-    """What fits of the folds asked for last share; made once, whichever thread asks first.
-
-    A copy sent to another process starts empty.
-    """
+    """What fits of the folds asked for last share; a copy sent to another process starts empty."""
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._found: dict[int, Callable[[Subset, int], Predictor]] = {}
-        self._lock, self._locks = threading.Lock(), defaultdict[int, threading.Lock](threading.Lock)
 
     def __reduce__(self) -> tuple[type["_Held"], tuple[int]]:
         return _Held, (self._most,)
@@ -152,15 +148,10 @@ class _Held:
     def get(
         self, fold: int, make: Callable[[], Callable[[Subset, int], Predictor]]
     ) -> Callable[[Subset, int], Predictor]:
-        with self._lock:
-            own = self._locks[fold]
-        with own:
-            found = self._found.get(fold) or make()
-            with self._lock:
-                self._found.pop(fold, None)
-                while len(self._found) >= self._most:
-                    del self._found[next(iter(self._found))]
-                self._found[fold] = found
+        found = self._found.pop(fold, None) or make()
+        while len(self._found) >= self._most:
+            del self._found[next(iter(self._found))]
+        self._found[fold] = found
         return found
 
 
@@ -191,12 +182,15 @@ class RefitScorer:
         Whether out-of-fold predictions are kept.
     folds_held : int, default 0
         Of how many folds at once to keep what fits of several subsets share; ``fit`` then is a :class:`SharingFit`.
+    remembers : bool, default False
+        Whether fits are among what is kept, so that a subset takes longer the first time.
 
     Attributes
     ----------
     encoders, metrics, n_train, n_test, keeps_predictions
         As every :class:`Scorer` has them.
     folds_held : int
+    remembers : bool
 
     Raises
     ------
@@ -217,6 +211,7 @@ class RefitScorer:
         seed: int = 0,
         keep_predictions: bool = False,
         folds_held: int = 0,
+        remembers: bool = False,
     ) -> None:
         if len(labels) != blocks.n_samples or list(plan.ids) != list(blocks.ids):
             raise AlignmentError("Blocks, labels and validation plan of a search are not about the same samples.")
@@ -237,7 +232,7 @@ class RefitScorer:
         self._task = task
         self._classes = tuple(classes)
         self._seed = seed
-        self.folds_held = folds_held
+        self.folds_held, self.remembers = folds_held, remembers
         self._held = _Held(folds_held)
 
     def n_dims(self, subset: Subset) -> int:
@@ -387,6 +382,9 @@ def estimate_cost(
     small, large = ordered[len(ordered) // 6], ordered[len(ordered) * 5 // 6]
     n_fits = len(subsets) * len(scorer.n_train)
     part = scorer.score_fold(typical, 0)
+    if isinstance(scorer, RefitScorer) and scorer.remembers:  # the first fit is the dearest, and no other is like it
+        cost = Cost(n_subsets=len(subsets), n_fits=n_fits, seconds_per_fit=part.seconds, workers=workers)
+        return cost, {typical: part}
     if part.seconds < WARM_SECONDS or n_fits * part.seconds / workers > LONG_SECONDS:
         part = scorer.score_fold(typical, 0)
     first = {typical: _steady(scorer, typical, part)}
@@ -419,8 +417,14 @@ def check_cost(cost: Cost, *, yes: bool) -> None:
 
 
 AHEAD = 4
-"""Tasks given to Ray, or to threads, per core before their results are taken: enough to keep them busy, few enough to
-be stopped."""
+"""Tasks given to Ray per core before their results are taken: enough to keep it busy, few enough to be stopped."""
+
+FEWEST_TOGETHER = 8
+"""Subsets at least that a process scores on a fold before it turns to another, where fits share what belongs to the
+fold: to make that takes as long as two to eight fits (768 rows, 3,104 columns, 8 classes)."""
+
+SAVED_SECONDS = 60.0
+"""Expected time by the clock after which the subsets begun should be done, and kept, before others are begun."""
 
 
 def score_on_ray(
@@ -632,6 +636,7 @@ class _Run:
     rows: dict[Subset, Row] = field(default_factory=dict)
     predictions: dict[Subset, Predictions] = field(default_factory=dict)
     ready: dict[tuple[Subset, int], FoldPart] = field(default_factory=dict)
+    expected: Cost | None = None
     timed: tuple[Cost, Mapping[Subset, FoldPart]] | None = None
 
     @property
@@ -678,12 +683,11 @@ class _Run:
         if self.started or not isinstance(self.scorer, FoldwiseScorer):
             return
         self.started = True
-        if self.announce is None and self.yes and self.folds_held:
-            return  # nobody wants to know, and threads cost nothing to start
         left = [subset for subset in self.planned if subset not in self.known] or missing
         with limit_threads(1):
             cost, first = estimate_cost(self.scorer, left, workers=self.workers, asked=missing)
         self.ready |= {(subset, 0): part for subset, part in first.items()}
+        self.expected = cost
         self.workers = self.workers if cost.seconds * self.workers > WORTH_WORKERS else 1
         # Where fits share what belongs to a fold, folds have an order of their own.
         if self.workers > 1 and not self.folds_held and max(part.seconds for part in first.values()) < WARM_SECONDS:
@@ -731,25 +735,20 @@ class _Run:
         if not isinstance(scorer, FoldwiseScorer):
             yield from map(scorer.score, subsets)
             return
-        folds = range(len(scorer.n_train))
-        tasks = [(subset, fold) for subset in subsets for fold in folds if (subset, fold) not in self.ready]
-        if 0 < self.folds_held < len(folds):
-            # One fold after the other, since what its fits share does not stay: the last is done when all are.
-            tasks.sort(key=lambda task: task[1])
-            self.ready |= dict(zip(tasks, self._parts(scorer, tasks), strict=True))
-            tasks = []
+        tasks = [task for task in self._ordered(subsets) if task not in self.ready]
         ahead: list[tuple[Subset, int]] = []
         if self.timed is not None:
             ahead = [task for task in tasks if task[0] in self.timed[1]][: MEASURED_TOGETHER * self.workers]
-        parts = self._parts(scorer, [*ahead, *(task for task in tasks if task not in ahead)])
+            tasks = [*ahead, *(task for task in tasks if task not in ahead)]
+        parts = self._parts(scorer, tasks)
         try:
             self._measure(parts, ahead)
+            arriving = zip(tasks[len(ahead) :], parts, strict=True)
             for subset in subsets:
-                # Parts arrive in the order of the tasks.
-                found = [
-                    self.ready.pop((subset, fold)) if (subset, fold) in self.ready else next(parts) for fold in folds
-                ]
-                yield gather(self.columns, found)
+                wanted = [(subset, fold) for fold in range(len(scorer.n_train))]
+                while any(task not in self.ready for task in wanted):
+                    self.ready.update([next(arriving)])
+                yield gather(self.columns, [self.ready.pop(task) for task in wanted])
         except BrokenProcessPool as error:
             raise SearchError(
                 "A worker process of the search was killed, most likely because memory ran out.",
@@ -761,14 +760,32 @@ class _Run:
                 warnings.simplefilter("ignore", UserWarning)
                 parts.close()
 
+    def _ordered(self, subsets: Sequence[Subset]) -> list[tuple[Subset, int]]:
+        """Return what is to be scored, in the order in which it is begun.
+
+        A subset after the other, unless what belongs to a fold does not stay: then some of them, or all, fold by fold.
+        """
+        folds, size = range(len(self.scorer.n_train)), 1
+        if self.folds_held and self.workers > 1:
+            size = self._together(len(subsets), n_folds=len(folds))
+        elif 0 < self.folds_held < len(folds):
+            size = len(subsets)
+        pieces = [subsets[begin : begin + size] for begin in range(0, len(subsets), size)]
+        return [(subset, fold) for piece in pieces for fold in folds for subset in piece]
+
+    def _together(self, n_subsets: int, *, n_folds: int) -> int:
+        """Return how many subsets a process scores on a fold before it turns to another."""
+        size = -(-n_subsets // -(-self.workers // n_folds))  # a piece at least for each process
+        if self.expected is not None:
+            size = min(size, int(SAVED_SECONDS * self.workers / (n_folds * self.expected.seconds_per_fit)))
+        return max(size, FEWEST_TOGETHER)
+
     def _parts(self, scorer: FoldwiseScorer, tasks: Sequence[tuple[Subset, int]]) -> Generator[FoldPart]:
         if self.workers == 1:
             return _serial(scorer, tasks)
-        if self.folds_held:
-            return _threaded(scorer, tasks, self.workers)
         if self.engine == "ray":
             return score_on_ray(scorer, tasks, address=self.ray_address)
-        return _parallel(scorer, tasks, self.workers)
+        return _parallel(scorer, tasks, self.workers, by_fold=bool(self.folds_held))
 
 
 def _serial(scorer: FoldwiseScorer, tasks: Sequence[tuple[Subset, int]]) -> Generator[FoldPart]:
@@ -778,37 +795,27 @@ def _serial(scorer: FoldwiseScorer, tasks: Sequence[tuple[Subset, int]]) -> Gene
             yield scorer.score_fold(subset, fold)
 
 
-def _threaded(scorer: FoldwiseScorer, tasks: Sequence[tuple[Subset, int]], workers: int) -> Generator[FoldPart]:
-    """Score in threads, which have what fits share in common, and spend most of their time in BLAS and LAPACK."""
-    left, waiting = iter(tasks), deque[Future[FoldPart]]()
-    with limit_threads(1), ThreadPoolExecutor(workers) as pool:
-        try:
-            while True:
-                while len(waiting) < AHEAD * workers and (task := next(left, None)) is not None:
-                    waiting.append(pool.submit(scorer.score_fold, *task))
-                if not waiting:
-                    return
-                yield waiting.popleft().result()
-        finally:
-            for each in waiting:
-                each.cancel()
-
-
-def _parallel(scorer: FoldwiseScorer, tasks: Sequence[tuple[Subset, int]], workers: int) -> Generator[FoldPart]:
+def _parallel(
+    scorer: FoldwiseScorer, tasks: Sequence[tuple[Subset, int]], workers: int, *, by_fold: bool = False
+) -> Generator[FoldPart]:
+    """Score in processes; ``by_fold``, neighbouring tasks on the same fold go to the same one together."""
     from joblib import Parallel, delayed, parallel_config
 
+    turns = itertools.groupby(tasks, key=operator.itemgetter(1)) if by_fold else ((task[1], [task]) for task in tasks)
+    pieces = [(fold, [subset for subset, _ in piece]) for fold, piece in turns]
     with (
         parallel_config(backend="loky", n_jobs=workers, inner_max_num_threads=1),
         Parallel(return_as="generator", max_nbytes=SHARE_BYTES, mmap_mode="r") as parallel,
     ):
         with workers_ignore_interrupts():  # the call starts the workers and gives them their first tasks
-            results = parallel(delayed(_score_fold)(scorer, subset, fold, os.getpid()) for subset, fold in tasks)
-        yield from results
+            results = parallel(delayed(_score_piece)(scorer, subsets, fold, os.getpid()) for fold, subsets in pieces)
+        for found in results:
+            yield from found
 
 
-def _score_fold(scorer: FoldwiseScorer, subset: Subset, fold: int, parent: int) -> FoldPart:
+def _score_piece(scorer: FoldwiseScorer, subsets: Sequence[Subset], fold: int, parent: int) -> list[FoldPart]:
     _end_with(parent)
-    return scorer.score_fold(subset, fold)
+    return [scorer.score_fold(subset, fold) for subset in subsets]
 
 
 @functools.cache

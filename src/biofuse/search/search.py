@@ -86,12 +86,6 @@ KEEP_BYTES = 256 * 2**20
 """Most memory for the out-of-fold predictions of refitted subsets; beyond, the choice is not corrected by them."""
 
 
-MOST_THREADS = 2
-"""Processes in whose place threads share the products of rows. L-BFGS holds the interpreter for two thirds of a step of
-760 rows and 8 classes (.87 of 1.35 ms), so that threads do no more than one and a half fits at a time; three processes,
-which share nothing, do as much."""
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Search:
     """What a search found.
@@ -277,8 +271,7 @@ def refit(
     size = 4 * sum(map(len, held_out)) * len(problem.classes) * len(strategy.subsets(pool))
     keep = final or config.predictor == "ensemble" or size <= KEEP_BYTES
     fit = Fit(problem, head, final=final)
-    apart = context.engine == "ray" or (context.workers or usable_cores()) > MOST_THREADS
-    held = folds_held(problem, fit, spread=apart)
+    held = folds_held(problem, fit, context)
     leaderboard = run_search(
         pool,
         strategy,
@@ -293,6 +286,7 @@ def refit(
             seed=config.seed,
             keep_predictions=keep,
             folds_held=held,
+            remembers=fit.needs_sharing,
         ),
         metric=config.metric,
         sink=context.sink(f"{stage}-{head.name}"),
@@ -343,22 +337,19 @@ def out_of_fold(problem: Problem, search: Search, encoders: Subset) -> OutOfFold
     return None if kept is None else OutOfFold.of(problem.plan, [kept], target=problem.target)
 
 
-def folds_held(problem: Problem, fit: "Fit", *, spread: bool) -> int:
+def folds_held(problem: Problem, fit: "Fit", context: SearchContext) -> int:
     """Return of how many folds at once what fits have in common is kept; 0 where each is to be made by itself.
 
-    Parameters
-    ----------
-    problem : Problem
-    fit : Fit
-    spread : bool
-        Whether fits are to run in processes, or on other machines.
+    Of all folds, or, where processes take a fold each, of as many as there are of those.
     """
-    if not fit.shares or (spread and not fit.needs_sharing):
+    if not fit.shares or (context.engine == "ray" and not fit.needs_sharing):
         return 0
-    plan = problem.plan
-    size = shared_bytes(rows=max(plan.n_train), dims=list(problem.blocks.dims.values()))
-    fitting = min(len(plan.folds), memory_limit() // 2 // size)
-    return max(1, fitting) if fit.needs_sharing else fitting * (fitting == len(plan.folds))
+    n_folds, workers = len(problem.plan.folds), context.workers or usable_cores()
+    size = shared_bytes(rows=max(problem.plan.n_train), dims=list(problem.blocks.dims.values()))
+    fitting = min(n_folds, memory_limit() // 2 // size)
+    if fit.needs_sharing:
+        return max(1, fitting)
+    return fitting if fitting >= (n_folds if workers == 1 else min(workers, n_folds)) else 0
 
 
 def kind_of(config: SearchConfig, *, final: bool) -> str:

@@ -278,6 +278,16 @@ def test_predict_an_odd_image(pixels, fitted, succeeds, tmp_path):
     assert np.isfinite(frame[["p_blue", "p_red"]].to_numpy()).all()
 
 
+def test_predict_several_files(fitted, images, succeeds, fails, tmp_path):
+    files = [str(images / "red" / "003.png"), str(images / "blue" / "001.png")]
+    succeeds("predict", fitted, *files, "--out", tmp_path / "p.csv")
+    frame = pd.read_csv(tmp_path / "p.csv")
+    assert (frame["id"].tolist(), frame["prediction"].tolist()) == (files, ["red", "blue"])
+    ran = fails("predict", fitted, files[0], images / "red", "--out", tmp_path / "q.csv")
+    assert f"{images / 'red'} is a folder" in ran.err
+    assert not (tmp_path / "q.csv").exists()
+
+
 def test_predict_nothing(fitted, fails, tmp_path):
     (tmp_path / "nothing").mkdir()
     assert "No images in" in fails("predict", fitted, tmp_path / "nothing", "--out", tmp_path / "p.csv").err

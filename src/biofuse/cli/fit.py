@@ -1,5 +1,6 @@
 """``biofuse fit``, ``evaluate`` and ``predict``, and their results as tables and sentences."""
 
+import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -253,7 +254,11 @@ def with_interval(value: float, interval: Interval, *, wide: bool) -> str:
 def predict(
     model: Annotated[Path, typer.Argument(help="A run directory, or a saved model.", show_default=False)],
     data: Annotated[
-        str, typer.Argument(help="Images: a folder, a manifest, one file; labels are not needed.", show_default=False)
+        list[str],
+        typer.Argument(
+            help="Images: a folder, a manifest, or one or several image files; labels are not needed.",
+            show_default=False,
+        ),
     ],
     *,
     out: Annotated[Path, typer.Option("--out", "-o", help="Where to write: .csv or .parquet.")],
@@ -314,6 +319,8 @@ def predict(
 
       biofuse predict run/model scan.png --out scan.csv
 
+      biofuse predict run scans/2026-*.png --out predictions.csv
+
       biofuse predict run new-images/ --sensitivity 0.98 --out predictions.csv
 
       biofuse predict run new-images/ --coverage 0.9 --out predictions.csv
@@ -328,10 +335,13 @@ def predict(
         if path.suffix not in {".csv", ".parquet"}:
             raise BioFuseError(f"Cannot write {path}: its ending is neither .csv nor .parquet.")
         check_target(path)
+    folder = next(filter(os.path.isdir, data), None)
+    if folder is not None and len(data) > 1:
+        raise BioFuseError(f"{folder} is a folder, among several files.", remedy="Give one folder alone, or files.")
     reading, embedding = divide(chosen, DataConfig, ExtractOptions)
     fitted = biofuse.BioFuseModel.load(model, variant=variant)
     decision = _decision(fitted, threshold, sensitivity)
-    samples = fitted.load_images(data, **reading)
+    samples = fitted.load_images(data[0] if len(data) == 1 else data, **reading)
     tell_remarks(samples)
     frame, extraction = fitted.predict_frame(
         samples, coverage=coverage, class_conditional=class_conditional, store=store, keep=keep, **decision, **embedding

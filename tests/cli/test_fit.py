@@ -279,7 +279,7 @@ def test_predict_an_odd_image(pixels, fitted, succeeds, tmp_path):
 
 
 def test_predict_several_files(fitted, images, succeeds, fails, tmp_path):
-    files = [str(images / "red" / "003.png"), str(images / "blue" / "001.png")]
+    files = [str(images / "red" / "003.png"), str(images / "blue" / "004.png")]
     succeeds("predict", fitted, *files, "--out", tmp_path / "p.csv")
     frame = pd.read_csv(tmp_path / "p.csv")
     assert (frame["id"].tolist(), frame["prediction"].tolist()) == (files, ["red", "blue"])

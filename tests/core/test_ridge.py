@@ -12,6 +12,7 @@ from biofuse.core.ridge import (
     Workspace,
     column_path,
     generalised_path,
+    resolvents,
     ridge_path,
     row_path,
 )
@@ -233,3 +234,14 @@ def test_a_penalty_of_its_own_is_taken_as_it_is_unless_rounding_forbids():
         smallest = ridge_path(X, alpha=1e-30, **options)
         assert smallest.alphas == pytest.approx(SMALLEST * (X**2).sum() / n)
         assert np.isfinite(smallest.left_out(0, fitted=X @ smallest.coef[0], targets=targets)).all()
+
+
+@pytest.mark.parametrize(("n", "rank"), [(1, 1), (2, 2), (40, 40), (40, 7), (40, 0)])
+def test_resolvents_are_those_of_the_inverse(n, rank):
+    random = np.random.default_rng(0)
+    half, targets, shifts = random.normal(size=(n, rank)), random.normal(size=(n, 3)), np.array([1e-3, 1.0, 50.0])
+    solved, diagonals = resolvents(half @ half.T, targets, shifts)
+    for found, diagonal, shift in zip(solved, diagonals, shifts, strict=True):
+        inverse = np.linalg.inv(half @ half.T + shift * np.eye(n))
+        np.testing.assert_allclose(found.T, inverse @ targets, rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(diagonal, np.diag(inverse), rtol=1e-9)

@@ -184,6 +184,30 @@ def test_the_shrinkage_chosen_is_the_best_of_models_fitted_without_each_row(n: i
     np.testing.assert_allclose(fitted.coef, coef, rtol=1e-6, atol=1e-9)
 
 
+def test_a_row_whose_class_is_shrunk_all_the_way_is_left_out_of_its_mean() -> None:
+    rng = np.random.default_rng(0)
+    n, d, y = 110, 150, np.repeat([0, 1], [60, 50])
+    even = np.tile(np.eye(50), 3)  # as far from each other as can be: nothing of their covariance is kept
+    X = np.vstack([rng.standard_normal((60, 3)) @ rng.standard_normal((3, d)) + rng.standard_normal((60, d)), even])
+    fitted = fit_discriminant(X, Classification(codes=y, n_codes=2, weights=np.ones(n)), shrinkage="left_out")
+    shares, priors = np.where(y == 0, 1 / 60, 1 / 50), np.array([60, 50]) / n
+    means = np.stack([X[y == 0].mean(axis=0), X[y == 1].mean(axis=0)])
+    Z = X - means[y]
+    kept = np.array(_kept(Z, y, shares, "auto"))
+    assert kept[1] == pytest.approx(0, abs=1e-9)
+    added = (priors * (1 - kept)) @ np.stack([Z[:60].var(axis=0), Z[60:].var(axis=0)])
+    W = priors[0] * kept[0] / 60 * (Z[:60] / np.sqrt(added)).T @ (Z[:60] / np.sqrt(added))
+    amount = priors @ (1 - kept)
+    strength = fitted.shrinkage * (1 - amount) / (amount * (1 - fitted.shrinkage))
+    S = (np.trace(W) + d) / (np.trace(W) + strength * d) * (W + strength * np.eye(d))
+    inverse = np.linalg.inv(S) / np.sqrt(np.outer(added, added))
+    for row in (60, 77):
+        centred = np.stack([means[0], (50 * means[1] - X[row]) / 49]) - X[row]
+        expected = np.log(priors) - 0.5 * np.einsum("kj,jl,kl->k", centred, inverse, centred)
+        values = fitted.left_out[row]
+        assert values[1] - values[0] == pytest.approx(expected[1] - expected[0], rel=1e-6)
+
+
 def test_shrinkage_is_left_out_where_the_signal_lies_in_the_smallest_directions() -> None:
     rng = np.random.default_rng(0)
     y = np.arange(1300) % 2

@@ -6,7 +6,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 
 from biofuse.core.target import Target, Task
-from biofuse.heads.logistic import LOGIT_VARIANCE, Logistic
+from biofuse.heads.base import Classification
+from biofuse.heads.logistic import LOGIT_VARIANCE, Logistic, fit_slope, log_loss
 
 
 def make_data(n: int, d: int, k: int, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -157,9 +158,6 @@ def test_a_fit_that_stops_short_says_so(monkeypatch: pytest.MonkeyPatch) -> None
 def test_the_slope_of_rows_told_apart_without_error_is_that_of_smoothed_targets() -> None:
     from scipy.optimize import minimize
 
-    from biofuse.heads.base import Classification
-    from biofuse.heads.logistic import fit_slope
-
     codes = np.array([0, 0, 0, 1, 1, 2])
     decisions = np.eye(3)[codes] + 0.1 * np.random.default_rng(0).standard_normal((6, 3))
     problem = Classification(codes=codes, n_codes=3, weights=np.ones(6))
@@ -172,3 +170,63 @@ def test_the_slope_of_rows_told_apart_without_error_is_that_of_smoothed_targets(
 
     best = minimize(loss, [1.0], tol=1e-10).x[0]
     assert fit_slope(decisions, problem, bounds=(-3.0, 5.0)) == pytest.approx(best, rel=1e-4)
+
+
+@pytest.mark.parametrize("size", [1e-4, 1.0, 1e4])
+@pytest.mark.parametrize("k", [2, 5])
+def test_the_loss_of_logits_of_any_size_is_that_of_scipy(size: float, k: int) -> None:
+    from scipy.special import log_softmax
+
+    rng = np.random.default_rng(0)
+    logits = rng.standard_normal((1 if k == 2 else k, 60)) * size
+    surely, weights = rng.dirichlet(np.ones(k), 60).T, rng.uniform(0.1, 3, 60)
+    surely[:, :30] = np.eye(k)[:, rng.integers(0, k, 30)]
+    logs = log_softmax(np.vstack([np.zeros(60), logits]) if k == 2 else logits, axis=0)
+    targets = weights * surely
+    loss, probabilities = log_loss(logits.copy(), targets[1:] if k == 2 else targets, weights)
+    assert loss == pytest.approx(-float((targets * logs).sum()), rel=1e-12)
+    np.testing.assert_allclose(probabilities, np.exp(logs[1:] if k == 2 else logs), rtol=1e-11, atol=1e-300)
+
+
+@pytest.mark.parametrize("k", [2, 4])
+@pytest.mark.parametrize("scale", [1e-3, 0.3, 1e3, 1e9])
+def test_the_slope_is_the_minimum_within_its_range(k: int, scale: float) -> None:
+    from scipy.optimize import minimize_scalar
+
+    rng = np.random.default_rng(0)
+    codes = np.arange(80) % k
+    decisions = ((np.eye(k)[codes] + rng.standard_normal((80, k))) * scale)[:, -1 if k == 2 else 0 :]
+    decisions = decisions - 0.5 * scale * (k == 2)
+    problem = Classification(codes=codes, n_codes=k, weights=rng.uniform(0.2, 3, 80))
+    totals = np.bincount(codes, weights=problem.weights)
+    targets = np.where(np.eye(k), totals[:, None] + 1, 1)[codes] / (totals[codes, None] + k)
+
+    def loss(log_slope: float) -> float:
+        logits = np.exp(log_slope) * decisions
+        logits = np.hstack([np.zeros_like(logits), logits]) if k == 2 else logits
+        tops = logits.max(axis=1, keepdims=True)
+        logs = logits - tops - np.log(np.exp(logits - tops).sum(axis=1, keepdims=True))
+        return float(-problem.weights @ (targets * logs).sum(axis=1))
+
+    best = minimize_scalar(loss, bounds=(-12.0, 3.0), method="bounded", options={"xatol": 1e-9}).x
+    found = np.log(fit_slope(decisions, problem, bounds=(-12.0, 3.0)))
+    assert found == pytest.approx(best, abs=1e-6)
+    assert loss(found) <= loss(best) * (1 + 1e-13)
+
+
+def test_a_step_along_a_weak_penalty_reaches_the_minimum_that_scipy_reaches() -> None:
+    from scipy.optimize import minimize
+
+    X, y = make_data(60, 120, 3)
+    fitted = Logistic(C=1e3).fit(X, y, target=Target.numbered(Task.MULTICLASS, 3))
+
+    def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        coef = flat.reshape(-1, 3)
+        value, found = log_loss((X @ coef[:-1] + coef[-1]).T.copy(), np.eye(3)[y].T, np.ones(60))
+        errors = (found - np.eye(3)[y].T).T
+        return value + np.square(coef[:-1]).sum() / 2e3, np.vstack(
+            [X.T @ errors + coef[:-1] / 1e3, errors.sum(axis=0)]
+        ).ravel()
+
+    start = np.vstack([fitted.coef, fitted.intercept]).ravel()
+    assert loss(start)[0] <= minimize(loss, np.zeros(363), jac=True, method="L-BFGS-B").fun * (1 + 1e-6)

@@ -498,6 +498,35 @@ def ridge_path(
     return replace(found, coef=coef, intercept=found.intercept - mean @ coef)
 
 
+def resolvents(A: Matrix64, targets: Matrix64, shifts: Matrix64) -> tuple[Matrix64, Matrix64]:
+    """Solve ``(A + shift) x = target`` for every shift, by one tridiagonalisation, and invert its diagonal.
+
+    Parameters
+    ----------
+    A : ndarray of float64, shape (n, n)
+        Symmetric, with no eigenvalue below 0; overwritten.
+    targets : ndarray of float64, shape (n, n_columns)
+    shifts : ndarray of float64, shape (n_shifts,)
+        Above the rounding error of A.
+
+    Returns
+    -------
+    solved : ndarray of float64, shape (n_shifts, n_columns, n)
+    diagonals : ndarray of float64, shape (n_shifts, n)
+        Of the inverses.
+
+    Raises
+    ------
+    SearchError
+        If the sum is not positive to rounding.
+    """
+    space = Workspace()
+    found = _Tridiagonal.of(A, space)
+    pivots, links, rotated = found.factors(found.basis @ targets, shifts)
+    solved = (rotated.reshape(-1, len(A)) @ found.basis).reshape(rotated.shape)
+    return solved, _diagonals(found.basis, pivots, links, space)
+
+
 def _without_errors(alphas: Matrix64, coef: Matrix64, intercept: Matrix64, *, n: int) -> Path:
     nothing, unknown = np.empty((0, coef.shape[2])), np.full((len(alphas), n), np.nan)
     return Path(alphas=alphas, errors=nothing, leaving=unknown, coef=coef, intercept=intercept)
@@ -571,8 +600,8 @@ def _inverse_diagonal(factor: Matrix64) -> Matrix64:
     """Return the diagonal of the inverse of what a Cholesky factor is of; the factor is overwritten."""
     from scipy.linalg import lapack
 
-    inverse, _ = lapack.dpotri(factor, lower=1, overwrite_c=1)
-    return np.diag(inverse).copy()
+    inverse, _ = lapack.dtrtri(factor, lower=1, overwrite_c=1)
+    return np.array([column @ column for column in (inverse[place:, place] for place in range(len(inverse)))])
 
 
 def _not_positive(alpha: float) -> SearchError:

@@ -5,6 +5,7 @@ shrinkage adds. With fewer rows than columns, the products of rows give the same
 and the covariance is never formed.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from biofuse.core.errors import SearchError
 from biofuse.core.linear import ROWS_AT_ONCE, slices
+from biofuse.core.ridge import resolvents
 from biofuse.heads.base import MATRIX_CELLS, Classification, Features, Limits, OwnHead, Setup
 from biofuse.heads.linear import FittedLinear
 from biofuse.heads.logistic import fit_slope, log_loss
@@ -104,12 +106,13 @@ def fit_discriminant(X: Features, problem: Classification, *, shrinkage: Shrinka
     else:
         scaled_coef, lengths = _solve(Z, weights, around.T)
         products = around @ scaled_coef
+        crossed = scaled_coef.T @ Z.T
         evidence = _left_out(
-            crossed=Z @ scaled_coef, products=products, lengths=lengths, codes=codes, shares=shares, weights=weights
+            crossed=crossed, products=products, lengths=lengths, codes=codes, shares=shares, weights=weights
         )
     coef = scaled_coef / scale[:, None]
-    left_out = np.empty_like(evidence)
-    left_out[order] = evidence + np.log(priors)
+    left_out = np.empty(evidence.T.shape)
+    left_out[order] = evidence.T + np.log(priors)
     alone = np.zeros(len(Z), dtype=np.bool_)
     alone[order] = shares == 1
     left_out[alone] = 0
@@ -150,7 +153,7 @@ def _choose_strength(
     """Choose ``strength`` in ``S = kept * (sum_i weight_i z_i z_i' + strength * I)`` by log-loss of left-out rows.
 
     Each strength is judged with the slope that is best for it, and ``kept`` keeps the trace as it is at strength 1. One
-    eigendecomposition, of the smaller of row and column products, serves all.
+    decomposition, of the smaller of row and column products, serves all.
 
     Returns
     -------
@@ -160,110 +163,106 @@ def _choose_strength(
         ``S^-1 around'``.
     products : ndarray of float64, shape (n_codes, n_codes)
         Of the class means with each other, in the inner product of ``S^-1``.
-    evidence : ndarray of float64, shape (n, n_codes)
+    evidence : ndarray of float64, shape (n_codes, n)
         As of :func:`_left_out`.
     """
-    axes = _Axes.of(Z, weights, around.T)
-    total, strengths = float(axes.values.sum()), np.array(STRENGTHS[::-1])
-    kept = (total + Z.shape[1]) / (total + strengths * Z.shape[1])
-    inverses = 1 / (kept[:, None] * (axes.values + strengths[:, None]))
-    placed = [inverse[:, None] * axes.positions for inverse in inverses]
-    products = [
-        axes.positions.T @ part + axes.outside / (keep * strength)
-        for part, keep, strength in zip(placed, kept, strengths, strict=True)
-    ]
-    evidence = np.empty((len(strengths), len(Z), len(priors)))
-    for rows in slices(len(Z), ROWS_AT_ONCE):
-        scores = axes.scores(Z, rows)
-        for found, part, product, inverse, keep in zip(evidence, placed, products, inverses, kept, strict=True):
-            found[rows] = _left_out(
-                crossed=scores @ part,
-                products=product,
-                lengths=np.square(scores) @ inverse,
-                codes=codes[rows],
-                shares=shares[rows],
-                weights=weights[rows] * keep,
-            )
+    n, d = Z.shape
+    total = float(weights @ np.einsum("ij,ij->i", Z, Z))
+    # Below the rounding error of products of that size, no strength is told from another.
+    strengths = np.maximum(STRENGTHS[::-1], n * np.finfo(np.float64).eps * total)
+    path = (_by_columns if n > d else _by_rows)(Z, weights, around, strengths)
+    kept = (total + d) / (total + strengths * d)
     alone = shares == 1
     seen = Classification(codes=codes, n_codes=len(priors), weights=np.where(alone, 0.0, given))
-    losses = []
-    for decisions in np.where(alone[:, None], 0, evidence + np.log(priors)):
-        logits = decisions[:, 1:] - decisions[:, :1] if len(priors) == 2 else decisions
-        loss, _ = log_loss(fit_slope(logits, seen, bounds=SLOPES) * logits, seen.indicators)
-        losses.append(round(float(loss @ seen.weights / seen.weights.sum()), TIES))
+    targets, certainly = np.log(priors)[:, None], np.ascontiguousarray(seen.weights * seen.indicators.T)
+    evidence, losses = [], []
+    for crossed, product, lengths, keep in zip(path.crossed, path.products, path.lengths, kept, strict=True):
+        found = _left_out(
+            crossed=crossed / keep,
+            products=product / keep,
+            lengths=lengths / keep,
+            codes=codes,
+            shares=shares,
+            weights=weights * keep,
+        )
+        evidence.append(found)
+        decisions = np.where(alone, 0, found + targets)
+        logits = decisions[1:] - decisions[:1] if len(priors) == 2 else decisions
+        loss, _ = log_loss(fit_slope(logits.T, seen, bounds=SLOPES) * logits, certainly, seen.weights)
+        losses.append(round(loss / float(seen.weights.sum()), TIES))
     best = int(np.argmin(losses))
-    strength = float(strengths[best])
-    coef = axes.coef(Z, weights, around.T, placed[best], strength=strength, kept=float(kept[best]))
-    return strength, coef, products[best], evidence[best]
+    return float(strengths[best]), path.coef(best) / kept[best], path.products[best] / kept[best], evidence[best]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Axes:
-    """Principal axes of ``sum_i weight_i z_i z_i'``, of n rows and d columns.
+class _StrengthPath:
+    """Inner products of ``(sum_i weight_i z_i z_i' + strength * I)^-1`` for every strength.
 
     Attributes
     ----------
-    values : ndarray of float64, shape (r,)
-        Variances along the axes.
-    turn : ndarray of float64, shape (d, r), or (n, r)
-        What turns rows to the axes where n > d, else their places along the axes.
-    positions : ndarray of float64, shape (r, n_codes)
-        Of the class means.
-    outside : ndarray of float64, shape (n_codes, n_codes)
-        Products of the parts of the class means that no axis reaches.
+    crossed : ndarray of float64, shape (n_strengths, n_codes, n)
+        Of class means and rows.
+    products : ndarray of float64, shape (n_strengths, n_codes, n_codes)
+        Of the class means with each other.
+    lengths : ndarray of float64, shape (n_strengths, n)
+        Of each row with itself.
+    coef : callable
+        From the place of a strength to the inverse times the class means, shape (d, n_codes).
     """
 
-    values: NDArray[np.float64]
-    turn: NDArray[np.float64]
-    positions: NDArray[np.float64]
-    outside: NDArray[np.float64]
+    crossed: NDArray[np.float64]
+    products: NDArray[np.float64]
+    lengths: NDArray[np.float64]
+    coef: Callable[[int], NDArray[np.float64]]
 
-    @classmethod
-    def of(cls, Z: NDArray[np.float64], weights: NDArray[np.float64], targets: NDArray[np.float64]) -> "_Axes":
-        """Find them; the class means are the columns of ``targets``."""
-        from scipy.linalg import eigh
 
-        n, d = Z.shape
-        products = targets.T @ targets
-        if n > d:
-            values, axes = eigh(_covariance(Z, weights), driver="evd", overwrite_a=True, check_finite=False)
-            nothing = np.zeros_like(products)
-            return cls(values=np.maximum(values, 0), turn=axes, positions=axes.T @ targets, outside=nothing)
-        root = np.sqrt(weights)[:, None]
-        values, vectors = eigh(root * (Z @ Z.T) * root.T, driver="evd", overwrite_a=True, check_finite=False)
-        reached = (values > values[-1] * n * np.finfo(np.float64).eps) & (values > 0)
-        values, vectors = values[reached], vectors[:, reached]
-        positions = (vectors.T @ (root * (Z @ targets))) / np.sqrt(values)[:, None]
-        weighted = np.divide(vectors * np.sqrt(values), root, out=np.zeros_like(vectors), where=root > 0)
-        return cls(values=values, turn=weighted, positions=positions, outside=products - positions.T @ positions)
+def _by_columns(
+    Z: NDArray[np.float64], weights: NDArray[np.float64], around: NDArray[np.float64], strengths: NDArray[np.float64]
+) -> _StrengthPath:
+    """Find them by an eigendecomposition of the products of columns."""
+    from scipy.linalg import eigh
 
-    def coef(
-        self,
-        Z: NDArray[np.float64],
-        weights: NDArray[np.float64],
-        targets: NDArray[np.float64],
-        placed: NDArray[np.float64],
-        *,
-        strength: float,
-        kept: float,
-    ) -> NDArray[np.float64]:
-        """Return ``S^-1 targets`` for ``S = kept * (sum_i weight_i z_i z_i' + strength * I)``.
+    values, axes = eigh(_covariance(Z, weights), driver="evd", overwrite_a=True, check_finite=False)
+    inverses = 1 / (np.maximum(values, 0) + strengths[:, None])
+    positions = around @ axes
+    placed = inverses[:, None, :] * positions  # (n_strengths, n_codes, d)
+    flat = placed.reshape(-1, len(values))
+    crossed, lengths = np.empty((len(flat), len(Z))), np.empty((len(strengths), len(Z)))
+    for rows in slices(len(Z), ROWS_AT_ONCE):
+        scores = Z[rows] @ axes
+        np.matmul(flat, scores.T, out=crossed[:, rows])
+        np.matmul(inverses, np.square(scores, out=scores).T, out=lengths[:, rows])
+    return _StrengthPath(
+        crossed=crossed.reshape(len(strengths), -1, len(Z)),
+        products=placed @ positions.T,
+        lengths=lengths,
+        coef=lambda place: np.asarray(axes @ placed[place].T),
+    )
 
-        Parameters
-        ----------
-        Z, weights, targets
-            As given to :meth:`of`.
-        placed : ndarray of float64, shape (r, n_codes)
-            ``positions`` over the values of S along the axes.
-        strength, kept : float
-        """
-        if len(Z) > Z.shape[1]:
-            return np.asarray(self.turn @ placed)
-        return np.asarray(targets / kept - Z.T @ (weights[:, None] * (self.turn @ placed))) / strength
 
-    def scores(self, Z: NDArray[np.float64], rows: slice) -> NDArray[np.float64]:
-        """Return the places of some rows along the axes."""
-        return self.turn[rows] if len(self.turn) == len(Z) and Z.shape[0] <= Z.shape[1] else Z[rows] @ self.turn
+def _by_rows(
+    Z: NDArray[np.float64], weights: NDArray[np.float64], around: NDArray[np.float64], strengths: NDArray[np.float64]
+) -> _StrengthPath:
+    """Find them by a tridiagonalisation of the products of rows, by Woodbury's identity."""
+    products, root, positions = Z @ Z.T, np.sqrt(weights), Z @ around.T
+    # A row that weighs nothing has no column of its own in what is inverted: it is one more target.
+    nothing = np.flatnonzero(root == 0)
+    targets = root[:, None] * np.hstack([positions, products[:, nothing]])
+    solved, diagonals = resolvents(root[:, None] * products * root, targets, strengths)
+    k, over = len(around), strengths[:, None]
+    dual = root * solved[:, :k]
+    scale = np.where(root == 0, 1.0, root)
+    crossed, lengths = solved[:, :k] / scale, (1 - over * diagonals) / scale**2
+    if len(nothing):
+        crossed[:, :, nothing] = (positions[nothing].T - dual @ products[:, nothing]) / over[:, None]
+        within = np.einsum("scn,nc->sc", solved[:, k:], targets[:, k:])
+        lengths[:, nothing] = (np.diag(products)[nothing] - within) / over
+    return _StrengthPath(
+        crossed=crossed,
+        products=(around @ around.T - dual @ positions) / over[:, None],
+        lengths=lengths,
+        coef=lambda place: np.asarray(around.T - Z.T @ dual[place].T) / strengths[place],
+    )
 
 
 def _ledoit_wolf(Z: NDArray[np.float64], shares: NDArray[np.float64]) -> tuple[float, float]:
@@ -337,24 +336,24 @@ def _left_out(
 ) -> NDArray[np.float64]:
     """Return each row's discriminants, without priors, from the model without it, by the Sherman-Morrison formula.
 
-    In the inner product of the inverse covariance, ``crossed`` holds those of z_i and the class means, ``products``
+    In the inner product of the inverse covariance, ``crossed`` holds those of the class means and z_i, ``products``
     those of the means with each other, ``lengths`` those of z_i with itself. Taking row i, of share p, from its class
     moves that class's mean by ``-moved z_i``, ``moved = p / (1 - p)``, and the covariance by
-    ``-weight / (1 - p) z_i z_i'``.
+    ``-weight / (1 - p) z_i z_i'``. ``crossed`` and what is returned have the shape (n_codes, n).
     """
-    own = np.arange(len(codes)), codes
+    own = codes, np.arange(len(codes))
     rest = np.where(shares == 1, 1.0, 1 - shares)
     moved, removed = shares / rest, weights / rest
     position = crossed[own] + lengths  # of the row and z
     slants = crossed.copy()  # of the means and z
     slants[own] -= moved * lengths
-    values = products[codes] + crossed  # of the row and the means
+    values = products[:, codes] + crossed  # of the row and the means
     values[own] -= moved * position
-    norms = np.tile(np.diag(products), (len(codes), 1))  # of the means with themselves
+    norms = np.tile(np.diag(products)[:, None], len(codes))  # of the means with themselves
     norms[own] += moved**2 * lengths - 2 * moved * crossed[own]
     # Rounding could bring 1 - removed * lengths, which is positive, to 0.
     gain = removed / np.maximum(1 - removed * lengths, NEGLIGIBLE)
-    return np.asarray(values + (gain * position)[:, None] * slants - 0.5 * (norms + gain[:, None] * slants**2))
+    return np.asarray(values + gain * position * slants - 0.5 * (norms + gain * slants**2))
 
 
 SLOPES = (-12.0, 0.0)

@@ -74,6 +74,10 @@ def test_columns_and_their_moments_are_those_of_the_concatenation(scaling):
     assert np.allclose(crossed[chosen], expected, rtol=0, atol=1e-10)
     coef = np.random.default_rng(3).normal(size=(len(chosen), 2))
     assert np.allclose(columns.apply(("c", "a"), coef), X[1] @ coef, rtol=0, atol=1e-10)
+    own = columns.only(("c", "a"))
+    assert (own.encoders, own.dims) == (("a", "c"), (7, 30))
+    assert np.array_equal(own.train, columns.train[:, chosen])
+    assert np.array_equal(own.test, columns.test[:, chosen])
     assert columns.slices(("c", "a")) == [slice(0, 7), slice(307, 337)]
     assert columns.slices(("b", "a")) == [slice(0, 307)]
 

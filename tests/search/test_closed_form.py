@@ -10,6 +10,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from biofuse.blocks.blocks import Blocks
+from biofuse.blocks.gram import ColumnBlocks, GramBlocks
 from biofuse.core.errors import AlignmentError, SearchError
 from biofuse.core.target import Target, Task
 from biofuse.data.splits import ValidationPlan
@@ -52,7 +53,7 @@ def make_plan(ids):
 
 
 def make_scorer(blocks, labels, task, **options):
-    n_classes = {Task.BINARY: 2, Task.MULTILABEL: 4}.get(task, 3)
+    n_classes = {Task.BINARY: 2, Task.MULTILABEL: 4, Task.VALUE: 2}.get(task, 3)
     return ClosedFormScorer(
         blocks, labels, plan=make_plan(blocks.ids), task=task, classes=[f"c{i}" for i in range(n_classes)], **options
     )
@@ -342,6 +343,37 @@ def test_dual_and_primal_agree():
             assert np.allclose(one.decision, other.decision, rtol=0, atol=1e-8)
 
 
+def test_products_of_rows_leave_subsets_of_few_columns_to_those_of_columns():
+    blocks, labels = make_data()
+    scorer = make_scorer(blocks, labels, Task.MULTICLASS, mode="dual")
+    by_columns = [s for s in all_subsets(blocks.encoders) if isinstance(scorer.folds[1].algebra_of(s), ColumnBlocks)]
+    assert by_columns == [("a",), ("c",), ("a", "c")]  # 20 and 9 columns, of 60 rows
+    for options in ({"reduce_to": 8}, {"alphas": [1.0]}):
+        other = make_scorer(blocks, labels, Task.MULTICLASS, mode="dual", **options)
+        assert isinstance(other.folds[1].algebra_of(("a",)), GramBlocks)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(
+    ("task", "class_weight"),
+    [(Task.BINARY, BALANCED), (Task.MULTICLASS, None), (Task.MULTILABEL, BALANCED), (Task.VALUE, None)],
+)
+def test_subsets_of_few_and_of_many_columns_are_alike_by_either_products(task, class_weight, weighted):
+    blocks, labels = make_data(Task.BINARY if task is Task.VALUE else task)
+    random = np.random.default_rng(8)
+    common = {"class_weight": class_weight, "sample_weight": random.uniform(0.2, 5, N) if weighted else None}
+    if task is Task.VALUE:
+        labels = np.array([3.0, 1e-2]) * (blocks["a"][:, :2] + 4 * random.normal(size=(N, 2)))
+        common["metrics"] = ("r2",)
+    dual, primal = (make_scorer(blocks, labels, task, mode=mode, **common) for mode in ("dual", "primal"))
+    for subset in all_subsets(blocks.encoders):
+        one, other = dual.solve(subset, 2), primal.solve(subset, 2)
+        assert one.alphas == pytest.approx(other.alphas, rel=1e-9)
+        assert np.allclose(one.decision, other.decision, rtol=0, atol=1e-9)
+        scores = primal.score(subset).folds
+        assert dual.score(subset).folds == {name: pytest.approx(values) for name, values in scores.items()}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["dual", "primal"])
 def test_order_of_encoders_and_rows_does_not_matter(mode):
@@ -428,9 +460,18 @@ def test_the_way_with_fewer_operations_that_fits_into_memory_is_taken():
     assert cheapest(slower, memory_limit=1000) is None
 
 
+def test_subsets_of_few_columns_need_fewer_operations():
+    narrow, wide = (
+        size((400,) * 5, (100,) * 5, dims=[512, few, few, few], n_subsets=15).works(None)["dual"] for few in (20, 201)
+    )
+    assert narrow.scoring == pytest.approx(8 / 15 * wide.scoring, rel=0.1)  # the other 7 have up to 60 columns
+
+
 def test_memory_is_what_is_held_and_room_to_work_for_each_worker():
     work = size((400,) * 5, (100,) * 5).works(None)["dual"]
     assert work.held == 8 * 5 * 9 * 400 * 500  # the products of all rows, per block and fold
+    beside = size((400,) * 5, (100,) * 5, dims=[512] * 9 + [80, 120]).works(None)["dual"]
+    assert beside.held == 8 * 5 * 500 * (11 * 400 + 200)  # and the columns of narrow blocks
     assert work.bytes(1) == work.held + work.scratch
     assert work.bytes(4) == 2 * work.held + 4 * work.scratch  # workers share one copy
 

@@ -101,6 +101,17 @@ class ColumnBlocks:
         """Return the same without the training rows, for whoever has taken their moments."""
         return replace(self, train=self.train[:0].copy())
 
+    def only(self, subset: Sequence[str]) -> Self:
+        """Return the same with a subset's columns alone."""
+        places, parts = _places(self.encoders, subset), self.slices(subset)
+        return replace(
+            self,
+            encoders=tuple(self.encoders[place] for place in places),
+            dims=tuple(self.dims[place] for place in places),
+            train=np.hstack([self.train[:, part] for part in parts]),
+            test=np.hstack([self.test[:, part] for part in parts]),
+        )
+
     def columns(self, subset: Sequence[str]) -> NDArray[np.int64]:
         """Return the indices of a subset's columns, in pool order."""
         return np.concatenate([np.arange(part.start, part.stop) for part in self.slices(subset)])

@@ -45,6 +45,9 @@ ROWS_PER_COLUMN = 4
 """And as many training rows for each column of all blocks together: leaving a row out then changes little, and all rows
 nearly alike. (The regret is measured by ``perf/penalties.py``; figures in docs/search.md.)"""
 
+NARROW = 0.5
+"""Columns of a subset, per training row, up to which its products of columns are quicker than those of rows. Measured
+at 437, 768 and 1,500 rows: of 0.5 they take 0.5 to 0.8 of the time, of 0.3 a fifth, and of 0.7 as much or more."""
 
 SPEED_SIDE = 1024
 """Rows of the matrices whose product says how fast this machine multiplies."""
@@ -150,6 +153,13 @@ class Size:
         """Return the columns kept of each block."""
         return [dim if reduce_to is None else min(dim, reduce_to) for dim in self.dims]
 
+    def spares_rows(self, reduce_to: int | None) -> bool:
+        """Return whether products of rows leave subsets of few columns to products of columns.
+
+        Not where blocks are reduced, nor with a single penalty, for which rows need only a Cholesky decomposition.
+        """
+        return self.n_alphas > 1 and self.kept(reduce_to) == list(self.dims)
+
     def typical(self, way: Way, reduce_to: int | None) -> int:
         """Return the rows of a matrix that takes as long to decompose as those of all subsets do on average."""
         if way == "dual":
@@ -172,20 +182,26 @@ class Size:
             )
             for n, t in zip(self.n_train, self.n_test, strict=True)
         ]
-        return {"dual": self._of_rows(kept, reducing), "primal": self._of_columns(kept, reducing)}
+        spares = self.spares_rows(reduce_to)
+        return {"dual": self._of_rows(kept, reducing, spares=spares), "primal": self._of_columns(kept, reducing)}
 
-    def _of_rows(self, kept: list[int], reducing: list[float]) -> Work:
-        blocks, a, c = len(kept), self.n_alphas, self.n_columns
-        held = preparing = scoring = 0.0
+    def _of_rows(self, kept: list[int], reducing: list[float], *, spares: bool) -> Work:
+        blocks, known = len(kept), {"n_columns": self.n_columns, "n_alphas": self.n_alphas}
+        held = preparing = scoring = scratch = 0.0
         for n, t, reduction in zip(self.n_train, self.n_test, reducing, strict=True):
-            held += blocks * (n + t) * n
+            few = sum(dim for dim in kept if spares and dim <= NARROW * n)
+            held += (n + t) * (blocks * n + few)
             preparing += (2.0 * t + n) * n * sum(kept) + reduction
-            solving = _solving("dual", "leave_one_out", n=n, moments=(n, n**2, float(n) ** 3), n_columns=c, n_alphas=a)
-            scoring += self.n_subsets * (self.n_weightings * solving + blocks / 2 * (n * n + 2 * t * n * c))
-        n, t = max(self.n_train), max(self.n_test)
-        # While a block is standardised, its columns are held in float64 a few at a time and its products once more.
-        # Where single precision does not do, both precisions hold their matrices.
-        scratch = 2 * (n + t) * n + 6 * n**2 + (4 + STEPS_AT_ONCE) * a * n * (1 + c)
+            share, moments = _narrow(kept, int(NARROW * n)) if few else (0.0, (0.0, 0.0, 0.0))
+            by_rows = _solving("dual", "leave_one_out", n=n, moments=(n, n**2, float(n) ** 3), **known)
+            by_columns = _solving("primal", "leave_one_out", n=n, moments=moments, **known) + n * moments[1]
+            solving = (1 - share) * by_rows + share * by_columns
+            adding = (1 - share) * blocks / 2 * (n * n + 2 * t * n * self.n_columns)
+            scoring += self.n_subsets * (self.n_weightings * solving + adding)
+            # While a block is standardised, its columns are held in float64 a few at a time and its products once more.
+            # Where single precision does not do, both precisions hold their matrices.
+            vectors = (4 + STEPS_AT_ONCE) * self.n_alphas * n * (1 + self.n_columns)
+            scratch = max(scratch, 2 * (n + t) * n + 6 * n**2 + vectors, 2 * (n + t) * few)
         return Work(held=int(8 * held), scratch=int(8 * scratch), preparing=preparing, scoring=scoring)
 
     def _of_columns(self, kept: list[int], reducing: list[float]) -> Work:
@@ -213,6 +229,19 @@ def _moments(kept: Sequence[int]) -> Moments:
     """Return those of the columns of a subset, each block in or out at even odds."""
     mean, variance = sum(kept) / 2, sum(few**2 for few in kept) / 4
     return mean, mean**2 + variance, mean**3 + 3 * mean * variance
+
+
+def _narrow(kept: Sequence[int], most: int) -> tuple[float, Moments]:
+    """Return the share of subsets that have at most so many columns, and the moments of theirs."""
+    odds = np.zeros(most + 1)  # of having just so many; each block is in or out at even odds
+    odds[0] = 1
+    for few in kept:
+        odds /= 2
+        odds[few:] += odds[: max(0, most + 1 - few)]
+    odds[0] = 0
+    share, sizes = float(odds.sum()), np.arange(most + 1.0)
+    mean, square, cube = (float(odds @ sizes**power) / share for power in (1, 2, 3))
+    return share, (mean, square, cube)
 
 
 def _solving(way: Way, choice: Choice, *, n: int, moments: Moments, n_columns: int, n_alphas: int) -> float:
@@ -300,12 +329,15 @@ class Fold:
     ----------
     algebra : GramBlocks or ColumnBlocks
         Products of the standardised blocks.
+    narrow : ColumnBlocks or None
+        Beside products of rows, those blocks that a subset of few columns may have; None where there is none.
     setup : Setup
         What there is to fit on the training rows.
     weightings : tuple of Weighting
         The same, ordered by row weights.
     moments : tuple
-        Those of :meth:`biofuse.blocks.gram.ColumnBlocks.moments` for each of them; empty where products are of rows.
+        Those of :meth:`biofuse.blocks.gram.ColumnBlocks.moments` for each of them; empty where products are of rows, of
+        which few subsets need any.
     labels : ndarray
         Of the held-out rows.
     kept : ndarray of int64, or None
@@ -313,11 +345,20 @@ class Fold:
     """
 
     algebra: GramBlocks | ColumnBlocks
+    narrow: ColumnBlocks | None
     setup: Setup
     weightings: tuple[Weighting, ...]
     moments: tuple[tuple[Matrix64, Matrix64, Matrix64], ...]
     labels: Labels
     kept: NDArray[np.int64] | None
+
+    def algebra_of(self, subset: Subset) -> GramBlocks | ColumnBlocks:
+        """Return what a subset is solved with: all blocks, or its own columns where they are few."""
+        narrow = self.narrow
+        if narrow is None or not set(subset) <= set(narrow.encoders):
+            return self.algebra
+        few = len(narrow.columns(subset)) <= NARROW * len(narrow.train)
+        return narrow.only(subset) if few else self.algebra
 
     def assemble(self, solved: Sequence[tuple[Matrix64, Sequence[float]]]) -> "ClosedForm":
         """Put together what was solved for each weighting: decision values of the held-out rows, and penalties."""
@@ -378,10 +419,13 @@ def prepare_folds(
     choice: Choice,
     scaling: Scaling,
     reduce_to: int | None,
+    spares_rows: bool,
     keep: NDArray[np.bool_] | None,
     threads: int,
 ) -> tuple[Fold, ...]:
     """Standardise, maybe reduce, and multiply the blocks of every fold, several folds at a time.
+
+    Parameters are those of :class:`ClosedFormScorer`; ``spares_rows`` is :meth:`Size.spares_rows`.
 
     Raises
     ------
@@ -401,6 +445,7 @@ def prepare_folds(
             algebra = build(blocks, fit, held_out, scaling=scaling, reduce_to=reduce_to)
         else:
             algebra = reduced[number]
+        few = [name for name, dim in blocks.dims.items() if spares_rows and dim <= NARROW * len(fit)]
         moments: tuple[tuple[Matrix64, Matrix64, Matrix64], ...] = ()
         if isinstance(algebra, ColumnBlocks):
             moments = tuple(algebra.moments(each.weights, each.targets) for each in alike)
@@ -408,6 +453,7 @@ def prepare_folds(
                 algebra = algebra.without_training()
         return Fold(
             algebra=algebra,
+            narrow=column_blocks(blocks.only(few), fit, held_out, scaling=scaling) if few else None,
             setup=setup,
             weightings=alike,
             moments=moments,
@@ -474,11 +520,12 @@ class ClosedFormScorer:
         the trace of the products divided by their number. By default those of the ridge head: 15 from 1e-3 to 1e4. A
         single one is used as it is, several times faster than a choice.
     mode : {"auto", "dual", "primal"}
-        Products of rows (dual), of columns (primal), or whichever needs fewer operations and fits into memory. Scores
-        do not depend on it.
+        Products of rows (dual), of columns (primal), or whichever needs fewer operations and fits into memory. Products
+        of rows leave subsets of few columns, at most ``NARROW`` per training row, to those of columns
+        (:meth:`Size.spares_rows`). Scores do not depend on it.
     choice : {"leave_one_out", "generalised"}, optional
-        How penalties are chosen; by default as :func:`choice_of_penalty` says. Products of rows leave each out in turn
-        whatever is asked for.
+        How penalties are chosen; by default as :func:`choice_of_penalty` says. With products of rows each is left
+        out in turn whatever is asked for.
     reduce_to : int, optional
         Principal components kept of each block, fitted inside the fold; all columns if not given.
     metrics : sequence of str
@@ -562,7 +609,8 @@ class ClosedFormScorer:
         if way is None:
             raise too_large(offered, memory_limit=limit)
         self.mode: Way = way
-        self.choice: Choice = choice or choice_of_penalty(way, n_train=self.n_train, kept=size.kept(reduce_to))
+        usual = choice_of_penalty(way, n_train=self.n_train, kept=size.kept(reduce_to))
+        self.choice: Choice = choice if choice is not None and way == "primal" else usual
         self.folds = prepare_folds(
             blocks,
             truth,
@@ -572,6 +620,7 @@ class ClosedFormScorer:
             choice=self.choice,
             scaling=scaling,
             reduce_to=reduce_to,
+            spares_rows=way == "dual" and size.spares_rows(reduce_to),
             keep=keep,
             threads=threads,
         )
@@ -620,19 +669,19 @@ class ClosedFormScorer:
             If the subset is empty or names an encoder that is not in the pool.
         """
         names, kept = in_pool_order(self.encoders, subset), self.folds[fold]
-        solved = []
+        algebra, solved = kept.algebra_of(names), []
         for number, weighting in enumerate(kept.weightings):
-            path = self._path(kept, names, number)
+            path = self._path(algebra, kept, names, number)
             places = path.best(weighting.columns)
             chosen = list(zip(places, weighting.columns, strict=True))
             coef = np.hstack([path.coef[place][:, columns] for place, columns in chosen])
             intercept = np.concatenate([path.intercept[place, columns] for place, columns in chosen])
-            found = kept.algebra.apply(names, coef) + intercept
+            found = algebra.apply(names, coef) + intercept
             solved.append((found, [float(path.alphas[place]) for place in places]))
         return kept.assemble(solved)
 
-    def _path(self, fold: Fold, names: Subset, number: int) -> Path:
-        algebra, weighting = fold.algebra, fold.weightings[number]
+    def _path(self, algebra: GramBlocks | ColumnBlocks, fold: Fold, names: Subset, number: int) -> Path:
+        weighting = fold.weightings[number]
         if isinstance(algebra, GramBlocks):
             return row_path(
                 algebra.total(names, out=self._workspace.array("products", algebra.train.shape[1:])),
@@ -643,7 +692,9 @@ class ClosedFormScorer:
                 quick=True,
                 workspace=self._workspace,
             )
-        mean, products, crossed = fold.moments[number]
+        mean, products, crossed = (
+            fold.moments[number] if fold.moments else algebra.moments(weighting.weights, weighting.targets)
+        )
         columns = algebra.columns(names)
         known: dict[str, Any] = {
             "mean": mean[columns],

@@ -176,10 +176,11 @@ class RowSpace:
         """Find it from the products of rows, shape (n, n), which are overwritten; None where all of them are 0."""
         from scipy.linalg import lapack
 
-        factor, order, rank, _ = lapack.dpstrf(products.T, lower=1, overwrite_a=1)
+        # LAPACK's arrays are in column order: its upper factor is the lower one in row order.
+        factor, order, rank, _ = lapack.dpstrf(products.T, lower=0, overwrite_a=1)
         if not rank:
             return None
-        return cls(order=order.astype(np.int64) - 1, places=np.tril(factor[:, :rank]))
+        return cls(order=order.astype(np.int64) - 1, places=np.tril(factor.T[:, :rank]))
 
     def back(self, coef: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return what each row, in the order it was given, adds to coefficients of the columns.
@@ -336,8 +337,8 @@ def log_loss(
 SLOPE_STEPS = 100
 """Most steps to a slope; five to ten are usual, and forty halvings find any in its range."""
 
-SLOPE_ERROR = 1e-7
-"""Relative length of the last step to a slope. Newton's steps square it, so that what remains is rounding."""
+SLOPE_ERROR = 1e-5
+"""Relative length of the last step to a slope. Newton's steps square it: what remains is of the order of 1e-10."""
 
 
 def fit_slope(decisions: NDArray[np.float64], problem: Classification, *, bounds: tuple[float, float]) -> float:

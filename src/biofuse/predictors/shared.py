@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biofuse.blocks.blocks import Blocks, Matrix
-from biofuse.core.linear import Matrix64
+from biofuse.core.linear import Matrix64, slices
 from biofuse.core.machine import limit_threads
 from biofuse.core.target import Labels, Target
 from biofuse.fusion.concatenation import Concatenation, FittedConcatenation
@@ -24,6 +24,9 @@ from biofuse.predictors.fused import FusedPredictor, in_order, of_pool
 PRODUCTS_BYTES = 512 * 2**20
 """Most memory for the products of rows of all blocks: beyond, those of a subset are made anew each time. Nine encoders
 of 2,700 rows take as much."""
+
+COLUMNS_AT_ONCE = 128
+"""Columns of a block turned into float64 at a time: 756 x 1,280, times 8 columns: .55 ms, in one piece 1.9 ms."""
 
 
 def shared_bytes(*, rows: int, dims: Sequence[int]) -> int:
@@ -123,6 +126,14 @@ def _products(matrix: Matrix) -> Matrix64:
     return np.asarray(wide @ wide.T)
 
 
+def _crossed(matrix: Matrix, values: Matrix64) -> Matrix64:
+    """Return ``matrix.T @ values``, of columns that stay in a core's cache as they are widened."""
+    found = np.empty((matrix.shape[1], values.shape[1]))
+    for columns in slices(len(found), COLUMNS_AT_ONCE):
+        np.matmul(matrix[:, columns].astype(np.float64).T, values, out=found[columns])
+    return found
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SharedView:
     """Columns of a subset of the training rows.
@@ -162,10 +173,13 @@ class SharedView:
         """The rows in fewer coordinates than columns; None where there are none."""
         if len(self.rows.labels) >= self.dim:
             return None
-        total = np.zeros((len(self.rows.labels),) * 2)
+        from scipy.linalg.blas import daxpy
+
+        n = len(self.rows.labels)
+        total = np.zeros(n * n)
         for name in self.encoders:
-            total += self.rows.products(name) / self._divisor(name) ** 2
-        return RowSpace.of(total)
+            total = daxpy(self.rows.products(name).ravel(), total, a=self._divisor(name) ** -2)
+        return RowSpace.of(total.reshape(n, n))
 
     def fit(self, head: Head, *, seed: int) -> FittedHead:
         """Fit a head to the columns.
@@ -194,7 +208,7 @@ class SharedView:
             return fitted
         with limit_threads(rows.threads):
             parts = space.back(fitted.coef)
-            coef = [rows.matrix(name).T @ (parts / self._divisor(name)) for name in self.encoders]
+            coef = [_crossed(rows.matrix(name), parts / self._divisor(name)) for name in self.encoders]
         return replace(fitted, coef=np.concatenate(coef))
 
     def _divisor(self, encoder: str) -> float:

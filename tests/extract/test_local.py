@@ -1,3 +1,4 @@
+import contextlib
 import threading
 import time
 from types import SimpleNamespace
@@ -295,6 +296,26 @@ def test_few_images_are_all_timed_and_the_order_of_rows_does_not_decide_which(ca
     backwards = some.take(np.arange(5)[::-1])
     measure_latency(backwards, cards, options=ExtractOptions(workers=0))
     np.testing.assert_array_equal(clock["l_quick"][0], timed)
+
+
+def test_encoders_are_timed_while_freed_memory_is_kept_as_in_an_extraction(cards, pictures, monkeypatch):
+    kept, during = [], []
+
+    @contextlib.contextmanager
+    def keep_freed_memory():
+        kept.append(True)
+        yield
+        kept.pop()
+
+    def watched(encoder, images):
+        during.append(bool(kept))
+        return encode(encoder, images)
+
+    monkeypatch.setattr(local, "keep_freed_memory", keep_freed_memory)
+    monkeypatch.setattr(local, "encode", watched)
+    measure_latency(pictures(3), cards)
+    assert during == [True] * len(cards) * (1 + N_PASSES)
+    assert not kept
 
 
 def test_real_time_is_positive_and_of_every_encoder(cards, pictures):

@@ -56,8 +56,9 @@ def test_this_machine_has_some():
 # --- the allocator
 
 
-@pytest.mark.parametrize("set_by_user", [False, True])
-def test_freed_memory_is_kept_only_meanwhile_and_not_against_the_users_will(set_by_user, monkeypatch):
+@pytest.fixture
+def glibc(monkeypatch):
+    """Stand in for the C library; what was asked of it."""
     calls = []
 
     class Library:
@@ -72,18 +73,36 @@ def test_freed_memory_is_kept_only_meanwhile_and_not_against_the_users_will(set_
     for name in list(machine.os.environ):
         if name.startswith(("MALLOC_", "GLIBC_TUNABLES")):
             monkeypatch.delenv(name)
+    return calls
+
+
+@pytest.mark.parametrize("set_by_user", [False, True])
+def test_freed_memory_is_kept_only_meanwhile_and_not_against_the_users_will(set_by_user, glibc, monkeypatch):
     if set_by_user:
         monkeypatch.setenv("MALLOC_ARENA_MAX", "4")
     with machine.keep_freed_memory():
         with machine.keep_freed_memory():
-            inside = len(calls)
-        assert len(calls) == inside  # the outer one still wants it
+            inside = len(glibc)
+        assert len(glibc) == inside  # the outer one still wants it
     if set_by_user:
-        assert calls == []
+        assert glibc == []
     else:
-        assert dict(calls[:3]) == machine.MEANWHILE
-        assert dict(calls[-5:-1]) == machine.AFTERWARDS
-        assert calls[-1] == "trim"
+        assert dict(glibc[:3]) == machine.MEANWHILE
+        assert dict(glibc[-5:-1]) == machine.AFTERWARDS
+        assert glibc[-1] == "trim"
+
+
+def test_an_arena_is_shared_for_as_long_as_a_command_lasts(glibc, monkeypatch):
+    with machine.share_arena():
+        with machine.keep_freed_memory():
+            pass
+        assert [value for option, value in glibc[:-1] if option == machine.ARENA_MAX] == [1, 1]
+        assert len(glibc) == 1 + len(machine.MEANWHILE) + len(machine.AFTERWARDS)  # all but the arenas, and "trim"
+    assert glibc[-1] == (machine.ARENA_MAX, machine.AFTERWARDS[machine.ARENA_MAX])
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "4")
+    before = list(glibc)
+    with machine.share_arena():
+        assert glibc == before
 
 
 # --- interrupts

@@ -14,6 +14,7 @@ from biofuse.cli import check, curve, embed, encoders, export, fit, report, serv
 from biofuse.cli.console import note, show_error, write_what_can_be_written
 from biofuse.cli.options import with_config, with_plugins
 from biofuse.core.errors import BioFuseError, BioFuseWarning, printable
+from biofuse.core.machine import share_arena
 from biofuse.core.progress import errors
 
 
@@ -131,7 +132,7 @@ def main() -> None:
     """Run the command; exit 0, 1 with one clear message, or 2 for wrong usage."""
     write_what_can_be_written()
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), share_arena():
             warnings.simplefilter("always", BioFuseWarning)
             warnings.showwarning = _show_warning(warnings.showwarning)
             app(prog_name="biofuse")

@@ -352,9 +352,7 @@ CPU_BATCH = 16
 """Images per forward pass on one core. From 16 on, torch uses oneDNN for 1 x 1 convolutions also with a single thread:
 EfficientNet-Lite0 took 11 ms an image in eights and 7.3 in sixteens on one processor (processor time). On another, an
 AMD EPYC, in twos, fours, eights and sixteens: EfficientNet-Lite0 13.8, 13.2, 13.7, 12.7; ResNet-50 98, 90, 88, 81;
-ViT-Ti/16 38, 35, 34, 34; ViT-B/16 383, 379, 380 (up to eights). Those are passes of one thread that had all the memory
-they needed; in an extraction on two cores, twos take a tenth less of EfficientNet-Lite than sixteens, and a sixth more
-of ResNet-50."""
+ViT-Ti/16 38, 35, 34, 34; ViT-B/16 383, 379, 380 (up to eights)."""
 
 DEVICE_BATCH = 64
 """Most images per forward pass on an accelerator, unless the user asks for more: at 197 tokens an image, 12,600 rows

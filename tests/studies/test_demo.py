@@ -71,7 +71,7 @@ def test_manifest_has_the_promised_columns_classes_and_counts(demo: Path) -> Non
     assert list(rows[0]) == ["path", "label", "group", "split"]
     expected = {(label, split): count for label in REGIONS for split, count in COUNTS.items()}
     assert Counter((row["label"], row["split"]) for row in rows) == expected
-    assert len(rows) == 1280
+    assert len(rows) == 1080
     assert len({row["path"] for row in rows}) == len(rows)
 
 

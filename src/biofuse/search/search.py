@@ -271,7 +271,9 @@ def refit(
     size = 4 * sum(map(len, held_out)) * len(problem.classes) * len(strategy.subsets(pool))
     keep = final or config.predictor == "ensemble" or size <= KEEP_BYTES
     fit = Fit(problem, head, final=final)
-    held = folds_held(problem, fit, context)
+    held, workers = folds_held(problem, fit, context), context.workers
+    if held:
+        workers = min(workers or usable_cores(), held)
     leaderboard = run_search(
         pool,
         strategy,
@@ -297,7 +299,7 @@ def refit(
             head=[head.name, head.options],
             metrics=board_metrics(problem.target),
         ),
-        workers=context.workers,
+        workers=workers,
         engine="local" if held else context.engine,
         ray_address=context.ray_address,
         progress=Silent() if quiet else context.progress,
@@ -338,15 +340,15 @@ def out_of_fold(problem: Problem, search: Search, encoders: Subset) -> OutOfFold
 
 
 def folds_held(problem: Problem, fit: "Fit", context: SearchContext) -> int:
-    """Return of how many folds at once what fits have in common is kept; 0 where each is to be made by itself.
+    """Return of how many folds at once what fits have in common can be kept; 0 where each is to be made by itself.
 
-    Of all folds, or, where processes take a fold each, of as many as there are of those.
+    All processes together keep no more, so that no more of them may work.
     """
     if not fit.shares or (context.engine == "ray" and not fit.needs_sharing):
         return 0
     n_folds, workers = len(problem.plan.folds), context.workers or usable_cores()
     size = shared_bytes(rows=max(problem.plan.n_train), dims=list(problem.blocks.dims.values()))
-    fitting = min(n_folds, memory_limit() // 2 // size)
+    fitting = min(max(n_folds, workers), memory_limit() // 2 // size)
     if fit.needs_sharing:
         return max(1, fitting)
     return fitting if fitting >= (n_folds if workers == 1 else min(workers, n_folds)) else 0

@@ -163,12 +163,15 @@ def test_products_that_are_none_are_refused():
             row_path(-10 * (X @ X.T) + np.eye(10) * 1e3, targets=targets, weights=weights, relative=-np.array(relative))
 
 
-@pytest.mark.parametrize(("d", "weighted"), [(1, False), (9, False), (9, True)])
-def test_generalised_cross_validation_divides_by_the_mean_of_what_remains(d, weighted):
+@pytest.mark.parametrize("way", ["rows", "columns"])
+@pytest.mark.parametrize(("d", "weighted"), [(1, False), (9, False), (9, True), (60, False), (60, True)])
+def test_generalised_cross_validation_divides_by_the_mean_of_what_remains(way, d, weighted):
     X, targets, weights = make_problem(40, d, signal=2.0, weighted=weighted)
     weights[:3] *= 0 if weighted else 1
     rows = np.flatnonzero(weights)
-    found = solve("generalised", X, targets, weights, groups=GROUPS)
+    options = {"rows": ("rows", {"choice": "generalised"}), "columns": ("generalised", {})}[way]
+    found = solve(options[0], X, targets, weights, groups=GROUPS, **options[1])
+    coef = np.stack([X.T @ each for each in found.coef]) if way == "rows" else found.coef
     mean = weights @ X / weights.sum()
     alphas = RELATIVE * (weights @ (X - mean) ** 2).sum() / len(rows)
     models = [Ridge(alpha, solver="svd").fit(X[rows], targets[rows], sample_weight=weights[rows]) for alpha in alphas]
@@ -180,8 +183,8 @@ def test_generalised_cross_validation_divides_by_the_mean_of_what_remains(d, wei
         best = expected[:, columns].sum(axis=1).argmin()
         assert found.alphas[place] == pytest.approx(alphas[best])
         assert np.allclose(found.errors[place], expected[best], rtol=1e-9)
-        assert np.allclose(found.coef[place].T, models[best].coef_, rtol=0, atol=1e-9)
-        assert np.allclose(found.intercept[place], models[best].intercept_, rtol=0, atol=1e-9)
+        assert np.allclose(coef[place][:, columns].T, models[best].coef_[columns], rtol=0, atol=1e-9)
+        assert np.allclose(found.intercept[place][columns], models[best].intercept_[columns], rtol=0, atol=1e-9)
 
 
 def refitted(X, targets, weights, alpha):

@@ -470,9 +470,10 @@ def test_each_fold_is_scored_by_what_is_chosen_without_it(plant, posed, units, r
                 problem.blocks,
                 problem.labels,
                 plan=ValidationPlan.cross_validation(folds, ids=problem.blocks.ids, groups=problem.units),
+                choice=choice,
                 **options,
             )
-            for folds in (inner, [(fit, held)])
+            for folds, choice in ((inner, "generalised"), ([(fit, held)], "leave_one_out"))
         )
         rows = tuple(
             Row(subset=s, n_dims=inside.n_dims(s), folds=inside.score(s).folds) for s in all_subsets(inside.encoders)

@@ -18,6 +18,7 @@ from biofuse.core.machine import memory_limit as usual_memory_limit
 from biofuse.core.ridge import (
     SMALLEST,
     STEPS_AT_ONCE,
+    Choice,
     Path,
     Workspace,
     column_path,
@@ -33,10 +34,6 @@ from biofuse.search.leaderboard import Subset, in_pool_order
 from biofuse.search.runner import FoldPart, FoldScores, gather
 
 Way = Literal["dual", "primal"]
-
-Choice = Literal["leave_one_out", "generalised"]
-"""How the penalty of a subset is chosen on a training fold: by the error of leaving each row out, or by generalised
-cross-validation, which does not look at the rows."""
 
 MANY_ROWS = 2_000
 """Training rows from which penalties are chosen by generalised cross-validation, where products are of columns."""
@@ -524,8 +521,7 @@ class ClosedFormScorer:
         of rows leave subsets of few columns, at most ``NARROW`` per training row, to those of columns
         (:meth:`Size.spares_rows`). Scores do not depend on it.
     choice : {"leave_one_out", "generalised"}, optional
-        How penalties are chosen; by default as :func:`choice_of_penalty` says. With products of rows each is left
-        out in turn whatever is asked for.
+        How penalties are chosen; by default as :func:`choice_of_penalty` says.
     reduce_to : int, optional
         Principal components kept of each block, fitted inside the fold; all columns if not given.
     metrics : sequence of str
@@ -609,8 +605,7 @@ class ClosedFormScorer:
         if way is None:
             raise too_large(offered, memory_limit=limit)
         self.mode: Way = way
-        usual = choice_of_penalty(way, n_train=self.n_train, kept=size.kept(reduce_to))
-        self.choice: Choice = choice if choice is not None and way == "primal" else usual
+        self.choice: Choice = choice or choice_of_penalty(way, n_train=self.n_train, kept=size.kept(reduce_to))
         self.folds = prepare_folds(
             blocks,
             truth,
@@ -690,6 +685,7 @@ class ClosedFormScorer:
                 relative=self.relative,
                 groups=weighting.columns,
                 quick=True,
+                choice=self.choice,
                 workspace=self._workspace,
             )
         mean, products, crossed = (

@@ -248,6 +248,7 @@ def _fold_on(device: str, fold: Fold, scorer: ClosedFormScorer, choosing: Choosi
         "weightings": tuple(map(weighted, fold.weightings)),
         "relative": moved(scorer.relative),
         "choosing": choosing,
+        "generalised": scorer.choice == "generalised",
         "places": {name: place for place, name in enumerate(fold.algebra.encoders)},
         "train": moved(fold.algebra.train),
         "test": moved(fold.algebra.test),
@@ -255,16 +256,20 @@ def _fold_on(device: str, fold: Fold, scorer: ClosedFormScorer, choosing: Choosi
     if isinstance(fold.algebra, GramBlocks):
         return _RowFold(**common)
     moments = tuple(tuple(map(moved, each)) for each in fold.moments)
-    return _ColumnFold(algebra=fold.algebra, moments=moments, generalised=scorer.choice == "generalised", **common)
+    return _ColumnFold(algebra=fold.algebra, moments=moments, **common)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _FoldArrays:
-    """A fold's arrays on the device; what both kinds of products have in common."""
+    """A fold's arrays on the device; what both kinds of products have in common.
+
+    ``generalised`` is whether penalties are chosen by generalised cross-validation.
+    """
 
     weightings: tuple[_Weighting, ...]
     relative: "Tensor"
     choosing: Choosing
+    generalised: bool
     places: dict[str, int]
     train: "Tensor"
     test: "Tensor"
@@ -360,6 +365,8 @@ class _RowFold(_FoldArrays):
             dual = inverse.mT @ (inverse @ centred.to(dtype))
             diagonal = inverse.square().sum(dim=1)
             leaving = alpha[:, None] * (diagonal - share.to(dtype) / (spread[rows].to(dtype) + alpha)[:, None])
+            if self.generalised:  # rows of weight 0 leave out 1 each
+                leaving = 1 - (n - leaving.sum(dim=1, keepdim=True)) / each.n_rows
             wrong = (alpha[:, None, None] * dual / leaving[:, :, None]).square().sum(dim=1)
             return _by_group(wrong, each.columns), dual
 
@@ -380,7 +387,6 @@ class _ColumnFold(_FoldArrays):
 
     algebra: ColumnBlocks
     moments: "tuple[tuple[Tensor, ...], ...]"
-    generalised: bool
 
     @property
     def bytes_each(self) -> int:

@@ -299,7 +299,7 @@ WARM_SECONDS = 5.0
 that take longer are timed once, of one subset."""
 
 SHORT_SECONDS = 0.05
-"""A fit quicker than this varies so much that the median of five is taken."""
+"""A fit quicker than this varies so much that the median of three is taken."""
 
 START_SECONDS = 1.0
 """What starting worker processes takes: most of it is importing numpy and scipy."""
@@ -351,7 +351,12 @@ class Cost:
 
 
 def estimate_cost(
-    scorer: FoldwiseScorer, subsets: Sequence[Subset], *, workers: int, asked: Sequence[Subset] | None = None
+    scorer: FoldwiseScorer,
+    subsets: Sequence[Subset],
+    *,
+    workers: int,
+    asked: Sequence[Subset] | None = None,
+    roughly: bool = False,
 ) -> tuple[Cost, dict[Subset, FoldPart]]:
     """Time fits of a few subsets on the first fold, and multiply.
 
@@ -369,6 +374,8 @@ def estimate_cost(
     asked : sequence of subset, optional
         Those that are sure to be scored, all by default. Where a strategy may not want a small or a large one, only a
         usual one is timed.
+    roughly : bool, default False
+        Whether one usual fit, timed again where it was quick, is enough: where nobody is told what to expect.
 
     Returns
     -------
@@ -387,8 +394,8 @@ def estimate_cost(
         return cost, {typical: part}
     if part.seconds < WARM_SECONDS or n_fits * part.seconds / workers > LONG_SECONDS:
         part = scorer.score_fold(typical, 0)
-    first = {typical: _steady(scorer, typical, part)}
-    others = {small, large} - {typical}
+    first = {typical: part if roughly else _steady(scorer, typical, part)}
+    others = set() if roughly else {small, large} - {typical}
     if part.seconds < WARM_SECONDS and others <= set(subsets if asked is None else asked):
         first |= {subset: _steady(scorer, subset, scorer.score_fold(subset, 0)) for subset in others}
     mean = float(np.mean([each.seconds for each in first.values()]))
@@ -398,7 +405,7 @@ def estimate_cost(
 def _steady(scorer: FoldwiseScorer, subset: Subset, part: FoldPart) -> FoldPart:
     if part.seconds >= SHORT_SECONDS:
         return part
-    return sorted((scorer.score_fold(subset, 0) for _ in range(5)), key=lambda timed: timed.seconds)[2]
+    return sorted((scorer.score_fold(subset, 0) for _ in range(3)), key=lambda timed: timed.seconds)[1]
 
 
 def check_cost(cost: Cost, *, yes: bool) -> None:
@@ -686,7 +693,9 @@ class _Run:
         self.started = True
         left = [subset for subset in self.planned if subset not in self.known] or missing
         with limit_threads(1):
-            cost, first = estimate_cost(self.scorer, left, workers=self.workers, asked=missing)
+            cost, first = estimate_cost(
+                self.scorer, left, workers=self.workers, asked=missing, roughly=self.announce is None
+            )
         self.ready |= {(subset, 0): part for subset, part in first.items()}
         self.expected = cost
         self.workers = self.workers if cost.seconds * self.workers > WORTH_WORKERS else 1

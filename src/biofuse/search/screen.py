@@ -15,13 +15,13 @@ from biofuse.core.hashing import hash_order
 from biofuse.core.machine import limit_threads, usable_cores
 from biofuse.core.machine import memory_limit as usual_memory_limit
 from biofuse.core.progress import duration
+from biofuse.core.ridge import Choice
 from biofuse.core.target import Labels, Task
 from biofuse.data.splits import ValidationPlan
 from biofuse.evaluation.metrics import DEFAULT_METRIC, board_metrics, get_metric
 from biofuse.heads.base import ClassWeight
 from biofuse.search.closed_form import (
     PREPARING,
-    Choice,
     ClosedFormScorer,
     Size,
     Way,

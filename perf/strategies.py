@@ -15,7 +15,8 @@ from typing import Any
 
 from biofuse.search.leaderboard import Subset, in_pool_order
 from biofuse.search.rules import select
-from biofuse.search.runner import FoldScores, run_search
+from biofuse.search.runner import run_search
+from biofuse.search.scorers import FoldScores
 from biofuse.search.strategies import PATIENCE, WIDTH, Strategy, Walk, make_strategy
 
 SUBSET, VALIDATION, TEST = 2, {"accuracy": 6, "auroc": 7}, {"accuracy": 8, "auroc": 9}

@@ -20,7 +20,7 @@ from biofuse.data.load import load_samples
 from biofuse.runs.run import Run
 from biofuse.search import search as searching
 from biofuse.search.closed_form import ClosedFormScorer
-from biofuse.search.runner import RefitScorer
+from biofuse.search.scorers import RefitScorer
 from biofuse.store.store import EmbeddingStore
 
 pytestmark = pytest.mark.slow

@@ -6,7 +6,7 @@ import pytest
 from biofuse.blocks.blocks import Blocks
 from biofuse.core.target import Task
 from biofuse.data.splits import ValidationPlan
-from biofuse.search.runner import RefitScorer
+from biofuse.search.scorers import RefitScorer
 
 
 def _make_fit(calls=None):

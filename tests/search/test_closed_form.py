@@ -20,7 +20,8 @@ from biofuse.heads.ridge import Ridge as RidgeHead
 from biofuse.predictors.fused import fit_predictor
 from biofuse.search.closed_form import MANY_ROWS, ClosedFormScorer, Size, cheapest, choice_of_penalty
 from biofuse.search.leaderboard import all_subsets
-from biofuse.search.runner import FoldwiseScorer, RefitScorer, run_search
+from biofuse.search.runner import run_search
+from biofuse.search.scorers import FoldwiseScorer, RefitScorer
 from biofuse.search.strategies import make_strategy
 
 N, FOLDS = 90, 3

@@ -26,7 +26,8 @@ from biofuse.search.optimism import (
     default_resamples,
 )
 from biofuse.search.rules import DEFAULT_RULE, RULES, Budget, choose, select
-from biofuse.search.runner import RefitScorer, SearchContext
+from biofuse.search.runner import SearchContext
+from biofuse.search.scorers import RefitScorer
 from biofuse.search.screen import SCREENED_BY, run_screen
 
 METRICS = ("auroc", "accuracy", "log_loss")

@@ -13,25 +13,14 @@ import numpy as np
 import pytest
 
 from biofuse.blocks.blocks import Blocks
-from biofuse.core.errors import AlignmentError, BioFuseError, SearchError, UndefinedMetricError, option
+from biofuse.core.errors import BioFuseError, SearchError, UndefinedMetricError, option
 from biofuse.core.target import Target, Task
 from biofuse.data.splits import ValidationPlan, make_folds
-from biofuse.evaluation.metrics import score
 from biofuse.predictors.fused import fit_predictor
 from biofuse.search import runner
 from biofuse.search.rules import select
-from biofuse.search.runner import (
-    START_SECONDS,
-    TOGETHER,
-    Cost,
-    FoldPart,
-    FoldwiseScorer,
-    RefitScorer,
-    check_cost,
-    estimate_cost,
-    run_search,
-    score_on_ray,
-)
+from biofuse.search.runner import START_SECONDS, TOGETHER, Cost, check_cost, estimate_cost, run_search, score_on_ray
+from biofuse.search.scorers import FoldPart, RefitScorer
 from biofuse.search.strategies import AllEncoders, Exhaustive, make_strategy
 
 POOL = ("a", "b", "c", "d", "e")
@@ -155,7 +144,7 @@ SCRIPT = """
     import sys, time, numpy as np
     from pathlib import Path
     from biofuse.search.runner import run_search
-    from biofuse.search.runner import FoldScores
+    from biofuse.search.scorers import FoldScores
     from biofuse.search.strategies import Exhaustive
 
     class Slow:
@@ -432,48 +421,6 @@ def _runs(process: int) -> bool:
 THREE = ("a", "b", "c")
 
 
-def test_fits_see_training_rows_only_and_the_scores_are_those_of_held_out_rows(tiny):
-    blocks, labels = tiny.planted(60)
-    calls = []
-    plan = tiny.plan(blocks.ids, 3)
-    scorer = tiny.scorer(blocks, labels, calls=calls, plan=plan, keep_predictions=True)
-    found = scorer.score(("a", "b"))
-    assert [set(ids) for _, _, ids in calls] == [set(blocks.ids[fit]) for fit, _ in plan.folds]
-    for fold, (fit_rows, score_rows) in enumerate(plan.folds):
-        predictor = tiny.make_fit()(
-            blocks.only(["a", "b"]).take(fit_rows), labels[fit_rows], encoders=("a", "b"), seed=0, threads=1
-        )
-        p = predictor.predict_proba(blocks.only(["a", "b"]).take(score_rows))
-        assert found.out_of_fold[fold] == pytest.approx(p, abs=1e-12)
-        ranks = predictor.decision(blocks.only(["a", "b"]).take(score_rows))
-        assert found.folds["auroc"][fold] == score(Task.MULTICLASS, labels[score_rows], p, decision=ranks)["auroc"]
-        assert found.folds["accuracy"][fold] == score(Task.MULTICLASS, labels[score_rows], p)["accuracy"]
-    assert found.seconds > 0
-    assert tiny.scorer(blocks, labels, plan=plan).score(("a",)).out_of_fold is None
-
-
-def test_seeds_come_from_names(tiny):
-    blocks, labels = tiny.planted(40)
-    calls = []
-    scorer = tiny.scorer(blocks, labels, calls=calls)
-    scorer.score(("a", "b"))
-    scorer.score(("c",))
-    assert len({seed for _, seed, _ in calls}) == len(calls)
-    again = []
-    tiny.scorer(blocks, labels, calls=again).score(("c",))
-    assert [seed for _, seed, _ in again] == [seed for encoders, seed, _ in calls if encoders == ("c",)]
-
-
-def test_scorer_needs_one_set_of_samples(tiny):
-    blocks, labels = tiny.planted(40)
-    with pytest.raises(AlignmentError):
-        tiny.scorer(blocks, labels[:-1])
-    shuffled = ValidationPlan.cross_validation([([0], [1])], ids=blocks.ids[::-1])
-    with pytest.raises(AlignmentError):
-        tiny.scorer(blocks, labels, plan=shuffled)
-    assert isinstance(tiny.scorer(blocks, labels), FoldwiseScorer)
-
-
 def fitted_search(tiny, blocks, labels, task, *, head="logistic", workers=1, groups=None):
     folds = make_folds(labels, ids=blocks.ids, groups=groups, n_folds=4, n_repeats=1, seed=1)
     plan = ValidationPlan.cross_validation(
@@ -553,6 +500,19 @@ def test_quick_fits_are_timed_more_than_once():
     for times, expected in (((9.0,), 9.0), ((2.0, 0.5), 0.5), ((2.0, 0.01, 0.8, 0.02, 0.01), 0.02)):
         cost, _ = estimate_cost(Unsteady(*times), [("a",)], workers=1)
         assert cost.seconds_per_fit == expected
+
+
+def test_where_nobody_is_told_one_fit_is_timed_twice():
+    calls = []
+
+    class Counting(Timed):
+        def score_fold(self, subset, _fold):
+            calls.append(subset)
+            return FoldPart(values={"auroc": 0.5}, seconds=0.01)
+
+    cost, first = estimate_cost(Counting(), [("a",), ("b",), ("a", "b")], workers=1, roughly=True)
+    assert calls == [("a",), ("a",)]
+    assert (cost.n_fits, cost.seconds_per_fit, list(first)) == (6, 0.01, [("a",)])
 
 
 def test_what_fits_take_beside_others_is_measured_before_the_time_is_told(monkeypatch):

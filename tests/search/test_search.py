@@ -21,7 +21,8 @@ from biofuse.search.closed_form import ClosedFormScorer
 from biofuse.search.leaderboard import label
 from biofuse.search.problem import head_of
 from biofuse.search.rules import Budget, finalists, greedy_path, select
-from biofuse.search.runner import RefitScorer, SearchContext
+from biofuse.search.runner import SearchContext
+from biofuse.search.scorers import RefitScorer
 from biofuse.search.search import (
     Fit,
     allowed,

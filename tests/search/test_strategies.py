@@ -231,7 +231,7 @@ def test_a_walk_over_60_encoders_takes_seconds():
             return len(subset)
 
         def score(self, subset):
-            from biofuse.search.runner import FoldScores
+            from biofuse.search.scorers import FoldScores
 
             total = sum(worth[name] for name in subset)
             return FoldScores(folds={"auroc": (total - len(subset) ** 2 / 20,)})

@@ -31,7 +31,7 @@ from biofuse.evaluation.metrics import SCREEN_METRICS, get_metric, score
 from biofuse.heads.base import ClassWeight, Setup, set_up
 from biofuse.heads.ridge import RELATIVE_PENALTIES, Weighting, weightings
 from biofuse.search.leaderboard import Subset, in_pool_order
-from biofuse.search.runner import FoldPart, FoldScores, gather
+from biofuse.search.scorers import FoldPart, FoldScores, gather
 
 Way = Literal["dual", "primal"]
 

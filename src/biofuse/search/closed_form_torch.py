@@ -22,7 +22,7 @@ from biofuse.extract.local import out_of_memory
 from biofuse.heads.ridge import Weighting
 from biofuse.search.closed_form import ClosedFormScorer, Fold
 from biofuse.search.leaderboard import Subset, in_pool_order
-from biofuse.search.runner import FoldPart, FoldScores, gather
+from biofuse.search.scorers import FoldPart, FoldScores, gather
 
 if TYPE_CHECKING:
     import torch

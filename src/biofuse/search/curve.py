@@ -20,7 +20,8 @@ from biofuse.predictors.fused import Predictor
 from biofuse.search.leaderboard import Leaderboard, Subset, label
 from biofuse.search.problem import Problem, head_of
 from biofuse.search.rules import CHOSEN
-from biofuse.search.runner import FitFunction, RefitScorer, SearchContext, run_search
+from biofuse.search.runner import SearchContext, run_search
+from biofuse.search.scorers import FitFunction, RefitScorer
 from biofuse.search.search import Fit
 from biofuse.search.strategies import Listed
 

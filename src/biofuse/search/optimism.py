@@ -12,6 +12,7 @@ from pydantic import Field
 
 from biofuse.core.errors import AlignmentError, SearchError, UndefinedMetricError, option
 from biofuse.core.machine import usable_cores
+from biofuse.core.ridge import Choice
 from biofuse.core.target import Labels, Target, Task
 from biofuse.data.splits import ValidationPlan
 from biofuse.evaluation.intervals import Units, corrected_t, percentile_ends
@@ -22,7 +23,8 @@ from biofuse.search.closed_form_torch import TorchScorer, accelerator
 from biofuse.search.leaderboard import Leaderboard, Row, Subset, SubsetKey, label
 from biofuse.search.problem import Problem
 from biofuse.search.rules import DEFAULT_RULE, Budget, Eligible, choose, mean_defined, select
-from biofuse.search.runner import FoldPart, SearchContext, run_search
+from biofuse.search.runner import SearchContext, run_search
+from biofuse.search.scorers import FoldPart
 from biofuse.search.screen import Screen
 from biofuse.search.strategies import Listed
 
@@ -136,16 +138,23 @@ FEWEST_FOLDS = 3
 
 
 def cross_validate_choice(
-    problem: Problem, screen: Screen, context: SearchContext, *, budget: Budget, confidence: float = 0.95
+    problem: Problem,
+    screen: Screen,
+    context: SearchContext,
+    *,
+    budget: Budget,
+    penalties: Choice = "generalised",
+    confidence: float = 0.95,
 ) -> Optimism:
     """Correct the winner's score by nested cross-validation of the choice, in closed form.
 
     Each fold is scored by what the rule chooses from the other folds alone, by predictors that were fitted without it:
     those that score fold j for the choice without fold k are fitted on neither. One fit without a pair of folds serves
-    the choices without either. They decide which subset is chosen and not what it scores, so that their penalties are
-    those of generalised cross-validation, in half the time that leaving every row out takes. With five folds all of it
-    takes as long as the screen or less, with more, where four of the others choose, less than twice as long. The labels
-    of a fold have no part in what it is scored by; on pure noise the expected score is that of guessing.
+    the choices without either. They decide which subset is chosen and not what it scores, so that generalised
+    cross-validation is good enough for their penalties, in half the time that leaving every row out takes. With five
+    folds all of it takes as long as the screen or less, with more, where four of the others choose, less than twice as
+    long. The labels of a fold have no part in what it is scored by; on pure noise the expected score is that of
+    guessing.
 
     Parameters
     ----------
@@ -156,6 +165,8 @@ def cross_validate_choice(
         Where scores are kept as they come in, and how many processes work.
     budget : Budget
         What may be chosen.
+    penalties : {"leave_one_out", "generalised"}
+        How those of the fits without two folds are chosen.
     confidence : float, default 0.95
         Nominal coverage of the interval.
 
@@ -177,7 +188,10 @@ def cross_validate_choice(
         raise SearchError("No scored subset is eligible, so none can be chosen.")
     chosen = select(board, rule=config.rule, metric=config.metric).chosen
     table = np.array([row.values(config.metric) for row in board])
-    repeats = [_choices_without_each(problem, screen, board, number, context) for number in range(plan.n_repeats)]
+    repeats = [
+        _choices_without_each(problem, screen, board, number, context, penalties=penalties)
+        for number in range(plan.n_repeats)
+    ]
     picks = np.concatenate(repeats)
     values = np.where(picks >= 0, table[picks, np.arange(len(picks))], np.nan)
     defined = ~np.isnan(values)
@@ -209,7 +223,7 @@ def cross_validate_choice(
 
 
 def _choices_without_each(
-    problem: Problem, screen: Screen, board: Leaderboard, repeat: int, context: SearchContext
+    problem: Problem, screen: Screen, board: Leaderboard, repeat: int, context: SearchContext, *, penalties: Choice
 ) -> NDArray[np.int64]:
     """Return the number of the subset that is chosen without each fold of a repeat; -1 where there is no telling."""
     config, plan = problem.config, problem.plan
@@ -223,6 +237,7 @@ def _choices_without_each(
     scorer = PairScorer(
         problem,
         [(folds[one], folds[other]) for one, other in pairs],
+        choice=penalties,
         reduce_to=screen.plan.reduce_to,
     )
     device = accelerator(context.device, operations=screen.plan.operations)
@@ -239,7 +254,7 @@ def _choices_without_each(
             scaling=config.scaling,
             class_weight=config.class_weight,
             reduce_to=screen.plan.reduce_to,
-            penalties="generalised",
+            penalties=penalties,
         ),
         workers=context.workers,
         progress=context.progress,
@@ -275,11 +290,12 @@ class PairScorer(ClosedFormScorer):
     problem : Problem
     pairs : sequence of pair of (fit_rows, score_rows)
         Folds of one repeat.
+    choice : {"leave_one_out", "generalised"}
     reduce_to : int or None
         As for :class:`biofuse.search.closed_form.ClosedFormScorer`.
     """
 
-    def __init__(self, problem: Problem, pairs: Sequence[Any], *, reduce_to: int | None) -> None:
+    def __init__(self, problem: Problem, pairs: Sequence[Any], *, choice: Choice, reduce_to: int | None) -> None:
         plan = ValidationPlan.cross_validation(
             [(np.intersect1d(one[0], other[0]), np.concatenate([one[1], other[1]])) for one, other in pairs],
             ids=problem.blocks.ids,
@@ -293,7 +309,7 @@ class PairScorer(ClosedFormScorer):
             scaling=problem.config.scaling,
             class_weight=problem.config.class_weight,
             sample_weight=problem.weights,
-            choice="generalised",
+            choice=choice,
             reduce_to=reduce_to,
             metrics=(problem.config.metric,),
             keep=np.ones(problem.blocks.n_samples, dtype=np.bool_),

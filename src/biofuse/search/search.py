@@ -31,7 +31,8 @@ from biofuse.search.leaderboard import Leaderboard, Subset
 from biofuse.search.out_of_fold import OutOfFold
 from biofuse.search.problem import Problem, fusion_of, head_of
 from biofuse.search.rules import CHOSEN, Budget, Ensemble, Selection, choose_ensemble, finalists, select
-from biofuse.search.runner import RefitScorer, SearchContext, run_search
+from biofuse.search.runner import SearchContext, run_search
+from biofuse.search.scorers import RefitScorer
 from biofuse.search.screen import Screen, run_screen
 from biofuse.search.strategies import Listed, Strategy, make_strategy
 

@@ -18,6 +18,7 @@ from biofuse import BioFuse, ExtractOptions
 from biofuse.api import export as exporting
 from biofuse.api.export import GraphInput
 from biofuse.core.errors import ArtifactError, EncoderError
+from biofuse.encoders import graph as graphs
 from biofuse.encoders.preprocessing import Preprocessing
 
 ALONE = ExtractOptions(workers=0, allow_random_weights=True)
@@ -68,7 +69,7 @@ def test_the_program_beside_the_graph_gives_the_models_probabilities_without_tor
 @pytest.mark.slow
 def test_weights_beyond_two_gigabytes_lie_in_a_file_of_their_own(networks, tmp_path, monkeypatch):
     root, done = networks
-    monkeypatch.setattr(exporting, "PROTOBUF", 1000)
+    monkeypatch.setattr(graphs, "PROTOBUF", 1000)
     apart = biofuse.export_onnx(root / "run", tmp_path / "apart")
     assert apart.files == ("model.onnx", "model.onnx.data")
     assert done.files == ("model.onnx",)

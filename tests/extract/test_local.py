@@ -6,7 +6,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+import biofuse
 from biofuse.core.errors import DataError, EncoderError, option
+from biofuse.encoders import Preprocessing, graph
 from biofuse.encoders.function import register_encoder
 from biofuse.encoders.registry import ENCODERS, get_card
 from biofuse.extract import local
@@ -129,6 +131,26 @@ def test_cuda_gives_the_rows_of_the_cpu(room, network, pictures, store, tmp_path
     there = embedded(samples, cards, EmbeddingStore(tmp_path / "cuda"), batch_size=8, device="cuda", workers=1)
     for name in here:
         np.testing.assert_allclose(here[name], there[name], atol=1e-5)
+
+
+@pytest.mark.slow
+def test_depthwise_convolutions_run_in_onnx_runtime_where_that_is_asked_for(pictures, cores, tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    from torch import nn
+
+    network = nn.Sequential(
+        nn.Conv2d(3, 6, 3), nn.ReLU6(), nn.Conv2d(6, 6, 3, groups=6), nn.AdaptiveAvgPool2d(2), nn.Flatten()
+    )
+    card = biofuse.register_torch("f_depthwise", network, Preprocessing(size=32, crop=32), replace=True)
+    monkeypatch.setattr(graph, "GAIN", 0.0)  # whether it is quicker is nothing to rely on
+    found, told = {}, []
+    for runtime in ("torch", "auto", "onnx"):
+        options = ExtractOptions(workers=0, device="cpu", batch_size=4, runtime=runtime)
+        store = EmbeddingStore(tmp_path / runtime)
+        found[runtime] = extract(pictures(12), [card], store=store, options=options, tell=told.append)["f_depthwise"]
+    assert np.array_equal(found["torch"], found["auto"])  # far too few images
+    np.testing.assert_allclose(found["onnx"], found["torch"], rtol=0, atol=1e-5)
+    assert sum(line.startswith("f_depthwise runs in ONNX Runtime: ") for line in told) == 1
 
 
 def limited(room, seen, error=RuntimeError):

@@ -2,13 +2,10 @@
 
 import contextlib
 import importlib.metadata
-import logging
 import shlex
 import shutil
 import uuid
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from importlib.util import find_spec
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -23,6 +20,7 @@ from biofuse.core.hashing import generator, hash_order
 from biofuse.core.target import THRESHOLD, Task
 from biofuse.data.decoding import DecodePolicy, RGBImage, decode
 from biofuse.encoders.encoder import as_tensor, probe_images
+from biofuse.encoders.graph import OPSET, missing, write_graph
 from biofuse.encoders.preprocessing import Preprocessing
 from biofuse.evaluation.metrics import Record
 from biofuse.extract.options import ExtractOptions
@@ -46,20 +44,11 @@ TOLERANCE = 1e-4
 SINGLE = TOLERANCE / 10
 """Difference up to which everything behind the encoders is left in float32, which more runtimes can compute."""
 
-OPSET = 18
-"""Version of ONNX's operators: the oldest that torch's exporter writes without converting."""
-
-PROTOBUF = 2**31 - 2**26
-"""Bytes of weights up to which a graph is one file: ONNX's format holds 2 GB, less what is no weight."""
-
 IMAGES = 8
 """Most development images that the graph is checked with, beside synthetic ones."""
 
 ROWS = 256
 """Rows of embeddings that a graph from embeddings is checked with."""
-
-NEEDED = ("onnx", "onnxscript", "onnxruntime")
-"""Libraries that write and check the file."""
 
 Prepared = tuple[dict[str, NDArray[np.float32]], NDArray[np.float64]]
 """What goes into the graph, by input, and the probabilities of the model."""
@@ -265,10 +254,10 @@ _FILES = (GRAPH, WEIGHTS, DESCRIPTION, README)
 
 
 def _require_libraries() -> None:
-    missing = [name for name in NEEDED if find_spec(name) is None]
-    if missing:
+    lacking = missing()
+    if lacking:
         raise DependencyError(
-            f"Writing ONNX files needs {', '.join(missing)}.", remedy="pip install 'biofuse-embed[onnx]'"
+            f"Writing ONNX files needs {', '.join(lacking)}.", remedy="pip install 'biofuse-embed[onnx]'"
         )
 
 
@@ -365,51 +354,22 @@ def _write_graph(
     from biofuse.model.graph import Graph
 
     given, wanted = prepared
-    names = [each.encoders for each in inputs]
+    names, every = [each.encoders for each in inputs], [each.name for each in inputs]
     tensors = tuple(torch.from_numpy(np.ascontiguousarray(given[each.name])) for each in inputs)
     double, graph = False, Graph(model, encoders, names)
     with torch.inference_mode():
         found = graph(*tensors).numpy()
     if not np.abs(found - wanted).max(initial=0) <= SINGLE:
         double, graph = True, Graph(model, encoders, names, double=True)
-    batch = torch.export.Dim("n")
-    with _quietly():
-        try:
-            program = torch.onnx.export(
-                graph,
-                tuple(tensor[:2] for tensor in tensors),
-                dynamo=True,
-                input_names=[each.name for each in inputs],
-                output_names=[OUTPUT],
-                dynamic_shapes=(tuple({0: batch} for _ in inputs),),
-                opset_version=OPSET,
-                verbose=False,
-            )
-        except Exception as error:  # torch's exporter raises what the network makes it raise
-            raise ArtifactError(
-                f"torch cannot write {', '.join(encoders) or 'the model'} as a graph: {type(error).__name__}: "
-                f"{' '.join(str(error).split())[:300]}",
-                remedy=f"Export from embeddings: {option('embeddings', True)}; and report which encoder it was.",
-            ) from error
-        if program is None:
-            raise ArtifactError("torch wrote no graph.", remedy="Install a torch of 2.6 or newer.")
-        size = sum(each.numel() * each.element_size() for each in (*graph.parameters(), *graph.buffers()))
-        program.save(folder / GRAPH, external_data=size > PROTOBUF)
+    try:
+        write_graph(graph, dict(zip(every, tensors, strict=True)), folder / GRAPH, output=OUTPUT)
+    except Exception as error:  # torch's exporter raises what the network makes it raise
+        raise ArtifactError(
+            f"torch cannot write {', '.join(encoders) or 'the model'} as a graph: {type(error).__name__}: "
+            f"{' '.join(str(error).split())[:300]}",
+            remedy=f"Export from embeddings: {option('embeddings', True)}; and report which encoder it was.",
+        ) from error
     return double
-
-
-@contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """Keep to itself what torch's exporter says of its own progress; what fails raises."""
-    level = logging.getLogger("torch.onnx").level
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-        logging.getLogger("onnxscript").setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            logging.getLogger("torch.onnx").setLevel(level)
 
 
 def _check(path: Path, prepared: Prepared, *, what: str) -> Checked:

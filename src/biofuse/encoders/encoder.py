@@ -236,6 +236,12 @@ class TorchEncoder:
         lower._set(precision)
         return lower
 
+    def running(self, forward: "Callable[[torch.Tensor], torch.Tensor]") -> "TorchEncoder":
+        """Return the same encoder with something else in place of running its network."""
+        other = copy.copy(self)
+        other._forward = forward
+        return other
+
     def _set(self, precision: Precision) -> None:
         import torch
 

@@ -102,6 +102,24 @@ ROWS = (
         lambda found: f"{found['fresh']['ratio']:.2f} times importing torch and loading the weights",
         "predict.py",
     ),
+    Row(
+        "first-result",
+        lambda found: f"From `biofuse demo` in an empty store to the report: {found['here']['wall_s']:.0f} s",
+        lambda found: f"{found['ratio']['wall_s']:.2f} of what the code of 24 November 2026 takes, in the same run",
+        "first_result.py --against PYTHON",
+    ),
+    Row(
+        "store-scale",
+        lambda found: (
+            f"Look {found['images'] // 10**6} million images of {found['encoders']} encoders up in a store: "
+            f"{found['steps']['find_all_in_order']['seconds']:.1f} s"
+        ),
+        lambda found: (
+            f"to verify them takes {1 / found['with_the_dimensions_of_the_paper']['ratio_to_hashing_alone']:.2f} times "
+            "hashing alone"
+        ),
+        "store_scale.py",
+    ),
 )
 
 

@@ -128,9 +128,9 @@ class ExtractOptions(Options):
     )
     runtime: Annotated[Literal["auto", "torch", "onnx"], Option(panel="Advanced")] = Field(
         default="auto",
-        description="What runs networks on a processor. auto: PyTorch, and ONNX Runtime, where the extra onnx is "
-        "installed, for networks of depthwise convolutions that it runs 1.3 times as fast, if they have minutes to do; "
-        "onnx: also if they have less; torch: never. Embeddings are the same to rounding.",
+        description="What runs networks of depthwise convolutions on a processor. auto: ONNX Runtime (extra onnx), if "
+        "they have minutes to do and it is 1.3 times as fast as PyTorch; onnx: also if they have less; torch: never. "
+        "The embeddings are the same to rounding.",
     )
     ray_address: Annotated[str | None, Option(panel="Advanced", env="RAY_ADDRESS")] = Field(
         default=None,

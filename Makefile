@@ -29,10 +29,10 @@ demo: $(STAMP) ## Run BioFuse on real images; results in demo-run/
 	$(BIN)/biofuse demo --out demo-run
 
 test: $(STAMP) ## Run all tests, on all cores
-	$(BIN)/python -m pytest -n auto --dist worksteal
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --dist worksteal
 
 test-fast: $(STAMP) ## Run the tests not marked slow
-	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
 
 lint: $(STAMP) ## Check style, types and the order of the packages
 	$(BIN)/ruff check

@@ -58,6 +58,7 @@ def weighed(smears, store, tmp_path_factory):
     return biofuse.fit(folder / "smears.csv", store=store, out=folder / "run", **given, **FOLDS), folder / "run"
 
 
+@pytest.mark.slow
 def test_mean_pooling_and_ridge_score_as_scikit_learn_on_the_exported_embeddings(smears, store) -> None:
     result = biofuse.fit(smears, store=store, bag="smear", label="platelets", head="ridge", **FOLDS)
     evaluation = result.evaluate(progress=False)

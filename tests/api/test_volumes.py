@@ -49,6 +49,7 @@ def boxes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_volumes_go_from_files_to_a_report(boxes: Path, tmp_path: Path) -> None:
     from sklearn.linear_model import RidgeClassifier
     from sklearn.metrics import roc_auc_score

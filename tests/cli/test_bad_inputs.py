@@ -422,6 +422,7 @@ def test_an_output_that_cannot_write_every_sign(encoding, written, images, monke
     assert f"{written}.png" in pipe.buffer.getvalue().decode(encoding)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
 def test_names_that_are_not_utf8(images, succeeds, fails, tmp_path):
     odd = os.fsdecode(b"caf\xe9")

@@ -31,6 +31,7 @@ def run(*arguments):
     return done
 
 
+@pytest.mark.slow
 def test_a_plugin_serves_fit_and_predict_is_recorded_and_is_named_where_it_is_missing(make_images, tmp_path):
     make_images(tmp_path / "images", per_class=10)
     plugin = tmp_path / "my_encoders.py"

@@ -10,6 +10,7 @@ def test_report_writes_the_page_and_says_where(fitted, succeeds):
     assert "<!doctype html>" in (fitted / "report.html").read_text()[:20]
 
 
+@pytest.mark.slow
 def test_report_writes_elsewhere_with_figures(fitted, succeeds, tmp_path):
     ran = succeeds("report", fitted, "--no-umap", "--out", tmp_path / "page.html", "--figures", tmp_path / "figures")
     assert (tmp_path / "page.html").is_file()

@@ -30,6 +30,7 @@ def archive(tmp_path):
     return tmp_path / "root"
 
 
+@pytest.mark.slow
 def test_medmnist_then_once_more(archive, succeeds, tmp_path):
     command = ("benchmark", "medmnist", "--root", archive, "--size", 28, *SMALL, "--out", tmp_path / "out")
     first = succeeds(*command)

@@ -47,6 +47,7 @@ def test_a_quotation_mark_that_is_never_closed_is_found(tmp_path: Path) -> None:
     assert "quotation mark that is not closed" in caught.value.remedy
 
 
+@pytest.mark.slow
 def test_a_table_of_very_many_columns_is_read_at_once(tmp_path: Path) -> None:
     names = ",".join(f"gene{number}" for number in range(100_000))
     table = write(
@@ -504,6 +505,7 @@ def test_what_lies_beside_images_is_passed_over_and_counted(tmp_path: Path) -> N
         assert part in said
 
 
+@pytest.mark.slow
 def test_very_many_files_beside_images_are_counted_at_once(tmp_path: Path) -> None:
     for name in ("a/1.png", "b/1.png"):
         picture(tmp_path / name)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -336,12 +337,14 @@ any_tables = tables(
 )
 
 
+@pytest.mark.slow
 @FUZZ
 @given(usual_tables)
 def test_usual_tables_are_read(table: Table) -> None:
     in_a_folder(check_all_is_read, table.make)
 
 
+@pytest.mark.slow
 @FUZZ
 @given(any_tables)
 def test_no_table_is_misread_in_silence(table: Table) -> None:
@@ -499,12 +502,14 @@ any_trees = trees(
 )
 
 
+@pytest.mark.slow
 @FUZZ
 @given(usual_trees)
 def test_usual_folders_are_read(tree: Tree) -> None:
     in_a_folder(check_all_is_read, tree.make)
 
 
+@pytest.mark.slow
 @FUZZ
 @given(any_trees)
 def test_no_folder_is_misread_in_silence(tree: Tree) -> None:

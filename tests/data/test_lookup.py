@@ -143,6 +143,7 @@ def test_home_is_known_and_addresses_stay_as_they_are(tmp_path: Path, monkeypatc
     assert as_path("https://host/a%20b.png") == "https://host/a%20b.png"
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_rows_are_found_with_one_listing_of_each_folder(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     for number in range(1000):

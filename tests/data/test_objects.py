@@ -152,6 +152,7 @@ def test_a_data_loader_is_refused_with_the_remedy() -> None:
         load_samples(loader)
 
 
+@pytest.mark.slow
 def test_hugging_face_data_sets_hash_the_original_bytes(tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     paths = [picture(tmp_path / f"{number}.png", number) for number in range(3)]

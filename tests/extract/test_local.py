@@ -251,6 +251,7 @@ def test_threads_that_run_out_together_halve_once():
     assert [len(part) for part in sizes.run("a", np.arange(8), lambda images: images)] == [4, 4]
 
 
+@pytest.mark.slow
 def test_an_extraction_survives_a_lack_of_memory_with_every_row(network, pictures, store):
     # Three images are what an encoder is checked with when it is loaded.
     tight, roomy, said = network("b_tight", room=3), network("b_roomy"), []

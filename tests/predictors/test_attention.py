@@ -78,6 +78,7 @@ def test_is_gated_attention_as_published_and_its_margins_are_the_sum_over_images
     kept.check_round_trip(fitted, new)
 
 
+@pytest.mark.slow
 def test_finds_the_image_that_decides_where_the_mean_drowns_it() -> None:
     options = {"task": Task.BINARY, "n_classes": 2, "most": 60, "size": 0.5}
     (blocks, labels, _), (new, truth, decides) = make_data(80, **options), make_data(200, seed=5, **options)

@@ -455,6 +455,7 @@ def test_over_data_sets_methods_have_mean_ranks_and_the_chosen_one_is_tested_aga
     assert found["critical_difference"] == pytest.approx(2.569 * np.sqrt(4 * 5 / (6 * 6)), abs=1e-3)
 
 
+@pytest.mark.slow
 def test_the_page_has_diagrams_without_a_script_and_files_for_a_paper_are_written(tmp_path, parse):
     comparison = RunComparison.read(sets_of(tmp_path / "runs", n=3))
     images = [element for element in parse(comparison.to_html()).tree.iter() if element.tag == "img"]

@@ -7,6 +7,7 @@ from types import UnionType
 from typing import Literal, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -80,6 +81,7 @@ records = values(RunRecord).map(lambda record: record.model_copy(update={"format
 patient = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None)
 
 
+@pytest.mark.slow
 @patient
 @given(records)
 def test_a_record_is_read_as_it_was_written(tmp_path, record):
@@ -90,6 +92,7 @@ def test_a_record_is_read_as_it_was_written(tmp_path, record):
     assert found.model_dump_json() == record.model_dump_json()
 
 
+@pytest.mark.slow
 @patient
 @given(records)
 def test_the_file_is_json_that_every_reader_knows(record):
@@ -100,6 +103,7 @@ def test_the_file_is_json_that_every_reader_knows(record):
     assert content["key"] == record.key
 
 
+@pytest.mark.slow
 @patient
 @given(records, values(Selection))
 def test_undefined_scores_are_null_in_the_file(record, selection):

@@ -187,6 +187,7 @@ def test_sample_weights_are_those_of_scikit_learn_refitted_from_scratch(mode, ta
     assert np.allclose(found.decision[:, columns], expected.reshape(len(held), -1), rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["dual", "primal"])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_values_are_predicted_as_by_ridge_regression_refitted_from_scratch(mode, weighted):
@@ -356,6 +357,7 @@ def test_products_of_rows_leave_subsets_of_few_columns_to_those_of_columns():
         assert isinstance(other.folds[1].algebra_of(("a",)), GramBlocks)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize(
     ("task", "class_weight"),

@@ -163,6 +163,7 @@ def test_the_best_of_pure_noise_is_corrected_to_chance(metric):
     assert min(gaps) > 0.04
 
 
+@pytest.mark.slow
 def test_the_correction_is_closer_to_the_truth_than_the_winner_looks():
     truth, apparent, corrected = [], [], []
     shifts = dict(zip(one_by_one(60), np.linspace(0.4, 1.0, 60), strict=True))

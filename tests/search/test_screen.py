@@ -64,6 +64,7 @@ def test_how_far_blocks_are_reduced_does_not_depend_on_the_cores():
         assert len({plan(n, workers=workers, memory_limit=2000 * GIB).reduce_to for workers in (1, 2, 64)}) == 1
 
 
+@pytest.mark.slow
 def test_narrow_blocks_are_not_reduced_to_more_than_they_have():
     assert plan(2_000_000, dims=(32, 48, 64), memory_limit=2000 * GIB).reduce_to is None
     assert plan(50_000_000, dims=(32, 48, 100), memory_limit=9000 * GIB).reduce_to == 64

@@ -337,6 +337,7 @@ def test_no_more_processes_share_folds_than_memory_holds(plant, posed, monkeypat
         assert asked.pop() == most
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("predictor", ["fused", "mean"])
 def test_what_folds_share_changes_no_score_whatever_of_it_memory_holds(plant, posed, monkeypatch, predictor):
     monkeypatch.setattr(runner, "WORTH_WORKERS", 0.0)

@@ -180,6 +180,7 @@ def test_a_complete_set_is_not_rebuilt(demo: Path, monkeypatch: pytest.MonkeyPat
     assert {path: path.stat().st_mtime_ns for path in demo.rglob("*")} == before
 
 
+@pytest.mark.slow
 def test_a_killed_build_and_damaged_files_are_completed(demo: Path, tmp_path: Path) -> None:
     folder = tmp_path / "set"
     first, second = [row["path"] for row in read_manifest(demo)][:2]
@@ -191,6 +192,7 @@ def test_a_killed_build_and_damaged_files_are_completed(demo: Path, tmp_path: Pa
     assert contents(folder) == contents(demo)
 
 
+@pytest.mark.slow
 def test_another_seed_gives_other_patches_and_leaves_no_stale_file(demo: Path, tmp_path: Path) -> None:
     folder = tmp_path / "set"
     build_demo(folder, seed=1)

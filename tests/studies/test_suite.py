@@ -6,6 +6,7 @@ from biofuse.core.errors import DataError, DiskError
 from biofuse.studies.suite import benchmark_data, names_of
 
 
+@pytest.mark.slow
 def test_every_data_set_is_fitted_evaluated_and_compared(fuse, make_images, archives, tmp_path):
     make_images(tmp_path / "colours", per_class=12)
     outcome = benchmark_data(

@@ -183,19 +183,18 @@ def row_path(
     own = np.diag(K).copy()
     spread = float(own.sum()) / np.count_nonzero(weights) or 1.0
     alphas = relative * spread
-    known: dict[str, Any] = {"spread": spread, "groups": groups, "space": space}
+    known: dict[str, Any] = {"share": share, "spread": spread, "groups": groups, "space": space}
     found = None
     if choice == "generalised" and len(alphas) > 1:
-        _lift(K, share=share, spread=spread)
-        found = _generalised_duals(K, centred, alphas=alphas, n=int(np.count_nonzero(weights)), **known)
+        found = _generalised_duals(K, centred, alphas=alphas, **known)
     elif quick and (len(alphas) > 1 or left_out):
-        found = _quick_duals(K, centred, share=share, alphas=alphas, left_out=left_out, **known)
+        found = _quick_duals(K, centred, alphas=alphas, left_out=left_out, **known)
     if found is None:
         _lift(K, share=share, spread=spread)
         if len(alphas) == 1 and not left_out:
             coef = root[:, None] * _solved(K, centred, float(alphas[0]))[None]
             return _without_errors(alphas, coef, offset - across @ coef, n=n)
-        found = alphas, *_duals(_Tridiagonal.of(K, space), centred, own=own, share=share, alphas=alphas, **known)
+        found = alphas, *_duals(_Rotated.of(K, space), centred, own=own, alphas=alphas, **known)
     alphas, errors, leaving, dual = found
     coef = root[:, None] * dual  # adds up to 0, so that held-out rows need no centring
     return Path(alphas=alphas, errors=errors, leaving=leaving, coef=coef, intercept=offset - across @ coef)
@@ -212,7 +211,7 @@ def _lift(K: NDArray[Any], *, share: Matrix64, spread: float) -> None:
 
 
 def _duals(
-    products: "_Tridiagonal",
+    products: "_Rotated",
     centred: NDArray[Any],
     *,
     own: Matrix64,
@@ -229,7 +228,7 @@ def _duals(
 
     Parameters
     ----------
-    products : _Tridiagonal
+    products : _Rotated
         K with ``spread`` along the weights' root.
     own : ndarray of float64, shape (n,)
         The diagonal of K without it.
@@ -238,7 +237,7 @@ def _duals(
     """
     basis, kind = products.basis, products.basis.dtype
     alphas, share, spread, own = alphas.astype(kind), share.astype(kind), kind.type(spread), own.astype(kind)
-    pivots, links, rotated = products.factors(basis @ centred, alphas)
+    pivots, links, rotated = products.tridiagonal.factors(basis @ centred, alphas)
     dual = (rotated.reshape(-1, len(basis)) @ basis).reshape(rotated.shape)  # (n_alphas, n_columns, n)
     squares = alphas[:, None, None] * dual
     np.square(squares, out=squares)
@@ -280,8 +279,8 @@ def _quick_duals(
     np.multiply(K, 1 / spread, out=single, casting="same_kind")
     own = np.diag(K) / spread
     _lift(single, share=share, spread=1.0)
-    products = _Tridiagonal.of(single, space)
-    slack = SINGLE_ERROR * (50 + products.norm * spread / alphas)
+    products = _Rotated.of(single, space)
+    slack = SINGLE_ERROR * (50 + products.tridiagonal.norm * spread / alphas)
     options: dict[str, Any] = {"own": own, "share": share, "spread": 1.0, "groups": groups, "space": space}
     try:
         rough, *_ = _duals(products, centred.astype(single.dtype), alphas=alphas / spread, slack=slack, **options)
@@ -319,17 +318,21 @@ def _generalised_duals(
     K: Matrix64,
     centred: Matrix64,
     *,
+    share: Matrix64,
     spread: float,
     alphas: Matrix64,
     groups: Sequence[slice],
-    n: int,
     space: Workspace,
 ) -> tuple[Matrix64, Matrix64, Matrix64, Matrix64]:
-    """Return the best penalties, of n rows that weigh anything, and what :func:`_duals` does of them."""
-    reduced = _Reduced.of(K, space)
-    pivots, _, solved = _factors(reduced.diagonal, reduced.beside, reduced.rotate(centred, "T"), alphas)
-    traces = reduced.inverse_traces(pivots, alphas)
-    leaving = 1 - (len(K) - alphas * (traces - 1 / (spread + alphas))) / n
+    """Return the best penalties by generalised cross-validation, and what :func:`_duals` does of them.
+
+    Parameters are those of :func:`_quick_duals`.
+    """
+    _lift(K, share=share, spread=spread)
+    reduced = _Reflected.of(K, space)
+    pivots, _, solved = reduced.tridiagonal.factors(reduced.rotate(centred, "T"), alphas)
+    traces = reduced.tridiagonal.inverse_traces(pivots, alphas)
+    leaving = 1 - (len(K) - alphas * (traces - 1 / (spread + alphas))) / np.count_nonzero(share)
     errors = np.square(alphas / leaving)[:, None] * np.square(solved).sum(axis=2)
     kept = sorted(set(_best(errors, groups)))
     dual = np.stack([reduced.rotate(solved[place].T, "N") for place in kept])
@@ -337,7 +340,7 @@ def _generalised_duals(
 
 
 def _refined(
-    K: Matrix64, targets: Matrix64, *, alpha: float, share: Matrix64, spread: float, rough: "_Tridiagonal"
+    K: Matrix64, targets: Matrix64, *, alpha: float, share: Matrix64, spread: float, rough: "_Rotated"
 ) -> Matrix64 | None:
     """Solve ``(K + alpha) x = targets`` in double precision by steps in single precision; None where they do not do.
 
@@ -349,7 +352,7 @@ def _refined(
     ----------
     K, targets, share, spread
         As for :func:`_quick_duals`.
-    rough : _Tridiagonal
+    rough : _Rotated
         Of ``K / spread``, with 1 along the weights' root.
     """
     root, relative = np.sqrt(share)[:, None], np.array([alpha / spread], dtype=rough.basis.dtype)
@@ -357,7 +360,7 @@ def _refined(
     for _ in range(REFINEMENTS):
         size = np.abs(left).max(axis=0)
         size[size == 0] = 1
-        *_, solved = rough.factors(rough.basis @ (left / size).astype(rough.basis.dtype), relative)
+        *_, solved = rough.tridiagonal.factors(rough.basis @ (left / size).astype(rough.basis.dtype), relative)
         step = (solved[0] @ rough.basis).T * (size / spread)
         found += step
         length = np.linalg.norm(step, axis=0)
@@ -462,19 +465,17 @@ def generalised_path(
     """
     n, d, offset = np.count_nonzero(weights), len(products), weights @ targets / weights.sum()
     alphas = relative * (float(np.trace(products)) / n or 1.0)
-    reduced = _Reduced.of(products, Workspace())
+    reduced = _Reflected.of(products, Workspace())
     slopes = reduced.rotate(crossed, "T")
-    pivots, _, solved = _factors(reduced.diagonal, reduced.beside, slopes, alphas)
+    pivots, _, solved = reduced.tridiagonal.factors(slopes, alphas)
     residual = weights @ np.square(targets - offset) - np.einsum("acd,dc->ac", solved, slopes)
     residual -= alphas[:, None] * np.square(solved).sum(axis=2)
-    leaving = 1 - (1 + d - alphas * reduced.inverse_traces(pivots, alphas)) / n
+    leaving = 1 - (1 + d - alphas * reduced.tridiagonal.inverse_traces(pivots, alphas)) / n
     errors = np.maximum(residual, 0) / np.square(leaving)[:, None]
-    unknown = np.full((len(alphas), len(weights)), np.nan)
     kept = sorted(set(_best(errors, groups)))
     coef = np.stack([reduced.rotate(solved[place].T, "N") for place in kept])
-    return Path(
-        alphas=alphas[kept], errors=errors[kept], leaving=unknown[kept], coef=coef, intercept=offset - mean @ coef
-    )
+    unknown = np.full((len(kept), len(weights)), np.nan)
+    return Path(alphas=alphas[kept], errors=errors[kept], leaving=unknown, coef=coef, intercept=offset - mean @ coef)
 
 
 def ridge_path(
@@ -540,8 +541,8 @@ def resolvents(A: Matrix64, targets: Matrix64, shifts: Matrix64) -> tuple[Matrix
         If the sum is not positive to rounding.
     """
     space = Workspace()
-    found = _Tridiagonal.of(A, space)
-    pivots, links, rotated = found.factors(found.basis @ targets, shifts)
+    found = _Rotated.of(A, space)
+    pivots, links, rotated = found.tridiagonal.factors(found.basis @ targets, shifts)
     solved = (rotated.reshape(-1, len(A)) @ found.basis).reshape(rotated.shape)
     return solved, _diagonals(found.basis, pivots, links, space)
 
@@ -639,42 +640,48 @@ def _lapack(array: NDArray[Any], *names: str) -> tuple[Any, ...]:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Reduced:
-    """A symmetric matrix ``Q T Q'``, of which T is tridiagonal, with Q as the reflections whose product it is.
+class _Tridiagonal:
+    """A symmetric tridiagonal matrix T.
 
     Attributes
     ----------
     diagonal : ndarray, shape (n,)
-        Of T.
     beside : ndarray, shape (n - 1,)
-        Beside it.
-    reflectors : ndarray, shape (n, n)
-        In columns, below the diagonal. The first row and column of Q are those of no rotation, which a reflector of
-        scale 0 is.
-    scales : ndarray, shape (n,)
     """
 
     diagonal: NDArray[Any]
     beside: NDArray[Any]
-    reflectors: NDArray[Any]
-    scales: NDArray[Any]
 
-    @classmethod
-    def of(cls, A: NDArray[Any], space: Workspace) -> "_Reduced":
-        """Tridiagonalise a symmetric matrix, which is overwritten."""
-        n, kind, (sytrd,) = len(A), A.dtype, _lapack(A, "sytrd")
-        # A is symmetric, so that its transpose is itself in the column order that LAPACK wants.
-        found, diagonal, beside, scales, _ = sytrd(A.T, lower=1, lwork=BLOCK * n, overwrite_a=1)
-        reflectors = space.array("reflectors", (n, n), "F", dtype=kind)
-        reflectors[:, 0] = 0
-        reflectors[:, 1:] = found[:, :-1]
-        scales = np.concatenate([np.zeros(1, dtype=kind), scales])
-        return cls(diagonal=diagonal, beside=beside, reflectors=reflectors, scales=scales)
+    @property
+    def norm(self) -> float:
+        """The Frobenius norm."""
+        squares = np.square(self.diagonal, dtype=np.float64).sum() + 2 * np.square(self.beside, dtype=np.float64).sum()
+        return float(np.sqrt(squares))
 
-    def rotate(self, columns: NDArray[Any], way: Literal["N", "T"]) -> NDArray[Any]:
-        """Return Q times columns, or its transpose (``T``)."""
-        (ormqr,) = _lapack(self.reflectors, "ormqr")
-        return np.asarray(ormqr("L", way, self.reflectors, self.scales, columns, lwork=64 * len(columns))[0])
+    def factors(self, targets: NDArray[Any], alphas: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+        """Factor ``T + alpha = L D L'`` and solve, for every penalty.
+
+        Returns
+        -------
+        pivots : ndarray, shape (n_alphas, n)
+        links : ndarray, shape (n_alphas, n - 1)
+        solved : ndarray, shape (n_alphas, n_columns, n)
+        """
+        n, kind = len(self.diagonal), self.diagonal.dtype
+        pttrf, pttrs = _lapack(self.diagonal, "pttrf", "pttrs")
+        pivots = np.empty((len(alphas), n), dtype=kind)
+        links = np.empty((len(alphas), n - 1), dtype=kind)
+        solved = np.empty((len(alphas), targets.shape[1], n), dtype=kind)
+        targets = np.asfortranarray(targets)  # once, and not for every penalty
+        if n == 1:  # which LAPACK's wrapper refuses
+            pivots[:] = self.diagonal + alphas[:, None]
+            return pivots, links, targets.T / pivots[:, :, None]
+        for place, alpha in enumerate(alphas):
+            pivots[place], links[place], failed = pttrf(self.diagonal + alpha, self.beside)
+            if failed:
+                raise _not_positive(float(alpha))
+            solved[place] = pttrs(pivots[place], links[place], targets)[0].T
+        return pivots, links, solved
 
     def inverse_traces(self, pivots: NDArray[Any], alphas: NDArray[Any]) -> NDArray[Any]:
         """Return the trace of ``(T + alpha)^-1`` for every penalty, from the pivots of factoring it from above.
@@ -693,66 +700,62 @@ class _Reduced:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Tridiagonal:
-    """A symmetric matrix ``basis' T basis``, of which T is tridiagonal.
+class _Reflected:
+    """A symmetric matrix ``Q T Q'``, with Q as the reflections whose product it is.
 
     Attributes
     ----------
-    diagonal : ndarray, shape (n,)
-        Of T.
-    beside : ndarray, shape (n - 1,)
-        Beside it.
+    tridiagonal : _Tridiagonal
+        T.
+    reflectors : ndarray, shape (n, n)
+        In columns, below the diagonal. The first row and column of Q are those of no rotation, which a reflector of
+        scale 0 is.
+    scales : ndarray, shape (n,)
+    """
+
+    tridiagonal: _Tridiagonal
+    reflectors: NDArray[Any]
+    scales: NDArray[Any]
+
+    @classmethod
+    def of(cls, A: NDArray[Any], space: Workspace) -> "_Reflected":
+        """Tridiagonalise a symmetric matrix, which is overwritten."""
+        n, kind, (sytrd,) = len(A), A.dtype, _lapack(A, "sytrd")
+        # A is symmetric, so that its transpose is itself in the column order that LAPACK wants.
+        found, diagonal, beside, scales, _ = sytrd(A.T, lower=1, lwork=BLOCK * n, overwrite_a=1)
+        reflectors = space.array("reflectors", (n, n), "F", dtype=kind)
+        reflectors[:, 0] = 0
+        reflectors[:, 1:] = found[:, :-1]
+        scales = np.concatenate([np.zeros(1, dtype=kind), scales])
+        return cls(tridiagonal=_Tridiagonal(diagonal=diagonal, beside=beside), reflectors=reflectors, scales=scales)
+
+    def rotate(self, columns: NDArray[Any], way: Literal["N", "T"]) -> NDArray[Any]:
+        """Return Q times columns, or its transpose (``T``)."""
+        (ormqr,) = _lapack(self.reflectors, "ormqr")
+        return np.asarray(ormqr("L", way, self.reflectors, self.scales, columns, lwork=64 * len(columns))[0])
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Rotated:
+    """A symmetric matrix ``basis' T basis``.
+
+    Attributes
+    ----------
+    tridiagonal : _Tridiagonal
+        T.
     basis : ndarray, shape (n, n)
         Orthogonal.
     """
 
-    diagonal: NDArray[Any]
-    beside: NDArray[Any]
+    tridiagonal: _Tridiagonal
     basis: NDArray[Any]
 
     @classmethod
-    def of(cls, A: NDArray[Any], space: Workspace) -> "_Tridiagonal":
+    def of(cls, A: NDArray[Any], space: Workspace) -> "_Rotated":
         """Tridiagonalise a symmetric matrix, which is overwritten."""
-        found, (orgqr,) = _Reduced.of(A, space), _lapack(A, "orgqr")
+        found, (orgqr,) = _Reflected.of(A, space), _lapack(A, "orgqr")
         rotation, _, _ = orgqr(found.reflectors, found.scales, lwork=64 * len(A), overwrite_a=1)
-        return cls(diagonal=found.diagonal, beside=found.beside, basis=rotation.T)
-
-    @property
-    def norm(self) -> float:
-        """The Frobenius norm."""
-        squares = np.square(self.diagonal, dtype=np.float64).sum() + 2 * np.square(self.beside, dtype=np.float64).sum()
-        return float(np.sqrt(squares))
-
-    def factors(self, rotated: NDArray[Any], alphas: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-        """Return :func:`_factors` of T and targets that the basis was multiplied with."""
-        return _factors(self.diagonal, self.beside, rotated, alphas)
-
-
-def _factors(
-    diagonal: NDArray[Any], beside: NDArray[Any], targets: NDArray[Any], alphas: NDArray[Any]
-) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Factor ``T + alpha = L D L'`` and solve, for every penalty.
-
-    Returns
-    -------
-    pivots : ndarray, shape (n_alphas, n)
-    links : ndarray, shape (n_alphas, n - 1)
-    solved : ndarray, shape (n_alphas, n_columns, n)
-    """
-    pttrf, pttrs = _lapack(diagonal, "pttrf", "pttrs")
-    pivots = np.empty((len(alphas), len(diagonal)), dtype=diagonal.dtype)
-    links = np.empty((len(alphas), len(beside)), dtype=diagonal.dtype)
-    solved = np.empty((len(alphas), targets.shape[1], len(diagonal)), dtype=diagonal.dtype)
-    targets = np.asfortranarray(targets)  # once, and not for every penalty
-    if len(diagonal) == 1:  # which LAPACK's wrapper refuses
-        pivots[:] = diagonal + alphas[:, None]
-        return pivots, links, targets.T / pivots[:, :, None]
-    for place, alpha in enumerate(alphas):
-        pivots[place], links[place], failed = pttrf(diagonal + alpha, beside)
-        if failed:
-            raise _not_positive(float(alpha))
-        solved[place] = pttrs(pivots[place], links[place], targets)[0].T
-    return pivots, links, solved
+        return cls(tridiagonal=found.tridiagonal, basis=rotation.T)
 
 
 def _diagonals(basis: NDArray[Any], pivots: NDArray[Any], links: NDArray[Any], space: Workspace) -> NDArray[Any]:
